@@ -1,0 +1,26 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Language models: loading them, finding what to change, watching it, changing it.
+
+Needs the extra `hf` (torch, transformers, safetensors).
+"""
+
+from cintervene.models.targets import (
+    Decoder,
+    Explanation,
+    Target,
+    explain,
+    find_decoder,
+    find_targets,
+)
+from cintervene.models.unembedding import Unembedding, find_unembedding
+
+__all__ = [
+    "Decoder",
+    "Explanation",
+    "Target",
+    "Unembedding",
+    "explain",
+    "find_decoder",
+    "find_targets",
+    "find_unembedding",
+]

@@ -1,0 +1,384 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which weight matrices an intervention changes: each layer's MLP down projection.
+
+The projections are found by what they do. A probe of three tokens tells which modules
+form the chain of decoder layers; in each layer the down projection is the last
+projection that is called, widths and result of which must be those of a plain matrix.
+What does not fit is refused with a reason that names the module.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
+
+from cintervene.errors import ArgumentError, ModelError
+from cintervene.models.trace import Call, trace
+
+FLOAT_DTYPES = (torch.bfloat16, torch.float16, torch.float32, torch.float64)
+ADAPTER_MARKS = ("lora_A", "lora_B", "base_layer")
+
+
+@dataclass(frozen=True, eq=False)
+class Target:
+    """One down projection that can be changed.
+
+    Attributes
+    ----------
+    layer : int
+        Index of the decoder layer.
+    name : str
+        Path of the weight parameter in the model.
+    module : nn.Module
+        The projection, an `nn.Linear` or a GPT-2 `Conv1D`.
+    d_in, d_out : int
+        Widths of its input and output; `d_out` is the hidden size.
+    transposed : bool
+        Whether the weight is stored as (d_in, d_out), as in `Conv1D`.
+    after : nn.Module or None
+        The norm between the projection's output and the residual stream (Gemma).
+    """
+
+    layer: int
+    name: str
+    module: nn.Module
+    d_in: int
+    d_out: int
+    transposed: bool
+    after: nn.Module | None = None
+
+    @property
+    def weight(self) -> nn.Parameter:
+        """The weight parameter, as the model stores it."""
+        weight = self.module.weight
+        assert isinstance(weight, nn.Parameter)
+        return weight
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Storage type of the weight."""
+        return self.weight.dtype
+
+
+@dataclass(frozen=True, eq=False)
+class Decoder:
+    """The stack of decoder layers of a model.
+
+    Attributes
+    ----------
+    module : nn.Module
+        The module that owns the layers, callable with `input_ids`, without the head.
+    name : str
+        Its path in the model.
+    layers : nn.ModuleList
+    layers_name : str
+        Path of the list.
+    hidden_size : int
+    calls : list of Call
+        The trace it was found in.
+    """
+
+    module: nn.Module
+    name: str
+    layers: nn.ModuleList
+    layers_name: str
+    hidden_size: int
+    calls: list[Call]
+
+
+@dataclass(frozen=True, eq=False)
+class Explanation:
+    """What `find_targets` would return for each layer, or why it would refuse."""
+
+    model: str
+    n_layers: int
+    targets: list[Target]
+    refused: dict[int, str]
+
+    def __str__(self) -> str:
+        lines = [f"{self.model}: {self.n_layers} decoder layers"]
+        by_layer = {target.layer: target for target in self.targets}
+        for layer in sorted({*by_layer, *self.refused}):
+            if layer in by_layer:
+                lines.append(_describe(by_layer[layer]))
+            else:
+                lines.append(f"  {layer:3d}  refused: {self.refused[layer]}")
+        parameters = sum(target.d_in * target.d_out for target in self.targets)
+        lines.append(f"{len(self.targets)} matrices, {parameters:,} parameters")
+        return "\n".join(lines)
+
+
+def find_decoder(model: nn.Module) -> Decoder:
+    """Find the chain of decoder layers of `model`.
+
+    Raises
+    ------
+    ModelError
+        No list of modules, or more than one, is called as a chain on the hidden state.
+    """
+    config = _text_config(model)
+    calls = trace(model)
+    found = []
+    for name, module in model.named_modules():
+        if isinstance(module, nn.ModuleList) and len(module) == config.num_hidden_layers:
+            width = _chain_width(module, calls)
+            if width is not None and width == config.hidden_size:
+                found.append((name, module))
+    if len(found) != 1:
+        names = ", ".join(name for name, _ in found) or "none"
+        raise ModelError(
+            f"{type(model).__name__}: expected one list of {config.num_hidden_layers} decoder "
+            f"layers called in sequence on a hidden state of {config.hidden_size}, found: "
+            f"{names}; this architecture is not supported"
+        )
+    layers_name, layers = found[0]
+    name = layers_name.rpartition(".")[0]
+    return Decoder(
+        model.get_submodule(name), name, layers, layers_name, config.hidden_size, calls
+    )
+
+
+def find_targets(model: nn.Module, layers: Iterable[int] | None = None) -> list[Target]:
+    """Find the down projections of the given decoder layers.
+
+    Parameters
+    ----------
+    model : nn.Module
+        A decoder-only language model of transformers, on a real device.
+    layers : iterable of int, optional
+        Layer indices, negative ones from the end; all layers without it.
+
+    Returns
+    -------
+    list of Target
+        In the order of the layers, each layer once.
+
+    Raises
+    ------
+    ModelError
+        A wanted layer has no plain, unique down projection.
+    ArgumentError
+        A layer index is out of range, or there are none.
+    """
+    found = explain(model, layers)
+    if found.refused:
+        layer, reason = next(iter(found.refused.items()))
+        raise ModelError(f"layer {layer} cannot be changed: {reason}")
+    return found.targets
+
+
+def explain(model: nn.Module, layers: Iterable[int] | None = None) -> Explanation:
+    """Say what would be changed in `model`, layer by layer, without changing anything."""
+    decoder = find_decoder(model)
+    shared = _shared_names(model)
+    targets, refused = [], {}
+    for layer in resolve_layers(layers, len(decoder.layers)):
+        try:
+            targets.append(_down_projection(model, decoder, layer, shared))
+        except ModelError as error:
+            refused[layer] = str(error)
+    return Explanation(type(model).__name__, len(decoder.layers), targets, refused)
+
+
+def resolve_layers(layers: Iterable[int] | None, n_layers: int) -> list[int]:
+    """Turn layer indices, negative ones from the end, into a sorted list without repeats."""
+    if layers is None:
+        return list(range(n_layers))
+    wanted = [int(layer) for layer in layers]
+    for layer in wanted:
+        if not -n_layers <= layer < n_layers:
+            raise ArgumentError(
+                f"layers: got {layer}, expected indices in [{-n_layers}, {n_layers - 1}]"
+            )
+    if not wanted:
+        raise ArgumentError("layers: got none, expected at least one layer index")
+    return sorted({layer % n_layers for layer in wanted})
+
+
+def _describe(target: Target) -> str:
+    shape = f"{target.d_out} x {target.d_in}" + (", transposed" if target.transposed else "")
+    dtype = str(target.dtype).removeprefix("torch.")
+    return f"  {target.layer:3d}  {target.name}  {shape}  {dtype}"
+
+
+@dataclass(frozen=True)
+class _Config:
+    num_hidden_layers: int
+    hidden_size: int
+    intermediate_size: int | None
+
+
+def _text_config(model: nn.Module) -> _Config:
+    config = getattr(model, "config", None)
+    text = getattr(config, "get_text_config", lambda: config)()
+    depth = getattr(text, "num_hidden_layers", None)
+    width = getattr(text, "hidden_size", None)
+    if not isinstance(depth, int) or not isinstance(width, int):
+        raise ModelError(
+            f"model: got {type(model).__name__} whose config names no num_hidden_layers "
+            "and hidden_size, expected a language model of transformers"
+        )
+    inner = getattr(text, "intermediate_size", None)
+    return _Config(depth, width, inner if isinstance(inner, int) else None)
+
+
+def _chain_width(layers: nn.ModuleList, calls: Sequence[Call]) -> int | None:
+    """Return the width of the hidden state if `layers` form a chain, else None."""
+    chain = [call for call in calls if any(call.module is layer for layer in layers)]
+    if [call.module for call in chain] != list(layers):
+        return None
+    for before, after in zip(chain, chain[1:], strict=False):
+        if before.y.shape != after.x.shape or not torch.equal(
+            before.y.cpu(), after.x.cpu()
+        ):
+            return None
+    return chain[0].x.shape[-1] if all(c.x.shape == c.y.shape for c in chain) else None
+
+
+def _shared_names(model: nn.Module) -> dict[int, list[str]]:
+    """Paths under which each parameter object is reachable, by its id."""
+    names: dict[int, list[str]] = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        names.setdefault(id(parameter), []).append(name)
+    return names
+
+
+def _down_projection(
+    model: nn.Module, decoder: Decoder, layer: int, shared: dict[int, list[str]]
+) -> Target:
+    prefix = f"{decoder.layers_name}.{layer}."
+    calls = [call for call in decoder.calls if call.name.startswith(prefix)]
+    _refuse_stacked_experts(decoder.layers[layer], prefix)
+    projections = [call for call in calls if _holds_matrix(call.module)]
+    if not projections:
+        raise ModelError(f"{prefix[:-1]} calls no module that holds a matrix")
+    last = projections[-1]
+    _refuse_opaque(last)
+    d_in, d_out = last.x.shape[-1], last.y.shape[-1]
+    _refuse_misplaced(model, decoder, last, projections)
+    _refuse_several_mlps(decoder.layers[layer], prefix, last)
+    name = f"{last.name}.weight"
+    others = [other for other in shared[id(last.module.weight)] if other != name]
+    if others:
+        raise ModelError(f"{name} is shared with {', '.join(others)}")
+    transposed = isinstance(last.module, Conv1D)
+    return Target(layer, name, last.module, d_in, d_out, transposed, _norm_after(last, calls))
+
+
+def _holds_matrix(module: nn.Module) -> bool:
+    if any(True for _ in module.children()):
+        return False
+    tensors = [*module.parameters(recurse=False), *module.buffers(recurse=False)]
+    return any(tensor.ndim >= 2 for tensor in tensors)
+
+
+def _refuse_stacked_experts(layer: nn.Module, prefix: str) -> None:
+    for name, module in layer.named_modules():
+        if isinstance(module, (nn.Conv1d, nn.Conv2d, nn.Conv3d)):
+            continue
+        for key, parameter in module.named_parameters(recurse=False):
+            if parameter.ndim >= 3:
+                raise ModelError(
+                    f"{prefix}{name}.{key} stacks {parameter.shape[0]} matrices in one "
+                    "parameter: mixtures of experts are not supported"
+                )
+
+
+def _refuse_opaque(call: Call) -> None:
+    """Refuse anything whose result is not that of a plain, visible weight matrix."""
+    module, kind = call.module, type(call.module).__name__
+    if any(mark in call.name for mark in ADAPTER_MARKS):
+        raise ModelError(f"{call.name} belongs to an adapter; merge the adapter first")
+    weight = getattr(module, "weight", None)
+    if not isinstance(module, (nn.Linear, Conv1D)) or not isinstance(weight, Tensor):
+        raise ModelError(
+            f"{call.name} is a {kind}, expected nn.Linear or Conv1D; a quantised or packed "
+            "model has to be loaded in its original precision"
+        )
+    plain = type(weight) is nn.Parameter and type(weight.data) is Tensor
+    matrix = weight if not isinstance(module, Conv1D) else weight.T
+    if (
+        not plain
+        or weight.dtype not in FLOAT_DTYPES
+        or matrix.shape != (call.y.shape[-1], call.x.shape[-1])
+    ):
+        raise ModelError(
+            f"{call.name}.weight is a {type(weight).__name__} of {weight.dtype} and shape "
+            f"{tuple(weight.shape)}: quantised, packed or computed weights cannot be changed; "
+            "load the model in its original precision"
+        )
+    _refuse_altered_result(call, matrix)
+
+
+def _refuse_altered_result(call: Call, matrix: Tensor) -> None:
+    expected = call.x.double() @ matrix.detach().double().T
+    bias = getattr(call.module, "bias", None)
+    if isinstance(bias, Tensor):
+        expected = expected + bias.detach().double()
+    error = torch.linalg.vector_norm(call.y.double() - expected)
+    if not error <= 0.02 * torch.linalg.vector_norm(expected):
+        raise ModelError(
+            f"{call.name} does not return its input times its weight (hooks, an adapter or "
+            "a wrapper change the result, or a value is not finite); remove what wraps it"
+        )
+
+
+def _refuse_misplaced(
+    model: nn.Module, decoder: Decoder, last: Call, projections: Sequence[Call]
+) -> None:
+    """Refuse a last projection that is not the end of a feed-forward block."""
+    d_in, d_out = last.x.shape[-1], last.y.shape[-1]
+    if d_out != decoder.hidden_size:
+        raise ModelError(
+            f"{last.name}, the last projection of the layer, has {d_out} outputs, expected the "
+            f"hidden size {decoder.hidden_size}"
+        )
+    if sum(call.module is last.module for call in projections) > 1:
+        raise ModelError(f"{last.name} is called more than once in a forward pass")
+    inner = _text_config(model).intermediate_size
+    parent = last.name.rpartition(".")[0]
+    widens = any(
+        call.name.rpartition(".")[0] == parent
+        and call.x.shape[-1] == decoder.hidden_size
+        and call.y.shape[-1] in (d_in, 2 * d_in)
+        for call in projections[:-1]
+    )
+    if not widens or (inner is not None and inner != d_in):
+        raise ModelError(
+            f"{last.name}, the last projection of the layer, reads {d_in} values that no "
+            f"projection beside it makes from the hidden state, or that are not the "
+            f"intermediate size {inner}: it is not recognised as an MLP's down projection"
+        )
+
+
+def _refuse_several_mlps(layer: nn.Module, prefix: str, last: Call) -> None:
+    path = last.name.removeprefix(prefix)
+    mlp_path, _, leaf = path.rpartition(".")
+    if not mlp_path:
+        return
+    mlp = layer.get_submodule(mlp_path)
+    twins = [
+        f"{prefix}{name}.{leaf}"
+        for name, module in layer.named_modules()
+        if module is not mlp and type(module) is type(mlp)
+    ]
+    if twins:
+        raise ModelError(
+            f"{last.name} is one of {len(twins) + 1} MLPs of the layer (also {twins[0]}): "
+            "mixtures of experts are not supported"
+        )
+
+
+def _norm_after(last: Call, calls: Sequence[Call]) -> nn.Module | None:
+    """Return the norm that the projection's output passes on its way to the residual."""
+    start = next(i for i, call in enumerate(calls) if call is last)
+    for call in calls[start + 1 :]:
+        weight = getattr(call.module, "weight", None)
+        vector = isinstance(weight, Tensor) and weight.shape == last.y.shape[-1:]
+        if vector and call.x.shape == last.y.shape and torch.equal(call.x, last.y):
+            return call.module
+    return None

@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One short forward pass, recorded: who was called, with what, in which order.
+
+Everything that is said about a model's structure is read off such a trace, so that it
+holds for what the model computes and not for what its modules happen to be called.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from cintervene.errors import ModelError
+
+PROBE_TOKENS = 3
+
+
+@dataclass(frozen=True, eq=False)
+class Call:
+    """One call of one module: its first tensor argument and its first tensor result."""
+
+    name: str
+    module: nn.Module
+    x: Tensor
+    y: Tensor
+
+
+@contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """Evaluation mode and no gradients inside; every submodule's own mode afterwards."""
+    modes = [(part, part.training) for part in module.modules()]
+    module.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for part, mode in modes:
+            part.training = mode
+
+
+def first_tensor(value: object) -> Tensor | None:
+    """Return `value` itself, or the first tensor of a tuple, list, dict or model output."""
+    if isinstance(value, Tensor):
+        return value
+    if isinstance(value, dict):
+        value = list(value.values())
+    if isinstance(value, (tuple, list)):
+        return next((item for item in value if isinstance(item, Tensor)), None)
+    return None
+
+
+def trace(model: nn.Module) -> list[Call]:
+    """Run `model` on a few tokens and list the calls of its modules as they finished.
+
+    Raises
+    ------
+    ModelError
+        A parameter is on the meta device, or the model cannot be run on token ids alone.
+    """
+    for name, parameter in model.named_parameters():
+        if parameter.is_meta:
+            raise ModelError(
+                f"parameter {name} is on the meta device (offloaded or never loaded); "
+                "load the whole model onto a real device, for instance without device_map"
+            )
+    calls: list[Call] = []
+    handles = [
+        module.register_forward_hook(_recorder(calls, name), with_kwargs=True)
+        for name, module in model.named_modules()
+    ]
+    try:
+        with evaluating(model):
+            model(input_ids=_probe_ids(model), use_cache=False)
+    except Exception as error:
+        raise ModelError(
+            f"{type(model).__name__} could not be run on {PROBE_TOKENS} tokens "
+            f"({type(error).__name__}: {error}); a decoder-only language model whose "
+            "forward takes input_ids is expected"
+        ) from error
+    finally:
+        for handle in handles:
+            handle.remove()
+    return calls
+
+
+def _recorder(calls: list[Call], name: str) -> Callable[..., None]:
+    def record(module: nn.Module, args: Any, kwargs: Any, result: Any) -> None:
+        x = first_tensor(args)
+        x = first_tensor(kwargs) if x is None else x
+        y = first_tensor(result)
+        if x is not None and y is not None:
+            calls.append(Call(name, module, x.clone(), y.clone()))
+
+    return record
+
+
+def _probe_ids(model: nn.Module) -> Tensor:
+    embedding = getattr(model, "get_input_embeddings", lambda: None)()
+    weight = getattr(embedding, "weight", None)
+    if not isinstance(weight, Tensor):
+        raise TypeError("the model has no input embedding")
+    # Token 0 is often the padding token, whose embedding is a row of zeros.
+    ids = torch.arange(1, PROBE_TOKENS + 1, device=weight.device) % weight.shape[0]
+    return ids.unsqueeze(0)

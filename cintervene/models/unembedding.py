@@ -1,0 +1,162 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How a token is read off the residual stream: final norm, unembedding, soft cap."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from cintervene.errors import ModelError
+from cintervene.models.targets import FLOAT_DTYPES, Decoder, Target, find_decoder
+
+
+@dataclass(frozen=True, eq=False)
+class Scale:
+    """What a norm multiplies with: y = scale * x / spread(x) (+ bias).
+
+    Attributes
+    ----------
+    scale : Tensor
+        (width,) float32; Gemma's norms store this number minus one.
+    centred : bool
+        Whether the mean of x is taken out first (LayerNorm).
+    """
+
+    scale: Tensor
+    centred: bool
+
+    def pull_back(self, directions: Tensor) -> Tensor:
+        """Turn directions of the norm's output into those of its input (n, width)."""
+        rows = directions * self.scale
+        return rows - rows.mean(dim=-1, keepdim=True) if self.centred else rows
+
+
+@dataclass(frozen=True, eq=False)
+class Unembedding:
+    """The last step of a language model.
+
+    Attributes
+    ----------
+    weight : Tensor
+        (vocabulary, hidden) rows of the head, in the model's dtype, not copied.
+    norm : nn.Module
+        The final norm.
+    norm_weight : Tensor
+        (hidden,) float32, what the final norm multiplies with.
+    centred : bool
+        Whether the final norm takes the mean out first.
+    softcap : float or None
+        Logits are softcap * tanh(logits / softcap).
+    tied : bool
+        Whether `weight` is the input embedding too.
+    """
+
+    weight: Tensor
+    norm: nn.Module
+    norm_weight: Tensor
+    centred: bool
+    softcap: float | None
+    tied: bool
+
+    def directions(self, token_ids: Sequence[int], target: Target | None = None) -> Tensor:
+        """Return the directions of the residual stream that raise the tokens' logits.
+
+        The logit of token w is x / spread(x) dotted with row w times the norm's weight;
+        a centred norm also takes out the mean.
+
+        Parameters
+        ----------
+        token_ids : sequence of int
+        target : Target, optional
+            Give the directions of this projection's output instead, which differ where a
+            norm stands between it and the residual stream (Gemma).
+
+        Returns
+        -------
+        Tensor
+            (len(token_ids), hidden) float32, not normalised.
+        """
+        index = torch.as_tensor(list(token_ids), device=self.weight.device)
+        rows = Scale(self.norm_weight, self.centred).pull_back(
+            self.weight.detach()[index].float()
+        )
+        if target is None or target.after is None:
+            return rows
+        return norm_scale(target.after, target.d_out).pull_back(rows)
+
+
+def find_unembedding(model: nn.Module, decoder: Decoder | None = None) -> Unembedding:
+    """Find the final norm and the unembedding of `model`.
+
+    Raises
+    ------
+    ModelError
+        There is no head with a plain weight, or no single final norm.
+    """
+    decoder = decoder or find_decoder(model)
+    head = getattr(model, "get_output_embeddings", lambda: None)()
+    weight = getattr(head, "weight", None)
+    if (
+        not isinstance(weight, Tensor)
+        or weight.dtype not in FLOAT_DTYPES
+        or weight.ndim != 2
+        or weight.shape[1] != decoder.hidden_size
+    ):
+        raise ModelError(
+            f"{type(model).__name__} has no plain unembedding of width {decoder.hidden_size}; "
+            "load it with its language-model head and in its original precision"
+        )
+    norm = _final_norm(decoder)
+    found = norm_scale(norm, decoder.hidden_size)
+    embedding = model.get_input_embeddings()  # type: ignore[operator]
+    config = model.config.get_text_config()  # type: ignore[union-attr, operator]
+    softcap = getattr(config, "final_logit_softcapping", None)
+    tied = weight.data_ptr() == embedding.weight.data_ptr()
+    return Unembedding(weight, norm, found.scale, found.centred, softcap, tied)
+
+
+def norm_scale(norm: nn.Module, width: int) -> Scale:
+    """Measure what a norm multiplies with, by comparing it with the known formulas.
+
+    Raises
+    ------
+    ModelError
+        The module is neither an RMSNorm (plain or with 1 + weight) nor a LayerNorm.
+    """
+    weight = norm.weight
+    if not isinstance(weight, Tensor):
+        raise ModelError(f"{type(norm).__name__} has no weight vector")
+    bias = getattr(norm, "bias", None)
+    # Large, uneven values keep epsilon out of the comparison and the mean away from zero.
+    x = 100.0 * torch.sin(torch.arange(1, width + 1, device=weight.device)) + 25.0
+    with torch.no_grad():
+        y = norm(x.to(weight.dtype).view(1, 1, -1)).view(-1).float()
+        shift = bias.detach().float() if isinstance(bias, Tensor) else torch.zeros_like(y)
+        x = x.to(weight.dtype).float()
+        for centred in (False, True):
+            z = x - x.mean() if centred else x
+            z = z / z.square().mean().sqrt()
+            for scale in (weight.detach().float(), 1.0 + weight.detach().float()):
+                if (y - shift - z * scale).norm() <= 0.02 * y.norm():
+                    return Scale(scale, centred)
+    raise ModelError(f"{type(norm).__name__} is neither an RMSNorm nor a LayerNorm")
+
+
+def _final_norm(decoder: Decoder) -> nn.Module:
+    """Return the one norm that reads the last layer's output."""
+    calls = decoder.calls
+    last = next(i for i, call in enumerate(calls) if call.module is decoder.layers[-1])
+    found = []
+    for call in calls[last + 1 :]:
+        weight = getattr(call.module, "weight", None)
+        vector = isinstance(weight, Tensor) and weight.shape == (decoder.hidden_size,)
+        if vector and torch.equal(call.x, calls[last].y):
+            found.append(call.module)
+    if len(found) != 1:
+        raise ModelError(
+            f"expected one norm after layer {len(decoder.layers) - 1}, found {len(found)}"
+        )
+    return found[0]
