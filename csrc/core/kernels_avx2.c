@@ -1,0 +1,14 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Kernels for x86 processors with AVX2. Headers come before the target pragma. */
+#include "dtype.h"
+#include "kernels.h"
+
+#include <float.h>
+#include <math.h>
+
+#if CIV_X86
+#pragma GCC target("avx2,fma")
+
+#define KERNELS avx2
+#include "kernels.inc"
+#endif

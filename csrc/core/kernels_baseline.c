@@ -1,0 +1,10 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Kernels for the compiler's default target; the reference for the other tables. */
+#include "dtype.h"
+#include "kernels.h"
+
+#include <float.h>
+#include <math.h>
+
+#define KERNELS baseline
+#include "kernels.inc"

@@ -1,0 +1,184 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * cintervene: the smallest change of a weight matrix that makes a model safer.
+ *
+ * This is the whole public C interface. The core knows nothing of Python: it works
+ * on borrowed memory described by `civ_mat`, never prints, never exits, and reports
+ * failures as a negative `civ_status`. Results that are merely not what one hoped
+ * for (an iteration limit, an infeasible problem) are outcomes, not failures, and
+ * are reported in the info structure of the function concerned.
+ *
+ * Every function is a pure function of its arguments and may be called from several
+ * threads at once. Given one kernel table, results are the same bits for any number
+ * of threads.
+ */
+#ifndef CINTERVENE_H
+#define CINTERVENE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/* ---- status ------------------------------------------------------------------ */
+
+#define CIV_STATUS_LIST(X)                                     \
+    X(OK, 0, "success")                                        \
+    X(INVALID_ARGUMENT, -1, "invalid argument")                \
+    X(SHAPE, -2, "shapes do not match")                        \
+    X(DTYPE, -3, "unsupported storage type")                   \
+    X(ALIAS, -4, "output overlaps an input")                   \
+    X(NONFINITE, -5, "non-finite value in the input")          \
+    X(SINGULAR, -6, "matrix is singular to working precision") \
+    X(NO_MEMORY, -7, "out of memory")                          \
+    X(INTERRUPTED, -8, "interrupted")                          \
+    X(INTERNAL, -9, "internal error")
+
+typedef enum civ_status {
+#define X(name, value, text) CIV_##name = value,
+    CIV_STATUS_LIST(X)
+#undef X
+} civ_status;
+
+/* Static text for a status. */
+const char *
+civ_status_text(civ_status status);
+
+/* ---- matrices ---------------------------------------------------------------- */
+
+#define CIV_DTYPE_LIST(X)     \
+    X(F32, 0, 4, "float32")   \
+    X(F64, 1, 8, "float64")   \
+    X(BF16, 2, 2, "bfloat16") \
+    X(F16, 3, 2, "float16")
+
+typedef enum civ_dtype {
+#define X(name, value, size, text) CIV_##name = value,
+    CIV_DTYPE_LIST(X)
+#undef X
+        CIV_N_DTYPES
+} civ_dtype;
+
+size_t
+civ_dtype_size(civ_dtype dtype);
+const char *
+civ_dtype_text(civ_dtype dtype);
+
+/* Type of the arithmetic on a storage type: CIV_F64 for CIV_F64, else CIV_F32. */
+civ_dtype
+civ_dtype_compute(civ_dtype dtype);
+
+/* A borrowed row-major matrix whose columns are adjacent in memory. */
+typedef struct civ_mat {
+    void *data;         /* first element; may be NULL when the matrix is empty */
+    int64_t n_rows;     /* >= 0 */
+    int64_t n_cols;     /* >= 0 */
+    int64_t row_stride; /* elements from one row to the next; negative allowed */
+    civ_dtype dtype;    /* storage type */
+} civ_mat;
+
+/* ---- execution --------------------------------------------------------------- */
+
+/* How a call runs. NULL stands for all defaults. */
+typedef struct civ_exec {
+    int n_threads;       /* upper limit; 0 = what OpenMP offers */
+    int (*poll)(void *); /* non-zero return = stop; called by the calling thread
+                            a few times per 100 ms; NULL = never */
+    void *poll_arg;      /* handed to poll */
+} civ_exec;
+
+/*
+ * Chooses the kernels and registers the fork handler; call before anything else.
+ * INVALID_ARGUMENT when CINTERVENE_CPU names no kernel table of this processor.
+ */
+civ_status
+civ_init(void);
+
+/* Threads that a large call would use now. */
+int
+civ_threads(const civ_exec *exec);
+
+/*
+ * Kernel table in use: "baseline", "avx2" or "avx512". The best one the processor
+ * has is chosen at civ_init; CINTERVENE_CPU in the environment overrides. Selecting
+ * is meant for tests and must not happen while another call runs.
+ */
+const char *
+civ_cpu_name(void);
+civ_status
+civ_cpu_select(const char *name);
+
+/* Text that identifies the linked LAPACK, "" when it offers none. */
+const char *
+civ_lapack_text(void);
+
+/* ---- inspection -------------------------------------------------------------- */
+
+/*
+ * Finds the first element, in row-major order, that is NaN or infinite.
+ * -inf passes when `allow_minus_inf`. Sets *row = -1 when there is none.
+ */
+civ_status
+civ_find_nonfinite(const civ_exec *exec, const civ_mat *x, bool allow_minus_inf,
+                   int64_t *row, int64_t *col);
+
+/* ---- losses ------------------------------------------------------------------ */
+
+/* Token sets in compressed rows: set i is ids[offsets[i] .. offsets[i + 1]). */
+typedef struct civ_token_sets {
+    const int64_t *ids;     /* each in [0, vocab); unique within a set */
+    const int64_t *offsets; /* n_sets + 1, non-decreasing, offsets[0] = 0 */
+    int64_t n_sets;         /* 1 = shared by all rows, else one set a row; none empty */
+} civ_token_sets;
+
+/*
+ * loss[i] = -log sum_{k in K_i} softmax(logits[i])_k, and its gradient
+ * grad[i, j] = softmax(logits[i])_j - [j in K_i] softmax(logits[i, K_i])_j.
+ *
+ * logits (rows, vocab), any dtype; -inf masks a token. loss: rows doubles.
+ * grad (rows, vocab) of civ_dtype_compute(logits.dtype), or NULL; it may not overlap
+ * logits. When every logit of a set is -inf the loss is +inf and the gradient is
+ * softmax(logits). Fails with NONFINITE on NaN, +inf or a row of -inf throughout.
+ */
+civ_status
+civ_set_nll(const civ_exec *exec, const civ_mat *logits, const civ_token_sets *sets,
+            double *loss, const civ_mat *grad);
+
+/* ---- projections ------------------------------------------------------------- */
+
+/*
+ * out[i] = x[i] min(1, radius_i / ||x[i]||), the nearest point of the ball.
+ * radius: n_radius = 1 (shared) or one a row, each >= 0. out has the dtype of x or
+ * that of its arithmetic, and may be x.
+ */
+civ_status
+civ_project_ball(const civ_exec *exec, const civ_mat *x, const double *radius,
+                 int64_t n_radius, const civ_mat *out);
+
+/*
+ * out[i] = the point of the probability simplex nearest to x[i].
+ * Expected cost O(n_cols) a row. out as in civ_project_ball.
+ */
+civ_status
+civ_project_simplex(const civ_exec *exec, const civ_mat *x, const civ_mat *out);
+
+/* ---- low-rank updates -------------------------------------------------------- */
+
+/*
+ * out = round(w + left @ right), computed in the arithmetic type of w and rounded
+ * once, to nearest even. w, out (rows, cols) of one dtype; out may be w. left
+ * (rows, rank) and right (rank, cols) of the arithmetic type.
+ */
+civ_status
+civ_lowrank_apply(const civ_exec *exec, const civ_mat *w, const civ_mat *left,
+                  const civ_mat *right, const civ_mat *out);
+
+/*
+ * displacement[j] = (changed - base) inputs[j]: what a rounded change does to the
+ * outputs. base, changed (rows, cols) of one dtype; inputs (m, cols), displacement
+ * (m, rows) of CIV_F64.
+ */
+civ_status
+civ_displacement(const civ_exec *exec, const civ_mat *base, const civ_mat *changed,
+                 const civ_mat *inputs, const civ_mat *displacement);
+
+#endif

@@ -1,0 +1,112 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "module.h"
+
+/* The token sets as the core takes them, with the arrays that hold them. */
+typedef struct sets_arg {
+    civ_token_sets sets;
+    PyObject *ids;
+    PyObject *offsets;
+} sets_arg;
+
+static bool
+read_sets(PyObject *ids, PyObject *offsets, sets_arg *self)
+{
+    int64_t n_ids, n_offsets;
+    if (!tensor_read_int64(ids, "ids", &self->ids, &self->sets.ids, &n_ids) ||
+        !tensor_read_int64(offsets, "offsets", &self->offsets, &self->sets.offsets,
+                           &n_offsets)) {
+        return false;
+    }
+    if (n_offsets < 2 || self->sets.offsets[n_offsets - 1] != n_ids) {
+        PyErr_SetString(PyExc_ValueError, "offsets: must end with the number of ids");
+        return false;
+    }
+    self->sets.n_sets = n_offsets - 1;
+    return true;
+}
+
+/* Whether the gradient is wanted, and where it goes. */
+static bool
+open_gradient(const module_state *state, PyObject *wanted, const tensor *logits,
+              tensor *grad)
+{
+    civ_dtype dtype = civ_dtype_compute(logits->mat.dtype);
+    if (wanted == Py_True) {
+        return tensor_new("grad", logits->ndim, logits->shape, dtype, grad);
+    }
+    if (!tensor_write(state, wanted, "grad", grad) ||
+        !tensor_same_shape(state, logits, grad)) {
+        return false;
+    }
+    if (grad->mat.dtype != dtype) {
+        PyErr_Format(state->dtype_error,
+                     "grad: has dtype %s; expected %s for logits of %s",
+                     civ_dtype_text(grad->mat.dtype), civ_dtype_text(dtype),
+                     civ_dtype_text(logits->mat.dtype));
+        return false;
+    }
+    return true;
+}
+
+static void
+raise_set_nll(const module_state *state, civ_status status, const tensor *logits)
+{
+    if (status == CIV_NONFINITE && raise_nonfinite(state, logits, true)) {
+        return;
+    }
+    if (status == CIV_NONFINITE) {
+        PyErr_SetString(state->nonfinite_error,
+                        "logits: a row is -inf throughout; expected at least one "
+                        "finite value in each row. Drop that row");
+        return;
+    }
+    raise_status(state, status, "set_nll");
+}
+
+/* set_nll(logits, ids, offsets, grad) -> loss or (loss, grad); grad: bool or array */
+static PyObject *
+set_nll(PyObject *module, PyObject *const *args, Py_ssize_t n_args)
+{
+    module_state *state = module_get_state(module);
+    tensor logits = {0}, loss = {0}, grad = {0};
+    sets_arg sets = {0};
+    PyObject *result = NULL;
+    if (!expect_arguments("set_nll", n_args, 4)) {
+        return NULL;
+    }
+    bool with_grad = args[3] != Py_False;
+    if (!tensor_read(state, args[0], "logits", &logits) ||
+        !read_sets(args[1], args[2], &sets) ||
+        (with_grad && !open_gradient(state, args[3], &logits, &grad)) ||
+        !tensor_new("loss", 1, &logits.mat.n_rows, CIV_F64, &loss)) {
+        goto done;
+    }
+    core_call call;
+    call_begin(&call, state);
+    civ_status status = civ_set_nll(&call.exec, &logits.mat, &sets.sets, loss.mat.data,
+                                    with_grad ? &grad.mat : NULL);
+    call_end(&call);
+    if (status != CIV_OK) {
+        raise_set_nll(state, status, &logits);
+        goto done;
+    }
+    if (!with_grad) {
+        result = tensor_array(&loss);
+        goto done;
+    }
+    tensor_store(&grad);
+    PyObject *gradient = args[3] == Py_True ? grad.owner : args[3];
+    result = Py_BuildValue("OO", loss.owner, gradient);
+done:
+    tensor_release(&logits);
+    tensor_release(&loss);
+    tensor_release(&grad);
+    Py_XDECREF(sets.ids);
+    Py_XDECREF(sets.offsets);
+    return result;
+}
+
+PyMethodDef bind_losses_methods[] = {
+    {"set_nll", _PyCFunction_CAST(set_nll), METH_FASTCALL, NULL},
+    {NULL, NULL, 0, NULL},
+};

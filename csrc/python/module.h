@@ -1,0 +1,63 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What every bind_*.c file shares: module state, the call bracket, error raising. */
+#ifndef CIV_MODULE_H
+#define CIV_MODULE_H
+
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+
+#include "cintervene.h"
+#include "tensor.h"
+
+typedef struct module_state {
+    PyObject *argument_error; /* cintervene.errors.* */
+    PyObject *dtype_error;
+    PyObject *nonfinite_error;
+    PyObject *singular_error;
+    PyObject *base_error;
+    int n_threads; /* limit set by the user; 0 = none */
+} module_state;
+
+module_state *
+module_get_state(PyObject *module);
+
+/*
+ * Bracket around every call of the core: releases the GIL, and lets Ctrl-C through
+ * by polling Python's signals.
+ *
+ *     core_call call;
+ *     call_begin(&call, state);
+ *     civ_status status = civ_...(&call.exec, ...);
+ *     call_end(&call);
+ */
+typedef struct core_call {
+    civ_exec exec;
+    PyThreadState *thread;
+    int64_t last_poll; /* nanoseconds */
+} core_call;
+
+void
+call_begin(core_call *self, const module_state *state);
+void
+call_end(core_call *self);
+
+/* Sets the exception that belongs to a failed status; `what` names the function. */
+void
+raise_status(const module_state *state, civ_status status, const char *what);
+
+/*
+ * For NONFINITE: names the argument and its first bad element. Returns false, with
+ * no exception set, when x holds none.
+ */
+bool
+raise_nonfinite(const module_state *state, const tensor *x, bool allow_minus_inf);
+
+/* TypeError unless the number of positional arguments is as expected. */
+bool
+expect_arguments(const char *function, Py_ssize_t got, Py_ssize_t expected);
+
+/* One table of functions for each bind_*.c, gathered in module.c. */
+extern PyMethodDef bind_runtime_methods[];
+extern PyMethodDef bind_losses_methods[];
+
+#endif

@@ -1,0 +1,77 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Arrays from Python as matrices for the core. Takes NumPy arrays (ml_dtypes'
+ * bfloat16 too), anything with __dlpack__ (torch, JAX), buffers, and nested lists.
+ * The memory is borrowed for the length of one call; only strides that a civ_mat
+ * cannot express are packed into a copy. Nothing else knows about capsules or NumPy.
+ *
+ * All functions need the GIL. On failure they set an exception that names the
+ * argument and leave the tensor released.
+ */
+#ifndef CIV_TENSOR_H
+#define CIV_TENSOR_H
+
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+
+#include "cintervene.h"
+
+#define TENSOR_MAX_NDIM 16
+
+struct module_state;
+
+typedef struct tensor {
+    civ_mat mat; /* last axis as columns, all leading axes as rows; 1-D is one row */
+    const char *name;
+    int ndim;
+    int64_t shape[TENSOR_MAX_NDIM];
+    int64_t strides[TENSOR_MAX_NDIM]; /* of the source, in bytes */
+    char *source;                     /* first element of the source */
+    bool writable;
+    bool has_buffer;
+    Py_buffer buffer;
+    PyObject *owner; /* array or capsule that keeps the memory alive */
+    void *packed;    /* copy that mat points to, or NULL */
+} tensor;
+
+/* Readable view of obj. */
+bool
+tensor_read(const struct module_state *state, PyObject *obj, const char *name,
+            tensor *self);
+
+/*
+ * View of obj that the caller writes, and may read too. When it had to be packed,
+ * tensor_store copies the result back.
+ */
+bool
+tensor_write(const struct module_state *state, PyObject *obj, const char *name,
+             tensor *self);
+void
+tensor_store(tensor *self);
+
+/* New uninitialised NumPy array of CIV_F32, CIV_F64 or CIV_F16; owned by the tensor. */
+bool
+tensor_new(const char *name, int ndim, const int64_t *shape, civ_dtype dtype,
+           tensor *self);
+
+/* New reference to the object behind a tensor of tensor_new. */
+PyObject *
+tensor_array(const tensor *self);
+
+/* One-dimensional, C-contiguous int64 array; only NumPy arrays of that type. */
+bool
+tensor_read_int64(PyObject *obj, const char *name, PyObject **owner,
+                  const int64_t **data, int64_t *n);
+
+/* ArgumentError unless both have the same shape. */
+bool
+tensor_same_shape(const struct module_state *state, const tensor *a, const tensor *b);
+
+/* Safe on a zeroed tensor and on one already released. */
+void
+tensor_release(tensor *self);
+
+int
+tensor_import_numpy(void);
+
+#endif

@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Build of the C core. Metadata is in pyproject.toml.
+
+Environment switches:
+
+CINTERVENE_LAPACK=system   link the distribution's LAPACKE and CBLAS instead of the
+                           OpenBLAS of scipy-openblas32 that is copied into the package
+CINTERVENE_DEBUG=1         no optimisation, assertions on
+CINTERVENE_SANITIZE=1      address and undefined-behaviour sanitizers
+CINTERVENE_COVERAGE=1      gcov instrumentation
+CINTERVENE_WERROR=1        warnings are errors
+CINTERVENE_OPENMP=0        one thread
+"""
+
+import os
+import shutil
+from dataclasses import dataclass, field
+from glob import glob
+from pathlib import Path
+
+import numpy
+from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
+
+
+def enabled(name: str, default: str = "0") -> bool:
+    return os.environ.get(f"CINTERVENE_{name}", default) not in ("", "0")
+
+
+@dataclass
+class Lapack:
+    """How to compile and link against LAPACKE, and what to ship with the package."""
+
+    libraries: list[str]
+    include_dirs: list[str] = field(default_factory=list)
+    library_dirs: list[str] = field(default_factory=list)
+    macros: list[tuple[str, str | None]] = field(default_factory=list)
+    link_args: list[str] = field(default_factory=list)
+    shipped: list[str] = field(default_factory=list)
+
+
+def scipy_lapack() -> Lapack:
+    import scipy_openblas32 as openblas
+
+    directory = openblas.get_lib_dir()
+    return Lapack(
+        libraries=[openblas.get_library()],
+        include_dirs=[openblas.get_include_dir()],
+        library_dirs=[directory],
+        macros=[("CIV_LAPACK_SCIPY", None)],
+        link_args=["-Wl,-rpath,$ORIGIN"],
+        shipped=[os.path.join(directory, openblas.get_library(fullname=True))],
+    )
+
+
+def find_lapack() -> Lapack:
+    choice = os.environ.get("CINTERVENE_LAPACK", "scipy-openblas32")
+    if choice == "scipy-openblas32":
+        return scipy_lapack()
+    if choice == "system":
+        return Lapack(libraries=["lapacke", "lapack", "blas"])
+    raise SystemExit(
+        f"CINTERVENE_LAPACK: got {choice!r}; expected 'scipy-openblas32' or 'system'"
+    )
+
+
+def compile_args() -> list[str]:
+    args = ["-std=c11", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math"]
+    args += ["-fvisibility=hidden", "-Wall", "-Wextra", "-Wshadow"]
+    args += ["-Wmissing-prototypes", "-Wno-unknown-pragmas"]
+    args += ["-O0", "-g", "-UNDEBUG"] if enabled("DEBUG") else ["-O3"]
+    args += ["-Werror"] if enabled("WERROR") else []
+    return args + instrumentation() + openmp() + ["-fopenmp-simd"]
+
+
+def instrumentation() -> list[str]:
+    args = []
+    if enabled("SANITIZE"):
+        args += ["-fsanitize=address,undefined", "-fno-omit-frame-pointer"]
+    if enabled("COVERAGE"):
+        args += ["--coverage"]
+    return args
+
+
+def openmp() -> list[str]:
+    return ["-fopenmp"] if enabled("OPENMP", default="1") else []
+
+
+class BuildExt(build_ext):
+    """Builds the extension, then puts the LAPACK library beside it."""
+
+    def run(self) -> None:
+        super().run()
+        target = Path(self.get_ext_fullpath("cintervene._core")).parent
+        for library in LAPACK.shipped:
+            shutil.copy2(library, target)
+
+
+LAPACK = find_lapack()
+sources = glob("csrc/core/*.c") + glob("csrc/python/*.c")
+headers = glob("csrc/*/*.h") + glob("csrc/*/*.inc")
+
+setup(
+    cmdclass={"build_ext": BuildExt},
+    ext_modules=[
+        Extension(
+            "cintervene._core",
+            sources=sorted(sources),
+            depends=sorted(headers),
+            include_dirs=["csrc/include", "csrc/core", numpy.get_include()]
+            + LAPACK.include_dirs,
+            define_macros=LAPACK.macros,
+            library_dirs=LAPACK.library_dirs,
+            libraries=[*LAPACK.libraries, "m"],
+            extra_compile_args=compile_args(),
+            extra_link_args=instrumentation() + openmp() + LAPACK.link_args,
+        )
+    ],
+)
