@@ -3,10 +3,15 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import Any
 
 import pytest
+
+# Spinning OpenMP threads make operations on tiny tensors a hundred times slower when the
+# cores are busy. The variable is read once, when torch is imported.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 WIDTHS: dict[str, Any] = {
     "vocab_size": 97,

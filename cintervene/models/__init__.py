@@ -4,6 +4,7 @@
 Needs the extra `hf` (torch, transformers, safetensors).
 """
 
+from cintervene.models.capture import Captured, LayerStream, capture
 from cintervene.models.targets import (
     Decoder,
     Explanation,
@@ -15,10 +16,13 @@ from cintervene.models.targets import (
 from cintervene.models.unembedding import Unembedding, find_unembedding
 
 __all__ = [
+    "Captured",
     "Decoder",
     "Explanation",
+    "LayerStream",
     "Target",
     "Unembedding",
+    "capture",
     "explain",
     "find_decoder",
     "find_targets",

@@ -11,9 +11,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.parametrize import is_parametrized
 from transformers.pytorch_utils import Conv1D
 
 from cintervene.errors import ArgumentError, ModelError
@@ -124,7 +126,10 @@ def find_decoder(model: nn.Module) -> Decoder:
     calls = trace(model)
     found = []
     for name, module in model.named_modules():
-        if isinstance(module, nn.ModuleList) and len(module) == config.num_hidden_layers:
+        if (
+            isinstance(module, nn.ModuleList)
+            and len(module) == config.num_hidden_layers
+        ):
             width = _chain_width(module, calls)
             if width is not None and width == config.hidden_size:
                 found.append((name, module))
@@ -142,7 +147,11 @@ def find_decoder(model: nn.Module) -> Decoder:
     )
 
 
-def find_targets(model: nn.Module, layers: Iterable[int] | None = None) -> list[Target]:
+def find_targets(
+    model: nn.Module,
+    layers: Iterable[int] | None = None,
+    decoder: Decoder | None = None,
+) -> list[Target]:
     """Find the down projections of the given decoder layers.
 
     Parameters
@@ -151,6 +160,8 @@ def find_targets(model: nn.Module, layers: Iterable[int] | None = None) -> list[
         A decoder-only language model of transformers, on a real device.
     layers : iterable of int, optional
         Layer indices, negative ones from the end; all layers without it.
+    decoder : Decoder, optional
+        What `find_decoder(model)` returned, to save its probe.
 
     Returns
     -------
@@ -164,16 +175,23 @@ def find_targets(model: nn.Module, layers: Iterable[int] | None = None) -> list[
     ArgumentError
         A layer index is out of range, or there are none.
     """
-    found = explain(model, layers)
+    found = explain(model, layers, decoder)
     if found.refused:
         layer, reason = next(iter(found.refused.items()))
         raise ModelError(f"layer {layer} cannot be changed: {reason}")
     return found.targets
 
 
-def explain(model: nn.Module, layers: Iterable[int] | None = None) -> Explanation:
-    """Say what would be changed in `model`, layer by layer, without changing anything."""
-    decoder = find_decoder(model)
+def explain(
+    model: nn.Module,
+    layers: Iterable[int] | None = None,
+    decoder: Decoder | None = None,
+) -> Explanation:
+    """Say what would be changed in `model`, layer by layer, without changing anything.
+
+    The parameters are those of `find_targets`.
+    """
+    decoder = decoder or find_decoder(model)
     shared = _shared_names(model)
     targets, refused = [], {}
     for layer in resolve_layers(layers, len(decoder.layers)):
@@ -200,7 +218,9 @@ def resolve_layers(layers: Iterable[int] | None, n_layers: int) -> list[int]:
 
 
 def _describe(target: Target) -> str:
-    shape = f"{target.d_out} x {target.d_in}" + (", transposed" if target.transposed else "")
+    shape = f"{target.d_out} x {target.d_in}" + (
+        ", transposed" if target.transposed else ""
+    )
     dtype = str(target.dtype).removeprefix("torch.")
     return f"  {target.layer:3d}  {target.name}  {shape}  {dtype}"
 
@@ -231,7 +251,7 @@ def _chain_width(layers: nn.ModuleList, calls: Sequence[Call]) -> int | None:
     chain = [call for call in calls if any(call.module is layer for layer in layers)]
     if [call.module for call in chain] != list(layers):
         return None
-    for before, after in zip(chain, chain[1:], strict=False):
+    for before, after in pairwise(chain):
         if before.y.shape != after.x.shape or not torch.equal(
             before.y.cpu(), after.x.cpu()
         ):
@@ -266,10 +286,14 @@ def _down_projection(
     if others:
         raise ModelError(f"{name} is shared with {', '.join(others)}")
     transposed = isinstance(last.module, Conv1D)
-    return Target(layer, name, last.module, d_in, d_out, transposed, _norm_after(last, calls))
+    return Target(
+        layer, name, last.module, d_in, d_out, transposed, _norm_after(last, calls)
+    )
 
 
 def _holds_matrix(module: nn.Module) -> bool:
+    if is_parametrized(module):
+        return True
     if any(True for _ in module.children()):
         return False
     tensors = [*module.parameters(recurse=False), *module.buffers(recurse=False)]
@@ -293,6 +317,11 @@ def _refuse_opaque(call: Call) -> None:
     module, kind = call.module, type(call.module).__name__
     if any(mark in call.name for mark in ADAPTER_MARKS):
         raise ModelError(f"{call.name} belongs to an adapter; merge the adapter first")
+    if is_parametrized(module):
+        raise ModelError(
+            f"{call.name} computes its weight (torch.nn.utils.parametrize); make it a plain "
+            "one with remove_parametrizations"
+        )
     weight = getattr(module, "weight", None)
     if not isinstance(module, (nn.Linear, Conv1D)) or not isinstance(weight, Tensor):
         raise ModelError(

@@ -22,12 +22,16 @@ PROBE_TOKENS = 3
 
 @dataclass(frozen=True, eq=False)
 class Call:
-    """One call of one module: its first tensor argument and its first tensor result."""
+    """One call of one module: its first tensor argument and its first tensor result.
+
+    `wrapped` tells whether the module returned a tuple rather than the tensor itself.
+    """
 
     name: str
     module: nn.Module
     x: Tensor
     y: Tensor
+    wrapped: bool
 
 
 @contextmanager
@@ -94,7 +98,8 @@ def _recorder(calls: list[Call], name: str) -> Callable[..., None]:
         x = first_tensor(kwargs) if x is None else x
         y = first_tensor(result)
         if x is not None and y is not None:
-            calls.append(Call(name, module, x.clone(), y.clone()))
+            wrapped = isinstance(result, tuple)
+            calls.append(Call(name, module, x.clone(), y.clone(), wrapped))
 
     return record
 

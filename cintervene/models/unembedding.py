@@ -42,6 +42,8 @@ class Unembedding:
     ----------
     weight : Tensor
         (vocabulary, hidden) rows of the head, in the model's dtype, not copied.
+    head : nn.Module
+        The module that holds them.
     norm : nn.Module
         The final norm.
     norm_weight : Tensor
@@ -55,13 +57,24 @@ class Unembedding:
     """
 
     weight: Tensor
+    head: nn.Module
     norm: nn.Module
     norm_weight: Tensor
     centred: bool
     softcap: float | None
     tied: bool
 
-    def directions(self, token_ids: Sequence[int], target: Target | None = None) -> Tensor:
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Return the logits (n, vocabulary) of last-layer hidden states (n, hidden)."""
+        with torch.no_grad():
+            logits: Tensor = self.head(self.norm(hidden))
+            if self.softcap is not None:
+                logits = torch.tanh(logits / self.softcap) * self.softcap
+        return logits
+
+    def directions(
+        self, token_ids: Sequence[int], target: Target | None = None
+    ) -> Tensor:
         """Return the directions of the residual stream that raise the tokens' logits.
 
         The logit of token w is x / spread(x) dotted with row w times the norm's weight;
@@ -94,7 +107,8 @@ def find_unembedding(model: nn.Module, decoder: Decoder | None = None) -> Unembe
     Raises
     ------
     ModelError
-        There is no head with a plain weight, or no single final norm.
+        There is no head with a plain weight or no single final norm, or the model does
+        more to its logits than these and a soft cap.
     """
     decoder = decoder or find_decoder(model)
     head = getattr(model, "get_output_embeddings", lambda: None)()
@@ -115,7 +129,24 @@ def find_unembedding(model: nn.Module, decoder: Decoder | None = None) -> Unembe
     config = model.config.get_text_config()  # type: ignore[union-attr, operator]
     softcap = getattr(config, "final_logit_softcapping", None)
     tied = weight.data_ptr() == embedding.weight.data_ptr()
-    return Unembedding(weight, norm, found.scale, found.centred, softcap, tied)
+    assert isinstance(head, nn.Module)
+    unembedding = Unembedding(
+        weight, head, norm, found.scale, found.centred, softcap, tied
+    )
+    _check_logits(unembedding, decoder)
+    return unembedding
+
+
+def _check_logits(unembedding: Unembedding, decoder: Decoder) -> None:
+    """Refuse a model whose logits are not those recomputed from its last layer."""
+    whole = decoder.calls[-1]
+    last = next(call for call in decoder.calls if call.module is decoder.layers[-1])
+    logits = unembedding.logits(last.y).float()
+    if not (logits - whole.y.float()).norm() <= 0.05 * logits.norm():
+        raise ModelError(
+            f"{type(whole.module).__name__} scales or shifts its logits after the head; this "
+            "architecture is not supported"
+        )
 
 
 def norm_scale(norm: nn.Module, width: int) -> Scale:
@@ -134,7 +165,9 @@ def norm_scale(norm: nn.Module, width: int) -> Scale:
     x = 100.0 * torch.sin(torch.arange(1, width + 1, device=weight.device)) + 25.0
     with torch.no_grad():
         y = norm(x.to(weight.dtype).view(1, 1, -1)).view(-1).float()
-        shift = bias.detach().float() if isinstance(bias, Tensor) else torch.zeros_like(y)
+        shift = (
+            bias.detach().float() if isinstance(bias, Tensor) else torch.zeros_like(y)
+        )
         x = x.to(weight.dtype).float()
         for centred in (False, True):
             z = x - x.mean() if centred else x

@@ -1,0 +1,568 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Inputs and outputs of down projections, layer by layer, for little more than a forward pass.
+
+An intervention changes layer after layer, each on the activations that the changes
+before it produce. Running the model anew for every layer would cost a forward pass each;
+here the layers below the first changed one are run once, and then each layer once. What a
+change of a layer does to its output is added afterwards from the projection's kept
+inputs, so attention and the rest of the MLP are not computed again.
+
+Sequences are padded on the right: under a causal mask no token sees the padding, so
+neither masks nor shifted positions are needed, and padded rows are never handed out.
+"""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from cintervene.errors import ArgumentError, ModelError
+from cintervene.models.targets import (
+    Decoder,
+    Target,
+    explain,
+    find_decoder,
+    resolve_layers,
+)
+from cintervene.models.trace import evaluating, first_tensor
+
+Positions = Sequence[int] | slice
+Sink = Callable[[Tensor, Tensor], None]
+
+
+class LowRank(Protocol):
+    """A change left @ right of a (d_out, d_in) matrix, as `LowRankUpdate` is."""
+
+    @property
+    def left(self) -> Any:
+        """(d_out, rank)."""
+
+    @property
+    def right(self) -> Any:
+        """(rank, d_in)."""
+
+
+@dataclass(frozen=True, eq=False)
+class Captured:
+    """Rows of one layer's down projection, sequence by sequence in the order asked for.
+
+    Attributes
+    ----------
+    layer : int
+    inputs : Tensor
+        (n, d_in) in the model's dtype, on the model's device.
+    outputs : Tensor
+        (n, d_out), bias included.
+    sequences, positions : Tensor
+        (n,) int64, where each row comes from.
+    """
+
+    layer: int
+    inputs: Tensor
+    outputs: Tensor
+    sequences: Tensor
+    positions: Tensor
+
+
+@dataclass(eq=False)
+class _Rows:
+    """Rows wanted from a batch: flat indices into (batch * length)."""
+
+    flat: Tensor
+    sequences: list[int]
+    positions: list[int]
+
+    def of(self, x: Tensor) -> Tensor:
+        return x.reshape(-1, x.shape[-1])[self.flat]
+
+
+@dataclass(eq=False)
+class _Batch:
+    """One padded batch on its way through the layers.
+
+    `hidden` enters the layer to come. After that layer was run, `output` is what left it
+    and `kept` the inputs of its projection, if there was room to keep them.
+    """
+
+    wanted: _Rows
+    streamed: _Rows
+    hidden: Tensor
+    arguments: dict[int, tuple[tuple[Any, ...], dict[str, Any]]]
+    output: Tensor | None = None
+    kept: Tensor | None = None
+
+
+@dataclass(eq=False)
+class _Watch:
+    """What passed a projection in the last call of its layer."""
+
+    x: Tensor = field(default_factory=lambda: torch.empty(0))
+    y: Tensor = field(default_factory=lambda: torch.empty(0))
+
+
+class LayerStream:
+    """Hidden states of many sequences, carried through the decoder layer by layer.
+
+    Parameters
+    ----------
+    model : nn.Module
+        A causal language model of transformers; its weights are not changed.
+    sequences : sequence of sequence of int
+        Token ids, none empty.
+    first : int
+        The first layer to be watched or changed. The layers below are run here, once.
+    wanted : sequence of (sequence of int or slice), optional
+        For each sequence the positions whose rows `run` returns; none without it.
+    streamed : sequence of (sequence of int or slice), optional
+        For each sequence the positions whose rows go to `run`'s sink; none without it.
+    batch_tokens : int, default 2048
+        Largest number of tokens in a batch, padding included.
+    keep_bytes : int, default 2**28
+        Room for kept inputs of one projection. Batches beyond it run a changed layer
+        twice instead.
+    decoder : Decoder, optional
+        What `find_decoder(model)` returned, to save its probe.
+
+    Raises
+    ------
+    ArgumentError
+        A sequence is empty, too long, or holds an id outside the vocabulary; a position
+        is outside its sequence.
+    ModelError
+        The decoder cannot be found.
+
+    Examples
+    --------
+    >>> stream = LayerStream(model, sequences, first=26, wanted=[[-1]] * len(sequences))
+    >>> for layer in (26, 27, 28, 29):
+    ...     rows = stream.run(layer)
+    ...     update = ci.pcr(rows.inputs, rows.outputs, concepts, radius).update
+    ...     stream.advance(layer, update)
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        sequences: Sequence[Sequence[int]],
+        first: int,
+        *,
+        wanted: Sequence[Positions] | None = None,
+        streamed: Sequence[Positions] | None = None,
+        batch_tokens: int = 2048,
+        keep_bytes: int = 1 << 28,
+        decoder: Decoder | None = None,
+    ) -> None:
+        self._decoder = decoder or find_decoder(model)
+        self.n_layers = len(self._decoder.layers)
+        self.layer = resolve_layers([first], self.n_layers)[0]
+        found = explain(model, range(self.layer, self.n_layers), self._decoder)
+        self._targets = {target.layer: target for target in found.targets}
+        self._refused = found.refused
+        self._keep_bytes = keep_bytes
+        self._additive: dict[int, bool] = {}
+        ids = _checked(sequences, model)
+        rows = (_resolved("wanted", wanted, ids), _resolved("streamed", streamed, ids))
+        groups = _grouped([len(one) for one in ids], batch_tokens)
+        with _recording(self._decoder, self.layer) as record:
+            self._batches = [self._start(record, ids, group, rows) for group in groups]
+            probe = [sequence[:3] for sequence in ids[:1]]
+            self._probe = self._start(record, probe, [0], ([[]], [[]]))
+        order = [s for batch in self._batches for s in batch.wanted.sequences]
+        self._order = torch.argsort(torch.tensor(order, dtype=torch.int64), stable=True)
+
+    def run(self, layer: int, sink: Sink | None = None) -> Captured:
+        """Run up to and including `layer`, unchanged, and return its wanted rows.
+
+        Layers between the current one and `layer` are passed unchanged.
+
+        Parameters
+        ----------
+        layer : int
+            At least the current layer, `self.layer`.
+        sink : callable, optional
+            Called with (inputs, outputs) of the streamed rows of each batch, in a fixed
+            order; nothing of them is kept here.
+
+        Raises
+        ------
+        ArgumentError
+            The layer has been passed already.
+        ModelError
+            The layer has no plain down projection.
+        """
+        target = self._target(self._reach(layer))
+        inputs, outputs, room = [], [], self._keep_bytes
+        for batch in self._batches:
+            batch.output, seen = self._run_layer(batch, target)
+            inputs.append(batch.wanted.of(seen.x))
+            outputs.append(batch.wanted.of(seen.y))
+            if sink is not None and len(batch.streamed.flat):
+                sink(batch.streamed.of(seen.x), batch.streamed.of(seen.y))
+            room -= seen.x.nbytes
+            batch.kept = seen.x if room >= 0 else None
+        sequences = [s for batch in self._batches for s in batch.wanted.sequences]
+        positions = [p for batch in self._batches for p in batch.wanted.positions]
+        return Captured(
+            target.layer,
+            self._ordered(torch.cat(inputs)),
+            self._ordered(torch.cat(outputs)),
+            torch.tensor(sequences, dtype=torch.int64)[self._order],
+            torch.tensor(positions, dtype=torch.int64)[self._order],
+        )
+
+    def advance(self, layer: int, update: LowRank | Tensor | None = None) -> None:
+        """Go past `layer`, as changed by `update`.
+
+        Parameters
+        ----------
+        layer : int
+            The current layer or a later one; those between are passed unchanged.
+        update : LowRankUpdate or Tensor, optional
+            The change of the layer's (d_out, d_in) weight, in factors or whole. Give the
+            rounded difference to see what the stored weights will do.
+        """
+        layer = self._reach(layer)
+        change = None
+        if update is not None:
+            target = self._target(layer)
+            change = _Change(update, target)
+            if layer not in self._additive:
+                self._additive[layer] = self._adds_to_output(target)
+        for batch in self._batches:
+            batch.hidden = self._changed_output(batch, layer, change)
+            batch.output = batch.kept = None
+            del batch.arguments[layer]
+        self.layer = layer + 1
+
+    def hidden(self) -> Tensor:
+        """Return the wanted rows of the hidden state that enters the current layer.
+
+        Past the last layer that is what the final norm reads.
+
+        Returns
+        -------
+        Tensor
+            (n, hidden) in the model's dtype, rows as in `Captured`.
+        """
+        return self._ordered(torch.cat([b.wanted.of(b.hidden) for b in self._batches]))
+
+    def fork(self) -> LayerStream:
+        """Return an independent stream at the same layer; tensors are shared, not copied."""
+        other = copy.copy(self)
+        other._batches = [copy.copy(batch) for batch in self._batches]
+        for batch in other._batches:
+            batch.arguments = dict(batch.arguments)
+        return other
+
+    def _start(
+        self,
+        record: _Record,
+        ids: Sequence[Sequence[int]],
+        group: Sequence[int],
+        rows: tuple[list[list[int]], list[list[int]]],
+    ) -> _Batch:
+        hidden, arguments = record.run([ids[index] for index in group])
+        length = hidden.shape[1]
+        wanted, streamed = (_flat(group, kind, length, hidden.device) for kind in rows)
+        return _Batch(wanted, streamed, hidden, arguments)
+
+    def _target(self, layer: int) -> Target:
+        if layer in self._refused:
+            raise ModelError(f"layer {layer} cannot be changed: {self._refused[layer]}")
+        return self._targets[layer]
+
+    def _reach(self, layer: int) -> int:
+        layer = resolve_layers([layer], self.n_layers)[0]
+        if layer < self.layer:
+            raise ArgumentError(
+                f"layer: got {layer}, expected {self.layer} or later; layers are done in "
+                "order, start a new stream or fork one before going on"
+            )
+        while self.layer < layer:
+            self.advance(self.layer)
+        return layer
+
+    def _ordered(self, rows: Tensor) -> Tensor:
+        return rows[self._order.to(rows.device)]
+
+    def _call(self, batch: _Batch, layer: int) -> Tensor:
+        module = self._decoder.layers[layer]
+        args, kwargs = batch.arguments[layer]
+        with evaluating(module):
+            output = first_tensor(module(batch.hidden, *args, **kwargs))
+        assert output is not None
+        return output
+
+    def _run_layer(
+        self,
+        batch: _Batch,
+        target: Target,
+        change: Callable[[Tensor, Tensor], Tensor] | None = None,
+    ) -> tuple[Tensor, _Watch]:
+        seen = _Watch()
+
+        def watch(_module: nn.Module, args: Any, y: Tensor) -> Tensor | None:
+            seen.x, seen.y = args[0], y
+            return None if change is None else change(args[0], y)
+
+        handle = target.module.register_forward_hook(watch)
+        try:
+            return self._call(batch, target.layer), seen
+        finally:
+            handle.remove()
+
+    def _adds_to_output(self, target: Target) -> bool:
+        """Tell whether the layer's output is its projection's output plus the rest.
+
+        Doubling the projection's output on a few tokens must move the layer's output by
+        just as much. It does not where a norm follows (Gemma), nor where the branch is
+        scaled.
+        """
+        probe = self._probe
+        plain, seen = self._run_layer(probe, target)
+        doubled, _ = self._run_layer(probe, target, lambda _x, y: 2 * y)
+        expected = seen.y.double()
+        error = (doubled.double() - plain.double() - expected).norm(dim=-1)
+        return bool((error / expected.norm(dim=-1)).median() < 0.1)
+
+    def _changed_output(
+        self, batch: _Batch, layer: int, change: _Change | None
+    ) -> Tensor:
+        if change is None:
+            return self._call(batch, layer) if batch.output is None else batch.output
+        if (
+            batch.output is not None
+            and batch.kept is not None
+            and self._additive[layer]
+        ):
+            return change(batch.kept, batch.output)
+        return self._run_layer(batch, self._targets[layer], change)[0]
+
+
+class _Change:
+    """Adds what a change of the weight adds to the projection's output."""
+
+    def __init__(self, update: LowRank | Tensor, target: Target) -> None:
+        parts = [update] if isinstance(update, Tensor) else [update.right, update.left]
+        device = target.weight.device
+        self.factors = [torch.as_tensor(p).to(device, torch.float32) for p in parts]
+        shape = (self.factors[-1].shape[0], self.factors[0].shape[1])
+        if shape != (target.d_out, target.d_in):
+            raise ArgumentError(
+                f"update: got a change of shape {shape}, expected "
+                f"({target.d_out}, {target.d_in}), that of {target.name}"
+            )
+
+    def __call__(self, x: Tensor, y: Tensor) -> Tensor:
+        with torch.no_grad():
+            moved = x.float()
+            for factor in self.factors:
+                moved = moved @ factor.T
+            return (y + moved).to(y.dtype)
+
+
+class _Record:
+    """Runs batches up to a layer and notes what each later layer was called with."""
+
+    def __init__(self, decoder: Decoder, first: int) -> None:
+        self.decoder, self.first = decoder, first
+        self.hidden: Tensor | None = None
+        self.arguments: dict[int, tuple[tuple[Any, ...], dict[str, Any]]] = {}
+        layers = decoder.layers
+        wrapped = {id(call.module): call.wrapped for call in decoder.calls}
+        self.wrapped = [wrapped[id(layer)] for layer in layers]
+        signature = inspect.signature(decoder.module.forward).parameters
+        self.positions = "position_ids" in signature
+
+    def run(
+        self, ids: Sequence[Sequence[int]]
+    ) -> tuple[Tensor, dict[int, tuple[tuple[Any, ...], dict[str, Any]]]]:
+        length = max(len(one) for one in ids)
+        # Any token will do as padding; repeating one keeps "pad token" warnings away.
+        padded = [[*one, *[one[0]] * (length - len(one))] for one in ids]
+        device = next(self.decoder.module.parameters()).device
+        tokens = torch.tensor(padded, dtype=torch.int64, device=device)
+        with evaluating(self.decoder.module):
+            self.decoder.module(
+                input_ids=tokens,
+                attention_mask=torch.ones_like(tokens),
+                use_cache=False,
+            )
+        assert self.hidden is not None
+        hidden, arguments = self.hidden, self.arguments
+        self.hidden, self.arguments = None, {}
+        return hidden, arguments
+
+    def stand_in(self, layer: int) -> Callable[..., Any]:
+        def forward(*args: Any, **kwargs: Any) -> Any:
+            kwargs = dict(kwargs)
+            hidden = args[0] if args else kwargs.pop("hidden_states")
+            if layer == self.first:
+                self.hidden = hidden
+            self.arguments[layer] = (tuple(args[1:]), kwargs)
+            return (hidden,) if self.wrapped[layer] else hidden
+
+        return forward
+
+
+@contextmanager
+def _recording(decoder: Decoder, first: int) -> Iterator[_Record]:
+    """Let the layers from `first` on only note their arguments; as before afterwards."""
+    record = _Record(decoder, first)
+    patched = list(enumerate(decoder.layers))[first:]
+    before = [layer.__dict__.get("forward") for _, layer in patched]
+    try:
+        for index, layer in patched:
+            layer.__dict__["forward"] = record.stand_in(index)
+        yield record
+    finally:
+        for (_, layer), forward in zip(patched, before, strict=True):
+            layer.__dict__.pop("forward", None)
+            if forward is not None:
+                layer.__dict__["forward"] = forward
+
+
+def capture(
+    model: nn.Module,
+    sequences: Sequence[Sequence[int]] | Sequence[str],
+    layers: Iterable[int],
+    positions: Sequence[Positions] | int | slice = -1,
+    *,
+    tokenizer: Any = None,
+    batch_tokens: int = 2048,
+) -> dict[int, Captured]:
+    """Return inputs and outputs of the down projections of `layers` at `positions`.
+
+    Parameters
+    ----------
+    model : nn.Module
+        A causal language model of transformers.
+    sequences : sequence of token id lists, or of strings together with `tokenizer`
+        Strings are encoded as they are, special tokens included as the tokenizer adds
+        them; apply a chat template beforehand where one is wanted.
+    layers : iterable of int
+        Negative ones count from the end.
+    positions : int, slice, or one sequence of int or slice per sequence
+        Which tokens; the last one of each sequence by default.
+
+    Returns
+    -------
+    dict of int to Captured
+
+    Raises
+    ------
+    ArgumentError, ModelError
+        As `LayerStream`.
+    """
+    ids = _encoded(sequences, tokenizer)
+    if isinstance(positions, int):
+        positions = [[positions]] * len(ids)
+    elif isinstance(positions, slice):
+        positions = [positions] * len(ids)
+    decoder = find_decoder(model)
+    chosen = resolve_layers(layers, len(decoder.layers))
+    stream = LayerStream(
+        model, ids, chosen[0], wanted=positions,
+        batch_tokens=batch_tokens, keep_bytes=0, decoder=decoder,
+    )  # fmt: skip
+    return {layer: stream.run(layer) for layer in chosen}
+
+
+def _encoded(sequences: Sequence[Any], tokenizer: Any) -> list[list[int]]:
+    if not any(isinstance(one, str) for one in sequences):
+        return [list(one) for one in sequences]
+    if tokenizer is None:
+        raise ArgumentError(
+            "tokenizer: got None, expected the tokenizer of the strings given"
+        )
+    return [list(tokenizer(one)["input_ids"]) for one in sequences]
+
+
+def _checked(sequences: Sequence[Sequence[int]], model: nn.Module) -> list[list[int]]:
+    """Refuse ids that the model would fail on, or worse, would not fail on."""
+    config: Any = model.config
+    config = config.get_text_config()
+    size = model.get_input_embeddings().weight.shape[0]  # type: ignore[operator]
+    limit = getattr(config, "max_position_embeddings", None)
+    ids = [[int(token) for token in one] for one in sequences]
+    if not ids:
+        raise ArgumentError(
+            "sequences: got none, expected at least one list of token ids"
+        )
+    for index, one in enumerate(ids):
+        if not one:
+            raise ArgumentError(
+                f"sequences[{index}]: got no tokens, expected at least one"
+            )
+        if limit is not None and len(one) > limit:
+            raise ArgumentError(
+                f"sequences[{index}]: got {len(one)} tokens, expected at most {limit}, the "
+                "model's context; cut it"
+            )
+        if not 0 <= min(one) <= max(one) < size:
+            raise ArgumentError(
+                f"sequences[{index}]: got token ids from {min(one)} to {max(one)}, expected "
+                f"[0, {size - 1}]; use the model's own tokenizer"
+            )
+    return ids
+
+
+def _resolved(
+    name: str, positions: Sequence[Positions] | None, ids: Sequence[Sequence[int]]
+) -> list[list[int]]:
+    if positions is None:
+        return [[] for _ in ids]
+    if len(positions) != len(ids):
+        raise ArgumentError(
+            f"{name}: got {len(positions)} entries, expected one for each of the "
+            f"{len(ids)} sequences"
+        )
+    resolved = []
+    for index, (which, one) in enumerate(zip(positions, ids, strict=True)):
+        length = len(one)
+        if isinstance(which, slice):
+            resolved.append(list(range(length))[which])
+            continue
+        for position in which:
+            if not -length <= position < length:
+                raise ArgumentError(
+                    f"{name}[{index}]: got position {position}, expected one of the "
+                    f"{length} tokens of the sequence"
+                )
+        resolved.append([int(position) % length for position in which])
+    return resolved
+
+
+def _grouped(lengths: Sequence[int], batch_tokens: int) -> list[list[int]]:
+    """Group sequences of similar length: long ones first, little padding in a batch."""
+    groups: list[list[int]] = []
+    for index in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
+        longest = lengths[groups[-1][0]] if groups else 0
+        fits = groups and longest * (len(groups[-1]) + 1) <= batch_tokens
+        if fits and lengths[index] >= 0.8 * longest:
+            groups[-1].append(index)
+        else:
+            groups.append([index])
+    return groups
+
+
+def _flat(
+    group: Sequence[int],
+    positions: Sequence[Sequence[int]],
+    length: int,
+    device: torch.device,
+) -> _Rows:
+    pairs = [
+        (row, index, p) for row, index in enumerate(group) for p in positions[index]
+    ]
+    flat = torch.tensor([row * length + p for row, _, p in pairs], dtype=torch.int64)
+    return _Rows(
+        flat.to(device), [index for _, index, _ in pairs], [p for _, _, p in pairs]
+    )

@@ -1,0 +1,294 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The layer stream agrees with plain forward passes, before and after changes."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("transformers")
+
+from cintervene.errors import ArgumentError, ModelError  # noqa: E402
+from cintervene.models import (  # noqa: E402
+    LayerStream,
+    capture,
+    find_decoder,
+    find_targets,
+    find_unembedding,
+)
+
+IDS = [[5, 9, 3, 7, 11, 2, 8], [4], [13, 6, 1, 9, 9], list(range(20, 31))]
+TOLERANCE = {"rtol": 1e-4, "atol": 1e-5}
+
+
+@dataclass
+class Factors:
+    left: Any
+    right: Any
+
+
+def random_factors(target: Any, rank: int = 2, size: float = 0.5) -> Factors:
+    source = torch.Generator().manual_seed(target.layer)
+    left = torch.randn(target.d_out, rank, generator=source) * size
+    right = torch.randn(rank, target.d_in, generator=source) * size
+    return Factors(left.numpy(), right.numpy())
+
+
+def reference(model: Any, ids: Any, layer: int) -> tuple[Any, Any]:
+    """Inputs and outputs of one projection, all tokens, one unpadded sequence at a time."""
+    seen: list[tuple[Any, Any]] = []
+    module = find_targets(model, [layer])[0].module
+    handle = module.register_forward_hook(
+        lambda _m, args, y: seen.append((args[0][0], y[0]))
+    )
+    with torch.no_grad():
+        for one in ids:
+            model(input_ids=torch.tensor([one]))
+    handle.remove()
+    return [x for x, _ in seen], [y for _, y in seen]
+
+
+def changed(model: Any, factors: dict[int, Factors]) -> Any:
+    """A copy of the model with dense changes of its weights."""
+    other = copy.deepcopy(model)
+    with torch.no_grad():
+        for target in find_targets(other, factors):
+            pair = factors[target.layer]
+            delta = torch.tensor(pair.left @ pair.right)
+            target.weight.add_(delta.T if target.transposed else delta)
+    return other
+
+
+def all_of(ids: Any) -> list[slice]:
+    return [slice(None)] * len(ids)
+
+
+def test_rows_of_every_layer(any_model: Any) -> None:
+    """Also where sequences are longer than the sliding window of 5."""
+    stream = LayerStream(any_model, IDS, 1, wanted=all_of(IDS), batch_tokens=14)
+    for layer in (1, 2, 3):
+        rows = stream.run(layer)
+        inputs, outputs = reference(any_model, IDS, layer)
+        torch.testing.assert_close(rows.inputs, torch.cat(inputs), **TOLERANCE)
+        torch.testing.assert_close(rows.outputs, torch.cat(outputs), **TOLERANCE)
+    assert rows.sequences.tolist() == [i for i, one in enumerate(IDS) for _ in one]
+    assert rows.positions.tolist() == [p for one in IDS for p in range(len(one))]
+
+
+@pytest.mark.parametrize("keep_bytes", [0, 1 << 28])
+def test_changes_reach_the_layers_above(any_model: Any, keep_bytes: int) -> None:
+    targets = {target.layer: target for target in find_targets(any_model)}
+    factors = {layer: random_factors(targets[layer]) for layer in (1, 2)}
+    inputs, outputs = reference(changed(any_model, factors), IDS, 3)
+    stream = LayerStream(any_model, IDS, 1, wanted=all_of(IDS), keep_bytes=keep_bytes)
+    for layer, pair in factors.items():
+        stream.run(layer)
+        stream.advance(layer, pair)
+    rows = stream.run(3)
+    torch.testing.assert_close(rows.inputs, torch.cat(inputs), **TOLERANCE)
+    torch.testing.assert_close(rows.outputs, torch.cat(outputs), **TOLERANCE)
+
+
+def test_advance_without_run(any_model: Any) -> None:
+    """Scoring needs no rows: a changed layer is then run once, with the change in it."""
+    target = find_targets(any_model, [1])[0]
+    pair = random_factors(target)
+    stream = LayerStream(any_model, IDS, 0, wanted=all_of(IDS))
+    stream.advance(1, torch.tensor(pair.left @ pair.right))
+    stream.advance(3)
+    logits = find_unembedding(any_model).logits(stream.hidden())
+    other = changed(any_model, {1: pair})
+    with torch.no_grad():
+        expected = [other(input_ids=torch.tensor([one])).logits[0] for one in IDS]
+    torch.testing.assert_close(logits, torch.cat(expected), rtol=1e-3, atol=1e-4)
+
+
+def count_runs(model: Any, layer: int) -> list[int]:
+    """The batch sizes with which a layer is called from now on."""
+    sizes: list[int] = []
+    module = find_decoder(model).layers[layer]
+    module.register_forward_hook(lambda _m, args, _y: sizes.append(args[0].shape[0]))
+    return sizes
+
+
+def test_attention_is_not_run_again(tiny_model: Any) -> None:
+    model = tiny_model("llama")
+    target = find_targets(model, [2])[0]
+    stream = LayerStream(model, IDS[2:3] * 5, 2)
+    sizes = count_runs(model, 2)
+    stream.run(2)
+    stream.advance(2, random_factors(target))
+    # The batch of five once; the other calls are those of the probe, a single sequence.
+    assert sizes.count(5) == 1
+    assert set(sizes) <= {1, 5}
+
+
+def test_layers_behind_a_norm_are_run_again(tiny_model: Any) -> None:
+    model = tiny_model("gemma3")
+    target = find_targets(model, [2])[0]
+    stream = LayerStream(model, IDS[2:3] * 5, 2)
+    sizes = count_runs(model, 2)
+    stream.run(2)
+    stream.advance(2, random_factors(target))
+    assert sizes.count(5) == 2
+
+
+def test_positions(tiny_model: Any) -> None:
+    model = tiny_model("qwen2")
+    wanted = [[-1, 0], [], slice(1, 3), [4]]
+    rows = LayerStream(model, IDS, 2, wanted=wanted, batch_tokens=8).run(2)
+    inputs, _ = reference(model, IDS, 2)
+    expected = [inputs[0][6], inputs[0][0], inputs[2][1], inputs[2][2], inputs[3][4]]
+    torch.testing.assert_close(rows.inputs, torch.stack(expected), **TOLERANCE)
+    assert rows.sequences.tolist() == [0, 0, 2, 2, 3]
+    assert rows.positions.tolist() == [6, 0, 1, 2, 4]
+
+
+def test_streamed_rows_leave_through_the_sink(tiny_model: Any) -> None:
+    model = tiny_model("phi3")
+    chunks: list[tuple[Any, Any]] = []
+    stream = LayerStream(
+        model, IDS, 1, streamed=[[], slice(None), [0, 1], slice(None)], batch_tokens=11
+    )
+    rows = stream.run(1, sink=lambda x, y: chunks.append((x, y)))
+    assert rows.inputs.shape == (0, 40)
+    inputs, outputs = reference(model, IDS, 1)
+    # Batches go from long sequences to short ones.
+    expected = torch.cat([inputs[3], inputs[2][:2], inputs[1]])
+    torch.testing.assert_close(torch.cat([x for x, _ in chunks]), expected, **TOLERANCE)
+    expected = torch.cat([outputs[3], outputs[2][:2], outputs[1]])
+    torch.testing.assert_close(torch.cat([y for _, y in chunks]), expected, **TOLERANCE)
+    assert len(chunks) > 1
+
+
+def test_fork_is_independent(tiny_model: Any) -> None:
+    model = tiny_model("mistral")
+    target = find_targets(model, [1])[0]
+    stream = LayerStream(model, IDS, 1, wanted=[[-1]] * len(IDS))
+    before = stream.run(1)
+    fork = stream.fork()
+    fork.advance(1, random_factors(target))
+    moved = fork.run(2).inputs
+    torch.testing.assert_close(stream.run(1).inputs, before.inputs)
+    still = stream.run(2).inputs
+    assert (moved - still).norm() > 0.1 * still.norm()
+    torch.testing.assert_close(
+        still, torch.stack([x[-1] for x in reference(model, IDS, 2)[0]]), **TOLERANCE
+    )
+
+
+def test_model_is_left_as_it_was(tiny_model: Any) -> None:
+    model = tiny_model("llama").train()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    target = find_targets(model, [1])[0]
+    stream = LayerStream(model, IDS, 1)
+    stream.run(1)
+    stream.advance(1, random_factors(target))
+    assert all(
+        torch.equal(before[name], value) for name, value in model.state_dict().items()
+    )
+    assert all("forward" not in module.__dict__ for module in model.modules())
+    assert not any(module._forward_hooks for module in model.modules())
+    assert all(module.training for module in model.modules())
+
+
+def test_failure_inside_leaves_the_model_as_it_was(
+    tiny_model: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = tiny_model("llama")
+    decoder = find_decoder(model)
+    mine = decoder.layers[2].forward
+    decoder.layers[2].__dict__["forward"] = mine
+
+    def interrupted(*_args: Any, **_kwargs: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(type(decoder.layers[0].mlp), "forward", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        LayerStream(model, IDS, 1, decoder=decoder)
+    assert "forward" not in decoder.layers[1].__dict__
+    assert decoder.layers[2].__dict__["forward"] is mine
+
+
+def test_dropout_is_off(tiny_model: Any) -> None:
+    model = tiny_model("gpt2", resid_pdrop=0.5, embd_pdrop=0.5)
+    expected = capture(model, IDS, [2])[2].inputs
+    torch.testing.assert_close(capture(model.train(), IDS, [2])[2].inputs, expected)
+
+
+def test_batch_size_does_not_matter(any_model: Any) -> None:
+    small = capture(any_model, IDS, [3], batch_tokens=1)[3]
+    large = capture(any_model, IDS, [3], batch_tokens=1000)[3]
+    torch.testing.assert_close(small.inputs, large.inputs, **TOLERANCE)
+
+
+def test_layers_in_order_only(tiny_model: Any) -> None:
+    stream = LayerStream(tiny_model("llama"), IDS, 1)
+    stream.advance(2)
+    assert stream.layer == 3
+    with pytest.raises(ArgumentError, match="layer: got 2, expected 3 or later"):
+        stream.run(2)
+
+
+@pytest.mark.parametrize(
+    ("ids", "options", "message"),
+    [
+        ([], {}, "sequences: got none"),
+        ([[1], []], {}, r"sequences\[1\]: got no tokens"),
+        ([[1] * 65], {}, r"sequences\[0\]: got 65 tokens, expected at most 64"),
+        ([[3, 97]], {}, r"token ids from 3 to 97, expected \[0, 96\]"),
+        ([[-1]], {}, r"token ids from -1"),
+        ([[1, 2]], {"wanted": [[2]]}, r"wanted\[0\]: got position 2"),
+        ([[1, 2]], {"streamed": [[0], [0]]}, "streamed: got 2 entries"),
+    ],
+)
+def test_arguments(tiny_model: Any, ids: Any, options: Any, message: str) -> None:
+    with pytest.raises(ArgumentError, match=message):
+        LayerStream(tiny_model("llama"), ids, 1, **options)
+
+
+def test_update_of_another_shape(tiny_model: Any) -> None:
+    stream = LayerStream(tiny_model("llama"), IDS, 1)
+    with pytest.raises(ArgumentError, match=r"shape \(24, 24\), expected \(24, 40\)"):
+        stream.advance(1, torch.zeros(24, 24))
+
+
+def test_unsupported_layer_is_refused_only_when_used(tiny_model: Any) -> None:
+    model = tiny_model("llama")
+    layers = model.model.layers
+    layers[3].mlp.down_proj.weight = layers[0].mlp.down_proj.weight
+    stream = LayerStream(model, IDS, 1)
+    stream.run(2)
+    with pytest.raises(ModelError, match="layer 3 cannot be changed"):
+        stream.run(3)
+
+
+def test_capture_strings(tiny_model: Any) -> None:
+    model = tiny_model("llama")
+
+    def tokenizer(text: str) -> dict[str, list[int]]:
+        return {"input_ids": [ord(letter) - 90 for letter in text]}
+
+    rows = capture(
+        model, ["abc", "de"], [-1, 0], positions=[[0], [1]], tokenizer=tokenizer
+    )
+    assert list(rows) == [0, 3]
+    inputs, outputs = reference(model, [[7, 8, 9], [10, 11]], 3)
+    expected = torch.stack([inputs[0][0], inputs[1][1]])
+    torch.testing.assert_close(rows[3].inputs, expected, **TOLERANCE)
+    expected = torch.stack([outputs[0][0], outputs[1][1]])
+    torch.testing.assert_close(rows[3].outputs, expected, **TOLERANCE)
+    with pytest.raises(ArgumentError, match="tokenizer: got None"):
+        capture(model, ["abc"], [0])
+
+
+def test_bfloat16(tiny_model: Any) -> None:
+    model = tiny_model("llama").bfloat16()
+    rows = capture(model, IDS, [1, 2])[2]
+    assert rows.inputs.dtype == torch.bfloat16
+    exact = capture(model.float(), IDS, [1, 2])[2].inputs
+    assert (rows.inputs.float() - exact).norm() < 0.05 * exact.norm()

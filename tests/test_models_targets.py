@@ -1,0 +1,258 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Down projections are found by structure, and what is not one is refused by name."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+torch = pytest.importorskip("torch")
+transformers = pytest.importorskip("transformers")
+nn = torch.nn
+
+from cintervene.errors import ArgumentError, ModelError  # noqa: E402
+from cintervene.models import explain, find_decoder, find_targets  # noqa: E402
+
+PATHS = {
+    "GPT2LMHeadModel": "transformer.h.{}.mlp.c_proj.weight",
+    "default": "model.layers.{}.mlp.down_proj.weight",
+}
+
+
+def test_every_architecture(any_model: Any) -> None:
+    path = PATHS.get(type(any_model).__name__, PATHS["default"])
+    targets = find_targets(any_model)
+    assert [target.name for target in targets] == [path.format(i) for i in range(4)]
+    for index, target in enumerate(targets):
+        assert target.layer == index
+        assert target.weight is any_model.get_parameter(target.name)
+        assert (target.d_in, target.d_out) == (
+            target.weight.shape if target.transposed else target.weight.shape[::-1]
+        )
+        assert target.d_out == any_model.config.hidden_size
+        assert target.dtype == torch.float32
+
+
+def test_only_conv1d_is_transposed(any_model: Any) -> None:
+    flags = {target.transposed for target in find_targets(any_model)}
+    assert flags == {any_model.config.model_type == "gpt2"}
+
+
+def test_only_gemma_has_a_norm_after_the_projection(any_model: Any) -> None:
+    after = [target.after for target in find_targets(any_model)]
+    if any_model.config.model_type.startswith("gemma"):
+        layers = find_decoder(any_model).layers
+        assert after == [layer.post_feedforward_layernorm for layer in layers]
+    else:
+        assert after == [None] * 4
+
+
+def test_nothing_is_left_behind(tiny_model: Any) -> None:
+    model = tiny_model("llama").train()
+    model.model.layers[1].eval()
+    find_targets(model)
+    assert not any(module._forward_hooks for module in model.modules())
+    assert model.training
+    assert not model.model.layers[1].mlp.training
+    assert all(parameter.grad is None for parameter in model.parameters())
+
+
+def test_layer_indices(tiny_model: Any) -> None:
+    model = tiny_model("llama")
+    assert [t.layer for t in find_targets(model, [-1, 0, 3, 0])] == [0, 3]
+    with pytest.raises(ArgumentError, match="layers: got 4, expected indices in"):
+        find_targets(model, [4])
+    with pytest.raises(ArgumentError, match="layers: got none"):
+        find_targets(model, [])
+
+
+def test_names_do_not_matter(tiny_model: Any) -> None:
+    """A model whose modules carry misleading names is still read by its data flow."""
+
+    class Renamed(nn.Module):
+        def __init__(self, mlp: Any) -> None:
+            super().__init__()
+            self.down_proj, self.up, self.out = (
+                mlp.gate_proj,
+                mlp.up_proj,
+                mlp.down_proj,
+            )
+
+        def forward(self, x: Any) -> Any:
+            return self.out(nn.functional.silu(self.down_proj(x)) * self.up(x))
+
+    model = tiny_model("llama")
+    for layer in model.model.layers:
+        layer.mlp = Renamed(layer.mlp)
+    assert find_targets(model, [2])[0].name == "model.layers.2.mlp.out.weight"
+
+
+def test_attention_written_after_the_mlp_is_refused(tiny_model: Any) -> None:
+    """Where the layer ends in attention's output projection, that one is not taken."""
+    model = tiny_model("llama", num_key_value_heads=4)
+
+    def swapped(self: Any, x: Any, **kwargs: Any) -> Any:
+        x = x + self.mlp(self.post_attention_layernorm(x))
+        return x + self.self_attn(hidden_states=self.input_layernorm(x), **kwargs)[0]
+
+    layer = model.model.layers[1]
+    layer.forward = swapped.__get__(layer)
+    with pytest.raises(
+        ModelError, match=r"layers\.1\.self_attn\.o_proj.*not recognised"
+    ):
+        find_targets(model, [1])
+
+
+def test_explain_lists_what_is_refused(tiny_model: Any) -> None:
+    model = tiny_model("llama")
+    model.model.layers[1].mlp.down_proj.weight = model.model.layers[
+        2
+    ].mlp.down_proj.weight
+    found = explain(model)
+    assert [target.layer for target in found.targets] == [0, 3]
+    assert sorted(found.refused) == [1, 2]
+    text = str(found)
+    assert "model.layers.0.mlp.down_proj.weight  24 x 40  float32" in text
+    assert "shared with model.layers.2.mlp.down_proj.weight" in text
+    assert "2 matrices, 1,920 parameters" in text
+    with pytest.raises(ModelError, match="layer 1 cannot be changed"):
+        find_targets(model)
+
+
+def test_stacked_experts(tiny_model: Any) -> None:
+    config = transformers.MixtralConfig(
+        vocab_size=97, hidden_size=24, intermediate_size=40, num_hidden_layers=2,
+        num_attention_heads=4, num_key_value_heads=2, num_local_experts=3,
+    )  # fmt: skip
+    model = transformers.AutoModelForCausalLM.from_config(config)
+    with pytest.raises(
+        ModelError, match=r"experts\..*stacks 3 matrices.*mixtures of experts"
+    ):
+        find_targets(model)
+
+
+def test_listed_experts(tiny_model: Any) -> None:
+    class Experts(nn.Module):
+        def __init__(self, mlp: Any, twin: Any) -> None:
+            super().__init__()
+            self.experts = nn.ModuleList([mlp, twin])
+
+        def forward(self, x: Any) -> Any:
+            return self.experts[0](x)
+
+    model, twin = tiny_model("llama"), tiny_model("llama")
+    for layer, other in zip(model.model.layers, twin.model.layers, strict=True):
+        layer.mlp = Experts(layer.mlp, other.mlp)
+    with pytest.raises(ModelError, match=r"experts\.0\.down_proj is one of 2 MLPs"):
+        find_targets(model)
+
+
+class Packed(nn.Linear):
+    """A quantised projection in the manner of the usual libraries."""
+
+    def __init__(self, base: Any) -> None:
+        super().__init__(base.in_features, base.out_features, bias=False)
+        self.dense = base.weight.data.clone()
+        packed = torch.zeros(base.weight.numel() // 2, 1, dtype=torch.uint8)
+        self.weight = nn.Parameter(packed, requires_grad=False)
+
+    def forward(self, x: Any) -> Any:
+        return nn.functional.linear(x, self.dense)
+
+
+class GroupQuantised(nn.Module):
+    def __init__(self, base: Any) -> None:
+        super().__init__()
+        self.register_buffer("qweight", torch.zeros(5, 24, dtype=torch.int32))
+        self.dense = base.weight.data.clone()
+
+    def forward(self, x: Any) -> Any:
+        return nn.functional.linear(x, self.dense)
+
+
+class Scaled(nn.Linear):
+    def __init__(self, base: Any) -> None:
+        super().__init__(base.in_features, base.out_features, bias=False)
+        self.weight = base.weight
+
+    def forward(self, x: Any) -> Any:
+        return 1.5 * super().forward(x)
+
+
+@pytest.mark.parametrize(
+    ("wrapper", "reason"),
+    [
+        (Packed, r"down_proj\.weight is a Parameter of torch\.uint8"),
+        (
+            GroupQuantised,
+            r"down_proj is a GroupQuantised, expected nn\.Linear or Conv1D",
+        ),
+        (Scaled, r"down_proj does not return its input times its weight"),
+    ],
+)
+def test_opaque_projections(tiny_model: Any, wrapper: Any, reason: str) -> None:
+    model = tiny_model("llama")
+    mlp = model.model.layers[3].mlp
+    mlp.down_proj = wrapper(mlp.down_proj)
+    with pytest.raises(ModelError, match=reason):
+        find_targets(model, [3])
+    assert len(find_targets(model, [0, 1, 2])) == 3
+
+
+def test_parametrised_weight(tiny_model: Any) -> None:
+    model = tiny_model("llama")
+    nn.utils.parametrizations.weight_norm(model.model.layers[0].mlp.down_proj)
+    with pytest.raises(ModelError, match=r"down_proj computes its weight"):
+        find_targets(model, [0])
+
+
+def test_adapter_has_to_be_merged(tiny_model: Any) -> None:
+    peft = pytest.importorskip("peft")
+    config = peft.LoraConfig(r=2, target_modules=["down_proj"])
+    model = peft.get_peft_model(tiny_model("llama"), config)
+    with pytest.raises(ModelError, match="merge the adapter first"):
+        find_targets(model, [0])
+
+
+def test_meta_parameters(tiny_model: Any) -> None:
+    model = tiny_model("llama")
+    model.model.layers[2].to("meta")
+    with pytest.raises(ModelError, match=r"layers\.2\..*meta device"):
+        find_targets(model)
+
+
+def test_not_a_language_model() -> None:
+    with pytest.raises(ModelError, match="expected a language model"):
+        find_targets(nn.Linear(3, 3))
+
+
+def test_encoder_decoder_is_refused() -> None:
+    config = transformers.T5Config(
+        vocab_size=50, d_model=16, d_kv=4, d_ff=32, num_layers=2, num_heads=4
+    )
+    with pytest.raises(ModelError, match="decoder-only"):
+        find_targets(transformers.T5ForConditionalGeneration(config))
+
+
+def test_text_part_of_a_multimodal_model() -> None:
+    """The vision tower has as many layers; only the text decoder is taken."""
+    text = {
+        "vocab_size": 97, "hidden_size": 24, "intermediate_size": 40, "num_hidden_layers": 2,
+        "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 8,
+    }  # fmt: skip
+    vision = {
+        "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2,
+        "num_attention_heads": 2, "image_size": 28, "patch_size": 14,
+    }  # fmt: skip
+    config = transformers.Gemma3Config(
+        text_config=text,
+        vision_config=vision,
+        mm_tokens_per_image=4,
+        image_token_index=90,
+    )
+    model = transformers.Gemma3ForConditionalGeneration(config).eval()
+    targets = find_targets(model)
+    assert [t.name for t in targets] == [
+        f"model.language_model.layers.{i}.mlp.down_proj.weight" for i in range(2)
+    ]

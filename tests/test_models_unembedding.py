@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Directions of the residual stream are the gradients of the logits."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("transformers")
+
+from cintervene.errors import ModelError  # noqa: E402
+from cintervene.models import find_decoder, find_targets, find_unembedding  # noqa: E402
+
+
+def logit_gradients(norm: Any, weight: Any, x: Any) -> Any:
+    """Gradients of w . norm(x) for each row w, by automatic differentiation."""
+    x = x.clone().requires_grad_(True)
+    logits = weight @ norm(x)
+    return torch.stack(
+        [torch.autograd.grad(logit, x, retain_graph=True)[0] for logit in logits]
+    )
+
+
+def without_spread(gradients: Any, x: Any, centred: bool) -> Any:
+    """Take out the direction along which only the norm's spread changes."""
+    axis = x - x.mean() if centred else x
+    axis = axis / axis.norm()
+    return gradients - (gradients @ axis)[:, None] * axis
+
+
+def test_directions_are_logit_gradients(any_model: Any) -> None:
+    unembedding = find_unembedding(any_model)
+    x = torch.randn(24, generator=torch.Generator().manual_seed(0)) * 3
+    ids = [5, 90, 33]
+    gradients = logit_gradients(unembedding.norm, unembedding.weight[ids].detach(), x)
+    centred = unembedding.centred
+    spread = (x - x.mean() if centred else x).square().mean().sqrt()
+    expected = without_spread(unembedding.directions(ids), x, centred)
+    torch.testing.assert_close(gradients * spread, expected, rtol=1e-3, atol=1e-4)
+
+
+def test_directions_of_a_projection_behind_a_norm(tiny_model: Any) -> None:
+    model = tiny_model("gemma2")
+    target = find_targets(model, [-1])[0]
+    unembedding = find_unembedding(model)
+    assert target.after is not None
+    through = unembedding.directions([4], target) / unembedding.directions([4])
+    expected = 1.0 + target.after.weight.detach()
+    torch.testing.assert_close(through[0], expected)
+
+
+def test_conventions(any_model: Any) -> None:
+    unembedding = find_unembedding(any_model)
+    kind = any_model.config.model_type
+    weight = unembedding.norm.weight.detach()
+    one = 1.0 if kind.startswith("gemma") else 0.0
+    torch.testing.assert_close(unembedding.norm_weight, weight + one)
+    assert unembedding.centred == (kind == "gpt2")
+    assert unembedding.softcap == (30.0 if kind == "gemma2" else None)
+    assert unembedding.tied == any_model.config.tie_word_embeddings
+    assert unembedding.weight is any_model.get_output_embeddings().weight
+
+
+def test_logits(any_model: Any) -> None:
+    found = find_decoder(any_model)
+    last = next(call for call in found.calls if call.module is found.layers[-1])
+    logits = find_unembedding(any_model, found).logits(last.y)
+    torch.testing.assert_close(logits, found.calls[-1].y, rtol=1e-4, atol=1e-5)
+
+
+def test_scaled_logits_are_refused(tiny_model: Any) -> None:
+    model = tiny_model("llama")
+    model.register_forward_hook(lambda _m, _x, out: {"logits": 3 * out["logits"]})
+    with pytest.raises(ModelError, match="scales or shifts its logits"):
+        find_unembedding(model)
+
+
+def test_model_without_a_head(tiny_model: Any) -> None:
+    with pytest.raises(ModelError, match="no plain unembedding"):
+        find_unembedding(tiny_model("llama").model)
+
+
+def test_unknown_norm_is_refused(tiny_model: Any) -> None:
+    model = tiny_model("llama")
+    norm = model.model.norm
+    norm.forward = lambda x: torch.tanh(x) * norm.weight
+    with pytest.raises(ModelError, match="neither an RMSNorm nor a LayerNorm"):
+        find_unembedding(model)
+
+
+def test_decoder_is_found_once(any_model: Any) -> None:
+    decoder = find_decoder(any_model)
+    assert find_unembedding(any_model, decoder).norm is find_unembedding(any_model).norm
+    assert decoder.module is any_model.get_decoder()
