@@ -8,6 +8,8 @@
 static PyMethodDef *const groups[] = {
     bind_runtime_methods,
     bind_losses_methods,
+    bind_products_methods,
+    bind_solve_methods,
 };
 
 /* Between two looks at Python's signals. */

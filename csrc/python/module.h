@@ -59,5 +59,7 @@ expect_arguments(const char *function, Py_ssize_t got, Py_ssize_t expected);
 /* One table of functions for each bind_*.c, gathered in module.c. */
 extern PyMethodDef bind_runtime_methods[];
 extern PyMethodDef bind_losses_methods[];
+extern PyMethodDef bind_products_methods[];
+extern PyMethodDef bind_solve_methods[];
 
 #endif
