@@ -107,8 +107,12 @@ setup(
             "cintervene._core",
             sources=sorted(sources),
             depends=sorted(headers),
-            include_dirs=["csrc/include", "csrc/core", numpy.get_include()]
-            + LAPACK.include_dirs,
+            include_dirs=[
+                "csrc/include",
+                "csrc/core",
+                numpy.get_include(),
+                *LAPACK.include_dirs,
+            ],
             define_macros=LAPACK.macros,
             library_dirs=LAPACK.library_dirs,
             libraries=[*LAPACK.libraries, "m"],

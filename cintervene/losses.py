@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cintervene import _core
+from cintervene._arrays import shape_of
 from cintervene.errors import ArgumentError, DtypeError
 
 __all__ = ["set_nll"]
@@ -59,7 +60,7 @@ def set_nll(logits: Any, token_ids: TokenIds, *, grad: Any = False) -> Any:
     DtypeError
         `logits` are no floating-point numbers, or `token_ids` no integers.
     """
-    shape = tuple(np.shape(logits) if isinstance(logits, list) else logits.shape)
+    shape = shape_of(logits)
     if not shape:
         raise ArgumentError("logits: got a scalar; expected shape (..., vocab)")
     ids, offsets = _token_sets(token_ids, vocab=shape[-1])

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cintervene import _core
+from cintervene._arrays import shape_of
 from cintervene.errors import ArgumentError, SingularSystemError
 from cintervene.update import LowRankUpdate
 
@@ -102,12 +103,11 @@ class Preserve:
     def _factor(self) -> Floats:
         system = self._statistics.system(self.ridge)
         try:
-            _core.spd_factor(system)
+            return _core.spd_factor(system)
         except SingularSystemError:
             raise SingularSystemError(
                 f"ridge: P is singular at a ridge of {self.ridge:.3g}; raise it"
             ) from None
-        return system
 
     def solve(self, inputs: Any) -> Floats:
         """``inputs P^-1``.
@@ -225,10 +225,9 @@ class BenignMoments:
         return matrix
 
     def solve(self, factor: Floats, ridge: float, inputs: Floats) -> Floats:
-        """Overwrite `inputs` with ``inputs P^-1`` and return them."""
+        """``inputs P^-1``, written over `inputs`."""
         del ridge
-        _core.spd_solve(factor, inputs)
-        return inputs
+        return _core.spd_solve(factor, inputs)
 
     def quadratic(self, rows: Floats) -> Floats:
         """``rows (X'X / N) rows'``."""
@@ -241,11 +240,11 @@ class _Rows:
 
     def __init__(self, rows: Floats) -> None:
         self.rows = rows
-        self.count, self.d_in = rows.shape
+        self.count, self.d_in = int(rows.shape[0]), int(rows.shape[1])
 
     @property
     def mean_square(self) -> float:
-        return float(np.mean(np.square(self.rows))) if self.rows.size else 0.0
+        return float(np.sum(np.square(self.rows))) / max(self.rows.size, 1)
 
     def system(self, ridge: float) -> Floats:
         """``XX' + N ridge I``."""
@@ -278,7 +277,7 @@ class _Statistics(Protocol):
 
 
 def _matrix_shape(x: Any, name: str) -> tuple[int, int]:
-    shape = tuple(np.shape(x) if isinstance(x, list) else x.shape)
+    shape = shape_of(x)
     if len(shape) != 2:
         raise ArgumentError(
             f"{name}: got shape {shape}; expected two axes, one row a sample"

@@ -18,7 +18,7 @@ __all__ = ["pcr"]
 
 Floats = npt.NDArray[np.float64]
 
-_METHODS: dict[str, Callable[..., dict[str, Any]]] = {
+_METHODS: dict[str, Callable[..., "_core.Found"]] = {
     "most_violated": _core.pcr_most_violated,
 }
 _HISTORY = ("violation", "cost", "lower_bound", "prompt", "constraint")
@@ -113,7 +113,7 @@ class _Problem:
     offsets: Floats  # (m, k)
 
 
-def _choose(method: str) -> Callable[..., dict[str, Any]]:
+def _choose(method: str) -> Callable[..., "_core.Found"]:
     if method not in _METHODS:
         valid = ", ".join(repr(name) for name in _METHODS)
         raise ArgumentError(f"method: got {method!r}; expected one of {valid}")
@@ -258,7 +258,7 @@ def _worst_violation(problem: _Problem, balls: Floats, halves: Floats) -> float:
     )
 
 
-def _wrap(problem: _Problem, found: dict[str, Any]) -> Solution:
+def _wrap(problem: _Problem, found: "_core.Found") -> Solution:
     coefficients: Floats = found["coefficients"]
     used = np.flatnonzero(np.any(coefficients != 0.0, axis=1))
     slack_displacements = _core.product_nn(problem.gram, coefficients)

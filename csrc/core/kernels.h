@@ -2,12 +2,22 @@
 /*
  * Serial kernels, compiled once per instruction set from kernels.inc and reached
  * through a table. Arrays of kernels are indexed by storage type; `void *` then
- * points to elements of that type, and "compute" means civ_dtype_compute of it.
+ * points to n elements of that type, and "compute" means civ_dtype_compute of it.
  */
 #ifndef CIV_KERNELS_H
 #define CIV_KERNELS_H
 
 #include "common.h"
+
+/* Index of the first NaN or infinity (-inf may be allowed), or -1. */
+typedef int64_t (*civ_first_bad_fn)(const void *x, int64_t n, bool allow_minus_inf);
+
+typedef void (*civ_to_f32_fn)(const void *x, int64_t n, float *out);
+typedef void (*civ_to_f64_fn)(const void *x, int64_t n, double *out);
+
+/* out = x - base. */
+typedef void (*civ_difference_fn)(const void *x, const void *base, int64_t n,
+                                  double *out);
 
 /*
  * -log of the probability that softmax(x) gives to the set, and its gradient when
@@ -16,13 +26,79 @@
 typedef double (*civ_set_nll_fn)(const void *x, int64_t n, const int64_t *ids,
                                  int64_t n_ids, void *grad, bool *bad);
 
-/* Index of the first NaN or infinity (-inf may be allowed) among n, or -1. */
-typedef int64_t (*civ_first_bad_fn)(const void *x, int64_t n, bool allow_minus_inf);
+/* Sum of (scale * x)^2. */
+typedef double (*civ_sum_squares_fn)(const void *x, int64_t n, double scale);
+typedef double (*civ_largest_fn)(const void *x, int64_t n);
+
+/* out = round(x * first * second). */
+typedef void (*civ_scale_fn)(const void *x, int64_t n, double first, double second,
+                             void *out);
+
+/*
+ * Stores the largest value in *top, and x - *top in kept for all x > *top - 1;
+ * returns their number. *bad is set on NaN, +inf or no finite value.
+ */
+typedef int64_t (*civ_gather_top_fn)(const void *x, int64_t n, double *top,
+                                     double *kept, bool *bad);
+
+/* out = max(x - top - threshold, 0). */
+typedef void (*civ_clip_shifted_fn)(const void *x, int64_t n, double top,
+                                    double threshold, void *out);
+
+/* packed[k * width + i] = x[i, k]; rows from n_rows to width are zero. */
+typedef void (*civ_interleave_f32_fn)(const float *x, int64_t row_stride,
+                                      int64_t n_rows, int64_t depth, int64_t width,
+                                      float *packed);
+typedef void (*civ_interleave_f64_fn)(const double *x, int64_t row_stride,
+                                      int64_t n_rows, int64_t depth, int64_t width,
+                                      double *packed);
+
+/* packed[k * gemm_cols + j] = x[k, j]; columns from n_cols to gemm_cols are zero. */
+typedef void (*civ_pack_columns_f32_fn)(const float *x, int64_t row_stride,
+                                        int64_t depth, int64_t n_cols, float *packed);
+typedef void (*civ_pack_columns_f64_fn)(const double *x, int64_t row_stride,
+                                        int64_t depth, int64_t n_cols, double *packed);
+
+/* sums (gemm_rows, gemm_cols) += left right, both packed over `depth`. */
+typedef void (*civ_accumulate_f64_fn)(int64_t depth, const double *left,
+                                      const double *right, double *sums);
+
+/* out = round(w + left right) for some rows; left and right packed, compute type. */
+typedef struct civ_apply_block {
+    const void *w;
+    void *out;
+    int64_t w_stride; /* elements */
+    int64_t out_stride;
+    int64_t n_rows;
+    int64_t n_cols;
+    int64_t rank;
+    const void *left;  /* panels of gemm_rows rows */
+    const void *right; /* panels of gemm_cols columns */
+} civ_apply_block;
+
+typedef void (*civ_apply_block_fn)(const civ_apply_block *block);
 
 typedef struct civ_kernels {
     const char *name;
     civ_first_bad_fn first_bad[CIV_N_DTYPES];
+    civ_to_f32_fn to_f32[CIV_N_DTYPES];
+    civ_to_f64_fn to_f64[CIV_N_DTYPES];
+    civ_difference_fn difference[CIV_N_DTYPES];
     civ_set_nll_fn set_nll[CIV_N_DTYPES];
+    civ_sum_squares_fn sum_squares[CIV_N_DTYPES];
+    civ_largest_fn largest_magnitude[CIV_N_DTYPES];
+    civ_scale_fn scale[CIV_N_DTYPES];
+    civ_gather_top_fn gather_top[CIV_N_DTYPES];
+    civ_clip_shifted_fn clip_shifted[CIV_N_DTYPES];
+    int gemm_rows; /* rows and columns of the register block of a product */
+    int gemm_cols_f32;
+    int gemm_cols_f64;
+    civ_interleave_f32_fn interleave_f32;
+    civ_interleave_f64_fn interleave_f64;
+    civ_pack_columns_f32_fn pack_columns_f32;
+    civ_pack_columns_f64_fn pack_columns_f64;
+    civ_accumulate_f64_fn accumulate_f64;
+    civ_apply_block_fn apply_block[CIV_N_DTYPES];
 } civ_kernels;
 
 extern const civ_kernels civ_kernels_baseline;

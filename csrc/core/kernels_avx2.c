@@ -10,5 +10,7 @@
 #pragma GCC target("avx2,fma")
 
 #define KERNELS avx2
+#define VECTOR_BYTES 32
+#define GEMM_ROWS 6
 #include "kernels.inc"
 #endif

@@ -11,5 +11,7 @@
     "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,prefer-vector-width=512")
 
 #define KERNELS avx512
+#define VECTOR_BYTES 64
+#define GEMM_ROWS 8
 #include "kernels.inc"
 #endif

@@ -7,4 +7,6 @@
 #include <math.h>
 
 #define KERNELS baseline
+#define VECTOR_BYTES 16
+#define GEMM_ROWS 4
 #include "kernels.inc"

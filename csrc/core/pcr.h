@@ -30,15 +30,14 @@ typedef struct pcr_space {
 } pcr_space;
 
 /* Refuses shapes, storage types and settings that no solver can work with. */
-civ_status
-pcr_check(const civ_pcr_problem *problem, const civ_pcr_options *options,
-          const civ_pcr_result *result);
+civ_status pcr_check(const civ_pcr_problem *problem, const civ_pcr_options *options,
+                     const civ_pcr_result *result);
 
 /* Takes the memory of a space from the arena; fills it when the arena is open. */
-void
-pcr_space_carve(civ_arena *arena, const civ_pcr_problem *problem, pcr_space *space);
-civ_status
-pcr_space_fill(const civ_exec *exec, const civ_pcr_problem *problem, pcr_space *space);
+void pcr_space_carve(civ_arena *arena, const civ_pcr_problem *problem,
+                     pcr_space *space);
+civ_status pcr_space_fill(const civ_exec *exec, const civ_pcr_problem *problem,
+                          pcr_space *space);
 
 CIV_INLINE bool
 pcr_is_ball(const pcr_space *space, int64_t l)
@@ -50,13 +49,11 @@ pcr_is_ball(const pcr_space *space, int64_t l)
  * By how much y = o_j + D_j violates constraint l, as a length; <= 0 when it holds.
  * value: <y, z_l>; square: <y, y> (not read for a direction).
  */
-double
-pcr_violation(const pcr_space *space, int64_t j, int64_t l, double value,
-              double square);
+double pcr_violation(const pcr_space *space, int64_t j, int64_t l, double value,
+                     double square);
 
 /* Appends a row to the history while there is room. */
-void
-pcr_record(const civ_pcr_result *result, civ_pcr_info *info,
-           const double row[CIV_PCR_HISTORY]);
+void pcr_record(const civ_pcr_result *result, civ_pcr_info *info,
+                const double row[CIV_PCR_HISTORY]);
 
 #endif

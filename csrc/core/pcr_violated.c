@@ -212,6 +212,7 @@ aim_off_axis(state *s, push *way)
         s->along[l] = *civ_at(&s->space.points, l, 0);
     }
     memcpy(s->across, s->axis, (size_t)s->space.m * sizeof(double));
+    way->off_axis = true;
     way->square = 1.0;
     way->axis = 1.0;
     way->step = *civ_at(&s->space.limit, way->j, way->l);

@@ -3,8 +3,6 @@
 
 #include "lapack.h"
 
-#include "dtype.h"
-
 #include <limits.h>
 
 /* Rows and columns of the output that one tile computes. */
@@ -100,42 +98,6 @@ civ_dot(int64_t n, const double *x, const double *y)
 
 /* ---- large ------------------------------------------------------------------- */
 
-#define WIDEN(type, load)                                           \
-    do {                                                            \
-        const type *source = (const type *)civ_row(x, row) + first; \
-        for (int64_t j = 0; j < n; j++) {                           \
-            out[j] = load(source[j]);                               \
-        }                                                           \
-    } while (0)
-
-/* Columns [first, first + n) of one row as doubles. */
-static void
-widen_row(const civ_mat *x, int64_t row, int64_t first, int64_t n, double *out)
-{
-    switch (x->dtype) {
-    case CIV_F32:
-        WIDEN(float, civ_load_f32);
-        break;
-    case CIV_BF16:
-        WIDEN(civ_bf16, civ_load_bf16);
-        break;
-    case CIV_F16:
-        WIDEN(civ_f16, civ_load_f16);
-        break;
-    default:
-        WIDEN(double, civ_load_f64);
-        break;
-    }
-}
-
-void
-civ_widen(const civ_mat *x, double *out)
-{
-    for (int64_t i = 0; i < x->n_rows; i++) {
-        widen_row(x, i, 0, x->n_cols, out + i * x->n_cols);
-    }
-}
-
 /* Rows [row, row + n_rows) and columns [col, col + n_cols) of x as doubles. */
 static civ_mat
 block(const civ_mat *x, int64_t row, int64_t n_rows, int64_t col, int64_t n_cols,
@@ -144,8 +106,10 @@ block(const civ_mat *x, int64_t row, int64_t n_rows, int64_t col, int64_t n_cols
     if (x->dtype == CIV_F64 && x->row_stride >= x->n_cols && x->row_stride <= INT_MAX) {
         return (civ_mat){civ_at(x, row, col), n_rows, n_cols, x->row_stride, CIV_F64};
     }
+    int64_t skipped = col * (int64_t)civ_dtype_size(x->dtype);
     for (int64_t i = 0; i < n_rows; i++) {
-        widen_row(x, row + i, col, n_cols, scratch + i * n_cols);
+        const char *source = (const char *)civ_row(x, row + i) + skipped;
+        civ_kernel_table()->to_f64[x->dtype](source, n_cols, scratch + i * n_cols);
     }
     return civ_f64(scratch, n_rows, n_cols);
 }

@@ -26,26 +26,21 @@ civ_at(const civ_mat *x, int64_t i, int64_t j)
 /* ---- small: one thread, float64, c may not overlap a or b ---------------------- */
 
 /* c = alpha a b + beta c,  c = alpha a b^T + beta c,  c = alpha a^T b + beta c. */
-civ_status
-civ_gemm_nn(double alpha, const civ_mat *a, const civ_mat *b, double beta,
-            const civ_mat *c);
-civ_status
-civ_gemm_nt(double alpha, const civ_mat *a, const civ_mat *b, double beta,
-            const civ_mat *c);
-civ_status
-civ_gemm_tn(double alpha, const civ_mat *a, const civ_mat *b, double beta,
-            const civ_mat *c);
+civ_status civ_gemm_nn(double alpha, const civ_mat *a, const civ_mat *b, double beta,
+                       const civ_mat *c);
+civ_status civ_gemm_nt(double alpha, const civ_mat *a, const civ_mat *b, double beta,
+                       const civ_mat *c);
+civ_status civ_gemm_tn(double alpha, const civ_mat *a, const civ_mat *b, double beta,
+                       const civ_mat *c);
 
 /* b (n, n_rhs) <- L^-1 b, L (n, n) lower triangular, both row-major. */
-civ_status
-civ_lower_solve(const civ_mat *lower, const civ_mat *b);
+civ_status civ_lower_solve(const civ_mat *lower, const civ_mat *b);
 
 /* y = alpha a x + beta y. */
-civ_status
-civ_gemv(double alpha, const civ_mat *a, const double *x, double beta, double *y);
+civ_status civ_gemv(double alpha, const civ_mat *a, const double *x, double beta,
+                    double *y);
 
-double
-civ_dot(int64_t n, const double *x, const double *y);
+double civ_dot(int64_t n, const double *x, const double *y);
 
 /* ---- large: parallel, any storage type ----------------------------------------- */
 

@@ -40,8 +40,7 @@ typedef enum civ_status {
 } civ_status;
 
 /* Static text for a status. */
-const char *
-civ_status_text(civ_status status);
+const char *civ_status_text(civ_status status);
 
 /* ---- matrices ---------------------------------------------------------------- */
 
@@ -58,14 +57,11 @@ typedef enum civ_dtype {
         CIV_N_DTYPES
 } civ_dtype;
 
-size_t
-civ_dtype_size(civ_dtype dtype);
-const char *
-civ_dtype_text(civ_dtype dtype);
+size_t civ_dtype_size(civ_dtype dtype);
+const char *civ_dtype_text(civ_dtype dtype);
 
 /* Type of the arithmetic on a storage type: CIV_F64 for CIV_F64, else CIV_F32. */
-civ_dtype
-civ_dtype_compute(civ_dtype dtype);
+civ_dtype civ_dtype_compute(civ_dtype dtype);
 
 /* A borrowed row-major matrix whose columns are adjacent in memory. */
 typedef struct civ_mat {
@@ -90,26 +86,21 @@ typedef struct civ_exec {
  * Chooses the kernels and registers the fork handler; call before anything else.
  * INVALID_ARGUMENT when CINTERVENE_CPU names no kernel table of this processor.
  */
-civ_status
-civ_init(void);
+civ_status civ_init(void);
 
 /* Threads that a large call would use now. */
-int
-civ_threads(const civ_exec *exec);
+int civ_threads(const civ_exec *exec);
 
 /*
  * Kernel table in use: "baseline", "avx2" or "avx512". The best one the processor
  * has is chosen at civ_init; CINTERVENE_CPU in the environment overrides. Selecting
  * is meant for tests and must not happen while another call runs.
  */
-const char *
-civ_cpu_name(void);
-civ_status
-civ_cpu_select(const char *name);
+const char *civ_cpu_name(void);
+civ_status civ_cpu_select(const char *name);
 
 /* Text that identifies the linked LAPACK, "" when it offers none. */
-const char *
-civ_lapack_text(void);
+const char *civ_lapack_text(void);
 
 /* ---- inspection -------------------------------------------------------------- */
 
@@ -117,9 +108,11 @@ civ_lapack_text(void);
  * Finds the first element, in row-major order, that is NaN or infinite.
  * -inf passes when `allow_minus_inf`. Sets *row = -1 when there is none.
  */
-civ_status
-civ_find_nonfinite(const civ_exec *exec, const civ_mat *x, bool allow_minus_inf,
-                   int64_t *row, int64_t *col);
+civ_status civ_find_nonfinite(const civ_exec *exec, const civ_mat *x,
+                              bool allow_minus_inf, int64_t *row, int64_t *col);
+
+/* out = x as CIV_F32 or CIV_F64, whichever out is; it may not overlap x. */
+civ_status civ_convert(const civ_exec *exec, const civ_mat *x, const civ_mat *out);
 
 /* ---- losses ------------------------------------------------------------------ */
 
@@ -139,27 +132,26 @@ typedef struct civ_token_sets {
  * logits. When every logit of a set is -inf the loss is +inf and the gradient is
  * softmax(logits). Fails with NONFINITE on NaN, +inf or a row of -inf throughout.
  */
-civ_status
-civ_set_nll(const civ_exec *exec, const civ_mat *logits, const civ_token_sets *sets,
-            double *loss, const civ_mat *grad);
+civ_status civ_set_nll(const civ_exec *exec, const civ_mat *logits,
+                       const civ_token_sets *sets, double *loss, const civ_mat *grad);
 
 /* ---- projections ------------------------------------------------------------- */
 
 /*
  * out[i] = x[i] min(1, radius_i / ||x[i]||), the nearest point of the ball.
- * radius: n_radius = 1 (shared) or one a row, each >= 0. out has the dtype of x or
- * that of its arithmetic, and may be x.
+ * radius: n_radius = 1 (shared) or one a row, each >= 0. out has the dtype of x and
+ * may be x. Fails with NONFINITE on NaN or infinity; out is then undefined.
  */
-civ_status
-civ_project_ball(const civ_exec *exec, const civ_mat *x, const double *radius,
-                 int64_t n_radius, const civ_mat *out);
+civ_status civ_project_ball(const civ_exec *exec, const civ_mat *x,
+                            const double *radius, int64_t n_radius, const civ_mat *out);
 
 /*
  * out[i] = the point of the probability simplex nearest to x[i].
- * Expected cost O(n_cols) a row. out as in civ_project_ball.
+ * Expected cost O(n_cols) a row. out as in civ_project_ball. Fails with NONFINITE on
+ * NaN, +inf, or a row of -inf throughout; -inf elsewhere becomes 0.
  */
-civ_status
-civ_project_simplex(const civ_exec *exec, const civ_mat *x, const civ_mat *out);
+civ_status civ_project_simplex(const civ_exec *exec, const civ_mat *x,
+                               const civ_mat *out);
 
 /* ---- low-rank updates -------------------------------------------------------- */
 
@@ -168,18 +160,18 @@ civ_project_simplex(const civ_exec *exec, const civ_mat *x, const civ_mat *out);
  * once, to nearest even. w, out (rows, cols) of one dtype; out may be w. left
  * (rows, rank) and right (rank, cols) of the arithmetic type.
  */
-civ_status
-civ_lowrank_apply(const civ_exec *exec, const civ_mat *w, const civ_mat *left,
-                  const civ_mat *right, const civ_mat *out);
+civ_status civ_lowrank_apply(const civ_exec *exec, const civ_mat *w,
+                             const civ_mat *left, const civ_mat *right,
+                             const civ_mat *out);
 
 /*
  * displacement[j] = (changed - base) inputs[j]: what a rounded change does to the
  * outputs. base, changed (rows, cols) of one dtype; inputs (m, cols), displacement
  * (m, rows) of CIV_F64.
  */
-civ_status
-civ_displacement(const civ_exec *exec, const civ_mat *base, const civ_mat *changed,
-                 const civ_mat *inputs, const civ_mat *displacement);
+civ_status civ_displacement(const civ_exec *exec, const civ_mat *base,
+                            const civ_mat *changed, const civ_mat *inputs,
+                            const civ_mat *displacement);
 
 /* ---- point-constrained regions ----------------------------------------------- */
 
@@ -196,8 +188,7 @@ typedef enum civ_outcome {
 #undef X
 } civ_outcome;
 
-const char *
-civ_outcome_text(civ_outcome outcome);
+const char *civ_outcome_text(civ_outcome outcome);
 
 /*
  * Find displacements D = G A of the outputs with the least cost tr(A^T G A) such that
@@ -223,8 +214,7 @@ typedef struct civ_pcr_options {
     int64_t max_iterations; /* pushes, or Newton steps; default 100000 */
 } civ_pcr_options;
 
-civ_pcr_options
-civ_pcr_options_default(void);
+civ_pcr_options civ_pcr_options_default(void);
 
 enum {
     CIV_PCR_VIOLATION = 0, /* largest violation, in units of length */
@@ -254,54 +244,42 @@ typedef struct civ_pcr_info {
  * The closed form for one constraint, repeated on the most violated pair until none
  * is violated. Cost of a step: O(m (m + n + k)).
  */
-civ_status
-civ_pcr_most_violated(const civ_exec *exec, const civ_pcr_problem *problem,
-                      const civ_pcr_options *options, const civ_pcr_result *result,
-                      civ_pcr_info *info);
+civ_status civ_pcr_most_violated(const civ_exec *exec, const civ_pcr_problem *problem,
+                                 const civ_pcr_options *options,
+                                 const civ_pcr_result *result, civ_pcr_info *info);
 
 /*
  * The global optimum, by Newton's method on the dual of the active constraints.
  */
-civ_status
-civ_pcr_exact(const civ_exec *exec, const civ_pcr_problem *problem,
-              const civ_pcr_options *options, const civ_pcr_result *result,
-              civ_pcr_info *info);
+civ_status civ_pcr_exact(const civ_exec *exec, const civ_pcr_problem *problem,
+                         const civ_pcr_options *options, const civ_pcr_result *result,
+                         civ_pcr_info *info);
 
 /*
  * out (m, n + k): distance to each concept minus its radius, then each offset minus
  * the product with its direction, for outputs (m, d) in place of the problem's own.
  * Computed apart from the solvers, to judge what they return.
  */
-civ_status
-civ_pcr_margins(const civ_exec *exec, const civ_pcr_problem *problem,
-                const civ_mat *outputs, const civ_mat *out);
+civ_status civ_pcr_margins(const civ_exec *exec, const civ_pcr_problem *problem,
+                           const civ_mat *outputs, const civ_mat *out);
 
 /* ---- products and positive definite systems ------------------------------------ */
 
 /* out (rows of a, rows of b) = a b^T; any storage type in, CIV_F64 out. */
-civ_status
-civ_product_nt(const civ_exec *exec, const civ_mat *a, const civ_mat *b,
-               const civ_mat *out);
+civ_status civ_product_nt(const civ_exec *exec, const civ_mat *a, const civ_mat *b,
+                          const civ_mat *out);
 
 /* out (rows of a, columns of b) = a b; any storage type in, CIV_F64 out. */
-civ_status
-civ_product_nn(const civ_exec *exec, const civ_mat *a, const civ_mat *b,
-               const civ_mat *out);
+civ_status civ_product_nn(const civ_exec *exec, const civ_mat *a, const civ_mat *b,
+                          const civ_mat *out);
 
 /* out (columns of x, columns of x) += x^T x; any storage type in, CIV_F64 out. */
-civ_status
-civ_moment_add(const civ_exec *exec, const civ_mat *x, const civ_mat *out);
-
-/* out = x as doubles, rows adjacent: n_rows n_cols of them. */
-void
-civ_widen(const civ_mat *x, double *out);
+civ_status civ_moment_add(const civ_exec *exec, const civ_mat *x, const civ_mat *out);
 
 /* Lower Cholesky factor in place of a CIV_F64 matrix; SINGULAR when there is none. */
-civ_status
-civ_spd_factor(const civ_exec *exec, const civ_mat *a);
+civ_status civ_spd_factor(const civ_exec *exec, const civ_mat *a);
 
 /* b (m, n) <- b A^-1 for symmetric A (n, n), from the factor of civ_spd_factor. */
-civ_status
-civ_spd_solve(const civ_exec *exec, const civ_mat *factor, const civ_mat *b);
+civ_status civ_spd_solve(const civ_exec *exec, const civ_mat *factor, const civ_mat *b);
 
 #endif

@@ -91,12 +91,11 @@ set_nll(PyObject *module, PyObject *const *args, Py_ssize_t n_args)
         goto done;
     }
     if (!with_grad) {
-        result = tensor_array(&loss);
+        result = tensor_result(&loss, Py_None);
         goto done;
     }
-    tensor_store(&grad);
-    PyObject *gradient = args[3] == Py_True ? grad.owner : args[3];
-    result = Py_BuildValue("OO", loss.owner, gradient);
+    PyObject *gradient = tensor_result(&grad, args[3] == Py_True ? Py_None : args[3]);
+    result = Py_BuildValue("ON", loss.owner, gradient);
 done:
     tensor_release(&logits);
     tensor_release(&loss);
@@ -107,6 +106,6 @@ done:
 }
 
 PyMethodDef bind_losses_methods[] = {
-    {"set_nll", _PyCFunction_CAST(set_nll), METH_FASTCALL, NULL},
+    MODULE_FUNCTION(set_nll),
     {NULL, NULL, 0, NULL},
 };

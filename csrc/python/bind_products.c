@@ -27,7 +27,7 @@ product(PyObject *module, PyObject *const *args, Py_ssize_t n_args, const char *
     civ_status status = fn(&call.exec, &a.mat, &b.mat, &out.mat);
     call_end(&call);
     if (status == CIV_OK) {
-        result = tensor_array(&out);
+        result = tensor_result(&out, Py_None);
     } else {
         raise_status(state, status, name);
     }
@@ -52,7 +52,7 @@ product_nn(PyObject *module, PyObject *const *args, Py_ssize_t n_args)
     return product(module, args, n_args, "product_nn", civ_product_nn, false);
 }
 
-/* moment_add(x, out): out += x^T x */
+/* moment_add(x, out) -> out, having added x^T x */
 static PyObject *
 moment_add(PyObject *module, PyObject *const *args, Py_ssize_t n_args)
 {
@@ -72,15 +72,14 @@ moment_add(PyObject *module, PyObject *const *args, Py_ssize_t n_args)
         raise_status(state, status, "moment_add");
         goto done;
     }
-    tensor_store(&out);
-    result = Py_NewRef(Py_None);
+    result = tensor_result(&out, args[1]);
 done:
     tensor_release(&x);
     tensor_release(&out);
     return result;
 }
 
-/* spd_factor(a): lower Cholesky factor in place of a */
+/* spd_factor(a) -> a, now its lower Cholesky factor */
 static PyObject *
 spd_factor(PyObject *module, PyObject *arg)
 {
@@ -98,14 +97,13 @@ spd_factor(PyObject *module, PyObject *arg)
         raise_status(state, status, "spd_factor");
         goto done;
     }
-    tensor_store(&a);
-    result = Py_NewRef(Py_None);
+    result = tensor_result(&a, arg);
 done:
     tensor_release(&a);
     return result;
 }
 
-/* spd_solve(factor, b): b <- b A^-1 in place of b */
+/* spd_solve(factor, b) -> b, now b A^-1 */
 static PyObject *
 spd_solve(PyObject *module, PyObject *const *args, Py_ssize_t n_args)
 {
@@ -125,8 +123,7 @@ spd_solve(PyObject *module, PyObject *const *args, Py_ssize_t n_args)
         raise_status(state, status, "spd_solve");
         goto done;
     }
-    tensor_store(&b);
-    result = Py_NewRef(Py_None);
+    result = tensor_result(&b, args[1]);
 done:
     tensor_release(&factor);
     tensor_release(&b);
@@ -146,8 +143,15 @@ widen(PyObject *module, PyObject *const *args, Py_ssize_t n_args)
         !tensor_new(name, x.ndim, x.shape, CIV_F64, &out)) {
         goto done;
     }
-    civ_widen(&x.mat, out.mat.data);
-    result = tensor_array(&out);
+    core_call call;
+    call_begin(&call, state);
+    civ_status status = civ_convert(&call.exec, &x.mat, &out.mat);
+    call_end(&call);
+    if (status == CIV_OK) {
+        result = tensor_result(&out, Py_None);
+    } else {
+        raise_status(state, status, name);
+    }
 done:
     tensor_release(&x);
     tensor_release(&out);

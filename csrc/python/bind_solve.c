@@ -150,7 +150,7 @@ pcr_margins(PyObject *module, PyObject *const *args, Py_ssize_t n_args)
         civ_pcr_margins(&call.exec, &problem, &inputs[GRAM].mat, &margins.mat);
     call_end(&call);
     if (status == CIV_OK) {
-        result = tensor_array(&margins);
+        result = tensor_result(&margins, Py_None);
     } else {
         raise_status(state, status, "pcr_margins");
     }

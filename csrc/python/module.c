@@ -6,6 +6,8 @@
 
 /* Adding a group of functions is one line here and one in module.h. */
 static PyMethodDef *const groups[] = {
+    bind_runtime_methods,     bind_arrays_methods, bind_losses_methods,
+    bind_projections_methods, bind_update_methods,
     bind_runtime_methods,
     bind_losses_methods,
     bind_products_methods,
@@ -207,8 +209,7 @@ static PyModuleDef definition = {
     .m_clear = module_clear,
 };
 
-PyMODINIT_FUNC
-PyInit__core(void);
+PyMODINIT_FUNC PyInit__core(void);
 
 PyMODINIT_FUNC
 PyInit__core(void)

@@ -18,8 +18,7 @@ typedef struct module_state {
     int n_threads; /* limit set by the user; 0 = none */
 } module_state;
 
-module_state *
-module_get_state(PyObject *module);
+module_state *module_get_state(PyObject *module);
 
 /*
  * Bracket around every call of the core: releases the GIL, and lets Ctrl-C through
@@ -36,29 +35,31 @@ typedef struct core_call {
     int64_t last_poll; /* nanoseconds */
 } core_call;
 
-void
-call_begin(core_call *self, const module_state *state);
-void
-call_end(core_call *self);
+void call_begin(core_call *self, const module_state *state);
+void call_end(core_call *self);
 
 /* Sets the exception that belongs to a failed status; `what` names the function. */
-void
-raise_status(const module_state *state, civ_status status, const char *what);
+void raise_status(const module_state *state, civ_status status, const char *what);
 
 /*
  * For NONFINITE: names the argument and its first bad element. Returns false, with
  * no exception set, when x holds none.
  */
-bool
-raise_nonfinite(const module_state *state, const tensor *x, bool allow_minus_inf);
+bool raise_nonfinite(const module_state *state, const tensor *x, bool allow_minus_inf);
 
 /* TypeError unless the number of positional arguments is as expected. */
-bool
-expect_arguments(const char *function, Py_ssize_t got, Py_ssize_t expected);
+bool expect_arguments(const char *function, Py_ssize_t got, Py_ssize_t expected);
+
+/* Entry of a method table, for a function of positional arguments. */
+#define MODULE_FUNCTION(name) \
+    {#name, (PyCFunction)(void (*)(void))name, METH_FASTCALL, NULL}
 
 /* One table of functions for each bind_*.c, gathered in module.c. */
 extern PyMethodDef bind_runtime_methods[];
+extern PyMethodDef bind_arrays_methods[];
 extern PyMethodDef bind_losses_methods[];
+extern PyMethodDef bind_projections_methods[];
+extern PyMethodDef bind_update_methods[];
 extern PyMethodDef bind_products_methods[];
 extern PyMethodDef bind_solve_methods[];
 

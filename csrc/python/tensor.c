@@ -444,12 +444,14 @@ tensor_read(const module_state *state, PyObject *obj, const char *name, tensor *
 static bool
 repeats_elements(const tensor *self)
 {
+    bool repeats = false;
     for (int i = 0; i < self->ndim; i++) {
-        if (self->shape[i] > 1 && self->strides[i] == 0) {
-            return true;
+        if (self->shape[i] == 0) {
+            return false;
         }
+        repeats |= self->shape[i] > 1 && self->strides[i] == 0;
     }
-    return false;
+    return repeats;
 }
 
 bool
@@ -465,14 +467,6 @@ tensor_write(const module_state *state, PyObject *obj, const char *name, tensor 
                  name, self->writable ? "elements share memory" : "cannot be written");
     tensor_release(self);
     return false;
-}
-
-void
-tensor_store(tensor *self)
-{
-    if (self->packed != NULL) {
-        transfer(self, false);
-    }
 }
 
 bool
@@ -499,10 +493,87 @@ tensor_new(const char *name, int ndim, const int64_t *shape, civ_dtype dtype,
     return true;
 }
 
-PyObject *
-tensor_array(const tensor *self)
+/* Replaces a tensor by a new array of another dtype. */
+static bool
+convert(const module_state *state, tensor *self, civ_dtype dtype)
 {
-    return Py_NewRef(self->owner);
+    if (self->mat.dtype == dtype) {
+        return true;
+    }
+    tensor copy = {0};
+    bool done = tensor_new(self->name, self->ndim, self->shape, dtype, &copy);
+    if (done) {
+        civ_status status = civ_convert(NULL, &self->mat, &copy.mat);
+        raise_status(state, status, self->name);
+        done = status == CIV_OK;
+    }
+    tensor_release(self);
+    *self = copy;
+    if (!done) {
+        tensor_release(self);
+    }
+    return done;
+}
+
+bool
+tensor_read_as(const module_state *state, PyObject *obj, const char *name,
+               civ_dtype dtype, tensor *self)
+{
+    return tensor_read(state, obj, name, self) && convert(state, self, dtype);
+}
+
+/* Array of the dtype of x, which may be one that NumPy only knows by extension. */
+static bool
+output_like_array(const module_state *state, const tensor *x, tensor *self)
+{
+    PyArrayObject *source = (PyArrayObject *)x->owner;
+    *self = (tensor){.name = "out"};
+    PyObject *array = PyArray_NewLikeArray(source, NPY_CORDER, NULL, 0);
+    if (array == NULL || !from_array(state, (PyArrayObject *)array, self)) {
+        tensor_release(self);
+        return false;
+    }
+    return true;
+}
+
+bool
+tensor_output(const module_state *state, PyObject *wanted, tensor *x, tensor *self)
+{
+    if (wanted == Py_None && PyArray_Check(x->owner)) {
+        return output_like_array(state, x, self);
+    }
+    if (wanted == Py_None && x->mat.dtype != CIV_BF16) {
+        return tensor_new("out", x->ndim, x->shape, x->mat.dtype, self);
+    }
+    if (wanted == Py_None) {
+        if (!convert(state, x, CIV_F32)) {
+            return false;
+        }
+        *self = *x;
+        Py_INCREF(self->owner);
+        return true;
+    }
+    if (!tensor_write(state, wanted, "out", self) ||
+        !tensor_same_shape(state, x, self)) {
+        return false;
+    }
+    if (x->mat.dtype != self->mat.dtype) {
+        PyErr_Format(state->dtype_error,
+                     "out: has dtype %s; expected %s like %s. Allocate it like %s",
+                     civ_dtype_text(self->mat.dtype), civ_dtype_text(x->mat.dtype),
+                     x->name, x->name);
+        return false;
+    }
+    return true;
+}
+
+PyObject *
+tensor_result(tensor *self, PyObject *given)
+{
+    if (self->packed != NULL) {
+        transfer(self, false);
+    }
+    return Py_NewRef(given == Py_None ? self->owner : given);
 }
 
 bool

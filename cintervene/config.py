@@ -1,0 +1,50 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How the C core runs on this machine."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TypedDict
+
+from cintervene import _core
+
+__all__ = ["Config", "show_config", "thread_limit"]
+
+
+class Config(TypedDict):
+    """What :func:`show_config` tells."""
+
+    cpu: str
+    threads: int
+    lapack: str
+
+
+def show_config() -> Config:
+    """Kernels, threads and LAPACK in use.
+
+    Returns
+    -------
+    dict
+        ``cpu``: kernel table, "baseline", "avx2" or "avx512" (the environment variable
+        ``CINTERVENE_CPU`` at import overrides the choice). ``threads``: threads that a
+        large call would use. ``lapack``: description of the library.
+    """
+    return Config(**_core.config())
+
+
+@contextmanager
+def thread_limit(limit: int) -> Iterator[None]:
+    """Use at most `limit` threads inside the ``with`` block, in the whole process.
+
+    Results do not depend on it. Without a limit the number is OpenMP's, hence
+    ``OMP_NUM_THREADS``, threadpoolctl and ``torch.set_num_threads`` apply.
+
+    Parameters
+    ----------
+    limit : int
+        1 to 4096, or 0 for none.
+    """
+    previous = _core.set_thread_limit(limit)
+    try:
+        yield
+    finally:
+        _core.set_thread_limit(previous)

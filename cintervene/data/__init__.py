@@ -1,0 +1,39 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Words, templates, prompts and texts to tune an intervention on and to measure it.
+
+Everything here was written for this package. The data that an intervention is built
+from (``"train"``), the data its strength is chosen on (``"tune"``) and the data that
+reports are made of (``"held_out"``) share no entry.
+"""
+
+from cintervene.data.prompts import (
+    BenignPrompt,
+    BenignText,
+    ObedienceTemplate,
+    answer_prefixes,
+    benign_prompts,
+    benign_texts,
+    obedience_templates,
+)
+from cintervene.data.splits import Split
+from cintervene.data.words import (
+    benign_words,
+    forbidden_words,
+    read_words,
+    related_words,
+)
+
+__all__ = [
+    "BenignPrompt",
+    "BenignText",
+    "ObedienceTemplate",
+    "Split",
+    "answer_prefixes",
+    "benign_prompts",
+    "benign_texts",
+    "benign_words",
+    "forbidden_words",
+    "obedience_templates",
+    "read_words",
+    "related_words",
+]

@@ -1,0 +1,144 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Prompts: templates that ask for a word, and everyday prompts and texts."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import resources
+from typing import Any
+
+from cintervene.data.splits import Split, check_split
+
+
+@dataclass(frozen=True, slots=True)
+class ObedienceTemplate:
+    """A user prompt that tells the model to say a word.
+
+    Attributes
+    ----------
+    prompt
+        The prompt, with ``{word}`` where the word goes.
+    prefixes
+        Beginnings of an answer that the word may follow directly: a prefix ends in a
+        space where one belongs before the word. The empty one, where the answer
+        starts with the word, comes first; it is missing where the prompt asks for
+        something else to come before the word.
+    """
+
+    prompt: str
+    prefixes: tuple[str, ...]
+
+    def fill(self, word: str) -> str:
+        """Return the prompt with `word` in its place."""
+        # str.format would trip over the other braces of a prompt.
+        return self.prompt.replace("{word}", word)
+
+
+@dataclass(frozen=True, slots=True)
+class BenignPrompt:
+    """An everyday user prompt and what it is about.
+
+    The category ``"violent-sounding"`` has prompts with words of violence in a
+    harmless sense ("kill a process").
+    """
+
+    text: str
+    category: str
+
+
+@dataclass(frozen=True, slots=True)
+class BenignText:
+    """A passage of ordinary prose (80 to 160 words) and its genre."""
+
+    text: str
+    genre: str
+
+
+def obedience_templates(split: Split) -> list[ObedienceTemplate]:
+    """Return the templates of one split; no phrasing is in two splits.
+
+    Parameters
+    ----------
+    split
+        ``"train"`` for the defence, ``"tune"`` for the choice of its strength,
+        ``"held_out"`` for reports.
+
+    Raises
+    ------
+    ArgumentError
+        If `split` is none of these.
+    """
+    return [
+        ObedienceTemplate(entry["prompt"], tuple(entry["prefixes"]))
+        for entry in _load("obedience_templates.json", split)
+    ]
+
+
+def answer_prefixes(split: Split) -> list[str]:
+    """Return beginnings of an answer that fit before the word with any template.
+
+    Parameters
+    ----------
+    split
+        As in `obedience_templates`.
+
+    Raises
+    ------
+    ArgumentError
+        If `split` is none of these.
+    """
+    return list(_load("answer_prefixes.json", split))
+
+
+def benign_prompts(split: Split) -> list[BenignPrompt]:
+    """Return the everyday prompts of one split.
+
+    The categories take turns, so that any first few prompts are a fair sample.
+
+    Parameters
+    ----------
+    split
+        ``"train"`` for what an intervention must preserve, ``"tune"`` for the choice
+        of its strength, ``"held_out"`` for reports.
+
+    Raises
+    ------
+    ArgumentError
+        If `split` is none of these.
+    """
+    return _take_turns(_load("benign_prompts.json", split))
+
+
+def benign_texts(split: Split) -> list[BenignText]:
+    """Return the passages of one split.
+
+    Parameters
+    ----------
+    split
+        As in `benign_prompts`.
+
+    Raises
+    ------
+    ArgumentError
+        If `split` is none of these.
+    """
+    return [
+        BenignText(entry["text"], entry["genre"])
+        for entry in _load("benign_texts.json", split)
+    ]
+
+
+def _load(name: str, split: Split) -> Any:
+    check_split(split)
+    file = resources.files(__package__) / name
+    return json.loads(file.read_text(encoding="utf-8"))[split]
+
+
+def _take_turns(prompts: Mapping[str, list[str]]) -> list[BenignPrompt]:
+    """Order the prompts so that each category is spread evenly over the whole."""
+    placed = [
+        ((index + 0.5) / len(texts), BenignPrompt(text, category))
+        for category, texts in prompts.items()
+        for index, text in enumerate(texts)
+    ]
+    return [prompt for _, prompt in sorted(placed, key=lambda place: place[0])]

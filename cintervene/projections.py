@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Nearest points of simple convex sets, over the last axis."""
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from cintervene import _core
+from cintervene._arrays import shape_of
+from cintervene.errors import ArgumentError
+
+__all__ = ["project_ball", "project_simplex"]
+
+
+def project_ball(x: Any, radius: npt.ArrayLike, *, out: Any = None) -> Any:
+    """Nearest point of the Euclidean ball around 0, for each vector on the last axis.
+
+    Parameters
+    ----------
+    x : array_like, shape (..., d)
+        NumPy, torch or JAX array of float32, float64, bfloat16 or float16. For the
+        Frobenius norm of a whole matrix pass ``x.reshape(-1)``.
+    radius : float or array_like, shape broadcastable to (...)
+        Radius of the ball, at least 0; infinity leaves a vector as it is.
+    out : array_like, optional
+        Receives the result; shape and dtype of `x`. May be `x`.
+
+    Returns
+    -------
+    ndarray, like `x`
+        Or `out`, if given. bfloat16 from other libraries than NumPy comes back as
+        float32 unless `out` is given.
+
+    Raises
+    ------
+    NonFiniteError
+        `x` holds NaN or infinity; `out` is then undefined.
+    ArgumentError
+        A radius is negative or NaN, or shapes do not match.
+    """
+    radii = np.asarray(radius, dtype=np.float64)
+    if not np.all(radii >= 0):
+        raise ArgumentError(
+            f"radius: got {radii[~(radii >= 0)].flat[0]}; expected numbers >= 0"
+        )
+    if radii.ndim > 0:
+        radii = _broadcast(radii, shape_of(x)[:-1])
+    return _core.project_ball(x, radii.reshape(-1), out)
+
+
+def project_simplex(x: Any, *, out: Any = None) -> Any:
+    """Nearest probability vector, for each vector on the last axis.
+
+    The nearest point of ``{p : p >= 0, p.sum() == 1}`` is ``max(x - t, 0)`` for the
+    one threshold t that makes it sum to 1. It is found without sorting, in a time
+    that is expected to grow linearly with the length of a vector.
+
+    Parameters
+    ----------
+    x : array_like, shape (..., n)
+        NumPy, torch or JAX array of float32, float64, bfloat16 or float16. ``-inf``
+        excludes an entry.
+    out : array_like, optional
+        Receives the result; shape and dtype of `x`. May be `x`.
+
+    Returns
+    -------
+    ndarray, like `x`
+        Or `out`, if given. bfloat16 from other libraries than NumPy comes back as
+        float32 unless `out` is given.
+
+    Raises
+    ------
+    NonFiniteError
+        `x` holds NaN or ``+inf``, or a vector is ``-inf`` throughout; `out` is then
+        undefined.
+    ArgumentError
+        The last axis is empty, or shapes do not match.
+    """
+    shape = shape_of(x)
+    if shape and shape[-1] == 0 and int(np.prod(shape[:-1])) > 0:
+        raise ArgumentError("x: its last axis is empty; expected at least one entry")
+    return _core.project_simplex(x, out)
+
+
+def _broadcast(
+    radii: npt.NDArray[np.float64], shape: tuple[int, ...]
+) -> npt.NDArray[np.float64]:
+    try:
+        return np.ascontiguousarray(np.broadcast_to(radii, shape))
+    except ValueError:
+        raise ArgumentError(
+            f"radius: has shape {radii.shape}; expected a number, or a shape that "
+            f"broadcasts to {shape}, one radius for each vector of x"
+        ) from None

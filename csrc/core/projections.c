@@ -1,0 +1,146 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Nearest points of the ball and of the probability simplex, row by row. */
+#include "internal.h"
+
+#include <float.h>
+#include <math.h>
+
+/* Rough operations for one element of a row. */
+#define COST 4
+
+typedef struct projection_job {
+    const civ_mat *x;
+    const civ_mat *out;
+    const double *radius;
+    int64_t n_radius;
+    double *scratch; /* n_cols a worker; simplex only */
+    const civ_kernels *kernels;
+} projection_job;
+
+static civ_status
+check_pair(const civ_mat *x, const civ_mat *out)
+{
+    CIV_FAIL_IF(x->n_rows != out->n_rows || x->n_cols != out->n_cols, CIV_SHAPE);
+    CIV_FAIL_IF(x->dtype != out->dtype, CIV_DTYPE);
+    return civ_check_output(x, out);
+}
+
+/*
+ * norm = result / *scale. Squares that would leave the range of double are avoided by
+ * a scale that is a power of two, hence exact; it is 1 for all ordinary rows.
+ */
+static civ_status
+scaled_norm(const projection_job *job, const void *x, double *scale, double *norm)
+{
+    const civ_kernels *kernels = job->kernels;
+    civ_dtype dtype = job->x->dtype;
+    int64_t n = job->x->n_cols;
+    *scale = 1.0;
+    double sum = kernels->sum_squares[dtype](x, n, 1.0);
+    if (!(sum > 0x1p-900 && sum <= DBL_MAX)) {
+        double top = kernels->largest_magnitude[dtype](x, n);
+        CIV_FAIL_IF(isnan(sum) || !(top <= DBL_MAX), CIV_NONFINITE);
+        int exponent;
+        frexp(top, &exponent);
+        *scale = ldexp(1.0, (int)civ_min(-exponent, 1000));
+        sum = kernels->sum_squares[dtype](x, n, *scale);
+    }
+    *norm = sqrt(sum);
+    return CIV_OK;
+}
+
+static civ_status
+ball_row(void *arg, int64_t row, int worker)
+{
+    (void)worker;
+    const projection_job *job = arg;
+    const void *x = civ_row(job->x, row);
+    double radius = job->radius[job->n_radius == 1 ? 0 : row];
+    double scale, norm;
+    CIV_TRY(scaled_norm(job, x, &scale, &norm));
+    double factor = 1.0;
+    if (norm > radius * scale) {
+        factor = radius / norm;
+    } else {
+        scale = 1.0;
+    }
+    job->kernels->scale[job->x->dtype](x, job->x->n_cols, scale, factor,
+                                       civ_row(job->out, row));
+    return CIV_OK;
+}
+
+civ_status
+civ_project_ball(const civ_exec *exec, const civ_mat *x, const double *radius,
+                 int64_t n_radius, const civ_mat *out)
+{
+    CIV_TRY(check_pair(x, out));
+    CIV_FAIL_IF(n_radius != 1 && n_radius != x->n_rows, CIV_SHAPE);
+    for (int64_t i = 0; i < n_radius; i++) {
+        CIV_FAIL_IF(!(radius[i] >= 0.0), CIV_INVALID_ARGUMENT);
+    }
+    projection_job job = {x, out, radius, n_radius, NULL, civ_kernel_table()};
+    return civ_parallel_for(exec, x->n_rows, COST * x->n_cols, ball_row, &job);
+}
+
+/*
+ * The t with sum max(v - t, 0) = 1. Starting from all values, t is what they would
+ * give if all were positive; those that are not drop out, until none does. Each round
+ * is a lower bound on t, so a value that drops out never comes back.
+ */
+static double
+simplex_threshold(double *values, int64_t count)
+{
+    for (;;) {
+        double sum = 0.0;
+        for (int64_t i = 0; i < count; i++) {
+            sum += values[i];
+        }
+        double threshold = (sum - 1.0) / (double)count;
+        int64_t kept = 0;
+        for (int64_t i = 0; i < count; i++) {
+            values[kept] = values[i];
+            kept += values[i] > threshold;
+        }
+        if (kept == count || kept == 0) {
+            return threshold;
+        }
+        count = kept;
+    }
+}
+
+static civ_status
+simplex_row(void *arg, int64_t row, int worker)
+{
+    const projection_job *job = arg;
+    const void *x = civ_row(job->x, row);
+    civ_dtype dtype = job->x->dtype;
+    int64_t n = job->x->n_cols;
+    double *kept = job->scratch + worker * n;
+    double top;
+    bool bad = false;
+    int64_t count = job->kernels->gather_top[dtype](x, n, &top, kept, &bad);
+    CIV_FAIL_IF(bad, CIV_NONFINITE);
+    double threshold = simplex_threshold(kept, count);
+    job->kernels->clip_shifted[dtype](x, n, top, threshold, civ_row(job->out, row));
+    return CIV_OK;
+}
+
+civ_status
+civ_project_simplex(const civ_exec *exec, const civ_mat *x, const civ_mat *out)
+{
+    CIV_TRY(check_pair(x, out));
+    if (x->n_rows == 0) {
+        return CIV_OK;
+    }
+    CIV_FAIL_IF(x->n_cols == 0, CIV_SHAPE);
+    int workers = civ_workers(exec, x->n_rows, COST * x->n_cols);
+    projection_job job = {x, out, NULL, 0, NULL, civ_kernel_table()};
+    civ_arena arena = {0};
+    civ_arena_take(&arena, workers * x->n_cols, sizeof *job.scratch);
+    CIV_TRY(civ_arena_open(&arena));
+    job.scratch = civ_arena_take(&arena, workers * x->n_cols, sizeof *job.scratch);
+    civ_status status =
+        civ_parallel_for(exec, x->n_rows, COST * x->n_cols, simplex_row, &job);
+    civ_arena_close(&arena);
+    return status;
+}
