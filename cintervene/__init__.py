@@ -12,21 +12,29 @@ from cintervene.errors import (
     SingularSystemError,
 )
 from cintervene.losses import set_nll
+from cintervene.preserve import BenignMoments, Preserve
 from cintervene.projections import project_ball, project_simplex
+from cintervene.solution import Solution, Status
+from cintervene.solve import pcr
 from cintervene.update import LowRankUpdate, displacement
 
 __version__ = "0.1.0"
 
 __all__ = [
     "ArgumentError",
+    "BenignMoments",
     "CinterveneError",
     "DtypeError",
     "InterventionError",
     "LowRankUpdate",
     "ModelError",
     "NonFiniteError",
+    "Preserve",
     "SingularSystemError",
+    "Solution",
+    "Status",
     "displacement",
+    "pcr",
     "project_ball",
     "project_simplex",
     "set_nll",

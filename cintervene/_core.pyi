@@ -38,3 +38,45 @@ def lowrank_apply(
 def displacement(
     base: Any, changed: Any, inputs: Any, /
 ) -> npt.NDArray[np.float64]: ...
+
+_Floats = npt.NDArray[np.float64]
+
+class Found(TypedDict):
+    coefficients: _Floats
+    multipliers: _Floats
+    history: _Floats
+    outcome: int
+    iterations: int
+    history_rows: int
+    unit: float
+    lower_bound: float
+
+def product_nt(a: Any, b: Any, /) -> _Floats: ...
+def product_nn(a: Any, b: Any, /) -> _Floats: ...
+def moment_add(x: Any, out: _Floats, /) -> _Floats: ...
+def spd_factor(a: _Floats, /) -> _Floats: ...
+def spd_solve(factor: _Floats, b: _Floats, /) -> _Floats: ...
+def widen(x: Any, name: str, /) -> _Floats: ...
+def check_finite(x: Any, name: str, /) -> None: ...
+def pcr_most_violated(
+    gram: _Floats,
+    outputs: _Floats,
+    concepts: _Floats,
+    radius: _Floats,
+    directions: _Floats,
+    offsets: _Floats,
+    tolerance: float,
+    max_iterations: int,
+    history_rows: int,
+    /,
+) -> Found: ...
+def pcr_margins(
+    moved: _Floats,
+    outputs: _Floats,
+    concepts: _Floats,
+    radius: _Floats,
+    directions: _Floats,
+    offsets: _Floats,
+    /,
+) -> _Floats: ...
+def outcomes() -> dict[str, tuple[int, str]]: ...

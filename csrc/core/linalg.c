@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "linalg.h"
 
+#include "internal.h"
+
 #include "lapack.h"
 
 #include <limits.h>
@@ -84,4 +86,29 @@ civ_symmetric_eigen(int64_t n, double *a, int64_t lda, double *w, double *work)
     CIV_TRY(narrow(civ_symmetric_eigen_work(n), &n_work));
     return status_of(CIV_LAPACKE(dsyev_work)(LAPACK_COL_MAJOR, 'V', 'U', order, a,
                                              stride, w, work, n_work));
+}
+
+civ_status
+civ_spd_factor(const civ_exec *exec, const civ_mat *a)
+{
+    CIV_FAIL_IF(a->n_rows != a->n_cols || a->row_stride < a->n_cols, CIV_SHAPE);
+    CIV_FAIL_IF(a->dtype != CIV_F64, CIV_DTYPE);
+    CIV_TRY(civ_poll(exec));
+    return a->n_rows == 0 ? CIV_OK : civ_cholesky(a->n_rows, a->data, a->row_stride);
+}
+
+civ_status
+civ_spd_solve(const civ_exec *exec, const civ_mat *factor, const civ_mat *b)
+{
+    CIV_FAIL_IF(factor->n_rows != factor->n_cols, CIV_SHAPE);
+    CIV_FAIL_IF(b->n_cols != factor->n_rows, CIV_SHAPE);
+    CIV_FAIL_IF(factor->dtype != CIV_F64 || b->dtype != CIV_F64, CIV_DTYPE);
+    int64_t n_at_once = 64;
+    for (int64_t i = 0; i < b->n_rows && b->n_cols > 0; i += n_at_once) {
+        CIV_TRY(civ_poll(exec));
+        CIV_TRY(civ_cholesky_solve(
+            factor->n_rows, civ_min(n_at_once, b->n_rows - i), factor->data,
+            factor->row_stride, (double *)b->data + i * b->row_stride, b->row_stride));
+    }
+    return CIV_OK;
 }

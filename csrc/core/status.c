@@ -42,3 +42,16 @@ civ_dtype_compute(civ_dtype dtype)
 {
     return dtype == CIV_F64 ? CIV_F64 : CIV_F32;
 }
+
+const char *
+civ_outcome_text(civ_outcome outcome)
+{
+    switch (outcome) {
+#define X(name, value, text) \
+    case CIV_##name:         \
+        return text;
+        CIV_OUTCOME_LIST(X)
+#undef X
+    }
+    return "unknown outcome";
+}

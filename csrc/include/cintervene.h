@@ -173,4 +173,113 @@ civ_status civ_displacement(const civ_exec *exec, const civ_mat *base,
                             const civ_mat *changed, const civ_mat *inputs,
                             const civ_mat *displacement);
 
+/* ---- point-constrained regions ----------------------------------------------- */
+
+#define CIV_OUTCOME_LIST(X)                          \
+    X(CONVERGED, 0, "converged")                     \
+    X(ITERATION_LIMIT, 1, "iteration limit reached") \
+    X(STALLED, 2, "no further progress")             \
+    X(INFEASIBLE, 3, "the constraints contradict each other")
+
+/* How a solve ended; every outcome is a result, none is a failure. */
+typedef enum civ_outcome {
+#define X(name, value, text) CIV_##name = value,
+    CIV_OUTCOME_LIST(X)
+#undef X
+} civ_outcome;
+
+const char *civ_outcome_text(civ_outcome outcome);
+
+/*
+ * Find displacements D = G A of the outputs with the least cost tr(A^T G A) such that
+ *
+ *     ||o_j + D_j - c_i||   >= radius[j, i]     wherever radius[j, i] > 0
+ *     <u_l, o_j + D_j>      <= offset[j, l]     wherever offset[j, l] is finite.
+ *
+ * All matrices are CIV_F64 and finite, but for offsets of +inf.
+ */
+typedef struct civ_pcr_problem {
+    civ_mat gram;       /* G (m, m), symmetric, positive semidefinite, diagonal > 0 */
+    civ_mat outputs;    /* o (m, d) */
+    civ_mat concepts;   /* c (n, d); n may be 0 */
+    civ_mat radius;     /* (m, n), >= 0; 0 = no constraint */
+    civ_mat directions; /* u (k, d), rows not zero; k may be 0 */
+    civ_mat offsets;    /* (m, k); +inf = no constraint */
+} civ_pcr_problem;
+
+typedef struct civ_pcr_options {
+    size_t struct_size;     /* sizeof(civ_pcr_options) */
+    double tolerance;       /* largest violation left, relative to the largest radius
+                               or initial violation; default 1e-10 */
+    int64_t max_iterations; /* pushes, or Newton steps; default 100000 */
+} civ_pcr_options;
+
+civ_pcr_options civ_pcr_options_default(void);
+
+enum {
+    CIV_PCR_VIOLATION = 0, /* largest violation, in units of length */
+    CIV_PCR_COST = 1,      /* exact: cost so far; most violated: NaN */
+    CIV_PCR_BOUND = 2,     /* exact: lower bound on the optimum; else NaN */
+    CIV_PCR_PROMPT = 3,    /* most violated: the pair pushed; exact: NaN */
+    CIV_PCR_CONSTRAINT = 4,
+    CIV_PCR_HISTORY = 5 /* columns of the history */
+};
+
+/* Caller's memory for the result. Constraint columns: n concepts, k directions. */
+typedef struct civ_pcr_result {
+    civ_mat coefficients; /* A (m, d), written */
+    civ_mat multipliers;  /* (m, n + k), written; NaN throughout where undefined */
+    civ_mat history;      /* (any, CIV_PCR_HISTORY); the first iterations */
+} civ_pcr_result;
+
+typedef struct civ_pcr_info {
+    civ_outcome outcome;
+    int64_t iterations;
+    int64_t history_rows; /* rows of the history in use */
+    double unit;          /* the length that tolerances refer to */
+    double lower_bound;   /* on the optimal cost; -inf where none is known */
+} civ_pcr_info;
+
+/*
+ * The closed form for one constraint, repeated on the most violated pair until none
+ * is violated. Cost of a step: O(m (m + n + k)).
+ */
+civ_status civ_pcr_most_violated(const civ_exec *exec, const civ_pcr_problem *problem,
+                                 const civ_pcr_options *options,
+                                 const civ_pcr_result *result, civ_pcr_info *info);
+
+/*
+ * The global optimum, by Newton's method on the dual of the active constraints.
+ */
+civ_status civ_pcr_exact(const civ_exec *exec, const civ_pcr_problem *problem,
+                         const civ_pcr_options *options, const civ_pcr_result *result,
+                         civ_pcr_info *info);
+
+/*
+ * out (m, n + k): distance to each concept minus its radius, then each offset minus
+ * the product with its direction, for outputs (m, d) in place of the problem's own.
+ * Computed apart from the solvers, to judge what they return.
+ */
+civ_status civ_pcr_margins(const civ_exec *exec, const civ_pcr_problem *problem,
+                           const civ_mat *outputs, const civ_mat *out);
+
+/* ---- products and positive definite systems ------------------------------------ */
+
+/* out (rows of a, rows of b) = a b^T; any storage type in, CIV_F64 out. */
+civ_status civ_product_nt(const civ_exec *exec, const civ_mat *a, const civ_mat *b,
+                          const civ_mat *out);
+
+/* out (rows of a, columns of b) = a b; any storage type in, CIV_F64 out. */
+civ_status civ_product_nn(const civ_exec *exec, const civ_mat *a, const civ_mat *b,
+                          const civ_mat *out);
+
+/* out (columns of x, columns of x) += x^T x; any storage type in, CIV_F64 out. */
+civ_status civ_moment_add(const civ_exec *exec, const civ_mat *x, const civ_mat *out);
+
+/* Lower Cholesky factor in place of a CIV_F64 matrix; SINGULAR when there is none. */
+civ_status civ_spd_factor(const civ_exec *exec, const civ_mat *a);
+
+/* b (m, n) <- b A^-1 for symmetric A (n, n), from the factor of civ_spd_factor. */
+civ_status civ_spd_solve(const civ_exec *exec, const civ_mat *factor, const civ_mat *b);
+
 #endif

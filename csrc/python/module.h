@@ -60,5 +60,7 @@ extern PyMethodDef bind_arrays_methods[];
 extern PyMethodDef bind_losses_methods[];
 extern PyMethodDef bind_projections_methods[];
 extern PyMethodDef bind_update_methods[];
+extern PyMethodDef bind_products_methods[];
+extern PyMethodDef bind_solve_methods[];
 
 #endif

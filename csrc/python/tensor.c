@@ -444,12 +444,14 @@ tensor_read(const module_state *state, PyObject *obj, const char *name, tensor *
 static bool
 repeats_elements(const tensor *self)
 {
+    bool repeats = false;
     for (int i = 0; i < self->ndim; i++) {
-        if (self->shape[i] > 1 && self->strides[i] == 0) {
-            return true;
+        if (self->shape[i] == 0) {
+            return false;
         }
+        repeats |= self->shape[i] > 1 && self->strides[i] == 0;
     }
-    return false;
+    return repeats;
 }
 
 bool

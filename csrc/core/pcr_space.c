@@ -1,0 +1,152 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "pcr.h"
+
+#include <math.h>
+#include <string.h>
+
+static civ_mat
+take(civ_arena *arena, int64_t n_rows, int64_t n_cols)
+{
+    double *data = civ_arena_take(arena, n_rows * n_cols, sizeof(double));
+    return civ_f64(data, n_rows, n_cols);
+}
+
+void
+pcr_space_carve(civ_arena *arena, const civ_pcr_problem *problem, pcr_space *space)
+{
+    int64_t m = problem->outputs.n_rows;
+    int64_t n = problem->concepts.n_rows;
+    int64_t p = n + problem->directions.n_rows;
+    int64_t d = problem->outputs.n_cols;
+    *space = (pcr_space){.m = m, .n = n, .p = p, .d = d, .gram = problem->gram};
+    space->outputs = take(arena, m, d);
+    space->points = take(arena, p, d);
+    space->cross = take(arena, m, p);
+    space->limit = take(arena, m, p);
+    space->output_square = civ_arena_take(arena, m, sizeof(double));
+    space->point_square = civ_arena_take(arena, p, sizeof(double));
+    space->origin = civ_arena_take(arena, d, sizeof(double));
+    space->length = civ_arena_take(arena, p, sizeof(double));
+    space->shift = civ_arena_take(arena, p, sizeof(double));
+    space->first = civ_arena_take(arena, m + 1, sizeof(int64_t));
+    space->list = civ_arena_take(arena, m * p, sizeof(int64_t));
+}
+
+/* The mean concept: only differences matter, and about it they lose fewest digits. */
+static void
+place_origin(const civ_pcr_problem *problem, pcr_space *space)
+{
+    memset(space->origin, 0, (size_t)space->d * sizeof(double));
+    for (int64_t i = 0; i < space->n; i++) {
+        const double *c = civ_at(&problem->concepts, i, 0);
+        for (int64_t x = 0; x < space->d; x++) {
+            space->origin[x] += c[x] / (double)space->n;
+        }
+    }
+}
+
+/* Row i of `to` becomes row i of `from` as seen from the origin. */
+static void
+place_row(const pcr_space *space, const civ_mat *from, const civ_mat *to, int64_t i)
+{
+    const double *source = civ_at(from, i, 0);
+    double *target = civ_at(to, i, 0);
+    for (int64_t x = 0; x < space->d; x++) {
+        target[x] = source[x] - space->origin[x];
+    }
+}
+
+static void
+place_directions(const civ_pcr_problem *problem, pcr_space *space)
+{
+    for (int64_t l = space->n; l < space->p; l++) {
+        const double *u = civ_at(&problem->directions, l - space->n, 0);
+        double length = sqrt(civ_dot(space->d, u, u));
+        for (int64_t x = 0; x < space->d; x++) {
+            *civ_at(&space->points, l, x) = u[x] / length;
+        }
+        space->length[l] = length;
+        space->shift[l] =
+            civ_dot(space->d, civ_at(&space->points, l, 0), space->origin);
+    }
+}
+
+/* Limits in the moved and normalised coordinates, and the list of constraints. */
+static void
+place_limits(const civ_pcr_problem *problem, pcr_space *space)
+{
+    int64_t count = 0;
+    for (int64_t j = 0; j < space->m; j++) {
+        space->first[j] = count;
+        for (int64_t l = 0; l < space->p; l++) {
+            double limit =
+                pcr_is_ball(space, l)
+                    ? *civ_at(&problem->radius, j, l)
+                    : *civ_at(&problem->offsets, j, l - space->n) / space->length[l] -
+                          space->shift[l];
+            *civ_at(&space->limit, j, l) = limit;
+            if (pcr_is_ball(space, l) ? limit > 0.0 : limit < INFINITY) {
+                space->list[count++] = l;
+            }
+        }
+    }
+    space->first[space->m] = count;
+}
+
+double
+pcr_violation(const pcr_space *space, int64_t j, int64_t l, double value, double square)
+{
+    double limit = *civ_at(&space->limit, j, l);
+    if (!pcr_is_ball(space, l)) {
+        return value - limit;
+    }
+    double distance = square - 2.0 * value + space->point_square[l];
+    return limit - sqrt(fmax(distance, 0.0));
+}
+
+/* The largest length involved in a violated constraint. */
+static double
+violated_length(const pcr_space *space)
+{
+    double unit = 0.0;
+    for (int64_t j = 0; j < space->m; j++) {
+        for (int64_t c = space->first[j]; c < space->first[j + 1]; c++) {
+            int64_t l = space->list[c];
+            double violation = pcr_violation(space, j, l, *civ_at(&space->cross, j, l),
+                                             space->output_square[j]);
+            double length =
+                pcr_is_ball(space, l) ? *civ_at(&space->limit, j, l) : violation;
+            if (violation > 0.0) {
+                unit = fmax(unit, length);
+            }
+        }
+    }
+    return unit;
+}
+
+civ_status
+pcr_space_fill(const civ_exec *exec, const civ_pcr_problem *problem, pcr_space *space)
+{
+    place_origin(problem, space);
+    for (int64_t j = 0; j < space->m; j++) {
+        place_row(space, &problem->outputs, &space->outputs, j);
+    }
+    for (int64_t i = 0; i < space->n; i++) {
+        place_row(space, &problem->concepts, &space->points, i);
+        space->length[i] = 1.0;
+        space->shift[i] = 0.0;
+    }
+    place_directions(problem, space);
+    CIV_TRY(civ_product_nt(exec, &space->outputs, &space->points, &space->cross));
+    for (int64_t j = 0; j < space->m; j++) {
+        const double *o = civ_at(&space->outputs, j, 0);
+        space->output_square[j] = civ_dot(space->d, o, o);
+    }
+    for (int64_t l = 0; l < space->p; l++) {
+        const double *z = civ_at(&space->points, l, 0);
+        space->point_square[l] = civ_dot(space->d, z, z);
+    }
+    place_limits(problem, space);
+    space->unit = violated_length(space);
+    return CIV_OK;
+}

@@ -1,0 +1,155 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The benign norm against dense algebra."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cintervene.config import thread_limit
+from cintervene.errors import ArgumentError, NonFiniteError, SingularSystemError
+from cintervene.preserve import BenignMoments, Preserve
+from cintervene.update import LowRankUpdate
+
+
+def dense(x, ridge):
+    absolute = ridge * np.sum(x**2) / x.size
+    return absolute * np.eye(x.shape[1]) + x.T @ x / len(x)
+
+
+@given(
+    seed=st.integers(0, 2**31),
+    rows=st.integers(1, 30),
+    d_in=st.integers(1, 20),
+    m=st.integers(0, 5),
+    ridge=st.sampled_from([1e-4, 1e-2, 1.0]),
+)
+@settings(max_examples=60, deadline=None)
+def test_solve_and_norm_equal_dense_algebra(seed, rows, d_in, m, ridge):
+    rng = np.random.default_rng(seed)
+    x = rng.standard_normal((rows, d_in)) * np.linspace(2.0, 0.1, d_in)
+    h = rng.standard_normal((m, d_in))
+    p = dense(x, ridge)
+    preserve = Preserve(x, ridge=ridge)
+    expected = np.linalg.solve(p, h.T).T
+    scale = np.abs(expected).max(initial=1.0)
+    np.testing.assert_allclose(preserve.solve(h), expected, atol=1e-9 * scale)
+    update = LowRankUpdate(rng.standard_normal((7, 3)), rng.standard_normal((3, d_in)))
+    delta = update.matrix()
+    norm = np.sqrt(np.trace(delta @ p @ delta.T))
+    assert np.isclose(preserve.norm(update), norm, rtol=1e-10)
+    assert np.isclose(preserve.norm(delta), norm, rtol=1e-10)
+
+
+@pytest.mark.parametrize("rows", [4, 60])
+def test_solve_leaves_its_argument_alone(rows):
+    rng = np.random.default_rng(0)
+    preserve = Preserve(rng.standard_normal((rows, 12)))
+    h = rng.standard_normal((3, 12))
+    before = h.copy()
+    preserve.solve(h)
+    np.testing.assert_array_equal(h, before)
+
+
+@pytest.mark.parametrize("rows", [5, 40])
+def test_with_ridge_equals_a_fresh_one(rows):
+    rng = np.random.default_rng(1)
+    x, h = rng.standard_normal((rows, 12)), rng.standard_normal((3, 12))
+    shared = Preserve(x, ridge=1.0).with_ridge(1e-3)
+    np.testing.assert_array_equal(shared.solve(h), Preserve(x, ridge=1e-3).solve(h))
+    absolute = Preserve(x).with_ridge(ridge_absolute=0.5)
+    assert absolute.ridge == 0.5
+
+
+def test_large_ridge_is_the_plain_norm():
+    rng = np.random.default_rng(2)
+    preserve = Preserve(rng.standard_normal((30, 8)), ridge_absolute=1e9)
+    h = rng.standard_normal((2, 8))
+    np.testing.assert_allclose(preserve.solve(h) * 1e9, h, rtol=1e-6)
+
+
+def test_moments_in_chunks_equal_all_rows_at_once():
+    rng = np.random.default_rng(3)
+    x = rng.standard_normal((50, 9))
+    first = BenignMoments(9).add(x[:20]).add(x[20:31])
+    second = BenignMoments(9).add(x[31:])
+    together = first.merge(second)
+    assert together.count == 50
+    h = rng.standard_normal((4, 9))
+    np.testing.assert_allclose(
+        together.preserve(1e-3).solve(h), Preserve(x, 1e-3).solve(h), rtol=1e-9
+    )
+
+
+def test_preserve_does_not_follow_later_additions():
+    rng = np.random.default_rng(4)
+    moments = BenignMoments(5).add(rng.standard_normal((20, 5)))
+    preserve = moments.preserve()
+    h = rng.standard_normal((2, 5))
+    moments.add(100.0 * rng.standard_normal((20, 5)))
+    fresh = moments.preserve().solve(h)
+    assert not np.allclose(preserve.solve(h), fresh)
+
+
+def test_from_matrix():
+    rng = np.random.default_rng(5)
+    a = rng.standard_normal((6, 6))
+    p = a @ a.T + np.eye(6)
+    h = rng.standard_normal((3, 6))
+    np.testing.assert_allclose(
+        Preserve.from_matrix(p).solve(h), np.linalg.solve(p, h.T).T, rtol=1e-9
+    )
+    with pytest.raises(ArgumentError, match="expected a symmetric matrix"):
+        Preserve.from_matrix(a)
+    with pytest.raises(SingularSystemError, match="singular"):
+        Preserve.from_matrix(-np.eye(6)).solve(h)
+
+
+def test_low_precision_inputs_are_taken_as_they_are():
+    torch = pytest.importorskip("torch")
+    rng = np.random.default_rng(6)
+    for rows in (6, 40):
+        x = torch.tensor(rng.standard_normal((rows, 16))).to(torch.bfloat16)
+        wide = x.to(torch.float64).numpy()
+        h = rng.standard_normal((2, 16))
+        np.testing.assert_array_equal(Preserve(x).solve(h), Preserve(wide).solve(h))
+
+
+def test_same_bits_for_any_number_of_threads():
+    rng = np.random.default_rng(7)
+    x = rng.standard_normal((900, 300)).astype(np.float32)
+    h = rng.standard_normal((70, 300))
+    results = []
+    for threads in (1, 2, 3, 8):
+        with thread_limit(threads):
+            results.append(Preserve(x).solve(h))
+    for other in results[1:]:
+        np.testing.assert_array_equal(other, results[0])
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (lambda: Preserve(np.zeros(3)), "benign_inputs: got shape"),
+        (lambda: Preserve(np.zeros((4, 3))), "benign_inputs: all zero"),
+        (lambda: Preserve(np.zeros((2, 3))), "benign_inputs: all zero"),
+        (lambda: Preserve(np.ones((4, 3)), ridge=0.0), "ridge: got 0.0"),
+        (lambda: Preserve(np.ones((4, 3)), ridge=np.nan), "ridge: got nan"),
+        (lambda: Preserve(np.ones((4, 3))).solve(np.ones((1, 2))), "inputs: has 2"),
+        (lambda: BenignMoments(0), "d_in: got 0"),
+        (lambda: BenignMoments(3).add(np.ones((1, 2))), "chunk: has 2 columns"),
+        (lambda: BenignMoments(3).merge(BenignMoments(2)), "other: has d_in 2"),
+        (lambda: BenignMoments(3).preserve(), "all zero or none"),
+    ],
+)
+def test_errors_name_the_argument(build, message):
+    with pytest.raises(ArgumentError, match=message):
+        build()
+
+
+@pytest.mark.parametrize("rows", [2, 40])
+def test_non_finite_inputs_are_refused(rows):
+    x = np.ones((rows, 8))
+    x[1, 3] = np.inf
+    with pytest.raises(NonFiniteError, match="row 1, column 3"):
+        Preserve(x)
