@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The LAPACKE and CBLAS symbols, which one of the two supported builds prefixes.
- * Only linalg.c includes this. Use the `_work` variants, column-major, with the
+ * Only linalg.c and products.c include this. Use the `_work` variants, column-major, with the
  * caller's workspace, and never inside a parallel region.
  */
 #ifndef CIV_LAPACK_H
