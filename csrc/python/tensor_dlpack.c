@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Tensors of libraries that speak DLPack: the only file that knows capsules. */
-#include "dlpack.h"
 #include "module.h"
+#include "dlpack.h"
 #include "tensor_parts.h"
 
 static bool
