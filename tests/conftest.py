@@ -57,6 +57,19 @@ def randomised(model: Any, torch: Any) -> Any:
     return model.eval()
 
 
+@pytest.fixture(scope="session")
+def smollm2() -> Any:
+    """SmolLM2-135M-Instruct and its tokenizer, fetched once if need be."""
+    models = pytest.importorskip("cintervene.models")
+    errors = pytest.importorskip("cintervene.errors")
+    try:
+        return models.load("smollm2")
+    except errors.ModelError as error:
+        if "could not download" in str(error):
+            pytest.skip(str(error))
+        raise
+
+
 @pytest.fixture
 def tiny_model() -> Callable[..., Any]:
     """Return the builder of tiny models: `tiny_model("llama", num_hidden_layers=2)`."""
