@@ -4,13 +4,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
-# Spinning OpenMP threads make operations on tiny tensors a hundred times slower when the
-# cores are busy. The variable is read once, when torch is imported.
+# Spinning OpenMP threads make operations on tiny tensors a hundred times slower when
+# the cores are busy. The variable is read once, when torch is imported.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 WIDTHS: dict[str, Any] = {
@@ -57,6 +57,19 @@ def randomised(model: Any, torch: Any) -> Any:
     return model.eval()
 
 
+@pytest.fixture(scope="session")
+def smollm2() -> Any:
+    """SmolLM2-135M-Instruct and its tokenizer, fetched once if need be."""
+    models = pytest.importorskip("cintervene.models")
+    errors = pytest.importorskip("cintervene.errors")
+    try:
+        return models.load("smollm2")
+    except errors.ModelError as error:
+        if "could not download" in str(error):
+            pytest.skip(str(error))
+        raise
+
+
 @pytest.fixture
 def tiny_model() -> Callable[..., Any]:
     """Return the builder of tiny models: `tiny_model("llama", num_hidden_layers=2)`."""
@@ -67,3 +80,17 @@ def tiny_model() -> Callable[..., Any]:
 def any_model(request: pytest.FixtureRequest) -> Any:
     """One tiny model of each supported architecture."""
     return make_tiny_model(request.param)
+
+
+@pytest.fixture(params=["baseline", "avx2", "avx512"])
+def kernels(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Run the test with one table of C kernels after the other."""
+    from cintervene import _core
+
+    chosen = _core.config()["cpu"]
+    try:
+        _core.select_kernels(request.param)
+    except ValueError:
+        pytest.skip(f"this processor has no {request.param}")
+    yield request.param
+    _core.select_kernels(chosen)

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -20,26 +19,21 @@ from cintervene.models import (  # noqa: E402
     find_targets,
     find_unembedding,
 )
+from cintervene.update import LowRankUpdate  # noqa: E402
 
 IDS = [[5, 9, 3, 7, 11, 2, 8], [4], [13, 6, 1, 9, 9], list(range(20, 31))]
 TOLERANCE = {"rtol": 1e-4, "atol": 1e-5}
 
 
-@dataclass
-class Factors:
-    left: Any
-    right: Any
-
-
-def random_factors(target: Any, rank: int = 2, size: float = 0.5) -> Factors:
+def random_update(target: Any, rank: int = 2, size: float = 0.5) -> LowRankUpdate:
     source = torch.Generator().manual_seed(target.layer)
     left = torch.randn(target.d_out, rank, generator=source) * size
     right = torch.randn(rank, target.d_in, generator=source) * size
-    return Factors(left.numpy(), right.numpy())
+    return LowRankUpdate(left, right)
 
 
 def reference(model: Any, ids: Any, layer: int) -> tuple[Any, Any]:
-    """Inputs and outputs of one projection, all tokens, one unpadded sequence at a time."""
+    """Inputs and outputs of one projection, one unpadded sequence at a time."""
     seen: list[tuple[Any, Any]] = []
     module = find_targets(model, [layer])[0].module
     handle = module.register_forward_hook(
@@ -52,13 +46,13 @@ def reference(model: Any, ids: Any, layer: int) -> tuple[Any, Any]:
     return [x for x, _ in seen], [y for _, y in seen]
 
 
-def changed(model: Any, factors: dict[int, Factors]) -> Any:
+def changed(model: Any, factors: dict[int, LowRankUpdate]) -> Any:
     """A copy of the model with dense changes of its weights."""
     other = copy.deepcopy(model)
     with torch.no_grad():
         for target in find_targets(other, factors):
             pair = factors[target.layer]
-            delta = torch.tensor(pair.left @ pair.right)
+            delta = torch.tensor(pair.matrix())
             target.weight.add_(delta.T if target.transposed else delta)
     return other
 
@@ -82,7 +76,7 @@ def test_rows_of_every_layer(any_model: Any) -> None:
 @pytest.mark.parametrize("keep_bytes", [0, 1 << 28])
 def test_changes_reach_the_layers_above(any_model: Any, keep_bytes: int) -> None:
     targets = {target.layer: target for target in find_targets(any_model)}
-    factors = {layer: random_factors(targets[layer]) for layer in (1, 2)}
+    factors = {layer: random_update(targets[layer]) for layer in (1, 2)}
     inputs, outputs = reference(changed(any_model, factors), IDS, 3)
     stream = LayerStream(any_model, IDS, 1, wanted=all_of(IDS), keep_bytes=keep_bytes)
     for layer, pair in factors.items():
@@ -94,11 +88,11 @@ def test_changes_reach_the_layers_above(any_model: Any, keep_bytes: int) -> None
 
 
 def test_advance_without_run(any_model: Any) -> None:
-    """Scoring needs no rows: a changed layer is then run once, with the change in it."""
+    """Scoring needs no rows: a changed layer is run once, with the change in it."""
     target = find_targets(any_model, [1])[0]
-    pair = random_factors(target)
+    pair = random_update(target)
     stream = LayerStream(any_model, IDS, 0, wanted=all_of(IDS))
-    stream.advance(1, torch.tensor(pair.left @ pair.right))
+    stream.advance(1, torch.tensor(pair.matrix()))
     stream.advance(3)
     logits = find_unembedding(any_model).logits(stream.hidden())
     other = changed(any_model, {1: pair})
@@ -121,7 +115,7 @@ def test_attention_is_not_run_again(tiny_model: Any) -> None:
     stream = LayerStream(model, IDS[2:3] * 5, 2)
     sizes = count_runs(model, 2)
     stream.run(2)
-    stream.advance(2, random_factors(target))
+    stream.advance(2, random_update(target))
     # The batch of five once; the other calls are those of the probe, a single sequence.
     assert sizes.count(5) == 1
     assert set(sizes) <= {1, 5}
@@ -133,7 +127,7 @@ def test_layers_behind_a_norm_are_run_again(tiny_model: Any) -> None:
     stream = LayerStream(model, IDS[2:3] * 5, 2)
     sizes = count_runs(model, 2)
     stream.run(2)
-    stream.advance(2, random_factors(target))
+    stream.advance(2, random_update(target))
     assert sizes.count(5) == 2
 
 
@@ -171,7 +165,7 @@ def test_fork_is_independent(tiny_model: Any) -> None:
     stream = LayerStream(model, IDS, 1, wanted=[[-1]] * len(IDS))
     before = stream.run(1)
     fork = stream.fork()
-    fork.advance(1, random_factors(target))
+    fork.advance(1, random_update(target))
     moved = fork.run(2).inputs
     torch.testing.assert_close(stream.run(1).inputs, before.inputs)
     still = stream.run(2).inputs
@@ -187,7 +181,7 @@ def test_model_is_left_as_it_was(tiny_model: Any) -> None:
     target = find_targets(model, [1])[0]
     stream = LayerStream(model, IDS, 1)
     stream.run(1)
-    stream.advance(1, random_factors(target))
+    stream.advance(1, random_update(target))
     assert all(
         torch.equal(before[name], value) for name, value in model.state_dict().items()
     )

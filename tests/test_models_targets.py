@@ -238,8 +238,9 @@ def test_encoder_decoder_is_refused() -> None:
 def test_text_part_of_a_multimodal_model() -> None:
     """The vision tower has as many layers; only the text decoder is taken."""
     text = {
-        "vocab_size": 97, "hidden_size": 24, "intermediate_size": 40, "num_hidden_layers": 2,
-        "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 8,
+        "vocab_size": 97, "hidden_size": 24, "intermediate_size": 40,
+        "num_hidden_layers": 2, "num_attention_heads": 4,
+        "num_key_value_heads": 2, "head_dim": 8,
     }  # fmt: skip
     vision = {
         "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2,

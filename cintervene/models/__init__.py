@@ -4,7 +4,9 @@
 Needs the extra `hf` (torch, transformers, safetensors).
 """
 
+from cintervene.models import _requirements  # noqa: F401
 from cintervene.models.capture import Captured, LayerStream, capture
+from cintervene.models.loading import load
 from cintervene.models.targets import (
     Decoder,
     Explanation,
@@ -27,4 +29,5 @@ __all__ = [
     "find_decoder",
     "find_targets",
     "find_unembedding",
+    "load",
 ]

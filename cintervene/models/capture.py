@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Inputs and outputs of down projections, layer by layer, for little more than a forward pass.
+"""Inputs and outputs of down projections, for little more than a forward pass.
 
 An intervention changes layer after layer, each on the activations that the changes
-before it produce. Running the model anew for every layer would cost a forward pass each;
-here the layers below the first changed one are run once, and then each layer once. What a
-change of a layer does to its output is added afterwards from the projection's kept
-inputs, so attention and the rest of the MLP are not computed again.
+before it produce. Running the model anew for every layer would cost a forward pass
+each; here the layers below the first changed one are run once, and then each layer
+once. What a change of a layer does to its output is added afterwards from the
+projection's kept inputs, so attention and the rest of the MLP are not computed again.
 
 Sequences are padded on the right: under a causal mask no token sees the padding, so
 neither masks nor shifted positions are needed, and padded rows are never handed out.
@@ -18,12 +18,18 @@ import inspect
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from cintervene.errors import ArgumentError, ModelError
+from cintervene.models.batches import (
+    Positions,
+    check_sequences,
+    group_by_length,
+    resolve_positions,
+)
 from cintervene.models.targets import (
     Decoder,
     Target,
@@ -32,21 +38,9 @@ from cintervene.models.targets import (
     resolve_layers,
 )
 from cintervene.models.trace import evaluating, first_tensor
+from cintervene.update import LowRankUpdate
 
-Positions = Sequence[int] | slice
 Sink = Callable[[Tensor, Tensor], None]
-
-
-class LowRank(Protocol):
-    """A change left @ right of a (d_out, d_in) matrix, as `LowRankUpdate` is."""
-
-    @property
-    def left(self) -> Any:
-        """(d_out, rank)."""
-
-    @property
-    def right(self) -> Any:
-        """(rank, d_in)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,8 +81,8 @@ class _Rows:
 class _Batch:
     """One padded batch on its way through the layers.
 
-    `hidden` enters the layer to come. After that layer was run, `output` is what left it
-    and `kept` the inputs of its projection, if there was room to keep them.
+    `hidden` enters the layer to come. After that layer was run, `output` is what left
+    it and `kept` the inputs of its projection, if there was room to keep them.
     """
 
     wanted: _Rows
@@ -167,9 +161,12 @@ class LayerStream:
         self._refused = found.refused
         self._keep_bytes = keep_bytes
         self._additive: dict[int, bool] = {}
-        ids = _checked(sequences, model)
-        rows = (_resolved("wanted", wanted, ids), _resolved("streamed", streamed, ids))
-        groups = _grouped([len(one) for one in ids], batch_tokens)
+        ids = check_sequences(sequences, model)
+        rows = (
+            resolve_positions("wanted", wanted, ids),
+            resolve_positions("streamed", streamed, ids),
+        )
+        groups = group_by_length([len(one) for one in ids], batch_tokens)
         with _recording(self._decoder, self.layer) as record:
             self._batches = [self._start(record, ids, group, rows) for group in groups]
             probe = [sequence[:3] for sequence in ids[:1]]
@@ -217,7 +214,7 @@ class LayerStream:
             torch.tensor(positions, dtype=torch.int64)[self._order],
         )
 
-    def advance(self, layer: int, update: LowRank | Tensor | None = None) -> None:
+    def advance(self, layer: int, update: LowRankUpdate | Tensor | None = None) -> None:
         """Go past `layer`, as changed by `update`.
 
         Parameters
@@ -225,8 +222,8 @@ class LayerStream:
         layer : int
             The current layer or a later one; those between are passed unchanged.
         update : LowRankUpdate or Tensor, optional
-            The change of the layer's (d_out, d_in) weight, in factors or whole. Give the
-            rounded difference to see what the stored weights will do.
+            The change of the layer's (d_out, d_in) weight, in factors or whole. Give
+            the rounded difference to see what the stored weights will do.
         """
         layer = self._reach(layer)
         change = None
@@ -254,7 +251,7 @@ class LayerStream:
         return self._ordered(torch.cat([b.wanted.of(b.hidden) for b in self._batches]))
 
     def fork(self) -> LayerStream:
-        """Return an independent stream at the same layer; tensors are shared, not copied."""
+        """Return an independent stream at the same layer; it shares the tensors."""
         other = copy.copy(self)
         other._batches = [copy.copy(batch) for batch in self._batches]
         for batch in other._batches:
@@ -282,8 +279,8 @@ class LayerStream:
         layer = resolve_layers([layer], self.n_layers)[0]
         if layer < self.layer:
             raise ArgumentError(
-                f"layer: got {layer}, expected {self.layer} or later; layers are done in "
-                "order, start a new stream or fork one before going on"
+                f"layer: got {layer}, expected {self.layer} or later; layers are done "
+                "in order, start a new stream or fork one before going on"
             )
         while self.layer < layer:
             self.advance(self.layer)
@@ -349,7 +346,7 @@ class LayerStream:
 class _Change:
     """Adds what a change of the weight adds to the projection's output."""
 
-    def __init__(self, update: LowRank | Tensor, target: Target) -> None:
+    def __init__(self, update: LowRankUpdate | Tensor, target: Target) -> None:
         parts = [update] if isinstance(update, Tensor) else [update.right, update.left]
         device = target.weight.device
         self.factors = [torch.as_tensor(p).to(device, torch.float32) for p in parts]
@@ -414,7 +411,7 @@ class _Record:
 
 @contextmanager
 def _recording(decoder: Decoder, first: int) -> Iterator[_Record]:
-    """Let the layers from `first` on only note their arguments; as before afterwards."""
+    """Let the layers from `first` on do nothing but note their arguments."""
     record = _Record(decoder, first)
     patched = list(enumerate(decoder.layers))[first:]
     before = [layer.__dict__.get("forward") for _, layer in patched]
@@ -483,74 +480,6 @@ def _encoded(sequences: Sequence[Any], tokenizer: Any) -> list[list[int]]:
             "tokenizer: got None, expected the tokenizer of the strings given"
         )
     return [list(tokenizer(one)["input_ids"]) for one in sequences]
-
-
-def _checked(sequences: Sequence[Sequence[int]], model: nn.Module) -> list[list[int]]:
-    """Refuse ids that the model would fail on, or worse, would not fail on."""
-    config: Any = model.config
-    config = config.get_text_config()
-    size = model.get_input_embeddings().weight.shape[0]  # type: ignore[operator]
-    limit = getattr(config, "max_position_embeddings", None)
-    ids = [[int(token) for token in one] for one in sequences]
-    if not ids:
-        raise ArgumentError(
-            "sequences: got none, expected at least one list of token ids"
-        )
-    for index, one in enumerate(ids):
-        if not one:
-            raise ArgumentError(
-                f"sequences[{index}]: got no tokens, expected at least one"
-            )
-        if limit is not None and len(one) > limit:
-            raise ArgumentError(
-                f"sequences[{index}]: got {len(one)} tokens, expected at most {limit}, the "
-                "model's context; cut it"
-            )
-        if not 0 <= min(one) <= max(one) < size:
-            raise ArgumentError(
-                f"sequences[{index}]: got token ids from {min(one)} to {max(one)}, expected "
-                f"[0, {size - 1}]; use the model's own tokenizer"
-            )
-    return ids
-
-
-def _resolved(
-    name: str, positions: Sequence[Positions] | None, ids: Sequence[Sequence[int]]
-) -> list[list[int]]:
-    if positions is None:
-        return [[] for _ in ids]
-    if len(positions) != len(ids):
-        raise ArgumentError(
-            f"{name}: got {len(positions)} entries, expected one for each of the "
-            f"{len(ids)} sequences"
-        )
-    resolved = []
-    for index, (which, one) in enumerate(zip(positions, ids, strict=True)):
-        length = len(one)
-        if isinstance(which, slice):
-            resolved.append(list(range(length))[which])
-            continue
-        for position in which:
-            if not -length <= position < length:
-                raise ArgumentError(
-                    f"{name}[{index}]: got position {position}, expected one of the "
-                    f"{length} tokens of the sequence"
-                )
-        resolved.append([int(position) % length for position in which])
-    return resolved
-
-
-def _grouped(lengths: Sequence[int], batch_tokens: int) -> list[list[int]]:
-    """Group sequences of similar length: long ones first, little padding in a batch."""
-    groups: list[list[int]] = []
-    for index in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
-        longest = lengths[groups[-1][0]] if groups else 0
-        fits = groups and longest * (len(groups[-1]) + 1) <= batch_tokens
-        if fits and lengths[index] >= 0.8 * longest:
-            groups[-1].append(index)
-        else:
-            groups.append([index])
-    return groups
 
 
 def _flat(

@@ -136,9 +136,10 @@ def find_decoder(model: nn.Module) -> Decoder:
     if len(found) != 1:
         names = ", ".join(name for name, _ in found) or "none"
         raise ModelError(
-            f"{type(model).__name__}: expected one list of {config.num_hidden_layers} decoder "
-            f"layers called in sequence on a hidden state of {config.hidden_size}, found: "
-            f"{names}; this architecture is not supported"
+            f"{type(model).__name__}: expected one list of "
+            f"{config.num_hidden_layers} decoder layers called in sequence on a hidden "
+            f"state of {config.hidden_size}, found: {names}; this architecture is not "
+            "supported"
         )
     layers_name, layers = found[0]
     name = layers_name.rpartition(".")[0]
@@ -203,14 +204,15 @@ def explain(
 
 
 def resolve_layers(layers: Iterable[int] | None, n_layers: int) -> list[int]:
-    """Turn layer indices, negative ones from the end, into a sorted list without repeats."""
+    """Sort layer indices, repeats left out and negative ones counted from the end."""
     if layers is None:
         return list(range(n_layers))
     wanted = [int(layer) for layer in layers]
     for layer in wanted:
         if not -n_layers <= layer < n_layers:
             raise ArgumentError(
-                f"layers: got {layer}, expected indices in [{-n_layers}, {n_layers - 1}]"
+                f"layers: got {layer}, expected indices in "
+                f"[{-n_layers}, {n_layers - 1}]"
             )
     if not wanted:
         raise ArgumentError("layers: got none, expected at least one layer index")
@@ -239,8 +241,9 @@ def _text_config(model: nn.Module) -> _Config:
     width = getattr(text, "hidden_size", None)
     if not isinstance(depth, int) or not isinstance(width, int):
         raise ModelError(
-            f"model: got {type(model).__name__} whose config names no num_hidden_layers "
-            "and hidden_size, expected a language model of transformers"
+            f"model: got {type(model).__name__} whose config names no "
+            "num_hidden_layers and hidden_size, expected a language model of "
+            "transformers"
         )
     inner = getattr(text, "intermediate_size", None)
     return _Config(depth, width, inner if isinstance(inner, int) else None)
@@ -319,14 +322,14 @@ def _refuse_opaque(call: Call) -> None:
         raise ModelError(f"{call.name} belongs to an adapter; merge the adapter first")
     if is_parametrized(module):
         raise ModelError(
-            f"{call.name} computes its weight (torch.nn.utils.parametrize); make it a plain "
-            "one with remove_parametrizations"
+            f"{call.name} computes its weight (torch.nn.utils.parametrize); make it "
+            "a plain one with remove_parametrizations"
         )
     weight = getattr(module, "weight", None)
     if not isinstance(module, (nn.Linear, Conv1D)) or not isinstance(weight, Tensor):
         raise ModelError(
-            f"{call.name} is a {kind}, expected nn.Linear or Conv1D; a quantised or packed "
-            "model has to be loaded in its original precision"
+            f"{call.name} is a {kind}, expected nn.Linear or Conv1D; a quantised or "
+            "packed model has to be loaded in its original precision"
         )
     plain = type(weight) is nn.Parameter and type(weight.data) is Tensor
     matrix = weight if not isinstance(module, Conv1D) else weight.T
@@ -336,9 +339,9 @@ def _refuse_opaque(call: Call) -> None:
         or matrix.shape != (call.y.shape[-1], call.x.shape[-1])
     ):
         raise ModelError(
-            f"{call.name}.weight is a {type(weight).__name__} of {weight.dtype} and shape "
-            f"{tuple(weight.shape)}: quantised, packed or computed weights cannot be changed; "
-            "load the model in its original precision"
+            f"{call.name}.weight is a {type(weight).__name__} of {weight.dtype} and "
+            f"shape {tuple(weight.shape)}: quantised, packed or computed weights "
+            "cannot be changed; load the model in its original precision"
         )
     _refuse_altered_result(call, matrix)
 
@@ -351,8 +354,9 @@ def _refuse_altered_result(call: Call, matrix: Tensor) -> None:
     error = torch.linalg.vector_norm(call.y.double() - expected)
     if not error <= 0.02 * torch.linalg.vector_norm(expected):
         raise ModelError(
-            f"{call.name} does not return its input times its weight (hooks, an adapter or "
-            "a wrapper change the result, or a value is not finite); remove what wraps it"
+            f"{call.name} does not return its input times its weight (hooks, an "
+            "adapter or a wrapper change the result, or a value is not finite); remove "
+            "what wraps it"
         )
 
 
@@ -363,8 +367,8 @@ def _refuse_misplaced(
     d_in, d_out = last.x.shape[-1], last.y.shape[-1]
     if d_out != decoder.hidden_size:
         raise ModelError(
-            f"{last.name}, the last projection of the layer, has {d_out} outputs, expected the "
-            f"hidden size {decoder.hidden_size}"
+            f"{last.name}, the last projection of the layer, has {d_out} outputs, "
+            f"expected the hidden size {decoder.hidden_size}"
         )
     if sum(call.module is last.module for call in projections) > 1:
         raise ModelError(f"{last.name} is called more than once in a forward pass")
@@ -378,9 +382,10 @@ def _refuse_misplaced(
     )
     if not widens or (inner is not None and inner != d_in):
         raise ModelError(
-            f"{last.name}, the last projection of the layer, reads {d_in} values that no "
-            f"projection beside it makes from the hidden state, or that are not the "
-            f"intermediate size {inner}: it is not recognised as an MLP's down projection"
+            f"{last.name}, the last projection of the layer, reads {d_in} values that "
+            "no projection beside it makes from the hidden state, or that are not the "
+            f"intermediate size {inner}: it is not recognised as an MLP's down "
+            "projection"
         )
 
 
@@ -397,13 +402,13 @@ def _refuse_several_mlps(layer: nn.Module, prefix: str, last: Call) -> None:
     ]
     if twins:
         raise ModelError(
-            f"{last.name} is one of {len(twins) + 1} MLPs of the layer (also {twins[0]}): "
-            "mixtures of experts are not supported"
+            f"{last.name} is one of {len(twins) + 1} MLPs of the layer (also "
+            f"{twins[0]}): mixtures of experts are not supported"
         )
 
 
 def _norm_after(last: Call, calls: Sequence[Call]) -> nn.Module | None:
-    """Return the norm that the projection's output passes on its way to the residual."""
+    """Return the norm that the projection's output passes before the residual."""
     start = next(i for i, call in enumerate(calls) if call is last)
     for call in calls[start + 1 :]:
         weight = getattr(call.module, "weight", None)

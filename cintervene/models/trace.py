@@ -36,7 +36,7 @@ class Call:
 
 @contextmanager
 def evaluating(module: nn.Module) -> Iterator[None]:
-    """Evaluation mode and no gradients inside; every submodule's own mode afterwards."""
+    """Evaluation mode and no gradients inside; each part's own mode afterwards."""
     modes = [(part, part.training) for part in module.modules()]
     module.eval()
     try:
@@ -48,7 +48,7 @@ def evaluating(module: nn.Module) -> Iterator[None]:
 
 
 def first_tensor(value: object) -> Tensor | None:
-    """Return `value` itself, or the first tensor of a tuple, list, dict or model output."""
+    """Return `value` itself or the first tensor of a tuple, list or dict."""
     if isinstance(value, Tensor):
         return value
     if isinstance(value, dict):
@@ -64,13 +64,13 @@ def trace(model: nn.Module) -> list[Call]:
     Raises
     ------
     ModelError
-        A parameter is on the meta device, or the model cannot be run on token ids alone.
+        A parameter is on the meta device, or the model cannot be run on token ids.
     """
     for name, parameter in model.named_parameters():
         if parameter.is_meta:
             raise ModelError(
                 f"parameter {name} is on the meta device (offloaded or never loaded); "
-                "load the whole model onto a real device, for instance without device_map"
+                "load the whole model onto a real device, say without device_map"
             )
     calls: list[Call] = []
     handles = [

@@ -84,8 +84,8 @@ class Unembedding:
         ----------
         token_ids : sequence of int
         target : Target, optional
-            Give the directions of this projection's output instead, which differ where a
-            norm stands between it and the residual stream (Gemma).
+            Give the directions of this projection's output instead, which differ where
+            a norm stands between it and the residual stream (Gemma).
 
         Returns
         -------
@@ -120,8 +120,9 @@ def find_unembedding(model: nn.Module, decoder: Decoder | None = None) -> Unembe
         or weight.shape[1] != decoder.hidden_size
     ):
         raise ModelError(
-            f"{type(model).__name__} has no plain unembedding of width {decoder.hidden_size}; "
-            "load it with its language-model head and in its original precision"
+            f"{type(model).__name__} has no plain unembedding of width "
+            f"{decoder.hidden_size}; load it with its language-model head and in "
+            "its original precision"
         )
     norm = _final_norm(decoder)
     found = norm_scale(norm, decoder.hidden_size)
@@ -144,8 +145,8 @@ def _check_logits(unembedding: Unembedding, decoder: Decoder) -> None:
     logits = unembedding.logits(last.y).float()
     if not (logits - whole.y.float()).norm() <= 0.05 * logits.norm():
         raise ModelError(
-            f"{type(whole.module).__name__} scales or shifts its logits after the head; this "
-            "architecture is not supported"
+            f"{type(whole.module).__name__} scales or shifts its logits after the "
+            "head; this architecture is not supported"
         )
 
 
@@ -161,7 +162,7 @@ def norm_scale(norm: nn.Module, width: int) -> Scale:
     if not isinstance(weight, Tensor):
         raise ModelError(f"{type(norm).__name__} has no weight vector")
     bias = getattr(norm, "bias", None)
-    # Large, uneven values keep epsilon out of the comparison and the mean away from zero.
+    # Large, uneven values: epsilon does not matter and the mean is not zero.
     x = 100.0 * torch.sin(torch.arange(1, width + 1, device=weight.device)) + 25.0
     with torch.no_grad():
         y = norm(x.to(weight.dtype).view(1, 1, -1)).view(-1).float()
@@ -190,6 +191,7 @@ def _final_norm(decoder: Decoder) -> nn.Module:
             found.append(call.module)
     if len(found) != 1:
         raise ModelError(
-            f"expected one norm after layer {len(decoder.layers) - 1}, found {len(found)}"
+            f"expected one norm after layer {len(decoder.layers) - 1}, "
+            f"found {len(found)}"
         )
     return found[0]

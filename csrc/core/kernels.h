@@ -28,18 +28,21 @@ typedef double (*civ_set_nll_fn)(const void *x, int64_t n, const int64_t *ids,
 
 /* Sum of (scale * x)^2. */
 typedef double (*civ_sum_squares_fn)(const void *x, int64_t n, double scale);
-typedef double (*civ_largest_fn)(const void *x, int64_t n);
+typedef double (*civ_largest_magnitude_fn)(const void *x, int64_t n);
 
 /* out = round(x * first * second). */
 typedef void (*civ_scale_fn)(const void *x, int64_t n, double first, double second,
                              void *out);
 
+/* Largest value; *bad is set on NaN and +inf. */
+typedef double (*civ_largest_fn)(const void *x, int64_t n, bool *bad);
+
 /*
- * Stores the largest value in *top, and x - *top in kept for all x > *top - 1;
- * returns their number. *bad is set on NaN, +inf or no finite value.
+ * Stores x - top in kept for all x - top > bound, where bound < 0, and returns their
+ * number. kept needs room for n.
  */
-typedef int64_t (*civ_gather_top_fn)(const void *x, int64_t n, double *top,
-                                     double *kept, bool *bad);
+typedef int64_t (*civ_gather_above_fn)(const void *x, int64_t n, double top,
+                                       double bound, double *kept);
 
 /* out = max(x - top - threshold, 0). */
 typedef void (*civ_clip_shifted_fn)(const void *x, int64_t n, double top,
@@ -86,9 +89,10 @@ typedef struct civ_kernels {
     civ_difference_fn difference[CIV_N_DTYPES];
     civ_set_nll_fn set_nll[CIV_N_DTYPES];
     civ_sum_squares_fn sum_squares[CIV_N_DTYPES];
-    civ_largest_fn largest_magnitude[CIV_N_DTYPES];
+    civ_largest_magnitude_fn largest_magnitude[CIV_N_DTYPES];
     civ_scale_fn scale[CIV_N_DTYPES];
-    civ_gather_top_fn gather_top[CIV_N_DTYPES];
+    civ_largest_fn largest[CIV_N_DTYPES];
+    civ_gather_above_fn gather_above[CIV_N_DTYPES];
     civ_clip_shifted_fn clip_shifted[CIV_N_DTYPES];
     int gemm_rows; /* rows and columns of the register block of a product */
     int gemm_cols_f32;

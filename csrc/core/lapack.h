@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The LAPACKE and CBLAS symbols, which one of the two supported builds prefixes.
- * Only linalg.c includes this. Use the `_work` variants, column-major, with the
- * caller's workspace, and never inside a parallel region.
+ * Only linalg.c and products.c include this. Use the `_work` variants, column-major,
+ * with the caller's workspace, and never LAPACK inside a parallel region.
  */
 #ifndef CIV_LAPACK_H
 #define CIV_LAPACK_H

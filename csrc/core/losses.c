@@ -51,6 +51,7 @@ civ_set_nll(const civ_exec *exec, const civ_mat *logits, const civ_token_sets *s
         CIV_FAIL_IF(grad->dtype != civ_dtype_compute(logits->dtype), CIV_DTYPE);
         CIV_FAIL_IF(grad->n_rows != logits->n_rows, CIV_SHAPE);
         CIV_FAIL_IF(grad->n_cols != logits->n_cols, CIV_SHAPE);
+        CIV_FAIL_IF(civ_overlap(logits, grad), CIV_ALIAS);
     }
     set_nll_job job = {logits, sets, loss, grad,
                        civ_kernel_table()->set_nll[logits->dtype]};

@@ -7,6 +7,8 @@
 
 /* Rough operations for one element of a row. */
 #define COST 4
+/* Elements of a row between two chances to raise the threshold. */
+#define SEGMENT 256
 
 typedef struct projection_job {
     const civ_mat *x;
@@ -83,45 +85,63 @@ civ_project_ball(const civ_exec *exec, const civ_mat *x, const double *radius,
 }
 
 /*
- * The t with sum max(v - t, 0) = 1. Starting from all values, t is what they would
- * give if all were positive; those that are not drop out, until none does. Each round
- * is a lower bound on t, so a value that drops out never comes back.
+ * The t with sum max(v - t, 0) = 1; leaves in values, and counts, those above t.
+ * Starting from all values, t is what they would give if all were positive; those
+ * that are not drop out, until none does. The t of any part of the values is a lower
+ * bound on the t of all, so a value that drops out never comes back.
  */
 static double
-simplex_threshold(double *values, int64_t count)
+simplex_threshold(double *values, int64_t *count)
 {
     for (;;) {
         double sum = 0.0;
-        for (int64_t i = 0; i < count; i++) {
+#pragma omp simd reduction(+ : sum)
+        for (int64_t i = 0; i < *count; i++) {
             sum += values[i];
         }
-        double threshold = (sum - 1.0) / (double)count;
+        double threshold = (sum - 1.0) / (double)*count;
         int64_t kept = 0;
-        for (int64_t i = 0; i < count; i++) {
+        for (int64_t i = 0; i < *count; i++) {
             values[kept] = values[i];
             kept += values[i] > threshold;
         }
-        if (kept == count || kept == 0) {
+        if (kept == *count || kept == 0) {
             return threshold;
         }
-        count = kept;
+        *count = kept;
     }
 }
 
+/*
+ * Works in values less the top, where t >= -1. The threshold of what has been seen so
+ * far keeps most of the rest out; finding it anew whenever the number of values has
+ * doubled costs no more than a pass over them.
+ */
 static civ_status
 simplex_row(void *arg, int64_t row, int worker)
 {
     const projection_job *job = arg;
-    const void *x = civ_row(job->x, row);
+    const civ_kernels *kernels = job->kernels;
     civ_dtype dtype = job->x->dtype;
-    int64_t n = job->x->n_cols;
+    const char *x = civ_row(job->x, row);
+    size_t item = civ_dtype_size(dtype);
+    int64_t n = job->x->n_cols, count = 0, enough = SEGMENT;
     double *kept = job->scratch + worker * n;
-    double top;
     bool bad = false;
-    int64_t count = job->kernels->gather_top[dtype](x, n, &top, kept, &bad);
-    CIV_FAIL_IF(bad, CIV_NONFINITE);
-    double threshold = simplex_threshold(kept, count);
-    job->kernels->clip_shifted[dtype](x, n, top, threshold, civ_row(job->out, row));
+    double threshold = -1.0;
+    double top = kernels->largest[dtype](x, n, &bad);
+    CIV_FAIL_IF(bad || isinf(top), CIV_NONFINITE);
+    for (int64_t start = 0; start < n; start += SEGMENT) {
+        int64_t size = civ_min(SEGMENT, n - start);
+        count += kernels->gather_above[dtype](x + (size_t)start * item, size, top,
+                                              threshold, kept + count);
+        if (count >= enough) {
+            threshold = simplex_threshold(kept, &count);
+            enough = 2 * count + SEGMENT;
+        }
+    }
+    threshold = simplex_threshold(kept, &count);
+    kernels->clip_shifted[dtype](x, n, top, threshold, civ_row(job->out, row));
     return CIV_OK;
 }
 

@@ -1,0 +1,238 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Loading a language model and its tokenizer from wherever they are."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+
+from cintervene.errors import ArgumentError, ModelError
+from cintervene.models.embedded import EMBEDDED, Progress, embedded_directory
+
+# Without types: much of transformers has none.
+transformers: Any = import_module("transformers")
+gguf_utils: Any = import_module("transformers.modeling_gguf_pytorch_utils")
+
+logger = logging.getLogger(__name__)
+
+PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
+DTYPES = {
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+    "float32": torch.float32,
+    "float64": torch.float64,
+}
+Loaded = tuple[Any, Any]
+
+
+def load(
+    spec: str | os.PathLike[str] | Loaded = "smollm2",
+    *,
+    hub: bool = False,
+    dtype: torch.dtype | str | None = None,
+    device: torch.device | str = "cpu",
+    progress: Progress | None = None,
+) -> Loaded:
+    """Load a language model and its tokenizer.
+
+    Parameters
+    ----------
+    spec : str, path or (model, tokenizer)
+        `"smollm2"` or `"gemma3-270m"`: from the cache, fetched and converted at the
+        first time (the latter under the Gemma terms). A directory with safetensors. A
+        `.gguf` file, which is dequantised. With `hub=True` a name on the hub. A pair
+        that is loaded already is returned as it is.
+    hub : bool, default False
+        Whether names are looked up on the hub, those of embedded models included.
+        Without it nothing is fetched from there.
+    dtype : torch.dtype or str, optional
+        As stored by default, bfloat16 for GGUF files and embedded models.
+    device : torch.device or str, default "cpu"
+    progress : callable, optional
+        Called with a line of text before each slow step.
+
+    Returns
+    -------
+    model : transformers.PreTrainedModel
+        In evaluation mode.
+    tokenizer : transformers.PreTrainedTokenizerBase
+
+    Raises
+    ------
+    ModelError
+        There is no such model, it is damaged, or it is stored in an unsafe format.
+    ArgumentError
+        `dtype` is not a floating-point type.
+    """
+    if isinstance(spec, tuple):
+        return spec
+    wanted = _dtype(dtype)
+    say = _announcer(progress)
+    model, tokenizer = _load(os.fspath(spec), hub, wanted, say)
+    return model.to(device).eval(), tokenizer
+
+
+def _load(spec: str, hub: bool, dtype: torch.dtype | None, say: Progress) -> Loaded:
+    path = Path(spec).expanduser()
+    if spec in EMBEDDED:
+        source = EMBEDDED[spec]
+        if hub:
+            say(f"loading {source.hub}")
+            return _pretrained(source.hub, dtype, local=False)
+        logger.info("%s is used under %s", spec, source.licence)
+        directory = embedded_directory(spec, _convert, say)
+        say(f"loading {spec}")
+        model, tokenizer = _pretrained(str(directory), dtype)
+        model.name_or_path = spec
+        return model, tokenizer
+    if path.is_dir():
+        _check_directory(path)
+        say(f"loading {path}")
+        return _pretrained(str(path), dtype)
+    if path.suffix.lower() in PICKLES:
+        raise ModelError(
+            f"{spec} is a pickle, which runs code when it is loaded; convert it to "
+            "safetensors and give the directory"
+        )
+    if path.suffix.lower() == ".gguf" and (path.is_file() or not hub):
+        say(f"converting {path}")
+        return _from_gguf(path, dtype or torch.bfloat16)
+    if hub:
+        say(f"loading {spec}")
+        return _pretrained(spec, dtype, local=False)
+    raise ModelError(
+        f"model {spec!r} is neither a directory, nor a .gguf file, nor one of "
+        f"{', '.join(EMBEDDED)}; to fetch it from the hub, say so (hub=True, --hub)"
+    )
+
+
+def _dtype(dtype: torch.dtype | str | None) -> torch.dtype | None:
+    if dtype is None or dtype in DTYPES.values():
+        return dtype  # type: ignore[return-value]
+    found = DTYPES.get(str(dtype))
+    if found is None:
+        raise ArgumentError(
+            f"dtype: got {dtype!r}, expected one of {', '.join(DTYPES)}, or None"
+        )
+    return found
+
+
+def _announcer(progress: Progress | None) -> Callable[[str], None]:
+    def say(line: str) -> None:
+        logger.info(line)
+        if progress is not None:
+            progress(line)
+
+    return say
+
+
+def _check_directory(path: Path) -> None:
+    """Name what is missing before transformers fails at it in its own way."""
+    if not (path / "config.json").is_file():
+        raise ModelError(
+            f"{path} holds no config.json; give the directory of a model as saved with "
+            "save_pretrained"
+        )
+    if any(path.glob("*.safetensors")):
+        return
+    pickles = sorted(p.name for p in path.iterdir() if p.suffix in PICKLES)
+    if pickles:
+        raise ModelError(
+            f"{path} holds its weights as {pickles[0]}, a pickle, which runs code when "
+            "it is loaded; convert it to safetensors (save_pretrained does)"
+        )
+    raise ModelError(f"{path} holds no .safetensors file; the weights are missing")
+
+
+def _pretrained(
+    name: str, dtype: torch.dtype | None, local: bool = True, **options: Any
+) -> Loaded:
+    try:
+        with quiet():
+            tokenizer = transformers.AutoTokenizer.from_pretrained(
+                name, local_files_only=local, **options
+            )
+            if "gguf_file" in options:
+                # Without it the weights may stay in their packed blocks.
+                config = transformers.GgufConfig(dequantize=True)
+                options["quantization_config"] = config
+            else:
+                options["use_safetensors"] = True
+            model, report = transformers.AutoModelForCausalLM.from_pretrained(
+                name,
+                dtype=dtype or "auto",
+                local_files_only=local,
+                output_loading_info=True,
+                **options,
+            )
+    except (MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:
+        where = options.get("gguf_file", name)
+        raise ModelError(
+            f"{where} could not be loaded ({_first_line(error)}); check that it is "
+            "a whole language model with its tokenizer"
+        ) from error
+    missing = sorted(report["missing_keys"])
+    if missing:
+        raise ModelError(
+            f"{name} lacks {len(missing)} tensors of its {type(model).__name__}, "
+            f"{missing[0]} among them; get a whole copy"
+        )
+    return model, tokenizer
+
+
+def _from_gguf(path: Path, dtype: torch.dtype) -> Loaded:
+    try:
+        with path.open("rb") as stream:
+            magic = stream.read(4)
+    except OSError as error:
+        raise ModelError(f"{path} cannot be read ({error.strerror})") from error
+    if magic != b"GGUF":
+        raise ModelError(f"{path} is not a GGUF file: it begins with {magic!r}")
+    return _pretrained(str(path.parent), dtype, gguf_file=path.name)
+
+
+def _convert(gguf: Path, directory: Path) -> None:
+    model, tokenizer = _from_gguf(gguf, torch.bfloat16)
+    try:
+        with quiet():
+            model.save_pretrained(directory)
+            tokenizer.save_pretrained(directory)
+    except SafetensorError as error:
+        raise OSError(str(error)) from error
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep transformers' progress bars and notices away; as they were afterwards."""
+    log = transformers.utils.logging
+    level, bars = log.get_verbosity(), log.is_progress_bar_enabled()
+    gguf_bar = gguf_utils.tqdm
+    log.set_verbosity_error()
+    log.disable_progress_bar()
+    gguf_utils.tqdm = _no_bar
+    try:
+        yield
+    finally:
+        gguf_utils.tqdm = gguf_bar
+        log.set_verbosity(level)
+        if bars:
+            log.enable_progress_bar()
+
+
+def _no_bar(items: Any, **_options: Any) -> Any:
+    return items
