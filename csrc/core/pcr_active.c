@@ -33,7 +33,9 @@ civ_pcr_frame_carve(civ_arena *arena, const civ_pcr_space *space, civ_pcr_frame 
 {
     frame->space = space;
     frame->member = civ_arena_take(arena, space->m * space->p, sizeof(bool));
-    frame->candidates = civ_arena_take(arena, space->m, sizeof(civ_pcr_candidate));
+    frame->per_prompt = civ_max(1, CIV_PCR_OFFERS / civ_max(space->m, 1));
+    frame->candidates =
+        civ_arena_take(arena, space->m * frame->per_prompt, sizeof(civ_pcr_candidate));
 }
 
 void
@@ -41,7 +43,7 @@ civ_pcr_frame_start(civ_pcr_frame *frame)
 {
     const civ_pcr_space *space = frame->space;
     memset(frame->member, 0, (size_t)(space->m * space->p) * sizeof(bool));
-    frame->n_candidates = 0;
+    civ_pcr_clear_offers(frame);
     frame->gram_unit = 0.0;
     for (int64_t j = 0; j < space->m; j++) {
         frame->gram_unit = fmax(frame->gram_unit, *civ_at(&space->gram, j, j));
@@ -49,29 +51,55 @@ civ_pcr_frame_start(civ_pcr_frame *frame)
 }
 
 void
-civ_pcr_offer(civ_pcr_frame *frame, int64_t prompt, int64_t point, double violation)
+civ_pcr_clear_offers(civ_pcr_frame *frame)
 {
-    frame->candidates[frame->n_candidates++] =
-        (civ_pcr_candidate){violation, prompt, point};
+    frame->n_candidates = 0;
+    frame->n_offered = 0;
+}
+
+void
+civ_pcr_open_offers(civ_pcr_frame *frame)
+{
+    frame->n_offered = 0;
+}
+
+/* Keeps the prompt's candidates sorted, and no more of them than it may offer. */
+void
+civ_pcr_offer(civ_pcr_frame *frame, civ_pcr_candidate candidate)
+{
+    civ_pcr_candidate *own = frame->candidates + frame->n_candidates - frame->n_offered;
+    int64_t place = frame->n_offered;
+    while (place > 0 && own[place - 1].violation < candidate.violation) {
+        place--;
+    }
+    if (place == frame->per_prompt) {
+        return;
+    }
+    if (frame->n_offered < frame->per_prompt) {
+        frame->n_offered++;
+        frame->n_candidates++;
+    }
+    for (int64_t i = frame->n_offered - 1; i > place; i--) {
+        own[i] = own[i - 1];
+    }
+    own[place] = candidate;
 }
 
 void
 civ_pcr_offer_initial(civ_pcr_frame *frame)
 {
     const civ_pcr_space *space = frame->space;
-    frame->n_candidates = 0;
+    civ_pcr_clear_offers(frame);
     for (int64_t j = 0; j < space->m; j++) {
-        civ_pcr_candidate worst = {.violation = 0.0};
+        civ_pcr_open_offers(frame);
         for (int64_t c = space->first[j]; c < space->first[j + 1]; c++) {
             int64_t l = space->list[c];
             double violation = civ_pcr_violation(
                 space, j, l, *civ_at(&space->cross, j, l), space->output_square[j]);
-            if (violation > worst.violation) {
-                worst = (civ_pcr_candidate){violation, j, l};
+            if (violation > 0.0) {
+                civ_pcr_offer(frame,
+                              (civ_pcr_candidate){violation / space->unit, j, l});
             }
-        }
-        if (worst.violation > 0.0) {
-            civ_pcr_offer(frame, j, worst.point, worst.violation / space->unit);
         }
     }
 }
@@ -83,7 +111,10 @@ by_violation(const void *left, const void *right)
     if (a->violation != b->violation) {
         return a->violation > b->violation ? -1 : 1;
     }
-    return a->prompt < b->prompt ? -1 : a->prompt > b->prompt;
+    if (a->prompt != b->prompt) {
+        return a->prompt < b->prompt ? -1 : 1;
+    }
+    return a->point < b->point ? -1 : a->point > b->point;
 }
 
 int64_t

@@ -22,6 +22,9 @@ typedef struct civ_pcr_active {
     double *mu;       /* multiplier (capacity) */
 } civ_pcr_active;
 
+/* Candidates wanted at a time; few prompts offer several each. */
+#define CIV_PCR_OFFERS 8
+
 /* A violated constraint outside the set; sorts by falling violation. */
 typedef struct civ_pcr_candidate {
     double violation; /* as a length over the unit */
@@ -34,8 +37,10 @@ typedef struct civ_pcr_frame {
     const civ_pcr_space *space;
     double gram_unit;              /* largest diagonal element of G */
     bool *member;                  /* which pairs (m, p) are in the set */
-    civ_pcr_candidate *candidates; /* one a prompt (m) */
+    civ_pcr_candidate *candidates; /* up to CIV_PCR_OFFERS, or one a prompt */
     int64_t n_candidates;
+    int64_t per_prompt; /* how many a prompt may offer */
+    int64_t n_offered;  /* by the prompt at hand; the last ones of the candidates */
 } civ_pcr_frame;
 
 void civ_pcr_active_carve(civ_arena *arena, int64_t capacity, civ_pcr_active *active);
@@ -46,9 +51,14 @@ void civ_pcr_frame_carve(civ_arena *arena, const civ_pcr_space *space,
                          civ_pcr_frame *frame);
 void civ_pcr_frame_start(civ_pcr_frame *frame);
 
-/* Offers the most violated constraint of a prompt that is not in the set. */
-void civ_pcr_offer(civ_pcr_frame *frame, int64_t prompt, int64_t point,
-                   double violation);
+/* Forgets all candidates. */
+void civ_pcr_clear_offers(civ_pcr_frame *frame);
+
+/* Begins with a prompt, whose most violated constraints will become candidates. */
+void civ_pcr_open_offers(civ_pcr_frame *frame);
+
+/* Offers a violated constraint that is not in the set. */
+void civ_pcr_offer(civ_pcr_frame *frame, civ_pcr_candidate candidate);
 
 /* Starts over with the violations of the unmoved outputs. */
 void civ_pcr_offer_initial(civ_pcr_frame *frame);

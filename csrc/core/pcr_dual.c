@@ -289,16 +289,11 @@ respond(civ_pcr_dual *s, const double *mu, double *log_determinant)
            civ_gemm_tn(scale, &s->half, &s->half, scale, &s->response) == CIV_OK;
 }
 
-/* moved = D over the basis, and its inner products with the basis. */
-static bool
-move(civ_pcr_dual *s, const double *mu)
+/* Adds Q to the target, and its inner products with the basis. */
+static void
+add_pull(civ_pcr_dual *s, const double *mu)
 {
-    int64_t columns = s->pair.n_cols, size = s->n_rows * columns;
-    for (int64_t i = 0; i < size; i++) {
-        ((double *)s->target.data)[i] = s->kappa * ((double *)s->anchor.data)[i];
-        ((double *)s->target_pair.data)[i] =
-            s->kappa * ((double *)s->anchor_pair.data)[i];
-    }
+    int64_t columns = s->pair.n_cols;
     for (int64_t w = 0; w < s->active.n; w++) {
         if (mu[w] == 0.0) {
             continue;
@@ -310,9 +305,40 @@ move(civ_pcr_dual *s, const double *mu)
             row[x] += mu[w] * pair[x];
         }
     }
-    return civ_gemm_nn(1.0, &s->response, &s->target, 0.0, &s->moved) == CIV_OK &&
-           civ_gemm_nn(1.0, &s->response, &s->target_pair, 0.0, &s->moved_pair) ==
-               CIV_OK;
+}
+
+/* D = B Q where there is no anchor: Q has one element a column. */
+static void
+spread_pull(civ_pcr_dual *s, const double *mu)
+{
+    for (int64_t r = 0; r < s->n_rows; r++) {
+        const double *response = civ_at(&s->response, r, 0);
+        double *moved = civ_at(&s->moved, r, 0);
+        for (int64_t w = 0; w < s->active.n; w++) {
+            moved[w] = mu[w] * response[s->local[w]];
+        }
+    }
+}
+
+/* moved = D over the basis, and its inner products with the basis. */
+static bool
+move(civ_pcr_dual *s, const double *mu)
+{
+    int64_t size = s->n_rows * s->pair.n_cols;
+    double *target = s->target.data, *target_pair = s->target_pair.data;
+    const double *anchor = s->anchor.data, *anchor_pair = s->anchor_pair.data;
+    for (int64_t i = 0; i < size; i++) {
+        target[i] = s->kappa * anchor[i];
+        target_pair[i] = s->kappa * anchor_pair[i];
+    }
+    add_pull(s, mu);
+    if (s->kappa == 0.0) {
+        spread_pull(s, mu);
+    } else if (civ_gemm_nn(1.0, &s->response, &s->target, 0.0, &s->moved) != CIV_OK) {
+        return false;
+    }
+    return civ_gemm_nn(1.0, &s->response, &s->target_pair, 0.0, &s->moved_pair) ==
+           CIV_OK;
 }
 
 /* ||D_j||^2 and the second moment outside the span. */
@@ -445,19 +471,16 @@ scan_prompt(civ_pcr_dual *s, int64_t j)
     double unit = space->unit, largest = 0.0;
     double square = space->output_square[j] + unit * unit * moved_square(s, j);
     const double *moved = civ_at(&s->values, j, 0);
-    civ_pcr_candidate worst = {.violation = 0.0};
+    civ_pcr_open_offers(&s->frame);
     for (int64_t c = space->first[j]; c < space->first[j + 1]; c++) {
         int64_t l = space->list[c];
         double scale = civ_pcr_is_ball(space, l) ? unit * unit : unit;
         double inner = *civ_at(&space->cross, j, l) + scale * moved[l];
         double violation = civ_pcr_violation(space, j, l, inner, square) / unit;
         largest = fmax(largest, violation);
-        if (violation > worst.violation && !s->frame.member[j * space->p + l]) {
-            worst = (civ_pcr_candidate){violation, j, l};
+        if (violation > 0.0 && !s->frame.member[j * space->p + l]) {
+            civ_pcr_offer(&s->frame, (civ_pcr_candidate){violation, j, l});
         }
-    }
-    if (worst.violation > 0.0) {
-        civ_pcr_offer(&s->frame, j, worst.point, worst.violation);
     }
     return largest;
 }
@@ -467,7 +490,7 @@ civ_pcr_dual_scan(civ_pcr_dual *s, double *largest)
 {
     CIV_TRY(move_outputs(s));
     CIV_TRY(square_solution(s));
-    s->frame.n_candidates = 0;
+    civ_pcr_clear_offers(&s->frame);
     *largest = 0.0;
     for (int64_t j = 0; j < s->frame.space->m; j++) {
         *largest = fmax(*largest, scan_prompt(s, j));

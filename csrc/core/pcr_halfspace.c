@@ -167,9 +167,9 @@ scan(halfspace *s)
     const civ_pcr_space *space = s->frame.space;
     int64_t count = pack_responses(s);
     double largest = 0.0;
-    s->frame.n_candidates = 0;
+    civ_pcr_clear_offers(&s->frame);
     for (int64_t j = 0; j < space->m; j++) {
-        civ_pcr_candidate worst = {.violation = 0.0};
+        civ_pcr_open_offers(&s->frame);
         for (int64_t c = space->first[j]; c < space->first[j + 1]; c++) {
             int64_t l = space->list[c];
             double start = *civ_at(&space->cross, j, l) - *civ_at(&space->limit, j, l);
@@ -177,12 +177,9 @@ scan(halfspace *s)
                 civ_dot(count, s->weights + j * count, s->responses + l * count);
             double violation = start / space->unit + moved;
             largest = fmax(largest, violation);
-            if (violation > worst.violation && !s->frame.member[j * space->p + l]) {
-                worst = (civ_pcr_candidate){violation, j, l};
+            if (violation > 0.0 && !s->frame.member[j * space->p + l]) {
+                civ_pcr_offer(&s->frame, (civ_pcr_candidate){violation, j, l});
             }
-        }
-        if (worst.violation > 0.0) {
-            civ_pcr_offer(&s->frame, j, worst.point, worst.violation);
         }
     }
     return largest;

@@ -297,43 +297,87 @@ take_proximal_steps(course *c, double *largest)
     return CIV_OK;
 }
 
-/* A = solution times basis, and the multipliers, in the problem's units. */
+/* coefficients of A (R, R) over the prompts' outputs and (R, p) over the points. */
+static void
+split_solution(const civ_pcr_dual *s, const civ_mat *over_outputs,
+               const civ_mat *over_points)
+{
+    const civ_pcr_space *space = s->frame.space;
+    double unit = space->unit / s->frame.gram_unit;
+    for (int64_t r = 0; r < s->n_rows; r++) {
+        double *outputs = civ_at(over_outputs, r, 0);
+        double *points = civ_at(over_points, r, 0);
+        const double *solution = civ_at(&s->solution, r, 0);
+        memset(outputs, 0, (size_t)s->n_rows * sizeof(double));
+        memset(points, 0, (size_t)space->p * sizeof(double));
+        for (int64_t w = 0; w < s->active.n; w++) {
+            int64_t l = s->active.point[w];
+            bool ball = civ_pcr_is_ball(space, l);
+            double weight = unit * solution[w] / (ball ? space->unit : 1.0);
+            points[l] -= weight;
+            outputs[s->local[w]] += ball ? weight : 0.0;
+        }
+    }
+}
+
+/* rows (R, d) = A in the problem's units. */
 static civ_status
-write_solution(const course *c)
+expand_solution(const civ_pcr_dual *s, const civ_mat *outputs,
+                const civ_mat *over_outputs, const civ_mat *over_points,
+                const civ_mat *rows)
+{
+    const civ_pcr_space *space = s->frame.space;
+    double unit = space->unit / s->frame.gram_unit;
+    for (int64_t r = 0; r < s->n_rows; r++) {
+        memcpy(civ_at(outputs, r, 0), civ_at(&space->outputs, s->rows[r], 0),
+               (size_t)space->d * sizeof(double));
+    }
+    split_solution(s, over_outputs, over_points);
+    CIV_TRY(civ_product_nn(s->exec, over_points, &space->points, rows));
+    CIV_TRY(civ_gemm_nn(1.0, over_outputs, outputs, 1.0, rows));
+    civ_mat spare = s->spare, over_spare = s->solution;
+    spare.n_rows = over_spare.n_cols = s->n_spare;
+    over_spare.data = civ_at(&s->solution, 0, s->active.n);
+    return s->n_spare > 0 ? civ_gemm_nn(unit, &over_spare, &spare, 1.0, rows) : CIV_OK;
+}
+
+static civ_status
+write_coefficients(const course *c)
 {
     const civ_pcr_dual *s = c->s;
-    const civ_pcr_space *space = s->frame.space;
-    int64_t n = s->active.n, columns = n + s->n_spare, d = space->d;
-    int64_t size = columns * d + s->n_rows * d;
+    int64_t rows = s->n_rows, p = s->frame.space->p, d = s->frame.space->d;
+    int64_t size = rows * (rows + p + 2 * d);
     civ_arena arena = {0};
     civ_arena_take(&arena, size, sizeof(double));
     CIV_TRY(civ_arena_open(&arena));
     double *block = civ_arena_take(&arena, size, sizeof(double));
-    civ_mat basis = civ_f64(block, columns, d);
-    civ_mat rows = civ_f64(block + columns * d, s->n_rows, d);
-    for (int64_t w = 0; w < n; w++) {
-        civ_pcr_constraint_vector(space, s->active.prompt[w], s->active.point[w],
-                                  civ_at(&basis, w, 0));
-    }
-    memcpy(civ_at(&basis, n, 0), s->spare.data,
-           (size_t)(s->n_spare * d) * sizeof(double));
-    civ_status status = civ_product_nn(s->exec, &s->solution, &basis, &rows);
-    double unit = space->unit / s->frame.gram_unit;
-    for (int64_t r = 0; r < s->n_rows && status == CIV_OK; r++) {
-        double *out = civ_at(&c->result->coefficients, s->rows[r], 0);
-        for (int64_t x = 0; x < d; x++) {
-            out[x] = unit * *civ_at(&rows, r, x);
-        }
+    civ_mat over_outputs = civ_f64(block, rows, rows);
+    civ_mat over_points = civ_f64(block + rows * rows, rows, p);
+    civ_mat outputs = civ_f64(block + rows * (rows + p), rows, d);
+    civ_mat expanded = civ_f64(block + rows * (rows + p + d), rows, d);
+    civ_status status =
+        expand_solution(s, &outputs, &over_outputs, &over_points, &expanded);
+    for (int64_t r = 0; r < rows && status == CIV_OK; r++) {
+        memcpy(civ_at(&c->result->coefficients, s->rows[r], 0), civ_at(&expanded, r, 0),
+               (size_t)d * sizeof(double));
     }
     civ_arena_close(&arena);
-    for (int64_t w = 0; w < n; w++) {
+    return status;
+}
+
+static void
+write_multipliers(const course *c)
+{
+    const civ_pcr_dual *s = c->s;
+    const civ_pcr_space *space = s->frame.space;
+    double unit = space->unit / s->frame.gram_unit;
+    for (int64_t w = 0; w < s->active.n; w++) {
         int64_t l = s->active.point[w];
         double scale = civ_pcr_is_ball(space, l) ? 1.0 / s->frame.gram_unit
                                                  : unit / space->length[l];
         *civ_at(&c->result->multipliers, s->active.prompt[w], l) =
             scale * s->active.mu[w];
     }
-    return status;
 }
 
 static civ_status
@@ -346,7 +390,8 @@ run(course *c)
         CIV_TRY(take_proximal_steps(c, &largest));
     }
     c->info->iterations = c->s->progress.steps;
-    return write_solution(c);
+    write_multipliers(c);
+    return write_coefficients(c);
 }
 
 civ_status

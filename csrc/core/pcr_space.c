@@ -41,8 +41,12 @@ place_origin(const civ_pcr_problem *problem, civ_pcr_space *space)
     for (int64_t i = 0; i < space->n; i++) {
         const double *c = civ_at(&problem->concepts, i, 0);
         for (int64_t x = 0; x < space->d; x++) {
-            space->origin[x] += c[x] / (double)space->n;
+            space->origin[x] += c[x];
         }
+    }
+    double share = space->n > 0 ? 1.0 / (double)space->n : 0.0;
+    for (int64_t x = 0; x < space->d; x++) {
+        space->origin[x] *= share;
     }
 }
 
@@ -159,7 +163,10 @@ civ_pcr_constraint_vector(const civ_pcr_space *space, int64_t j, int64_t l, doub
 {
     const double *o = civ_at(&space->outputs, j, 0);
     const double *z = civ_at(&space->points, l, 0);
+    bool ball = civ_pcr_is_ball(space, l);
+    double of_output = ball ? 1.0 / space->unit : 0.0;
+    double of_point = ball ? -1.0 / space->unit : -1.0;
     for (int64_t x = 0; x < space->d; x++) {
-        out[x] = civ_pcr_is_ball(space, l) ? (o[x] - z[x]) / space->unit : -z[x];
+        out[x] = of_output * o[x] + of_point * z[x];
     }
 }
