@@ -49,7 +49,13 @@ class Found(TypedDict):
     iterations: int
     history_rows: int
     unit: float
+
+class Certificate(TypedDict):
+    cost: float
     lower_bound: float
+    stationarity: float
+    complementarity: float
+    shrink: float
 
 def product_nt(a: Any, b: Any, /) -> _Floats: ...
 def product_nn(a: Any, b: Any, /) -> _Floats: ...
@@ -70,6 +76,29 @@ def pcr_most_violated(
     history_rows: int,
     /,
 ) -> Found: ...
+def pcr_exact(
+    gram: _Floats,
+    outputs: _Floats,
+    concepts: _Floats,
+    radius: _Floats,
+    directions: _Floats,
+    offsets: _Floats,
+    tolerance: float,
+    max_iterations: int,
+    history_rows: int,
+    /,
+) -> Found: ...
+def pcr_certify(
+    gram: _Floats,
+    outputs: _Floats,
+    concepts: _Floats,
+    radius: _Floats,
+    directions: _Floats,
+    offsets: _Floats,
+    coefficients: _Floats,
+    multipliers: _Floats,
+    /,
+) -> Certificate: ...
 def pcr_margins(
     moved: _Floats,
     outputs: _Floats,

@@ -53,11 +53,15 @@ class Solution:
     multipliers : ndarray, shape (m, n + k), or None
         Lagrange multipliers of ``radius**2 - distance**2 <= 0`` and of
         ``2 (direction . output - offset) <= 0``; None where a method has none.
+        When the constraints contradict each other: the weights with which they add up
+        to a contradiction, the largest being 1.
     lower_bound : float
-        No change that meets the constraints costs less; -inf if nothing was proved.
+        No change that meets the constraints costs less; inf when none meets them.
     residuals : dict
-        `feasibility`: the largest violation (with slack), relative to the largest
-        radius or initial violation.
+        All with slack, and computed by code that the solvers do not share:
+        `feasibility`, the largest violation relative to the largest radius or initial
+        violation; `stationarity` and `complementarity`, how far the multipliers are
+        from satisfying the optimality conditions (NaN where there are none).
     history : dict of ndarray
         One entry an iteration: `violation`, and what the method has besides.
     """
@@ -77,10 +81,34 @@ class Solution:
     residuals: dict[str, float]
     history: dict[str, Floats]
 
+    @property
+    def gap(self) -> float:
+        """How far the cost may be from the least possible, relative to the cost."""
+        if self.status is Status.INFEASIBLE:
+            return float("nan")
+        return (self.cost - self.lower_bound) / self.cost if self.cost > 0.0 else 0.0
+
+    @property
+    def certified(self) -> bool:
+        """Whether this is proved to be the global optimum, to 1e-8 of the cost."""
+        return bool(
+            self.status is Status.CONVERGED
+            and self.residuals["feasibility"] <= 1e-9
+            and abs(self.gap) <= 1e-8
+        )
+
+    @property
+    def clashes(self) -> list[tuple[int, int]]:
+        """Constraints, as (prompt, column), that contradict each other."""
+        if self.status is not Status.INFEASIBLE or self.multipliers is None:
+            return []
+        pairs = np.argwhere(self.multipliers > 1e-6)
+        return [(int(prompt), int(column)) for prompt, column in pairs]
+
     def __repr__(self) -> str:
         """Return the facts that decide whether to use it, on one line."""
         return (
             f"Solution({self.status.name}, cost={self.cost:.6g}, "
             f"rank={self.update.rank}, iterations={self.iterations}, "
-            f"feasibility={self.residuals['feasibility']:.1e})"
+            f"feasibility={self.residuals['feasibility']:.1e}, gap={self.gap:.1e})"
         )

@@ -2,13 +2,14 @@
 """The smallest change of a weight that moves outputs out of forbidden regions."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from cintervene import _core
+from cintervene._problem import Problem, prepare
+from cintervene._repair import repair
 from cintervene.errors import ArgumentError
 from cintervene.preserve import Preserve
 from cintervene.solution import Solution, Status
@@ -19,10 +20,13 @@ __all__ = ["pcr"]
 Floats = npt.NDArray[np.float64]
 
 _METHODS: dict[str, Callable[..., "_core.Found"]] = {
+    "exact": _core.pcr_exact,
     "most_violated": _core.pcr_most_violated,
 }
 _HISTORY = ("violation", "cost", "lower_bound", "prompt", "constraint")
 _HISTORY_ROWS = 10_000
+# Relative error of a solution that needs no repair.
+_FINISHED = 1e-9
 
 
 def pcr(
@@ -34,7 +38,7 @@ def pcr(
     preserve: Preserve | None = None,
     slack: float = 0.0,
     halfspaces: tuple[Any, npt.ArrayLike] | None = None,
-    method: str = "most_violated",
+    method: str = "exact",
     tolerance: float = 1e-10,
     max_iterations: int = 100_000,
 ) -> Solution:
@@ -62,8 +66,9 @@ def pcr(
         0 makes the constraints hard.
     halfspaces : (directions, offsets), optional
         Directions (k, d_out), and offsets (k,) or (m, k); +inf switches a pair off.
-    method : {"most_violated"}
-        How to solve.
+    method : {"exact", "most_violated"}
+        The global optimum with its proof, or the closed form of one constraint
+        repeated on the most violated pair: feasible, but up to twice as costly.
     tolerance : float
         Violation to accept, relative to the largest radius or initial violation.
     max_iterations : int
@@ -83,34 +88,22 @@ def pcr(
         An element is NaN or infinite.
     """
     solver = _choose(method)
-    problem = _prepare(inputs, outputs, concepts, radius, preserve, slack, halfspaces)
+    problem = prepare(inputs, outputs, concepts, radius, preserve, slack, halfspaces)
     _check_options(tolerance, max_iterations)
     found = solver(
-        problem.gram,
-        problem.outputs,
-        problem.concepts,
-        problem.radius,
-        problem.directions,
-        problem.offsets,
+        *problem.arrays,
         float(tolerance),
         int(max_iterations),
         min(int(max_iterations), _HISTORY_ROWS),
     )
-    return _wrap(problem, found)
-
-
-@dataclass(frozen=True)
-class _Problem:
-    """The reduced problem, every array float64."""
-
-    dual_inputs: Floats  # H P^-1 (m, d_in)
-    true_gram: Floats  # H P^-1 H' (m, m)
-    gram: Floats  # the same with slack
-    outputs: Floats  # (m, d_out)
-    concepts: Floats  # (n, d_out)
-    radius: Floats  # (m, n)
-    directions: Floats  # (k, d_out)
-    offsets: Floats  # (m, k)
+    proof = _judge(problem, found)
+    if method == "exact" and not _proves(proof, found):
+        repaired = repair(problem, found, float(tolerance), int(max_iterations))
+        if repaired is not found:
+            bound = proof["lower_bound"]
+            found, proof = repaired, _judge(problem, repaired)
+            proof["lower_bound"] = max(proof["lower_bound"], bound)
+    return _wrap(problem, found, proof)
 
 
 def _choose(method: str) -> Callable[..., "_core.Found"]:
@@ -127,156 +120,27 @@ def _check_options(tolerance: float, max_iterations: int) -> None:
         raise ArgumentError(f"max_iterations: got {max_iterations}; expected >= 0")
 
 
-def _prepare(
-    inputs: Any,
-    outputs: Any,
-    concepts: Any,
-    radius: npt.ArrayLike,
-    preserve: Preserve | None,
-    slack: float,
-    halfspaces: tuple[Any, npt.ArrayLike] | None,
-) -> _Problem:
-    h = _matrix(inputs, "inputs")
-    o = _matrix(outputs, "outputs")
-    if len(h) != len(o):
-        raise ArgumentError(
-            f"outputs: has {len(o)} rows; expected {len(h)}, one for each row of inputs"
-        )
-    d_out = o.shape[1]
-    if d_out == 0:
-        raise ArgumentError("outputs: have no columns; expected at least one")
-    c = np.zeros((0, d_out)) if concepts is None else _matrix(concepts, "concepts")
-    u, offsets = _halfspaces(halfspaces, len(h), d_out)
-    for name, rows in (("concepts", c), ("halfspaces[0]", u)):
-        if len(rows) > 0 and rows.shape[1] != d_out:
-            raise ArgumentError(
-                f"{name}: has {rows.shape[1]} columns; expected {d_out}, "
-                "the dimension of the outputs"
-            )
-    dual = h if preserve is None else preserve.solve(h)
-    true_gram, gram = _gram_matrices(h, dual, slack)
-    return _Problem(
-        dual_inputs=dual,
-        true_gram=true_gram,
-        gram=gram,
-        outputs=o,
-        concepts=c.reshape(len(c), d_out),
-        radius=_radius(radius, len(h), len(c)),
-        directions=u.reshape(len(u), d_out),
-        offsets=offsets,
-    )
-
-
-def _matrix(x: Any, name: str) -> Floats:
-    wide = _core.widen(x, name)
-    if wide.ndim != 2:
-        raise ArgumentError(
-            f"{name}: got shape {wide.shape}; expected two axes, one row a sample. "
-            f"Use {name}[None] for a single one"
-        )
-    return wide
-
-
-def _gram_matrices(h: Floats, dual: Floats, slack: float) -> tuple[Floats, Floats]:
-    if not 0.0 <= slack < np.inf:
-        raise ArgumentError(f"slack: got {slack}; expected a number >= 0")
-    product = _core.product_nt(h, dual)
-    true_gram = (product + product.T) / 2
-    diagonal = true_gram.diagonal()
-    gram = true_gram
-    if slack > 0.0 and len(h) > 0:
-        gram = true_gram + slack * diagonal.mean() * np.eye(len(h))
-    dead = np.flatnonzero(~(gram.diagonal() > 0.0))
-    if len(dead) > 0:
-        raise ArgumentError(
-            f"inputs: row {dead[0]} is zero, so no change of the weight moves its "
-            "output; leave that row out"
-        )
-    return true_gram, gram
-
-
-def _radius(radius: npt.ArrayLike, m: int, n: int) -> Floats:
-    given = np.asarray(radius, dtype=np.float64)
-    if given.shape not in ((), (n,), (m, n)):
-        raise ArgumentError(
-            f"radius: got shape {given.shape}; expected a number, ({n},) or ({m}, {n})"
-        )
-    if not np.all((given >= 0.0) & (given < np.inf)):
-        raise ArgumentError(
-            "radius: has a negative or non-finite element; expected distances >= 0"
-        )
-    return np.array(np.broadcast_to(given, (m, n)))
-
-
-def _halfspaces(
-    halfspaces: tuple[Any, npt.ArrayLike] | None, m: int, d_out: int
-) -> tuple[Floats, Floats]:
-    if halfspaces is None:
-        return np.zeros((0, d_out)), np.zeros((m, 0))
-    directions, offsets = halfspaces
-    u = _matrix(directions, "halfspaces[0]")
-    k = len(u)
-    given = np.asarray(offsets, dtype=np.float64)
-    if given.shape not in ((), (k,), (m, k)):
-        raise ArgumentError(
-            f"halfspaces[1]: got shape {given.shape}; expected a number, ({k},) or "
-            f"({m}, {k})"
-        )
-    if not np.all(given > -np.inf):
-        raise ArgumentError(
-            "halfspaces[1]: has an element that is NaN or -inf; expected numbers, or "
-            "+inf to switch a pair off"
-        )
-    empty = np.flatnonzero(~np.any(u != 0.0, axis=1))
-    if len(empty) > 0:
-        raise ArgumentError(f"halfspaces[0]: row {empty[0]} is zero; leave it out")
-    return u, np.array(np.broadcast_to(given, (m, k)))
-
-
-def _margins(problem: _Problem, displacements: Floats) -> tuple[Floats, Floats]:
-    """Distance minus radius, and offset minus product, for the moved outputs."""
-    both = _core.pcr_margins(
-        problem.outputs + displacements,
-        problem.outputs,
-        problem.concepts,
-        problem.radius,
-        problem.directions,
-        problem.offsets,
-    )
-    n = len(problem.concepts)
-    return both[:, :n], both[:, n:]
-
-
-def _worst_violation(problem: _Problem, balls: Floats, halves: Floats) -> float:
-    """Largest violation, as a length."""
-    lengths = np.linalg.norm(problem.directions, axis=1)
-    return float(
-        max(
-            np.max(-balls, where=problem.radius > 0.0, initial=0.0),
-            np.max(-halves / lengths, initial=0.0),
-        )
-    )
-
-
-def _wrap(problem: _Problem, found: "_core.Found") -> Solution:
-    coefficients: Floats = found["coefficients"]
+def _wrap(
+    problem: Problem, found: "_core.Found", proof: "_core.Certificate"
+) -> Solution:
+    coefficients, multipliers = found["coefficients"], found["multipliers"]
+    status = Status(found["outcome"])
     used = np.flatnonzero(np.any(coefficients != 0.0, axis=1))
     slack_displacements = _core.product_nn(problem.gram, coefficients)
-    slack_balls, slack_halves = _margins(problem, slack_displacements)
+    slack_balls, slack_halves = problem.margins(slack_displacements)
     if problem.gram is problem.true_gram:
         displacements, balls, halves = slack_displacements, slack_balls, slack_halves
     else:
         displacements = _core.product_nn(problem.true_gram, coefficients)
-        balls, halves = _margins(problem, displacements)
-    violation = _worst_violation(problem, slack_balls, slack_halves)
+        balls, halves = problem.margins(displacements)
+    violation = problem.worst_violation(slack_balls, slack_halves)
     history = found["history"][: found["history_rows"]]
-    multipliers = found["multipliers"]
     return Solution(
         update=LowRankUpdate(
             np.ascontiguousarray(coefficients[used].T), problem.dual_inputs[used]
         ),
         cost=float(np.sum(coefficients * slack_displacements)),
-        status=Status(found["outcome"]),
+        status=status,
         iterations=found["iterations"],
         displacements=displacements,
         margins=balls,
@@ -285,11 +149,44 @@ def _wrap(problem: _Problem, found: "_core.Found") -> Solution:
         slack_margins=slack_balls,
         slack_halfspace_margins=slack_halves,
         multipliers=None if np.isnan(multipliers).any() else multipliers,
-        lower_bound=found["lower_bound"],
-        residuals={"feasibility": violation / (found["unit"] or 1.0)},
+        lower_bound=proof["lower_bound"],
+        residuals={
+            "feasibility": violation / (found["unit"] or 1.0),
+            "stationarity": proof["stationarity"],
+            "complementarity": proof["complementarity"],
+        },
         history={
             name: column
             for name, column in zip(_HISTORY, history.T, strict=True)
             if not np.isnan(column).all()
         },
     )
+
+
+def _proves(proof: "_core.Certificate", found: "_core.Found") -> bool:
+    """Whether there is nothing to repair: solved to the last digits, or hopeless."""
+    if found["outcome"] != Status.CONVERGED:
+        return found["outcome"] != Status.STALLED
+    gap = abs(proof["cost"] - proof["lower_bound"])
+    residual = max(proof["stationarity"], proof["complementarity"])
+    return gap <= _FINISHED * proof["cost"] and residual <= _FINISHED
+
+
+def _judge(problem: Problem, found: "_core.Found") -> "_core.Certificate":
+    """The proof that comes with the multipliers, if there is one."""
+    multipliers, nothing = found["multipliers"], float("nan")
+    if found["outcome"] == Status.INFEASIBLE:
+        multipliers /= multipliers.max()
+        bound = float("inf")
+    elif np.isnan(multipliers).any():
+        bound = 0.0
+    else:
+        coefficients = found["coefficients"]
+        return _core.pcr_certify(*problem.arrays, coefficients, multipliers)
+    return {
+        "cost": nothing,
+        "lower_bound": bound,
+        "stationarity": nothing,
+        "complementarity": nothing,
+        "shrink": nothing,
+    }

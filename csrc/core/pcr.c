@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "pcr.h"
+#include "pcr_exact.h"
 
 #include <string.h>
 
@@ -53,4 +53,64 @@ pcr_record(const civ_pcr_result *result, civ_pcr_info *info,
                CIV_PCR_HISTORY * sizeof(double));
         info->history_rows++;
     }
+}
+
+static bool
+has_balls(const pcr_space *space)
+{
+    for (int64_t c = 0; c < space->first[space->m]; c++) {
+        if (pcr_is_ball(space, space->list[c])) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static void
+set_zero(const civ_mat *x)
+{
+    for (int64_t i = 0; i < x->n_rows; i++) {
+        memset(civ_at(x, i, 0), 0, (size_t)x->n_cols * sizeof(double));
+    }
+}
+
+static civ_status
+solve_in(const civ_exec *exec, const pcr_space *space, const civ_pcr_options *options,
+         const civ_pcr_result *result, civ_pcr_info *info)
+{
+    set_zero(&result->coefficients);
+    set_zero(&result->multipliers);
+    info->unit = space->unit;
+    if (space->unit == 0.0) {
+        return CIV_OK;
+    }
+    CIV_TRY(has_balls(space) ? pcr_dual_solve(exec, space, options, result, info)
+                             : pcr_halfspace_solve(exec, space, options, result, info));
+    if (info->outcome == CIV_INFEASIBLE) {
+        bool proved;
+        set_zero(&result->coefficients);
+        CIV_TRY(pcr_contradicts(exec, space, &result->multipliers, &proved));
+        info->outcome = proved ? CIV_INFEASIBLE : CIV_STALLED;
+    }
+    return CIV_OK;
+}
+
+civ_status
+civ_pcr_exact(const civ_exec *exec, const civ_pcr_problem *problem,
+              const civ_pcr_options *options, const civ_pcr_result *result,
+              civ_pcr_info *info)
+{
+    CIV_TRY(pcr_check(problem, options, result));
+    *info = (civ_pcr_info){.outcome = CIV_CONVERGED};
+    pcr_space space;
+    civ_arena arena = {0};
+    pcr_space_carve(&arena, problem, &space);
+    CIV_TRY(civ_arena_open(&arena));
+    pcr_space_carve(&arena, problem, &space);
+    civ_status status = pcr_space_fill(exec, problem, &space);
+    if (status == CIV_OK) {
+        status = solve_in(exec, &space, options, result, info);
+    }
+    civ_arena_close(&arena);
+    return status;
 }

@@ -29,6 +29,9 @@ typedef struct pcr_space {
     double unit; /* the length that tolerances refer to; 0 = nothing is violated */
 } pcr_space;
 
+/* out (d) = r of a constraint, in units of 1: (o_j - c_l) / unit, or -u_l. */
+void pcr_constraint_vector(const pcr_space *space, int64_t j, int64_t l, double *out);
+
 /* Refuses shapes, storage types and settings that no solver can work with. */
 civ_status pcr_check(const civ_pcr_problem *problem, const civ_pcr_options *options,
                      const civ_pcr_result *result);

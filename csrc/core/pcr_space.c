@@ -150,3 +150,13 @@ pcr_space_fill(const civ_exec *exec, const civ_pcr_problem *problem, pcr_space *
     space->unit = violated_length(space);
     return CIV_OK;
 }
+
+void
+pcr_constraint_vector(const pcr_space *space, int64_t j, int64_t l, double *out)
+{
+    const double *o = civ_at(&space->outputs, j, 0);
+    const double *z = civ_at(&space->points, l, 0);
+    for (int64_t x = 0; x < space->d; x++) {
+        out[x] = pcr_is_ball(space, l) ? (o[x] - z[x]) / space->unit : -z[x];
+    }
+}

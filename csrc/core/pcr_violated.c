@@ -348,7 +348,7 @@ civ_pcr_most_violated(const civ_exec *exec, const civ_pcr_problem *problem,
                       civ_pcr_info *info)
 {
     CIV_TRY(pcr_check(problem, options, result));
-    *info = (civ_pcr_info){.lower_bound = -INFINITY};
+    *info = (civ_pcr_info){.outcome = CIV_CONVERGED};
     state s = {0};
     civ_arena arena = {0};
     carve(&arena, problem, &s);

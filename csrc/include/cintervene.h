@@ -236,8 +236,7 @@ typedef struct civ_pcr_info {
     civ_outcome outcome;
     int64_t iterations;
     int64_t history_rows; /* rows of the history in use */
-    double unit;          /* the length that tolerances refer to */
-    double lower_bound;   /* on the optimal cost; -inf where none is known */
+    double unit;          /* the length that tolerances refer to; 0 = none violated */
 } civ_pcr_info;
 
 /*
@@ -262,6 +261,23 @@ civ_status civ_pcr_exact(const civ_exec *exec, const civ_pcr_problem *problem,
  */
 civ_status civ_pcr_margins(const civ_exec *exec, const civ_pcr_problem *problem,
                            const civ_mat *outputs, const civ_mat *out);
+
+typedef struct civ_pcr_certificate {
+    double cost;            /* tr(A^T G A) */
+    double lower_bound;     /* no feasible displacements cost less */
+    double stationarity;    /* ||A - N D - Q|| / ||A|| */
+    double complementarity; /* sum |mu (distance from activity)| / cost */
+    double shrink;          /* part by which mu was scaled down for the bound */
+} civ_pcr_certificate;
+
+/*
+ * Judges coefficients A (m, d) and multipliers (m, n + k) by the conditions of global
+ * optimality, apart from the solvers. Feasibility is civ_pcr_margins' business. The
+ * bound is valid for any multipliers >= 0; others are an INVALID_ARGUMENT.
+ */
+civ_status civ_pcr_certify(const civ_exec *exec, const civ_pcr_problem *problem,
+                           const civ_mat *coefficients, const civ_mat *multipliers,
+                           civ_pcr_certificate *out);
 
 /* ---- products and positive definite systems ------------------------------------ */
 

@@ -107,11 +107,10 @@ solve(PyObject *module, PyObject *const *args, Py_ssize_t n_args, const char *na
         goto done;
     }
     result = Py_BuildValue(
-        "{s:O,s:O,s:O,s:i,s:L,s:L,s:d,s:d}", "coefficients", self.coefficients.owner,
+        "{s:O,s:O,s:O,s:i,s:L,s:L,s:d}", "coefficients", self.coefficients.owner,
         "multipliers", self.multipliers.owner, "history", self.history.owner, "outcome",
         (int)info.outcome, "iterations", (long long)info.iterations, "history_rows",
-        (long long)info.history_rows, "unit", info.unit, "lower_bound",
-        info.lower_bound);
+        (long long)info.history_rows, "unit", info.unit);
 done:
     release(&self);
     return result;
@@ -125,6 +124,13 @@ static PyObject *
 pcr_most_violated(PyObject *module, PyObject *const *args, Py_ssize_t n_args)
 {
     return solve(module, args, n_args, "pcr_most_violated", civ_pcr_most_violated);
+}
+
+/* pcr_exact: as pcr_most_violated */
+static PyObject *
+pcr_exact(PyObject *module, PyObject *const *args, Py_ssize_t n_args)
+{
+    return solve(module, args, n_args, "pcr_exact", civ_pcr_exact);
 }
 
 /* pcr_margins(moved, outputs, concepts, radius, directions, offsets) -> (m, n + k) */
@@ -160,6 +166,44 @@ done:
     return result;
 }
 
+/*
+ * pcr_certify(gram, outputs, concepts, radius, directions, offsets, coefficients,
+ *             multipliers) -> dict
+ */
+static PyObject *
+pcr_certify(PyObject *module, PyObject *const *args, Py_ssize_t n_args)
+{
+    module_state *state = module_get_state(module);
+    tensor inputs[N_INPUTS] = {0}, coefficients = {0}, multipliers = {0};
+    PyObject *result = NULL;
+    if (!expect_arguments("pcr_certify", n_args, N_INPUTS + 2) ||
+        !read_inputs(state, args, inputs) ||
+        !tensor_read(state, args[N_INPUTS], "coefficients", &coefficients) ||
+        !tensor_read(state, args[N_INPUTS + 1], "multipliers", &multipliers)) {
+        goto done;
+    }
+    civ_pcr_problem problem = problem_of(inputs);
+    civ_pcr_certificate found;
+    core_call call;
+    call_begin(&call, state);
+    civ_status status = civ_pcr_certify(&call.exec, &problem, &coefficients.mat,
+                                        &multipliers.mat, &found);
+    call_end(&call);
+    if (status != CIV_OK) {
+        raise_status(state, status, "pcr_certify");
+        goto done;
+    }
+    result =
+        Py_BuildValue("{s:d,s:d,s:d,s:d,s:d}", "cost", found.cost, "lower_bound",
+                      found.lower_bound, "stationarity", found.stationarity,
+                      "complementarity", found.complementarity, "shrink", found.shrink);
+done:
+    release_inputs(inputs);
+    tensor_release(&coefficients);
+    tensor_release(&multipliers);
+    return result;
+}
+
 /* outcomes() -> {name: (number, text)} */
 static PyObject *
 outcomes(PyObject *module, PyObject *ignored)
@@ -182,7 +226,9 @@ outcomes(PyObject *module, PyObject *ignored)
 
 PyMethodDef bind_solve_methods[] = {
     {"pcr_most_violated", _PyCFunction_CAST(pcr_most_violated), METH_FASTCALL, NULL},
+    {"pcr_exact", _PyCFunction_CAST(pcr_exact), METH_FASTCALL, NULL},
     {"pcr_margins", _PyCFunction_CAST(pcr_margins), METH_FASTCALL, NULL},
+    {"pcr_certify", _PyCFunction_CAST(pcr_certify), METH_FASTCALL, NULL},
     {"outcomes", outcomes, METH_NOARGS, NULL},
     {NULL, NULL, 0, NULL},
 };

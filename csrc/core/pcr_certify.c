@@ -1,0 +1,254 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Judges a claimed solution by the optimality conditions, from the vectors
+ * themselves. Nothing here is shared with the solvers.
+ *
+ * For multipliers mu >= 0 let nu_j be their sum over the concepts of prompt j, and
+ * Q_j the sum of mu r over all its constraints. If T = I - N^1/2 G N^1/2 is positive
+ * definite, no feasible displacements cost less than
+ *
+ *     b . mu - tr(Q^T G Q) - || T^-1/2 N^1/2 G Q ||^2.
+ *
+ * T is made safely definite by scaling the multipliers down a little.
+ */
+#include "linalg.h"
+#include "products.h"
+
+#include <float.h>
+#include <math.h>
+#include <string.h>
+
+/* How much the multipliers are scaled down: tried in this order, */
+static const double shrinks[] = {0.0,  1e-14, 1e-12, 1e-10, 1e-8, 1e-6,
+                                 1e-4, 1e-3,  1e-2,  0.1,   0.3,  0.6};
+/* until so many of them have given a bound. */
+#define ENOUGH 4
+
+typedef struct judge {
+    const civ_exec *exec;
+    const civ_pcr_problem *problem;
+    const civ_mat *coefficients;
+    const civ_mat *multipliers;
+    int64_t rows;         /* prompts with a multiplier: R */
+    int64_t *prompt;      /* (R) */
+    double *nu;           /* (R) */
+    civ_mat gram;         /* (R, R) */
+    civ_mat pull;         /* Q (R, d) */
+    civ_mat pulled;       /* G Q (R, d) */
+    civ_mat displacement; /* D (m, d) */
+    civ_mat system;       /* (R, R) */
+    civ_mat half;         /* (R, d) */
+    double linear;        /* b . mu */
+    double quadratic;     /* tr(Q^T G Q) */
+} judge;
+
+static civ_mat
+take(civ_arena *arena, int64_t n_rows, int64_t n_cols)
+{
+    double *data = civ_arena_take(arena, n_rows * n_cols, sizeof(double));
+    return civ_f64(data, n_rows, n_cols);
+}
+
+static bool
+is_used(const civ_mat *multipliers, int64_t j)
+{
+    for (int64_t l = 0; l < multipliers->n_cols; l++) {
+        if (*civ_at(multipliers, j, l) != 0.0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static void
+carve(civ_arena *arena, judge *s)
+{
+    int64_t m = s->problem->outputs.n_rows, d = s->problem->outputs.n_cols;
+    s->prompt = civ_arena_take(arena, s->rows, sizeof(int64_t));
+    s->nu = civ_arena_take(arena, s->rows, sizeof(double));
+    s->gram = take(arena, s->rows, s->rows);
+    s->pull = take(arena, s->rows, d);
+    s->pulled = take(arena, s->rows, d);
+    s->displacement = take(arena, m, d);
+    s->system = take(arena, s->rows, s->rows);
+    s->half = take(arena, s->rows, d);
+}
+
+/* What one constraint with multiplier mu adds to Q, nu, b . mu and complementarity. */
+static void
+add_constraint(judge *s, int64_t r, int64_t l, double mu, double *complementarity)
+{
+    const civ_pcr_problem *problem = s->problem;
+    int64_t j = s->prompt[r], n = problem->concepts.n_rows;
+    int64_t d = problem->outputs.n_cols;
+    const double *o = civ_at(&problem->outputs, j, 0);
+    const double *moved = civ_at(&s->displacement, j, 0);
+    double *pull = civ_at(&s->pull, r, 0);
+    double bound, taken = 0.0;
+    if (l < n) {
+        const double *c = civ_at(&problem->concepts, l, 0);
+        double radius = *civ_at(&problem->radius, j, l), square = 0.0;
+        for (int64_t x = 0; x < d; x++) {
+            double r_x = o[x] - c[x];
+            pull[x] += mu * r_x;
+            square += r_x * r_x;
+            taken += moved[x] * (moved[x] + 2.0 * r_x);
+        }
+        bound = radius * radius - square;
+        s->nu[r] += mu;
+    } else {
+        const double *u = civ_at(&problem->directions, l - n, 0);
+        for (int64_t x = 0; x < d; x++) {
+            pull[x] -= mu * u[x];
+        }
+        taken = -2.0 * civ_dot(d, u, moved);
+        bound = 2.0 * (civ_dot(d, u, o) - *civ_at(&problem->offsets, j, l - n));
+    }
+    s->linear += mu * bound;
+    *complementarity += fabs(mu * (taken - bound));
+}
+
+static civ_status
+gather(judge *s, double *complementarity)
+{
+    const civ_mat *gram = &s->problem->gram;
+    int64_t r = 0;
+    for (int64_t j = 0; j < s->multipliers->n_rows; j++) {
+        if (is_used(s->multipliers, j)) {
+            s->prompt[r++] = j;
+        }
+    }
+    memset(s->pull.data, 0, (size_t)(s->rows * s->pull.n_cols) * sizeof(double));
+    CIV_TRY(civ_product_nn(s->exec, gram, s->coefficients, &s->displacement));
+    for (r = 0; r < s->rows; r++) {
+        s->nu[r] = 0.0;
+        for (int64_t c = 0; c < s->rows; c++) {
+            *civ_at(&s->gram, r, c) = *civ_at(gram, s->prompt[r], s->prompt[c]);
+        }
+        for (int64_t l = 0; l < s->multipliers->n_cols; l++) {
+            double mu = *civ_at(s->multipliers, s->prompt[r], l);
+            CIV_FAIL_IF(!(mu >= 0.0), CIV_INVALID_ARGUMENT);
+            if (mu > 0.0) {
+                add_constraint(s, r, l, mu, complementarity);
+            }
+        }
+    }
+    CIV_TRY(civ_product_nn(s->exec, &s->gram, &s->pull, &s->pulled));
+    for (r = 0; r < s->rows; r++) {
+        s->quadratic +=
+            civ_dot(s->pull.n_cols, civ_at(&s->pull, r, 0), civ_at(&s->pulled, r, 0));
+    }
+    return CIV_OK;
+}
+
+/* Lower bound from the multipliers times `scale`; false when T is not safely definite.
+ */
+static civ_status
+bound_at(judge *s, double scale, bool *found, double *bound)
+{
+    int64_t rows = s->rows, d = s->pull.n_cols;
+    double safety = 8.0 * DBL_EPSILON * (double)(rows + 1);
+    for (int64_t r = 0; r < rows; r++) {
+        double root = sqrt(scale * s->nu[r]);
+        for (int64_t c = 0; c < rows; c++) {
+            *civ_at(&s->system, r, c) =
+                -root * *civ_at(&s->gram, r, c) * sqrt(scale * s->nu[c]);
+        }
+        *civ_at(&s->system, r, r) += 1.0 - safety;
+        for (int64_t x = 0; x < d; x++) {
+            *civ_at(&s->half, r, x) = scale * root * *civ_at(&s->pulled, r, x);
+        }
+    }
+    civ_status status = civ_cholesky(rows, s->system.data, rows);
+    *found = status == CIV_OK;
+    if (status != CIV_OK) {
+        return status == CIV_SINGULAR ? CIV_OK : status;
+    }
+    CIV_TRY(civ_lower_solve(&s->system, &s->half));
+    double square = 0.0;
+    for (int64_t r = 0; r < rows; r++) {
+        const double *half = civ_at(&s->half, r, 0);
+        square += civ_dot(d, half, half);
+    }
+    *bound = scale * s->linear - scale * scale * s->quadratic - square;
+    return CIV_OK;
+}
+
+static civ_status
+best_bound(judge *s, civ_pcr_certificate *out)
+{
+    size_t n_shrinks = s->rows > 0 ? sizeof shrinks / sizeof *shrinks : 0;
+    int successes = 0;
+    for (size_t i = 0; i < n_shrinks && successes < ENOUGH; i++) {
+        bool found;
+        double bound;
+        CIV_TRY(civ_poll(s->exec));
+        CIV_TRY(bound_at(s, 1.0 - shrinks[i], &found, &bound));
+        if (found && bound > out->lower_bound) {
+            out->lower_bound = bound;
+            out->shrink = shrinks[i];
+        }
+        successes += found;
+    }
+    return CIV_OK;
+}
+
+/* ||A - N D - Q|| / ||A|| over all prompts, and the cost. */
+static void
+judge_stationarity(const judge *s, civ_pcr_certificate *out)
+{
+    int64_t m = s->problem->outputs.n_rows, d = s->problem->outputs.n_cols;
+    double residual = 0.0, size = 0.0;
+    int64_t r = 0;
+    for (int64_t j = 0; j < m; j++) {
+        const double *a = civ_at(s->coefficients, j, 0);
+        const double *moved = civ_at(&s->displacement, j, 0);
+        bool used = r < s->rows && s->prompt[r] == j;
+        for (int64_t x = 0; x < d; x++) {
+            double rest = a[x];
+            if (used) {
+                rest -= s->nu[r] * moved[x] + *civ_at(&s->pull, r, x);
+            }
+            residual += rest * rest;
+            size += a[x] * a[x];
+        }
+        out->cost += civ_dot(d, a, moved);
+        r += used;
+    }
+    out->stationarity = sqrt(residual) / (size > 0.0 ? sqrt(size) : 1.0);
+}
+
+static civ_status
+examine(judge *s, civ_pcr_certificate *out)
+{
+    double complementarity = 0.0;
+    CIV_TRY(gather(s, &complementarity));
+    judge_stationarity(s, out);
+    out->complementarity = complementarity / (out->cost > 0.0 ? out->cost : 1.0);
+    return best_bound(s, out);
+}
+
+civ_status
+civ_pcr_certify(const civ_exec *exec, const civ_pcr_problem *problem,
+                const civ_mat *coefficients, const civ_mat *multipliers,
+                civ_pcr_certificate *out)
+{
+    int64_t m = problem->outputs.n_rows, d = problem->outputs.n_cols;
+    int64_t p = problem->concepts.n_rows + problem->directions.n_rows;
+    CIV_FAIL_IF(coefficients->n_rows != m || coefficients->n_cols != d, CIV_SHAPE);
+    CIV_FAIL_IF(multipliers->n_rows != m || multipliers->n_cols != p, CIV_SHAPE);
+    CIV_FAIL_IF(coefficients->dtype != CIV_F64, CIV_DTYPE);
+    CIV_FAIL_IF(multipliers->dtype != CIV_F64, CIV_DTYPE);
+    *out = (civ_pcr_certificate){0};
+    judge s = {exec, problem, coefficients, multipliers, .rows = 0};
+    for (int64_t j = 0; j < m; j++) {
+        s.rows += is_used(multipliers, j);
+    }
+    civ_arena arena = {0};
+    carve(&arena, &s);
+    CIV_TRY(civ_arena_open(&arena));
+    carve(&arena, &s);
+    civ_status status = examine(&s, out);
+    civ_arena_close(&arena);
+    return status;
+}

@@ -1,0 +1,67 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* State of the dual solver for concepts: see pcr_dual.c for the mathematics. */
+#ifndef CIV_PCR_DUAL_H
+#define CIV_PCR_DUAL_H
+
+#include "pcr_exact.h"
+
+/* Most spare directions, outside the span of the constraints. */
+#define PCR_SPARES 8
+
+/* Sizes: R prompts in the working set, X = its constraints and spare directions,
+ * q = m + p outputs and points. Everything in units of 1. */
+typedef struct pcr_dual {
+    const civ_exec *exec;
+    pcr_frame frame;
+    double sigma;   /* weight of the barrier */
+    double kappa;   /* weight of the pull to the anchor */
+    double barrier; /* the barrier's share of the last value */
+    int64_t *place; /* index of a prompt among the R, or -1 (m) */
+    int64_t n_spare;
+    civ_mat spare;       /* orthonormal (n_spare, d) */
+    civ_mat spare_table; /* their inner products with outputs and points (n_spare, q) */
+    pcr_newton_info progress;
+    /* what grows with the working set */
+    civ_arena growing;
+    pcr_active active;
+    int64_t n_rows;      /* R */
+    int64_t *local;      /* index of a constraint's prompt among the R */
+    int64_t *rows;       /* the prompts (R) */
+    civ_mat table;       /* <r_w, outputs and points> (n, q) */
+    civ_mat pair;        /* inner products of the basis (X, X) */
+    civ_mat gram;        /* G (R, R) */
+    civ_mat weights;     /* G (m, R) */
+    civ_mat anchor;      /* A of the last solution (R, X) */
+    civ_mat anchor_pair; /* anchor times pair (R, X) */
+    civ_mat solution;    /* A (R, X) */
+    civ_mat target;      /* Q + kappa anchor (R, X) */
+    civ_mat target_pair; /* target times pair (R, X) */
+    civ_mat moved;       /* D (R, X) */
+    civ_mat moved_pair;  /* D times pair (R, X) */
+    civ_mat system;      /* factor of (1 + kappa) I - N^1/2 G N^1/2 (R, R) */
+    civ_mat half;        /* its inverse times N^1/2 G (R, R) */
+    civ_mat response;    /* B (R, R) */
+    civ_mat squares;     /* <D_r, D_c> or <A_r, A_c> (R, R) */
+    civ_mat products;    /* <A_r, outputs and points> (R, q) */
+    civ_mat values;      /* <D_j, z_l> (m, p) */
+    double *nu;          /* (R) */
+    double *root;        /* sqrt(nu) (R) */
+    double *scratch;     /* (R) */
+    double *eigen_work;  /* for civ_symmetric_eigen of order R */
+    pcr_newton_work newton;
+} pcr_dual;
+
+/* Takes the fixed memory from an arena, which it opens, and finds the violated. */
+civ_status pcr_dual_open(const civ_exec *exec, const pcr_space *space, civ_arena *arena,
+                         pcr_dual *s);
+
+/* Lets `count` ranked candidates join, and solves the dual of the working set. */
+civ_status pcr_dual_improve(pcr_dual *s, int64_t count, double goal, int64_t max_steps);
+
+/* Checks every constraint at the solution; candidates are those violated. */
+civ_status pcr_dual_scan(pcr_dual *s, double *largest);
+
+/* table (rows, q) = inner products of vectors with all outputs and points. */
+civ_status pcr_dual_products(const pcr_dual *s, const civ_mat *vectors, double *table);
+
+#endif
