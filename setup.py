@@ -13,7 +13,10 @@ CINTERVENE_OPENMP=0        one thread
 """
 
 import os
+import shlex
 import shutil
+import subprocess
+import sysconfig
 from dataclasses import dataclass, field
 from glob import glob
 from pathlib import Path
@@ -49,7 +52,10 @@ def scipy_lapack() -> Lapack:
         library_dirs=[directory],
         macros=[("CIV_LAPACK_SCIPY", None)],
         link_args=["-Wl,-rpath,$ORIGIN"],
-        shipped=[os.path.join(directory, openblas.get_library(fullname=True))],
+        shipped=[
+            os.path.join(directory, openblas.get_library(fullname=True)),
+            *openmp_runtime(),
+        ],
     )
 
 
@@ -86,8 +92,23 @@ def openmp() -> list[str]:
     return ["-fopenmp"] if enabled("OPENMP", default="1") else []
 
 
+def openmp_runtime() -> list[str]:
+    """The compiler's libgomp, which a machine without a compiler may lack.
+
+    Its name must stay as it is: the loader then takes the one that is already in the
+    process, torch's for instance, and there is never more than one.
+    """
+    if not openmp():
+        return []
+    compiler = shlex.split(os.environ.get("CC") or sysconfig.get_config_var("CC"))
+    command = [*compiler, "-print-file-name=libgomp.so.1"]
+    found = subprocess.run(command, capture_output=True, text=True, check=True)
+    path = found.stdout.strip()
+    return [path] if os.path.isabs(path) else []
+
+
 class BuildExt(build_ext):
-    """Builds the extension, then puts the LAPACK library beside it."""
+    """Builds the extension, then puts the libraries that it needs beside it."""
 
     def run(self) -> None:
         super().run()

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-from typing import Any, Literal, TypedDict, overload
+from typing import Any, Literal, TypedDict, overload, type_check_only
 
 import numpy as np
 import numpy.typing as npt
 
+@type_check_only
 class _Config(TypedDict):
     cpu: str
     threads: int
@@ -41,6 +42,7 @@ def displacement(
 
 _Floats = npt.NDArray[np.float64]
 
+@type_check_only
 class Found(TypedDict):
     coefficients: _Floats
     multipliers: _Floats
@@ -50,6 +52,7 @@ class Found(TypedDict):
     history_rows: int
     unit: float
 
+@type_check_only
 class Certificate(TypedDict):
     cost: float
     lower_bound: float

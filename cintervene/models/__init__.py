@@ -6,6 +6,8 @@ Needs the extra `hf` (torch, transformers, safetensors).
 
 from cintervene.models import _requirements  # noqa: F401
 from cintervene.models.capture import Captured, LayerStream, capture
+from cintervene.models.edit import Edit
+from cintervene.models.intervention import Applied, Intervention
 from cintervene.models.loading import load
 from cintervene.models.targets import (
     Decoder,
@@ -16,11 +18,15 @@ from cintervene.models.targets import (
     find_targets,
 )
 from cintervene.models.unembedding import Unembedding, find_unembedding
+from cintervene.models.weights import rounded_change
 
 __all__ = [
+    "Applied",
     "Captured",
     "Decoder",
+    "Edit",
     "Explanation",
+    "Intervention",
     "LayerStream",
     "Target",
     "Unembedding",
@@ -30,4 +36,5 @@ __all__ = [
     "find_targets",
     "find_unembedding",
     "load",
+    "rounded_change",
 ]

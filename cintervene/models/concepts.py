@@ -1,0 +1,241 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Forbidden tokens as regions of a layer's outputs, and the change that leaves them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol, get_args
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from cintervene.errors import ArgumentError
+from cintervene.models.capture import Captured
+from cintervene.models.fisher import OutputMetric, TokenStatistics, spread
+from cintervene.models.targets import Target
+from cintervene.models.unembedding import Unembedding, norm_scale
+from cintervene.models.utterances import Utterance
+from cintervene.preserve import Preserve
+from cintervene.solution import Solution
+from cintervene.solve import pcr
+
+__all__ = [
+    "CONCEPTS",
+    "Balls",
+    "Concepts",
+    "HalfSpaces",
+    "Pairs",
+    "Region",
+    "check_concepts",
+]
+
+Concepts = Literal["contrast", "unembedding", "activation"]
+CONCEPTS: tuple[str, ...] = get_args(Concepts)
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+
+
+def check_concepts(concepts: object) -> None:
+    """Raise ArgumentError unless `concepts` names a kind of concept."""
+    if concepts not in CONCEPTS:
+        valid = ", ".join(repr(name) for name in CONCEPTS)
+        raise ArgumentError(f"concepts: got {concepts!r}; expected one of {valid}")
+
+
+@dataclass(frozen=True, eq=False)
+class Pairs:
+    """Which token must not be said at which row of the captured activations.
+
+    Attributes
+    ----------
+    sequences, positions : ndarray, shape (m,)
+        Where each row comes from.
+    tokens : ndarray, shape (k,)
+        Forbidden tokens, each once.
+    rows, columns : ndarray, shape (pairs,)
+        Row, and index into `tokens`, of each pair.
+    """
+
+    sequences: Ints
+    positions: Ints
+    tokens: Ints
+    rows: Ints
+    columns: Ints
+
+    @classmethod
+    def of(cls, probes: Sequence[Utterance]) -> Pairs:
+        """Pair the places in `probes` with the token said there.
+
+        Where the word begins, every first token that could begin it counts.
+        """
+        said = [
+            (sequence, position, token)
+            for sequence, probe in enumerate(probes)
+            for position, own in zip(probe.positions, probe.targets, strict=True)
+            for token in _unwanted(probe, position, own)
+        ]
+        table = np.array(said, dtype=np.int64).reshape(-1, 3)
+        places, rows = np.unique(table[:, :2], axis=0, return_inverse=True)
+        tokens, columns = np.unique(table[:, 2], return_inverse=True)
+        return cls(
+            places[:, 0], places[:, 1], tokens, rows.reshape(-1), columns.reshape(-1)
+        )
+
+    def wanted(self, n_sequences: int) -> list[list[int]]:
+        """Positions of each sequence, as `LayerStream` takes them."""
+        found: list[list[int]] = [[] for _ in range(n_sequences)]
+        for sequence, position in zip(self.sequences, self.positions, strict=True):
+            found[sequence].append(int(position))
+        return found
+
+    def scatter(self, values: Floats, fill: float) -> Floats:
+        """Spread one value a pair over a matrix (m, k)."""
+        table = np.full((len(self.positions), len(self.tokens)), fill)
+        table[self.rows, self.columns] = values
+        return table
+
+
+def _unwanted(probe: Utterance, position: int, own: int) -> set[int]:
+    return {own, *probe.openings} if position == probe.start - 1 else {own}
+
+
+class Region(Protocol):
+    """Constraints on the outputs of one layer."""
+
+    def solve(
+        self, preserve: Preserve, amount: Floats, slack: float, method: str
+    ) -> Solution:
+        """Find the least change of the layer, in the metric's coordinates."""
+
+    def achieved(self, solution: Solution) -> Floats:
+        """How much of the amount the change brings about by itself, for each pair."""
+
+
+class HalfSpaces:
+    r"""Each token's logit, as far as this layer decides it, shall fall by an amount.
+
+    Row j, token t: ``u_t . (o_j + delta h_j) <= u_t . o_j - amount s_j`` with u_t the
+    direction of the layer's output that raises the token's logit and s_j what the norms
+    behind the layer divide row j by.
+
+    Parameters
+    ----------
+    pairs : Pairs
+    rows : Captured
+        The layer's inputs and outputs at the rows of `pairs`.
+    target : Target
+    state : Tensor, shape (m, hidden)
+        What the final norm reads at those rows.
+    unembedding : Unembedding
+    statistics : TokenStatistics
+        Benign next-token distributions.
+    contrast : bool
+        Subtract from each direction the mean one of what the model says on benign text.
+    metric : OutputMetric
+    """
+
+    def __init__(
+        self,
+        pairs: Pairs,
+        rows: Captured,
+        target: Target,
+        state: Tensor,
+        unembedding: Unembedding,
+        statistics: TokenStatistics,
+        contrast: bool,
+        metric: OutputMetric,
+    ) -> None:
+        self._pairs, self._rows, self._metric = pairs, rows, metric
+        directions = unembedding.directions(pairs.tokens.tolist(), target).double()
+        if contrast:
+            directions -= statistics.mean_direction(unembedding, target).double()
+        self._directions = metric.directions(directions.cpu().numpy())
+        scale = spread(state, unembedding.centred)
+        if target.after is not None:
+            centred = norm_scale(target.after, target.d_out).centred
+            scale = scale * spread(rows.outputs, centred)
+        self._scale = scale.double().cpu().numpy()
+
+    def solve(
+        self, preserve: Preserve, amount: Floats, slack: float, method: str
+    ) -> Solution:
+        """Find the least change; `amount` in nats, pairs of no amount are left out."""
+        outputs = self._metric.points(as_floats(self._rows.outputs))
+        own = self._along(outputs)
+        drop = np.where(amount > 0.0, amount * self._scale[self._pairs.rows], -np.inf)
+        return pcr(
+            self._rows.inputs,
+            outputs,
+            None,
+            0.0,
+            preserve=preserve,
+            slack=slack,
+            halfspaces=(self._directions, self._pairs.scatter(own - drop, np.inf)),
+            method=method,
+        )
+
+    def achieved(self, solution: Solution) -> Floats:
+        """Nats by which the change lowers each pair's logit, to first order."""
+        along = self._along(solution.displacements)
+        return -along / self._scale[self._pairs.rows]
+
+    def _along(self, points: Floats) -> Floats:
+        """Products of the pairs' rows with the pairs' directions."""
+        products: Floats = np.einsum(
+            "pd,pd->p", points[self._pairs.rows], self._directions[self._pairs.columns]
+        )
+        return products
+
+
+class Balls:
+    r"""Outputs keep a distance from the mean output of those about to say the token.
+
+    ``||o_j + delta h_j - c_t|| >= amount d_t`` with c_t the mean over the rows of token
+    t and d_t their root mean squared distance from it (the paper's reading).
+    """
+
+    def __init__(self, pairs: Pairs, rows: Captured, metric: OutputMetric) -> None:
+        self._pairs, self._rows = pairs, rows
+        self._outputs = metric.points(as_floats(rows.outputs))
+        members = pairs.scatter(np.ones(len(pairs.rows)), 0.0)
+        members /= members.sum(axis=0)
+        self._centres = members.T @ self._outputs
+        squares = np.square(self._distances(self._outputs))
+        typical = np.bincount(
+            pairs.columns, squares * members[pairs.rows, pairs.columns]
+        )
+        # A token seen once sits on its own mean: fall back to the distance of all.
+        self._typical = np.sqrt(np.where(typical > 0.0, typical, squares.mean()))
+
+    def solve(
+        self, preserve: Preserve, amount: Floats, slack: float, method: str
+    ) -> Solution:
+        """Find the least change; `amount` is the radius in typical distances."""
+        radius = np.maximum(amount, 0.0) * self._typical[self._pairs.columns]
+        return pcr(
+            self._rows.inputs,
+            self._outputs,
+            self._centres,
+            self._pairs.scatter(radius, 0.0),
+            preserve=preserve,
+            slack=slack,
+            method=method,
+        )
+
+    def achieved(self, solution: Solution) -> Floats:
+        """Nothing carries over: each layer has points of its own."""
+        del solution
+        return np.zeros(len(self._pairs.rows))
+
+    def _distances(self, outputs: Floats) -> Floats:
+        apart = outputs[self._pairs.rows] - self._centres[self._pairs.columns]
+        lengths: Floats = np.linalg.norm(apart, axis=1)
+        return lengths
+
+
+def as_floats(x: Tensor) -> Floats:
+    """A tensor as a float64 array."""
+    return x.detach().to(device="cpu", dtype=torch.float64).numpy()

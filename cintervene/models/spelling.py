@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The token sequences that a word can be written with."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from cintervene.errors import ArgumentError
+
+__all__ = ["check_spellable", "encode_text", "first_tokens", "spell", "surface_forms"]
+
+
+def surface_forms(word: str) -> tuple[str, ...]:
+    """Return the word as given, lower-case, capitalised and upper-case, each once.
+
+    The order is that of frequency in running text: lower-case first.
+    """
+    capitalised = word[:1].upper() + word[1:].lower()
+    return tuple(dict.fromkeys((word.lower(), capitalised, word.upper(), word)))
+
+
+def encode_text(tokenizer: Any, text: str) -> list[int]:
+    """Token ids of `text` as it stands, without special tokens."""
+    if not text:
+        return []
+    return list(tokenizer(text, add_special_tokens=False)["input_ids"])
+
+
+def spell(tokenizer: Any, before: str, word: str) -> tuple[list[int], list[int]]:
+    """Tokenise ``before + word`` and split it where the word begins.
+
+    Tokenizers glue a space to the word behind it, so the two cannot be encoded apart.
+    A token that holds the end of `before` and the beginning of the word counts as the
+    word's.
+
+    Returns
+    -------
+    context, tokens : list of int
+    """
+    alone = encode_text(tokenizer, before)
+    whole = encode_text(tokenizer, before + word)
+    shared = 0
+    while shared < min(len(alone), len(whole)) and alone[shared] == whole[shared]:
+        shared += 1
+    # A word must keep a token of its own even where the encoding of `before` ends in
+    # the same one ("ha" + "ha").
+    shared = min(shared, len(whole) - 1)
+    return whole[:shared], whole[shared:]
+
+
+def first_tokens(tokenizer: Any, before: str, word: str) -> tuple[int, ...]:
+    """First tokens of the word after `before`, in all surface forms, sorted.
+
+    Where `before` does not end in white space, the word may follow with a space of
+    its own, and both count. Forms that change how `before` itself is encoded are
+    left out: they begin at another position.
+    """
+    context, _ = spell(tokenizer, before, word.lower())
+    gaps = [""] if before[-1:].isspace() else ["", " "]
+    found = set()
+    for form in surface_forms(word):
+        for gap in gaps:
+            own, tokens = spell(tokenizer, before, gap + form)
+            if own == context:
+                found.add(tokens[0])
+    return tuple(sorted(found))
+
+
+def check_spellable(tokenizer: Any, words: Sequence[str]) -> None:
+    """Refuse words that the tokenizer cannot write and read back.
+
+    Raises
+    ------
+    ArgumentError
+        There are no words, a word is blank, or it does not survive the tokenizer.
+    """
+    if not words:
+        raise ArgumentError("forbid: got no words; give at least one")
+    for word in words:
+        if not isinstance(word, str) or not word.strip():
+            raise ArgumentError(
+                f"forbid: got {word!r}; expected words that are not blank. Remove it"
+            )
+        ids = encode_text(tokenizer, word)
+        back = tokenizer.decode(ids) if ids else ""
+        unknown = getattr(tokenizer, "unk_token_id", None)
+        if back.strip() != word.strip() or (unknown is not None and unknown in ids):
+            raise ArgumentError(
+                f"forbid: the tokenizer cannot spell {word!r} (it reads back "
+                f"{back!r}); remove the word or write it in another script"
+            )

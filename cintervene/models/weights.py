@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Weight tensors as bits: hashes, differences, and the one way they are changed."""
+
+from __future__ import annotations
+
+import hashlib
+import zlib
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from cintervene.update import LowRankUpdate
+
+Bytes = npt.NDArray[np.uint8]
+
+
+def raw_bytes(tensor: Tensor) -> Bytes:
+    """Return the bytes of a tensor in row-major order; a view where it can be one."""
+    flat = tensor.detach().cpu().contiguous().view(-1)
+    return np.asarray(flat.view(torch.uint8).numpy())
+
+
+def sha256(tensor: Tensor) -> str:
+    """Return the sha256 of a tensor's bytes as hexadecimal digits."""
+    return hashlib.sha256(raw_bytes(tensor).data).hexdigest()
+
+
+def same_bits(a: Tensor, b: Tensor) -> bool:
+    """Tell whether two tensors of one type hold the same bits, -0 and NaN included."""
+    return bool(np.array_equal(raw_bytes(a), raw_bytes(b)))
+
+
+def as_dtype(tensor: Tensor, dtype: torch.dtype) -> Tensor | None:
+    """Convert to `dtype` if no value changes by that, else return None.
+
+    So the same checkpoint is recognised whether it was loaded as stored or wider.
+    """
+    cast = tensor.detach().to(dtype)
+    return cast if same_bits(cast.to(tensor.dtype), tensor) else None
+
+
+def flipped_bits(before: Tensor, after: Tensor) -> Bytes:
+    """Return which bits differ, compressed; `flip` undoes the change with them."""
+    flips = np.bitwise_xor(raw_bytes(before), raw_bytes(after))
+    # Bytes of one significance side by side: those of the exponents are mostly zero.
+    planes = flips.reshape(-1, before.element_size()).T
+    return np.frombuffer(zlib.compress(planes.tobytes(), 1), dtype=np.uint8)
+
+
+def flip(tensor: Tensor, flips: Bytes) -> Tensor:
+    """Return a copy of `tensor` with the bits of `flipped_bits` flipped.
+
+    Raises
+    ------
+    ValueError
+        `flips` is not what `flipped_bits` made for a tensor of this size.
+    """
+    raw = raw_bytes(tensor)
+    try:
+        unpacker = zlib.decompressobj()
+        planes = unpacker.decompress(flips.tobytes(), raw.size + 1)
+    except zlib.error as error:
+        raise ValueError(str(error)) from error
+    if len(planes) != raw.size:
+        raise ValueError(f"{len(planes)} bytes instead of {raw.size}")
+    xor = np.frombuffer(planes, dtype=np.uint8).reshape(tensor.element_size(), -1).T
+    changed = np.bitwise_xor(raw, xor.reshape(-1))
+    result = torch.from_numpy(changed).view(tensor.dtype).view(tensor.shape)
+    return result.to(tensor.device)
+
+
+def add_update(weight: Tensor, update: LowRankUpdate, transposed: bool) -> None:
+    """Add a (d_out, d_in) change to a weight in place, in the weight's own type."""
+    change = update.T if transposed else update
+    data = weight.detach()
+    if data.device.type == "cpu":
+        change.apply(data)
+    else:
+        data.copy_(change.apply(data.cpu()))
+
+
+def rounded_change(target: Any, update: LowRankUpdate) -> Tensor:
+    """Return what `update` really adds to a target's weight, rounding included.
+
+    Parameters
+    ----------
+    target : Target
+    update : LowRankUpdate
+
+    Returns
+    -------
+    Tensor
+        (d_out, d_in) float32 (float64 for float64 weights), on the weight's device.
+    """
+    before: Tensor = target.weight.detach()
+    after = before.clone()
+    add_update(after, update, target.transposed)
+    wide = torch.float64 if before.dtype == torch.float64 else torch.float32
+    change = after.to(wide) - before.to(wide)
+    return change.T if target.transposed else change

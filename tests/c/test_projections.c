@@ -1,0 +1,73 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "cintervene.h"
+#include "minunit.h"
+
+#include <string.h>
+
+enum { COLS = 1500 };
+
+static void
+check_simplex(void)
+{
+    static double values[2 * COLS], result[2 * COLS];
+    for (int i = 0; i < 2 * COLS; i++) {
+        values[i] = sin(12.9898 * i);
+    }
+    civ_mat x = {values, 2, COLS, COLS, CIV_F64};
+    civ_mat out = {result, 2, COLS, COLS, CIV_F64};
+    CHECK(civ_project_simplex(NULL, &x, &out) == CIV_OK);
+    double sum = 0, least = 1;
+    for (int i = 0; i < COLS; i++) {
+        sum += result[COLS + i];
+        least = fmin(least, result[COLS + i]);
+    }
+    CHECK_NEAR(sum, 1.0, 1e-12);
+    CHECK(least == 0.0);
+    memcpy(values, result, sizeof values);
+    CHECK(civ_project_simplex(NULL, &x, &out) == CIV_OK);
+    for (int i = 0; i < COLS; i++) {
+        CHECK_NEAR(result[i], values[i], 1e-12);
+    }
+}
+
+static void
+check_ball(void)
+{
+    double values[] = {3, 4, 0.3, 0.4};
+    const double radius[] = {1, 1};
+    civ_mat x = {values, 2, 2, 2, CIV_F64};
+    CHECK(civ_project_ball(NULL, &x, radius, 2, &x) == CIV_OK);
+    CHECK_NEAR(values[0], 0.6, 1e-15);
+    CHECK(values[2] == 0.3 && values[3] == 0.4);
+}
+
+static void
+check_refusals(void)
+{
+    double values[6] = {0};
+    const double negative[] = {-1};
+    civ_mat x = {values, 2, 2, 2, CIV_F64};
+    civ_mat shifted = {values + 1, 2, 2, 2, CIV_F64};
+    civ_mat row = {values, 1, 2, 2, CIV_F64};
+    civ_mat single = {values, 2, 2, 2, CIV_F32};
+    civ_mat empty = {values, 2, 0, 0, CIV_F64};
+    CHECK(civ_project_ball(NULL, &x, negative, 1, &x) == CIV_INVALID_ARGUMENT);
+    CHECK(civ_project_ball(NULL, &x, negative, 3, &x) == CIV_SHAPE);
+    CHECK(civ_project_simplex(NULL, &x, &shifted) == CIV_ALIAS);
+    CHECK(civ_project_simplex(NULL, &x, &row) == CIV_SHAPE);
+    CHECK(civ_project_simplex(NULL, &x, &single) == CIV_DTYPE);
+    CHECK(civ_project_simplex(NULL, &empty, &empty) == CIV_SHAPE);
+    values[3] = NAN;
+    CHECK(civ_project_simplex(NULL, &x, &x) == CIV_NONFINITE);
+    allocations_until_failure(0);
+    CHECK(civ_project_simplex(NULL, &x, &x) == CIV_NO_MEMORY);
+    allocations_until_failure(-1);
+}
+
+void
+test_projections(void)
+{
+    WITH_EACH_TABLE(check_simplex());
+    WITH_EACH_TABLE(check_ball());
+    check_refusals();
+}
