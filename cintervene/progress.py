@@ -26,5 +26,5 @@ class Progress(Protocol):
         """
 
 
-def silent(_phase: str, _done: int, _total: int, /) -> None:
+def silent(phase: str, done: int, total: int) -> None:
     """Tell nobody: the default of functions that take a `Progress`."""
