@@ -1,0 +1,30 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How long work tells how far it has come."""
+
+from typing import Protocol
+
+__all__ = ["Progress", "silent"]
+
+
+class Progress(Protocol):
+    """What long functions call as they go.
+
+    It may raise: KeyboardInterrupt, say, ends the work, and what was changed
+    meanwhile is put back.
+    """
+
+    def __call__(self, phase: str, done: int, total: int) -> None:
+        """Say how far the work has come.
+
+        Parameters
+        ----------
+        phase : str
+            What is being done, in a word or two. Another phase ends the one before.
+        done, total : int
+            Steps of this phase that are done, and all of them. The first call of a
+            phase has `done` 0, the last one `done` equal to `total`.
+        """
+
+
+def silent(phase: str, done: int, total: int) -> None:
+    """Tell nobody: the default of functions that take a `Progress`."""
