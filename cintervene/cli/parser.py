@@ -212,6 +212,14 @@ def _add_limits(group: argparse._ArgumentGroup) -> None:
         metavar="SHARE",
         help="rise of benign words' perplexity (default: %(default)s)",
     )
+    group.add_argument(
+        "--max-obedience-loss",
+        type=positive,
+        default=0.03,
+        metavar="SHARE",
+        help="requests for benign words that are no longer obeyed (default: "
+        "%(default)s)",
+    )
 
 
 def layers(text: str) -> str | list[int]:
