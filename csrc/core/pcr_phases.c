@@ -12,7 +12,7 @@
 /* Weights of the barrier relative to the expected cost, and the way between them. */
 #define FIRST_SIGMA 1e-1
 #define LAST_SIGMA 1e-6
-#define SIGMA_STEP 0.05
+#define SIGMA_STEP 0.02
 /* How well a barrier problem is solved, relative to sigma. */
 #define BARRIER_EFFORT 1e-2
 /* Eigenvalues of I - N^1/2 G N^1/2 below this may stand for a spare direction. */

@@ -331,14 +331,17 @@ run(const civ_exec *exec, const civ_pcr_options *options, state *s,
     push last = {0};
     CIV_TRY(start(exec, s));
     info->unit = s->space.unit;
-    int64_t before;
-    do {
+    int64_t before = -1;
+    while (s->space.unit > 0.0 && info->iterations > before) {
         before = info->iterations;
-        if (s->space.unit > 0.0) {
-            CIV_TRY(push_all(exec, options, s, &last, result, info));
+        CIV_TRY(push_all(exec, options, s, &last, result, info));
+        if (info->iterations > before) {
+            CIV_TRY(refresh(exec, s, &result->coefficients));
         }
-        CIV_TRY(refresh(exec, s, &result->coefficients));
-    } while (info->iterations > before);
+    }
+    if (info->iterations == 0) {
+        CIV_TRY(write_coefficients(exec, s, &result->coefficients));
+    }
     write_multipliers(s, &last, info->iterations, &result->multipliers);
     return CIV_OK;
 }
