@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Safer open-weight language models by the smallest possible change of weights."""
 
+from cintervene.certify import Certificate, certify
 from cintervene.config import show_config, thread_limit
 from cintervene.errors import (
     ArgumentError,
@@ -23,6 +24,7 @@ __version__ = "0.1.0"
 __all__ = [
     "ArgumentError",
     "BenignMoments",
+    "Certificate",
     "CinterveneError",
     "DtypeError",
     "InterventionError",
@@ -33,6 +35,7 @@ __all__ = [
     "SingularSystemError",
     "Solution",
     "Status",
+    "certify",
     "displacement",
     "pcr",
     "project_ball",

@@ -113,12 +113,10 @@ def _matrix(x: Any, name: str) -> Floats:
 def _gram_matrices(h: Floats, dual: Floats, slack: float) -> tuple[Floats, Floats]:
     if not 0.0 <= slack < np.inf:
         raise ArgumentError(f"slack: got {slack}; expected a number >= 0")
-    product = _core.product_nt(h, dual)
-    true_gram = (product + product.T) / 2
-    diagonal = true_gram.diagonal()
-    gram = true_gram
+    true_gram = gram = _core.gram(h, dual)
     if slack > 0.0 and len(h) > 0:
-        gram = true_gram + slack * diagonal.mean() * np.eye(len(h))
+        gram = true_gram.copy()
+        gram[np.diag_indices(len(h))] += slack * true_gram.diagonal().mean()
     dead = np.flatnonzero(~(gram.diagonal() > 0.0))
     if len(dead) > 0:
         raise ArgumentError(

@@ -125,21 +125,20 @@ def _wrap(
 ) -> Solution:
     coefficients, multipliers = found["coefficients"], found["multipliers"]
     status = Status(found["outcome"])
-    used = np.flatnonzero(np.any(coefficients != 0.0, axis=1))
-    slack_displacements = _core.product_nn(problem.gram, coefficients)
+    used = np.any(coefficients != 0.0, axis=1)
+    left = coefficients[used]
+    slack_displacements = _core.product_nn(problem.gram[:, used], left)
     slack_balls, slack_halves = problem.margins(slack_displacements)
     if problem.gram is problem.true_gram:
         displacements, balls, halves = slack_displacements, slack_balls, slack_halves
     else:
-        displacements = _core.product_nn(problem.true_gram, coefficients)
+        displacements = _core.product_nn(problem.true_gram[:, used], left)
         balls, halves = problem.margins(displacements)
     violation = problem.worst_violation(slack_balls, slack_halves)
     history = found["history"][: found["history_rows"]]
     return Solution(
-        update=LowRankUpdate(
-            np.ascontiguousarray(coefficients[used].T), problem.dual_inputs[used]
-        ),
-        cost=float(np.sum(coefficients * slack_displacements)),
+        update=LowRankUpdate(np.ascontiguousarray(left.T), problem.dual_inputs[used]),
+        cost=float(np.sum(left * slack_displacements[used])),
         status=status,
         iterations=found["iterations"],
         displacements=displacements,

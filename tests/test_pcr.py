@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The closed form and the most-violated rule against full matrices in NumPy."""
 
+import signal
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -255,3 +257,28 @@ def test_non_finite_inputs_are_named(name):
     getattr(problem, name)[1, 2] = np.nan
     with pytest.raises(NonFiniteError, match=f"{name}: not finite at row 1, column 2"):
         solve(problem)
+
+
+def test_signals_interrupt_a_long_solve():
+    u = np.ones(4)
+    contradiction = np.stack([u, -u]), np.array([-1.0, -1.0])
+
+    def stop(number, frame):
+        raise KeyboardInterrupt
+
+    previous = signal.signal(signal.SIGALRM, stop)
+    signal.setitimer(signal.ITIMER_REAL, 0.1)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            pcr(
+                np.ones((1, 1)),
+                np.zeros((1, 4)),
+                None,
+                0.0,
+                halfspaces=contradiction,
+                method="most_violated",
+                max_iterations=10**12,
+            )
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0.0)
+        signal.signal(signal.SIGALRM, previous)

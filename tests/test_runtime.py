@@ -116,43 +116,34 @@ except ValueError as error:
 
 
 INTERRUPTED = """
-import signal, sys, time
 import numpy as np
 import cintervene as ci
 
 weights = np.zeros((3000, 3000), dtype=np.float32)
 update = ci.LowRankUpdate(np.ones((3000, 3000), np.float32), np.eye(3000, dtype="f4"))
-logits = np.zeros((6000, 20000), dtype=np.float16)
-calls = {
-    "apply": lambda: update.apply(weights),
-    "set_nll": lambda: ci.set_nll(logits, [1]),
-}
-call = calls[sys.argv[1]]
 print("ready", flush=True)
 try:
-    while True:
-        call()
+    update.apply(weights)
 except KeyboardInterrupt:
-    print(time.monotonic(), flush=True)
+    print("within the call" if (weights[-1] == 0).all() else "after the call")
+else:
+    print("not at all")
 """
 
 
-@pytest.mark.parametrize("name", ["apply", "set_nll"])
-def test_interrupt_stops_a_long_call(name):
-    """A call of several seconds must end, within a wide margin of the aim of 0.1 s."""
+def test_interrupt_stops_a_long_call():
+    """Ctrl-C ends a call of some seconds before it has reached the last row."""
     process = subprocess.Popen(
-        [sys.executable, "-c", INTERRUPTED, name],
+        [sys.executable, "-c", INTERRUPTED],
         env={**os.environ, "OMP_NUM_THREADS": "1", "CINTERVENE_CPU": "baseline"},
         stdout=subprocess.PIPE,
         text=True,
     )
     assert process.stdout.readline() == "ready\n"
-    time.sleep(0.3)
-    sent = time.monotonic()
+    time.sleep(0.2)
     process.send_signal(signal.SIGINT)
     out, _ = process.communicate(timeout=60)
-    assert process.returncode == 0
-    assert float(out) - sent < 1.0
+    assert out == "within the call\n"
 
 
 def test_other_python_threads_run_during_a_call():

@@ -15,8 +15,8 @@
 
 /* Operations worth waking one more thread for. */
 #define GRAIN (INT64_C(1) << 16)
-/* Operations a thread may do between two polls: some 10 ms. */
-#define ROUND (INT64_C(1) << 25)
+/* Operations a thread may do between two polls: some 5 ms. */
+#define ROUND (INT64_C(1) << 24)
 
 static atomic_bool forked;
 

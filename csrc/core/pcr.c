@@ -21,8 +21,8 @@ check_matrix(const civ_mat *x, int64_t n_rows, int64_t n_cols)
 }
 
 civ_status
-pcr_check(const civ_pcr_problem *problem, const civ_pcr_options *options,
-          const civ_pcr_result *result)
+civ_pcr_check(const civ_pcr_problem *problem, const civ_pcr_options *options,
+              const civ_pcr_result *result)
 {
     int64_t m = problem->outputs.n_rows, d = problem->outputs.n_cols;
     int64_t n = problem->concepts.n_rows, k = problem->directions.n_rows;
@@ -45,8 +45,8 @@ pcr_check(const civ_pcr_problem *problem, const civ_pcr_options *options,
 }
 
 void
-pcr_record(const civ_pcr_result *result, civ_pcr_info *info,
-           const double row[CIV_PCR_HISTORY])
+civ_pcr_record(const civ_pcr_result *result, civ_pcr_info *info,
+               const double row[CIV_PCR_HISTORY])
 {
     if (info->history_rows < result->history.n_rows) {
         memcpy(civ_at(&result->history, info->history_rows, 0), row,
@@ -56,10 +56,10 @@ pcr_record(const civ_pcr_result *result, civ_pcr_info *info,
 }
 
 static bool
-has_balls(const pcr_space *space)
+has_balls(const civ_pcr_space *space)
 {
     for (int64_t c = 0; c < space->first[space->m]; c++) {
-        if (pcr_is_ball(space, space->list[c])) {
+        if (civ_pcr_is_ball(space, space->list[c])) {
             return true;
         }
     }
@@ -75,8 +75,9 @@ set_zero(const civ_mat *x)
 }
 
 static civ_status
-solve_in(const civ_exec *exec, const pcr_space *space, const civ_pcr_options *options,
-         const civ_pcr_result *result, civ_pcr_info *info)
+solve_in(const civ_exec *exec, const civ_pcr_space *space,
+         const civ_pcr_options *options, const civ_pcr_result *result,
+         civ_pcr_info *info)
 {
     set_zero(&result->coefficients);
     set_zero(&result->multipliers);
@@ -84,12 +85,13 @@ solve_in(const civ_exec *exec, const pcr_space *space, const civ_pcr_options *op
     if (space->unit == 0.0) {
         return CIV_OK;
     }
-    CIV_TRY(has_balls(space) ? pcr_dual_solve(exec, space, options, result, info)
-                             : pcr_halfspace_solve(exec, space, options, result, info));
+    CIV_TRY(has_balls(space)
+                ? civ_pcr_dual_solve(exec, space, options, result, info)
+                : civ_pcr_halfspace_solve(exec, space, options, result, info));
     if (info->outcome == CIV_INFEASIBLE) {
         bool proved;
         set_zero(&result->coefficients);
-        CIV_TRY(pcr_contradicts(exec, space, &result->multipliers, &proved));
+        CIV_TRY(civ_pcr_contradicts(exec, space, &result->multipliers, &proved));
         info->outcome = proved ? CIV_INFEASIBLE : CIV_STALLED;
     }
     return CIV_OK;
@@ -100,14 +102,14 @@ civ_pcr_exact(const civ_exec *exec, const civ_pcr_problem *problem,
               const civ_pcr_options *options, const civ_pcr_result *result,
               civ_pcr_info *info)
 {
-    CIV_TRY(pcr_check(problem, options, result));
+    CIV_TRY(civ_pcr_check(problem, options, result));
     *info = (civ_pcr_info){.outcome = CIV_CONVERGED};
-    pcr_space space;
+    civ_pcr_space space;
     civ_arena arena = {0};
-    pcr_space_carve(&arena, problem, &space);
+    civ_pcr_space_carve(&arena, problem, &space);
     CIV_TRY(civ_arena_open(&arena));
-    pcr_space_carve(&arena, problem, &space);
-    civ_status status = pcr_space_fill(exec, problem, &space);
+    civ_pcr_space_carve(&arena, problem, &space);
+    civ_status status = civ_pcr_space_fill(exec, problem, &space);
     if (status == CIV_OK) {
         status = solve_in(exec, &space, options, result, info);
     }

@@ -9,7 +9,7 @@
 #include "products.h"
 
 /* A problem with its origin moved to the mean concept and its directions normalised. */
-typedef struct pcr_space {
+typedef struct civ_pcr_space {
     int64_t m;             /* prompts */
     int64_t n;             /* concepts */
     int64_t p;             /* concepts and directions */
@@ -27,23 +27,24 @@ typedef struct pcr_space {
     int64_t *first;        /* constraints of prompt j: list[first[j] .. first[j + 1]) */
     int64_t *list;         /* their points l */
     double unit; /* the length that tolerances refer to; 0 = nothing is violated */
-} pcr_space;
+} civ_pcr_space;
 
 /* out (d) = r of a constraint, in units of 1: (o_j - c_l) / unit, or -u_l. */
-void pcr_constraint_vector(const pcr_space *space, int64_t j, int64_t l, double *out);
+void civ_pcr_constraint_vector(const civ_pcr_space *space, int64_t j, int64_t l,
+                               double *out);
 
 /* Refuses shapes, storage types and settings that no solver can work with. */
-civ_status pcr_check(const civ_pcr_problem *problem, const civ_pcr_options *options,
-                     const civ_pcr_result *result);
+civ_status civ_pcr_check(const civ_pcr_problem *problem, const civ_pcr_options *options,
+                         const civ_pcr_result *result);
 
 /* Takes the memory of a space from the arena; fills it when the arena is open. */
-void pcr_space_carve(civ_arena *arena, const civ_pcr_problem *problem,
-                     pcr_space *space);
-civ_status pcr_space_fill(const civ_exec *exec, const civ_pcr_problem *problem,
-                          pcr_space *space);
+void civ_pcr_space_carve(civ_arena *arena, const civ_pcr_problem *problem,
+                         civ_pcr_space *space);
+civ_status civ_pcr_space_fill(const civ_exec *exec, const civ_pcr_problem *problem,
+                              civ_pcr_space *space);
 
 CIV_INLINE bool
-pcr_is_ball(const pcr_space *space, int64_t l)
+civ_pcr_is_ball(const civ_pcr_space *space, int64_t l)
 {
     return l < space->n;
 }
@@ -52,11 +53,11 @@ pcr_is_ball(const pcr_space *space, int64_t l)
  * By how much y = o_j + D_j violates constraint l, as a length; <= 0 when it holds.
  * value: <y, z_l>; square: <y, y> (not read for a direction).
  */
-double pcr_violation(const pcr_space *space, int64_t j, int64_t l, double value,
-                     double square);
+double civ_pcr_violation(const civ_pcr_space *space, int64_t j, int64_t l, double value,
+                         double square);
 
 /* Appends a row to the history while there is room. */
-void pcr_record(const civ_pcr_result *result, civ_pcr_info *info,
-                const double row[CIV_PCR_HISTORY]);
+void civ_pcr_record(const civ_pcr_result *result, civ_pcr_info *info,
+                    const double row[CIV_PCR_HISTORY]);
 
 #endif

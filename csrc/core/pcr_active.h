@@ -13,48 +13,60 @@
 
 #include "pcr.h"
 
-typedef struct pcr_active {
+typedef struct civ_pcr_active {
     int64_t n;        /* constraints in the set */
     int64_t capacity; /* that the arrays have room for */
     int64_t *prompt;  /* j (capacity) */
     int64_t *point;   /* l (capacity) */
     double *bound;    /* b (capacity) */
     double *mu;       /* multiplier (capacity) */
-} pcr_active;
+} civ_pcr_active;
+
+/* Candidates wanted at a time; few prompts offer several each. */
+#define CIV_PCR_OFFERS 8
 
 /* A violated constraint outside the set; sorts by falling violation. */
-typedef struct pcr_candidate {
+typedef struct civ_pcr_candidate {
     double violation; /* as a length over the unit */
     int64_t prompt;
     int64_t point;
-} pcr_candidate;
+} civ_pcr_candidate;
 
 /* What the exact solvers hold besides their working set. */
-typedef struct pcr_frame {
-    const pcr_space *space;
-    double gram_unit;          /* largest diagonal element of G */
-    bool *member;              /* which pairs (m, p) are in the set */
-    pcr_candidate *candidates; /* one a prompt (m) */
+typedef struct civ_pcr_frame {
+    const civ_pcr_space *space;
+    double gram_unit;              /* largest diagonal element of G */
+    bool *member;                  /* which pairs (m, p) are in the set */
+    civ_pcr_candidate *candidates; /* up to CIV_PCR_OFFERS, or one a prompt */
     int64_t n_candidates;
-} pcr_frame;
+    int64_t per_prompt; /* how many a prompt may offer */
+    int64_t n_offered;  /* by the prompt at hand; the last ones of the candidates */
+} civ_pcr_frame;
 
-void pcr_active_carve(civ_arena *arena, int64_t capacity, pcr_active *active);
+void civ_pcr_active_carve(civ_arena *arena, int64_t capacity, civ_pcr_active *active);
 /* Copies the set into one of larger capacity. */
-void pcr_active_copy(const pcr_active *from, pcr_active *to);
+void civ_pcr_active_copy(const civ_pcr_active *from, civ_pcr_active *to);
 
-void pcr_frame_carve(civ_arena *arena, const pcr_space *space, pcr_frame *frame);
-void pcr_frame_start(pcr_frame *frame);
+void civ_pcr_frame_carve(civ_arena *arena, const civ_pcr_space *space,
+                         civ_pcr_frame *frame);
+void civ_pcr_frame_start(civ_pcr_frame *frame);
 
-/* Offers the most violated constraint of a prompt that is not in the set. */
-void pcr_offer(pcr_frame *frame, int64_t prompt, int64_t point, double violation);
+/* Forgets all candidates. */
+void civ_pcr_clear_offers(civ_pcr_frame *frame);
+
+/* Begins with a prompt, whose most violated constraints will become candidates. */
+void civ_pcr_open_offers(civ_pcr_frame *frame);
+
+/* Offers a violated constraint that is not in the set. */
+void civ_pcr_offer(civ_pcr_frame *frame, civ_pcr_candidate candidate);
 
 /* Starts over with the violations of the unmoved outputs. */
-void pcr_offer_initial(pcr_frame *frame);
+void civ_pcr_offer_initial(civ_pcr_frame *frame);
 
 /* Number of candidates to admit: all violated beyond `goal`, but at most `most`. */
-int64_t pcr_rank_candidates(pcr_frame *frame, double goal, int64_t most);
+int64_t civ_pcr_rank_candidates(civ_pcr_frame *frame, double goal, int64_t most);
 
 /* Puts the first `count` candidates into the set, with multipliers of zero. */
-void pcr_admit(pcr_frame *frame, int64_t count, pcr_active *active);
+void civ_pcr_admit(civ_pcr_frame *frame, int64_t count, civ_pcr_active *active);
 
 #endif

@@ -21,21 +21,23 @@
 /* How much the multipliers are scaled down: tried in this order, */
 static const double shrinks[] = {0.0,  1e-14, 1e-12, 1e-10, 1e-8, 1e-6,
                                  1e-4, 1e-3,  1e-2,  0.1,   0.3,  0.6};
-/* until so many of them have given a bound. */
+/* until so many of them have given a bound, or one that leaves nothing to gain. */
 #define ENOUGH 4
+#define NOTHING 1e-13
 
 typedef struct judge {
     const civ_exec *exec;
     const civ_pcr_problem *problem;
     const civ_mat *coefficients;
     const civ_mat *multipliers;
-    int64_t rows;         /* prompts with a multiplier: R */
+    int64_t rows;         /* prompts with a coefficient or multiplier: R */
     int64_t *prompt;      /* (R) */
     double *nu;           /* (R) */
     civ_mat gram;         /* (R, R) */
     civ_mat pull;         /* Q (R, d) */
     civ_mat pulled;       /* G Q (R, d) */
-    civ_mat displacement; /* D (m, d) */
+    civ_mat own;          /* A of these prompts (R, d) */
+    civ_mat displacement; /* D of these prompts (R, d) */
     civ_mat system;       /* (R, R) */
     civ_mat half;         /* (R, d) */
     double linear;        /* b . mu */
@@ -50,26 +52,34 @@ take(civ_arena *arena, int64_t n_rows, int64_t n_cols)
 }
 
 static bool
-is_used(const civ_mat *multipliers, int64_t j)
+has_nonzero(const civ_mat *x, int64_t i)
 {
-    for (int64_t l = 0; l < multipliers->n_cols; l++) {
-        if (*civ_at(multipliers, j, l) != 0.0) {
+    const double *row = civ_at(x, i, 0);
+    for (int64_t j = 0; j < x->n_cols; j++) {
+        if (row[j] != 0.0) {
             return true;
         }
     }
     return false;
 }
 
+static bool
+is_used(const judge *s, int64_t j)
+{
+    return has_nonzero(s->multipliers, j) || has_nonzero(s->coefficients, j);
+}
+
 static void
 carve(civ_arena *arena, judge *s)
 {
-    int64_t m = s->problem->outputs.n_rows, d = s->problem->outputs.n_cols;
+    int64_t d = s->problem->outputs.n_cols;
     s->prompt = civ_arena_take(arena, s->rows, sizeof(int64_t));
     s->nu = civ_arena_take(arena, s->rows, sizeof(double));
     s->gram = take(arena, s->rows, s->rows);
     s->pull = take(arena, s->rows, d);
     s->pulled = take(arena, s->rows, d);
-    s->displacement = take(arena, m, d);
+    s->own = take(arena, s->rows, d);
+    s->displacement = take(arena, s->rows, d);
     s->system = take(arena, s->rows, s->rows);
     s->half = take(arena, s->rows, d);
 }
@@ -82,7 +92,7 @@ add_constraint(judge *s, int64_t r, int64_t l, double mu, double *complementarit
     int64_t j = s->prompt[r], n = problem->concepts.n_rows;
     int64_t d = problem->outputs.n_cols;
     const double *o = civ_at(&problem->outputs, j, 0);
-    const double *moved = civ_at(&s->displacement, j, 0);
+    const double *moved = civ_at(&s->displacement, r, 0);
     double *pull = civ_at(&s->pull, r, 0);
     double bound, taken = 0.0;
     if (l < n) {
@@ -108,23 +118,34 @@ add_constraint(judge *s, int64_t r, int64_t l, double mu, double *complementarit
     *complementarity += fabs(mu * (taken - bound));
 }
 
-static civ_status
-gather(judge *s, double *complementarity)
+/* Lists the prompts, and picks their rows of A and G. */
+static void
+pick(judge *s)
 {
-    const civ_mat *gram = &s->problem->gram;
     int64_t r = 0;
     for (int64_t j = 0; j < s->multipliers->n_rows; j++) {
-        if (is_used(s->multipliers, j)) {
+        if (is_used(s, j)) {
             s->prompt[r++] = j;
         }
     }
-    memset(s->pull.data, 0, (size_t)(s->rows * s->pull.n_cols) * sizeof(double));
-    CIV_TRY(civ_product_nn(s->exec, gram, s->coefficients, &s->displacement));
     for (r = 0; r < s->rows; r++) {
-        s->nu[r] = 0.0;
+        memcpy(civ_at(&s->own, r, 0), civ_at(s->coefficients, s->prompt[r], 0),
+               (size_t)s->own.n_cols * sizeof(double));
         for (int64_t c = 0; c < s->rows; c++) {
-            *civ_at(&s->gram, r, c) = *civ_at(gram, s->prompt[r], s->prompt[c]);
+            *civ_at(&s->gram, r, c) =
+                *civ_at(&s->problem->gram, s->prompt[r], s->prompt[c]);
         }
+    }
+}
+
+static civ_status
+gather(judge *s, double *complementarity)
+{
+    pick(s);
+    memset(s->pull.data, 0, (size_t)(s->rows * s->pull.n_cols) * sizeof(double));
+    CIV_TRY(civ_product_nn(s->exec, &s->gram, &s->own, &s->displacement));
+    for (int64_t r = 0; r < s->rows; r++) {
+        s->nu[r] = 0.0;
         for (int64_t l = 0; l < s->multipliers->n_cols; l++) {
             double mu = *civ_at(s->multipliers, s->prompt[r], l);
             CIV_FAIL_IF(!(mu >= 0.0), CIV_INVALID_ARGUMENT);
@@ -134,7 +155,7 @@ gather(judge *s, double *complementarity)
         }
     }
     CIV_TRY(civ_product_nn(s->exec, &s->gram, &s->pull, &s->pulled));
-    for (r = 0; r < s->rows; r++) {
+    for (int64_t r = 0; r < s->rows; r++) {
         s->quadratic +=
             civ_dot(s->pull.n_cols, civ_at(&s->pull, r, 0), civ_at(&s->pulled, r, 0));
     }
@@ -189,31 +210,29 @@ best_bound(judge *s, civ_pcr_certificate *out)
             out->shrink = shrinks[i];
         }
         successes += found;
+        if (out->cost - out->lower_bound <= NOTHING * out->cost) {
+            break;
+        }
     }
     return CIV_OK;
 }
 
-/* ||A - N D - Q|| / ||A|| over all prompts, and the cost. */
+/* ||A - N D - Q|| / ||A||, and the cost. */
 static void
 judge_stationarity(const judge *s, civ_pcr_certificate *out)
 {
-    int64_t m = s->problem->outputs.n_rows, d = s->problem->outputs.n_cols;
+    int64_t d = s->own.n_cols;
     double residual = 0.0, size = 0.0;
-    int64_t r = 0;
-    for (int64_t j = 0; j < m; j++) {
-        const double *a = civ_at(s->coefficients, j, 0);
-        const double *moved = civ_at(&s->displacement, j, 0);
-        bool used = r < s->rows && s->prompt[r] == j;
+    for (int64_t r = 0; r < s->rows; r++) {
+        const double *own = civ_at(&s->own, r, 0);
+        const double *moved = civ_at(&s->displacement, r, 0);
+        const double *pull = civ_at(&s->pull, r, 0);
         for (int64_t x = 0; x < d; x++) {
-            double rest = a[x];
-            if (used) {
-                rest -= s->nu[r] * moved[x] + *civ_at(&s->pull, r, x);
-            }
+            double rest = own[x] - s->nu[r] * moved[x] - pull[x];
             residual += rest * rest;
-            size += a[x] * a[x];
+            size += own[x] * own[x];
         }
-        out->cost += civ_dot(d, a, moved);
-        r += used;
+        out->cost += civ_dot(d, own, moved);
     }
     out->stationarity = sqrt(residual) / (size > 0.0 ? sqrt(size) : 1.0);
 }
@@ -242,7 +261,7 @@ civ_pcr_certify(const civ_exec *exec, const civ_pcr_problem *problem,
     *out = (civ_pcr_certificate){0};
     judge s = {exec, problem, coefficients, multipliers, .rows = 0};
     for (int64_t j = 0; j < m; j++) {
-        s.rows += is_used(multipliers, j);
+        s.rows += is_used(&s, j);
     }
     civ_arena arena = {0};
     carve(&arena, &s);

@@ -10,13 +10,13 @@
 #include <string.h>
 
 typedef struct ray {
-    const pcr_space *space;
+    const civ_pcr_space *space;
     civ_mat pull;   /* Q (m, d) */
     civ_mat pulled; /* G Q (m, d) */
 } ray;
 
 static void
-carve(civ_arena *arena, const pcr_space *space, ray *s)
+carve(civ_arena *arena, const civ_pcr_space *space, ray *s)
 {
     int64_t size = space->m * space->d;
     s->space = space;
@@ -29,7 +29,7 @@ carve(civ_arena *arena, const pcr_space *space, ray *s)
 static double
 gather(const civ_mat *multipliers, double largest, ray *s)
 {
-    const pcr_space *space = s->space;
+    const civ_pcr_space *space = s->space;
     double linear = 0.0;
     memset(s->pull.data, 0, (size_t)(space->m * space->d) * sizeof(double));
     for (int64_t j = 0; j < space->m; j++) {
@@ -50,7 +50,7 @@ gather(const civ_mat *multipliers, double largest, ray *s)
 }
 
 static double
-largest_multiplier(const pcr_space *space, const civ_mat *multipliers)
+largest_multiplier(const civ_pcr_space *space, const civ_mat *multipliers)
 {
     double largest = 0.0;
     for (int64_t j = 0; j < space->m; j++) {
@@ -65,7 +65,7 @@ static civ_status
 examine(const civ_exec *exec, const civ_mat *multipliers, double largest, ray *s,
         bool *proved)
 {
-    const pcr_space *space = s->space;
+    const civ_pcr_space *space = s->space;
     double linear = gather(multipliers, largest, s);
     double quadratic = 0.0, gram_unit = 0.0;
     CIV_TRY(civ_product_nn(exec, &space->gram, &s->pull, &s->pulled));
@@ -74,14 +74,14 @@ examine(const civ_exec *exec, const civ_mat *multipliers, double largest, ray *s
         quadratic +=
             civ_dot(space->d, civ_at(&s->pull, j, 0), civ_at(&s->pulled, j, 0));
     }
-    double beyond = PCR_INFEASIBLE * space->unit * space->unit / gram_unit;
+    double beyond = CIV_PCR_INFEASIBLE * space->unit * space->unit / gram_unit;
     *proved = linear > 0.0 && linear * linear > 4.0 * quadratic * beyond;
     return CIV_OK;
 }
 
 civ_status
-pcr_contradicts(const civ_exec *exec, const pcr_space *space,
-                const civ_mat *multipliers, bool *proved)
+civ_pcr_contradicts(const civ_exec *exec, const civ_pcr_space *space,
+                    const civ_mat *multipliers, bool *proved)
 {
     double largest = largest_multiplier(space, multipliers);
     *proved = false;

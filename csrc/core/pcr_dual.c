@@ -31,20 +31,20 @@ take(civ_arena *arena, int64_t n_rows, int64_t n_cols)
 }
 
 static void
-carve(civ_arena *arena, const pcr_space *space, pcr_dual *s)
+carve(civ_arena *arena, const civ_pcr_space *space, civ_pcr_dual *s)
 {
-    pcr_frame_carve(arena, space, &s->frame);
+    civ_pcr_frame_carve(arena, space, &s->frame);
     s->place = civ_arena_take(arena, space->m, sizeof(int64_t));
-    s->spare = take(arena, PCR_SPARES, space->d);
-    s->spare_table = take(arena, PCR_SPARES, space->m + space->p);
+    s->spare = take(arena, CIV_PCR_SPARES, space->d);
+    s->spare_table = take(arena, CIV_PCR_SPARES, space->m + space->p);
 }
 
 static void
-carve_growing(civ_arena *arena, int64_t capacity, pcr_dual *s)
+carve_growing(civ_arena *arena, int64_t capacity, civ_pcr_dual *s)
 {
     int64_t m = s->frame.space->m, q = m + s->frame.space->p;
-    int64_t rows = civ_min(m, capacity), columns = capacity + PCR_SPARES;
-    pcr_active_carve(arena, capacity, &s->active);
+    int64_t rows = civ_min(m, capacity), columns = capacity + CIV_PCR_SPARES;
+    civ_pcr_active_carve(arena, capacity, &s->active);
     s->local = civ_arena_take(arena, capacity, sizeof(int64_t));
     s->rows = civ_arena_take(arena, rows, sizeof(int64_t));
     s->table = take(arena, capacity, q);
@@ -69,12 +69,12 @@ carve_growing(civ_arena *arena, int64_t capacity, pcr_dual *s)
     s->scratch = civ_arena_take(arena, rows, sizeof(double));
     s->eigen_work =
         civ_arena_take(arena, civ_symmetric_eigen_work(rows), sizeof(double));
-    pcr_newton_carve(arena, capacity, &s->newton);
+    civ_pcr_newton_carve(arena, capacity, &s->newton);
 }
 
 /* Views of the size in use, over memory of the size carved. */
 static void
-set_sizes(pcr_dual *s)
+set_sizes(civ_pcr_dual *s)
 {
     int64_t n = s->active.n, x = n + s->n_spare, r = s->n_rows;
     s->pair = civ_f64(s->pair.data, x, x);
@@ -93,18 +93,18 @@ set_sizes(pcr_dual *s)
 }
 
 static civ_status
-make_room(int64_t count, pcr_dual *s)
+make_room(int64_t count, civ_pcr_dual *s)
 {
     int64_t needed = s->active.n + count;
     if (needed <= s->active.capacity) {
         return CIV_OK;
     }
-    pcr_dual larger = *s;
+    civ_pcr_dual larger = *s;
     larger.growing = (civ_arena){0};
     carve_growing(&larger.growing, 2 * needed, &larger);
     CIV_TRY(civ_arena_open(&larger.growing));
     carve_growing(&larger.growing, 2 * needed, &larger);
-    pcr_active_copy(&s->active, &larger.active);
+    civ_pcr_active_copy(&s->active, &larger.active);
     size_t columns = (size_t)s->table.n_cols * sizeof(double);
     for (int64_t w = 0; w < s->active.n; w++) {
         larger.local[w] = s->local[w];
@@ -125,27 +125,27 @@ make_room(int64_t count, pcr_dual *s)
 
 /* Inner products of new constraints' r with all outputs and points, in units of 1. */
 static civ_status
-extend_table(pcr_dual *s, int64_t first)
+extend_table(civ_pcr_dual *s, int64_t first)
 {
-    const pcr_space *space = s->frame.space;
+    const civ_pcr_space *space = s->frame.space;
     int64_t n_new = s->active.n - first;
     civ_arena arena = {0};
     civ_mat vectors = take(&arena, n_new, space->d);
     CIV_TRY(civ_arena_open(&arena));
     vectors = take(&arena, n_new, space->d);
     for (int64_t w = first; w < s->active.n; w++) {
-        pcr_constraint_vector(space, s->active.prompt[w], s->active.point[w],
-                              civ_at(&vectors, w - first, 0));
+        civ_pcr_constraint_vector(space, s->active.prompt[w], s->active.point[w],
+                                  civ_at(&vectors, w - first, 0));
     }
-    civ_status status = pcr_dual_products(s, &vectors, civ_at(&s->table, first, 0));
+    civ_status status = civ_pcr_dual_products(s, &vectors, civ_at(&s->table, first, 0));
     civ_arena_close(&arena);
     return status;
 }
 
 civ_status
-pcr_dual_products(const pcr_dual *s, const civ_mat *vectors, double *table)
+civ_pcr_dual_products(const civ_pcr_dual *s, const civ_mat *vectors, double *table)
 {
-    const pcr_space *space = s->frame.space;
+    const civ_pcr_space *space = s->frame.space;
     int64_t q = space->m + space->p;
     double scale = 1.0 / space->unit;
     civ_mat with_outputs = {table, vectors->n_rows, space->m, q, CIV_F64};
@@ -163,16 +163,17 @@ pcr_dual_products(const pcr_dual *s, const civ_mat *vectors, double *table)
 
 /* <row of a table, r_w> */
 static double
-with_constraint(const pcr_dual *s, const double *row, int64_t w)
+with_constraint(const civ_pcr_dual *s, const double *row, int64_t w)
 {
-    const pcr_space *space = s->frame.space;
+    const civ_pcr_space *space = s->frame.space;
     int64_t l = s->active.point[w];
     double with_point = row[space->m + l];
-    return pcr_is_ball(space, l) ? row[s->active.prompt[w]] - with_point : -with_point;
+    return civ_pcr_is_ball(space, l) ? row[s->active.prompt[w]] - with_point
+                                     : -with_point;
 }
 
 static void
-fill_pair(pcr_dual *s)
+fill_pair(civ_pcr_dual *s)
 {
     int64_t n = s->active.n;
     for (int64_t x = 0; x < s->pair.n_rows; x++) {
@@ -190,9 +191,9 @@ fill_pair(pcr_dual *s)
 }
 
 static void
-fill_gram(pcr_dual *s)
+fill_gram(civ_pcr_dual *s)
 {
-    const pcr_space *space = s->frame.space;
+    const civ_pcr_space *space = s->frame.space;
     for (int64_t j = 0; j < space->m; j++) {
         const double *gram = civ_at(&space->gram, j, 0);
         for (int64_t r = 0; r < s->n_rows; r++) {
@@ -207,7 +208,7 @@ fill_gram(pcr_dual *s)
 
 /* The last solution as coefficients over the basis that has grown since. */
 static civ_status
-move_anchor(pcr_dual *s)
+move_anchor(civ_pcr_dual *s)
 {
     int64_t n = s->active.n, columns = n + s->n_spare;
     int64_t old_rows = s->solution.n_rows, old_columns = s->solution.n_cols;
@@ -225,7 +226,7 @@ move_anchor(pcr_dual *s)
 
 /* Everything that follows from the working set and the spare directions. */
 static civ_status
-prepare(pcr_dual *s)
+prepare(civ_pcr_dual *s)
 {
     set_sizes(s);
     fill_pair(s);
@@ -234,11 +235,11 @@ prepare(pcr_dual *s)
 }
 
 static civ_status
-admit(int64_t count, pcr_dual *s)
+admit(int64_t count, civ_pcr_dual *s)
 {
     int64_t first = s->active.n;
     CIV_TRY(make_room(count, s));
-    pcr_admit(&s->frame, count, &s->active);
+    civ_pcr_admit(&s->frame, count, &s->active);
     for (int64_t w = first; w < s->active.n; w++) {
         int64_t j = s->active.prompt[w];
         if (s->place[j] < 0) {
@@ -255,12 +256,12 @@ admit(int64_t count, pcr_dual *s)
 
 /* response = B, in the state mu; false when it is not positive definite. */
 static bool
-respond(pcr_dual *s, const double *mu, double *log_determinant)
+respond(civ_pcr_dual *s, const double *mu, double *log_determinant)
 {
     int64_t rows = s->n_rows;
     memset(s->nu, 0, (size_t)rows * sizeof(double));
     for (int64_t w = 0; w < s->active.n; w++) {
-        if (pcr_is_ball(s->frame.space, s->active.point[w])) {
+        if (civ_pcr_is_ball(s->frame.space, s->active.point[w])) {
             s->nu[s->local[w]] += mu[w];
         }
     }
@@ -288,16 +289,11 @@ respond(pcr_dual *s, const double *mu, double *log_determinant)
            civ_gemm_tn(scale, &s->half, &s->half, scale, &s->response) == CIV_OK;
 }
 
-/* moved = D over the basis, and its inner products with the basis. */
-static bool
-move(pcr_dual *s, const double *mu)
+/* Adds Q to the target, and its inner products with the basis. */
+static void
+add_pull(civ_pcr_dual *s, const double *mu)
 {
-    int64_t columns = s->pair.n_cols, size = s->n_rows * columns;
-    for (int64_t i = 0; i < size; i++) {
-        ((double *)s->target.data)[i] = s->kappa * ((double *)s->anchor.data)[i];
-        ((double *)s->target_pair.data)[i] =
-            s->kappa * ((double *)s->anchor_pair.data)[i];
-    }
+    int64_t columns = s->pair.n_cols;
     for (int64_t w = 0; w < s->active.n; w++) {
         if (mu[w] == 0.0) {
             continue;
@@ -309,14 +305,45 @@ move(pcr_dual *s, const double *mu)
             row[x] += mu[w] * pair[x];
         }
     }
-    return civ_gemm_nn(1.0, &s->response, &s->target, 0.0, &s->moved) == CIV_OK &&
-           civ_gemm_nn(1.0, &s->response, &s->target_pair, 0.0, &s->moved_pair) ==
-               CIV_OK;
+}
+
+/* D = B Q where there is no anchor: Q has one element a column. */
+static void
+spread_pull(civ_pcr_dual *s, const double *mu)
+{
+    for (int64_t r = 0; r < s->n_rows; r++) {
+        const double *response = civ_at(&s->response, r, 0);
+        double *moved = civ_at(&s->moved, r, 0);
+        for (int64_t w = 0; w < s->active.n; w++) {
+            moved[w] = mu[w] * response[s->local[w]];
+        }
+    }
+}
+
+/* moved = D over the basis, and its inner products with the basis. */
+static bool
+move(civ_pcr_dual *s, const double *mu)
+{
+    int64_t size = s->n_rows * s->pair.n_cols;
+    double *target = s->target.data, *target_pair = s->target_pair.data;
+    const double *anchor = s->anchor.data, *anchor_pair = s->anchor_pair.data;
+    for (int64_t i = 0; i < size; i++) {
+        target[i] = s->kappa * anchor[i];
+        target_pair[i] = s->kappa * anchor_pair[i];
+    }
+    add_pull(s, mu);
+    if (s->kappa == 0.0) {
+        spread_pull(s, mu);
+    } else if (civ_gemm_nn(1.0, &s->response, &s->target, 0.0, &s->moved) != CIV_OK) {
+        return false;
+    }
+    return civ_gemm_nn(1.0, &s->response, &s->target_pair, 0.0, &s->moved_pair) ==
+           CIV_OK;
 }
 
 /* ||D_j||^2 and the second moment outside the span. */
 static double
-square_of(const pcr_dual *s, int64_t row)
+square_of(const civ_pcr_dual *s, int64_t row)
 {
     return civ_dot(s->pair.n_cols, civ_at(&s->moved, row, 0),
                    civ_at(&s->moved_pair, row, 0)) +
@@ -326,7 +353,7 @@ square_of(const pcr_dual *s, int64_t row)
 static bool
 value(void *arg, const double *mu, double *value, double *gradient)
 {
-    pcr_dual *s = arg;
+    civ_pcr_dual *s = arg;
     double log_determinant;
     if (!respond(s, mu, &log_determinant) || !move(s, mu)) {
         return false;
@@ -341,7 +368,7 @@ value(void *arg, const double *mu, double *value, double *gradient)
     for (int64_t w = 0; w < s->active.n; w++) {
         int64_t r = s->local[w];
         gradient[w] = s->active.bound[w] - 2.0 * *civ_at(&s->moved_pair, r, w);
-        if (pcr_is_ball(s->frame.space, s->active.point[w])) {
+        if (civ_pcr_is_ball(s->frame.space, s->active.point[w])) {
             gradient[w] -= s->scratch[r];
         }
         *value += s->active.bound[w] * mu[w];
@@ -352,18 +379,18 @@ value(void *arg, const double *mu, double *value, double *gradient)
 static void
 curvature(void *arg, const int64_t *free, int64_t n_free, const civ_mat *out)
 {
-    pcr_dual *s = arg;
+    civ_pcr_dual *s = arg;
     civ_gemm_nt(1.0, &s->moved_pair, &s->moved, 0.0, &s->squares);
     for (int64_t i = 0; i < n_free; i++) {
         int64_t w = free[i], r = s->local[w];
-        bool w_ball = pcr_is_ball(s->frame.space, s->active.point[w]);
+        bool w_ball = civ_pcr_is_ball(s->frame.space, s->active.point[w]);
         const double *pair = civ_at(&s->pair, w, 0);
         const double *moved = civ_at(&s->moved_pair, r, 0);
         const double *squares = civ_at(&s->squares, r, 0);
         const double *response = civ_at(&s->response, r, 0);
         for (int64_t k = 0; k <= i; k++) {
             int64_t x = free[k], c = s->local[x];
-            bool x_ball = pcr_is_ball(s->frame.space, s->active.point[x]);
+            bool x_ball = civ_pcr_is_ball(s->frame.space, s->active.point[x]);
             double inner = pair[x];
             inner += w_ball ? moved[x] : 0.0;
             inner += x_ball ? *civ_at(&s->moved_pair, c, w) : 0.0;
@@ -376,7 +403,7 @@ curvature(void *arg, const int64_t *free, int64_t n_free, const civ_mat *out)
 
 /* solution = A = (N D + Q + kappa anchor) / (1 + kappa) at the last mu. */
 static void
-keep_solution(pcr_dual *s)
+keep_solution(civ_pcr_dual *s)
 {
     int64_t columns = s->pair.n_cols;
     s->solution = civ_f64(s->solution.data, s->n_rows, columns);
@@ -394,9 +421,9 @@ keep_solution(pcr_dual *s)
 /* Where the outputs are now: <y_j, z_l> less its start, and <y_j, y_j>, in units of 1.
  */
 static civ_status
-move_outputs(pcr_dual *s)
+move_outputs(civ_pcr_dual *s)
 {
-    const pcr_space *space = s->frame.space;
+    const civ_pcr_space *space = s->frame.space;
     int64_t n = s->active.n;
     civ_mat table = s->table, own = s->solution;
     table.n_rows = own.n_cols = n;
@@ -415,14 +442,14 @@ move_outputs(pcr_dual *s)
 
 /* squares = A A^T, for ||D_j||^2 = G_jJ A A^T G_Jj. */
 static civ_status
-square_solution(pcr_dual *s)
+square_solution(civ_pcr_dual *s)
 {
     CIV_TRY(civ_gemm_nn(1.0, &s->solution, &s->pair, 0.0, &s->moved_pair));
     return civ_gemm_nt(1.0, &s->moved_pair, &s->solution, 0.0, &s->squares);
 }
 
 static double
-moved_square(const pcr_dual *s, int64_t j)
+moved_square(const civ_pcr_dual *s, int64_t j)
 {
     const double *weight = civ_at(&s->weights, j, 0);
     double with_output = 0.0, square = 0.0;
@@ -438,35 +465,32 @@ moved_square(const pcr_dual *s, int64_t j)
 
 /* Offers what is violated; returns the largest violation, as a length over the unit. */
 static double
-scan_prompt(pcr_dual *s, int64_t j)
+scan_prompt(civ_pcr_dual *s, int64_t j)
 {
-    const pcr_space *space = s->frame.space;
+    const civ_pcr_space *space = s->frame.space;
     double unit = space->unit, largest = 0.0;
     double square = space->output_square[j] + unit * unit * moved_square(s, j);
     const double *moved = civ_at(&s->values, j, 0);
-    pcr_candidate worst = {.violation = 0.0};
+    civ_pcr_open_offers(&s->frame);
     for (int64_t c = space->first[j]; c < space->first[j + 1]; c++) {
         int64_t l = space->list[c];
-        double scale = pcr_is_ball(space, l) ? unit * unit : unit;
+        double scale = civ_pcr_is_ball(space, l) ? unit * unit : unit;
         double inner = *civ_at(&space->cross, j, l) + scale * moved[l];
-        double violation = pcr_violation(space, j, l, inner, square) / unit;
+        double violation = civ_pcr_violation(space, j, l, inner, square) / unit;
         largest = fmax(largest, violation);
-        if (violation > worst.violation && !s->frame.member[j * space->p + l]) {
-            worst = (pcr_candidate){violation, j, l};
+        if (violation > 0.0 && !s->frame.member[j * space->p + l]) {
+            civ_pcr_offer(&s->frame, (civ_pcr_candidate){violation, j, l});
         }
-    }
-    if (worst.violation > 0.0) {
-        pcr_offer(&s->frame, j, worst.point, worst.violation);
     }
     return largest;
 }
 
 civ_status
-pcr_dual_scan(pcr_dual *s, double *largest)
+civ_pcr_dual_scan(civ_pcr_dual *s, double *largest)
 {
     CIV_TRY(move_outputs(s));
     CIV_TRY(square_solution(s));
-    s->frame.n_candidates = 0;
+    civ_pcr_clear_offers(&s->frame);
     *largest = 0.0;
     for (int64_t j = 0; j < s->frame.space->m; j++) {
         *largest = fmax(*largest, scan_prompt(s, j));
@@ -477,28 +501,28 @@ pcr_dual_scan(pcr_dual *s, double *largest)
 /* ---- for the phases ------------------------------------------------------------ */
 
 civ_status
-pcr_dual_open(const civ_exec *exec, const pcr_space *space, civ_arena *arena,
-              pcr_dual *s)
+civ_pcr_dual_open(const civ_exec *exec, const civ_pcr_space *space, civ_arena *arena,
+                  civ_pcr_dual *s)
 {
-    *s = (pcr_dual){.exec = exec};
+    *s = (civ_pcr_dual){.exec = exec};
     carve(arena, space, s);
     CIV_TRY(civ_arena_open(arena));
     carve(arena, space, s);
-    pcr_frame_start(&s->frame);
+    civ_pcr_frame_start(&s->frame);
     for (int64_t j = 0; j < space->m; j++) {
         s->place[j] = -1;
     }
-    pcr_offer_initial(&s->frame);
+    civ_pcr_offer_initial(&s->frame);
     return CIV_OK;
 }
 
 civ_status
-pcr_dual_improve(pcr_dual *s, int64_t count, double goal, int64_t max_steps)
+civ_pcr_dual_improve(civ_pcr_dual *s, int64_t count, double goal, int64_t max_steps)
 {
     CIV_TRY(count > 0 ? admit(count, s) : prepare(s));
-    pcr_model model = {s, s->active.n, PCR_INFEASIBLE, value, curvature};
-    CIV_TRY(pcr_newton(s->exec, &model, s->active.mu, goal, max_steps, &s->newton,
-                       &s->progress));
+    civ_pcr_model model = {s, s->active.n, CIV_PCR_INFEASIBLE, value, curvature};
+    CIV_TRY(civ_pcr_newton(s->exec, &model, s->active.mu, goal, max_steps, &s->newton,
+                           &s->progress));
     keep_solution(s);
     return CIV_OK;
 }

@@ -6,13 +6,13 @@
 #include "pcr_exact.h"
 
 /* Most spare directions, outside the span of the constraints. */
-#define PCR_SPARES 8
+#define CIV_PCR_SPARES 8
 
 /* Sizes: R prompts in the working set, X = its constraints and spare directions,
  * q = m + p outputs and points. Everything in units of 1. */
-typedef struct pcr_dual {
+typedef struct civ_pcr_dual {
     const civ_exec *exec;
-    pcr_frame frame;
+    civ_pcr_frame frame;
     double sigma;   /* weight of the barrier */
     double kappa;   /* weight of the pull to the anchor */
     double barrier; /* the barrier's share of the last value */
@@ -20,10 +20,10 @@ typedef struct pcr_dual {
     int64_t n_spare;
     civ_mat spare;       /* orthonormal (n_spare, d) */
     civ_mat spare_table; /* their inner products with outputs and points (n_spare, q) */
-    pcr_newton_info progress;
+    civ_pcr_newton_info progress;
     /* what grows with the working set */
     civ_arena growing;
-    pcr_active active;
+    civ_pcr_active active;
     int64_t n_rows;      /* R */
     int64_t *local;      /* index of a constraint's prompt among the R */
     int64_t *rows;       /* the prompts (R) */
@@ -48,20 +48,22 @@ typedef struct pcr_dual {
     double *root;        /* sqrt(nu) (R) */
     double *scratch;     /* (R) */
     double *eigen_work;  /* for civ_symmetric_eigen of order R */
-    pcr_newton_work newton;
-} pcr_dual;
+    civ_pcr_newton_work newton;
+} civ_pcr_dual;
 
 /* Takes the fixed memory from an arena, which it opens, and finds the violated. */
-civ_status pcr_dual_open(const civ_exec *exec, const pcr_space *space, civ_arena *arena,
-                         pcr_dual *s);
+civ_status civ_pcr_dual_open(const civ_exec *exec, const civ_pcr_space *space,
+                             civ_arena *arena, civ_pcr_dual *s);
 
 /* Lets `count` ranked candidates join, and solves the dual of the working set. */
-civ_status pcr_dual_improve(pcr_dual *s, int64_t count, double goal, int64_t max_steps);
+civ_status civ_pcr_dual_improve(civ_pcr_dual *s, int64_t count, double goal,
+                                int64_t max_steps);
 
 /* Checks every constraint at the solution; candidates are those violated. */
-civ_status pcr_dual_scan(pcr_dual *s, double *largest);
+civ_status civ_pcr_dual_scan(civ_pcr_dual *s, double *largest);
 
 /* table (rows, q) = inner products of vectors with all outputs and points. */
-civ_status pcr_dual_products(const pcr_dual *s, const civ_mat *vectors, double *table);
+civ_status civ_pcr_dual_products(const civ_pcr_dual *s, const civ_mat *vectors,
+                                 double *table);
 
 #endif

@@ -7,21 +7,21 @@
 #include "pcr_newton.h"
 
 /* Part of the tolerance to which the dual of a working set is solved. */
-#define PCR_EFFORT 1e-2
+#define CIV_PCR_EFFORT 1e-2
 /* A dual value beyond this, in its own units, is taken for infinity. */
-#define PCR_INFEASIBLE 1e12
+#define CIV_PCR_INFEASIBLE 1e12
 
 /*
  * Whether the multipliers of the half-spaces alone prove that no displacements meet
  * them: Q, the sum of mu r, costs nothing although b . mu > 0. Multipliers of
  * concepts, which cannot take part in a contradiction, are zeroed if so.
  */
-civ_status pcr_contradicts(const civ_exec *exec, const pcr_space *space,
-                           const civ_mat *multipliers, bool *proved);
+civ_status civ_pcr_contradicts(const civ_exec *exec, const civ_pcr_space *space,
+                               const civ_mat *multipliers, bool *proved);
 
 /* Cost in the problem's units of a cost of 1 in those of the dual. */
 CIV_INLINE double
-pcr_cost_unit(const pcr_frame *frame)
+civ_pcr_cost_unit(const civ_pcr_frame *frame)
 {
     double unit = frame->space->unit;
     return unit * unit / frame->gram_unit;
@@ -31,11 +31,11 @@ pcr_cost_unit(const pcr_frame *frame)
  * Both add to zeroed coefficients and multipliers, and set outcome, iterations and
  * history. Half-spaces alone are a quadratic program; concepts bring curvature.
  */
-civ_status pcr_halfspace_solve(const civ_exec *exec, const pcr_space *space,
-                               const civ_pcr_options *options,
-                               const civ_pcr_result *result, civ_pcr_info *info);
-civ_status pcr_dual_solve(const civ_exec *exec, const pcr_space *space,
-                          const civ_pcr_options *options, const civ_pcr_result *result,
-                          civ_pcr_info *info);
+civ_status civ_pcr_halfspace_solve(const civ_exec *exec, const civ_pcr_space *space,
+                                   const civ_pcr_options *options,
+                                   const civ_pcr_result *result, civ_pcr_info *info);
+civ_status civ_pcr_dual_solve(const civ_exec *exec, const civ_pcr_space *space,
+                              const civ_pcr_options *options,
+                              const civ_pcr_result *result, civ_pcr_info *info);
 
 #endif

@@ -14,25 +14,25 @@
 
 typedef struct halfspace {
     const civ_exec *exec;
-    pcr_frame frame;
+    civ_pcr_frame frame;
     civ_mat pair;      /* <u_l, u_l'> (p, p) */
     double *weights;   /* G_jJ / gram_unit for the prompts J in use (m, |J|) */
     double *responses; /* <A_J, u_l> (p, |J|) */
     int64_t *place;    /* index of a prompt in J, or -1 (m) */
     /* what grows with the working set */
     civ_arena growing;
-    pcr_active active;
+    civ_pcr_active active;
     civ_mat hessian; /* (capacity, capacity) */
     int64_t n_known; /* rows of the Hessian that are computed */
     double *product; /* H mu (capacity) */
-    pcr_newton_work newton;
+    civ_pcr_newton_work newton;
 } halfspace;
 
 static void
-carve(civ_arena *arena, const pcr_space *space, halfspace *s)
+carve(civ_arena *arena, const civ_pcr_space *space, halfspace *s)
 {
     int64_t m = space->m, p = space->p;
-    pcr_frame_carve(arena, space, &s->frame);
+    civ_pcr_frame_carve(arena, space, &s->frame);
     s->pair = civ_f64(civ_arena_take(arena, p * p, sizeof(double)), p, p);
     s->weights = civ_arena_take(arena, m * m, sizeof(double));
     s->responses = civ_arena_take(arena, p * m, sizeof(double));
@@ -42,11 +42,11 @@ carve(civ_arena *arena, const pcr_space *space, halfspace *s)
 static void
 carve_growing(civ_arena *arena, int64_t capacity, halfspace *s)
 {
-    pcr_active_carve(arena, capacity, &s->active);
+    civ_pcr_active_carve(arena, capacity, &s->active);
     double *hessian = civ_arena_take(arena, capacity * capacity, sizeof(double));
     s->hessian = civ_f64(hessian, capacity, capacity);
     s->product = civ_arena_take(arena, capacity, sizeof(double));
-    pcr_newton_carve(arena, capacity, &s->newton);
+    civ_pcr_newton_carve(arena, capacity, &s->newton);
 }
 
 /* Makes room for `count` more constraints. */
@@ -62,7 +62,7 @@ make_room(int64_t count, halfspace *s)
     carve_growing(&larger.growing, 2 * needed, &larger);
     CIV_TRY(civ_arena_open(&larger.growing));
     carve_growing(&larger.growing, 2 * needed, &larger);
-    pcr_active_copy(&s->active, &larger.active);
+    civ_pcr_active_copy(&s->active, &larger.active);
     larger.n_known = 0;
     civ_arena_close(&s->growing);
     *s = larger;
@@ -72,8 +72,8 @@ make_room(int64_t count, halfspace *s)
 static void
 extend_hessian(halfspace *s)
 {
-    const pcr_space *space = s->frame.space;
-    const pcr_active *active = &s->active;
+    const civ_pcr_space *space = s->frame.space;
+    const civ_pcr_active *active = &s->active;
     double scale = 2.0 / s->frame.gram_unit;
     for (int64_t w = s->n_known; w < active->n; w++) {
         const double *gram = civ_at(&space->gram, active->prompt[w], 0);
@@ -136,7 +136,7 @@ number_prompts(halfspace *s)
 static int64_t
 pack_responses(halfspace *s)
 {
-    const pcr_space *space = s->frame.space;
+    const civ_pcr_space *space = s->frame.space;
     int64_t count = number_prompts(s);
     memset(s->responses, 0, (size_t)(space->p * count) * sizeof(double));
     for (int64_t w = 0; w < s->active.n; w++) {
@@ -164,12 +164,12 @@ pack_responses(halfspace *s)
 static double
 scan(halfspace *s)
 {
-    const pcr_space *space = s->frame.space;
+    const civ_pcr_space *space = s->frame.space;
     int64_t count = pack_responses(s);
     double largest = 0.0;
-    s->frame.n_candidates = 0;
+    civ_pcr_clear_offers(&s->frame);
     for (int64_t j = 0; j < space->m; j++) {
-        pcr_candidate worst = {.violation = 0.0};
+        civ_pcr_open_offers(&s->frame);
         for (int64_t c = space->first[j]; c < space->first[j + 1]; c++) {
             int64_t l = space->list[c];
             double start = *civ_at(&space->cross, j, l) - *civ_at(&space->limit, j, l);
@@ -177,12 +177,9 @@ scan(halfspace *s)
                 civ_dot(count, s->weights + j * count, s->responses + l * count);
             double violation = start / space->unit + moved;
             largest = fmax(largest, violation);
-            if (violation > worst.violation && !s->frame.member[j * space->p + l]) {
-                worst = (pcr_candidate){violation, j, l};
+            if (violation > 0.0 && !s->frame.member[j * space->p + l]) {
+                civ_pcr_offer(&s->frame, (civ_pcr_candidate){violation, j, l});
             }
-        }
-        if (worst.violation > 0.0) {
-            pcr_offer(&s->frame, j, worst.point, worst.violation);
         }
     }
     return largest;
@@ -192,7 +189,7 @@ scan(halfspace *s)
 static void
 write_solution(const halfspace *s, const civ_pcr_result *result)
 {
-    const pcr_space *space = s->frame.space;
+    const civ_pcr_space *space = s->frame.space;
     double unit = space->unit / s->frame.gram_unit;
     for (int64_t w = 0; w < s->active.n; w++) {
         int64_t j = s->active.prompt[w], l = s->active.point[w];
@@ -212,26 +209,27 @@ iterate(const civ_pcr_options *options, halfspace *s, const civ_pcr_result *resu
         civ_pcr_info *info)
 {
     double goal = options->tolerance;
-    pcr_newton_info newton = {0};
+    civ_pcr_newton_info newton = {0};
     for (;;) {
         int64_t most = civ_max(BATCH, s->active.n);
-        int64_t count = pcr_rank_candidates(&s->frame, goal, most);
+        int64_t count = civ_pcr_rank_candidates(&s->frame, goal, most);
         if (count == 0) {
             info->outcome = newton.residual <= 2.0 * goal ? CIV_CONVERGED : CIV_STALLED;
             return CIV_OK;
         }
         CIV_TRY(make_room(count, s));
-        pcr_admit(&s->frame, count, &s->active);
+        civ_pcr_admit(&s->frame, count, &s->active);
         extend_hessian(s);
-        pcr_model model = {s, s->active.n, PCR_INFEASIBLE, value, curvature};
-        CIV_TRY(pcr_newton(s->exec, &model, s->active.mu, PCR_EFFORT * goal,
-                           options->max_iterations, &s->newton, &newton));
+        civ_pcr_model model = {s, s->active.n, CIV_PCR_INFEASIBLE, value, curvature};
+        CIV_TRY(civ_pcr_newton(s->exec, &model, s->active.mu, CIV_PCR_EFFORT * goal,
+                               options->max_iterations, &s->newton, &newton));
         info->iterations = newton.steps;
         double largest = scan(s);
-        double cost = pcr_cost_unit(&s->frame) * newton.value;
-        pcr_record(result, info,
-                   (double[]){largest * s->frame.space->unit, cost, cost, NAN, NAN});
-        if (newton.value > PCR_INFEASIBLE) {
+        double cost = civ_pcr_cost_unit(&s->frame) * newton.value;
+        civ_pcr_record(
+            result, info,
+            (double[]){largest * s->frame.space->unit, cost, cost, NAN, NAN});
+        if (newton.value > CIV_PCR_INFEASIBLE) {
             info->outcome = CIV_INFEASIBLE;
             return CIV_OK;
         }
@@ -243,17 +241,17 @@ iterate(const civ_pcr_options *options, halfspace *s, const civ_pcr_result *resu
 }
 
 civ_status
-pcr_halfspace_solve(const civ_exec *exec, const pcr_space *space,
-                    const civ_pcr_options *options, const civ_pcr_result *result,
-                    civ_pcr_info *info)
+civ_pcr_halfspace_solve(const civ_exec *exec, const civ_pcr_space *space,
+                        const civ_pcr_options *options, const civ_pcr_result *result,
+                        civ_pcr_info *info)
 {
     halfspace s = {.exec = exec};
     civ_arena arena = {0};
     carve(&arena, space, &s);
     CIV_TRY(civ_arena_open(&arena));
     carve(&arena, space, &s);
-    pcr_frame_start(&s.frame);
-    pcr_offer_initial(&s.frame);
+    civ_pcr_frame_start(&s.frame);
+    civ_pcr_offer_initial(&s.frame);
     civ_status status = civ_product_nt(exec, &space->points, &space->points, &s.pair);
     if (status == CIV_OK) {
         status = iterate(options, &s, result, info);

@@ -96,14 +96,19 @@ centre(margins_job *job)
     int64_t n = concepts->n_rows, d = concepts->n_cols;
     memset(job->mean, 0, (size_t)d * sizeof(double));
     for (int64_t l = 0; l < n; l++) {
+        const double *c = civ_at(concepts, l, 0);
         for (int64_t x = 0; x < d; x++) {
-            job->mean[x] += *civ_at(concepts, l, x) / (double)n;
+            job->mean[x] += c[x];
         }
     }
+    for (int64_t x = 0; x < d && n > 0; x++) {
+        job->mean[x] /= (double)n;
+    }
     for (int64_t l = 0; l < n; l++) {
+        const double *c = civ_at(concepts, l, 0);
         double *row = civ_at(&job->centred, l, 0);
         for (int64_t x = 0; x < d; x++) {
-            row[x] = *civ_at(concepts, l, x) - job->mean[x];
+            row[x] = c[x] - job->mean[x];
         }
         job->square[l] = civ_dot(d, row, row);
     }

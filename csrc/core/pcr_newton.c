@@ -26,7 +26,7 @@
 #define NEAR_ZERO 1e-14
 
 void
-pcr_newton_carve(civ_arena *arena, int64_t n, pcr_newton_work *work)
+civ_pcr_newton_carve(civ_arena *arena, int64_t n, civ_pcr_newton_work *work)
 {
     work->gradient = civ_arena_take(arena, n, sizeof(double));
     work->trial = civ_arena_take(arena, n, sizeof(double));
@@ -42,7 +42,7 @@ pcr_newton_carve(civ_arena *arena, int64_t n, pcr_newton_work *work)
 
 /* Lists the variables that may move, zeroes those that need not, in mu itself. */
 static int64_t
-find_free(int64_t n, double *mu, pcr_newton_work *work, double *residual)
+find_free(int64_t n, double *mu, civ_pcr_newton_work *work, double *residual)
 {
     int64_t n_free = 0;
     double largest = 0.0;
@@ -64,7 +64,7 @@ find_free(int64_t n, double *mu, pcr_newton_work *work, double *residual)
 /* out = step, solving (H + ridge) step = right side on the listed free variables. */
 static civ_status
 solve_part(int64_t n_free, const int64_t *part, int64_t n_part, const double *right,
-           pcr_newton_work *work)
+           civ_pcr_newton_work *work)
 {
     civ_mat matrix = civ_f64(work->matrix, n_free, n_free);
     civ_mat factor = civ_f64(work->factor, n_part, n_part);
@@ -90,7 +90,7 @@ solve_part(int64_t n_free, const int64_t *part, int64_t n_part, const double *ri
 /* trial = the point at length t of the path bent at the bounds; returns the gain
  * promised by the gradient. */
 static double
-bend(int64_t n, const double *mu, int64_t n_free, double t, pcr_newton_work *work)
+bend(int64_t n, const double *mu, int64_t n_free, double t, civ_pcr_newton_work *work)
 {
     double promised = 0.0;
     memcpy(work->trial, mu, (size_t)n * sizeof(double));
@@ -108,7 +108,7 @@ bend(int64_t n, const double *mu, int64_t n_free, double t, pcr_newton_work *wor
  */
 static bool
 is_better(int64_t n, const double *mu, double value, double promised,
-          const pcr_newton_work *work, const pcr_newton_info *info)
+          const civ_pcr_newton_work *work, const civ_pcr_newton_info *info)
 {
     if (value >= info->value + ARMIJO * promised - ROUNDING * fabs(info->value)) {
         return true;
@@ -122,8 +122,8 @@ is_better(int64_t n, const double *mu, double value, double promised,
 
 /* Moves mu along the path; false when no point on it down to `shortest` is better. */
 static bool
-search(const pcr_model *model, double *mu, int64_t n_free, double shortest,
-       pcr_newton_work *work, pcr_newton_info *info)
+search(const civ_pcr_model *model, double *mu, int64_t n_free, double shortest,
+       civ_pcr_newton_work *work, civ_pcr_newton_info *info)
 {
     size_t size = (size_t)model->n * sizeof(double);
     for (double t = 1.0; t >= shortest; t *= SHORTEN) {
@@ -143,7 +143,7 @@ search(const pcr_model *model, double *mu, int64_t n_free, double shortest,
 /* Adds t times the step of a part; reduces the right side by what H makes of it. */
 static void
 advance(int64_t n_free, const int64_t *part, int64_t n_part, double t,
-        pcr_newton_work *work)
+        civ_pcr_newton_work *work)
 {
     civ_mat matrix = civ_f64(work->matrix, n_free, n_free);
     for (int64_t k = 0; k < n_part; k++) {
@@ -164,7 +164,7 @@ advance(int64_t n_free, const int64_t *part, int64_t n_part, double t,
  */
 static civ_status
 stop_at_bounds(const civ_exec *exec, const double *mu, int64_t n_free,
-               pcr_newton_work *work)
+               civ_pcr_newton_work *work)
 {
     int64_t n_part = n_free;
     for (int64_t i = 0; i < n_free; i++) {
@@ -199,8 +199,8 @@ stop_at_bounds(const civ_exec *exec, const double *mu, int64_t n_free,
 
 /* One Newton step; *moved tells whether mu has changed for the better. */
 static civ_status
-take_step(const civ_exec *exec, const pcr_model *model, double *mu, int64_t n_free,
-          pcr_newton_work *work, bool *moved, pcr_newton_info *info)
+take_step(const civ_exec *exec, const civ_pcr_model *model, double *mu, int64_t n_free,
+          civ_pcr_newton_work *work, bool *moved, civ_pcr_newton_info *info)
 {
     civ_mat matrix = civ_f64(work->matrix, n_free, n_free);
     model->curvature(model->arg, work->free, n_free, &matrix);
@@ -220,7 +220,8 @@ take_step(const civ_exec *exec, const pcr_model *model, double *mu, int64_t n_fr
 
 /* Evaluates at mu, which is scaled down until it lies in the domain. */
 static civ_status
-enter(const pcr_model *model, double *mu, pcr_newton_work *work, pcr_newton_info *info)
+enter(const civ_pcr_model *model, double *mu, civ_pcr_newton_work *work,
+      civ_pcr_newton_info *info)
 {
     for (double scale = 1.0; scale > SHORTEST; scale *= INWARDS) {
         if (model->value(model->arg, mu, &info->value, work->gradient)) {
@@ -234,8 +235,9 @@ enter(const pcr_model *model, double *mu, pcr_newton_work *work, pcr_newton_info
 }
 
 civ_status
-pcr_newton(const civ_exec *exec, const pcr_model *model, double *mu, double goal,
-           int64_t max_steps, pcr_newton_work *work, pcr_newton_info *info)
+civ_pcr_newton(const civ_exec *exec, const civ_pcr_model *model, double *mu,
+               double goal, int64_t max_steps, civ_pcr_newton_work *work,
+               civ_pcr_newton_info *info)
 {
     CIV_TRY(enter(model, mu, work, info));
     double best = INFINITY;

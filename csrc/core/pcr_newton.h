@@ -9,7 +9,7 @@
 
 #include "products.h"
 
-typedef struct pcr_model {
+typedef struct civ_pcr_model {
     void *arg;
     int64_t n;      /* variables */
     double ceiling; /* a value beyond which there is no maximum */
@@ -22,9 +22,9 @@ typedef struct pcr_model {
      */
     void (*curvature)(void *arg, const int64_t *free, int64_t n_free,
                       const civ_mat *out);
-} pcr_model;
+} civ_pcr_model;
 
-typedef struct pcr_newton_work {
+typedef struct civ_pcr_newton_work {
     double *gradient;       /* (n) at the last mu */
     double *trial;          /* (n) */
     double *trial_gradient; /* (n) */
@@ -35,22 +35,22 @@ typedef struct pcr_newton_work {
     int64_t *part;          /* (n) free variables not yet at a bound */
     double *matrix;         /* (n, n) */
     double *factor;         /* (n, n) */
-} pcr_newton_work;
+} civ_pcr_newton_work;
 
-void pcr_newton_carve(civ_arena *arena, int64_t n, pcr_newton_work *work);
+void civ_pcr_newton_carve(civ_arena *arena, int64_t n, civ_pcr_newton_work *work);
 
-typedef struct pcr_newton_info {
+typedef struct civ_pcr_newton_info {
     int64_t steps;   /* taken so far; counts on */
     double value;    /* at the last mu */
     double residual; /* largest gradient of a variable that may still move */
-} pcr_newton_info;
+} civ_pcr_newton_info;
 
 /*
  * Improves mu (n), first scaled into the domain, until the residual is at most `goal`,
  * no step helps any more, or `max_steps` were taken in all.
  */
-civ_status pcr_newton(const civ_exec *exec, const pcr_model *model, double *mu,
-                      double goal, int64_t max_steps, pcr_newton_work *work,
-                      pcr_newton_info *info);
+civ_status civ_pcr_newton(const civ_exec *exec, const civ_pcr_model *model, double *mu,
+                          double goal, int64_t max_steps, civ_pcr_newton_work *work,
+                          civ_pcr_newton_info *info);
 
 #endif

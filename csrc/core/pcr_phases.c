@@ -12,7 +12,7 @@
 /* Weights of the barrier relative to the expected cost, and the way between them. */
 #define FIRST_SIGMA 1e-1
 #define LAST_SIGMA 1e-6
-#define SIGMA_STEP 0.05
+#define SIGMA_STEP 0.02
 /* How well a barrier problem is solved, relative to sigma. */
 #define BARRIER_EFFORT 1e-2
 /* Eigenvalues of I - N^1/2 G N^1/2 below this may stand for a spare direction. */
@@ -46,9 +46,9 @@ fill_random(uint64_t seed, int64_t n, double *out)
 
 /* Everything that a spare direction should be orthogonal to, as rows. */
 static void
-fill_occupied(const pcr_dual *s, bool everything, civ_mat *rows)
+fill_occupied(const civ_pcr_dual *s, bool everything, civ_mat *rows)
 {
-    const pcr_space *space = s->frame.space;
+    const civ_pcr_space *space = s->frame.space;
     size_t size = (size_t)space->d * sizeof(double);
     int64_t count = 0;
     for (int64_t e = 0; e < s->n_spare; e++) {
@@ -63,8 +63,8 @@ fill_occupied(const pcr_dual *s, bool everything, civ_mat *rows)
         }
     } else {
         for (int64_t w = 0; w < s->active.n; w++) {
-            pcr_constraint_vector(space, s->active.prompt[w], s->active.point[w],
-                                  civ_at(rows, count++, 0));
+            civ_pcr_constraint_vector(space, s->active.prompt[w], s->active.point[w],
+                                      civ_at(rows, count++, 0));
         }
     }
     rows->n_rows = count;
@@ -79,7 +79,7 @@ fill_occupied(const pcr_dual *s, bool everything, civ_mat *rows)
 
 /* direction (1, d) loses what lies in the span of rows; its norm is returned. */
 static civ_status
-project_out(const pcr_dual *s, const civ_mat *rows, civ_mat *gram,
+project_out(const civ_pcr_dual *s, const civ_mat *rows, civ_mat *gram,
             const civ_mat *weights, const civ_mat *direction, double *norm)
 {
     gram->n_rows = gram->n_cols = gram->row_stride = rows->n_rows;
@@ -101,10 +101,10 @@ project_out(const pcr_dual *s, const civ_mat *rows, civ_mat *gram,
 /* Adds a direction orthogonal to the outputs and points, or if there is none to the
  * working set; *found tells whether there was one. */
 static civ_status
-add_direction(pcr_dual *s, bool *found)
+add_direction(civ_pcr_dual *s, bool *found)
 {
-    const pcr_space *space = s->frame.space;
-    int64_t most = PCR_SPARES + civ_max(space->m + space->p, s->active.n);
+    const civ_pcr_space *space = s->frame.space;
+    int64_t most = CIV_PCR_SPARES + civ_max(space->m + space->p, s->active.n);
     civ_arena arena = {0};
     civ_arena_take(&arena, most * (space->d + most + 1), sizeof(double));
     CIV_TRY(civ_arena_open(&arena));
@@ -133,8 +133,8 @@ add_direction(pcr_dual *s, bool *found)
     civ_arena_close(&arena);
     CIV_TRY(status == CIV_SINGULAR ? CIV_OK : status);
     if (*found) {
-        CIV_TRY(
-            pcr_dual_products(s, &direction, civ_at(&s->spare_table, s->n_spare, 0)));
+        CIV_TRY(civ_pcr_dual_products(s, &direction,
+                                      civ_at(&s->spare_table, s->n_spare, 0)));
         s->n_spare++;
     }
     return CIV_OK;
@@ -144,7 +144,7 @@ add_direction(pcr_dual *s, bool *found)
  * of their own: sigma B is G N^1/2 v v^T N^1/2 G sigma / lambda for each eigenvalue
  * lambda of I - N^1/2 G N^1/2 that is almost zero. */
 static civ_status
-open_spares(pcr_dual *s)
+open_spares(civ_pcr_dual *s)
 {
     int64_t rows = s->n_rows, n = s->active.n;
     for (int64_t r = 0; r < rows; r++) {
@@ -156,7 +156,7 @@ open_spares(pcr_dual *s)
     CIV_TRY(
         civ_symmetric_eigen(rows, s->squares.data, rows, s->scratch, s->eigen_work));
     bool found = true;
-    while (s->n_spare < civ_min(PCR_SPARES, rows) && found &&
+    while (s->n_spare < civ_min(CIV_PCR_SPARES, rows) && found &&
            s->scratch[s->n_spare] < NEARLY_SINGULAR) {
         CIV_TRY(add_direction(s, &found));
     }
@@ -181,7 +181,7 @@ typedef struct course {
     const civ_pcr_options *options;
     const civ_pcr_result *result;
     civ_pcr_info *info;
-    pcr_dual *s;
+    civ_pcr_dual *s;
 } course;
 
 /* Whether the working set's dual has gone where there is no solution, or steps ran
@@ -189,7 +189,7 @@ typedef struct course {
 static bool
 ended(course *c)
 {
-    if (c->s->progress.value > PCR_INFEASIBLE) {
+    if (c->s->progress.value > CIV_PCR_INFEASIBLE) {
         c->info->outcome = CIV_INFEASIBLE;
     } else if (c->s->progress.steps >= c->options->max_iterations) {
         c->info->outcome = CIV_ITERATION_LIMIT;
@@ -202,14 +202,14 @@ ended(course *c)
 static void
 record(course *c, double largest)
 {
-    const pcr_dual *s = c->s;
+    const civ_pcr_dual *s = c->s;
     double cost = 0.0;
     for (int64_t r = 0; r < s->n_rows; r++) {
         cost += civ_dot(s->n_rows, civ_at(&s->gram, r, 0), civ_at(&s->squares, r, 0));
     }
-    double unit = pcr_cost_unit(&s->frame);
+    double unit = civ_pcr_cost_unit(&s->frame);
     double bound = s->kappa == 0.0 ? unit * (s->progress.value - s->barrier) : NAN;
-    pcr_record(
+    civ_pcr_record(
         c->result, c->info,
         (double[]){largest * s->frame.space->unit, unit * cost, bound, NAN, NAN});
 }
@@ -218,22 +218,23 @@ record(course *c, double largest)
 static civ_status
 settle(course *c, double goal, double *largest)
 {
-    pcr_dual *s = c->s;
-    int64_t count = pcr_rank_candidates(&s->frame, goal, civ_max(BATCH, s->active.n));
+    civ_pcr_dual *s = c->s;
+    int64_t count =
+        civ_pcr_rank_candidates(&s->frame, goal, civ_max(BATCH, s->active.n));
     do {
-        CIV_TRY(pcr_dual_improve(s, count, goal, c->options->max_iterations));
-        CIV_TRY(pcr_dual_scan(s, largest));
+        CIV_TRY(civ_pcr_dual_improve(s, count, goal, c->options->max_iterations));
+        CIV_TRY(civ_pcr_dual_scan(s, largest));
         record(c, *largest);
-        count = pcr_rank_candidates(&s->frame, goal, civ_max(BATCH, s->active.n));
+        count = civ_pcr_rank_candidates(&s->frame, goal, civ_max(BATCH, s->active.n));
     } while (count > 0 && !ended(c));
     return CIV_OK;
 }
 
 /* Cost that the most violated constraint alone would need. */
 static double
-expected_cost(const pcr_dual *s)
+expected_cost(const civ_pcr_dual *s)
 {
-    const pcr_candidate *worst = &s->frame.candidates[0];
+    const civ_pcr_candidate *worst = &s->frame.candidates[0];
     double gram = *civ_at(&s->frame.space->gram, worst->prompt, worst->prompt);
     return worst->violation * worst->violation * s->frame.gram_unit / gram;
 }
@@ -241,10 +242,10 @@ expected_cost(const pcr_dual *s)
 static civ_status
 follow_barrier(course *c, double *largest)
 {
-    pcr_dual *s = c->s;
-    pcr_rank_candidates(&s->frame, 0.0, 1);
+    civ_pcr_dual *s = c->s;
+    civ_pcr_rank_candidates(&s->frame, 0.0, 1);
     double cost = expected_cost(s);
-    double finest = PCR_EFFORT * c->options->tolerance;
+    double finest = CIV_PCR_EFFORT * c->options->tolerance;
     for (double part = FIRST_SIGMA; part > LAST_SIGMA; part *= SIGMA_STEP) {
         s->sigma = part * cost;
         CIV_TRY(settle(c, fmax(BARRIER_EFFORT * part, finest), largest));
@@ -257,7 +258,7 @@ follow_barrier(course *c, double *largest)
 
 /* kappa ||A - anchor|| / ||A||: the error of stationarity. */
 static double
-stationarity(const pcr_dual *s)
+stationarity(const civ_pcr_dual *s)
 {
     int64_t columns = s->pair.n_cols;
     double change = 0.0, size = 0.0;
@@ -277,13 +278,13 @@ stationarity(const pcr_dual *s)
 static civ_status
 take_proximal_steps(course *c, double *largest)
 {
-    pcr_dual *s = c->s;
+    civ_pcr_dual *s = c->s;
     double error = INFINITY;
     s->sigma = 0.0;
     s->kappa = FIRST_KAPPA;
     for (int step = 0; step < MAX_PROXIMAL && error > STATIONARY; step++) {
         double before = error;
-        CIV_TRY(settle(c, PCR_EFFORT * c->options->tolerance, largest));
+        CIV_TRY(settle(c, CIV_PCR_EFFORT * c->options->tolerance, largest));
         if (ended(c)) {
             return CIV_OK;
         }
@@ -296,43 +297,87 @@ take_proximal_steps(course *c, double *largest)
     return CIV_OK;
 }
 
-/* A = solution times basis, and the multipliers, in the problem's units. */
-static civ_status
-write_solution(const course *c)
+/* coefficients of A (R, R) over the prompts' outputs and (R, p) over the points. */
+static void
+split_solution(const civ_pcr_dual *s, const civ_mat *over_outputs,
+               const civ_mat *over_points)
 {
-    const pcr_dual *s = c->s;
-    const pcr_space *space = s->frame.space;
-    int64_t n = s->active.n, columns = n + s->n_spare, d = space->d;
-    int64_t size = columns * d + s->n_rows * d;
+    const civ_pcr_space *space = s->frame.space;
+    double unit = space->unit / s->frame.gram_unit;
+    for (int64_t r = 0; r < s->n_rows; r++) {
+        double *outputs = civ_at(over_outputs, r, 0);
+        double *points = civ_at(over_points, r, 0);
+        const double *solution = civ_at(&s->solution, r, 0);
+        memset(outputs, 0, (size_t)s->n_rows * sizeof(double));
+        memset(points, 0, (size_t)space->p * sizeof(double));
+        for (int64_t w = 0; w < s->active.n; w++) {
+            int64_t l = s->active.point[w];
+            bool ball = civ_pcr_is_ball(space, l);
+            double weight = unit * solution[w] / (ball ? space->unit : 1.0);
+            points[l] -= weight;
+            outputs[s->local[w]] += ball ? weight : 0.0;
+        }
+    }
+}
+
+/* rows (R, d) = A in the problem's units. */
+static civ_status
+expand_solution(const civ_pcr_dual *s, const civ_mat *outputs,
+                const civ_mat *over_outputs, const civ_mat *over_points,
+                const civ_mat *rows)
+{
+    const civ_pcr_space *space = s->frame.space;
+    double unit = space->unit / s->frame.gram_unit;
+    for (int64_t r = 0; r < s->n_rows; r++) {
+        memcpy(civ_at(outputs, r, 0), civ_at(&space->outputs, s->rows[r], 0),
+               (size_t)space->d * sizeof(double));
+    }
+    split_solution(s, over_outputs, over_points);
+    CIV_TRY(civ_product_nn(s->exec, over_points, &space->points, rows));
+    CIV_TRY(civ_gemm_nn(1.0, over_outputs, outputs, 1.0, rows));
+    civ_mat spare = s->spare, over_spare = s->solution;
+    spare.n_rows = over_spare.n_cols = s->n_spare;
+    over_spare.data = civ_at(&s->solution, 0, s->active.n);
+    return s->n_spare > 0 ? civ_gemm_nn(unit, &over_spare, &spare, 1.0, rows) : CIV_OK;
+}
+
+static civ_status
+write_coefficients(const course *c)
+{
+    const civ_pcr_dual *s = c->s;
+    int64_t rows = s->n_rows, p = s->frame.space->p, d = s->frame.space->d;
+    int64_t size = rows * (rows + p + 2 * d);
     civ_arena arena = {0};
     civ_arena_take(&arena, size, sizeof(double));
     CIV_TRY(civ_arena_open(&arena));
     double *block = civ_arena_take(&arena, size, sizeof(double));
-    civ_mat basis = civ_f64(block, columns, d);
-    civ_mat rows = civ_f64(block + columns * d, s->n_rows, d);
-    for (int64_t w = 0; w < n; w++) {
-        pcr_constraint_vector(space, s->active.prompt[w], s->active.point[w],
-                              civ_at(&basis, w, 0));
-    }
-    memcpy(civ_at(&basis, n, 0), s->spare.data,
-           (size_t)(s->n_spare * d) * sizeof(double));
-    civ_status status = civ_product_nn(s->exec, &s->solution, &basis, &rows);
-    double unit = space->unit / s->frame.gram_unit;
-    for (int64_t r = 0; r < s->n_rows && status == CIV_OK; r++) {
-        double *out = civ_at(&c->result->coefficients, s->rows[r], 0);
-        for (int64_t x = 0; x < d; x++) {
-            out[x] = unit * *civ_at(&rows, r, x);
-        }
+    civ_mat over_outputs = civ_f64(block, rows, rows);
+    civ_mat over_points = civ_f64(block + rows * rows, rows, p);
+    civ_mat outputs = civ_f64(block + rows * (rows + p), rows, d);
+    civ_mat expanded = civ_f64(block + rows * (rows + p + d), rows, d);
+    civ_status status =
+        expand_solution(s, &outputs, &over_outputs, &over_points, &expanded);
+    for (int64_t r = 0; r < rows && status == CIV_OK; r++) {
+        memcpy(civ_at(&c->result->coefficients, s->rows[r], 0), civ_at(&expanded, r, 0),
+               (size_t)d * sizeof(double));
     }
     civ_arena_close(&arena);
-    for (int64_t w = 0; w < n; w++) {
+    return status;
+}
+
+static void
+write_multipliers(const course *c)
+{
+    const civ_pcr_dual *s = c->s;
+    const civ_pcr_space *space = s->frame.space;
+    double unit = space->unit / s->frame.gram_unit;
+    for (int64_t w = 0; w < s->active.n; w++) {
         int64_t l = s->active.point[w];
-        double scale =
-            pcr_is_ball(space, l) ? 1.0 / s->frame.gram_unit : unit / space->length[l];
+        double scale = civ_pcr_is_ball(space, l) ? 1.0 / s->frame.gram_unit
+                                                 : unit / space->length[l];
         *civ_at(&c->result->multipliers, s->active.prompt[w], l) =
             scale * s->active.mu[w];
     }
-    return status;
 }
 
 static civ_status
@@ -345,18 +390,19 @@ run(course *c)
         CIV_TRY(take_proximal_steps(c, &largest));
     }
     c->info->iterations = c->s->progress.steps;
-    return write_solution(c);
+    write_multipliers(c);
+    return write_coefficients(c);
 }
 
 civ_status
-pcr_dual_solve(const civ_exec *exec, const pcr_space *space,
-               const civ_pcr_options *options, const civ_pcr_result *result,
-               civ_pcr_info *info)
+civ_pcr_dual_solve(const civ_exec *exec, const civ_pcr_space *space,
+                   const civ_pcr_options *options, const civ_pcr_result *result,
+                   civ_pcr_info *info)
 {
-    pcr_dual s;
+    civ_pcr_dual s;
     civ_arena arena = {0};
     course c = {options, result, info, &s};
-    civ_status status = pcr_dual_open(exec, space, &arena, &s);
+    civ_status status = civ_pcr_dual_open(exec, space, &arena, &s);
     if (status == CIV_OK) {
         status = run(&c);
     }

@@ -12,13 +12,14 @@ take(civ_arena *arena, int64_t n_rows, int64_t n_cols)
 }
 
 void
-pcr_space_carve(civ_arena *arena, const civ_pcr_problem *problem, pcr_space *space)
+civ_pcr_space_carve(civ_arena *arena, const civ_pcr_problem *problem,
+                    civ_pcr_space *space)
 {
     int64_t m = problem->outputs.n_rows;
     int64_t n = problem->concepts.n_rows;
     int64_t p = n + problem->directions.n_rows;
     int64_t d = problem->outputs.n_cols;
-    *space = (pcr_space){.m = m, .n = n, .p = p, .d = d, .gram = problem->gram};
+    *space = (civ_pcr_space){.m = m, .n = n, .p = p, .d = d, .gram = problem->gram};
     space->outputs = take(arena, m, d);
     space->points = take(arena, p, d);
     space->cross = take(arena, m, p);
@@ -34,20 +35,24 @@ pcr_space_carve(civ_arena *arena, const civ_pcr_problem *problem, pcr_space *spa
 
 /* The mean concept: only differences matter, and about it they lose fewest digits. */
 static void
-place_origin(const civ_pcr_problem *problem, pcr_space *space)
+place_origin(const civ_pcr_problem *problem, civ_pcr_space *space)
 {
     memset(space->origin, 0, (size_t)space->d * sizeof(double));
     for (int64_t i = 0; i < space->n; i++) {
         const double *c = civ_at(&problem->concepts, i, 0);
         for (int64_t x = 0; x < space->d; x++) {
-            space->origin[x] += c[x] / (double)space->n;
+            space->origin[x] += c[x];
         }
+    }
+    double share = space->n > 0 ? 1.0 / (double)space->n : 0.0;
+    for (int64_t x = 0; x < space->d; x++) {
+        space->origin[x] *= share;
     }
 }
 
 /* Row i of `to` becomes row i of `from` as seen from the origin. */
 static void
-place_row(const pcr_space *space, const civ_mat *from, const civ_mat *to, int64_t i)
+place_row(const civ_pcr_space *space, const civ_mat *from, const civ_mat *to, int64_t i)
 {
     const double *source = civ_at(from, i, 0);
     double *target = civ_at(to, i, 0);
@@ -57,7 +62,7 @@ place_row(const pcr_space *space, const civ_mat *from, const civ_mat *to, int64_
 }
 
 static void
-place_directions(const civ_pcr_problem *problem, pcr_space *space)
+place_directions(const civ_pcr_problem *problem, civ_pcr_space *space)
 {
     for (int64_t l = space->n; l < space->p; l++) {
         const double *u = civ_at(&problem->directions, l - space->n, 0);
@@ -73,19 +78,19 @@ place_directions(const civ_pcr_problem *problem, pcr_space *space)
 
 /* Limits in the moved and normalised coordinates, and the list of constraints. */
 static void
-place_limits(const civ_pcr_problem *problem, pcr_space *space)
+place_limits(const civ_pcr_problem *problem, civ_pcr_space *space)
 {
     int64_t count = 0;
     for (int64_t j = 0; j < space->m; j++) {
         space->first[j] = count;
         for (int64_t l = 0; l < space->p; l++) {
             double limit =
-                pcr_is_ball(space, l)
+                civ_pcr_is_ball(space, l)
                     ? *civ_at(&problem->radius, j, l)
                     : *civ_at(&problem->offsets, j, l - space->n) / space->length[l] -
                           space->shift[l];
             *civ_at(&space->limit, j, l) = limit;
-            if (pcr_is_ball(space, l) ? limit > 0.0 : limit < INFINITY) {
+            if (civ_pcr_is_ball(space, l) ? limit > 0.0 : limit < INFINITY) {
                 space->list[count++] = l;
             }
         }
@@ -94,10 +99,11 @@ place_limits(const civ_pcr_problem *problem, pcr_space *space)
 }
 
 double
-pcr_violation(const pcr_space *space, int64_t j, int64_t l, double value, double square)
+civ_pcr_violation(const civ_pcr_space *space, int64_t j, int64_t l, double value,
+                  double square)
 {
     double limit = *civ_at(&space->limit, j, l);
-    if (!pcr_is_ball(space, l)) {
+    if (!civ_pcr_is_ball(space, l)) {
         return value - limit;
     }
     double distance = square - 2.0 * value + space->point_square[l];
@@ -106,16 +112,16 @@ pcr_violation(const pcr_space *space, int64_t j, int64_t l, double value, double
 
 /* The largest length involved in a violated constraint. */
 static double
-violated_length(const pcr_space *space)
+violated_length(const civ_pcr_space *space)
 {
     double unit = 0.0;
     for (int64_t j = 0; j < space->m; j++) {
         for (int64_t c = space->first[j]; c < space->first[j + 1]; c++) {
             int64_t l = space->list[c];
-            double violation = pcr_violation(space, j, l, *civ_at(&space->cross, j, l),
-                                             space->output_square[j]);
+            double violation = civ_pcr_violation(
+                space, j, l, *civ_at(&space->cross, j, l), space->output_square[j]);
             double length =
-                pcr_is_ball(space, l) ? *civ_at(&space->limit, j, l) : violation;
+                civ_pcr_is_ball(space, l) ? *civ_at(&space->limit, j, l) : violation;
             if (violation > 0.0) {
                 unit = fmax(unit, length);
             }
@@ -125,7 +131,8 @@ violated_length(const pcr_space *space)
 }
 
 civ_status
-pcr_space_fill(const civ_exec *exec, const civ_pcr_problem *problem, pcr_space *space)
+civ_pcr_space_fill(const civ_exec *exec, const civ_pcr_problem *problem,
+                   civ_pcr_space *space)
 {
     place_origin(problem, space);
     for (int64_t j = 0; j < space->m; j++) {
@@ -152,11 +159,14 @@ pcr_space_fill(const civ_exec *exec, const civ_pcr_problem *problem, pcr_space *
 }
 
 void
-pcr_constraint_vector(const pcr_space *space, int64_t j, int64_t l, double *out)
+civ_pcr_constraint_vector(const civ_pcr_space *space, int64_t j, int64_t l, double *out)
 {
     const double *o = civ_at(&space->outputs, j, 0);
     const double *z = civ_at(&space->points, l, 0);
+    bool ball = civ_pcr_is_ball(space, l);
+    double of_output = ball ? 1.0 / space->unit : 0.0;
+    double of_point = ball ? -1.0 / space->unit : -1.0;
     for (int64_t x = 0; x < space->d; x++) {
-        out[x] = pcr_is_ball(space, l) ? (o[x] - z[x]) / space->unit : -z[x];
+        out[x] = of_output * o[x] + of_point * z[x];
     }
 }

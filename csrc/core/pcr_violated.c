@@ -20,7 +20,7 @@
 #define REFRESH 1000
 
 typedef struct state {
-    pcr_space space;
+    civ_pcr_space space;
     int64_t q;            /* size of the basis */
     civ_mat value;        /* <y_j, z_l> (m, p) */
     civ_mat square;       /* <y_j, y_k> (m, m); no rows without concepts */
@@ -48,7 +48,7 @@ typedef struct push {
 static void
 carve(civ_arena *arena, const civ_pcr_problem *problem, state *s)
 {
-    pcr_space_carve(arena, problem, &s->space);
+    civ_pcr_space_carve(arena, problem, &s->space);
     int64_t m = s->space.m, p = s->space.p;
     int64_t balls = s->space.n > 0 ? m : 0;
     s->q = s->space.n > 0 ? p + m + 1 : p;
@@ -69,7 +69,7 @@ carve(civ_arena *arena, const civ_pcr_problem *problem, state *s)
 static civ_status
 write_coefficients(const civ_exec *exec, const state *s, const civ_mat *out)
 {
-    const pcr_space *space = &s->space;
+    const civ_pcr_space *space = &s->space;
     civ_mat part = s->coefficients;
     part.n_cols = space->p;
     CIV_TRY(civ_product_nn(exec, &part, &space->points, out));
@@ -89,7 +89,7 @@ write_coefficients(const civ_exec *exec, const state *s, const civ_mat *out)
 static civ_status
 refresh(const civ_exec *exec, state *s, const civ_mat *coefficients)
 {
-    const pcr_space *space = &s->space;
+    const civ_pcr_space *space = &s->space;
     CIV_TRY(write_coefficients(exec, s, coefficients));
     memcpy(s->outputs.data, space->outputs.data,
            (size_t)(space->m * space->d) * sizeof(double));
@@ -106,7 +106,7 @@ refresh(const civ_exec *exec, state *s, const civ_mat *coefficients)
 static civ_status
 start(const civ_exec *exec, state *s)
 {
-    const pcr_space *space = &s->space;
+    const civ_pcr_space *space = &s->space;
     memset(s->known, 0, (size_t)space->p * sizeof(bool));
     memset(s->coefficients.data, 0, (size_t)(space->m * s->q) * sizeof(double));
     memcpy(s->value.data, space->cross.data,
@@ -129,14 +129,14 @@ output_square(const state *s, int64_t j)
 static push
 most_violated(const state *s)
 {
-    const pcr_space *space = &s->space;
+    const civ_pcr_space *space = &s->space;
     push worst = {.violation = -INFINITY};
     for (int64_t j = 0; j < space->m; j++) {
         const double *value = civ_at(&s->value, j, 0);
         double square = output_square(s, j);
         for (int64_t c = space->first[j]; c < space->first[j + 1]; c++) {
             int64_t l = space->list[c];
-            double violation = pcr_violation(space, j, l, value[l], square);
+            double violation = civ_pcr_violation(space, j, l, value[l], square);
             if (violation > worst.violation) {
                 worst = (push){.j = j, .l = l, .violation = violation};
             }
@@ -151,7 +151,7 @@ pair_row(state *s, int64_t i)
 {
     double *row = civ_at(&s->pair, i, 0);
     if (!s->known[i]) {
-        const pcr_space *space = &s->space;
+        const civ_pcr_space *space = &s->space;
         civ_gemv(1.0, &space->points, civ_at(&space->points, i, 0), 0.0, row);
         s->known[i] = true;
     }
@@ -179,7 +179,7 @@ aim_at_direction(state *s, push *way)
 static void
 aim_from_concept(state *s, push *way)
 {
-    const pcr_space *space = &s->space;
+    const civ_pcr_space *space = &s->space;
     const double *pair = pair_row(s, way->l);
     const double *value = civ_at(&s->value, way->j, 0);
     double radius = *civ_at(&space->limit, way->j, way->l);
@@ -223,7 +223,7 @@ static void
 aim(state *s, push *way)
 {
     memset(s->push, 0, (size_t)s->q * sizeof(double));
-    if (!pcr_is_ball(&s->space, way->l)) {
+    if (!civ_pcr_is_ball(&s->space, way->l)) {
         aim_at_direction(s, way);
         return;
     }
@@ -239,7 +239,7 @@ aim(state *s, push *way)
 static void
 move_output(state *s, const push *way, int64_t k, double move)
 {
-    const pcr_space *space = &s->space;
+    const civ_pcr_space *space = &s->space;
     double *value = civ_at(&s->value, k, 0);
     if (space->n > 0) {
         for (int64_t l = 0; l < space->p; l++) {
@@ -256,7 +256,7 @@ move_output(state *s, const push *way, int64_t k, double move)
 static void
 apply(state *s, const push *way)
 {
-    const pcr_space *space = &s->space;
+    const civ_pcr_space *space = &s->space;
     const double *gram = civ_at(&space->gram, way->j, 0);
     double scale = way->step / gram[way->j];
     for (int64_t k = 0; k < s->square.n_rows; k++) {
@@ -289,7 +289,7 @@ write_multipliers(const state *s, const push *only, int64_t pushes,
     }
     if (pushes == 1) {
         double gram = *civ_at(&s->space.gram, only->j, only->j);
-        double grown = pcr_is_ball(&s->space, only->l)
+        double grown = civ_pcr_is_ball(&s->space, only->l)
                            ? (only->off_axis ? 1.0 : 1.0 + 1.0 / only->step)
                            : s->space.length[only->l] / only->step;
         *civ_at(multipliers, only->j, only->l) = 1.0 / (gram * grown);
@@ -316,8 +316,9 @@ push_all(const civ_exec *exec, const civ_pcr_options *options, state *s, push *l
         apply(s, &way);
         *last = way;
         info->iterations++;
-        pcr_record(result, info,
-                   (double[]){way.violation, NAN, NAN, (double)way.j, (double)way.l});
+        civ_pcr_record(
+            result, info,
+            (double[]){way.violation, NAN, NAN, (double)way.j, (double)way.l});
     }
     info->outcome = CIV_ITERATION_LIMIT;
     return CIV_OK;
@@ -330,14 +331,17 @@ run(const civ_exec *exec, const civ_pcr_options *options, state *s,
     push last = {0};
     CIV_TRY(start(exec, s));
     info->unit = s->space.unit;
-    int64_t before;
-    do {
+    int64_t before = -1;
+    while (s->space.unit > 0.0 && info->iterations > before) {
         before = info->iterations;
-        if (s->space.unit > 0.0) {
-            CIV_TRY(push_all(exec, options, s, &last, result, info));
+        CIV_TRY(push_all(exec, options, s, &last, result, info));
+        if (info->iterations > before) {
+            CIV_TRY(refresh(exec, s, &result->coefficients));
         }
-        CIV_TRY(refresh(exec, s, &result->coefficients));
-    } while (info->iterations > before);
+    }
+    if (info->iterations == 0) {
+        CIV_TRY(write_coefficients(exec, s, &result->coefficients));
+    }
     write_multipliers(s, &last, info->iterations, &result->multipliers);
     return CIV_OK;
 }
@@ -347,14 +351,14 @@ civ_pcr_most_violated(const civ_exec *exec, const civ_pcr_problem *problem,
                       const civ_pcr_options *options, const civ_pcr_result *result,
                       civ_pcr_info *info)
 {
-    CIV_TRY(pcr_check(problem, options, result));
+    CIV_TRY(civ_pcr_check(problem, options, result));
     *info = (civ_pcr_info){.outcome = CIV_CONVERGED};
     state s = {0};
     civ_arena arena = {0};
     carve(&arena, problem, &s);
     CIV_TRY(civ_arena_open(&arena));
     carve(&arena, problem, &s);
-    civ_status status = pcr_space_fill(exec, problem, &s.space);
+    civ_status status = civ_pcr_space_fill(exec, problem, &s.space);
     if (status == CIV_OK) {
         status = run(exec, options, &s, result, info);
     }

@@ -114,7 +114,13 @@ block(const civ_mat *x, int64_t row, int64_t n_rows, int64_t col, int64_t n_cols
     return civ_f64(scratch, n_rows, n_cols);
 }
 
-typedef enum product_kind { PRODUCT_NT, PRODUCT_NN, PRODUCT_MOMENT } product_kind;
+/* GRAM and MOMENT are symmetric: only the lower tiles are computed, then mirrored. */
+typedef enum product_kind {
+    PRODUCT_NT,
+    PRODUCT_NN,
+    PRODUCT_GRAM,
+    PRODUCT_MOMENT
+} product_kind;
 
 typedef struct product_job {
     product_kind kind;
@@ -148,11 +154,13 @@ add_slice(const product_job *job, const civ_mat *tile, int64_t row, int64_t col,
     return civ_gemm_nt(1.0, &left, &right, beta, tile);
 }
 
+/* Copies what lies below the diagonal to its place above. */
 static void
 mirror(const civ_mat *out, const civ_mat *tile, int64_t row, int64_t col)
 {
     for (int64_t i = 0; i < tile->n_rows; i++) {
-        for (int64_t j = 0; j < tile->n_cols; j++) {
+        int64_t end = civ_min(tile->n_cols, row + i - col);
+        for (int64_t j = 0; j < end; j++) {
             *civ_at(out, col + j, row + i) = *civ_at(tile, i, j);
         }
     }
@@ -164,7 +172,8 @@ product_tile(void *arg, int64_t index, int worker)
     const product_job *job = arg;
     int64_t row = index / job->tile_columns * TILE;
     int64_t col = index % job->tile_columns * TILE;
-    if (job->kind == PRODUCT_MOMENT && col > row) {
+    bool symmetric = job->kind == PRODUCT_MOMENT || job->kind == PRODUCT_GRAM;
+    if (symmetric && col > row) {
         return CIV_OK;
     }
     civ_mat tile = {civ_at(job->out, row, col), civ_min(TILE, job->out->n_rows - row),
@@ -174,7 +183,7 @@ product_tile(void *arg, int64_t index, int worker)
     for (int64_t start = 0; start < job->depth; start += DEPTH) {
         CIV_TRY(add_slice(job, &tile, row, col, start, scratch));
     }
-    if (job->kind == PRODUCT_MOMENT && col < row) {
+    if (symmetric) {
         mirror(job->out, &tile, row, col);
     }
     return CIV_OK;
@@ -205,7 +214,7 @@ run_product(const civ_exec *exec, product_job *job)
         return CIV_OK;
     }
     int64_t cost = civ_min(TILE, job->out->n_rows) * civ_min(TILE, job->out->n_cols) *
-                   job->depth / 8;
+                   job->depth / 32;
     civ_arena arena = {0};
     int64_t size = (int64_t)civ_workers(exec, n_tiles, cost) * 2 * TILE * DEPTH;
     civ_arena_take(&arena, size, sizeof(double));
@@ -223,6 +232,16 @@ civ_product_nt(const civ_exec *exec, const civ_mat *a, const civ_mat *b,
     CIV_FAIL_IF(a->n_cols != b->n_cols, CIV_SHAPE);
     CIV_FAIL_IF(out->n_rows != a->n_rows || out->n_cols != b->n_rows, CIV_SHAPE);
     product_job job = {.kind = PRODUCT_NT, .a = a, .b = b, .out = out};
+    job.depth = a->n_cols;
+    return run_product(exec, &job);
+}
+
+civ_status
+civ_gram(const civ_exec *exec, const civ_mat *a, const civ_mat *b, const civ_mat *out)
+{
+    CIV_FAIL_IF(a->n_cols != b->n_cols || a->n_rows != b->n_rows, CIV_SHAPE);
+    CIV_FAIL_IF(out->n_rows != a->n_rows || out->n_cols != a->n_rows, CIV_SHAPE);
+    product_job job = {.kind = PRODUCT_GRAM, .a = a, .b = b, .out = out};
     job.depth = a->n_cols;
     return run_product(exec, &job);
 }

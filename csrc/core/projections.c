@@ -5,8 +5,9 @@
 #include <float.h>
 #include <math.h>
 
-/* Rough operations for one element of a row. */
-#define COST 4
+/* Rough operations for one element of a row; of the simplex, when all are positive. */
+#define BALL_COST 4
+#define SIMPLEX_COST 32
 /* Elements of a row between two chances to raise the threshold. */
 #define SEGMENT 256
 
@@ -81,7 +82,7 @@ civ_project_ball(const civ_exec *exec, const civ_mat *x, const double *radius,
         CIV_FAIL_IF(!(radius[i] >= 0.0), CIV_INVALID_ARGUMENT);
     }
     projection_job job = {x, out, radius, n_radius, NULL, civ_kernel_table()};
-    return civ_parallel_for(exec, x->n_rows, COST * x->n_cols, ball_row, &job);
+    return civ_parallel_for(exec, x->n_rows, BALL_COST * x->n_cols, ball_row, &job);
 }
 
 /*
@@ -153,14 +154,14 @@ civ_project_simplex(const civ_exec *exec, const civ_mat *x, const civ_mat *out)
         return CIV_OK;
     }
     CIV_FAIL_IF(x->n_cols == 0, CIV_SHAPE);
-    int workers = civ_workers(exec, x->n_rows, COST * x->n_cols);
+    int workers = civ_workers(exec, x->n_rows, SIMPLEX_COST * x->n_cols);
     projection_job job = {x, out, NULL, 0, NULL, civ_kernel_table()};
     civ_arena arena = {0};
     civ_arena_take(&arena, workers * x->n_cols, sizeof *job.scratch);
     CIV_TRY(civ_arena_open(&arena));
     job.scratch = civ_arena_take(&arena, workers * x->n_cols, sizeof *job.scratch);
     civ_status status =
-        civ_parallel_for(exec, x->n_rows, COST * x->n_cols, simplex_row, &job);
+        civ_parallel_for(exec, x->n_rows, SIMPLEX_COST * x->n_cols, simplex_row, &job);
     civ_arena_close(&arena);
     return status;
 }

@@ -285,6 +285,10 @@ civ_status civ_pcr_certify(const civ_exec *exec, const civ_pcr_problem *problem,
 civ_status civ_product_nt(const civ_exec *exec, const civ_mat *a, const civ_mat *b,
                           const civ_mat *out);
 
+/* The same for a product that is symmetric: only its lower half is computed. */
+civ_status civ_gram(const civ_exec *exec, const civ_mat *a, const civ_mat *b,
+                    const civ_mat *out);
+
 /* out (rows of a, columns of b) = a b; any storage type in, CIV_F64 out. */
 civ_status civ_product_nn(const civ_exec *exec, const civ_mat *a, const civ_mat *b,
                           const civ_mat *out);

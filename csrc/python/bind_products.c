@@ -45,6 +45,13 @@ product_nt(PyObject *module, PyObject *const *args, Py_ssize_t n_args)
     return product(module, args, n_args, "product_nt", civ_product_nt, true);
 }
 
+/* gram(a, b) -> a b^T, which is symmetric */
+static PyObject *
+gram(PyObject *module, PyObject *const *args, Py_ssize_t n_args)
+{
+    return product(module, args, n_args, "gram", civ_gram, true);
+}
+
 /* product_nn(a, b) -> a b */
 static PyObject *
 product_nn(PyObject *module, PyObject *const *args, Py_ssize_t n_args)
@@ -176,6 +183,7 @@ check_finite(PyObject *module, PyObject *const *args, Py_ssize_t n_args)
 
 PyMethodDef bind_products_methods[] = {
     {"product_nt", _PyCFunction_CAST(product_nt), METH_FASTCALL, NULL},
+    {"gram", _PyCFunction_CAST(gram), METH_FASTCALL, NULL},
     {"product_nn", _PyCFunction_CAST(product_nn), METH_FASTCALL, NULL},
     {"moment_add", _PyCFunction_CAST(moment_add), METH_FASTCALL, NULL},
     {"spd_factor", spd_factor, METH_O, NULL},

@@ -36,6 +36,8 @@ void test_linalg(void);
 void test_losses(void);
 void test_projections(void);
 void test_lowrank(void);
+void test_products(void);
+void test_pcr(void);
 
 int
 main(void)
@@ -48,6 +50,8 @@ main(void)
     test_losses();
     test_projections();
     test_lowrank();
+    test_products();
+    test_pcr();
     printf("%d checks, %d failed\n", checks_made, checks_failed);
     return checks_failed == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
 }
