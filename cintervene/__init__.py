@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Safer open-weight language models by the smallest possible change of weights."""
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from cintervene.certify import Certificate, certify
 from cintervene.config import show_config, thread_limit
 from cintervene.errors import (
@@ -19,6 +22,10 @@ from cintervene.solution import Solution, Status
 from cintervene.solve import pcr
 from cintervene.update import LowRankUpdate, displacement
 
+if TYPE_CHECKING:
+    from cintervene import data, evaluate, models
+    from cintervene.models import Intervention, defend
+
 __version__ = "0.1.0"
 
 __all__ = [
@@ -27,6 +34,7 @@ __all__ = [
     "Certificate",
     "CinterveneError",
     "DtypeError",
+    "Intervention",
     "InterventionError",
     "LowRankUpdate",
     "ModelError",
@@ -36,7 +44,11 @@ __all__ = [
     "Solution",
     "Status",
     "certify",
+    "data",
+    "defend",
     "displacement",
+    "evaluate",
+    "models",
     "pcr",
     "project_ball",
     "project_simplex",
@@ -44,3 +56,19 @@ __all__ = [
     "show_config",
     "thread_limit",
 ]
+
+_MODULES = ("data", "evaluate", "models")
+_FROM_MODELS = ("Intervention", "defend")
+
+
+def __getattr__(name: str) -> Any:
+    """Import what needs torch only when it is asked for."""
+    if name in _MODULES:
+        return import_module(f"cintervene.{name}")
+    if name in _FROM_MODELS:
+        return getattr(import_module("cintervene.models"), name)
+    raise AttributeError(f"module 'cintervene' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -134,16 +134,20 @@ class Preserve:
     def norm(self, update: Any) -> float:
         """``||update||_P`` of a LowRankUpdate, or of a matrix (d_out, d_in)."""
         if isinstance(update, LowRankUpdate):
-            self._check_width(update.right, "update")
-            left, right = np.asarray(update.left), np.asarray(update.right)
+            left = np.asarray(update.left)
             weights = _core.product_nt(left.T, left.T)
+            square = np.sum(weights * self.gram(update.right))
         else:
-            self._check_width(update, "update")
-            right = _core.widen(update, "update")
-            weights = np.eye(len(right))
-        square = self.ridge * _core.product_nt(right, right)
-        square += self._statistics.quadratic(right)
-        return float(np.sqrt(max(np.sum(weights * square), 0.0)))
+            square = np.trace(self.gram(update))
+        return float(np.sqrt(max(square, 0.0)))
+
+    def gram(self, rows: Any) -> Floats:
+        """``rows P rows'`` of rows (m, d_in) that act on the layer's inputs."""
+        self._check_width(rows, "rows")
+        wide = _core.widen(rows, "rows")
+        return self.ridge * _core.product_nt(wide, wide) + self._statistics.quadratic(
+            wide
+        )
 
     def _check_width(self, rows: Any, name: str) -> None:
         width = _matrix_shape(rows, name)[1]
@@ -170,10 +174,10 @@ class BenignMoments:
         if d_in < 1:
             raise ArgumentError(f"d_in: got {d_in}; expected at least 1")
         self.d_in = d_in
-        self.count = 0
+        self.count: float = 0
         self._sum: Floats = np.zeros((d_in, d_in))
 
-    def _with_sum(self, total: Floats, count: int) -> "BenignMoments":
+    def _with_sum(self, total: Floats, count: float) -> "BenignMoments":
         self._sum, self.count = total, count
         return self
 
@@ -198,12 +202,26 @@ class BenignMoments:
         self.count += rows
         return self
 
-    def merge(self, other: "BenignMoments") -> "BenignMoments":
-        """Add the moments gathered by another; returns self."""
+    def merge(self, other: "BenignMoments", weight: float = 1.0) -> "BenignMoments":
+        """Add the moments gathered by another; returns self.
+
+        Parameters
+        ----------
+        other : BenignMoments
+        weight : float
+            How often each of its inputs counts.
+
+        Raises
+        ------
+        ArgumentError
+            The widths differ, or the weight is negative.
+        """
         if other.d_in != self.d_in:
             raise ArgumentError(f"other: has d_in {other.d_in}; expected {self.d_in}")
-        self._sum += other._sum
-        self.count += other.count
+        if not 0.0 <= weight < np.inf:
+            raise ArgumentError(f"weight: got {weight}; expected a number >= 0")
+        self._sum += weight * other._sum
+        self.count += weight * other.count
         return self
 
     def preserve(

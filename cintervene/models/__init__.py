@@ -6,9 +6,11 @@ Needs the extra `hf` (torch, transformers, safetensors).
 
 from cintervene.models import _requirements  # noqa: F401
 from cintervene.models.capture import Captured, LayerStream, capture
+from cintervene.models.defence import defend
 from cintervene.models.edit import Edit
 from cintervene.models.intervention import Applied, Intervention
 from cintervene.models.loading import load
+from cintervene.models.material import Budget
 from cintervene.models.targets import (
     Decoder,
     Explanation,
@@ -18,10 +20,12 @@ from cintervene.models.targets import (
     find_targets,
 )
 from cintervene.models.unembedding import Unembedding, find_unembedding
+from cintervene.models.vocabulary import VocabularyOptions
 from cintervene.models.weights import rounded_change
 
 __all__ = [
     "Applied",
+    "Budget",
     "Captured",
     "Decoder",
     "Edit",
@@ -30,7 +34,9 @@ __all__ = [
     "LayerStream",
     "Target",
     "Unembedding",
+    "VocabularyOptions",
     "capture",
+    "defend",
     "explain",
     "find_decoder",
     "find_targets",

@@ -57,6 +57,9 @@ class Pairs:
         Forbidden tokens, each once.
     rows, columns : ndarray, shape (pairs,)
         Row, and index into `tokens`, of each pair.
+    weights : ndarray, shape (pairs,)
+        Share of the constraint's amount that falls on the pair: a first token that
+        begins many words besides the forbidden one gets as little as it spells of it.
     """
 
     sequences: Ints
@@ -64,6 +67,7 @@ class Pairs:
     tokens: Ints
     rows: Ints
     columns: Ints
+    weights: Floats
 
     @classmethod
     def of(cls, probes: Sequence[Utterance]) -> Pairs:
@@ -71,17 +75,22 @@ class Pairs:
 
         Where the word begins, every first token that could begin it counts.
         """
-        said = [
-            (sequence, position, token)
+        said = {
+            (sequence, position, token): weight
             for sequence, probe in enumerate(probes)
             for position, own in zip(probe.positions, probe.targets, strict=True)
-            for token in _unwanted(probe, position, own)
-        ]
-        table = np.array(said, dtype=np.int64).reshape(-1, 3)
+            for token, weight in _unwanted(probe, position, own).items()
+        }
+        table = np.array(list(said), dtype=np.int64).reshape(-1, 3)
         places, rows = np.unique(table[:, :2], axis=0, return_inverse=True)
         tokens, columns = np.unique(table[:, 2], return_inverse=True)
         return cls(
-            places[:, 0], places[:, 1], tokens, rows.reshape(-1), columns.reshape(-1)
+            sequences=places[:, 0],
+            positions=places[:, 1],
+            tokens=tokens,
+            rows=rows.reshape(-1),
+            columns=columns.reshape(-1),
+            weights=np.array(list(said.values())),
         )
 
     def wanted(self, n_sequences: int) -> list[list[int]]:
@@ -98,8 +107,10 @@ class Pairs:
         return table
 
 
-def _unwanted(probe: Utterance, position: int, own: int) -> set[int]:
-    return {own, *probe.openings} if position == probe.start - 1 else {own}
+def _unwanted(probe: Utterance, position: int, own: int) -> dict[int, float]:
+    if position == probe.start - 1 and probe.openings:
+        return {own: 1.0, **probe.openings}
+    return {own: 1.0}
 
 
 class Region(Protocol):
@@ -110,8 +121,12 @@ class Region(Protocol):
     ) -> Solution:
         """Find the least change of the layer, in the metric's coordinates."""
 
-    def achieved(self, solution: Solution) -> Floats:
-        """How much of the amount the change brings about by itself, for each pair."""
+    def value(self, displacements: Floats) -> Floats:
+        """What shifts of the outputs amount to, one number a pair.
+
+        The shifts (m, d_out) are in the metric's coordinates, the numbers in the units
+        of the amount asked for.
+        """
 
 
 class HalfSpaces:
@@ -177,10 +192,9 @@ class HalfSpaces:
             method=method,
         )
 
-    def achieved(self, solution: Solution) -> Floats:
-        """Nats by which the change lowers each pair's logit, to first order."""
-        along = self._along(solution.displacements)
-        return -along / self._scale[self._pairs.rows]
+    def value(self, displacements: Floats) -> Floats:
+        """Nats by which each pair's logit falls, to first order."""
+        return -self._along(displacements) / self._scale[self._pairs.rows]
 
     def _along(self, points: Floats) -> Floats:
         """Products of the pairs' rows with the pairs' directions."""
@@ -225,10 +239,11 @@ class Balls:
             method=method,
         )
 
-    def achieved(self, solution: Solution) -> Floats:
-        """Nothing carries over: each layer has points of its own."""
-        del solution
-        return np.zeros(len(self._pairs.rows))
+    def value(self, displacements: Floats) -> Floats:
+        """Distance from each pair's point, in typical distances."""
+        distances = self._distances(self._outputs + displacements)
+        relative: Floats = distances / self._typical[self._pairs.columns]
+        return relative
 
     def _distances(self, outputs: Floats) -> Floats:
         apart = outputs[self._pairs.rows] - self._centres[self._pairs.columns]

@@ -1,19 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
-r"""The metric of a layer's outputs: what a shift does to benign next-token distributions.
+r"""The metric of a layer's outputs: what a shift does to benign next tokens.
 
-To second order, shifting the residual stream by x changes a next-token distribution p by
-``KL = x' F x / 2`` with the Fisher information ``F = J' (diag p - p p') J``, J the
-derivative of the logits. Measuring a change of a layer with the mean F over benign tokens
-on its left and `Preserve` on its right makes its squared norm (twice) the divergence that
-it costs on benign text, so that the smallest change is the least harmful one. Two
-directions that raise the same logit differ hugely in this norm: most of the length of an
-unembedding row raises many other logits too.
+To second order, shifting the residual stream by x changes a next-token distribution p
+by ``KL = x' F x / 2`` with the Fisher information ``F = J' (diag p - p p') J``, J the
+derivative of the logits. Measuring a change of a layer with the mean F over benign
+tokens on its left and `Preserve` on its right makes its squared norm (twice) the
+divergence that it costs on benign text, so that the smallest change is the least
+harmful one. Two directions that raise the same logit differ hugely in this norm: most
+of the length of an unembedding row raises many other logits too. (The same product of
+two second moments is the curvature of K-FAC, Martens and Grosse 2015.)
 
-The whitened problem is an ordinary one: outputs, concepts and directions are expressed in
-coordinates in which F is the identity, and the solution is mapped back.
+The whitened problem is an ordinary one: outputs, concepts and directions are expressed
+in coordinates in which F is the identity, and the solution is mapped back.
 """
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -31,7 +34,7 @@ Floats = npt.NDArray[np.float64]
 
 
 class OutputMetric:
-    """A positive definite metric F of a layer's outputs, and coordinates that whiten it.
+    """A metric F of a layer's outputs, positive definite, and whitening coordinates.
 
     Parameters
     ----------
@@ -58,17 +61,20 @@ class OutputMetric:
 
     def points(self, outputs: Floats) -> Floats:
         """Coordinates of outputs or concepts (n, d_out)."""
-        return outputs @ self._root
+        coordinates: Floats = outputs @ self._root
+        return coordinates
 
     def directions(self, directions: Floats) -> Floats:
         """Coordinates of directions (n, d_out): products with points stay the same."""
-        return directions @ self._inverse_root
+        coordinates: Floats = directions @ self._inverse_root
+        return coordinates
 
     def restore(self, update: LowRankUpdate) -> LowRankUpdate:
         """The change of the layer that is `update` in the coordinates."""
         return LowRankUpdate(self._inverse_root @ update.left, update.right)
 
 
+@dataclass(frozen=True, eq=False)
 class TokenStatistics:
     """Benign next-token distributions in short.
 
@@ -80,9 +86,8 @@ class TokenStatistics:
         Mean probability of each token.
     """
 
-    def __init__(self, fisher: Floats, mean_token: Tensor) -> None:
-        self.fisher = fisher
-        self.mean_token = mean_token
+    fisher: Floats
+    mean_token: Tensor
 
     def fisher_at(self, target: Target) -> Floats:
         """The Fisher information of a target's output, up to a factor."""
@@ -101,9 +106,9 @@ class TokenStatistics:
 def token_statistics(unembedding: Unembedding, hidden: Tensor) -> TokenStatistics:
     r"""Mean Fisher information and token probabilities over benign hidden states.
 
-    ``F = E[J' (diag p - p p') J]`` with the rows of J those of the unembedding times the
-    final norm's weight over the state's spread; the change of the spread itself is left
-    out.
+    ``F = E[J' (diag p - p p') J]`` with the rows of J those of the unembedding times
+    the final norm's weight over the state's spread; the change of the spread itself is
+    left out.
 
     Parameters
     ----------

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the model's last hidden states say about tokens; logits never exist all at once."""
+"""What last hidden states say about tokens; logits never exist all at once."""
 
 from __future__ import annotations
 

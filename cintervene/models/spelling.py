@@ -49,22 +49,29 @@ def spell(tokenizer: Any, before: str, word: str) -> tuple[list[int], list[int]]
     return whole[:shared], whole[shared:]
 
 
-def first_tokens(tokenizer: Any, before: str, word: str) -> tuple[int, ...]:
-    """First tokens of the word after `before`, in all surface forms, sorted.
+def first_tokens(tokenizer: Any, before: str, word: str) -> dict[int, float]:
+    """First tokens of the word after `before`, in all surface forms.
 
     Where `before` does not end in white space, the word may follow with a space of
     its own, and both count. Forms that change how `before` itself is encoded are
     left out: they begin at another position.
+
+    Returns
+    -------
+    dict of int to float
+        For each token the share of the word that it spells: 1 for a whole word, little
+        for a token that begins many words.
     """
     context, _ = spell(tokenizer, before, word.lower())
     gaps = [""] if before[-1:].isspace() else ["", " "]
-    found = set()
+    found: dict[int, float] = {}
     for form in surface_forms(word):
         for gap in gaps:
             own, tokens = spell(tokenizer, before, gap + form)
             if own == context:
-                found.add(tokens[0])
-    return tuple(sorted(found))
+                share = len(tokenizer.decode(tokens[:1]).strip()) / len(form)
+                found[tokens[0]] = max(found.get(tokens[0], 0.0), min(share, 1.0))
+    return dict(sorted(found.items()))
 
 
 def check_spellable(tokenizer: Any, words: Sequence[str]) -> None:

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Prompts with answers in which a word is said, for building a defence and measuring it."""
+"""Prompts with answers in which a word is said."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from cintervene.data import ObedienceTemplate
@@ -28,16 +28,16 @@ class Utterance:
         The word said, or empty.
     later : bool
         Whether something comes before the word in the answer.
-    openings : tuple of int
+    openings : dict of int to float
         Every first token, over all surface forms, that could begin the word at
-        `start`.
+        `start`, and the share of the word that it spells.
     """
 
     ids: tuple[int, ...]
     start: int
     word: str = ""
     later: bool = False
-    openings: tuple[int, ...] = ()
+    openings: dict[int, float] = field(default_factory=dict)
 
     @property
     def positions(self) -> range:

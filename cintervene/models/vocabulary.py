@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,12 +18,20 @@ import torch
 from torch import Tensor, nn
 
 from cintervene.models.capture import Captured, LayerStream
-from cintervene.models.concepts import Balls, Concepts, HalfSpaces, Pairs, Region
+from cintervene.models.concepts import (
+    Balls,
+    Concepts,
+    HalfSpaces,
+    Pairs,
+    Region,
+    as_floats,
+)
 from cintervene.models.fisher import OutputMetric, token_statistics
 from cintervene.models.scoring import token_nll
 from cintervene.models.targets import Decoder, Target, find_decoder, find_targets
 from cintervene.models.unembedding import Unembedding, find_unembedding
 from cintervene.models.utterances import Utterance
+from cintervene.models.weights import rounded_change
 from cintervene.preserve import BenignMoments, Preserve
 from cintervene.solution import Solution
 from cintervene.update import LowRankUpdate
@@ -52,8 +61,8 @@ class VocabularyOptions:
     output_ridge : float or None
         Of the output metric, relative to its mean; None measures outputs by the plain
         norm.
-    method : str
-        Solver; see `cintervene.pcr`.
+    solver : str
+        The `method` of `cintervene.pcr`.
     max_rank : int
         Largest rank of a layer's change.
     """
@@ -62,18 +71,49 @@ class VocabularyOptions:
     slack: float = 1.0
     ridge: float = 1e-3
     output_ridge: float | None = 1e-2
-    method: str = "most_violated"
+    solver: str = "exact"
     max_rank: int = 128
 
 
 @dataclass(frozen=True, eq=False)
 class LayerChange:
-    """What was found for one layer."""
+    """What was found for one layer.
+
+    Attributes
+    ----------
+    target : Target
+    update : LowRankUpdate
+    solution : Solution
+        In the coordinates of the output metric, before the rank was cut.
+    asked, reached, reached_rounded : ndarray, shape (pairs,)
+        What the layer's constraints ask for, what the change reaches by itself, and
+        what is left of that in the weights' own type: nats for half-spaces, typical
+        distances for balls.
+    """
 
     target: Target
     update: LowRankUpdate
     solution: Solution
-    rows: Captured
+    asked: Floats
+    reached: Floats
+    reached_rounded: Floats
+
+    def summary(self) -> dict[str, Any]:
+        """The facts for a report."""
+        weight = self.target.weight.detach()
+        return {
+            "name": self.target.name,
+            "layer": self.target.layer,
+            "rank": self.update.rank,
+            "relative_norm": self.update.norm / float(weight.float().norm()),
+            "status": self.solution.status.name,
+            "iterations": self.solution.iterations,
+            "cost": self.solution.cost,
+            "asked": float(np.mean(self.asked)),
+            "reached": float(np.mean(self.reached)),
+            "reached_rounded": float(np.mean(self.reached_rounded)),
+            "shortfall": float(np.max(self.asked - self.reached_rounded)),
+        }
 
 
 class Vocabulary:
@@ -84,8 +124,9 @@ class Vocabulary:
     model : nn.Module
     probes : sequence of Utterance
         Answers in which the forbidden words are said.
-    benign : sequence of Utterance
-        What must stay as it is: all tokens from `start` - 1 on are looked at.
+    benign, contrast : sequence of Utterance
+        What must stay as it is: all tokens from `start` - 1 on are looked at. The
+        answers that say benign words, `contrast`, count as much as all others together.
     layers : sequence of int
     options : VocabularyOptions
     """
@@ -95,10 +136,12 @@ class Vocabulary:
         model: nn.Module,
         probes: Sequence[Utterance],
         benign: Sequence[Utterance],
+        contrast: Sequence[Utterance],
         layers: Sequence[int],
         options: VocabularyOptions,
     ) -> None:
         self.options = options
+        self._metrics: dict[int | None, OutputMetric] = {}
         self.decoder: Decoder = find_decoder(model)
         self.unembedding: Unembedding = find_unembedding(model, self.decoder)
         self.targets = find_targets(model, layers, self.decoder)
@@ -110,22 +153,33 @@ class Vocabulary:
         )  # fmt: skip
         self._state = _final_state(self._probes.fork())
         self.nll = self._pair_nll(self._state)
-        self._watch_benign(model, benign, first)
+        self._watch_benign(model, benign, contrast)
 
     def _watch_benign(
-        self, model: nn.Module, benign: Sequence[Utterance], first: int
+        self,
+        model: nn.Module,
+        benign: Sequence[Utterance],
+        contrast: Sequence[Utterance],
     ) -> None:
-        stream = LayerStream(
-            model, [one.ids for one in benign], first,
-            wanted=_sample(benign, STATISTICS_ROWS),
-            streamed=[one.positions for one in benign], decoder=self.decoder,
-        )  # fmt: skip
+        groups = [group for group in (benign, contrast) if group]
+        streams = [self._benign_stream(model, group) for group in groups]
         self.preserves: dict[int, Preserve] = {}
         for target in self.targets:
-            moments = BenignMoments(target.d_in)
-            stream.run(target.layer, lambda inputs, _, to=moments: to.add(inputs))
-            self.preserves[target.layer] = moments.preserve(ridge=self.options.ridge)
-        self.statistics = token_statistics(self.unembedding, _final_state(stream))
+            total, *others = [_moments(stream, target) for stream in streams]
+            for other in others:
+                total.merge(other, weight=total.count / other.count)
+            self.preserves[target.layer] = total.preserve(ridge=self.options.ridge)
+        states = torch.cat([_final_state(stream) for stream in streams])
+        self.statistics = token_statistics(self.unembedding, states)
+
+    def _benign_stream(
+        self, model: nn.Module, group: Sequence[Utterance]
+    ) -> LayerStream:
+        return LayerStream(
+            model, [one.ids for one in group], self.targets[0].layer,
+            wanted=_sample(group, STATISTICS_ROWS),
+            streamed=[one.positions for one in group], decoder=self.decoder,
+        )  # fmt: skip
 
     def solve(self, strength: float) -> list[LayerChange]:
         """Find the change of each layer.
@@ -142,18 +196,33 @@ class Vocabulary:
         found = []
         for index, target in enumerate(self.targets):
             rows = stream.run(target.layer)
-            metric = self._metric(target)
-            region = self._region(target, rows, metric)
-            amount = left / (len(self.targets) - index) if self._additive else left
-            solution = region.solve(
-                self.preserves[target.layer], amount, self.options.slack,
-                self.options.method,
-            )  # fmt: skip
-            left = left - region.achieved(solution)
-            update = metric.restore(solution.update.compress(self.options.max_rank))
-            found.append(LayerChange(target, update, solution, rows))
-            stream.advance(target.layer, update)
+            asked = left / (len(self.targets) - index) if self._additive else left
+            change = self._solve_layer(target, rows, asked)
+            if self._additive:
+                left = left - change.reached
+            found.append(change)
+            stream.advance(target.layer, change.update)
         return found
+
+    def _solve_layer(
+        self, target: Target, rows: Captured, asked: Floats
+    ) -> LayerChange:
+        options, preserve = self.options, self.preserves[target.layer]
+        metric = self._metric(target)
+        region = self._region(target, rows, metric)
+        solution = region.solve(preserve, asked, options.slack, options.solver)
+        update = metric.restore(leading(solution.update, preserve, options.max_rank))
+        inputs = as_floats(rows.inputs)
+        exact = (inputs @ update.right.T) @ update.left.T
+        rounded = inputs @ as_floats(rounded_change(target, update)).T
+        return LayerChange(
+            target=target,
+            update=update,
+            solution=solution,
+            asked=asked,
+            reached=region.value(metric.points(exact)),
+            reached_rounded=region.value(metric.points(rounded)),
+        )
 
     @property
     def _additive(self) -> bool:
@@ -163,9 +232,17 @@ class Vocabulary:
     def _goal(self, strength: float) -> Floats:
         if not self._additive:
             return np.full(len(self.pairs.rows), strength)
-        return np.maximum(strength - self.nll, strength / 2)
+        needed = np.maximum(strength - self.nll, strength / 2)
+        return self.pairs.weights * needed
 
     def _metric(self, target: Target) -> OutputMetric:
+        """The metric of a target's outputs; one for all that write straight on."""
+        key = None if target.after is None else target.layer
+        if key not in self._metrics:
+            self._metrics[key] = self._new_metric(target)
+        return self._metrics[key]
+
+    def _new_metric(self, target: Target) -> OutputMetric:
         if self.options.output_ridge is None:
             return OutputMetric.plain(target.d_out)
         fisher = self.statistics.fisher_at(target)
@@ -182,6 +259,24 @@ class Vocabulary:
     def _pair_nll(self, state: Tensor) -> Floats:
         tokens = torch.from_numpy(self.pairs.tokens[self.pairs.columns])
         return token_nll(self.unembedding, state[self.pairs.rows], tokens)
+
+
+def leading(update: LowRankUpdate, preserve: Preserve, rank: int) -> LowRankUpdate:
+    """The closest change of at most the given rank, in the norm of `preserve`."""
+    size = min(rank, update.rank, *update.shape)
+    weighed = update.left @ preserve.gram(update.right) @ update.left.T
+    vectors = np.linalg.eigh(weighed)[1][:, ::-1][:, :size]
+    return LowRankUpdate(vectors, (vectors.T @ update.left) @ update.right)
+
+
+def _moments(stream: LayerStream, target: Target) -> BenignMoments:
+    moments = BenignMoments(target.d_in)
+
+    def add(inputs: Tensor, _outputs: Tensor) -> None:
+        moments.add(inputs)
+
+    stream.run(target.layer, add)
+    return moments
 
 
 def _final_state(stream: LayerStream) -> Tensor:

@@ -12,7 +12,7 @@ static PyMethodDef *const groups[] = {
 };
 
 /* Between two looks at Python's signals. */
-#define POLL_INTERVAL INT64_C(20000000)
+#define POLL_INTERVAL INT64_C(10000000)
 
 module_state *
 module_get_state(PyObject *module)

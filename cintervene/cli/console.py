@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a user sees while the work goes on: bars on a terminal, lines elsewhere."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any, TextIO
+
+# Between two lines of one phase, where there is no terminal.
+LINE_SECONDS = 15.0
+BAR = "{desc:<28} {percentage:3.0f}% |{bar:24}| {elapsed}, {remaining} left"
+
+
+class Console:
+    """A `cintervene.progress.Progress` that writes to a stream, with the time left.
+
+    Parameters
+    ----------
+    stream : text stream
+        Usually stderr, so that results on stdout can be piped.
+    clock : callable, optional
+        Returns seconds.
+    """
+
+    def __init__(
+        self, stream: TextIO, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._stream = stream
+        self._clock = clock
+        self._terminal = stream.isatty()
+        self._bar: Any = None
+        self._phase = ""
+        self._begun = self._said = 0.0
+
+    def __call__(self, phase: str, done: int, total: int) -> None:
+        """Show how far a phase has come."""
+        if phase != self._phase:
+            self.close()
+            self._phase = phase
+            self._begun = self._said = self._clock()
+        if self._terminal:
+            self._draw(done, total)
+        else:
+            self._tell(done, total)
+        if done >= total:
+            self.close()
+
+    def note(self, line: str) -> None:
+        """Write a line of text of its own."""
+        self.close()
+        print(line, file=self._stream, flush=True)
+
+    def close(self) -> None:
+        """End the phase that is shown; what follows begins on a line of its own."""
+        if self._bar is not None:
+            self._bar.close()
+        self._bar = None
+        self._phase = ""
+
+    def _draw(self, done: int, total: int) -> None:
+        if self._bar is None:
+            from tqdm import tqdm
+
+            self._bar = tqdm(
+                total=total, desc=self._phase, bar_format=BAR, file=self._stream
+            )
+        self._bar.total = total
+        self._bar.update(done - self._bar.n)
+
+    def _tell(self, done: int, total: int) -> None:
+        now = self._clock()
+        seconds = now - self._begun
+        if done >= total:
+            line = f"{self._phase}: done in {duration(seconds)}"
+        elif done > 0 and now - self._said >= LINE_SECONDS:
+            left = seconds / done * (total - done)
+            line = f"{self._phase}: {done} of {total}, {duration(left)} left"
+        else:
+            return
+        self._said = now
+        print(line, file=self._stream, flush=True)
+
+
+def duration(seconds: float) -> str:
+    """Write a length of time as people say it."""
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s"

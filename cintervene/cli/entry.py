@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From arguments to an exit code: every failure ends here, in one line."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import traceback
+from argparse import Namespace
+from collections.abc import Sequence
+from importlib import import_module
+from types import FrameType
+
+from cintervene.cli.console import Console
+from cintervene.cli.failures import Exit, failure
+from cintervene.cli.parser import build_parser
+
+COMMANDS = {
+    "defend": "defend",
+    "evaluate": "evaluate",
+    "apply": "rewrite",
+    "revert": "rewrite",
+    "explain": "explain",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command and return its exit code.
+
+    Parameters
+    ----------
+    argv : sequence of str, optional
+        Arguments without the program's name; those of the process by default.
+    """
+    try:
+        arguments = build_parser().parse_args(argv)
+        if argv is None:
+            _prepare_process()
+        code = _run(arguments)
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        _say("interrupted; nothing is left half written")
+        code = Exit.INTERRUPTED
+    except BrokenPipeError:
+        # Whoever read the output has seen enough; Python shall not write to it again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = Exit.IO
+    except Exception as error:
+        code = _fail(error)
+    return int(code)
+
+
+def _run(arguments: Namespace) -> Exit:
+    console = Console(sys.stderr)
+    try:
+        # Here, because the commands import torch and that takes seconds.
+        module = import_module(f"cintervene.cli.{COMMANDS[arguments.command]}")
+        code: Exit = module.run(arguments, console)
+    finally:
+        console.close()
+    return code
+
+
+def _fail(error: Exception) -> Exit:
+    known = failure(error)
+    if known is None:
+        traceback.print_exception(error)
+        _say("this is a bug; please report it with the lines above")
+        return Exit.BUG
+    code, line = known
+    _say(" ".join(line.split()))
+    return code
+
+
+def _say(line: str) -> None:
+    print(f"cintervene: {line}", file=sys.stderr, flush=True)
+
+
+def _prepare_process() -> None:
+    """Begin anew with idle OpenMP threads that sleep, and end cleanly when asked to.
+
+    Threads that wait by spinning take the cores from those that work; with other
+    programs running, generation gets many times slower. libgomp reads the variable when
+    it is loaded, which importing this package has done by now. That is for a program to
+    decide, so the library itself does not.
+    """
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+        os.execv(sys.executable, sys.orig_argv)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, _end)
+
+
+def _end(number: int, _frame: FrameType | None) -> None:
+    raise SystemExit(128 + number)

@@ -1,0 +1,45 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``cintervene explain``: which weights of a model can be changed."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from typing import Any
+
+from cintervene.cli.console import Console
+from cintervene.cli.failures import Exit
+from cintervene.cli.output import print_json
+from cintervene.models import Explanation, Target, explain, load
+
+
+def run(arguments: Namespace, console: Console) -> Exit:
+    """Print the layers, and why some are refused."""
+    model, _ = load(arguments.model, hub=arguments.hub, progress=console.note)
+    layers = None if arguments.layers == "auto" else arguments.layers
+    found = explain(model, layers)
+    if arguments.json:
+        print_json(as_dict(found))
+    else:
+        print(found)
+    return Exit.DONE if found.targets else Exit.GOAL_NOT_REACHED
+
+
+def as_dict(found: Explanation) -> dict[str, Any]:
+    """Return an explanation as JSON has it."""
+    return {
+        "model": found.model,
+        "layers": found.n_layers,
+        "targets": [target_dict(target) for target in found.targets],
+        "refused": {str(layer): reason for layer, reason in found.refused.items()},
+    }
+
+
+def target_dict(target: Target) -> dict[str, Any]:
+    """Return a target as JSON has it."""
+    return {
+        "layer": target.layer,
+        "weight": target.name,
+        "shape": [target.d_out, target.d_in],
+        "transposed": target.transposed,
+        "dtype": str(target.dtype).removeprefix("torch."),
+    }

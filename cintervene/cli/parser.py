@@ -1,0 +1,256 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The arguments of the commands."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from pathlib import Path
+from typing import NoReturn, TypeAlias
+
+from cintervene import __version__
+
+EPILOG = """\
+exit codes: 0 done; 1 done, but a goal was not reached; 2 wrong usage; 3 a file, a model
+or the network failed; 130 interrupted. Whatever the code, nothing is left half written.
+"""
+EXAMPLES = """\
+examples:
+  cintervene defend --model smollm2 --forbid obedience --out demo
+  cintervene defend --model ./my-model --forbid words.txt --max-kl 0.02 --out result
+"""
+Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
+MODEL = (
+    "smollm2 or gemma3-270m (fetched once), a directory with safetensors, a .gguf "
+    "file, or with --hub a name on the hub (default: %(default)s)"
+)
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line, without the whole usage before it."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
+    parser = _Parser(
+        prog="cintervene",
+        description="Safer open-weight language models by the smallest possible change "
+        "of their weights.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--version", action="version", version=f"cintervene {__version__}"
+    )
+    commands = parser.add_subparsers(
+        dest="command", required=True, metavar="COMMAND", title="commands"
+    )
+    _add_defend(commands)
+    _add_evaluate(commands)
+    _add_apply(commands)
+    _add_revert(commands)
+    _add_explain(commands)
+    return parser
+
+
+def _command(
+    commands: Commands, name: str, about: str, epilog: str = EPILOG
+) -> argparse.ArgumentParser:
+    parser = commands.add_parser(
+        name,
+        help=about,
+        description=about[:1].upper() + about[1:] + ".",
+        epilog=epilog,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--model", default="smollm2", metavar="MODEL", help=MODEL)
+    parser.add_argument(
+        "--hub", action="store_true", help="look the model up on the hub"
+    )
+    parser.add_argument(
+        "--json", action="store_true", help="print the result as JSON on stdout"
+    )
+    return parser
+
+
+def _add_defend(commands: Commands) -> None:
+    parser = _command(
+        commands,
+        "defend",
+        "find the least change after which a model does not say certain words",
+        EXAMPLES + "\n" + EPILOG,
+    )
+    parser.add_argument(
+        "--forbid",
+        required=True,
+        metavar="WORDS",
+        help="obedience (the package's 100 words), or a UTF-8 file with a word or "
+        "phrase on each line, where # begins a comment",
+    )
+    _add_out(parser, "new directory for intervention, report and plots")
+    build = parser.add_argument_group("how the change is made")
+    build.add_argument(
+        "--concepts",
+        choices=("contrast", "unembedding", "activation"),
+        default="contrast",
+        help="what stands for a word inside the model (default: %(default)s)",
+    )
+    build.add_argument(
+        "--layers",
+        type=layers,
+        default="auto",
+        metavar="LAYERS",
+        help="auto, or layers such as 26-29 or 3,7 (default: auto)",
+    )
+    build.add_argument(
+        "--strength",
+        type=strength,
+        default="auto",
+        metavar="NUMBER",
+        help="auto sweeps on words and prompts set aside (default: auto)",
+    )
+    build.add_argument(
+        "--method", default="pcr", help="name of the method (default: %(default)s)"
+    )
+    goals = parser.add_argument_group("goals")
+    _add_limits(goals)
+    parser.add_argument(
+        "--no-evaluate",
+        action="store_true",
+        help="skip the measurement on held-out data and its part of the report",
+    )
+    parser.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="print what would be changed and forbidden; compute and write nothing",
+    )
+
+
+def _add_evaluate(commands: Commands) -> None:
+    parser = _command(
+        commands, "evaluate", "measure what an intervention does to a model"
+    )
+    _add_intervention(parser)
+    parser.add_argument(
+        "--forbid",
+        metavar="WORDS",
+        help="obedience or a file of words (default: those it was made for)",
+    )
+    _add_out(parser, "new directory for the report and plots", required=False)
+    _add_limits(parser.add_argument_group("goals"))
+
+
+def _add_apply(commands: Commands) -> None:
+    parser = _command(
+        commands, "apply", "write a copy of a model with an intervention in its weights"
+    )
+    _add_intervention(parser)
+    _add_out(parser, "new directory for the changed model")
+
+
+def _add_revert(commands: Commands) -> None:
+    parser = _command(
+        commands, "revert", "write a copy of a changed model with its old weights"
+    )
+    _add_intervention(parser)
+    _add_out(parser, "new directory for the model as it was, to the bit")
+
+
+def _add_explain(commands: Commands) -> None:
+    parser = _command(
+        commands, "explain", "say which weights of a model can be changed"
+    )
+    parser.add_argument(
+        "--layers",
+        type=layers,
+        default="auto",
+        metavar="LAYERS",
+        help="layers such as 26-29 or 3,7 (default: all)",
+    )
+
+
+def _add_intervention(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--intervention",
+        type=Path,
+        required=True,
+        metavar="FILE",
+        help="intervention.safetensors of a defence",
+    )
+
+
+def _add_out(
+    parser: argparse.ArgumentParser, about: str, required: bool = True
+) -> None:
+    parser.add_argument(
+        "--out", type=Path, required=required, metavar="DIR", help=about
+    )
+
+
+def _add_limits(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--min-effect",
+        type=positive,
+        default=5.0,
+        metavar="RATIO",
+        help="perplexity of forbidden words, after over before (default: %(default)s)",
+    )
+    group.add_argument(
+        "--max-kl",
+        type=positive,
+        default=0.05,
+        metavar="NATS",
+        help="drift on everyday prompts, a token (default: %(default)s)",
+    )
+    group.add_argument(
+        "--max-benign-loss",
+        type=positive,
+        default=0.05,
+        metavar="SHARE",
+        help="rise of benign words' perplexity (default: %(default)s)",
+    )
+    group.add_argument(
+        "--max-obedience-loss",
+        type=positive,
+        default=0.03,
+        metavar="SHARE",
+        help="requests for benign words that are no longer obeyed (default: "
+        "%(default)s)",
+    )
+
+
+def layers(text: str) -> str | list[int]:
+    """Read "auto", or layer indices and inclusive ranges such as "3,26-29,-1"."""
+    if text == "auto":
+        return text
+    found: list[int] = []
+    for part in text.split(","):
+        ends = re.fullmatch(r"(\d+)-(\d+)", part.strip())
+        if ends and int(ends[1]) <= int(ends[2]):
+            found.extend(range(int(ends[1]), int(ends[2]) + 1))
+        elif re.fullmatch(r"-?\d+", part.strip()):
+            found.append(int(part))
+        else:
+            raise argparse.ArgumentTypeError(
+                f"got {text!r}, expected auto, or layers such as 26-29 or 3,7"
+            )
+    return found
+
+
+def positive(text: str) -> float:
+    """Read a positive, finite number."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0.0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"got {text!r}, expected a positive number")
+    return value
+
+
+def strength(text: str) -> str | float:
+    """Read "auto" or a positive number."""
+    return text if text == "auto" else positive(text)

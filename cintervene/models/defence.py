@@ -1,0 +1,234 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Forbid a vocabulary: from words to an intervention, in one call."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from time import perf_counter
+from typing import Any, Literal
+
+from torch import nn
+
+from cintervene.errors import ArgumentError
+from cintervene.models.concepts import Concepts, check_concepts
+from cintervene.models.intervention import Intervention
+from cintervene.models.material import Budget, gather
+from cintervene.models.spelling import check_spellable
+from cintervene.models.targets import find_decoder, resolve_layers
+from cintervene.models.tuning import Limits, Point, Tuning, knee
+from cintervene.models.vocabulary import LayerChange, Vocabulary, VocabularyOptions
+from cintervene.progress import Progress, silent
+
+__all__ = ["defend"]
+
+METHODS = ("pcr",)
+# Strengths that "auto" tries, weakest first, until one strains the limits.
+STRENGTHS = {
+    "contrast": (4.0, 6.0, 8.0, 10.0, 13.0, 16.0),
+    "unembedding": (4.0, 6.0, 8.0, 10.0, 13.0, 16.0),
+    "activation": (1.05, 1.2, 1.5, 2.0, 2.5, 3.0),
+}
+
+
+def defend(
+    model: nn.Module,
+    tokenizer: Any,
+    forbid: Sequence[str],
+    *,
+    method: Literal["pcr"] = "pcr",
+    concepts: Concepts = "contrast",
+    layers: Literal["auto"] | Iterable[int] = "auto",
+    preserve: Iterable[str] = (),
+    strength: Literal["auto"] | float = "auto",
+    max_kl: float = 0.05,
+    max_benign_loss: float = 0.05,
+    options: VocabularyOptions | None = None,
+    budget: Budget | None = None,
+    progress: Progress = silent,
+) -> Intervention:
+    """Find the least change of a few layers that keeps the model from saying words.
+
+    The model is left as it was; give the result to `Intervention.apply`.
+
+    Parameters
+    ----------
+    model : nn.Module
+        A causal language model of transformers.
+    tokenizer
+        Its tokenizer.
+    forbid : sequence of str
+        Words, each forbidden in all its surface forms (lower-case, capitalised,
+        upper-case, with and without a space before it) and wherever in an answer.
+    method : {"pcr"}
+        Point-constrained regions: the forbidden outputs are constraints, the size of
+        the change is what is minimised.
+    concepts : {"contrast", "unembedding", "activation"}
+        What stands for a word in a layer's outputs; see `VocabularyOptions`.
+    layers : "auto" or iterable of int
+        Layers whose down projection is changed; negative indices count from the end.
+        `"auto"` takes the last eighth of them.
+    preserve : iterable of str
+        Texts whose processing is to stay as it is, besides the package's own.
+    strength : "auto" or float
+        See `Vocabulary.solve`. `"auto"` tries several on a tuning split and takes the
+        knee of effect against drift; the whole curve is in the result's metrics.
+    max_kl : float
+        For `"auto"`: drift allowed on benign answers, nats a token.
+    max_benign_loss : float
+        For `"auto"`: rise allowed of benign words' perplexity, as a fraction.
+    options : VocabularyOptions, optional
+        Details of the constraints and of the norm; its `concepts` is replaced.
+    budget : Budget, optional
+        How much material to build from.
+    progress : callable, optional
+        Called as ``progress(phase, done, total)``.
+
+    Returns
+    -------
+    Intervention
+        With `options`, and `metrics`: `strength`, `sweep`, `layers`, `seconds`.
+
+    Raises
+    ------
+    ArgumentError
+        An option is unknown or out of range, or a word cannot be spelled.
+    ModelError
+        The model has no layers that can be changed.
+    """
+    words = _words(tokenizer, forbid)
+    details = _options(method, concepts, options)
+    limits = _limits(max_kl, max_benign_loss)
+    strengths = _strengths(strength, concepts)
+    decoder = find_decoder(model)
+    chosen = _layers(layers, len(decoder.layers))
+    clock = _Clock()
+    with clock.phase("prompts"):
+        material = gather(
+            model, tokenizer, words, preserve, budget or Budget(), progress
+        )
+    with clock.phase("capture"):
+        progress("watching layers", 0, 1)
+        vocabulary = Vocabulary(
+            model, material.probes, material.benign, material.contrast, chosen, details
+        )
+        progress("watching layers", 1, 1)
+    with clock.phase("tune"):
+        tuning = Tuning(model, material, chosen[0], decoder, vocabulary.unembedding)
+    candidates = _sweep(vocabulary, tuning, strengths, limits, clock, progress)
+    best = knee([one.point for one in candidates], limits)
+    changes = next(one.changes for one in candidates if one.point is best)
+    return Intervention.of(
+        model,
+        [(change.target, change.update) for change in changes],
+        options={
+            "forbid": words,
+            "method": method,
+            "layers": chosen,
+            "strength": strength,
+            "max_kl": max_kl,
+            "max_benign_loss": max_benign_loss,
+            **asdict(details),
+        },
+        metrics={
+            "strength": best.strength,
+            "sweep": [
+                {**asdict(one.point), "chosen": one.point is best} for one in candidates
+            ],
+            "layers": [change.summary() for change in changes],
+            "seconds": clock.seconds,
+        },
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class _Candidate:
+    """The changes found at one strength, and what they do."""
+
+    changes: list[LayerChange]
+    point: Point
+
+
+def _sweep(
+    vocabulary: Vocabulary,
+    tuning: Tuning,
+    strengths: Sequence[float],
+    limits: Limits,
+    clock: _Clock,
+    progress: Progress,
+) -> list[_Candidate]:
+    """Try strengths in order, up to the first that crosses the limits."""
+    found: list[_Candidate] = []
+    for index, strength in enumerate(strengths):
+        progress("solving", index, len(strengths))
+        with clock.phase("solve"):
+            changes = vocabulary.solve(strength)
+        with clock.phase("tune"):
+            point = tuning.measure(changes, strength)
+        found.append(_Candidate(changes, point))
+        if point.strain(limits) > 1.0:
+            break
+    progress("solving", len(strengths), len(strengths))
+    return found
+
+
+class _Clock:
+    """Seconds spent in each phase."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        start = perf_counter()
+        yield
+        self.seconds[name] = self.seconds.get(name, 0.0) + perf_counter() - start
+
+
+def _words(tokenizer: Any, forbid: Sequence[str]) -> list[str]:
+    if isinstance(forbid, str):
+        raise ArgumentError(
+            f"forbid: got the string {forbid!r}; expected a list of words. "
+            f"Write [{forbid!r}]"
+        )
+    check_spellable(tokenizer, forbid)
+    return list(dict.fromkeys(word.strip() for word in forbid))
+
+
+def _options(
+    method: str, concepts: Concepts, options: VocabularyOptions | None
+) -> VocabularyOptions:
+    if method not in METHODS:
+        valid = ", ".join(repr(name) for name in METHODS)
+        raise ArgumentError(f"method: got {method!r}; expected one of {valid}")
+    check_concepts(concepts)
+    return replace(options or VocabularyOptions(), concepts=concepts)
+
+
+def _limits(max_kl: float, max_benign_loss: float) -> Limits:
+    for name, value in (("max_kl", max_kl), ("max_benign_loss", max_benign_loss)):
+        if not 0.0 < value < math.inf:
+            raise ArgumentError(f"{name}: got {value}; expected a positive number")
+    return Limits(max_kl, max_benign_loss)
+
+
+def _strengths(strength: object, concepts: str) -> tuple[float, ...]:
+    if strength == "auto":
+        return STRENGTHS[concepts]
+    if isinstance(strength, (int, float)) and 0.0 < strength < math.inf:
+        return (float(strength),)
+    raise ArgumentError(
+        f'strength: got {strength!r}; expected "auto" or a positive number'
+    )
+
+
+def _layers(layers: object, n_layers: int) -> list[int]:
+    if layers == "auto":
+        return list(range(n_layers - max(1, round(n_layers / 8)), n_layers))
+    if isinstance(layers, str) or not isinstance(layers, Iterable):
+        raise ArgumentError(
+            f'layers: got {layers!r}; expected "auto" or layer indices, e.g. [26, 27]'
+        )
+    return resolve_layers(layers, n_layers)

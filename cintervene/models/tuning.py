@@ -1,0 +1,161 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How strong an intervention should be: effect against drift on a tuning split."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+
+from cintervene.models.capture import LayerStream
+from cintervene.models.intervention import Intervention
+from cintervene.models.material import Material
+from cintervene.models.scoring import divergence, token_nll
+from cintervene.models.targets import Decoder
+from cintervene.models.unembedding import Unembedding
+from cintervene.models.utterances import Utterance
+from cintervene.models.vocabulary import LayerChange
+
+__all__ = ["Limits", "Point", "Tuning", "knee"]
+
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Drift that is still acceptable.
+
+    Attributes
+    ----------
+    kl : float
+        Nats a token between base and changed model on benign answers.
+    benign_loss : float
+        Rise of benign words' perplexity, as a fraction.
+    """
+
+    kl: float
+    benign_loss: float
+
+
+@dataclass(frozen=True)
+class Point:
+    """One strength, and what it did on the tuning split.
+
+    Attributes
+    ----------
+    strength : float
+    forbidden_ratio, benign_ratio : float
+        Perplexity of forbidden and of benign words, changed over base.
+    kl : float
+        Nats a token between base and changed model on benign answers.
+    """
+
+    strength: float
+    forbidden_ratio: float
+    benign_ratio: float
+    kl: float
+
+    def strain(self, limits: Limits) -> float:
+        """Share of the limits that is used up; above 1 they are crossed."""
+        return max(self.kl / limits.kl, (self.benign_ratio - 1.0) / limits.benign_loss)
+
+
+class Tuning:
+    """Measures interventions on a tuning split, from the first changed layer on.
+
+    Parameters
+    ----------
+    model : nn.Module
+    material : Material
+        Its `tune_*` parts are used.
+    first : int
+        The first layer that interventions change.
+    decoder : Decoder
+    unembedding : Unembedding
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        material: Material,
+        first: int,
+        decoder: Decoder,
+        unembedding: Unembedding,
+    ) -> None:
+        self._model, self._unembedding = model, unembedding
+        groups = (material.tune_probes, material.tune_contrast, material.tune_benign)
+        self._streams = [_stream(model, group, first, decoder) for group in groups]
+        self._tokens = [_tokens(group) for group in groups[:2]]
+        *spoken, self._benign_state = self._states()
+        self._nll = [
+            token_nll(unembedding, state, tokens)
+            for state, tokens in zip(spoken, self._tokens, strict=True)
+        ]
+
+    def measure(self, changes: Sequence[LayerChange], strength: float) -> Point:
+        """Apply the changes for a moment and look at what they do."""
+        pairs = [(change.target, change.update) for change in changes]
+        trial = Intervention.of(self._model, pairs, reversible=False)
+        with trial.applied(self._model):
+            *spoken, benign_state = self._states()
+        ratios = [
+            float(np.exp(np.mean(token_nll(self._unembedding, state, tokens) - before)))
+            for state, tokens, before in zip(
+                spoken, self._tokens, self._nll, strict=True
+            )
+        ]
+        kl = divergence(self._unembedding, self._benign_state, benign_state)
+        return Point(strength, ratios[0], ratios[1], float(np.mean(kl)))
+
+    def _states(self) -> list[torch.Tensor]:
+        """What the final norm reads at the places that matter, with present weights."""
+        states = []
+        for stream in self._streams:
+            fork = stream.fork()
+            fork.advance(fork.n_layers - 1)
+            states.append(fork.hidden())
+        return states
+
+
+def knee(points: Sequence[Point], limits: Limits) -> Point:
+    """Choose the point after which more effect costs too much.
+
+    Among the points within the limits it is the one farthest above the straight line
+    from no change to the strongest of them, effect (log of the ratio) drawn over drift
+    (share of the limits), each relative to that strongest point. If no point is within
+    the limits, it is the one that strains them least.
+
+    Parameters
+    ----------
+    points : sequence of Point
+        In order of strength.
+    """
+    within = [point for point in points if point.strain(limits) <= 1.0]
+    if not within:
+        return min(points, key=lambda point: point.strain(limits))
+    effect = np.array([np.log(point.forbidden_ratio) for point in within])
+    drift = np.array([max(point.strain(limits), 0.0) for point in within])
+    if not effect.max() > 0.0:
+        return within[0]
+    gain = effect / effect.max() - drift / max(drift.max(), np.finfo(float).tiny)
+    return within[int(np.argmax(gain))]
+
+
+def _stream(
+    model: nn.Module, group: Sequence[Utterance], first: int, decoder: Decoder
+) -> LayerStream:
+    return LayerStream(
+        model,
+        [one.ids for one in group],
+        first,
+        wanted=[one.positions for one in group],
+        decoder=decoder,
+    )
+
+
+def _tokens(group: Sequence[Utterance]) -> torch.Tensor:
+    return torch.tensor([token for one in group for token in one.targets])

@@ -1,0 +1,258 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Parts of the command line that need no model: arguments, progress, staging."""
+
+from __future__ import annotations
+
+import errno
+import io
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from cintervene.cli import console, failures, main, parser, staging
+from cintervene.cli.output import table
+from cintervene.cli.words import read_forbidden
+from cintervene.errors import ArgumentError, ModelError, NonFiniteError
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("auto", "auto"),
+        ("3", [3]),
+        ("26-29", [26, 27, 28, 29]),
+        ("0, 5-6,-1", [0, 5, 6, -1]),
+    ],
+)
+def test_layers(text, expected):
+    assert parser.layers(text) == expected
+
+
+@pytest.mark.parametrize("text", ["", "a", "5-3", "1.5", "1,", "--2"])
+def test_layers_refused(text):
+    with pytest.raises(parser.argparse.ArgumentTypeError, match="26-29"):
+        parser.layers(text)
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "nan", "inf", "x", ""])
+def test_numbers_refused(text):
+    with pytest.raises(parser.argparse.ArgumentTypeError, match="positive number"):
+        parser.strength(text)
+
+
+def test_strength():
+    assert parser.strength("auto") == "auto"
+    assert parser.strength("2.5") == 2.5
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        [],
+        ["unknown"],
+        ["defend", "--forbid", "obedience"],
+        ["defend", "--out", "x"],
+        ["defend", "--forbid", "obedience", "--out", "x", "--concepts", "vibes"],
+        ["explain", "--layers", "all"],
+        ["apply", "--out", "x"],
+    ],
+)
+def test_wrong_usage_is_one_line(argv, capsys):
+    with pytest.raises(SystemExit) as end:
+        main(argv)
+    assert end.value.code == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert len(err.splitlines()) == 1
+    assert err.rstrip().endswith("--help")
+
+
+@pytest.mark.parametrize("argv", [["--version"], ["--help"], ["defend", "--help"]])
+def test_help_and_version(argv, capsys):
+    with pytest.raises(SystemExit) as end:
+        main(argv)
+    assert end.value.code == 0
+    out, err = capsys.readouterr()
+    assert out.strip()
+    assert err == ""
+
+
+def test_words(tmp_path):
+    assert len(read_forbidden("obedience")) == 100
+    path = tmp_path / "words.txt"
+    path.write_text("# mine\nbomb\n", "utf-8")
+    assert read_forbidden(str(path)) == ["bomb"]
+    with pytest.raises(FileNotFoundError, match=r"obediance; give obedience or a"):
+        read_forbidden("obediance")
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "line"),
+    [
+        (ArgumentError("bad"), 2, "bad"),
+        (NonFiniteError("inputs[0, 1] is nan"), 3, "inputs[0, 1] is nan"),
+        (ModelError("no model"), 3, "no model"),
+        (MemoryError(), 3, "out of memory; end other programs or use a smaller model"),
+        (ImportError("pip install it"), 3, "pip install it"),
+        (
+            OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)),
+            3,
+            "no space left on device; free some space and run it again",
+        ),
+        (
+            PermissionError(errno.EACCES, "Permission denied", "/x"),
+            3,
+            "permission denied (/x); choose a place that you may use, or change its "
+            "permissions",
+        ),
+        (OSError("odd"), 3, "odd"),
+    ],
+)
+def test_failures(error, code, line):
+    assert failures.failure(error) == (code, line)
+
+
+def test_bugs_are_not_explained_away():
+    assert failures.failure(KeyError("x")) is None
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+def test_progress_in_lines():
+    stream, now = io.StringIO(), [0.0]
+    shown = console.Console(stream, clock=lambda: now[0])
+    shown("capture", 0, 10)
+    now[0] = 10.0
+    shown("capture", 4, 10)
+    now[0] = 20.0
+    shown("capture", 5, 10)
+    now[0] = 22.0
+    shown("capture", 6, 10)
+    now[0] = 100.0
+    shown("capture", 10, 10)
+    shown("solve", 0, 0)
+    shown.note("a line")
+    assert stream.getvalue().splitlines() == [
+        "capture: 5 of 10, 20 s left",
+        "capture: done in 1 min 40 s",
+        "solve: done in 0.0 s",
+        "a line",
+    ]
+
+
+def test_progress_on_a_terminal():
+    pytest.importorskip("tqdm")
+    stream = Terminal()
+    shown = console.Console(stream)
+    shown("capture", 0, 4)
+    shown("capture", 4, 4)
+    shown("solve", 1, 2)
+    shown.note("a line")
+    text = stream.getvalue()
+    assert "capture" in text
+    assert "100%" in text
+    assert " 50%" in text
+    assert "left" in text
+    assert text.endswith("\na line\n")
+
+
+def test_table():
+    assert table(("goal", "got"), [("a", "10"), ("long name", "1")]).splitlines() == [
+        "goal       got",
+        "a           10",
+        "long name    1",
+    ]
+
+
+def listing(directory: Path) -> list[str]:
+    return sorted(str(path.relative_to(directory)) for path in directory.rglob("*"))
+
+
+@pytest.mark.parametrize("existing", [False, True])
+def test_staging_commits_whole(tmp_path, existing):
+    place = tmp_path / "a" / "out"
+    if existing:
+        place.mkdir(parents=True)
+    with staging.StagedDirectory(place) as stage:
+        (stage.path / "x").write_text("1", "utf-8")
+        (stage.path / "y").write_text("2", "utf-8")
+        if existing:
+            assert not (place / "x").exists()
+        else:
+            assert not place.exists()
+        stage.commit()
+    assert listing(tmp_path) == ["a", "a/out", "a/out/x", "a/out/y"]
+    assert (place / "y").read_text("utf-8") == "2"
+    umask = os.umask(0)
+    os.umask(umask)
+    assert place.stat().st_mode & 0o777 == 0o777 & ~umask
+
+
+@pytest.mark.parametrize("error", [OSError, KeyboardInterrupt, SystemExit])
+@pytest.mark.parametrize("existing", [False, True])
+def test_staging_leaves_nothing(tmp_path, existing, error):
+    place = tmp_path / "a" / "out"
+    if existing:
+        place.mkdir(parents=True)
+    before = listing(tmp_path)
+
+    def fail() -> None:
+        with staging.StagedDirectory(place) as stage:
+            (stage.path / "x").write_text("1", "utf-8")
+            raise error
+
+    with pytest.raises(error):
+        fail()
+    assert listing(tmp_path) == before
+
+
+def test_staging_refuses_what_is_there(tmp_path):
+    (tmp_path / "file").touch()
+    for place, reason in (
+        (tmp_path, r"is not empty \(it holds file\)"),
+        (tmp_path / "file", "is not a directory"),
+    ):
+        with pytest.raises(ArgumentError, match=reason), staging.StagedDirectory(place):
+            pass
+    with (
+        pytest.raises(NotADirectoryError),
+        staging.StagedDirectory(tmp_path / "file" / "out"),
+    ):
+        pass
+    assert listing(tmp_path) == ["file"]
+
+
+def test_staging_notices_a_full_disk_at_once(tmp_path, monkeypatch):
+    def full(_descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(staging.os, "fsync", full)
+    with (
+        pytest.raises(OSError, match="No space left"),
+        staging.StagedDirectory(tmp_path / "out"),
+    ):
+        pass
+    assert listing(tmp_path) == []
+
+
+def test_signals_wait_for_what_must_not_be_cut_short():
+    done = []
+
+    def work() -> None:
+        with staging.uninterrupted():
+            signal.raise_signal(signal.SIGINT)
+            done.append(1)
+
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            work()
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert done == [1]
