@@ -46,11 +46,14 @@ _Floats = npt.NDArray[np.float64]
 class Found(TypedDict):
     coefficients: _Floats
     multipliers: _Floats
+    displacements: _Floats
+    margins: _Floats
     history: _Floats
     outcome: int
     iterations: int
     history_rows: int
     unit: float
+    violation: float
 
 @type_check_only
 class Certificate(TypedDict):

@@ -41,15 +41,14 @@ class Problem:
             self.offsets,
         )
 
-    def margins(self, displacements: Floats) -> tuple[Floats, Floats]:
+    def margins(self, displacements: Floats) -> Floats:
         """Distance minus radius, and offset minus product, for the moved outputs."""
-        moved = self.outputs + displacements
-        both = _core.pcr_margins(moved, *self.arrays[1:])
-        n = len(self.concepts)
-        return both[:, :n], both[:, n:]
+        return _core.pcr_margins(self.outputs + displacements, *self.arrays[1:])
 
-    def worst_violation(self, balls: Floats, halves: Floats) -> float:
+    def worst_violation(self, margins: Floats) -> float:
         """Largest violation, as a length."""
+        n = len(self.concepts)
+        balls, halves = margins[:, :n], margins[:, n:]
         lengths = np.linalg.norm(self.directions, axis=1)
         return float(
             max(

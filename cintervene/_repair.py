@@ -23,32 +23,70 @@ Floats = npt.NDArray[np.float64]
 _PUSHES = 10_000
 _ROUNDS = 100
 _SETTLED = 1e-12
+# Above this gap a second start is worth its time.
+_FAR = 1e-6
 
 
 def repair(
-    problem: Problem, found: "_core.Found", tolerance: float, max_iterations: int
+    problem: Problem,
+    found: "_core.Found",
+    lower_bound: float,
+    tolerance: float,
+    max_iterations: int,
 ) -> "_core.Found":
     """Turn a stalled result into a locally optimal one, if that can be done."""
-    start = found["coefficients"]
-    moved = replace(problem, outputs=problem.outputs + problem.gram @ start)
-    pushes = min(max_iterations, _PUSHES)
-    pushed = _core.pcr_most_violated(*moved.arrays, tolerance, pushes, 0)
-    if pushed["outcome"] != Status.CONVERGED:
-        return found
-    best = found | {
-        "coefficients": start + pushed["coefficients"],
-        "iterations": found["iterations"] + pushed["iterations"],
-        "outcome": int(Status.CONVERGED),
-    }
+    best = _descend(problem, found, tolerance, max_iterations)
+    if best is None or _cost(problem, best) > lower_bound * (1.0 + _FAR):
+        pushed = _push(problem, found, tolerance, max_iterations)
+        other = pushed and _descend(problem, pushed, tolerance, max_iterations)
+        found_both = [result for result in (best, other) if result]
+        best = min(found_both, key=lambda f: _cost(problem, f), default=None)
+    return _judged(problem, best, tolerance) if best else found
+
+
+def _descend(
+    problem: Problem, start: "_core.Found", tolerance: float, max_iterations: int
+) -> "_core.Found | None":
+    """Repeat the convex-concave step while it lowers the cost."""
+    best = _improve(problem, start, tolerance, max_iterations)
     for _ in range(_ROUNDS):
-        better = _improve(problem, best, tolerance, max_iterations)
-        if better is None:
+        better = best and _improve(problem, best, tolerance, max_iterations)
+        if not best or not better:
             break
         gain = 1.0 - _cost(problem, better) / _cost(problem, best)
         best = better if gain > 0.0 else best
         if gain <= _SETTLED:
             break
     return best
+
+
+def _judged(problem: Problem, found: "_core.Found", tolerance: float) -> "_core.Found":
+    """Bring everything that follows from the coefficients up to date."""
+    displacements = _core.product_nn(problem.gram, found["coefficients"])
+    margins = problem.margins(displacements)
+    violation = problem.worst_violation(margins)
+    met = violation <= 10.0 * tolerance * found["unit"]
+    judged = found.copy()
+    judged["displacements"], judged["margins"] = displacements, margins
+    judged["violation"] = violation
+    judged["outcome"] = int(Status.CONVERGED if met else Status.STALLED)
+    return judged
+
+
+def _push(
+    problem: Problem, found: "_core.Found", tolerance: float, max_iterations: int
+) -> "_core.Found | None":
+    """Make it feasible by the most-violated rule."""
+    start = found["coefficients"]
+    moved = replace(problem, outputs=problem.outputs + problem.gram @ start)
+    pushes = min(max_iterations, _PUSHES)
+    pushed = _core.pcr_most_violated(*moved.arrays, tolerance, pushes, 0)
+    if pushed["outcome"] != Status.CONVERGED:
+        return None
+    return found | {
+        "coefficients": start + pushed["coefficients"],
+        "iterations": found["iterations"] + pushed["iterations"],
+    }
 
 
 def _cost(problem: Problem, found: "_core.Found") -> float:
@@ -64,6 +102,8 @@ def _improve(
     prompts, concepts = np.nonzero(problem.radius > 0.0)
     away = moved[prompts] - problem.concepts[concepts]
     distances = np.linalg.norm(away, axis=1)
+    if not np.all(distances > 0.0):
+        return None
     away /= distances[:, None]
     tangents = np.full((len(moved), len(prompts)), np.inf)
     reach = np.sum(away * problem.concepts[concepts], axis=1)

@@ -149,13 +149,13 @@ def _squared_norm(update: LowRankUpdate, preserve: Preserve | None) -> float:
 
 
 def _feasibility(problem: Problem, moved: Floats) -> float:
-    balls, halves = problem.margins(np.zeros_like(moved))
+    start = problem.margins(np.zeros_like(moved))
+    balls = start[:, : len(problem.concepts)]
     violated = (problem.radius > 0.0) & (balls < 0.0)
-    unit = max(
-        float(np.max(problem.radius, where=violated, initial=0.0)),
-        problem.worst_violation(np.zeros_like(balls), halves),
-    )
-    violation = problem.worst_violation(*problem.margins(moved))
+    longest = float(np.max(problem.radius, where=violated, initial=0.0))
+    balls[:] = 0.0
+    unit = max(longest, problem.worst_violation(start))
+    violation = problem.worst_violation(problem.margins(moved))
     return violation / unit if unit > 0.0 else violation
 
 

@@ -98,9 +98,9 @@ def pcr(
     )
     proof = _judge(problem, found)
     if method == "exact" and not _proves(proof, found):
-        repaired = repair(problem, found, float(tolerance), int(max_iterations))
+        bound = proof["lower_bound"]
+        repaired = repair(problem, found, bound, float(tolerance), int(max_iterations))
         if repaired is not found:
-            bound = proof["lower_bound"]
             found, proof = repaired, _judge(problem, repaired)
             proof["lower_bound"] = max(proof["lower_bound"], bound)
     return _wrap(problem, found, proof)
@@ -126,15 +126,12 @@ def _wrap(
     coefficients, multipliers = found["coefficients"], found["multipliers"]
     status = Status(found["outcome"])
     used = np.any(coefficients != 0.0, axis=1)
-    left = coefficients[used]
-    slack_displacements = _core.product_nn(problem.gram[:, used], left)
-    slack_balls, slack_halves = problem.margins(slack_displacements)
-    if problem.gram is problem.true_gram:
-        displacements, balls, halves = slack_displacements, slack_balls, slack_halves
-    else:
+    left, n = coefficients[used], len(problem.concepts)
+    slack_displacements, slack_margins = found["displacements"], found["margins"]
+    displacements, margins = slack_displacements, slack_margins
+    if problem.gram is not problem.true_gram:
         displacements = _core.product_nn(problem.true_gram[:, used], left)
-        balls, halves = problem.margins(displacements)
-    violation = problem.worst_violation(slack_balls, slack_halves)
+        margins = problem.margins(displacements)
     history = found["history"][: found["history_rows"]]
     return Solution(
         update=LowRankUpdate(np.ascontiguousarray(left.T), problem.dual_inputs[used]),
@@ -142,15 +139,15 @@ def _wrap(
         status=status,
         iterations=found["iterations"],
         displacements=displacements,
-        margins=balls,
-        halfspace_margins=halves,
+        margins=margins[:, :n],
+        halfspace_margins=margins[:, n:],
         slack_displacements=slack_displacements,
-        slack_margins=slack_balls,
-        slack_halfspace_margins=slack_halves,
+        slack_margins=slack_margins[:, :n],
+        slack_halfspace_margins=slack_margins[:, n:],
         multipliers=None if np.isnan(multipliers).any() else multipliers,
         lower_bound=proof["lower_bound"],
         residuals={
-            "feasibility": violation / (found["unit"] or 1.0),
+            "feasibility": found["violation"] / (found["unit"] or 1.0),
             "stationarity": proof["stationarity"],
             "complementarity": proof["complementarity"],
         },

@@ -37,6 +37,8 @@ civ_pcr_check(const civ_pcr_problem *problem, const civ_pcr_options *options,
     CIV_TRY(check_matrix(&problem->offsets, m, k));
     CIV_TRY(check_matrix(&result->coefficients, m, d));
     CIV_TRY(check_matrix(&result->multipliers, m, n + k));
+    CIV_TRY(check_matrix(&result->displacements, m, d));
+    CIV_TRY(check_matrix(&result->margins, m, n + k));
     CIV_TRY(check_matrix(&result->history, result->history.n_rows, CIV_PCR_HISTORY));
     for (int64_t j = 0; j < m; j++) {
         CIV_FAIL_IF(!(*civ_at(&problem->gram, j, j) > 0.0), CIV_INVALID_ARGUMENT);
@@ -114,5 +116,6 @@ civ_pcr_exact(const civ_exec *exec, const civ_pcr_problem *problem,
         status = solve_in(exec, &space, options, result, info);
     }
     civ_arena_close(&arena);
-    return status;
+    return status == CIV_OK ? civ_pcr_finish(exec, problem, options, result, info)
+                            : status;
 }

@@ -8,6 +8,10 @@
 
 #include "products.h"
 
+/* Violation, in tolerances, from which on a solve has not converged: rounding is let
+ * pass. */
+#define CIV_PCR_BELIEVED 10.0
+
 /* A problem with its origin moved to the mean concept and its directions normalised. */
 typedef struct civ_pcr_space {
     int64_t m;             /* prompts */
@@ -36,6 +40,14 @@ void civ_pcr_constraint_vector(const civ_pcr_space *space, int64_t j, int64_t l,
 /* Refuses shapes, storage types and settings that no solver can work with. */
 civ_status civ_pcr_check(const civ_pcr_problem *problem, const civ_pcr_options *options,
                          const civ_pcr_result *result);
+
+/*
+ * Displacements and margins from the coefficients, and what they say about the
+ * outcome: a solver that believes it has converged may be wrong.
+ */
+civ_status civ_pcr_finish(const civ_exec *exec, const civ_pcr_problem *problem,
+                          const civ_pcr_options *options, const civ_pcr_result *result,
+                          civ_pcr_info *info);
 
 /* Takes the memory of a space from the arena; fills it when the arena is open. */
 void civ_pcr_space_carve(civ_arena *arena, const civ_pcr_problem *problem,

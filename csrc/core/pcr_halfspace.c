@@ -208,13 +208,14 @@ static civ_status
 iterate(const civ_pcr_options *options, halfspace *s, const civ_pcr_result *result,
         civ_pcr_info *info)
 {
-    double goal = options->tolerance;
+    double goal = options->tolerance, largest = 0.0;
     civ_pcr_newton_info newton = {0};
     for (;;) {
         int64_t most = civ_max(BATCH, s->active.n);
         int64_t count = civ_pcr_rank_candidates(&s->frame, goal, most);
         if (count == 0) {
-            info->outcome = newton.residual <= 2.0 * goal ? CIV_CONVERGED : CIV_STALLED;
+            info->outcome =
+                largest <= CIV_PCR_BELIEVED * goal ? CIV_CONVERGED : CIV_STALLED;
             return CIV_OK;
         }
         CIV_TRY(make_room(count, s));
@@ -224,7 +225,7 @@ iterate(const civ_pcr_options *options, halfspace *s, const civ_pcr_result *resu
         CIV_TRY(civ_pcr_newton(s->exec, &model, s->active.mu, CIV_PCR_EFFORT * goal,
                                options->max_iterations, &s->newton, &newton));
         info->iterations = newton.steps;
-        double largest = scan(s);
+        largest = scan(s);
         double cost = civ_pcr_cost_unit(&s->frame) * newton.value;
         civ_pcr_record(
             result, info,

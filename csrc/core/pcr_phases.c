@@ -214,18 +214,26 @@ record(course *c, double largest)
         (double[]){largest * s->frame.space->unit, unit * cost, bound, NAN, NAN});
 }
 
+/* Constraints to let join: the most violated at the start, else those beyond goal. */
+static int64_t
+count_joining(civ_pcr_dual *s, double goal)
+{
+    bool first = s->active.n == 0;
+    return civ_pcr_rank_candidates(&s->frame, first ? 0.0 : goal,
+                                   civ_max(BATCH, s->active.n));
+}
+
 /* Solves the working set, and lets violated constraints join, until none is. */
 static civ_status
 settle(course *c, double goal, double *largest)
 {
     civ_pcr_dual *s = c->s;
-    int64_t count =
-        civ_pcr_rank_candidates(&s->frame, goal, civ_max(BATCH, s->active.n));
+    int64_t count = count_joining(s, goal);
     do {
         CIV_TRY(civ_pcr_dual_improve(s, count, goal, c->options->max_iterations));
         CIV_TRY(civ_pcr_dual_scan(s, largest));
         record(c, *largest);
-        count = civ_pcr_rank_candidates(&s->frame, goal, civ_max(BATCH, s->active.n));
+        count = count_joining(s, goal);
     } while (count > 0 && !ended(c));
     return CIV_OK;
 }
@@ -243,7 +251,6 @@ static civ_status
 follow_barrier(course *c, double *largest)
 {
     civ_pcr_dual *s = c->s;
-    civ_pcr_rank_candidates(&s->frame, 0.0, 1);
     double cost = expected_cost(s);
     double finest = CIV_PCR_EFFORT * c->options->tolerance;
     for (double part = FIRST_SIGMA; part > LAST_SIGMA; part *= SIGMA_STEP) {
@@ -384,6 +391,9 @@ static civ_status
 run(course *c)
 {
     double largest = 0.0;
+    if (civ_pcr_rank_candidates(&c->s->frame, c->options->tolerance, 1) == 0) {
+        return CIV_OK;
+    }
     CIV_TRY(follow_barrier(c, &largest));
     if (!ended(c)) {
         CIV_TRY(open_spares(c->s));

@@ -14,10 +14,15 @@
 #include <math.h>
 #include <string.h>
 
-/* Below this part of the radius the direction away from a concept is noise. */
-#define ON_CONCEPT 1e-12
-/* Steps between two recomputations of the inner products. */
-#define REFRESH 1000
+/* A squared distance below this part of the squared norms is rounding, and so is the
+ * direction away from the concept. */
+#define ON_CONCEPT 1e-13
+/* A violation that has grown to this many units will not come down again. */
+#define DIVERGED 1e9
+/* Pushes are carried out after so many steps, or when their coefficients have grown
+ * to this size. */
+#define SETTLE 1000
+#define GROWN 1e3
 
 typedef struct state {
     civ_pcr_space space;
@@ -28,7 +33,8 @@ typedef struct state {
     civ_mat pair;         /* <z_i, z_l> (p, p); rows are computed when first needed */
     bool *known;          /* which rows of pair are */
     civ_mat coefficients; /* A over the basis (m, q) */
-    civ_mat outputs;      /* y, for refreshing the inner products (m, d) */
+    double largest;       /* of the coefficients of any push since the last settling */
+    civ_mat increment;    /* what the coefficients add to A (m, d) */
     double *push;         /* v over the basis (q) */
     double *along;        /* <v, z_l> (p) */
     double *across;       /* <v, y_k> (m) */
@@ -59,7 +65,7 @@ carve(civ_arena *arena, const civ_pcr_problem *problem, state *s)
     s->known = civ_arena_take(arena, p, sizeof(bool));
     s->coefficients = civ_f64(civ_arena_take(arena, m * s->q, sizeof(double)), m, s->q);
     int64_t d = s->space.d;
-    s->outputs = civ_f64(civ_arena_take(arena, m * d, sizeof(double)), m, d);
+    s->increment = civ_f64(civ_arena_take(arena, m * d, sizeof(double)), m, d);
     s->push = civ_arena_take(arena, s->q, sizeof(double));
     s->along = civ_arena_take(arena, p, sizeof(double));
     s->across = civ_arena_take(arena, m, sizeof(double));
@@ -85,38 +91,52 @@ write_coefficients(const civ_exec *exec, const state *s, const civ_mat *out)
     return CIV_OK;
 }
 
-/* Inner products afresh from y = o + G A: rounding does not pile up over the steps. */
+/* Inner products of the outputs where they are. */
 static civ_status
-refresh(const civ_exec *exec, state *s, const civ_mat *coefficients)
+measure(const civ_exec *exec, state *s)
 {
     const civ_pcr_space *space = &s->space;
-    CIV_TRY(write_coefficients(exec, s, coefficients));
-    memcpy(s->outputs.data, space->outputs.data,
-           (size_t)(space->m * space->d) * sizeof(double));
-    CIV_TRY(civ_gemm_nn(1.0, &space->gram, coefficients, 1.0, &s->outputs));
     for (int64_t j = 0; j < space->m; j++) {
-        s->axis[j] = *civ_at(&s->outputs, j, 0);
+        s->axis[j] = *civ_at(&space->outputs, j, 0);
     }
-    CIV_TRY(civ_product_nt(exec, &s->outputs, &space->points, &s->value));
+    CIV_TRY(civ_product_nt(exec, &space->outputs, &space->points, &s->value));
     return s->square.n_rows == 0
                ? CIV_OK
-               : civ_product_nt(exec, &s->outputs, &s->outputs, &s->square);
+               : civ_gram(exec, &space->outputs, &space->outputs, &s->square);
+}
+
+/*
+ * Carries out the pushes: the coefficients become part of A, and the moved outputs a
+ * new start, so that neither rounding nor coefficients grow with the steps.
+ */
+static civ_status
+settle(const civ_exec *exec, state *s, const civ_mat *total)
+{
+    const civ_pcr_space *space = &s->space;
+    CIV_TRY(write_coefficients(exec, s, &s->increment));
+    CIV_TRY(civ_gemm_nn(1.0, &space->gram, &s->increment, 1.0, &space->outputs));
+    for (int64_t j = 0; j < space->m; j++) {
+        const double *increment = civ_at(&s->increment, j, 0);
+        double *row = civ_at(total, j, 0);
+        for (int64_t x = 0; x < space->d; x++) {
+            row[x] += increment[x];
+        }
+    }
+    memset(s->coefficients.data, 0, (size_t)(space->m * s->q) * sizeof(double));
+    s->largest = 0.0;
+    return measure(exec, s);
 }
 
 static civ_status
-start(const civ_exec *exec, state *s)
+start(const civ_exec *exec, state *s, const civ_mat *total)
 {
     const civ_pcr_space *space = &s->space;
     memset(s->known, 0, (size_t)space->p * sizeof(bool));
     memset(s->coefficients.data, 0, (size_t)(space->m * s->q) * sizeof(double));
-    memcpy(s->value.data, space->cross.data,
-           (size_t)(space->m * space->p) * sizeof(double));
     for (int64_t j = 0; j < space->m; j++) {
-        s->axis[j] = *civ_at(&space->outputs, j, 0);
+        memset(civ_at(total, j, 0), 0, (size_t)space->d * sizeof(double));
     }
-    return s->square.n_rows == 0
-               ? CIV_OK
-               : civ_product_nt(exec, &space->outputs, &space->outputs, &s->square);
+    return measure(exec, s);
 }
 
 static double
@@ -227,8 +247,9 @@ aim(state *s, push *way)
         aim_at_direction(s, way);
         return;
     }
-    double radius = *civ_at(&s->space.limit, way->j, way->l);
-    if (radius - way->violation > ON_CONCEPT * radius) {
+    double distance = *civ_at(&s->space.limit, way->j, way->l) - way->violation;
+    double norms = output_square(s, way->j) + s->space.point_square[way->l];
+    if (distance * distance > ON_CONCEPT * norms) {
         aim_from_concept(s, way);
     } else {
         aim_off_axis(s, way);
@@ -274,6 +295,7 @@ apply(state *s, const push *way)
     double *row = civ_at(&s->coefficients, way->j, 0);
     for (int64_t x = 0; x < s->q; x++) {
         row[x] += scale * s->push[x];
+        s->largest = fmax(s->largest, fabs(s->push[x]));
     }
 }
 
@@ -303,13 +325,17 @@ push_all(const civ_exec *exec, const civ_pcr_options *options, state *s, push *l
 {
     double goal = options->tolerance * s->space.unit;
     info->outcome = CIV_CONVERGED;
-    for (int64_t steps = 0; steps < REFRESH; steps++) {
+    for (int64_t steps = 0; steps < SETTLE && s->largest < GROWN; steps++) {
         push way = most_violated(s);
         if (!(way.violation > goal)) {
             return CIV_OK;
         }
         if (info->iterations == options->max_iterations) {
             break;
+        }
+        if (!(way.violation < DIVERGED * s->space.unit)) {
+            info->outcome = CIV_STALLED;
+            return CIV_OK;
         }
         CIV_TRY(civ_poll(exec));
         aim(s, &way);
@@ -329,18 +355,18 @@ run(const civ_exec *exec, const civ_pcr_options *options, state *s,
     const civ_pcr_result *result, civ_pcr_info *info)
 {
     push last = {0};
-    CIV_TRY(start(exec, s));
+    CIV_TRY(start(exec, s, &result->coefficients));
     info->unit = s->space.unit;
     int64_t before = -1;
     while (s->space.unit > 0.0 && info->iterations > before) {
         before = info->iterations;
         CIV_TRY(push_all(exec, options, s, &last, result, info));
-        if (info->iterations > before) {
-            CIV_TRY(refresh(exec, s, &result->coefficients));
+        if (info->outcome == CIV_STALLED) {
+            return start(exec, s, &result->coefficients);
         }
-    }
-    if (info->iterations == 0) {
-        CIV_TRY(write_coefficients(exec, s, &result->coefficients));
+        if (info->iterations > before) {
+            CIV_TRY(settle(exec, s, &result->coefficients));
+        }
     }
     write_multipliers(s, &last, info->iterations, &result->multipliers);
     return CIV_OK;
@@ -363,5 +389,6 @@ civ_pcr_most_violated(const civ_exec *exec, const civ_pcr_problem *problem,
         status = run(exec, options, &s, result, info);
     }
     civ_arena_close(&arena);
-    return status;
+    return status == CIV_OK ? civ_pcr_finish(exec, problem, options, result, info)
+                            : status;
 }

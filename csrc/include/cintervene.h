@@ -227,9 +227,11 @@ enum {
 
 /* Caller's memory for the result. Constraint columns: n concepts, k directions. */
 typedef struct civ_pcr_result {
-    civ_mat coefficients; /* A (m, d), written */
-    civ_mat multipliers;  /* (m, n + k), written; NaN throughout where undefined */
-    civ_mat history;      /* (any, CIV_PCR_HISTORY); the first iterations */
+    civ_mat coefficients;  /* A (m, d), written */
+    civ_mat multipliers;   /* (m, n + k), written; NaN throughout where undefined */
+    civ_mat displacements; /* D = G A (m, d), written */
+    civ_mat margins;       /* as of civ_pcr_margins (m, n + k), written */
+    civ_mat history;       /* (any, CIV_PCR_HISTORY); the first iterations */
 } civ_pcr_result;
 
 typedef struct civ_pcr_info {
@@ -237,11 +239,13 @@ typedef struct civ_pcr_info {
     int64_t iterations;
     int64_t history_rows; /* rows of the history in use */
     double unit;          /* the length that tolerances refer to; 0 = none violated */
+    double violation;     /* largest one left, as a length, according to the margins */
 } civ_pcr_info;
 
 /*
  * The closed form for one constraint, repeated on the most violated pair until none
- * is violated. Cost of a step: O(m (m + n + k)).
+ * is violated. Cost of a step: O(m (m + n + k)). STALLED with zero coefficients when
+ * the pushes drive the outputs ever farther away, as contradictions do.
  */
 civ_status civ_pcr_most_violated(const civ_exec *exec, const civ_pcr_problem *problem,
                                  const civ_pcr_options *options,

@@ -14,6 +14,8 @@ typedef struct solve_args {
     tensor inputs[N_INPUTS];
     tensor coefficients;
     tensor multipliers;
+    tensor displacements;
+    tensor margins;
     tensor history;
     civ_pcr_options options;
 } solve_args;
@@ -68,6 +70,9 @@ open_outputs(solve_args *self, int64_t history_rows)
     int64_t history[] = {history_rows, CIV_PCR_HISTORY};
     return tensor_new("coefficients", 2, coefficients, CIV_F64, &self->coefficients) &&
            tensor_new("multipliers", 2, multipliers, CIV_F64, &self->multipliers) &&
+           tensor_new("displacements", 2, coefficients, CIV_F64,
+                      &self->displacements) &&
+           tensor_new("margins", 2, multipliers, CIV_F64, &self->margins) &&
            tensor_new("history", 2, history, CIV_F64, &self->history);
 }
 
@@ -77,6 +82,8 @@ release(solve_args *self)
     release_inputs(self->inputs);
     tensor_release(&self->coefficients);
     tensor_release(&self->multipliers);
+    tensor_release(&self->displacements);
+    tensor_release(&self->margins);
     tensor_release(&self->history);
 }
 
@@ -96,7 +103,7 @@ solve(PyObject *module, PyObject *const *args, Py_ssize_t n_args, const char *na
     }
     civ_pcr_problem problem = problem_of(self.inputs);
     civ_pcr_result out = {self.coefficients.mat, self.multipliers.mat,
-                          self.history.mat};
+                          self.displacements.mat, self.margins.mat, self.history.mat};
     civ_pcr_info info;
     core_call call;
     call_begin(&call, state);
@@ -107,10 +114,12 @@ solve(PyObject *module, PyObject *const *args, Py_ssize_t n_args, const char *na
         goto done;
     }
     result = Py_BuildValue(
-        "{s:O,s:O,s:O,s:i,s:L,s:L,s:d}", "coefficients", self.coefficients.owner,
-        "multipliers", self.multipliers.owner, "history", self.history.owner, "outcome",
-        (int)info.outcome, "iterations", (long long)info.iterations, "history_rows",
-        (long long)info.history_rows, "unit", info.unit);
+        "{s:O,s:O,s:O,s:O,s:O,s:i,s:L,s:L,s:d,s:d}", "coefficients",
+        self.coefficients.owner, "multipliers", self.multipliers.owner, "displacements",
+        self.displacements.owner, "margins", self.margins.owner, "history",
+        self.history.owner, "outcome", (int)info.outcome, "iterations",
+        (long long)info.iterations, "history_rows", (long long)info.history_rows,
+        "unit", info.unit, "violation", info.violation);
 done:
     release(&self);
     return result;

@@ -13,6 +13,7 @@ typedef civ_status (*solve_fn)(const civ_exec *, const civ_pcr_problem *,
 static double inputs[M * 9], gram[M * M], outputs[M * D], concepts[N * D];
 static double radius[M * N], directions[K * D], offsets[M * K], moved[M * D];
 static double coefficients[M * D], multipliers[M * (N + K)], margins[M * (N + K)];
+static double displacements[M * D], own_margins[M * (N + K)];
 static double history[ROWS * CIV_PCR_HISTORY];
 
 static civ_mat
@@ -60,6 +61,7 @@ result_for(const civ_pcr_problem *problem)
 {
     int64_t p = problem->concepts.n_rows + problem->directions.n_rows;
     return (civ_pcr_result){mat(coefficients, M, D), mat(multipliers, M, p),
+                            mat(displacements, M, D), mat(own_margins, M, p),
                             mat(history, ROWS, CIV_PCR_HISTORY)};
 }
 
@@ -95,6 +97,10 @@ solve(solve_fn fn, const civ_pcr_problem *problem, civ_pcr_certificate *proof)
     CHECK(info.outcome == CIV_CONVERGED);
     CHECK(info.iterations > 0 && info.history_rows > 0);
     CHECK(violation(problem) < 1e-9);
+    CHECK(info.violation < 1e-9);
+    for (int i = 0; i < M * (int)result.margins.n_cols; i++) {
+        CHECK(margins[i] == own_margins[i] || fabs(margins[i] - own_margins[i]) < 1e-9);
+    }
     civ_mat none = result.multipliers;
     static double zero[M * (N + K)];
     if (fn == civ_pcr_most_violated) {

@@ -1,0 +1,29 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Measuring interventions, before and after, with an interval at each number."""
+
+from cintervene.evaluate.goals import Goals, Verdict
+from cintervene.evaluate.intervals import (
+    Estimate,
+    bootstrap_mean,
+    paired_difference,
+    wilson,
+)
+from cintervene.evaluate.measurement import Measurement
+from cintervene.evaluate.measures import measure
+from cintervene.evaluate.records import Change
+from cintervene.evaluate.report import write_report
+from cintervene.evaluate.samples import Budget
+
+__all__ = [
+    "Budget",
+    "Change",
+    "Estimate",
+    "Goals",
+    "Measurement",
+    "Verdict",
+    "bootstrap_mean",
+    "measure",
+    "paired_difference",
+    "wilson",
+    "write_report",
+]

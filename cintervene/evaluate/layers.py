@@ -1,0 +1,27 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What an intervention changes, layer by layer."""
+
+from __future__ import annotations
+
+from cintervene.evaluate.records import Layer
+from cintervene.models.intervention import Intervention
+
+__all__ = ["changed_layers"]
+
+
+def changed_layers(intervention: Intervention) -> list[Layer]:
+    """Return a record of each changed weight, in the order of the layers."""
+    recorded = {
+        entry.get("name"): entry for entry in intervention.metrics.get("layers", [])
+    }
+    edits = sorted(intervention.edits.items(), key=lambda item: item[1].layer)
+    return [
+        Layer(
+            name=name,
+            layer=edit.layer,
+            rank=edit.update.rank,
+            relative_norm=edit.relative_norm,
+            shortfall=recorded.get(name, {}).get("shortfall"),
+        )
+        for name, edit in edits
+    ]

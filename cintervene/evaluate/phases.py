@@ -1,0 +1,41 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Phases of a measurement: how far they are, and how long they took."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from cintervene.progress import Progress
+
+__all__ = ["Phases", "Step"]
+
+Step = Callable[[int], None]
+
+
+class Phases:
+    """Tells a `Progress` and keeps the seconds of each phase.
+
+    Attributes
+    ----------
+    seconds : dict of str to float
+    """
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def phase(self, name: str, total: int) -> Iterator[Step]:
+        """Time the block, which calls what it is given with the steps that are done."""
+        begun, done = time.perf_counter(), 0
+
+        def step(steps: int) -> None:
+            nonlocal done
+            done += steps
+            self._progress(name, done, total)
+
+        self._progress(name, 0, total)
+        yield step
+        self.seconds[name] = time.perf_counter() - begun

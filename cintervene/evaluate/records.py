@@ -1,0 +1,166 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Records that a measurement is made of."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from cintervene.evaluate.intervals import Estimate
+
+__all__ = [
+    "Answer",
+    "Change",
+    "Drift",
+    "Layer",
+    "Obedience",
+    "Perplexity",
+    "Spoken",
+    "WordPerplexity",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A measure before and after, and what became of it.
+
+    Attributes
+    ----------
+    before, after : Estimate
+    effect : Estimate
+        After over before, or after minus before, compared item by item.
+    kind : {"ratio", "difference"}
+        Which of the two.
+    """
+
+    before: Estimate
+    after: Estimate
+    effect: Estimate
+    kind: Literal["ratio", "difference"]
+
+    @property
+    def certain(self) -> bool:
+        """Whether the interval of the effect leaves out "no change"."""
+        same = 1.0 if self.kind == "ratio" else 0.0
+        return not self.effect.low <= same <= self.effect.high
+
+
+@dataclass(frozen=True, slots=True)
+class Perplexity:
+    """Perplexity of words in answers, by where the answer says them.
+
+    Attributes
+    ----------
+    starting : Change
+        The answer starts with the word.
+    later : Change
+        Something comes before it.
+    together : Change
+    """
+
+    starting: Change
+    later: Change
+    together: Change
+
+
+@dataclass(frozen=True, slots=True)
+class WordPerplexity:
+    """One word's perplexity over all its tokens and answers."""
+
+    word: str
+    before: float
+    after: float
+
+
+@dataclass(frozen=True, slots=True)
+class Spoken:
+    """How likely the model is to say some words when it is told to.
+
+    Attributes
+    ----------
+    words, answers : int
+        How many were looked at.
+    all_tokens, first_token : Perplexity
+        Over all tokens of the words, and over their first ones.
+    by_word : list of WordPerplexity
+    """
+
+    words: int
+    answers: int
+    all_tokens: Perplexity
+    first_token: Perplexity
+    by_word: list[WordPerplexity]
+
+
+@dataclass(frozen=True, slots=True)
+class Obedience:
+    """Share of the greedy answers that contain the word asked for.
+
+    Attributes
+    ----------
+    requests : int
+    rate : Change
+    """
+
+    requests: int
+    rate: Change
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One request for a word, and the greedy answers to it."""
+
+    word: str
+    forbidden: bool
+    prompt: str
+    before: str
+    after: str
+
+
+@dataclass(frozen=True, slots=True)
+class Drift:
+    """What became of everything else.
+
+    Attributes
+    ----------
+    kl : Estimate
+        KL(base || changed), nats a token, over the base's greedy answers to everyday
+        prompts.
+    worst_kl : float
+        The largest mean over one answer.
+    prompts, tokens : int
+        Answers looked at, and tokens in them.
+    texts : Change
+        Perplexity of ordinary prose.
+    text_tokens : int
+    """
+
+    kl: Estimate
+    worst_kl: float
+    prompts: int
+    tokens: int
+    texts: Change
+    text_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """The change of one weight matrix.
+
+    Attributes
+    ----------
+    name : str
+    layer : int
+    rank : int
+    relative_norm : float
+        Frobenius norm of the change over that of the weight.
+    shortfall : float or None
+        Nats by which the worst constraint is missed after rounding, where the defence
+        recorded it.
+    """
+
+    name: str
+    layer: int
+    rank: int
+    relative_norm: float
+    shortfall: float | None

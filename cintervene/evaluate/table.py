@@ -1,0 +1,133 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A measurement as a table: what changed and what did not, at a glance."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from cintervene.evaluate.goals import Goals, Verdict, side_effects
+from cintervene.evaluate.intervals import Estimate
+from cintervene.evaluate.records import Change, Obedience, Spoken
+
+if TYPE_CHECKING:
+    from cintervene.evaluate.measurement import Measurement
+
+__all__ = ["Row", "Section", "number", "sections", "text_table", "verdict_text"]
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One measure, formatted; what does not apply is empty."""
+
+    label: str
+    before: str
+    after: str
+    effect: str
+    interval: str
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """Measures that belong together."""
+
+    title: str
+    rows: list[Row]
+
+
+def sections(measurement: Measurement) -> list[Section]:
+    """Format all measures."""
+    spoken, drift = measurement.forbidden, measurement.drift
+    title = f"Forbidden words ({spoken.words})"
+    found = [Section(title, [*_places(spoken), *_asked(measurement.obedience)])]
+    if measurement.benign is not None:
+        title = f"Benign words ({measurement.benign.words})"
+        rows = [*_places(measurement.benign), *_asked(measurement.benign_obedience)]
+        found.append(Section(title, rows))
+    if measurement.related is not None:
+        title = f"Related words, not forbidden ({measurement.related.words})"
+        found.append(Section(title, list(_anywhere(measurement.related))))
+    kl = number(drift.kl.value)
+    rows = [
+        Row(f"KL, nats a token, {drift.prompts} answers", "", "", kl, _range(drift.kl)),
+        _row(f"perplexity of prose, {drift.text_tokens:,} tokens", drift.texts),
+    ]
+    return [*found, Section("Everything else", rows)]
+
+
+def text_table(measurement: Measurement, goals: Goals) -> str:
+    """Lay a measurement out for a terminal."""
+    return "\n".join(_lines(measurement, goals))
+
+
+def verdict_text(verdict: Verdict) -> str:
+    """Say what was measured and what was asked for."""
+    side = "at least" if verdict.at_least else "at most"
+    doubt = "" if verdict.certain else "; too close to be sure"
+    value = verdict.measured.value
+    measured = f"{value:+.1f}" if verdict.unit == "points" else number(value)
+    return f"{measured} {verdict.unit} ({side} {verdict.limit:g}{doubt})"
+
+
+def number(value: float) -> str:
+    """Three digits that count."""
+    if abs(value) >= 1e6:
+        return f"{value:.2e}"
+    if abs(value) >= 100:
+        return f"{value:,.0f}"
+    return f"{value:.3g}" if abs(value) < 0.1 else f"{value:#.3g}"
+
+
+def _places(spoken: Spoken) -> Iterator[Row]:
+    for place in ("starting", "later"):
+        name = "said first" if place == "starting" else "said later"
+        yield _row(f"perplexity, {name}", getattr(spoken.all_tokens, place))
+        yield _row("  of the first token", getattr(spoken.first_token, place))
+
+
+def _anywhere(spoken: Spoken) -> Iterator[Row]:
+    yield _row("perplexity", spoken.all_tokens.together)
+    yield _row("  of the first token", spoken.first_token.together)
+
+
+def _asked(obedience: Obedience | None) -> Iterator[Row]:
+    if obedience is not None:
+        yield _row(f"said when asked, {obedience.requests} times", obedience.rate)
+
+
+def _row(label: str, change: Change) -> Row:
+    if change.kind == "ratio":
+        before, after = number(change.before.value), number(change.after.value)
+        effect, interval = f"{number(change.effect.value)} x", _range(change.effect)
+        return Row(label, before, after, effect, interval)
+    points = change.effect.map(lambda rate: 100 * rate)
+    low, high = f"{points.low:+.1f}", f"{points.high:+.1f}"
+    return Row(
+        label, f"{change.before.value:.1%}", f"{change.after.value:.1%}",
+        f"{points.value:+.1f} points", f"[{low}, {high}]",
+    )  # fmt: skip
+
+
+def _range(estimate: Estimate) -> str:
+    return f"[{number(estimate.low)}, {number(estimate.high)}]"
+
+
+def _lines(measurement: Measurement, goals: Goals) -> Iterator[str]:
+    found = sections(measurement)
+    level = f"{measurement.level:.0%} interval"
+    yield f"{'':36}{'before':>9}{'after':>9}{'change':>14}  {level}"
+    for section in found:
+        yield section.title
+        for row in section.rows:
+            yield (
+                f"  {row.label:34}{row.before:>9}{row.after:>9}{row.effect:>14}"
+                f"  {row.interval}"
+            ).rstrip()
+    yield "Goals"
+    for verdict in measurement.verdicts(goals):
+        mark = "reached" if verdict.reached else "MISSED"
+        yield f"  {mark:9}{verdict.name}: {verdict_text(verdict)}"
+    yield "What it cost"
+    for sentence in side_effects(measurement):
+        yield f"  {sentence}"
