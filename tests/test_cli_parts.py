@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 
 from cintervene.cli import console, failures, main, parser, staging
-from cintervene.cli.output import table
 from cintervene.cli.words import read_forbidden
 from cintervene.errors import ArgumentError, ModelError, NonFiniteError
 
@@ -159,14 +158,6 @@ def test_progress_on_a_terminal():
     assert " 50%" in text
     assert "left" in text
     assert text.endswith("\na line\n")
-
-
-def test_table():
-    assert table(("goal", "got"), [("a", "10"), ("long name", "1")]).splitlines() == [
-        "goal       got",
-        "a           10",
-        "long name    1",
-    ]
 
 
 def listing(directory: Path) -> list[str]:

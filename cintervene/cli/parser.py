@@ -19,7 +19,7 @@ examples:
   cintervene defend --model smollm2 --forbid obedience --out demo
   cintervene defend --model ./my-model --forbid words.txt --max-kl 0.02 --out result
 """
-Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
+Commands: TypeAlias = "argparse._SubParsersAction[_Parser]"
 MODEL = (
     "smollm2 or gemma3-270m (fetched once), a directory with safetensors, a .gguf "
     "file, or with --hub a name on the hub (default: %(default)s)"

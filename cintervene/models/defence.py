@@ -22,7 +22,7 @@ from cintervene.models.tuning import Limits, Point, Tuning, knee
 from cintervene.models.vocabulary import LayerChange, Vocabulary, VocabularyOptions
 from cintervene.progress import Progress, silent
 
-__all__ = ["defend"]
+__all__ = ["choose_layers", "defend"]
 
 METHODS = ("pcr",)
 # Strengths that "auto" tries, weakest first, until one strains the limits.
@@ -103,7 +103,7 @@ def defend(
     limits = _limits(max_kl, max_benign_loss)
     strengths = _strengths(strength, concepts)
     decoder = find_decoder(model)
-    chosen = _layers(layers, len(decoder.layers))
+    chosen = choose_layers(layers, len(decoder.layers))
     clock = _Clock()
     with clock.phase("prompts"):
         material = gather(
@@ -224,7 +224,8 @@ def _strengths(strength: object, concepts: str) -> tuple[float, ...]:
     )
 
 
-def _layers(layers: object, n_layers: int) -> list[int]:
+def choose_layers(layers: object, n_layers: int) -> list[int]:
+    """Return the layers that `defend` changes, for its argument `layers`."""
     if layers == "auto":
         return list(range(n_layers - max(1, round(n_layers / 8)), n_layers))
     if isinstance(layers, str) or not isinstance(layers, Iterable):

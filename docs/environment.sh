@@ -1,0 +1,54 @@
+# SPDX-License-Identifier: Apache-2.0
+# Sourced by docs/demo, tests/run and .ci/run, in the root of the repository.
+
+# Puts this package, with the given extras and what constraints.txt pins, into .venv.
+set_up() {
+    local extras=$1 python
+    python=$(find_python) || stop "needs Python 3.11 or later: apt-get install python3"
+    add_missing "$python"
+    [ -x .venv/bin/python ] || "$python" -m venv .venv
+    # The package last: what it is built and checked with is then there.
+    say "installing into .venv"
+    .venv/bin/python -m pip install -qq --disable-pip-version-check \
+        --constraint constraints.txt --editable ".[$extras]"
+}
+
+find_python() {
+    local name
+    for name in "${PYTHON:-python3}" python3.14 python3.13 python3.12 python3.11; do
+        if "$name" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
+            echo "$name"
+            return
+        fi
+    done
+    return 1
+}
+
+# A compiler, Python's headers and the module venv come in packages of their own.
+add_missing() {
+    local python=$1 name missing=()
+    name=$(basename "$python")
+    command -v gcc >/dev/null || missing+=(gcc libc6-dev)
+    "$python" -c 'import ensurepip, venv' 2>/dev/null || missing+=("$name-venv")
+    "$python" - <<'END' || missing+=("$name-dev")
+import os, sys, sysconfig
+sys.exit(not os.path.exists(os.path.join(sysconfig.get_path("include"), "Python.h")))
+END
+    [ ${#missing[@]} -gt 0 ] || return 0
+    if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
+        stop "missing ${missing[*]}; install it, e.g. sudo apt-get install ${missing[*]}"
+    fi
+    say "installing ${missing[*]}"
+    apt-get update -qq
+    DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends \
+        "${missing[@]}" >/dev/null
+}
+
+say() {
+    echo "$*" >&2
+}
+
+stop() {
+    say "$*"
+    exit 3
+}
