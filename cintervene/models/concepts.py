@@ -47,51 +47,72 @@ def check_concepts(concepts: object) -> None:
 
 @dataclass(frozen=True, eq=False)
 class Pairs:
-    """Which token must not be said at which row of the captured activations.
+    """Which token must not be said, or not be lost, at which captured row.
 
     Attributes
     ----------
     sequences, positions : ndarray, shape (m,)
         Where each row comes from.
     tokens : ndarray, shape (k,)
-        Forbidden tokens, each once.
+        Token of each column.
+    signs : ndarray, shape (k,)
+        1 for a token that shall fall, -1 for one that shall not.
     rows, columns : ndarray, shape (pairs,)
-        Row, and index into `tokens`, of each pair.
+        Row and column of each pair.
     weights : ndarray, shape (pairs,)
-        Share of the constraint's amount that falls on the pair: a first token that
-        begins many words besides the forbidden one gets as little as it spells of it.
+        Share of the constraint's amount that falls on the pair: how distinctive the
+        token is, and 0 for a token that shall not fall.
     """
 
     sequences: Ints
     positions: Ints
     tokens: Ints
+    signs: Floats
     rows: Ints
     columns: Ints
     weights: Floats
 
     @classmethod
-    def of(cls, probes: Sequence[Utterance]) -> Pairs:
-        """Pair the places in `probes` with the token said there.
+    def of(cls, probes: Sequence[Utterance], keep: Sequence[Utterance] = ()) -> Pairs:
+        """Pair places with tokens.
 
-        Where the word begins, every first token that could begin it counts.
+        Parameters
+        ----------
+        probes : sequence of Utterance
+            None of their tokens shall be said; where the word begins, none of the first
+            tokens that could begin it.
+        keep : sequence of Utterance
+            The first of their tokens shall not become less likely. They are numbered on
+            from the probes.
         """
         said = {
-            (sequence, position, token): weight
+            (sequence, position, token, 1): weight
             for sequence, probe in enumerate(probes)
-            for position, own in zip(probe.positions, probe.targets, strict=True)
-            for token, weight in _unwanted(probe, position, own).items()
+            for position, own in enumerate(_unwanted(probe), start=probe.start - 1)
+            for token, weight in own.items()
         }
-        table = np.array(list(said), dtype=np.int64).reshape(-1, 3)
+        kept = {
+            (sequence, one.start - 1, one.targets[0], -1): 0.0
+            for sequence, one in enumerate(keep, start=len(probes))
+        }
+        said |= kept
+        table = np.array(list(said), dtype=np.int64).reshape(-1, 4)
         places, rows = np.unique(table[:, :2], axis=0, return_inverse=True)
-        tokens, columns = np.unique(table[:, 2], return_inverse=True)
+        names, columns = np.unique(table[:, 2:], axis=0, return_inverse=True)
         return cls(
             sequences=places[:, 0],
             positions=places[:, 1],
-            tokens=tokens,
+            tokens=names[:, 0],
+            signs=names[:, 1].astype(np.float64),
             rows=rows.reshape(-1),
             columns=columns.reshape(-1),
             weights=np.array(list(said.values())),
         )
+
+    @property
+    def falling(self) -> npt.NDArray[np.bool_]:
+        """Which pairs shall fall, (pairs,)."""
+        return self.signs[self.columns] > 0.0
 
     def wanted(self, n_sequences: int) -> list[list[int]]:
         """Positions of each sequence, as `LayerStream` takes them."""
@@ -107,10 +128,13 @@ class Pairs:
         return table
 
 
-def _unwanted(probe: Utterance, position: int, own: int) -> dict[int, float]:
-    if position == probe.start - 1 and probe.openings:
-        return {own: 1.0, **probe.openings}
-    return {own: 1.0}
+def _unwanted(probe: Utterance) -> list[dict[int, float]]:
+    """Tokens with weights for each position of a probe."""
+    own = [
+        {token: weight}
+        for token, weight in zip(probe.targets, probe.weights, strict=True)
+    ]
+    return [{**own[0], **probe.openings}, *own[1:]]
 
 
 class Region(Protocol):
@@ -134,7 +158,8 @@ class HalfSpaces:
 
     Row j, token t: ``u_t . (o_j + delta h_j) <= u_t . o_j - amount s_j`` with u_t the
     direction of the layer's output that raises the token's logit and s_j what the norms
-    behind the layer divide row j by.
+    behind the layer divide row j by. A token that shall not fall has the opposite
+    direction, and rises by the amount, which may be 0.
 
     Parameters
     ----------
@@ -167,7 +192,8 @@ class HalfSpaces:
         directions = unembedding.directions(pairs.tokens.tolist(), target).double()
         if contrast:
             directions -= statistics.mean_direction(unembedding, target).double()
-        self._directions = metric.directions(directions.cpu().numpy())
+        signed = directions.cpu().numpy() * pairs.signs[:, None]
+        self._directions = metric.directions(signed)
         scale = spread(state, unembedding.centred)
         if target.after is not None:
             centred = norm_scale(target.after, target.d_out).centred
@@ -177,10 +203,14 @@ class HalfSpaces:
     def solve(
         self, preserve: Preserve, amount: Floats, slack: float, method: str
     ) -> Solution:
-        """Find the least change; `amount` in nats, pairs of no amount are left out."""
+        """Find the least change; `amount` in nats.
+
+        Tokens that have fallen by more than was asked for are left alone.
+        """
         outputs = self._metric.points(as_floats(self._rows.outputs))
         own = self._along(outputs)
-        drop = np.where(amount > 0.0, amount * self._scale[self._pairs.rows], -np.inf)
+        active = (amount > 0.0) | ~self._pairs.falling
+        drop = np.where(active, amount * self._scale[self._pairs.rows], -np.inf)
         return pcr(
             self._rows.inputs,
             outputs,
@@ -193,8 +223,9 @@ class HalfSpaces:
         )
 
     def value(self, displacements: Floats) -> Floats:
-        """Nats by which each pair's logit falls, to first order."""
-        return -self._along(displacements) / self._scale[self._pairs.rows]
+        """Nats by which each pair's logit moves the way asked for, to first order."""
+        nats: Floats = -self._along(displacements) / self._scale[self._pairs.rows]
+        return nats
 
     def _along(self, points: Floats) -> Floats:
         """Products of the pairs' rows with the pairs' directions."""

@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,22 +27,29 @@ class Budget:
     Attributes
     ----------
     starting, later : int
-        Answers for each word that start with it, and that say it after something else.
-    contrast_words, tune_words : int
-        Benign words said to the same prompts: to build from, and to tune on.
-    prompts, tune_prompts : int
-        Everyday prompts, which the model answers itself.
+        Answers for each forbidden word that start with it, and that say it after
+        something else.
+    contrast_words, text_words : int
+        Words said to the same prompts that must not suffer: from the list of benign
+        words, and from benign running text.
+    prompts, texts : int
+        Everyday prompts, which the model answers itself, and passages of running text
+        that must stay as they are.
     answer_tokens : int
-        Length of those answers.
+        Length of the answers.
+    tune_words, tune_prompts : int
+        Benign words and everyday prompts to choose the strength on.
     """
 
     starting: int = 3
-    later: int = 4
+    later: int = 3
     contrast_words: int = 35
-    tune_words: int = 15
+    text_words: int = 200
     prompts: int = 200
-    tune_prompts: int = 50
+    texts: int = 47
     answer_tokens: int = 24
+    tune_words: int = 15
+    tune_prompts: int = 50
 
 
 @dataclass(frozen=True)
@@ -87,20 +95,36 @@ def gather(
     """
     forbidden = {word.casefold() for word in words}
     benign = [word for word in data.benign_words("train") if word not in forbidden]
-    contrast = benign[: budget.contrast_words]
-    tuned = benign[len(contrast) :][: budget.tune_words]
-    starting, later = budget.starting, budget.later
+    listed = benign[: budget.contrast_words]
+    passages = [one.text for one in data.benign_texts("train")[: budget.texts]]
+    found = _words_of(passages, forbidden.union(benign), budget.text_words)
     prompts: dict[Split, int] = {"train": budget.prompts, "tune": budget.tune_prompts}
     answers = _answers(model, tokenizer, prompts, budget.answer_tokens, progress)
-    own = [passage.text for passage in data.benign_texts("train")]
     return Material(
-        probes=_spoken(tokenizer, words, "train", starting, later),
-        contrast=_spoken(tokenizer, contrast, "train", starting, later),
-        benign=answers["train"] + [_text(tokenizer, one) for one in (*own, *texts)],
+        probes=_spoken(tokenizer, words, "train", budget.starting, budget.later),
+        contrast=_spoken(tokenizer, listed, "train", 2, 2)
+        + _spoken(tokenizer, found, "train", 1, 1),
+        benign=answers["train"] + [_text(tokenizer, t) for t in (*passages, *texts)],
         tune_probes=_spoken(tokenizer, words, "tune", 1, 1),
-        tune_contrast=_spoken(tokenizer, tuned, "tune", 2, 2),
+        tune_contrast=_spoken(
+            tokenizer, benign[len(listed) :][: budget.tune_words], "tune", 2, 2
+        ),
         tune_benign=answers["tune"],
     )
+
+
+def _words_of(
+    passages: Iterable[str], without: Container[str], count: int
+) -> list[str]:
+    """Different words of running text, spread evenly over their alphabetical list."""
+    found = {
+        word.casefold()
+        for passage in passages
+        for word in re.findall(r"[^\W\d_]{4,}", passage)
+    }
+    usable = sorted(word for word in found if word not in without)
+    step = max(1, len(usable) // max(count, 1))
+    return usable[::step][:count]
 
 
 def _spoken(

@@ -8,7 +8,14 @@ from typing import Any
 
 from cintervene.errors import ArgumentError
 
-__all__ = ["check_spellable", "encode_text", "first_tokens", "spell", "surface_forms"]
+__all__ = [
+    "check_spellable",
+    "distinctive",
+    "encode_text",
+    "first_tokens",
+    "spell",
+    "surface_forms",
+]
 
 
 def surface_forms(word: str) -> tuple[str, ...]:
@@ -32,7 +39,7 @@ def spell(tokenizer: Any, before: str, word: str) -> tuple[list[int], list[int]]
 
     Tokenizers glue a space to the word behind it, so the two cannot be encoded apart.
     A token that holds the end of `before` and the beginning of the word counts as the
-    word's.
+    word's, unless it is white space.
 
     Returns
     -------
@@ -46,6 +53,8 @@ def spell(tokenizer: Any, before: str, word: str) -> tuple[list[int], list[int]]
     # A word must keep a token of its own even where the encoding of `before` ends in
     # the same one ("ha" + "ha").
     shared = min(shared, len(whole) - 1)
+    while shared < len(whole) - 1 and not tokenizer.decode([whole[shared]]).strip():
+        shared += 1
     return whole[:shared], whole[shared:]
 
 
@@ -59,8 +68,7 @@ def first_tokens(tokenizer: Any, before: str, word: str) -> dict[int, float]:
     Returns
     -------
     dict of int to float
-        For each token the share of the word that it spells: 1 for a whole word, little
-        for a token that begins many words.
+        How distinctive each token is; see `distinctive`.
     """
     context, _ = spell(tokenizer, before, word.lower())
     gaps = [""] if before[-1:].isspace() else ["", " "]
@@ -69,9 +77,18 @@ def first_tokens(tokenizer: Any, before: str, word: str) -> dict[int, float]:
         for gap in gaps:
             own, tokens = spell(tokenizer, before, gap + form)
             if own == context:
-                share = len(tokenizer.decode(tokens[:1]).strip()) / len(form)
-                found[tokens[0]] = max(found.get(tokens[0], 0.0), min(share, 1.0))
+                found[tokens[0]] = distinctive(tokenizer, tokens[0], word)
     return dict(sorted(found.items()))
+
+
+def distinctive(tokenizer: Any, token: int, word: str) -> float:
+    """How much a token says about which word it is part of, from 0 to 1.
+
+    1 for the whole word and for pieces of four letters or more; shorter pieces are
+    part of ever more words.
+    """
+    letters = len(tokenizer.decode([token]).strip())
+    return 1.0 if letters >= len(word) else min(letters / 4, 1.0) ** 2
 
 
 def check_spellable(tokenizer: Any, words: Sequence[str]) -> None:

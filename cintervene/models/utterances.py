@@ -9,7 +9,12 @@ from typing import Any
 
 from cintervene.data import ObedienceTemplate
 from cintervene.models.conversation import render
-from cintervene.models.spelling import first_tokens, spell, surface_forms
+from cintervene.models.spelling import (
+    distinctive,
+    first_tokens,
+    spell,
+    surface_forms,
+)
 
 __all__ = ["Utterance", "answered", "spoken"]
 
@@ -30,7 +35,9 @@ class Utterance:
         Whether something comes before the word in the answer.
     openings : dict of int to float
         Every first token, over all surface forms, that could begin the word at
-        `start`, and the share of the word that it spells.
+        `start`, and how distinctive it is.
+    weights : tuple of float
+        How distinctive each of the tokens that matter is; see `spelling.distinctive`.
     """
 
     ids: tuple[int, ...]
@@ -38,6 +45,7 @@ class Utterance:
     word: str = ""
     later: bool = False
     openings: dict[int, float] = field(default_factory=dict)
+    weights: tuple[float, ...] = ()
 
     @property
     def positions(self) -> range:
@@ -135,4 +143,5 @@ def _say(
         word=word,
         later=bool(prefix),
         openings=first_tokens(tokenizer, prefix, word),
+        weights=tuple(distinctive(tokenizer, token, word) for token in tokens),
     )

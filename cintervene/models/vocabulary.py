@@ -26,9 +26,9 @@ from cintervene.models.concepts import (
     Region,
     as_floats,
 )
-from cintervene.models.fisher import OutputMetric, token_statistics
+from cintervene.models.fisher import OutputMetric, TokenStatistics, token_statistics
 from cintervene.models.scoring import token_nll
-from cintervene.models.targets import Decoder, Target, find_decoder, find_targets
+from cintervene.models.targets import Target, find_decoder, find_targets
 from cintervene.models.unembedding import Unembedding, find_unembedding
 from cintervene.models.utterances import Utterance
 from cintervene.models.weights import rounded_change
@@ -40,8 +40,11 @@ __all__ = ["LayerChange", "Vocabulary", "VocabularyOptions"]
 
 Floats = npt.NDArray[np.float64]
 
-# Hidden states from which benign next-token distributions are taken.
+# Hidden states of benign text from which next-token distributions are taken.
 STATISTICS_ROWS = 2048
+# How much benign words count in `Preserve`, relative to all other benign text: they are
+# what is nearest to the forbidden words.
+CONTRAST_WEIGHT = 4.0
 
 
 @dataclass(frozen=True)
@@ -124,9 +127,11 @@ class Vocabulary:
     model : nn.Module
     probes : sequence of Utterance
         Answers in which the forbidden words are said.
-    benign, contrast : sequence of Utterance
-        What must stay as it is: all tokens from `start` - 1 on are looked at. The
-        answers that say benign words, `contrast`, count as much as all others together.
+    benign : sequence of Utterance
+        What must stay as it is; all tokens from `start` on count.
+    contrast : sequence of Utterance
+        Answers that say benign words to the same prompts. They must stay as they are
+        too, and the words must not become less likely.
     layers : sequence of int
     options : VocabularyOptions
     """
@@ -142,44 +147,45 @@ class Vocabulary:
     ) -> None:
         self.options = options
         self._metrics: dict[int | None, OutputMetric] = {}
-        self.decoder: Decoder = find_decoder(model)
-        self.unembedding: Unembedding = find_unembedding(model, self.decoder)
-        self.targets = find_targets(model, layers, self.decoder)
-        self.pairs = Pairs.of(probes)
+        decoder = find_decoder(model)
+        self.unembedding: Unembedding = find_unembedding(model, decoder)
+        self.targets = find_targets(model, layers, decoder)
+        self.pairs = Pairs.of(probes, contrast if self._additive else ())
         first = self.targets[0].layer
-        self._probes = LayerStream(
-            model, [probe.ids for probe in probes], first,
-            wanted=self.pairs.wanted(len(probes)), decoder=self.decoder,
+        spoken = [*probes, *contrast]
+        self._spoken = LayerStream(
+            model, [one.ids for one in spoken], first,
+            wanted=self.pairs.wanted(len(spoken)),
+            streamed=[()] * len(probes) + [one.positions for one in contrast],
+            decoder=decoder,
         )  # fmt: skip
-        self._state = _final_state(self._probes.fork())
-        self.nll = self._pair_nll(self._state)
-        self._watch_benign(model, benign, contrast)
+        others = LayerStream(
+            model, [one.ids for one in benign], first,
+            wanted=_sample(benign, STATISTICS_ROWS),
+            streamed=[one.positions for one in benign], decoder=decoder,
+        )  # fmt: skip
+        base = self._spoken.fork()
+        self.preserves = self._watch(others, base)
+        self._state = _final_state(base)
+        self.statistics = self._statistics(_final_state(others))
+        self.nll = self._pair_nll()
 
-    def _watch_benign(
-        self,
-        model: nn.Module,
-        benign: Sequence[Utterance],
-        contrast: Sequence[Utterance],
-    ) -> None:
-        groups = [group for group in (benign, contrast) if group]
-        streams = [self._benign_stream(model, group) for group in groups]
-        self.preserves: dict[int, Preserve] = {}
+    def _watch(self, benign: LayerStream, spoken: LayerStream) -> dict[int, Preserve]:
+        """Gather the second moments of what must stay, both kinds in balance."""
+        found = {}
         for target in self.targets:
-            total, *others = [_moments(stream, target) for stream in streams]
-            for other in others:
-                total.merge(other, weight=total.count / other.count)
-            self.preserves[target.layer] = total.preserve(ridge=self.options.ridge)
-        states = torch.cat([_final_state(stream) for stream in streams])
-        self.statistics = token_statistics(self.unembedding, states)
+            total, contrast = _moments(benign, target), _moments(spoken, target)
+            if contrast.count > 0:
+                share = CONTRAST_WEIGHT * total.count / contrast.count
+                total.merge(contrast, weight=share)
+            found[target.layer] = total.preserve(ridge=self.options.ridge)
+        return found
 
-    def _benign_stream(
-        self, model: nn.Module, group: Sequence[Utterance]
-    ) -> LayerStream:
-        return LayerStream(
-            model, [one.ids for one in group], self.targets[0].layer,
-            wanted=_sample(group, STATISTICS_ROWS),
-            streamed=[one.positions for one in group], decoder=self.decoder,
-        )  # fmt: skip
+    def _statistics(self, benign_state: Tensor) -> TokenStatistics:
+        """Take next tokens from benign text and from where benign words begin."""
+        kept = np.flatnonzero(np.bincount(self.pairs.rows, ~self.pairs.falling))
+        states = [benign_state, self._state[torch.from_numpy(kept)]]
+        return token_statistics(self.unembedding, torch.cat(states))
 
     def solve(self, strength: float) -> list[LayerChange]:
         """Find the change of each layer.
@@ -191,7 +197,7 @@ class Vocabulary:
             exp(-s) at most, and by s / 2 nats at least. For balls the radius, in
             typical distances of a token's rows from their mean.
         """
-        stream = self._probes.fork()
+        stream = self._spoken.fork()
         left = self._goal(strength)
         found = []
         for index, target in enumerate(self.targets):
@@ -232,8 +238,7 @@ class Vocabulary:
     def _goal(self, strength: float) -> Floats:
         if not self._additive:
             return np.full(len(self.pairs.rows), strength)
-        needed = np.maximum(strength - self.nll, strength / 2)
-        return self.pairs.weights * needed
+        return self.pairs.weights * np.maximum(strength - self.nll, strength / 2)
 
     def _metric(self, target: Target) -> OutputMetric:
         """The metric of a target's outputs; one for all that write straight on."""
@@ -256,9 +261,9 @@ class Vocabulary:
             self.options.concepts == "contrast", metric,
         )  # fmt: skip
 
-    def _pair_nll(self, state: Tensor) -> Floats:
+    def _pair_nll(self) -> Floats:
         tokens = torch.from_numpy(self.pairs.tokens[self.pairs.columns])
-        return token_nll(self.unembedding, state[self.pairs.rows], tokens)
+        return token_nll(self.unembedding, self._state[self.pairs.rows], tokens)
 
 
 def leading(update: LowRankUpdate, preserve: Preserve, rank: int) -> LowRankUpdate:
