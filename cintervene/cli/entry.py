@@ -23,6 +23,7 @@ COMMANDS = {
     "revert": "rewrite",
     "explain": "explain",
 }
+QUIET = {"OMP_WAIT_POLICY": "PASSIVE", "OPENBLAS_NUM_THREADS": "1"}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -78,15 +79,18 @@ def _say(line: str) -> None:
 
 
 def _prepare_process() -> None:
-    """Begin anew with idle OpenMP threads that sleep, and end cleanly when asked to.
+    """Begin anew with threads that do not spin, and end cleanly when asked to.
 
-    Threads that wait by spinning take the cores from those that work; with other
-    programs running, generation gets many times slower. libgomp reads the variable when
-    it is loaded, which importing this package has done by now. That is for a program to
-    decide, so the library itself does not.
+    Threads that wait by spinning take the cores from those that work: with other
+    programs running, everything gets many times slower. OpenMP's (torch's and ours)
+    can be told to sleep; NumPy's OpenBLAS cannot, so it gets one thread, and here it
+    only does small problems. Both read the environment when they are loaded, which
+    importing this package has done by now. That is for a program to decide, so the
+    library itself does not.
     """
-    if "OMP_WAIT_POLICY" not in os.environ:
-        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    missing = {name: value for name, value in QUIET.items() if name not in os.environ}
+    if missing:
+        os.environ.update(missing)
         os.execv(sys.executable, sys.orig_argv)
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is not signal.SIG_IGN:
