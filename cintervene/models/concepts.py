@@ -252,8 +252,10 @@ class Balls:
         typical = np.bincount(
             pairs.columns, squares * members[pairs.rows, pairs.columns]
         )
-        # A token seen once sits on its own mean: fall back to the distance of all.
-        self._typical = np.sqrt(np.where(typical > 0.0, typical, squares.mean()))
+        # A token seen once sits on its own mean: take how far the outputs lie apart.
+        apart = self._outputs - self._outputs.mean(axis=0)
+        overall = np.square(apart).sum(axis=1).mean()
+        self._typical = np.sqrt(np.where(typical > 0.0, typical, overall))
 
     def solve(
         self, preserve: Preserve, amount: Floats, slack: float, method: str
