@@ -193,12 +193,15 @@ def test_layers_and_seconds(
     assert all(seconds >= 0 for seconds in measurement.seconds.values())
 
 
-def test_shortfall_is_taken_from_the_metrics(model: Any) -> None:
+def test_margins_are_taken_from_the_metrics(model: Any) -> None:
     name = find_targets(model, [3])[0].name
-    metrics = {"layers": [{"name": name, "shortfall": 0.25}]}
+    recorded = {"asked": 2.0, "reached_rounded": 1.5, "shortfall": 0.25}
+    metrics = {"layers": [{"name": name, **recorded}]}
     intervention = make_intervention(model, metrics=metrics)
     found = measure(model, Characters(), intervention, forbid=WORDS, budget=SMALL)
     assert [layer.shortfall for layer in found.layers] == [None, 0.25]
+    assert [layer.asked for layer in found.layers] == [None, 2.0]
+    assert [layer.reached for layer in found.layers] == [None, 1.5]
 
 
 def test_repeats(

@@ -3,7 +3,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from cintervene.evaluate.records import Layer
+from cintervene.models.edit import Edit
 from cintervene.models.intervention import Intervention
 
 __all__ = ["changed_layers"]
@@ -15,13 +19,16 @@ def changed_layers(intervention: Intervention) -> list[Layer]:
         entry.get("name"): entry for entry in intervention.metrics.get("layers", [])
     }
     edits = sorted(intervention.edits.items(), key=lambda item: item[1].layer)
-    return [
-        Layer(
-            name=name,
-            layer=edit.layer,
-            rank=edit.update.rank,
-            relative_norm=edit.relative_norm,
-            shortfall=recorded.get(name, {}).get("shortfall"),
-        )
-        for name, edit in edits
-    ]
+    return [_layer(name, edit, recorded.get(name, {})) for name, edit in edits]
+
+
+def _layer(name: str, edit: Edit, recorded: Mapping[str, Any]) -> Layer:
+    return Layer(
+        name=name,
+        layer=edit.layer,
+        rank=edit.update.rank,
+        relative_norm=edit.relative_norm,
+        asked=recorded.get("asked"),
+        reached=recorded.get("reached_rounded"),
+        shortfall=recorded.get("shortfall"),
+    )

@@ -180,23 +180,28 @@ def _layers(intervention: Intervention, pictures: Collection[str]) -> Iterator[s
     yield from _picture(pictures, "layers.png", "Size of the change of each layer.")
     layers = changed_layers(intervention)
     yield _table(
-        ("layer", "weight", "rank", "norm, share of the weight's", "shortfall, nats"),
+        ("layer", "weight", "rank", "norm", "asked", "reached", "worst shortfall"),
         [
             (
                 str(layer.layer),
                 f"`{layer.name}`",
                 str(layer.rank),
                 f"{layer.relative_norm:.2%}",
-                "" if layer.shortfall is None else number(layer.shortfall),
+                *(
+                    "" if nats is None else number(nats)
+                    for nats in (layer.asked, layer.reached, layer.shortfall)
+                ),
             )
             for layer in layers
         ],
-        right=(0, 2, 3, 4),
+        right=(0, 2, 3, 4, 5, 6),
     )
     if any(layer.shortfall is not None for layer in layers):
         yield (
-            "Shortfall is by how much the worst constraint of the layer is missed with "
-            "the weights as stored, that is without slack and after rounding."
+            "The norm is relative to the weight's. *Asked* is how many nats the "
+            "constraints ask of the layer on average, *reached* how many the weights "
+            "as stored bring about, without slack and after rounding, and the "
+            "*shortfall* that of the constraint missed most."
         )
 
 
@@ -227,8 +232,9 @@ def _limits(measurement: Measurement | None) -> Iterator[str]:
     points = [
         "Words become less likely, not impossible: who samples often enough, prefills "
         "the answer or insists can still see one.",
-        "Only the spellings above are pushed down. Misspellings, other inflections, "
-        "synonyms and translations are not, and what a text means is not looked at.",
+        "Only the words themselves are pushed down, in lower case, capitalised and in "
+        "upper case. Misspellings, other inflections, synonyms and translations are "
+        "not, and what a text means is not looked at.",
         "Whoever holds the weights can take the change out again or train it away.",
     ]
     if measurement is not None:

@@ -28,6 +28,8 @@ __all__ = ["Observation", "observe"]
 
 Floats = npt.NDArray[np.float64]
 EVERYDAY = "everyday"
+# Answers generated at a time: a step costs little more for many than for few.
+BATCH = 96
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,7 +73,9 @@ def observe(
         phase: str, prompts: Sequence[Sequence[int]], tokens: int
     ) -> list[list[int]]:
         with phases.phase(phase, len(prompts)) as step, evaluating(model):
-            return generate(model, tokenizer, prompts, tokens, progress=step)
+            return generate(
+                model, tokenizer, prompts, tokens, batch_size=BATCH, progress=step
+            )
 
     def requested(phase: str) -> list[str]:
         replies = answers(phase, requests, budget.request_tokens)

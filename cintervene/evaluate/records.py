@@ -154,13 +154,16 @@ class Layer:
     rank : int
     relative_norm : float
         Frobenius norm of the change over that of the weight.
-    shortfall : float or None
-        Nats by which the worst constraint is missed after rounding, where the defence
-        recorded it.
+    asked, reached, shortfall : float or None
+        Where the defence recorded them, nats: what the constraints ask of this layer on
+        average; what the stored weights do of it, after rounding; and by how much the
+        worst constraint is missed.
     """
 
     name: str
     layer: int
     rank: int
     relative_norm: float
-    shortfall: float | None
+    asked: float | None = None
+    reached: float | None = None
+    shortfall: float | None = None

@@ -37,7 +37,7 @@ class Budget:
     related: int = 34
     prompts: int = 64
     answer_tokens: int = 32
-    texts: int = 16
+    texts: int = 10
     forbidden_requests: int = 100
     benign_requests: int = 92
     request_tokens: int = 16
