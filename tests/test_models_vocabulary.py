@@ -127,9 +127,10 @@ def test_pairs_hold_tokens_openings_and_what_must_not_be_lost() -> None:
         (0, 1, 3, 1.0): 1.0,
         (0, 1, 7, 1.0): 0.5,
         (0, 2, 4, 1.0): 0.25,
-        (1, 0, 6, -1.0): 0.0,
+        (1, 0, 6, -1.0): 1.0,
+        (1, 1, 8, -1.0): 1.0,
     }
-    assert pairs.wanted(2) == [[1, 2], [0]]
+    assert pairs.wanted(2) == [[1, 2], [0, 1]]
 
 
 def test_the_metric_preserves_products_and_measures_shifts() -> None:
