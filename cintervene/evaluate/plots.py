@@ -85,6 +85,7 @@ def sweep_figure(
         left.annotate(
             f"chosen: strength {sweep[at]['strength']:.3g}", (kl[at], effect[at]),
             xytext=(10, -12), textcoords="offset points", color=FORBIDDEN,
+            bbox={"facecolor": "white", "edgecolor": "none", "pad": 1.0},
         )  # fmt: skip
     left.set_yscale("log")
     _ratio_axis(left)

@@ -1,0 +1,45 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``cintervene evaluate``: what an intervention does to a model, measured anew."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from contextlib import nullcontext
+
+from cintervene.cli.console import Console
+from cintervene.cli.failures import Exit
+from cintervene.cli.goals import asked_goals, verdict_list
+from cintervene.cli.output import print_json
+from cintervene.cli.staging import StagedDirectory
+from cintervene.cli.words import read_forbidden
+from cintervene.evaluate import measure, write_report
+from cintervene.models import Intervention, load
+
+
+def run(arguments: Namespace, console: Console) -> Exit:
+    """Measure on held-out data; with ``--out`` also write the report."""
+    words = None if arguments.forbid is None else read_forbidden(arguments.forbid)
+    intervention = Intervention.load(arguments.intervention)
+    goals = asked_goals(arguments)
+    staging = nullcontext() if arguments.out is None else StagedDirectory(arguments.out)
+    with staging as stage:
+        model, tokenizer = load(
+            arguments.model, hub=arguments.hub, progress=console.note
+        )
+        found = measure(model, tokenizer, intervention, forbid=words, progress=console)
+        if stage is not None:
+            write_report(stage.path, intervention, found, goals=goals)
+            stage.commit()
+    console.close()
+    if arguments.json:
+        print_json(
+            {
+                "command": "evaluate",
+                "out": None if arguments.out is None else str(arguments.out),
+                "measurement": found.to_dict(),
+                "goals": verdict_list(found, goals),
+            }
+        )
+    else:
+        print(found.table(goals))
+    return Exit.DONE if found.goal_reached(goals) else Exit.GOAL_NOT_REACHED

@@ -1,0 +1,263 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The commands on a tiny model: results, exit codes, and what failures leave."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("transformers")
+pytest.importorskip("matplotlib")
+
+from saved_models import save_tiny_model, work_little  # noqa: E402
+
+from cintervene.cli import main  # noqa: E402
+from cintervene.models import Intervention, defend, loading  # noqa: E402
+
+# Limits that any change of a random model keeps, and one that none reaches.
+LENIENT = ["--min-effect", "1e-9", "--max-kl", "1e9", "--max-benign-loss", "1e9"]
+LENIENT += ["--max-obedience-loss", "1"]
+OUT_OF_REACH = ["--min-effect", "1e9"]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_tiny_model(tmp_path_factory.mktemp("models") / "tiny")
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    work_little(monkeypatch)
+
+
+@pytest.fixture
+def words(tmp_path: Path) -> Path:
+    path = tmp_path / "words.txt"
+    path.write_text("bomb\nknife fight\n", "utf-8")
+    return path
+
+
+@pytest.fixture(scope="module")
+def made(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An intervention on the tiny model."""
+    path = tmp_path_factory.mktemp("made") / "intervention.safetensors"
+    base, tokenizer = loading.load(model)
+    defend(base, tokenizer, ["bomb", "knife fight"], strength=4.0).save(path)
+    return path
+
+
+def listing(directory: Path) -> list[str]:
+    return sorted(str(path.relative_to(directory)) for path in directory.rglob("*"))
+
+
+def files(directory: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in directory.iterdir()}
+
+
+def test_defend(model: Path, words: Path, tmp_path: Path, capsys: Any) -> None:
+    out = tmp_path / "out"
+    before = files(model)
+    argv = ["defend", "--model", str(model), "--forbid", str(words), "--out", str(out)]
+    assert main([*argv, "--json", *LENIENT]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert printed["options"]["forbid"] == ["bomb", "knife fight"]
+    assert {goal["reached"] for goal in printed["goals"]} == {True}
+    assert printed["measurement"]["forbidden"]["words"] == 2
+    assert printed["files"] == listing(out)
+    names = set(listing(out))
+    assert {"intervention.safetensors", "report.json", "report.md"} <= names
+    assert [name for name in names if name.endswith(".png")]
+    json.loads((out / "report.json").read_text("utf-8"))
+    assert listing(tmp_path) == sorted(
+        ["out", "words.txt", *(f"out/{name}" for name in names)]
+    )
+    assert files(model) == before
+    change = Intervention.load(out / "intervention.safetensors")
+    loaded, _ = loading.load(model)
+    assert change.apply(loaded).changed
+
+
+def test_goal_not_reached(
+    model: Path, words: Path, tmp_path: Path, capsys: Any
+) -> None:
+    out = tmp_path / "out"
+    argv = ["defend", "--model", str(model), "--forbid", str(words), "--out", str(out)]
+    assert main([*argv, "--no-evaluate", "--strength", "4", *OUT_OF_REACH]) == 1
+    text = capsys.readouterr().out
+    assert "1 weights, rank up to" in text
+    assert (out / "intervention.safetensors").is_file()
+
+
+def test_table_of_a_measurement(
+    model: Path, made: Path, tmp_path: Path, capsys: Any
+) -> None:
+    argv = ["evaluate", "--model", str(model), "--intervention", str(made)]
+    out = tmp_path / "report"
+    assert main([*argv, "--out", str(out), *LENIENT]) == 0
+    text = capsys.readouterr().out
+    assert "Forbidden words (2)" in text
+    assert "KL, nats a token" in text
+    assert "MISSED" not in text
+    assert (out / "report.md").is_file()
+    assert main([*argv, "--json", *OUT_OF_REACH]) == 1
+    goals = json.loads(capsys.readouterr().out)["goals"]
+    assert not goals[0]["reached"]
+
+
+@pytest.mark.parametrize("form", [[], ["--json"]])
+def test_dry_run_writes_nothing(
+    model: Path, words: Path, tmp_path: Path, capsys: Any, form: list[str]
+) -> None:
+    argv = ["defend", "--model", str(model), "--forbid", str(words), "--dry-run"]
+    assert main([*argv, "--out", str(tmp_path / "out"), "--layers", "1", *form]) == 0
+    text = capsys.readouterr().out
+    assert listing(tmp_path) == ["words.txt"]
+    assert "model.layers.1.mlp.down_proj.weight" in text
+    assert "model.layers.0" not in text
+    assert "KNIFE FIGHT" in text
+    if form:
+        plan = json.loads(text)
+        assert plan["words"]["bomb"] == ["bomb", "Bomb", "BOMB"]
+        assert [target["layer"] for target in plan["targets"]] == [1]
+
+
+def test_explain(model: Path, capsys: Any) -> None:
+    assert main(["explain", "--model", str(model)]) == 0
+    assert "model.layers.0.mlp.down_proj.weight" in capsys.readouterr().out
+    assert main(["explain", "--model", str(model), "--layers=-1", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["layers"] == 2
+    assert [target["layer"] for target in found["targets"]] == [1]
+
+
+def test_apply_and_revert(model: Path, made: Path, tmp_path: Path, capsys: Any) -> None:
+    changed, back = tmp_path / "changed", tmp_path / "back"
+    change = ["--intervention", str(made)]
+    argv = ["apply", "--model", str(model), *change, "--out", str(changed)]
+    assert main([*argv, "--json"]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert printed["weights"]
+    assert files(changed) != files(model)
+    loaded, _ = loading.load(changed)
+    base, _ = loading.load(model)
+    Intervention.load(made).apply(base)
+    stored = loaded.state_dict()
+    assert all(torch.equal(stored[k], v) for k, v in base.state_dict().items())
+    assert main(["revert", "--model", str(changed), *change, "--out", str(back)]) == 0
+    assert files(back) == files(model)
+
+
+def damaged_model(tmp_path: Path, model: Path) -> Path:
+    copy = Path(shutil.copytree(model, tmp_path / "damaged"))
+    weights = copy / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    return copy
+
+
+def damaged_file(tmp_path: Path, made: Path) -> Path:
+    content = bytearray(made.read_bytes())
+    content[-3] ^= 1
+    path = tmp_path / "damaged.safetensors"
+    path.write_bytes(content)
+    return path
+
+
+def other_model(tmp_path: Path) -> Path:
+    return save_tiny_model(tmp_path / "other", rms_norm_eps=1e-5, intermediate_size=44)
+
+
+def text_file(tmp_path: Path, content: bytes) -> Path:
+    path = tmp_path / "list.txt"
+    path.write_bytes(content)
+    return path
+
+
+FAILURES = {
+    "no words": (2, r"list\.txt has no words; write at least one word"),
+    "not UTF-8": (2, r"list\.txt, line 1: byte 0xff .* save the word list as UTF-8"),
+    "no word file": (3, r"no list or file of words named absent\.txt; give obedience"),
+    "no model": (3, r"model 'absent' is neither .*hub=True, --hub"),
+    "damaged model": (3, r"damaged could not be loaded .* whole language model"),
+    "no weights": (3, r"weights are missing"),
+    "unspellable": (2, r"the tokenizer cannot spell 'café'.*remove the word"),
+    "not empty": (2, r"--out: \S+ is not empty \(it holds words\.txt\); give a new"),
+    "a file": (2, r"--out: \S+words\.txt is not a directory"),
+    "below a file": (3, r"not a directory .*check the path"),
+    "unwritable": (3, r".+"),
+    "unknown method": (2, r"method: got 'magic'; expected one of 'pcr'"),
+    "no such layer": (2, r"layers: got 7, expected indices in \[-2, 1\]"),
+    "no intervention": (3, r"no such file or directory .*absent.*check the path"),
+    "damaged intervention": (3, r"damaged.*sha256; get it again"),
+    "not an intervention": (3, r"words\.txt cannot be read as an intervention"),
+    "wrong base": (3, r"intervention was made for"),
+    "not applied": (3, r"does not carry this intervention"),
+}
+
+
+def failing(case: str, tmp_path: Path, model: Path, words: Path, made: Path) -> Any:
+    """Arguments that fail in the way the case says."""
+    defend = {"--model": model, "--forbid": words, "--out": tmp_path / "out"}
+    apply = {"--model": model, "--intervention": made, "--out": tmp_path / "out"}
+    match case:
+        case "no words":
+            return "defend", defend | {"--forbid": text_file(tmp_path, b"# none\n\n")}
+        case "not UTF-8":
+            return "defend", defend | {"--forbid": text_file(tmp_path, b"\xff\xfe")}
+        case "no word file":
+            return "defend", defend | {"--forbid": "absent.txt"}
+        case "no model":
+            return "defend", defend | {"--model": "absent"}
+        case "damaged model":
+            return "defend", defend | {"--model": damaged_model(tmp_path, model)}
+        case "no weights":
+            copy = damaged_model(tmp_path, model)
+            (copy / "model.safetensors").unlink()
+            return "explain", {"--model": copy}
+        case "unspellable":
+            return "defend", defend | {"--forbid": text_file(tmp_path, "café".encode())}
+        case "not empty":
+            return "defend", defend | {"--out": tmp_path}
+        case "a file":
+            return "defend", defend | {"--out": words}
+        case "below a file":
+            return "defend", defend | {"--out": words / "out"}
+        case "unwritable":
+            return "defend", defend | {"--out": "/proc/cintervene/out"}
+        case "unknown method":
+            return "defend", defend | {"--method": "magic"}
+        case "no such layer":
+            return "defend", defend | {"--layers": 7}
+        case "no intervention":
+            return "apply", apply | {"--intervention": tmp_path / "absent"}
+        case "damaged intervention":
+            return "apply", apply | {"--intervention": damaged_file(tmp_path, made)}
+        case "not an intervention":
+            return "evaluate", apply | {"--intervention": words}
+        case "wrong base":
+            return "apply", apply | {"--model": other_model(tmp_path)}
+        case "not applied":
+            return "revert", apply
+
+
+@pytest.mark.parametrize("case", FAILURES)
+def test_failures(
+    case: str, model: Path, words: Path, made: Path, tmp_path: Path, capsys: Any
+) -> None:
+    code, line = FAILURES[case]
+    command, options = failing(case, tmp_path, model, words, made)
+    argv = [str(part) for pair in options.items() for part in pair]
+    before = listing(tmp_path)
+    assert main([command, *argv]) == code
+    out, err = capsys.readouterr()
+    assert out == ""
+    told = [text for text in err.splitlines() if text.startswith("cintervene: ")]
+    assert len(told) == 1
+    assert re.search(line, told[0])
+    assert "Traceback" not in err
+    assert listing(tmp_path) == before
