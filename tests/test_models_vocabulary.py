@@ -127,9 +127,10 @@ def test_pairs_hold_tokens_openings_and_what_must_not_be_lost() -> None:
         (0, 1, 3, 1.0): 1.0,
         (0, 1, 7, 1.0): 0.5,
         (0, 2, 4, 1.0): 0.25,
-        (1, 0, 6, -1.0): 0.0,
+        (1, 0, 6, -1.0): 1.0,
+        (1, 1, 8, -1.0): 1.0,
     }
-    assert pairs.wanted(2) == [[1, 2], [0]]
+    assert pairs.wanted(2) == [[1, 2], [0, 1]]
 
 
 def test_the_metric_preserves_products_and_measures_shifts() -> None:
@@ -265,18 +266,18 @@ def test_bad_arguments_name_the_fix(tiny_model: Any) -> None:
             defend(model, letters, **({"forbid": ["bomb"]} | wrong))
 
 
-def test_targets_of_the_last_eighth() -> None:
+def test_automatic_layers_are_the_last() -> None:
     from cintervene.models.defence import choose_layers
 
-    assert choose_layers("auto", 30) == [26, 27, 28, 29]
-    assert choose_layers("auto", 2) == [1]
+    assert choose_layers("auto", 30) == [28, 29]
+    assert choose_layers("auto", 1) == [0]
     assert choose_layers([-1, 0], 4) == [0, 3]
 
 
 @pytest.mark.model
 def test_a_few_words_on_smollm2(smollm2: Any) -> None:
     model, tokenizer = smollm2
-    targets = find_targets(model, [26, 27, 28, 29])
+    targets = find_targets(model, [28, 29])
     before = [target.weight.detach().clone() for target in targets]
     budget = Budget(
         prompts=12,

@@ -47,7 +47,7 @@ def check_concepts(concepts: object) -> None:
 
 @dataclass(frozen=True, eq=False)
 class Pairs:
-    """Which token must not be said, or not be lost, at which captured row.
+    """Which token must not be said, or must not be lost, at which captured row.
 
     Attributes
     ----------
@@ -56,12 +56,12 @@ class Pairs:
     tokens : ndarray, shape (k,)
         Token of each column.
     signs : ndarray, shape (k,)
-        1 for a token that shall fall, -1 for one that shall not.
+        1 for a token that shall fall, -1 for one that shall rise.
     rows, columns : ndarray, shape (pairs,)
         Row and column of each pair.
     weights : ndarray, shape (pairs,)
-        Share of the constraint's amount that falls on the pair: how distinctive the
-        token is, and 0 for a token that shall not fall.
+        Share of the amount asked for that falls on the pair: how distinctive the token
+        is; 1 for tokens that shall rise.
     """
 
     sequences: Ints
@@ -82,8 +82,8 @@ class Pairs:
             None of their tokens shall be said; where the word begins, none of the first
             tokens that could begin it.
         keep : sequence of Utterance
-            The first of their tokens shall not become less likely. They are numbered on
-            from the probes.
+            Their tokens shall not become less likely. They are numbered on from the
+            probes.
         """
         said = {
             (sequence, position, token, 1): weight
@@ -91,11 +91,11 @@ class Pairs:
             for position, own in enumerate(_unwanted(probe), start=probe.start - 1)
             for token, weight in own.items()
         }
-        kept = {
-            (sequence, one.start - 1, one.targets[0], -1): 0.0
+        said |= {
+            (sequence, position, token, -1): 1.0
             for sequence, one in enumerate(keep, start=len(probes))
+            for position, token in zip(one.positions, one.targets, strict=True)
         }
-        said |= kept
         table = np.array(list(said), dtype=np.int64).reshape(-1, 4)
         places, rows = np.unique(table[:, :2], axis=0, return_inverse=True)
         names, columns = np.unique(table[:, 2:], axis=0, return_inverse=True)
@@ -158,8 +158,8 @@ class HalfSpaces:
 
     Row j, token t: ``u_t . (o_j + delta h_j) <= u_t . o_j - amount s_j`` with u_t the
     direction of the layer's output that raises the token's logit and s_j what the norms
-    behind the layer divide row j by. A token that shall not fall has the opposite
-    direction, and rises by the amount, which may be 0.
+    behind the layer divide row j by. A token that shall rise has the opposite
+    direction.
 
     Parameters
     ----------
@@ -189,10 +189,10 @@ class HalfSpaces:
         metric: OutputMetric,
     ) -> None:
         self._pairs, self._rows, self._metric = pairs, rows, metric
-        directions = unembedding.directions(pairs.tokens.tolist(), target).double()
+        directions = as_floats(unembedding.directions(pairs.tokens.tolist(), target))
         if contrast:
-            directions -= statistics.mean_direction(unembedding, target).double()
-        signed = directions.cpu().numpy() * pairs.signs[:, None]
+            directions -= as_floats(statistics.mean_direction(unembedding, target))
+        signed = directions * pairs.signs[:, None]
         self._directions = metric.directions(signed)
         scale = spread(state, unembedding.centred)
         if target.after is not None:
@@ -205,12 +205,11 @@ class HalfSpaces:
     ) -> Solution:
         """Find the least change; `amount` in nats.
 
-        Tokens that have fallen by more than was asked for are left alone.
+        Tokens that have moved by more than was asked for are left alone.
         """
         outputs = self._metric.points(as_floats(self._rows.outputs))
         own = self._along(outputs)
-        active = (amount > 0.0) | ~self._pairs.falling
-        drop = np.where(active, amount * self._scale[self._pairs.rows], -np.inf)
+        drop = np.where(amount > 0.0, amount * self._scale[self._pairs.rows], -np.inf)
         return pcr(
             self._rows.inputs,
             outputs,
@@ -252,8 +251,10 @@ class Balls:
         typical = np.bincount(
             pairs.columns, squares * members[pairs.rows, pairs.columns]
         )
-        # A token seen once sits on its own mean: fall back to the distance of all.
-        self._typical = np.sqrt(np.where(typical > 0.0, typical, squares.mean()))
+        # A token seen once sits on its own mean: take how far the outputs lie apart.
+        apart = self._outputs - self._outputs.mean(axis=0)
+        overall = np.square(apart).sum(axis=1).mean()
+        self._typical = np.sqrt(np.where(typical > 0.0, typical, overall))
 
     def solve(
         self, preserve: Preserve, amount: Floats, slack: float, method: str

@@ -27,8 +27,8 @@ __all__ = ["choose_layers", "defend"]
 METHODS = ("pcr",)
 # Strengths that "auto" tries, weakest first, until one strains the limits.
 STRENGTHS = {
-    "contrast": (4.0, 6.0, 8.0, 10.0, 13.0, 16.0),
-    "unembedding": (4.0, 6.0, 8.0, 10.0, 13.0, 16.0),
+    "contrast": (6.0, 8.0, 10.0, 12.0, 14.0, 17.0),
+    "unembedding": (6.0, 8.0, 10.0, 12.0, 14.0, 17.0),
     "activation": (1.05, 1.2, 1.5, 2.0, 2.5, 3.0),
 }
 
@@ -69,7 +69,8 @@ def defend(
         What stands for a word in a layer's outputs; see `VocabularyOptions`.
     layers : "auto" or iterable of int
         Layers whose down projection is changed; negative indices count from the end.
-        `"auto"` takes the last eighth of them.
+        `"auto"` takes the last fifteenth of them, two at least: only there does the
+        direction of a token say what the layer does to its probability.
     preserve : iterable of str
         Texts whose processing is to stay as it is, besides the package's own.
     strength : "auto" or float
@@ -227,7 +228,7 @@ def _strengths(strength: object, concepts: str) -> tuple[float, ...]:
 def choose_layers(layers: object, n_layers: int) -> list[int]:
     """Return the layers that `defend` changes, for its argument `layers`."""
     if layers == "auto":
-        return list(range(n_layers - max(1, round(n_layers / 8)), n_layers))
+        return list(range(n_layers - min(n_layers, max(2, round(n_layers / 15))), n_layers))
     if isinstance(layers, str) or not isinstance(layers, Iterable):
         raise ArgumentError(
             f'layers: got {layers!r}; expected "auto" or layer indices, e.g. [26, 27]'

@@ -44,7 +44,7 @@ class Budget:
     starting: int = 3
     later: int = 3
     contrast_words: int = 35
-    text_words: int = 200
+    text_words: int = 400
     prompts: int = 200
     texts: int = 47
     answer_tokens: int = 24
@@ -103,7 +103,8 @@ def gather(
     return Material(
         probes=_spoken(tokenizer, words, "train", budget.starting, budget.later),
         contrast=_spoken(tokenizer, listed, "train", 2, 2)
-        + _spoken(tokenizer, found, "train", 1, 1),
+        + _spoken(tokenizer, found[::2], "train", 1, 0)
+        + _spoken(tokenizer, found[1::2], "train", 0, 1),
         benign=answers["train"] + [_text(tokenizer, t) for t in (*passages, *texts)],
         tune_probes=_spoken(tokenizer, words, "tune", 1, 1),
         tune_contrast=_spoken(

@@ -90,15 +90,19 @@ def spoken(
     begin = [template for template in templates if "" in template.prefixes]
     found = []
     for number, word in enumerate(words):
-        first = offset + number * (starting + later)
-        for turn in range(first, first + starting if begin else first):
-            template = begin[(turn * 7 + number) % len(begin)]
-            found.append(_say(tokenizer, template, "", word, turn))
-        for turn in range(first, first + later):
-            template = templates[(turn * 5 + number) % len(templates)]
+        for turn in _turns(offset, number, starting if begin else 0):
+            template = begin[turn % len(begin)]
+            found.append(_say(tokenizer, template, "", word, turn + number))
+        for turn in _turns(offset, number, later):
+            template = templates[turn % len(templates)]
             prefix = _prefix(template, prefixes, turn + number)
-            found.append(_say(tokenizer, template, prefix, word, turn))
+            found.append(_say(tokenizer, template, prefix, word, turn + number))
     return found
+
+
+def _turns(offset: int, number: int, count: int) -> range:
+    """The next `count` turns after those of the words before."""
+    return range(offset + number * count, offset + (number + 1) * count)
 
 
 def answered(

@@ -44,7 +44,10 @@ Floats = npt.NDArray[np.float64]
 STATISTICS_ROWS = 2048
 # How much benign words count in `Preserve`, relative to all other benign text: they are
 # what is nearest to the forbidden words.
-CONTRAST_WEIGHT = 4.0
+CONTRAST_WEIGHT = 8.0
+# How far benign words shall rise, relative to the fall of forbidden ones. It makes up
+# for what words that nothing was built from lose for being like the forbidden ones.
+KEEP = 0.3
 
 
 @dataclass(frozen=True)
@@ -75,7 +78,7 @@ class VocabularyOptions:
     ridge: float = 1e-3
     output_ridge: float | None = 1e-2
     solver: str = "exact"
-    max_rank: int = 128
+    max_rank: int = 256
 
 
 @dataclass(frozen=True, eq=False)
@@ -238,7 +241,8 @@ class Vocabulary:
     def _goal(self, strength: float) -> Floats:
         if not self._additive:
             return np.full(len(self.pairs.rows), strength)
-        return self.pairs.weights * np.maximum(strength - self.nll, strength / 2)
+        fall = np.maximum(strength - self.nll, strength / 2)
+        return self.pairs.weights * np.where(self.pairs.falling, fall, KEEP * strength)
 
     def _metric(self, target: Target) -> OutputMetric:
         """The metric of a target's outputs; one for all that write straight on."""

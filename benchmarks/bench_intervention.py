@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: Apache-2.0
+"""An intervention against the bare forward passes over the same prompts.
+
+Forbids the package's 100 words to SmolLM2-135M-Instruct at one strength: capture, solve
+and apply, as `cintervene.defend` does them, with the material at hand. Against it the
+model alone runs over the same token sequences, in batches of the same size, computing
+logits at the last position only.
+
+    python benchmarks/bench_intervention.py
+"""
+
+import os
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+from time import perf_counter
+
+import torch
+
+from cintervene import Intervention, data, models
+from cintervene.models import Budget, VocabularyOptions
+from cintervene.models.material import gather
+from cintervene.models.vocabulary import Vocabulary
+from cintervene.progress import silent
+
+LAYERS = [28, 29]
+BATCH_TOKENS = 2048
+STRENGTH = 12.0
+
+
+def bare(model, sequences):
+    """Seconds of the plain forward passes, right-padded as the capture pads."""
+    ordered = sorted(sequences, key=len)
+    start = perf_counter()
+    with torch.inference_mode():
+        at = 0
+        while at < len(ordered):
+            size = max(1, BATCH_TOKENS // len(ordered[at]))
+            batch = ordered[at : at + size]
+            length = max(map(len, batch))
+            ids = torch.tensor([[*one, *[one[0]] * (length - len(one))] for one in batch])
+            model(input_ids=ids, use_cache=False, logits_to_keep=1)
+            at += size
+    return perf_counter() - start
+
+
+def intervene(model, material):
+    """Seconds of capture, solve and apply."""
+    seconds = {}
+    start = perf_counter()
+    problem = Vocabulary(
+        model, material.probes, material.benign, material.contrast, LAYERS,
+        VocabularyOptions(),
+    )  # fmt: skip
+    seconds["capture"] = perf_counter() - start
+    start = perf_counter()
+    changes = problem.solve(STRENGTH)
+    seconds["solve"] = perf_counter() - start
+    start = perf_counter()
+    intervention = Intervention.of(
+        model, [(change.target, change.update) for change in changes]
+    )
+    intervention.apply(model)
+    seconds["apply"] = perf_counter() - start
+    intervention.revert(model)
+    return seconds
+
+
+def main():
+    model, tokenizer = models.load("smollm2")
+    words = data.forbidden_words()
+    material = gather(model, tokenizer, words, [], Budget(), silent)
+    parts = (material.probes, material.benign, material.contrast)
+    sequences = [list(one.ids) for part in parts for one in part]
+    tokens = sum(map(len, sequences))
+    print(f"{len(sequences)} sequences, {tokens} tokens, layers {LAYERS}")
+    bare(model, sequences[:50])
+    for turn in range(2):
+        alone = bare(model, sequences)
+        seconds = intervene(model, material)
+        whole = sum(seconds.values())
+        shown = ", ".join(f"{name} {value:.1f} s" for name, value in seconds.items())
+        print(
+            f"run {turn}: forward passes {alone:.1f} s, intervention {whole:.1f} s "
+            f"({shown}): {whole / alone:.2f}x"
+        )
+
+
+if __name__ == "__main__":
+    main()
