@@ -25,7 +25,7 @@ from cintervene.progress import silent
 
 LAYERS = [28, 29]
 BATCH_TOKENS = 2048
-STRENGTH = 12.0
+STRENGTH = 14.0
 
 
 def bare(model, sequences):
