@@ -38,7 +38,9 @@ def bare(model, sequences):
             size = max(1, BATCH_TOKENS // len(ordered[at]))
             batch = ordered[at : at + size]
             length = max(map(len, batch))
-            ids = torch.tensor([[*one, *[one[0]] * (length - len(one))] for one in batch])
+            ids = torch.tensor(
+                [[*one, *[one[0]] * (length - len(one))] for one in batch]
+            )
             model(input_ids=ids, use_cache=False, logits_to_keep=1)
             at += size
     return perf_counter() - start
