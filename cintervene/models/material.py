@@ -44,7 +44,7 @@ class Budget:
     starting: int = 3
     later: int = 3
     contrast_words: int = 35
-    text_words: int = 320
+    text_words: int = 240
     prompts: int = 160
     texts: int = 47
     answer_tokens: int = 24
