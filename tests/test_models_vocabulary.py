@@ -202,10 +202,12 @@ def test_the_knee_keeps_within_the_limits() -> None:
     points = [
         Point(1.0, 2.0, 1.0, 0.001),
         Point(2.0, 8.0, 1.0, 0.01),
-        Point(3.0, 9.0, 1.0, 0.04),
+        Point(3.0, 9.0, 1.0, 0.03),
         Point(4.0, 99.0, 1.2, 0.04),
     ]
     assert knee(points, limits).strength == 2.0
+    in_step = [Point(float(s), np.exp(s), 1.0, 0.005 * s) for s in range(1, 10)]
+    assert knee(in_step, limits).strength == 7.0
     assert knee(points[3:], limits).strength == 4.0
     assert knee([Point(1.0, 0.9, 1.0, 0.001)], limits).strength == 1.0
 

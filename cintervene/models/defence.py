@@ -27,8 +27,8 @@ __all__ = ["choose_layers", "defend"]
 METHODS = ("pcr",)
 # Strengths that "auto" tries, weakest first, until one strains the limits.
 STRENGTHS = {
-    "contrast": (6.0, 8.0, 10.0, 12.0, 14.0, 17.0),
-    "unembedding": (6.0, 8.0, 10.0, 12.0, 14.0, 17.0),
+    "contrast": (11.0, 14.0, 17.0, 20.0),
+    "unembedding": (11.0, 14.0, 17.0, 20.0),
     "activation": (1.05, 1.2, 1.5, 2.0, 2.5, 3.0),
 }
 
@@ -228,7 +228,9 @@ def _strengths(strength: object, concepts: str) -> tuple[float, ...]:
 def choose_layers(layers: object, n_layers: int) -> list[int]:
     """Return the layers that `defend` changes, for its argument `layers`."""
     if layers == "auto":
-        return list(range(n_layers - min(n_layers, max(2, round(n_layers / 15))), n_layers))
+        return list(
+            range(n_layers - min(n_layers, max(2, round(n_layers / 15))), n_layers)
+        )
     if isinstance(layers, str) or not isinstance(layers, Iterable):
         raise ArgumentError(
             f'layers: got {layers!r}; expected "auto" or layer indices, e.g. [26, 27]'

@@ -33,7 +33,7 @@ from cintervene.models.unembedding import Unembedding, find_unembedding
 from cintervene.models.utterances import Utterance
 from cintervene.models.weights import rounded_change
 from cintervene.preserve import BenignMoments, Preserve
-from cintervene.solution import Solution
+from cintervene.solution import Status
 from cintervene.update import LowRankUpdate
 
 __all__ = ["LayerChange", "Vocabulary", "VocabularyOptions"]
@@ -47,7 +47,7 @@ STATISTICS_ROWS = 2048
 CONTRAST_WEIGHT = 8.0
 # How far benign words shall rise, relative to the fall of forbidden ones. It makes up
 # for what words that nothing was built from lose for being like the forbidden ones.
-KEEP = 0.3
+KEEP = 0.5
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ class VocabularyOptions:
     """
 
     concepts: Concepts = "contrast"
-    slack: float = 1.0
+    slack: float = 2.0
     ridge: float = 1e-3
     output_ridge: float | None = 1e-2
     solver: str = "exact"
@@ -89,8 +89,10 @@ class LayerChange:
     ----------
     target : Target
     update : LowRankUpdate
-    solution : Solution
-        In the coordinates of the output metric, before the rank was cut.
+    status : Status
+    iterations : int
+    cost : float
+        Of the solve, in the norm that it minimises, before the rank was cut.
     asked, reached, reached_rounded : ndarray, shape (pairs,)
         What the layer's constraints ask for, what the change reaches by itself, and
         what is left of that in the weights' own type: nats for half-spaces, typical
@@ -99,7 +101,9 @@ class LayerChange:
 
     target: Target
     update: LowRankUpdate
-    solution: Solution
+    status: Status
+    iterations: int
+    cost: float
     asked: Floats
     reached: Floats
     reached_rounded: Floats
@@ -112,9 +116,9 @@ class LayerChange:
             "layer": self.target.layer,
             "rank": self.update.rank,
             "relative_norm": self.update.norm / float(weight.float().norm()),
-            "status": self.solution.status.name,
-            "iterations": self.solution.iterations,
-            "cost": self.solution.cost,
+            "status": self.status.name,
+            "iterations": self.iterations,
+            "cost": self.cost,
             "asked": float(np.mean(self.asked)),
             "reached": float(np.mean(self.reached)),
             "reached_rounded": float(np.mean(self.reached_rounded)),
@@ -227,7 +231,9 @@ class Vocabulary:
         return LayerChange(
             target=target,
             update=update,
-            solution=solution,
+            status=solution.status,
+            iterations=solution.iterations,
+            cost=solution.cost,
             asked=asked,
             reached=region.value(metric.points(exact)),
             reached_rounded=region.value(metric.points(rounded)),
