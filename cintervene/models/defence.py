@@ -27,8 +27,8 @@ __all__ = ["choose_layers", "defend"]
 METHODS = ("pcr",)
 # Strengths that "auto" tries, weakest first, until one strains the limits.
 STRENGTHS = {
-    "contrast": (11.0, 14.0, 17.0, 20.0),
-    "unembedding": (11.0, 14.0, 17.0, 20.0),
+    "contrast": (10.0, 14.0, 18.0),
+    "unembedding": (10.0, 14.0, 18.0),
     "activation": (1.05, 1.2, 1.5, 2.0, 2.5, 3.0),
 }
 

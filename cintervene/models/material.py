@@ -44,8 +44,8 @@ class Budget:
     starting: int = 3
     later: int = 3
     contrast_words: int = 35
-    text_words: int = 240
-    prompts: int = 160
+    text_words: int = 400
+    prompts: int = 200
     texts: int = 47
     answer_tokens: int = 24
     tune_words: int = 15

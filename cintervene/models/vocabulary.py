@@ -47,7 +47,7 @@ STATISTICS_ROWS = 2048
 CONTRAST_WEIGHT = 8.0
 # How far benign words shall rise, relative to the fall of forbidden ones. It makes up
 # for what words that nothing was built from lose for being like the forbidden ones.
-KEEP = 0.5
+KEEP = 0.6
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ class VocabularyOptions:
     """
 
     concepts: Concepts = "contrast"
-    slack: float = 2.0
+    slack: float = 1.0
     ridge: float = 1e-3
     output_ridge: float | None = 1e-2
     solver: str = "exact"
