@@ -6,8 +6,8 @@ set_up() {
     local extras=$1 python
     python=$(find_python) || stop "needs Python 3.11 or later: apt-get install python3"
     add_missing "$python"
-    [ -x .venv/bin/python ] || "$python" -m venv .venv
-    # The package last: what it is built and checked with is then there.
+    # An interrupted run may have left it without pip.
+    .venv/bin/python -m pip --version >/dev/null 2>&1 || "$python" -m venv .venv
     say "installing into .venv"
     .venv/bin/python -m pip install -qq --disable-pip-version-check \
         --constraint constraints.txt --editable ".[$extras]"
