@@ -137,8 +137,10 @@ def test_progress_in_lines():
     shown("solve", 0, 0)
     shown.note("a line")
     assert stream.getvalue().splitlines() == [
+        "capture ...",
         "capture: 5 of 10, 20 s left",
         "capture: done in 1 min 40 s",
+        "solve ...",
         "solve: done in 0.0 s",
         "a line",
     ]

@@ -39,6 +39,8 @@ class Console:
             self.close()
             self._phase = phase
             self._begun = self._said = self._clock()
+            if not self._terminal:
+                print(f"{phase} ...", file=self._stream, flush=True)
         if self._terminal:
             self._draw(done, total)
         else:

@@ -98,4 +98,5 @@ def _prepare_process() -> None:
 
 
 def _end(number: int, _frame: FrameType | None) -> None:
+    _say(f"ended by {signal.Signals(number).name}; nothing is left half written")
     raise SystemExit(128 + number)
