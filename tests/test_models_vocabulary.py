@@ -165,6 +165,7 @@ def test_fisher_information_predicts_the_divergence(tiny_model: Any) -> None:
     shift *= 0.01 / shift.norm()
     predicted = (shift @ fisher @ shift.T) / (2 * spread**2)
     measured = divergence(unembedding, hidden, hidden + shift)
+    assert torch.is_grad_enabled()
     assert measured[0] == pytest.approx(float(predicted), rel=0.05)
 
 

@@ -28,13 +28,14 @@ def logits_in_blocks(
     as large as the divergences that are measured with them.
     """
     weight = unembedding.weight.detach().float()
-    with torch.no_grad():
-        for start in range(0, len(hidden), rows):
-            part = slice(start, start + rows)
+    for start in range(0, len(hidden), rows):
+        part = slice(start, start + rows)
+        # Not around the loop: a generator that pauses inside would leave gradients off.
+        with torch.no_grad():
             logits = unembedding.norm(hidden[part]).float() @ weight.T
             if unembedding.softcap is not None:
                 logits = torch.tanh(logits / unembedding.softcap) * unembedding.softcap
-            yield part, logits
+        yield part, logits
 
 
 def token_nll(
