@@ -90,7 +90,7 @@ def test_goal_not_reached(
     argv = ["defend", "--model", str(model), "--forbid", str(words), "--out", str(out)]
     assert main([*argv, "--no-evaluate", "--layers", "1", *OUT_OF_REACH]) == 1
     text = capsys.readouterr().out
-    assert "2 weights, rank up to" in text
+    assert "1 weights, rank up to" in text
     assert (out / "intervention.safetensors").is_file()
 
 
