@@ -11,9 +11,9 @@ from safetensors import SafetensorError
 from cintervene.cli.console import Console
 from cintervene.cli.failures import Exit
 from cintervene.cli.output import print_json
-from cintervene.cli.staging import StagedDirectory
 from cintervene.models import Intervention, load
 from cintervene.models.checkpoint import apply_to_directory, revert_directory
+from cintervene.staging import StagedDirectory
 
 
 def run(arguments: Namespace, console: Console) -> Exit:
