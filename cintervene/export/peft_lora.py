@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from cintervene.errors import InterventionError
 from cintervene.export.artefact import Artefact
+from cintervene.export.card import Origin, write_card
 from cintervene.export.factors import Factors, errors, uniform
 from cintervene.models.intervention import Intervention
 from cintervene.staging import StagedDirectory
@@ -29,6 +31,7 @@ def save_lora(
     *,
     base: str | None = None,
     dtype: str = "float32",
+    report: Mapping[str, Any] | None = None,
 ) -> Artefact:
     """Write an intervention as a LoRA adapter that `peft.PeftModel` loads.
 
@@ -46,6 +49,8 @@ def save_lora(
         the model was called.
     dtype : {"float32", "bfloat16", "float16"}, default "float32"
         Of the factors. The narrow ones halve the file and round the change.
+    report : mapping, optional
+        For the model card; see `Origin`.
 
     Returns
     -------
@@ -56,7 +61,8 @@ def save_lora(
     ArgumentError
         `directory` is not empty, or `dtype` is none of these.
     InterventionError
-        The intervention changes nothing, or `dtype` cannot hold it.
+        The intervention changes nothing, `dtype` cannot hold it, or `report` is about
+        another one.
     OSError
         The files cannot be written.
 
@@ -67,20 +73,20 @@ def save_lora(
     factors = uniform(intervention, dtype)
     place = Path(directory)
     with StagedDirectory(place) as stage:
-        write_lora(intervention, stage.path, factors, base)
+        _write(intervention, stage.path, factors, base)
         found = errors(intervention, read_lora(intervention, stage.path))
+        write_card(intervention, stage.path, Origin("lora", base or "", report, found))
         stage.commit()
     rank = next(iter(factors.values())).a.shape[0]
     return Artefact(place, rank, found)
 
 
-def write_lora(
+def _write(
     intervention: Intervention,
     directory: Path,
     factors: dict[str, Factors],
     base: str | None,
 ) -> None:
-    """Write the two files of an adapter into an existing directory."""
     tensors = {}
     for name, pair in factors.items():
         tensors[_key(name, "A")] = pair.a
