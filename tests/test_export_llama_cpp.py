@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The adapter does in llama.cpp, on the quantised model, what it does in transformers."""
+"""The adapter does in llama.cpp, on the quantised model, what it does here."""
 
 from __future__ import annotations
 
