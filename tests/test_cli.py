@@ -218,6 +218,22 @@ def test_report_beside_the_intervention_is_used(
     assert not (tmp_path / "x").exists()
 
 
+def test_compare(model: Path, made: Path, tmp_path: Path, capsys: Any) -> None:
+    changed = tmp_path / "changed"
+    change = ["--intervention", str(made)]
+    assert main(["apply", "--model", str(model), *change, "--out", str(changed)]) == 0
+    capsys.readouterr()
+    assert main(["compare", str(model), str(model)]) == 0
+    assert "are the same, to the bit" in capsys.readouterr().out
+    assert main(["compare", str(model), str(changed)]) == 1
+    assert "mlp.down_proj.weight  values" in capsys.readouterr().out
+    assert main(["compare", str(model), str(changed), *change, "--json"]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert not printed["same"]
+    assert printed["explained"]
+    assert {one["exact"] for one in printed["differences"]} == {True}
+
+
 def test_apply_to_a_model_that_is_no_directory(
     model: Path, made: Path, tmp_path: Path, capsys: Any, monkeypatch: Any
 ) -> None:

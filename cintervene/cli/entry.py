@@ -21,6 +21,7 @@ COMMANDS = {
     "evaluate": "evaluate",
     "apply": "rewrite",
     "revert": "rewrite",
+    "compare": "compare",
     "explain": "explain",
     "export": "export",
 }

@@ -53,12 +53,17 @@ def build_parser() -> argparse.ArgumentParser:
     _add_apply(commands)
     _add_revert(commands)
     _add_export(commands)
+    _add_compare(commands)
     _add_explain(commands)
     return parser
 
 
 def _command(
-    commands: Commands, name: str, about: str, epilog: str = EPILOG
+    commands: Commands,
+    name: str,
+    about: str,
+    epilog: str = EPILOG,
+    one_model: bool = True,
 ) -> argparse.ArgumentParser:
     parser = commands.add_parser(
         name,
@@ -67,7 +72,8 @@ def _command(
         epilog=epilog,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--model", default="smollm2", metavar="MODEL", help=MODEL)
+    if one_model:
+        parser.add_argument("--model", default="smollm2", metavar="MODEL", help=MODEL)
     parser.add_argument(
         "--hub", action="store_true", help="look the model up on the hub"
     )
@@ -191,6 +197,21 @@ def _add_export(commands: Commands) -> None:
         help="measure an adapter on --model, as adapters act, for the model card",
     )
     _add_report(parser)
+
+
+def _add_compare(commands: Commands) -> None:
+    about = "say which tensors of two models differ, by how much and why"
+    parser = _command(commands, "compare", about, one_model=False)
+    parser.add_argument("before", metavar="BEFORE", help="a model, as for --model")
+    parser.add_argument("after", metavar="AFTER", help="another one")
+    parser.add_argument(
+        "--intervention",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="one that may explain the differences; can be given several times",
+    )
 
 
 def _add_report(parser: argparse.ArgumentParser) -> None:

@@ -80,6 +80,9 @@ class Shards:
         The model is damaged, or stored in another way.
     """
 
+    # Files hold each tensor once.
+    tied: frozenset[str] = frozenset()
+
     def __init__(self, directory: str | os.PathLike[str]) -> None:
         self.directory = Path(directory)
         self.files = _weight_files(self.directory)
