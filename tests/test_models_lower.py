@@ -6,10 +6,10 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
-from cintervene.models import lower
-from cintervene.models.capture import LayerStream
-from cintervene.models.lower import LowerLayers, shared_prefix
-from cintervene.models.targets import find_decoder, find_targets
+from cintervene.models import lower  # noqa: E402
+from cintervene.models.capture import LayerStream  # noqa: E402
+from cintervene.models.lower import LowerLayers, shared_prefix  # noqa: E402
+from cintervene.models.targets import find_decoder, find_targets  # noqa: E402
 
 BEGINNING = [5, 9, 2, 7, 3, 8]
 IDS = [
@@ -62,7 +62,8 @@ def test_the_beginning_runs_once(any_model):
     )
     layers = LowerLayers(decoder, 2)
     prefix = layers.prefix(IDS)
-    assert prefix is not None and prefix.tokens == SHARED
+    assert prefix is not None
+    assert prefix.tokens == SHARED
     hidden, arguments = layers.run([IDS[0], IDS[1]], prefix)
     handle.remove()
     assert seen == [len(SHARED), 2 * 4]

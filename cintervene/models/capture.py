@@ -122,6 +122,8 @@ class LayerStream:
         twice instead.
     decoder : Decoder, optional
         What `find_decoder(model)` returned, to save its probe.
+    entered : callable, optional
+        Called with the number of sequences of each batch that has come to `first`.
 
     Raises
     ------
@@ -151,6 +153,7 @@ class LayerStream:
         batch_tokens: int = 2048,
         keep_bytes: int = 1 << 28,
         decoder: Decoder | None = None,
+        entered: Callable[[int], None] | None = None,
     ) -> None:
         self._decoder = decoder or find_decoder(model)
         self.n_layers = len(self._decoder.layers)
@@ -166,10 +169,11 @@ class LayerStream:
             resolve_positions("streamed", streamed, ids),
         )
         lower = LowerLayers(self._decoder, self.layer)
-        self._batches = [
-            _start(lower, prefix, ids, group, rows)
-            for prefix, group in _groups(lower, ids, batch_tokens)
-        ]
+        self._batches = []
+        for prefix, group in _groups(lower, ids, batch_tokens):
+            self._batches.append(_start(lower, prefix, ids, group, rows))
+            if entered is not None:
+                entered(len(group))
         probe = [sequence[:3] for sequence in ids[:1]]
         self._probe = _start(lower, None, probe, [0], ([[]], [[]]))
         order = [s for batch in self._batches for s in batch.wanted.sequences]
@@ -250,6 +254,20 @@ class LayerStream:
             (n, hidden) in the model's dtype, rows as in `Captured`.
         """
         return self._ordered(torch.cat([b.wanted.of(b.hidden) for b in self._batches]))
+
+    def final(self) -> Tensor:
+        """Return the wanted rows of what the final norm reads, by present weights.
+
+        The stream stays where it is.
+
+        Returns
+        -------
+        Tensor
+            (n, hidden) in the model's dtype, rows as in `Captured`.
+        """
+        ahead = self.fork()
+        ahead.advance(ahead.n_layers - 1)
+        return ahead.hidden()
 
     def fork(self) -> LayerStream:
         """Return an independent stream at the same layer; it shares the tensors."""

@@ -81,7 +81,8 @@ class LowerLayers:
         shareable = self._first > 0 and "past_key_values" in self._parameters
         if len(tokens) < SHORTEST_PREFIX or not shareable:
             return None
-        cache = DynamicCache(config=self._decoder.module.config)
+        config: Any = self._decoder.module.config
+        cache = DynamicCache(config=config)
         hidden, _ = self._call([tokens], self._first, cache)
         if cache.get_seq_length() != len(tokens):
             return None
