@@ -23,7 +23,7 @@ from cintervene.solve import pcr
 from cintervene.update import LowRankUpdate, displacement
 
 if TYPE_CHECKING:
-    from cintervene import data, evaluate, models
+    from cintervene import data, evaluate, export, models
     from cintervene.models import Intervention, defend
 
 __version__ = "0.1.0"
@@ -48,6 +48,7 @@ __all__ = [
     "defend",
     "displacement",
     "evaluate",
+    "export",
     "models",
     "pcr",
     "project_ball",
@@ -57,7 +58,7 @@ __all__ = [
     "thread_limit",
 ]
 
-_MODULES = ("data", "evaluate", "models")
+_MODULES = ("data", "evaluate", "export", "models")
 _FROM_MODELS = ("Intervention", "defend")
 
 

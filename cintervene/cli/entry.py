@@ -22,6 +22,7 @@ COMMANDS = {
     "apply": "rewrite",
     "revert": "rewrite",
     "explain": "explain",
+    "export": "export",
 }
 QUIET = {"OMP_WAIT_POLICY": "PASSIVE", "OPENBLAS_NUM_THREADS": "1"}
 

@@ -52,6 +52,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_evaluate(commands)
     _add_apply(commands)
     _add_revert(commands)
+    _add_export(commands)
     _add_explain(commands)
     return parser
 
@@ -148,7 +149,8 @@ def _add_apply(commands: Commands) -> None:
         commands, "apply", "write a copy of a model with an intervention in its weights"
     )
     _add_intervention(parser)
-    _add_out(parser, "new directory for the changed model")
+    _add_out(parser, "new directory for the changed model and its model card")
+    _add_report(parser)
 
 
 def _add_revert(commands: Commands) -> None:
@@ -157,6 +159,47 @@ def _add_revert(commands: Commands) -> None:
     )
     _add_intervention(parser)
     _add_out(parser, "new directory for the model as it was, to the bit")
+
+
+def _add_export(commands: Commands) -> None:
+    parser = _command(
+        commands, "export", "write an intervention in a form that is deployed"
+    )
+    _add_intervention(parser)
+    parser.add_argument(
+        "--to",
+        choices=("lora", "gguf", "checkpoint"),
+        required=True,
+        help="a LoRA adapter for peft, one for llama.cpp, or a copy of --model",
+    )
+    _add_out(parser, "new directory for it and its model card")
+    parser.add_argument(
+        "--base",
+        metavar="NAME",
+        help="lora: what peft shall look up as the base model; gguf: the .gguf file "
+        "that the adapter shall be used on",
+    )
+    parser.add_argument(
+        "--dtype",
+        choices=("float32", "bfloat16", "float16"),
+        default="float32",
+        help="of an adapter's factors (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--measure",
+        action="store_true",
+        help="measure an adapter on --model, as adapters act, for the model card",
+    )
+    _add_report(parser)
+
+
+def _add_report(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--report",
+        type=Path,
+        metavar="FILE",
+        help="report.json for the model card (default: that beside the intervention)",
+    )
 
 
 def _add_explain(commands: Commands) -> None:
