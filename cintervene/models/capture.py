@@ -14,9 +14,7 @@ neither masks nor shifted positions are needed, and padded rows are never handed
 from __future__ import annotations
 
 import copy
-import inspect
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -30,6 +28,7 @@ from cintervene.models.batches import (
     group_by_length,
     resolve_positions,
 )
+from cintervene.models.lower import Arguments, LowerLayers, Prefix
 from cintervene.models.targets import (
     Decoder,
     Target,
@@ -88,7 +87,7 @@ class _Batch:
     wanted: _Rows
     streamed: _Rows
     hidden: Tensor
-    arguments: dict[int, tuple[tuple[Any, ...], dict[str, Any]]]
+    arguments: dict[int, Arguments]
     output: Tensor | None = None
     kept: Tensor | None = None
 
@@ -123,6 +122,8 @@ class LayerStream:
         twice instead.
     decoder : Decoder, optional
         What `find_decoder(model)` returned, to save its probe.
+    entered : callable, optional
+        Called with the number of sequences of each batch that has come to `first`.
 
     Raises
     ------
@@ -152,6 +153,7 @@ class LayerStream:
         batch_tokens: int = 2048,
         keep_bytes: int = 1 << 28,
         decoder: Decoder | None = None,
+        entered: Callable[[int], None] | None = None,
     ) -> None:
         self._decoder = decoder or find_decoder(model)
         self.n_layers = len(self._decoder.layers)
@@ -166,11 +168,14 @@ class LayerStream:
             resolve_positions("wanted", wanted, ids),
             resolve_positions("streamed", streamed, ids),
         )
-        groups = group_by_length([len(one) for one in ids], batch_tokens)
-        with _recording(self._decoder, self.layer) as record:
-            self._batches = [self._start(record, ids, group, rows) for group in groups]
-            probe = [sequence[:3] for sequence in ids[:1]]
-            self._probe = self._start(record, probe, [0], ([[]], [[]]))
+        lower = LowerLayers(self._decoder, self.layer)
+        self._batches = []
+        for prefix, group in _groups(lower, ids, batch_tokens):
+            self._batches.append(_start(lower, prefix, ids, group, rows))
+            if entered is not None:
+                entered(len(group))
+        probe = [sequence[:3] for sequence in ids[:1]]
+        self._probe = _start(lower, None, probe, [0], ([[]], [[]]))
         order = [s for batch in self._batches for s in batch.wanted.sequences]
         self._order = torch.argsort(torch.tensor(order, dtype=torch.int64), stable=True)
 
@@ -250,6 +255,20 @@ class LayerStream:
         """
         return self._ordered(torch.cat([b.wanted.of(b.hidden) for b in self._batches]))
 
+    def final(self) -> Tensor:
+        """Return the wanted rows of what the final norm reads, by present weights.
+
+        The stream stays where it is.
+
+        Returns
+        -------
+        Tensor
+            (n, hidden) in the model's dtype, rows as in `Captured`.
+        """
+        ahead = self.fork()
+        ahead.advance(ahead.n_layers - 1)
+        return ahead.hidden()
+
     def fork(self) -> LayerStream:
         """Return an independent stream at the same layer; it shares the tensors."""
         other = copy.copy(self)
@@ -257,18 +276,6 @@ class LayerStream:
         for batch in other._batches:
             batch.arguments = dict(batch.arguments)
         return other
-
-    def _start(
-        self,
-        record: _Record,
-        ids: Sequence[Sequence[int]],
-        group: Sequence[int],
-        rows: tuple[list[list[int]], list[list[int]]],
-    ) -> _Batch:
-        hidden, arguments = record.run([ids[index] for index in group])
-        length = hidden.shape[1]
-        wanted, streamed = (_flat(group, kind, length, hidden.device) for kind in rows)
-        return _Batch(wanted, streamed, hidden, arguments)
 
     def _target(self, layer: int) -> Target:
         if layer in self._refused:
@@ -343,6 +350,31 @@ class LayerStream:
         return self._run_layer(batch, self._targets[layer], change)[0]
 
 
+def _groups(
+    lower: LowerLayers, ids: Sequence[Sequence[int]], batch_tokens: int
+) -> Iterator[tuple[Prefix | None, list[int]]]:
+    """Plan batches: of sequences that begin with the shared prefix, and of others."""
+    prefix = lower.prefix(ids)
+    begins = [prefix is not None and prefix.begins(one) for one in ids]
+    for shared in dict.fromkeys((prefix, None)):
+        members = [i for i, own in enumerate(begins) if own == (shared is not None)]
+        for group in group_by_length([len(ids[i]) for i in members], batch_tokens):
+            yield shared, [members[i] for i in group]
+
+
+def _start(
+    lower: LowerLayers,
+    prefix: Prefix | None,
+    ids: Sequence[Sequence[int]],
+    group: Sequence[int],
+    rows: tuple[list[list[int]], list[list[int]]],
+) -> _Batch:
+    hidden, arguments = lower.run([ids[index] for index in group], prefix)
+    length = hidden.shape[1]
+    wanted, streamed = (_flat(group, kind, length, hidden.device) for kind in rows)
+    return _Batch(wanted, streamed, hidden, arguments)
+
+
 class _Change:
     """Adds what a change of the weight adds to the projection's output."""
 
@@ -363,67 +395,6 @@ class _Change:
             for factor in self.factors:
                 moved = moved @ factor.T
             return (y + moved).to(y.dtype)
-
-
-class _Record:
-    """Runs batches up to a layer and notes what each later layer was called with."""
-
-    def __init__(self, decoder: Decoder, first: int) -> None:
-        self.decoder, self.first = decoder, first
-        self.hidden: Tensor | None = None
-        self.arguments: dict[int, tuple[tuple[Any, ...], dict[str, Any]]] = {}
-        layers = decoder.layers
-        wrapped = {id(call.module): call.wrapped for call in decoder.calls}
-        self.wrapped = [wrapped[id(layer)] for layer in layers]
-        signature = inspect.signature(decoder.module.forward).parameters
-        self.positions = "position_ids" in signature
-
-    def run(
-        self, ids: Sequence[Sequence[int]]
-    ) -> tuple[Tensor, dict[int, tuple[tuple[Any, ...], dict[str, Any]]]]:
-        length = max(len(one) for one in ids)
-        # Any token will do as padding; repeating one keeps "pad token" warnings away.
-        padded = [[*one, *[one[0]] * (length - len(one))] for one in ids]
-        device = next(self.decoder.module.parameters()).device
-        tokens = torch.tensor(padded, dtype=torch.int64, device=device)
-        with evaluating(self.decoder.module):
-            self.decoder.module(
-                input_ids=tokens,
-                attention_mask=torch.ones_like(tokens),
-                use_cache=False,
-            )
-        assert self.hidden is not None
-        hidden, arguments = self.hidden, self.arguments
-        self.hidden, self.arguments = None, {}
-        return hidden, arguments
-
-    def stand_in(self, layer: int) -> Callable[..., Any]:
-        def forward(*args: Any, **kwargs: Any) -> Any:
-            kwargs = dict(kwargs)
-            hidden = args[0] if args else kwargs.pop("hidden_states")
-            if layer == self.first:
-                self.hidden = hidden
-            self.arguments[layer] = (tuple(args[1:]), kwargs)
-            return (hidden,) if self.wrapped[layer] else hidden
-
-        return forward
-
-
-@contextmanager
-def _recording(decoder: Decoder, first: int) -> Iterator[_Record]:
-    """Let the layers from `first` on do nothing but note their arguments."""
-    record = _Record(decoder, first)
-    patched = list(enumerate(decoder.layers))[first:]
-    before = [layer.__dict__.get("forward") for _, layer in patched]
-    try:
-        for index, layer in patched:
-            layer.__dict__["forward"] = record.stand_in(index)
-        yield record
-    finally:
-        for (_, layer), forward in zip(patched, before, strict=True):
-            layer.__dict__.pop("forward", None)
-            if forward is not None:
-                layer.__dict__["forward"] = forward
 
 
 def capture(
