@@ -71,7 +71,7 @@ class Point:
         return max(self.kl / limits.kl, (self.benign_ratio - 1.0) / limits.benign_loss)
 
     def acceptable(self, limits: Limits) -> bool:
-        """Whether the drift leaves a margin: it will be somewhat different elsewhere."""
+        """Whether the drift leaves a margin for what other material will show."""
         return self.strain(limits) <= MARGIN
 
     def effective(self, limits: Limits) -> bool:
