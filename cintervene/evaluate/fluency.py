@@ -8,16 +8,11 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from torch import nn
 
-from cintervene.evaluate.scores import item_sums
-from cintervene.models.capture import LayerStream
 from cintervene.models.conversation import render
-from cintervene.models.scoring import token_nll
+from cintervene.models.next_token import answer_nll
 from cintervene.models.spelling import encode_text
-from cintervene.models.targets import find_decoder
-from cintervene.models.unembedding import find_unembedding
 
 __all__ = ["perplexities"]
 
@@ -43,25 +38,9 @@ def perplexities(
     Raises
     ------
     ArgumentError
-        A prompt with its answer is longer than the model's context.
+        There are none, or a prompt with its answer is longer than the model's context.
     """
     asked = [render(tokenizer, prompt) for prompt in prompts]
     said = [encode_text(tokenizer, answer) for answer in answers]
-    found = np.ones(len(said))
-    spoken = [index for index, tokens in enumerate(said) if tokens]
-    if not spoken:
-        return found
-    sizes = np.array([len(said[index]) for index in spoken], dtype=np.float64)
-    wanted = [
-        range(len(asked[index]) - 1, len(asked[index]) + len(said[index]) - 1)
-        for index in spoken
-    ]
-    decoder = find_decoder(model)
-    sequences = [asked[index] + said[index] for index in spoken]
-    last = len(decoder.layers) - 1
-    hidden = LayerStream(model, sequences, last, wanted=wanted, decoder=decoder).final()
-    targets = torch.tensor([token for index in spoken for token in said[index]])
-    nats = token_nll(find_unembedding(model, decoder), hidden, targets)
-    with np.errstate(over="ignore"):
-        found[spoken] = np.exp(item_sums(nats, sizes) / sizes)
-    return found
+    nats = answer_nll(model, asked, said)
+    return np.exp([one.mean() if one.size else 0.0 for one in nats])
