@@ -16,7 +16,7 @@ from cintervene.errors import ArgumentError
 from cintervene.models.concepts import Concepts, check_concepts
 from cintervene.models.intervention import Intervention
 from cintervene.models.material import Budget, gather
-from cintervene.models.spelling import check_spellable
+from cintervene.models.spelling import words_to_forbid
 from cintervene.models.targets import find_decoder, resolve_layers
 from cintervene.models.tuning import Limits, Point, Tuning, knee
 from cintervene.models.vocabulary import LayerChange, Vocabulary, VocabularyOptions
@@ -106,7 +106,7 @@ def defend(
     ModelError
         The model has no layers that can be changed.
     """
-    words = _words(tokenizer, forbid)
+    words = words_to_forbid(tokenizer, forbid)
     details = _options(method, concepts, options)
     limits = _limits(min_effect, max_kl, max_benign_loss)
     strengths = _strengths(strength, concepts)
@@ -193,16 +193,6 @@ class _Clock:
         start = perf_counter()
         yield
         self.seconds[name] = self.seconds.get(name, 0.0) + perf_counter() - start
-
-
-def _words(tokenizer: Any, forbid: Sequence[str]) -> list[str]:
-    if isinstance(forbid, str):
-        raise ArgumentError(
-            f"forbid: got the string {forbid!r}; expected a list of words. "
-            f"Write [{forbid!r}]"
-        )
-    check_spellable(tokenizer, forbid)
-    return list(dict.fromkeys(word.strip() for word in forbid))
 
 
 def _options(
