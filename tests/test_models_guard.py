@@ -189,7 +189,7 @@ def test_ways_to_generate(llama: Any, options: dict[str, Any]) -> None:
 
 def test_beams_keep_their_tokens_and_changes(llama: Any) -> None:
     """A beam's score is that of its tokens, read again under guard."""
-    # Nearly even odds, so that beams change places; words that two tokens back decide on.
+    # Nearly even odds, so that beams change places; words that two tokens decide on.
     llama.model.norm.weight.data *= 0.2
     words = [first + second for first in ascii_lowercase for second in "aeiou"]
     own = guard(llama, forbid=words, ridge=1e3)
