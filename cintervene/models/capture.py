@@ -14,9 +14,7 @@ neither masks nor shifted positions are needed, and padded rows are never handed
 from __future__ import annotations
 
 import copy
-import inspect
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -30,6 +28,7 @@ from cintervene.models.batches import (
     group_by_length,
     resolve_positions,
 )
+from cintervene.models.recording import Arguments, Record, recording
 from cintervene.models.targets import (
     Decoder,
     Target,
@@ -88,7 +87,7 @@ class _Batch:
     wanted: _Rows
     streamed: _Rows
     hidden: Tensor
-    arguments: dict[int, tuple[tuple[Any, ...], dict[str, Any]]]
+    arguments: dict[int, Arguments]
     output: Tensor | None = None
     kept: Tensor | None = None
 
@@ -167,7 +166,7 @@ class LayerStream:
             resolve_positions("streamed", streamed, ids),
         )
         groups = group_by_length([len(one) for one in ids], batch_tokens)
-        with _recording(self._decoder, self.layer) as record:
+        with recording(self._decoder, self.layer) as record:
             self._batches = [self._start(record, ids, group, rows) for group in groups]
             probe = [sequence[:3] for sequence in ids[:1]]
             self._probe = self._start(record, probe, [0], ([[]], [[]]))
@@ -260,7 +259,7 @@ class LayerStream:
 
     def _start(
         self,
-        record: _Record,
+        record: Record,
         ids: Sequence[Sequence[int]],
         group: Sequence[int],
         rows: tuple[list[list[int]], list[list[int]]],
@@ -363,67 +362,6 @@ class _Change:
             for factor in self.factors:
                 moved = moved @ factor.T
             return (y + moved).to(y.dtype)
-
-
-class _Record:
-    """Runs batches up to a layer and notes what each later layer was called with."""
-
-    def __init__(self, decoder: Decoder, first: int) -> None:
-        self.decoder, self.first = decoder, first
-        self.hidden: Tensor | None = None
-        self.arguments: dict[int, tuple[tuple[Any, ...], dict[str, Any]]] = {}
-        layers = decoder.layers
-        wrapped = {id(call.module): call.wrapped for call in decoder.calls}
-        self.wrapped = [wrapped[id(layer)] for layer in layers]
-        signature = inspect.signature(decoder.module.forward).parameters
-        self.positions = "position_ids" in signature
-
-    def run(
-        self, ids: Sequence[Sequence[int]]
-    ) -> tuple[Tensor, dict[int, tuple[tuple[Any, ...], dict[str, Any]]]]:
-        length = max(len(one) for one in ids)
-        # Any token will do as padding; repeating one keeps "pad token" warnings away.
-        padded = [[*one, *[one[0]] * (length - len(one))] for one in ids]
-        device = next(self.decoder.module.parameters()).device
-        tokens = torch.tensor(padded, dtype=torch.int64, device=device)
-        with evaluating(self.decoder.module):
-            self.decoder.module(
-                input_ids=tokens,
-                attention_mask=torch.ones_like(tokens),
-                use_cache=False,
-            )
-        assert self.hidden is not None
-        hidden, arguments = self.hidden, self.arguments
-        self.hidden, self.arguments = None, {}
-        return hidden, arguments
-
-    def stand_in(self, layer: int) -> Callable[..., Any]:
-        def forward(*args: Any, **kwargs: Any) -> Any:
-            kwargs = dict(kwargs)
-            hidden = args[0] if args else kwargs.pop("hidden_states")
-            if layer == self.first:
-                self.hidden = hidden
-            self.arguments[layer] = (tuple(args[1:]), kwargs)
-            return (hidden,) if self.wrapped[layer] else hidden
-
-        return forward
-
-
-@contextmanager
-def _recording(decoder: Decoder, first: int) -> Iterator[_Record]:
-    """Let the layers from `first` on do nothing but note their arguments."""
-    record = _Record(decoder, first)
-    patched = list(enumerate(decoder.layers))[first:]
-    before = [layer.__dict__.get("forward") for _, layer in patched]
-    try:
-        for index, layer in patched:
-            layer.__dict__["forward"] = record.stand_in(index)
-        yield record
-    finally:
-        for (_, layer), forward in zip(patched, before, strict=True):
-            layer.__dict__.pop("forward", None)
-            if forward is not None:
-                layer.__dict__["forward"] = forward
 
 
 def capture(
