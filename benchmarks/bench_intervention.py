@@ -42,7 +42,7 @@ def bare(model, sequences, logits_to_keep):
             ids = torch.tensor(
                 [[*one, *[one[0]] * (length - len(one))] for one in batch]
             )
-            model(input_ids=ids, use_cache=False, logits_to_keep=1)
+            model(input_ids=ids, use_cache=False, logits_to_keep=logits_to_keep)
             at += size
     return perf_counter() - start
 

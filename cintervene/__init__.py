@@ -23,7 +23,8 @@ from cintervene.solve import pcr
 from cintervene.update import LowRankUpdate, displacement
 
 if TYPE_CHECKING:
-    from cintervene import data, evaluate, models
+    from cintervene import data, evaluate, export, models
+    from cintervene.export import compare
     from cintervene.models import Intervention, defend
 
 __version__ = "0.1.0"
@@ -44,10 +45,12 @@ __all__ = [
     "Solution",
     "Status",
     "certify",
+    "compare",
     "data",
     "defend",
     "displacement",
     "evaluate",
+    "export",
     "models",
     "pcr",
     "project_ball",
@@ -57,16 +60,16 @@ __all__ = [
     "thread_limit",
 ]
 
-_MODULES = ("data", "evaluate", "models")
-_FROM_MODELS = ("Intervention", "defend")
+_MODULES = ("data", "evaluate", "export", "models")
+_PLACES = {"Intervention": "models", "compare": "export", "defend": "models"}
 
 
 def __getattr__(name: str) -> Any:
     """Import what needs torch only when it is asked for."""
     if name in _MODULES:
         return import_module(f"cintervene.{name}")
-    if name in _FROM_MODELS:
-        return getattr(import_module("cintervene.models"), name)
+    if name in _PLACES:
+        return getattr(import_module(f"cintervene.{_PLACES[name]}"), name)
     raise AttributeError(f"module 'cintervene' has no attribute {name!r}")
 
 

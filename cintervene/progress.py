@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """How long work tells how far it has come."""
 
+from collections.abc import Callable
 from typing import Protocol
 
-__all__ = ["Progress", "silent"]
+__all__ = ["Progress", "counting", "silent"]
 
 
 class Progress(Protocol):
@@ -24,6 +25,19 @@ class Progress(Protocol):
             Steps of this phase that are done, and all of them. The first call of a
             phase has `done` 0, the last one `done` equal to `total`.
         """
+
+
+def counting(progress: Progress, phase: str, total: int) -> Callable[[int], None]:
+    """Begin a phase; call what is returned with steps that have been done since."""
+    done = 0
+
+    def step(steps: int) -> None:
+        nonlocal done
+        done += steps
+        progress(phase, done, total)
+
+    step(0)
+    return step
 
 
 def silent(phase: str, done: int, total: int) -> None:

@@ -18,6 +18,7 @@ pytest.importorskip("matplotlib")
 from saved_models import save_tiny_model, work_little  # noqa: E402
 
 from cintervene.cli import main  # noqa: E402
+from cintervene.export import read_lora  # noqa: E402
 from cintervene.models import Intervention, defend, loading  # noqa: E402
 
 # Limits that any change of a random model keeps, and one that none reaches.
@@ -153,6 +154,101 @@ def test_apply_and_revert(model: Path, made: Path, tmp_path: Path, capsys: Any) 
     assert files(back) == files(model)
 
 
+@pytest.mark.parametrize("to", ["lora", "checkpoint"])
+def test_export(model: Path, made: Path, tmp_path: Path, capsys: Any, to: str) -> None:
+    out = tmp_path / "out"
+    argv = ["export", "--to", to, "--model", str(model), "--intervention", str(made)]
+    assert main([*argv, "--out", str(out), "--json"]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    change = Intervention.load(made)
+    base, _ = loading.load(model)
+    if to == "lora":
+        stored = read_lora(change, out)
+        assert printed["files"] == listing(out)
+        assert max(printed["errors"].values()) < 1e-6
+        assert all(stored[name].rank == printed["rank"] for name in change.edits)
+    else:
+        change.apply(base)
+        loaded, _ = loading.load(out)
+        name = printed["weights"][0]
+        assert torch.equal(loaded.get_parameter(name), base.get_parameter(name))
+    card = (out / "README.md").read_text("utf-8")
+    assert change.digest in card
+    assert "bomb, knife fight" in card
+    assert "On the tuning split" in card
+    assert listing(tmp_path) == sorted(["out", *(f"out/{n}" for n in listing(out))])
+
+
+def test_export_measured_as_adapters_act(
+    model: Path, made: Path, tmp_path: Path, capsys: Any
+) -> None:
+    argv = ["export", "--to", "lora", "--model", str(model), "--measure"]
+    argv += ["--intervention", str(made), "--out", str(tmp_path / "out")]
+    assert main(argv) == 0
+    assert "read again, the change is off by" in capsys.readouterr().out
+    card = (tmp_path / "out" / "README.md").read_text("utf-8")
+    assert "on the package's `held_out` split" in card
+    assert "forbidden words' perplexity, said first" in card
+
+
+def test_report_beside_the_intervention_is_used(
+    model: Path, made: Path, tmp_path: Path, capsys: Any
+) -> None:
+    change = Intervention.load(made)
+    copy = Path(shutil.copy(made, tmp_path / "copy.safetensors"))
+    verdict = {
+        "name": "some rise", "unit": "x", "limit": 5.0, "at_least": True,
+        "measured": {"value": 6.0, "low": 5.5, "high": 7.0},
+    }  # fmt: skip
+    report = {"digest": change.digest, "verdicts": [verdict], "side_effects": []}
+    argv = ["--model", str(model), "--intervention", str(copy), "--out"]
+    for digest, shown in ((change.digest, True), ("another", False)):
+        text = json.dumps(report | {"digest": digest})
+        (tmp_path / "report.json").write_text(text, "utf-8")
+        assert main(["apply", *argv, str(tmp_path / digest)]) == 0
+        card = (tmp_path / digest / "README.md").read_text("utf-8")
+        assert ("some rise" in card) == shown
+    named = ["--report", str(tmp_path / "report.json")]
+    assert main(["apply", *argv, str(tmp_path / "x"), *named]) == 3
+    named = ["--report", str(model / "config.json")]
+    assert main(["apply", *argv, str(tmp_path / "x"), *named]) == 2
+    err = capsys.readouterr().err
+    assert "report: is about another intervention" in err
+    assert "--report: " in err
+    assert not (tmp_path / "x").exists()
+
+
+def test_compare(model: Path, made: Path, tmp_path: Path, capsys: Any) -> None:
+    changed = tmp_path / "changed"
+    change = ["--intervention", str(made)]
+    assert main(["apply", "--model", str(model), *change, "--out", str(changed)]) == 0
+    capsys.readouterr()
+    assert main(["compare", str(model), str(model)]) == 0
+    assert "are the same, to the bit" in capsys.readouterr().out
+    assert main(["compare", str(model), str(changed)]) == 1
+    assert "mlp.down_proj.weight  values" in capsys.readouterr().out
+    assert main(["compare", str(model), str(changed), *change, "--json"]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert not printed["same"]
+    assert printed["explained"]
+    assert {one["exact"] for one in printed["differences"]} == {True}
+
+
+def test_apply_to_a_model_that_is_no_directory(
+    model: Path, made: Path, tmp_path: Path, capsys: Any, monkeypatch: Any
+) -> None:
+    monkeypatch.setattr("cintervene.cli.rewrite.load", lambda *_, **__: loaded)
+    loaded = loading.load(model)
+    out = tmp_path / "out"
+    argv = ["apply", "--model", "tiny", "--intervention", str(made), "--out", str(out)]
+    assert main(argv) == 0
+    assert not [name for name in listing(out) if name.startswith(".")]
+    changed, _ = loading.load(out)
+    Intervention.load(made).apply(loaded[0])
+    stored = changed.state_dict()
+    assert all(torch.equal(stored[k], v) for k, v in loaded[0].state_dict().items())
+
+
 def damaged_model(tmp_path: Path, model: Path) -> Path:
     copy = Path(shutil.copytree(model, tmp_path / "damaged"))
     weights = copy / "model.safetensors"
@@ -197,6 +293,9 @@ FAILURES = {
     "not an intervention": (3, r"words\.txt cannot be read as an intervention"),
     "wrong base": (3, r"intervention was made for"),
     "not applied": (3, r"does not carry this intervention"),
+    "no base": (2, r"--base: is missing; give the \.gguf file"),
+    "no gguf": (3, r"config\.json cannot be read as a GGUF model"),
+    "absent gguf": (3, r"no such file or directory .*absent"),
 }
 
 
@@ -243,6 +342,12 @@ def failing(case: str, tmp_path: Path, model: Path, words: Path, made: Path) -> 
             return "apply", apply | {"--model": other_model(tmp_path)}
         case "not applied":
             return "revert", apply
+        case "no base":
+            return "export", apply | {"--to": "gguf"}
+        case "no gguf":
+            return "export", apply | {"--to": "gguf", "--base": model / "config.json"}
+        case "absent gguf":
+            return "export", apply | {"--to": "gguf", "--base": tmp_path / "absent"}
 
 
 @pytest.mark.parametrize("case", FAILURES)

@@ -20,7 +20,8 @@ pytest.importorskip("matplotlib")
 
 from saved_models import save_tiny_model, work_little
 
-from cintervene.cli import console, entry, main, staging
+from cintervene import staging
+from cintervene.cli import console, entry, main
 from cintervene.models import loading
 
 WORDS = "bomb\nknife fight\n"

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from cintervene.cli import console, failures, main, parser, staging
+from cintervene import staging
+from cintervene.cli import console, failures, main, parser
 from cintervene.cli.words import read_forbidden
 from cintervene.errors import ArgumentError, ModelError, NonFiniteError
 

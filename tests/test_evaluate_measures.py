@@ -21,9 +21,8 @@ from cintervene.errors import ArgumentError, InterventionError  # noqa: E402
 from cintervene.evaluate import Budget, Measurement, measure  # noqa: E402
 from cintervene.evaluate.measures import forbidden_words  # noqa: E402
 from cintervene.evaluate.obedience import says  # noqa: E402
-from cintervene.evaluate.passes import Passes  # noqa: E402
 from cintervene.evaluate.samples import gather  # noqa: E402
-from cintervene.models import Intervention, find_decoder, find_targets  # noqa: E402
+from cintervene.models import Intervention, find_targets  # noqa: E402
 from cintervene.models.conversation import generate, render  # noqa: E402
 from cintervene.models.utterances import Utterance  # noqa: E402
 from cintervene.update import LowRankUpdate  # noqa: E402
@@ -345,25 +344,3 @@ def test_budget_is_checked() -> None:
 )
 def test_says(answer: str, word: str, expected: bool) -> None:
     assert says(answer, word) is expected
-
-
-def test_rows_come_in_the_order_of_the_utterances(model: Any) -> None:
-    source = np.random.default_rng(5)
-    group = [
-        Utterance(tuple(source.integers(1, 90, size=length).tolist()), start)
-        for length, start in zip(
-            source.integers(4, 30, size=90), source.integers(1, 4, size=90), strict=True
-        )
-    ]
-    steps: list[int] = []
-    passes = Passes(model, group, 2, find_decoder(model), steps.append)
-    assert sum(steps) == len(group)
-    assert len(steps) == len(passes) == 2
-    states = passes.states(lambda _: None)
-    expected = []
-    for one in group:
-        with torch.no_grad():
-            output = model.model(torch.tensor([one.ids]), output_hidden_states=False)
-        expected.append(output.last_hidden_state[0, list(one.positions)])
-    found = model.model.norm(states)
-    torch.testing.assert_close(found, torch.cat(expected), rtol=1e-3, atol=1e-4)

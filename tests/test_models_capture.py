@@ -286,3 +286,21 @@ def test_bfloat16(tiny_model: Any) -> None:
     assert rows.inputs.dtype == torch.bfloat16
     exact = capture(model.float(), IDS, [1, 2])[2].inputs
     assert (rows.inputs.float() - exact).norm() < 0.05 * exact.norm()
+
+
+def test_final_states_come_in_the_order_of_the_sequences(tiny_model):
+    model = tiny_model("llama")
+    ids = [[(7 * i + j) % 90 + 1 for j in range(i % 9 + 2)] for i in range(40)]
+    entered = []
+    stream = LayerStream(
+        model, ids, 2, wanted=[[-1, 0]] * len(ids), batch_tokens=60,
+        entered=entered.append,
+    )  # fmt: skip
+    assert sum(entered) == len(ids)
+    assert len(entered) > 3
+    with torch.no_grad():
+        expected = [model.model(torch.tensor([o])).last_hidden_state[0] for o in ids]
+        found = model.model.norm(stream.final())
+    expected = torch.cat([rows[[-1, 0]] for rows in expected])
+    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4)
+    assert stream.layer == 2

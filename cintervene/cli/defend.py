@@ -12,13 +12,13 @@ from cintervene.cli.explain import as_dict
 from cintervene.cli.failures import Exit
 from cintervene.cli.goals import asked_goals, tuning_reached, verdict_list
 from cintervene.cli.output import print_json
-from cintervene.cli.staging import StagedDirectory, check_place
 from cintervene.cli.words import read_forbidden
 from cintervene.errors import ModelError
 from cintervene.evaluate import Measurement, measure, write_report
 from cintervene.models import Intervention, defend, explain, find_decoder, load
 from cintervene.models.defence import choose_layers
 from cintervene.models.spelling import check_spellable, surface_forms
+from cintervene.staging import StagedDirectory, check_place
 
 INTERVENTION = "intervention.safetensors"
 

@@ -21,7 +21,9 @@ COMMANDS = {
     "evaluate": "evaluate",
     "apply": "rewrite",
     "revert": "rewrite",
+    "compare": "compare",
     "explain": "explain",
+    "export": "export",
 }
 QUIET = {"OMP_WAIT_POLICY": "PASSIVE", "OPENBLAS_NUM_THREADS": "1"}
 

@@ -10,10 +10,10 @@ from cintervene.cli.console import Console
 from cintervene.cli.failures import Exit
 from cintervene.cli.goals import asked_goals, verdict_list
 from cintervene.cli.output import print_json
-from cintervene.cli.staging import StagedDirectory
 from cintervene.cli.words import read_forbidden
 from cintervene.evaluate import measure, write_report
 from cintervene.models import Intervention, load
+from cintervene.staging import StagedDirectory
 
 
 def run(arguments: Namespace, console: Console) -> Exit:

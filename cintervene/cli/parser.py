@@ -52,12 +52,18 @@ def build_parser() -> argparse.ArgumentParser:
     _add_evaluate(commands)
     _add_apply(commands)
     _add_revert(commands)
+    _add_export(commands)
+    _add_compare(commands)
     _add_explain(commands)
     return parser
 
 
 def _command(
-    commands: Commands, name: str, about: str, epilog: str = EPILOG
+    commands: Commands,
+    name: str,
+    about: str,
+    epilog: str = EPILOG,
+    one_model: bool = True,
 ) -> argparse.ArgumentParser:
     parser = commands.add_parser(
         name,
@@ -66,7 +72,8 @@ def _command(
         epilog=epilog,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--model", default="smollm2", metavar="MODEL", help=MODEL)
+    if one_model:
+        parser.add_argument("--model", default="smollm2", metavar="MODEL", help=MODEL)
     parser.add_argument(
         "--hub", action="store_true", help="look the model up on the hub"
     )
@@ -148,7 +155,8 @@ def _add_apply(commands: Commands) -> None:
         commands, "apply", "write a copy of a model with an intervention in its weights"
     )
     _add_intervention(parser)
-    _add_out(parser, "new directory for the changed model")
+    _add_out(parser, "new directory for the changed model and its model card")
+    _add_report(parser)
 
 
 def _add_revert(commands: Commands) -> None:
@@ -157,6 +165,62 @@ def _add_revert(commands: Commands) -> None:
     )
     _add_intervention(parser)
     _add_out(parser, "new directory for the model as it was, to the bit")
+
+
+def _add_export(commands: Commands) -> None:
+    parser = _command(
+        commands, "export", "write an intervention in a form that is deployed"
+    )
+    _add_intervention(parser)
+    parser.add_argument(
+        "--to",
+        choices=("lora", "gguf", "checkpoint"),
+        required=True,
+        help="a LoRA adapter for peft, one for llama.cpp, or a copy of --model",
+    )
+    _add_out(parser, "new directory for it and its model card")
+    parser.add_argument(
+        "--base",
+        metavar="NAME",
+        help="lora: what peft shall look up as the base model; gguf: the .gguf file "
+        "that the adapter shall be used on",
+    )
+    parser.add_argument(
+        "--dtype",
+        choices=("float32", "bfloat16", "float16"),
+        default="float32",
+        help="of an adapter's factors (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--measure",
+        action="store_true",
+        help="measure an adapter on --model, as adapters act, for the model card",
+    )
+    _add_report(parser)
+
+
+def _add_compare(commands: Commands) -> None:
+    about = "say which tensors of two models differ, by how much and why"
+    parser = _command(commands, "compare", about, one_model=False)
+    parser.add_argument("before", metavar="BEFORE", help="a model, as for --model")
+    parser.add_argument("after", metavar="AFTER", help="another one")
+    parser.add_argument(
+        "--intervention",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="one that may explain the differences; can be given several times",
+    )
+
+
+def _add_report(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--report",
+        type=Path,
+        metavar="FILE",
+        help="report.json for the model card (default: that beside the intervention)",
+    )
 
 
 def _add_explain(commands: Commands) -> None:

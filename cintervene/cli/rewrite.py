@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import shutil
 from argparse import Namespace
 from pathlib import Path
 
@@ -11,51 +12,52 @@ from safetensors import SafetensorError
 from cintervene.cli.console import Console
 from cintervene.cli.failures import Exit
 from cintervene.cli.output import print_json
-from cintervene.cli.staging import StagedDirectory
+from cintervene.cli.reports import report_of
+from cintervene.export.checkpoints import revert_directory, write_checkpoint
 from cintervene.models import Intervention, load
-from cintervene.models.checkpoint import apply_to_directory, revert_directory
+from cintervene.staging import StagedDirectory
+
+# Where models that are not directories of safetensors are written to for a while.
+CONVERTED = ".converted"
 
 
 def run(arguments: Namespace, console: Console) -> Exit:
     """Write the changed model, or the one that was there before the change."""
     intervention = Intervention.load(arguments.intervention)
+    report = report_of(arguments, intervention)
+    found = {"command": arguments.command, "out": str(arguments.out)}
     with StagedDirectory(arguments.out) as stage:
         source = _as_directory(arguments.model, arguments.hub, stage.path, console)
         console.note(f"writing {arguments.out}")
-        if arguments.command == "apply":
-            applied = apply_to_directory(intervention, source, stage.path)
-            changed, unchanged = applied.changed, applied.unchanged
-            said = f"{len(changed)} weights changed"
-        else:
+        if arguments.command == "revert":
             revert_directory(intervention, source, stage.path)
-            changed, unchanged = list(intervention.edits), []
-            said = f"{len(changed)} weights are what they were, bit by bit"
+            changed, said = list(intervention.edits), "are what they were, bit by bit"
+        else:
+            made = write_checkpoint(intervention, source, stage.path, report)
+            changed, said = made.changed, "changed"
+        if source.parent == stage.path:
+            shutil.rmtree(source)
         stage.commit()
+    unchanged = [name for name in intervention.edits if name not in changed]
     if arguments.json:
-        print_json(
-            {
-                "command": arguments.command,
-                "out": str(arguments.out),
-                "weights": changed,
-                "unchanged": unchanged,
-            }
-        )
+        print_json({**found, "weights": changed, "unchanged": unchanged})
         return Exit.DONE
-    print(f"{arguments.out}: {said}")
+    print(f"{arguments.out}: {len(changed)} weights {said}")
     if unchanged:
         print(f"lost in the rounding: {', '.join(unchanged)}")
     return Exit.DONE
 
 
 def _as_directory(spec: str, hub: bool, stage: Path, console: Console) -> Path:
-    """Return where the model's files are; write them to `stage` if they are not."""
+    """Return where the model's files are; write them below `stage` if need be."""
     path = Path(spec).expanduser()
     if path.is_dir():
         return path
     model, tokenizer = load(spec, hub=hub, progress=console.note)
+    directory = stage / CONVERTED
     try:
-        model.save_pretrained(stage)
-        tokenizer.save_pretrained(stage)
+        model.save_pretrained(directory)
+        tokenizer.save_pretrained(directory)
     except SafetensorError as error:
         raise OSError(str(error)) from error
-    return stage
+    return directory

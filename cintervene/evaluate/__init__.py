@@ -11,7 +11,7 @@ from cintervene.evaluate.intervals import (
 from cintervene.evaluate.measurement import Measurement
 from cintervene.evaluate.measures import measure
 from cintervene.evaluate.records import Change
-from cintervene.evaluate.report import write_report
+from cintervene.evaluate.report import report_content, write_report
 from cintervene.evaluate.samples import Budget
 
 __all__ = [
@@ -24,6 +24,7 @@ __all__ = [
     "bootstrap_mean",
     "measure",
     "paired_difference",
+    "report_content",
     "wilson",
     "write_report",
 ]

@@ -15,10 +15,18 @@ from cintervene.evaluate.records import Answer
 from cintervene.evaluate.table import number, sections, verdict_text
 from cintervene.models.intervention import Intervention
 
-__all__ = ["markdown"]
+__all__ = ["LIMITS", "markdown", "table"]
 
 EXAMPLES = 4
 EXCERPT = 120
+LIMITS = (
+    "Words become less likely, not impossible: who samples often enough, prefills the "
+    "answer or insists can still see one.",
+    "Only the words themselves are pushed down, in lower case, capitalised and in "
+    "upper case. Misspellings, other inflections, synonyms and translations are not, "
+    "and what a text means is not looked at.",
+    "Whoever holds the weights can take the change out again or train it away.",
+)
 
 
 def markdown(
@@ -85,7 +93,7 @@ def _results(
     measurement: Measurement, goals: Goals, pictures: Collection[str]
 ) -> Iterator[str]:
     yield "## Goals"
-    yield _table(
+    yield table(
         ("goal", "measured", ""),
         [
             (v.name, verdict_text(v), "reached" if v.reached else "**missed**")
@@ -99,7 +107,7 @@ def _results(
         "On the line at 1 x nothing changed; lines in colour are a kind's words "
         "together.",
     )  # fmt: skip
-    yield _table(
+    yield table(
         ("", "before", "after", "change", "interval"),
         [
             row
@@ -141,7 +149,7 @@ def _examples(answers: Sequence[Answer]) -> Iterator[str]:
         if group:
             shown = group[:EXAMPLES]
             yield f"{title} ({len(shown)} of {len(group)}):"
-            yield _table(
+            yield table(
                 ("request", "before", "after"),
                 [(_code(a.prompt), _code(a.before), _code(a.after)) for a in shown],
             )
@@ -159,7 +167,7 @@ def _strength(intervention: Intervention, pictures: Collection[str]) -> Iterator
         else "Given, not chosen; measured on the tuning split."
     )
     yield from _picture(pictures, "sweep.png", "Effect against drift.")
-    yield _table(
+    yield table(
         ("strength", "forbidden words' perplexity", "benign words'", "KL, nats", ""),
         [
             (
@@ -179,7 +187,7 @@ def _layers(intervention: Intervention, pictures: Collection[str]) -> Iterator[s
     yield "## Layers"
     yield from _picture(pictures, "layers.png", "Size of the change of each layer.")
     layers = changed_layers(intervention)
-    yield _table(
+    yield table(
         ("layer", "weight", "rank", "norm", "asked", "reached", "worst shortfall"),
         [
             (
@@ -229,14 +237,7 @@ def _use(intervention: Intervention) -> Iterator[str]:
 
 def _limits(measurement: Measurement | None) -> Iterator[str]:
     yield "## Limits"
-    points = [
-        "Words become less likely, not impossible: who samples often enough, prefills "
-        "the answer or insists can still see one.",
-        "Only the words themselves are pushed down, in lower case, capitalised and in "
-        "upper case. Misspellings, other inflections, synonyms and translations are "
-        "not, and what a text means is not looked at.",
-        "Whoever holds the weights can take the change out again or train it away.",
-    ]
+    points = list(LIMITS)
     if measurement is not None:
         still = measurement.obedience.rate.after
         points.insert(
@@ -266,7 +267,7 @@ def _provenance(
     if measurement is not None:
         seconds |= {f"measurement: {k}": v for k, v in measurement.seconds.items()}
     rows += [(f"seconds, {name}", f"{value:.1f}") for name, value in seconds.items()]
-    yield _table(("", ""), rows)
+    yield table(("", ""), rows)
     yield "`report.json` has the words, the hashes of the weights and every number."
 
 
@@ -276,9 +277,10 @@ def _picture(pictures: Collection[str], name: str, caption: str) -> Iterator[str
         yield f"*{caption}*"
 
 
-def _table(
+def table(
     head: Sequence[str], rows: Sequence[Sequence[str]], right: Collection[int] = ()
 ) -> str:
+    """Write a table; `right` are the columns to align there."""
     rule = ["---:" if at in right else "---" for at in range(len(head))]
     return "\n".join("| " + " | ".join(row) + " |" for row in (head, rule, *rows))
 

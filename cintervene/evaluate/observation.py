@@ -12,10 +12,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from cintervene.evaluate.passes import Passes
 from cintervene.evaluate.phases import Phases, Step
 from cintervene.evaluate.samples import Budget, Sample
 from cintervene.evaluate.scores import Scores, item_sums, token_counts
+from cintervene.models.capture import LayerStream
 from cintervene.models.conversation import generate, render
 from cintervene.models.intervention import Intervention
 from cintervene.models.scoring import divergence, token_nll
@@ -92,13 +92,22 @@ def observe(
     everything = [one for group in groups.values() for one in group]
     first = min(edit.layer for edit in intervention.edits.values())
     with phases.phase("layers below", len(everything)) as step:
-        passes = Passes(model, everything, first, decoder, step)
-    with phases.phase("scores before", len(passes)) as step:
-        base = passes.states(step)
+        stream = LayerStream(
+            model,
+            [one.ids for one in everything],
+            first,
+            wanted=[one.positions for one in everything],
+            decoder=decoder,
+            entered=step,
+        )
+    with phases.phase("scores before", 1) as step:
+        base = stream.final()
+        step(1)
     before = requested("answers before")
     with intervention.applied(model):
-        with phases.phase("scores after", len(passes)) as step:
-            changed = passes.states(step)
+        with phases.phase("scores after", 1) as step:
+            changed = stream.final()
+            step(1)
         after = requested("answers after")
     with phases.phase("comparison", len(everything)) as step:
         unembedding = find_unembedding(model, decoder)

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from cintervene.progress import Progress
+from cintervene.progress import Progress, counting
 
 __all__ = ["Phases", "Step"]
 
@@ -29,13 +29,6 @@ class Phases:
     @contextmanager
     def phase(self, name: str, total: int) -> Iterator[Step]:
         """Time the block, which calls what it is given with the steps that are done."""
-        begun, done = time.perf_counter(), 0
-
-        def step(steps: int) -> None:
-            nonlocal done
-            done += steps
-            self._progress(name, done, total)
-
-        self._progress(name, 0, total)
-        yield step
+        begun = time.perf_counter()
+        yield counting(self._progress, name, total)
         self.seconds[name] = time.perf_counter() - begun

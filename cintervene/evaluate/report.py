@@ -24,7 +24,7 @@ from cintervene.models.intervention_file import write_atomically
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["write_report"]
+__all__ = ["report_content", "write_report"]
 
 SCHEMA = 1
 DOTS_PER_INCH = 160
@@ -75,24 +75,36 @@ def write_report(
     return [place / name for name in files]
 
 
+def report_content(
+    intervention: Intervention,
+    measurement: Measurement | None = None,
+    goals: Goals = DEFAULT_GOALS,
+) -> dict[str, Any]:
+    """Return what ``report.json`` holds, as JSON has it."""
+    found: dict[str, Any] = json_ready(
+        {
+            "schema": SCHEMA,
+            "written": datetime.now(UTC).isoformat(timespec="seconds"),
+            "model": intervention.model,
+            "versions": intervention.versions,
+            "digest": intervention.digest,
+            "options": intervention.options,
+            "metrics": intervention.metrics,
+            "weights": [_weight(name, e) for name, e in intervention.edits.items()],
+            "goals": asdict(goals),
+            "verdicts": _verdicts(measurement, goals),
+            "side_effects": [] if measurement is None else side_effects(measurement),
+            "measurement": None if measurement is None else measurement.to_dict(),
+        }
+    )
+    return found
+
+
 def _json(
     intervention: Intervention, measurement: Measurement | None, goals: Goals
 ) -> bytes:
-    content = {
-        "schema": SCHEMA,
-        "written": datetime.now(UTC).isoformat(timespec="seconds"),
-        "model": intervention.model,
-        "versions": intervention.versions,
-        "digest": intervention.digest,
-        "options": intervention.options,
-        "metrics": intervention.metrics,
-        "weights": [_weight(name, edit) for name, edit in intervention.edits.items()],
-        "goals": asdict(goals),
-        "verdicts": _verdicts(measurement, goals),
-        "side_effects": [] if measurement is None else side_effects(measurement),
-        "measurement": None if measurement is None else measurement.to_dict(),
-    }
-    text = json.dumps(json_ready(content), ensure_ascii=False, indent=1)
+    content = report_content(intervention, measurement, goals)
+    text = json.dumps(content, ensure_ascii=False, indent=1)
     return (text + "\n").encode()
 
 

@@ -14,7 +14,7 @@ neither masks nor shifted positions are needed, and padded rows are never handed
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -28,7 +28,7 @@ from cintervene.models.batches import (
     group_by_length,
     resolve_positions,
 )
-from cintervene.models.recording import Arguments, Record, recording
+from cintervene.models.lower import Arguments, LowerLayers, Prefix
 from cintervene.models.targets import (
     Decoder,
     Target,
@@ -122,6 +122,8 @@ class LayerStream:
         twice instead.
     decoder : Decoder, optional
         What `find_decoder(model)` returned, to save its probe.
+    entered : callable, optional
+        Called with the number of sequences of each batch that has come to `first`.
 
     Raises
     ------
@@ -151,6 +153,7 @@ class LayerStream:
         batch_tokens: int = 2048,
         keep_bytes: int = 1 << 28,
         decoder: Decoder | None = None,
+        entered: Callable[[int], None] | None = None,
     ) -> None:
         self._decoder = decoder or find_decoder(model)
         self.n_layers = len(self._decoder.layers)
@@ -165,11 +168,14 @@ class LayerStream:
             resolve_positions("wanted", wanted, ids),
             resolve_positions("streamed", streamed, ids),
         )
-        groups = group_by_length([len(one) for one in ids], batch_tokens)
-        with recording(self._decoder, self.layer) as record:
-            self._batches = [self._start(record, ids, group, rows) for group in groups]
-            probe = [sequence[:3] for sequence in ids[:1]]
-            self._probe = self._start(record, probe, [0], ([[]], [[]]))
+        lower = LowerLayers(self._decoder, self.layer)
+        self._batches = []
+        for prefix, group in _groups(lower, ids, batch_tokens):
+            self._batches.append(_start(lower, prefix, ids, group, rows))
+            if entered is not None:
+                entered(len(group))
+        probe = [sequence[:3] for sequence in ids[:1]]
+        self._probe = _start(lower, None, probe, [0], ([[]], [[]]))
         order = [s for batch in self._batches for s in batch.wanted.sequences]
         self._order = torch.argsort(torch.tensor(order, dtype=torch.int64), stable=True)
 
@@ -249,6 +255,20 @@ class LayerStream:
         """
         return self._ordered(torch.cat([b.wanted.of(b.hidden) for b in self._batches]))
 
+    def final(self) -> Tensor:
+        """Return the wanted rows of what the final norm reads, by present weights.
+
+        The stream stays where it is.
+
+        Returns
+        -------
+        Tensor
+            (n, hidden) in the model's dtype, rows as in `Captured`.
+        """
+        ahead = self.fork()
+        ahead.advance(ahead.n_layers - 1)
+        return ahead.hidden()
+
     def fork(self) -> LayerStream:
         """Return an independent stream at the same layer; it shares the tensors."""
         other = copy.copy(self)
@@ -256,18 +276,6 @@ class LayerStream:
         for batch in other._batches:
             batch.arguments = dict(batch.arguments)
         return other
-
-    def _start(
-        self,
-        record: Record,
-        ids: Sequence[Sequence[int]],
-        group: Sequence[int],
-        rows: tuple[list[list[int]], list[list[int]]],
-    ) -> _Batch:
-        hidden, arguments = record.run([ids[index] for index in group])
-        length = hidden.shape[1]
-        wanted, streamed = (_flat(group, kind, length, hidden.device) for kind in rows)
-        return _Batch(wanted, streamed, hidden, arguments)
 
     def _target(self, layer: int) -> Target:
         if layer in self._refused:
@@ -340,6 +348,31 @@ class LayerStream:
         ):
             return change(batch.kept, batch.output)
         return self._run_layer(batch, self._targets[layer], change)[0]
+
+
+def _groups(
+    lower: LowerLayers, ids: Sequence[Sequence[int]], batch_tokens: int
+) -> Iterator[tuple[Prefix | None, list[int]]]:
+    """Plan batches: of sequences that begin with the shared prefix, and of others."""
+    prefix = lower.prefix(ids)
+    begins = [prefix is not None and prefix.begins(one) for one in ids]
+    for shared in dict.fromkeys((prefix, None)):
+        members = [i for i, own in enumerate(begins) if own == (shared is not None)]
+        for group in group_by_length([len(ids[i]) for i in members], batch_tokens):
+            yield shared, [members[i] for i in group]
+
+
+def _start(
+    lower: LowerLayers,
+    prefix: Prefix | None,
+    ids: Sequence[Sequence[int]],
+    group: Sequence[int],
+    rows: tuple[list[list[int]], list[list[int]]],
+) -> _Batch:
+    hidden, arguments = lower.run([ids[index] for index in group], prefix)
+    length = hidden.shape[1]
+    wanted, streamed = (_flat(group, kind, length, hidden.device) for kind in rows)
+    return _Batch(wanted, streamed, hidden, arguments)
 
 
 class _Change:

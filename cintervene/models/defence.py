@@ -20,7 +20,7 @@ from cintervene.models.spelling import check_spellable
 from cintervene.models.targets import find_decoder, resolve_layers
 from cintervene.models.tuning import Limits, Point, Tuning, knee
 from cintervene.models.vocabulary import LayerChange, Vocabulary, VocabularyOptions
-from cintervene.progress import Progress, silent
+from cintervene.progress import Progress, counting, silent
 
 __all__ = ["choose_layers", "defend"]
 
@@ -111,11 +111,9 @@ def defend(
             model, tokenizer, words, preserve, budget or Budget(), progress
         )
     with clock.phase("capture"):
-        progress("watching layers", 0, 1)
-        vocabulary = Vocabulary(
-            model, material.probes, material.benign, material.contrast, chosen, details
-        )
-        progress("watching layers", 1, 1)
+        parts = (material.probes, material.benign, material.contrast)
+        entered = counting(progress, "watching layers", sum(map(len, parts)))
+        vocabulary = Vocabulary(model, *parts, chosen, details, entered)
     with clock.phase("tune"):
         tuning = Tuning(model, material, chosen[0], decoder, vocabulary.unembedding)
     candidates = _sweep(vocabulary, tuning, strengths, limits, clock, progress)

@@ -6,6 +6,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -73,8 +74,15 @@ class Edit:
         transposed: bool,
         reversible: bool,
     ) -> Edit:
-        """Make the edit of a weight as it is now, which is not changed."""
+        """Make the edit of a weight as it is now, which is not changed.
+
+        Factors are kept in the type in which they are added: float64 only for float64.
+        """
         before = weight.detach()
+        if before.dtype != torch.float64:
+            update = LowRankUpdate(
+                update.left.astype(np.float32), update.right.astype(np.float32)
+            )
         after = before.clone()
         add_update(after, update, transposed)
         return cls(

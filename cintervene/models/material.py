@@ -15,7 +15,7 @@ from cintervene.data import Split
 from cintervene.models.conversation import generate, render
 from cintervene.models.spelling import encode_text
 from cintervene.models.utterances import Utterance, answered, spoken
-from cintervene.progress import Progress
+from cintervene.progress import Progress, counting
 
 __all__ = ["Budget", "Material", "gather"]
 
@@ -157,14 +157,7 @@ def _answers(
         for split, count in prompts.items()
     }
     together = [ids for part in rendered.values() for ids in part]
-    done = 0
-
-    def report(count: int) -> None:
-        nonlocal done
-        done += count
-        progress("answering benign prompts", done, len(together))
-
-    report(0)
+    report = counting(progress, "answering benign prompts", len(together))
     new = iter(generate(model, tokenizer, together, answer_tokens, progress=report))
     return {
         split: answered(part, [next(new) for _ in part])

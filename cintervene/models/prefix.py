@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from transformers import Cache, DynamicCache
 
-from cintervene.models.recording import Arguments
+from cintervene.models.lower import Arguments
 from cintervene.models.targets import Decoder, Target
 from cintervene.models.trace import evaluating
 
@@ -72,7 +72,7 @@ class Prefix:
         finally:
             handle.remove()
 
-    def past(self, batch: int) -> Cache | None:
+    def past(self, batch: int) -> DynamicCache | None:
         """A cache for so many rows, which a model may add to; None without tokens."""
         if self._cache is None:
             return None

@@ -115,12 +115,7 @@ class Tuning:
 
     def _states(self) -> list[torch.Tensor]:
         """What the final norm reads at the places that matter, with present weights."""
-        states = []
-        for stream in self._streams:
-            fork = stream.fork()
-            fork.advance(fork.n_layers - 1)
-            states.append(fork.hidden())
-        return states
+        return [stream.final() for stream in self._streams]
 
 
 def knee(points: Sequence[Point], limits: Limits) -> Point:

@@ -18,8 +18,8 @@ import torch
 from torch import Tensor, nn
 
 from cintervene.models.batches import check_sequences, group_by_length
+from cintervene.models.lower import Arguments, LowerLayers
 from cintervene.models.prefix import Prefix
-from cintervene.models.recording import Arguments, Record, recording
 from cintervene.models.targets import Decoder, Target
 from cintervene.models.trace import evaluating, first_tensor
 from cintervene.models.unembedding import Unembedding
@@ -93,8 +93,8 @@ class Upper:
         ids = check_sequences(sequences, model)
         groups = group_by_length([len(one) for one in ids], batch_tokens)
         self.additive = True
-        with recording(decoder, target.layer) as record:
-            entering = [self._enter(record, ids, wanted, group) for group in groups]
+        lower = LowerLayers(decoder, target.layer)
+        entering = [self._enter(lower, ids, wanted, group) for group in groups]
         self.additive = self._adds_to_output(entering[0])
         self.batches = [self._reach(batch) for batch in entering]
 
@@ -133,16 +133,17 @@ class Upper:
 
     def _enter(
         self,
-        record: Record,
+        lower: LowerLayers,
         ids: Sequence[Sequence[int]],
         wanted: Sequence[Sequence[int]],
         group: list[int],
     ) -> UpperBatch:
+        lengths = torch.tensor([len(ids[index]) for index in group])
+        length = int(lengths.max())
+        # Any token will do as padding.
+        rows = [[*ids[i], *[ids[i][0]] * (length - len(ids[i]))] for i in group]
         past = self._prefix.past(len(group))
-        rows = [ids[index] for index in group]
-        hidden, arguments = record.run(rows, past, self._prefix.length)
-        length = hidden.shape[1]
-        lengths = torch.tensor([len(row) for row in rows])
+        hidden, arguments = lower.call(rows, self._target.layer, past)
         pairs = [
             (row * length + p, index)
             for row, index in enumerate(group)

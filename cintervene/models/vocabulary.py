@@ -8,7 +8,7 @@ changes before it produce, and share what has to be achieved.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -141,6 +141,8 @@ class Vocabulary:
         too, and the words must not become less likely.
     layers : sequence of int
     options : VocabularyOptions
+    entered : callable, optional
+        Called with numbers of utterances that have come to the first of the layers.
     """
 
     def __init__(
@@ -151,6 +153,7 @@ class Vocabulary:
         contrast: Sequence[Utterance],
         layers: Sequence[int],
         options: VocabularyOptions,
+        entered: Callable[[int], None] | None = None,
     ) -> None:
         self.options = options
         self._metrics: dict[int | None, OutputMetric] = {}
@@ -164,17 +167,18 @@ class Vocabulary:
             model, [one.ids for one in spoken], first,
             wanted=self.pairs.wanted(len(spoken)),
             streamed=[()] * len(probes) + [one.positions for one in contrast],
-            decoder=decoder,
+            decoder=decoder, entered=entered,
         )  # fmt: skip
         others = LayerStream(
             model, [one.ids for one in benign], first,
             wanted=_sample(benign, STATISTICS_ROWS),
-            streamed=[one.positions for one in benign], decoder=decoder,
+            streamed=[one.positions for one in benign],
+            decoder=decoder, entered=entered,
         )  # fmt: skip
         base = self._spoken.fork()
         self.preserves = self._watch(others, base)
-        self._state = _final_state(base)
-        self.statistics = self._statistics(_final_state(others))
+        self._state = base.final()
+        self.statistics = self._statistics(others.final())
         self.nll = self._pair_nll()
 
     def _watch(self, benign: LayerStream, spoken: LayerStream) -> dict[int, Preserve]:
@@ -292,12 +296,6 @@ def _moments(stream: LayerStream, target: Target) -> BenignMoments:
 
     stream.run(target.layer, add)
     return moments
-
-
-def _final_state(stream: LayerStream) -> Tensor:
-    """What the final norm reads at the wanted rows; the stream is used up."""
-    stream.advance(stream.n_layers - 1)
-    return stream.hidden()
 
 
 def _sample(benign: Sequence[Utterance], rows: int) -> list[list[int]]:

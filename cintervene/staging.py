@@ -3,13 +3,15 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import re
 import shutil
 import signal
 import tempfile
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 
@@ -18,14 +20,18 @@ from cintervene.errors import ArgumentError
 # Written and removed before the work begins, so that a full disk shows at once.
 PROBE_BYTES = 1 << 20
 ENDINGS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+ENDING = ".unfinished"
+# What `tempfile` puts between prefix and suffix.
+MIDDLE = "[a-z0-9_]{8}"
 
 
 class StagedDirectory:
     """Collects files out of sight and puts them in their place at the end.
 
     The files are written to a hidden directory on the same disk: beside the place, or
-    inside it where the place is there already and empty. `commit` moves them; without
-    it they are gone when the `with` block ends, however it ends.
+    inside it where nothing can be put beside it. `commit` moves them; without it they
+    are gone when the `with` block ends, however it ends. What a process that was killed
+    left behind is removed by the next one that writes to the same place.
 
     Parameters
     ----------
@@ -39,20 +45,22 @@ class StagedDirectory:
     """
 
     def __init__(self, place: Path) -> None:
-        self.place = place
+        self.place = Path(place)
         self.path = Path()
         self._inside = False
+        self._lock: int | None = None
 
     def __enter__(self) -> StagedDirectory:
-        self._inside = check_place(self.place)
-        if self._inside:
-            parent, prefix = self.place, ".unfinished-"
-        else:
-            ancestors = self.place.absolute().parents
-            parent = next(path for path in ancestors if path.exists())
-            prefix = f".{self.place.name}-"
+        exists = check_place(self.place)
+        ancestors = self.place.absolute().parents
+        beside = next(path for path in ancestors if path.exists())
+        prefix = f".{self.place.absolute().name}-"
+        self._inside = exists and not _replaceable(self.place)
+        places = [(beside, prefix), *([(self.place, ".")] if exists else [])]
         with uninterrupted():
-            self.path = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
+            for parent, begins in places:
+                _tidy(parent, begins)
+            self.path, self._lock = _make(*places[-1 if self._inside else 0])
         try:
             self._probe()
         except BaseException:
@@ -72,22 +80,18 @@ class StagedDirectory:
         """Write everything through to the disk and move it into place."""
         for file in self.path.rglob("*"):
             _sync(file)
+        _sync(self.path)
         with uninterrupted():
             if self._inside:
                 for file in self.path.iterdir():
                     file.rename(self.place / file.name)
+                _sync(self.place)
             else:
-                self._open_to_others()
+                self.path.chmod(_mode(self.place))
                 self.place.parent.mkdir(parents=True, exist_ok=True)
+                # An empty directory is replaced in the same step.
                 self.path.rename(self.place)
-            _sync(self.place)
             _sync(self.place.parent)
-
-    def _open_to_others(self) -> None:
-        """Give the directory the rights that any new one has."""
-        umask = os.umask(0)
-        os.umask(umask)
-        self.path.chmod(0o777 & ~umask)
 
     def _probe(self) -> None:
         probe = self.path / "probe"
@@ -100,6 +104,8 @@ class StagedDirectory:
     def _discard(self) -> None:
         with uninterrupted():
             shutil.rmtree(self.path, ignore_errors=True)
+            if self._lock is not None:
+                os.close(self._lock)
 
 
 def check_place(place: Path) -> bool:
@@ -116,10 +122,11 @@ def check_place(place: Path) -> bool:
         if place.exists() or place.is_symlink():
             raise ArgumentError(f"--out: {place} is not a directory; give another name")
         return False
-    held = next(place.iterdir(), None)
-    if held is not None:
+    held = (path for path in place.iterdir() if not _unfinished(path, "."))
+    first = next(held, None)
+    if first is not None:
         raise ArgumentError(
-            f"--out: {place} is not empty (it holds {held.name}); give a new directory"
+            f"--out: {place} is not empty (it holds {first.name}); give a new directory"
         )
     return True
 
@@ -145,6 +152,68 @@ def uninterrupted() -> Iterator[None]:
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
         if caught:
             signal.raise_signal(caught[0])
+
+
+def _replaceable(place: Path) -> bool:
+    """Tell whether another directory can be renamed onto an existing, empty one."""
+    return (
+        not place.is_symlink()
+        and not place.is_mount()
+        and not place.samefile(".")
+        and os.access(place.absolute().parent, os.W_OK)
+    )
+
+
+def _make(parent: Path, prefix: str) -> tuple[Path, int | None]:
+    """Make a directory that is locked for as long as its maker lives."""
+    while True:
+        path = Path(tempfile.mkdtemp(prefix=prefix, suffix=ENDING, dir=parent))
+        try:
+            lock = _locked(path)
+        except (BlockingIOError, FileNotFoundError):
+            continue
+        except OSError:
+            # This file system knows no locks, so nobody tidies up either.
+            return path, None
+        # Another process that tidies up may have been quicker.
+        if path.exists():
+            return path, lock
+        os.close(lock)
+
+
+def _tidy(parent: Path, prefix: str) -> None:
+    """Remove the directories whose makers were killed."""
+    for path in parent.iterdir() if os.access(parent, os.R_OK) else ():
+        if _unfinished(path, prefix):
+            with suppress(OSError):
+                lock = _locked(path)
+                shutil.rmtree(path, ignore_errors=True)
+                os.close(lock)
+
+
+def _unfinished(path: Path, prefix: str) -> bool:
+    pattern = re.escape(prefix) + MIDDLE + re.escape(ENDING)
+    return re.fullmatch(pattern, path.name) is not None and path.is_dir()
+
+
+def _locked(path: Path) -> int:
+    """Take the lock on a directory; BlockingIOError if another process has it."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def _mode(place: Path) -> int:
+    """The rights of the directory that is there, or those that any new one has."""
+    if place.exists():
+        return place.stat().st_mode & 0o7777
+    umask = os.umask(0)
+    os.umask(umask)
+    return 0o777 & ~umask
 
 
 def _sync(path: Path) -> None:

@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``cintervene export``: an intervention in the forms that are deployed."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from typing import Any
+
+from cintervene.cli import rewrite
+from cintervene.cli.console import Console
+from cintervene.cli.failures import Exit
+from cintervene.cli.output import print_json
+from cintervene.cli.reports import report_of
+from cintervene.errors import ArgumentError
+from cintervene.evaluate import measure, report_content
+from cintervene.export import Artefact, Attached, gguf, lora
+from cintervene.export.factors import rounded
+from cintervene.models import Intervention, load
+
+
+def run(arguments: Namespace, console: Console) -> Exit:
+    """Write an adapter or a checkpoint."""
+    if arguments.to == "checkpoint":
+        return rewrite.run(arguments, console)
+    intervention = Intervention.load(arguments.intervention)
+    if arguments.measure:
+        report: Any = _measured(arguments, intervention, console)
+    else:
+        report = report_of(arguments, intervention)
+    made = _adapter(arguments, intervention, report)
+    if arguments.json:
+        print_json(
+            {
+                "command": "export",
+                "to": arguments.to,
+                "out": str(made.path),
+                "files": sorted(path.name for path in made.path.iterdir()),
+                "rank": made.rank,
+                "errors": made.errors,
+            }
+        )
+    else:
+        worst = max(made.errors.values())
+        print(f"{made.path}: rank {made.rank}; read again, the change is off", end=" ")
+        print(f"by {worst:.1e} of its norm at most")
+    return Exit.DONE
+
+
+def _adapter(arguments: Namespace, intervention: Intervention, report: Any) -> Artefact:
+    options = {"dtype": arguments.dtype, "report": report}
+    if arguments.to == "lora":
+        return lora(intervention, arguments.out, base=arguments.base, **options)
+    if arguments.base is None:
+        raise ArgumentError(
+            "--base: is missing; give the .gguf file that the adapter shall be used on"
+        )
+    return gguf(intervention, arguments.out, arguments.base, **options)
+
+
+def _measured(
+    arguments: Namespace, intervention: Intervention, console: Console
+) -> dict[str, Any]:
+    """Measure the change as the adapter's factors hold it and as adapters act."""
+    model, tokenizer = load(arguments.model, hub=arguments.hub, progress=console.note)
+    attached = Attached(intervention, rounded(intervention, arguments.dtype))
+    found = measure(model, tokenizer, attached, progress=console)
+    console.close()
+    return report_content(intervention, found)

@@ -1,0 +1,41 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The report that a defence wrote beside its intervention, for model cards."""
+
+from __future__ import annotations
+
+import json
+from argparse import Namespace
+from pathlib import Path
+from typing import Any
+
+from cintervene.errors import ArgumentError
+from cintervene.models import Intervention
+
+NAME = "report.json"
+
+
+def report_of(
+    arguments: Namespace, intervention: Intervention
+) -> dict[str, Any] | None:
+    """Return what ``--report`` names, else the report beside the intervention if any.
+
+    Raises
+    ------
+    ArgumentError
+        The file that was named is no report.
+    """
+    named: Path | None = getattr(arguments, "report", None)
+    path = named or arguments.intervention.parent / NAME
+    try:
+        report = json.loads(path.read_text("utf-8"))
+        digest = report["digest"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        if named is None:
+            return None
+        raise ArgumentError(
+            f"--report: {path} cannot be read as a report ({error}); give the "
+            f"{NAME} of the defence"
+        ) from error
+    if named is None and digest != intervention.digest:
+        return None
+    return dict(report)

@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Sharing what sequences begin with changes nothing of what is captured."""
+
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("transformers")
+
+from cintervene.models import lower  # noqa: E402
+from cintervene.models.capture import LayerStream  # noqa: E402
+from cintervene.models.lower import LowerLayers, shared_prefix  # noqa: E402
+from cintervene.models.targets import find_decoder, find_targets  # noqa: E402
+
+BEGINNING = [5, 9, 2, 7, 3, 8]
+IDS = [
+    [*BEGINNING, 11, 12, 13],
+    [*BEGINNING, 14],
+    [4, 4, 6],
+    [*BEGINNING, 15, 16, 17, 18, 19],
+    BEGINNING,
+]
+# The last of them has to keep a token of its own.
+SHARED = tuple(BEGINNING[:-1])
+
+
+def test_the_prefix_is_the_one_that_saves_most():
+    assert shared_prefix(IDS) == SHARED
+    # Three tokens of three others save more than five of one.
+    assert shared_prefix(
+        [[1, 2, 3, 9], [1, 2, 3, 4, 5, 6], [1, 2, 3, 4, 5, 7], [1, 2, 3, 8]]
+    ) == (1, 2, 3)
+
+
+@pytest.mark.parametrize(
+    "ids", [[[1, 2, 3]], [[1], [1]], [[1, 2], [3, 4]], [[1, 2], [2, 1], [3, 3]]]
+)
+def test_nothing_is_shared_where_nothing_is_saved(ids):
+    assert shared_prefix(ids) == ()
+
+
+def test_a_sequence_keeps_a_token_of_its_own():
+    assert shared_prefix([[1, 2, 3], [1, 2, 3], [1, 2, 3]]) == (1, 2)
+
+
+@pytest.mark.parametrize("first", [0, 1, 3])
+def test_rows_are_those_of_plain_passes(any_model, first, monkeypatch):
+    positions = [slice(None)] * len(IDS)
+    shared = LayerStream(any_model, IDS, first, wanted=positions).run(first)
+    monkeypatch.setattr(lower, "SHORTEST_PREFIX", 1000)
+    plain = LayerStream(any_model, IDS, first, wanted=positions).run(first)
+    assert torch.equal(shared.positions, plain.positions)
+    torch.testing.assert_close(shared.inputs, plain.inputs, rtol=2e-2, atol=2e-3)
+    torch.testing.assert_close(shared.outputs, plain.outputs, rtol=2e-2, atol=2e-3)
+
+
+def test_the_beginning_runs_once(any_model):
+    decoder = find_decoder(any_model)
+    projection = find_targets(any_model, [0], decoder)[0].module
+    seen = []
+    handle = projection.register_forward_hook(
+        lambda _module, args, _y: seen.append(args[0].shape[:-1].numel())
+    )
+    layers = LowerLayers(decoder, 2)
+    prefix = layers.prefix(IDS)
+    assert prefix is not None
+    assert prefix.tokens == SHARED
+    hidden, arguments = layers.run([IDS[0], IDS[1]], prefix)
+    handle.remove()
+    assert seen == [len(SHARED), 2 * 4]
+    assert hidden.shape[:2] == (2, 9)
+    assert sorted(arguments) == list(range(2, len(decoder.layers)))
