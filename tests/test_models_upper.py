@@ -12,13 +12,18 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
 from cintervene.models import find_decoder, find_targets, find_unembedding  # noqa: E402
-from cintervene.models.prefix import Prefix, common_length  # noqa: E402
+from cintervene.models.heads import common_length  # noqa: E402
 from cintervene.models.set_loss import divergence_loss, set_loss  # noqa: E402
 from cintervene.models.upper import Upper, differentiable, logits_of  # noqa: E402
 
-PREFIX = [5, 9, 4]
-SUFFIXES = [[7, 8, 9, 10, 11], [12, 13], [3, 20, 21, 22], [30, 31, 32, 33, 34, 35]]
-WANTED = [[0, 3, 4], [1], [2], [4, 5]]
+SEQUENCES = [
+    [5, 9, 4, 7, 8, 9, 10, 11],
+    [5, 9, 4, 12, 13],
+    [5, 9, 4, 7, 8, 21, 22],
+    [5, 9, 6, 30, 31, 32, 33, 34, 35],
+]
+SPLITS = [5, 3, 5, 4]
+WANTED = [[5, 6, 7], [4], [6], [7, 8]]
 TOKENS = [[4, 7], [8], [9, 3, 2], [5], [6, 60], [61], [62, 63]]
 
 
@@ -31,12 +36,14 @@ def wanted_tokens(owners: Any) -> list[list[int]]:
     return sets
 
 
-def changed_whole(model: Any, target: Any, change: Any, ids: list[int]) -> Any:
-    """Logits of the whole model, the change added behind the prefix by a hook."""
+def changed_whole(
+    model: Any, target: Any, change: Any, ids: list[int], split: int
+) -> Any:
+    """Logits of the whole model, the change added from a position on by a hook."""
 
     def add(_module: Any, args: Any, y: Any) -> Any:
         moved = args[0].float() @ change
-        behind = torch.arange(y.shape[1])[:, None] >= len(PREFIX)
+        behind = torch.arange(y.shape[1])[:, None] >= split
         return (y + torch.where(behind, moved, 0.0)).to(y)
 
     handle = target.module.register_forward_hook(add)
@@ -46,20 +53,17 @@ def changed_whole(model: Any, target: Any, change: Any, ids: list[int]) -> Any:
         handle.remove()
 
 
-@pytest.mark.parametrize("length", [0, len(PREFIX)])
+@pytest.mark.parametrize("splits", [[0] * 4, SPLITS])
 @pytest.mark.parametrize("layer", [0, 2, 3])
 def test_loss_and_gradient_are_those_of_the_whole_model(
-    any_model: Any, layer: int, length: int
+    any_model: Any, layer: int, splits: list[int]
 ) -> None:
     decoder = find_decoder(any_model)
     (target,) = find_targets(any_model, [layer], decoder)
     unembedding = find_unembedding(any_model, decoder)
-    rest = PREFIX[length:]
     upper = Upper(
-        any_model, target, [[*rest, *one] for one in SUFFIXES],
-        [[p + len(rest) for p in one] for one in WANTED],
-        Prefix(decoder, PREFIX[:length], target), decoder, batch_tokens=12,
-    )  # fmt: skip
+        any_model, target, SEQUENCES, splits, WANTED, decoder, batch_tokens=8
+    )
     source = torch.Generator().manual_seed(2)
     start = torch.randn(target.d_in, target.d_out, generator=source) * 0.05
     change = start.clone().requires_grad_()
@@ -75,55 +79,34 @@ def test_loss_and_gradient_are_those_of_the_whole_model(
     other = start.clone().requires_grad_()
     expected = torch.zeros((), dtype=torch.float64)
     tokens = iter(TOKENS)
-    for one, wanted in zip(SUFFIXES, WANTED, strict=True):
-        hooked = PREFIX[:length] and changed_whole
-        logits = (
-            changed_whole(any_model, target, other, [*PREFIX, *one])
-            if hooked
-            else everywhere(any_model, target, other, [*PREFIX, *one])
-        )
+    for one, wanted, split in zip(SEQUENCES, WANTED, splits, strict=True):
+        logits = changed_whole(any_model, target, other, one, split)
         p = torch.softmax(logits.double(), dim=-1)
         for position in wanted:
-            row = p[len(PREFIX) + position]
-            expected = expected - row[next(tokens)].sum().log()
+            expected = expected - p[position, next(tokens)].sum().log()
     (gradient,) = torch.autograd.grad(expected, other)
-    assert float(total) == pytest.approx(float(expected), rel=1e-4)
+    assert float(total.detach()) == pytest.approx(float(expected.detach()), rel=1e-4)
     assert change.grad is not None
     error = (change.grad - gradient).norm() / gradient.norm()
     assert float(error) < 1e-3
 
 
-def everywhere(model: Any, target: Any, change: Any, ids: list[int]) -> Any:
-    """Logits of the whole model with the change added at every token."""
-    handle = target.module.register_forward_hook(
-        lambda _m, args, y: (y + args[0].float() @ change).to(y)
-    )
-    try:
-        return model(torch.tensor([ids]), use_cache=False).logits[0]
-    finally:
-        handle.remove()
-
-
 def test_without_a_change_the_states_are_the_models_own(any_model: Any) -> None:
     decoder = find_decoder(any_model)
     (target,) = find_targets(any_model, [1], decoder)
-    upper = Upper(
-        any_model, target, SUFFIXES, WANTED, Prefix(decoder, PREFIX, target), decoder
-    )
+    upper = Upper(any_model, target, SEQUENCES, SPLITS, WANTED, decoder)
     unembedding = find_unembedding(any_model, decoder)
     with torch.no_grad():
         for batch in upper.batches:
             found = logits_of(unembedding, upper.states(batch, None))
             rows = [
-                any_model(torch.tensor([[*PREFIX, *SUFFIXES[s]]])).logits[
-                    0, len(PREFIX) + p
-                ]
+                any_model(torch.tensor([SEQUENCES[s]])).logits[0, p]
                 for s in batch.sequences
                 for p in WANTED[s]
             ]
             torch.testing.assert_close(found, torch.stack(rows), rtol=1e-4, atol=1e-4)
             assert batch.real.sum(1).tolist() == [
-                len(SUFFIXES[s]) for s in batch.sequences
+                len(SEQUENCES[s]) - SPLITS[s] for s in batch.sequences
             ]
 
 

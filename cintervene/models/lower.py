@@ -124,6 +124,7 @@ class LowerLayers:
         ids: Sequence[Sequence[int]],
         run: int,
         cache: DynamicCache | None = None,
+        mask: Tensor | None = None,
     ) -> tuple[Tensor, dict[int, Arguments]]:
         """Call the decoder with only its first `run` layers at work.
 
@@ -134,6 +135,9 @@ class LowerLayers:
         run : int
         cache : DynamicCache, optional
             Keys and values of what comes before; those of the layers run are added.
+        mask : Tensor, optional
+            (sequences, length) int64 of what comes before and the tokens themselves, 0
+            for padding, which takes up no position.
 
         Returns
         -------
@@ -145,8 +149,12 @@ class LowerLayers:
         device = next(self._decoder.module.parameters()).device
         tokens = torch.tensor(ids, dtype=torch.int64, device=device)
         past = 0 if cache is None else cache.get_seq_length()
-        mask = torch.ones(len(ids), past + tokens.shape[1], dtype=torch.int64)
-        options = {} if cache is None else {"past_key_values": cache}
+        options: dict[str, Any] = {} if cache is None else {"past_key_values": cache}
+        if mask is None:
+            mask = torch.ones(len(ids), past + tokens.shape[1], dtype=torch.int64)
+        elif "position_ids" in self._parameters:
+            places = (mask.cumsum(dim=1) - 1).clamp(min=0)[:, past:]
+            options["position_ids"] = places.to(device)
         with (
             _idle(self._decoder, self._wrapped, run) as record,
             evaluating(self._decoder.module),
@@ -157,9 +165,9 @@ class LowerLayers:
                 use_cache=cache is not None,
                 **options,
             )
-        assert record.hidden is not None
         kept = {k: v for k, v in record.arguments.items() if k >= self._first}
-        return record.hidden, kept
+        hidden = tokens.new_empty(0) if record.hidden is None else record.hidden
+        return hidden, kept
 
 
 def shared_prefix(sequences: Sequence[Sequence[int]]) -> tuple[int, ...]:

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """The part of a model that depends on the change of one layer, differentiable.
 
-What enters the changed projection does not depend on its change, nor do the keys and
-values of a prefix at which the change does nothing. Both are computed once. What is
-left to run, and to differentiate, are the layers above, at the tokens behind the
-prefix, and the head at the rows that a loss looks at.
+What enters the changed projection does not depend on its change, nor do keys and values
+at tokens where the change does nothing. Both are computed once. What is left to run,
+and to differentiate, are the layers above, at the other tokens, and the unembedding at
+the rows that a loss looks at.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ import torch
 from torch import Tensor, nn
 
 from cintervene.models.batches import check_sequences, group_by_length
+from cintervene.models.heads import SIMILAR, HeadGroup, Heads
 from cintervene.models.lower import Arguments, LowerLayers
-from cintervene.models.prefix import Prefix
 from cintervene.models.targets import Decoder, Target
 from cintervene.models.trace import evaluating, first_tensor
 from cintervene.models.unembedding import Unembedding
@@ -35,6 +35,10 @@ class UpperBatch:
     ----------
     sequences : list of int
         Which of the sequences given, in the order of the rows.
+    group : HeadGroup
+        Where their heads are.
+    rows : Tensor
+        And in which of its rows.
     inputs : Tensor
         (batch, length, d_in) inputs of the projection.
     real : Tensor
@@ -51,6 +55,8 @@ class UpperBatch:
     """
 
     sequences: list[int]
+    group: HeadGroup
+    rows: Tensor
     inputs: Tensor
     real: Tensor
     wanted: Tensor
@@ -68,15 +74,20 @@ class Upper:
     target : Target
         The projection that will be changed.
     sequences : sequence of sequence of int
-        Token ids without the prefix, none empty.
+        Token ids.
+    splits : sequence of int
+        How many tokens of each sequence come before those at which the change is
+        looked at; fewer than it has. At these heads it is taken to do nothing.
     wanted : sequence of sequence of int
-        For each sequence the positions, counted without the prefix, that `states`
-        returns.
-    prefix : Prefix
-        What comes before all of them.
+        For each sequence the positions that `states` returns, none in the head.
     decoder : Decoder
     batch_tokens : int
         Largest number of tokens in a batch.
+
+    Attributes
+    ----------
+    batches : list of UpperBatch
+    heads : Heads
     """
 
     def __init__(
@@ -84,17 +95,26 @@ class Upper:
         model: nn.Module,
         target: Target,
         sequences: Sequence[Sequence[int]],
+        splits: Sequence[int],
         wanted: Sequence[Sequence[int]],
-        prefix: Prefix,
         decoder: Decoder,
         batch_tokens: int = 1024,
     ) -> None:
-        self._decoder, self._target, self._prefix = decoder, target, prefix
+        self._decoder, self._target = decoder, target
         ids = check_sequences(sequences, model)
-        groups = group_by_length([len(one) for one in ids], batch_tokens)
-        self.additive = True
+        heads = [tuple(one[:n]) for one, n in zip(ids, splits, strict=True)]
+        tails = [one[n:] for one, n in zip(ids, splits, strict=True)]
+        places = [[p - n for p in one] for one, n in zip(wanted, splits, strict=True)]
+        different = list(dict.fromkeys(heads))
+        self.heads = Heads(decoder, target, different, batch_tokens)
         lower = LowerLayers(decoder, target.layer)
-        entering = [self._enter(lower, ids, wanted, group) for group in groups]
+        entering = [
+            self._enter(lower, tails, places, members, group, rows)
+            for group in self.heads.groups
+            for members, rows in _batches(group, different, heads, tails, batch_tokens)
+        ]
+        for group in self.heads.groups:
+            group.forget(target.layer)
         self.additive = self._adds_to_output(entering[0])
         self.batches = [self._reach(batch) for batch in entering]
 
@@ -134,27 +154,28 @@ class Upper:
     def _enter(
         self,
         lower: LowerLayers,
-        ids: Sequence[Sequence[int]],
+        tails: Sequence[list[int]],
         wanted: Sequence[Sequence[int]],
-        group: list[int],
+        members: list[int],
+        group: HeadGroup,
+        rows: Tensor,
     ) -> UpperBatch:
-        lengths = torch.tensor([len(ids[index]) for index in group])
+        lengths = torch.tensor([len(tails[i]) for i in members])
         length = int(lengths.max())
         # Any token will do as padding.
-        rows = [[*ids[i], *[ids[i][0]] * (length - len(ids[i]))] for i in group]
-        past = self._prefix.past(len(group))
-        hidden, arguments = lower.call(rows, self._target.layer, past)
-        pairs = [
-            (row * length + p, index)
-            for row, index in enumerate(group)
-            for p in wanted[index]
-        ]
+        padded = [tails[i] + tails[i][:1] * (length - len(tails[i])) for i in members]
+        mask = torch.ones((len(members), length), dtype=torch.int64)
+        mask = torch.cat([group.mask[rows], mask], dim=1)
+        hidden, arguments = lower.call(
+            padded, self._target.layer, group.past(rows), mask
+        )
+        pairs = [(at * length + p, i) for at, i in enumerate(members) for p in wanted[i]]
         flat, owners = torch.tensor(pairs, dtype=torch.int64).reshape(-1, 2).unbind(1)
         real = torch.arange(length) < lengths[:, None]
         place = hidden.device
         return UpperBatch(
-            group, torch.empty(0), real.to(place), flat.to(place), owners, hidden,
-            arguments,
+            members, group, rows, torch.empty(0), real.to(place), flat.to(place),
+            owners, hidden, arguments,
         )  # fmt: skip
 
     def _reach(self, batch: UpperBatch) -> UpperBatch:
@@ -179,7 +200,7 @@ class Upper:
             handle.remove()
 
     def _call(self, batch: UpperBatch, layer: int, hidden: Tensor) -> Tensor:
-        args, kwargs = self._prefix.renew(batch.arguments[layer], len(batch.sequences))
+        args, kwargs = batch.group.renew(batch.arguments[layer], batch.rows, layer)
         output = first_tensor(self._decoder.layers[layer](hidden, *args, **kwargs))
         assert output is not None
         return output
@@ -228,6 +249,22 @@ def logits_of(unembedding: Unembedding, hidden: Tensor) -> Tensor:
     if unembedding.softcap is not None:
         logits = torch.tanh(logits / unembedding.softcap) * unembedding.softcap
     return logits
+
+
+def _batches(
+    group: HeadGroup,
+    different: Sequence[tuple[int, ...]],
+    heads: Sequence[tuple[int, ...]],
+    tails: Sequence[Sequence[int]],
+    batch_tokens: int,
+) -> Iterator[tuple[list[int], Tensor]]:
+    """Sequences whose heads are in a group, some at a time, and their heads' rows."""
+    row = {different[head]: at for at, head in enumerate(group.members)}
+    members = [index for index, head in enumerate(heads) if head in row]
+    lengths = [len(tails[i]) for i in members]
+    for part in group_by_length(lengths, batch_tokens, SIMILAR):
+        chosen = [members[i] for i in part]
+        yield chosen, torch.tensor([row[heads[i]] for i in chosen])
 
 
 def _displacement(inputs: Tensor, change: Tensor) -> Tensor:
