@@ -17,6 +17,7 @@ from cintervene.errors import (
 )
 from cintervene.losses import set_nll
 from cintervene.preserve import BenignMoments, Preserve
+from cintervene.projected_gradient import GradientStep, ProjectedGradient
 from cintervene.projections import project_ball, project_simplex
 from cintervene.solution import Solution, Status
 from cintervene.solve import pcr
@@ -35,12 +36,14 @@ __all__ = [
     "Certificate",
     "CinterveneError",
     "DtypeError",
+    "GradientStep",
     "Intervention",
     "InterventionError",
     "LowRankUpdate",
     "ModelError",
     "NonFiniteError",
     "Preserve",
+    "ProjectedGradient",
     "SingularSystemError",
     "Solution",
     "Status",

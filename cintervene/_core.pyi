@@ -116,3 +116,24 @@ def pcr_margins(
     /,
 ) -> _Floats: ...
 def outcomes() -> dict[str, tuple[int, str]]: ...
+
+@type_check_only
+class Step(TypedDict):
+    step: float
+    gradient_norm: float
+    gap: float
+    norm: float
+    restarted: bool
+    age: float
+
+def pgd_step(
+    gram: _Floats,
+    gradient: Any,
+    here: _Floats,
+    trail: _Floats | None,
+    age: float,
+    radius: float,
+    step: float,
+    length: float,
+    /,
+) -> Step: ...

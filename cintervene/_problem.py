@@ -11,7 +11,7 @@ from cintervene import _core
 from cintervene.errors import ArgumentError
 from cintervene.preserve import Preserve
 
-__all__ = ["Problem", "prepare"]
+__all__ = ["Problem", "gram_matrices", "matrix", "prepare"]
 
 Floats = npt.NDArray[np.float64]
 
@@ -68,8 +68,8 @@ def prepare(
     halfspaces: tuple[Any, npt.ArrayLike] | None,
 ) -> Problem:
     """Check the arguments of a solve and reduce them to float64 arrays."""
-    h = _matrix(inputs, "inputs")
-    o = _matrix(outputs, "outputs")
+    h = matrix(inputs, "inputs")
+    o = matrix(outputs, "outputs")
     if len(h) != len(o):
         raise ArgumentError(
             f"outputs: has {len(o)} rows; expected {len(h)}, one for each row of inputs"
@@ -77,7 +77,7 @@ def prepare(
     d_out = o.shape[1]
     if d_out == 0:
         raise ArgumentError("outputs: have no columns; expected at least one")
-    c = np.zeros((0, d_out)) if concepts is None else _matrix(concepts, "concepts")
+    c = np.zeros((0, d_out)) if concepts is None else matrix(concepts, "concepts")
     u, offsets = _halfspaces(halfspaces, len(h), d_out)
     for name, rows in (("concepts", c), ("halfspaces[0]", u)):
         if len(rows) > 0 and rows.shape[1] != d_out:
@@ -86,7 +86,13 @@ def prepare(
                 "the dimension of the outputs"
             )
     dual = h if preserve is None else preserve.solve(h)
-    true_gram, gram = _gram_matrices(h, dual, slack)
+    true_gram, gram = gram_matrices(h, dual, slack)
+    dead = np.flatnonzero(~(gram.diagonal() > 0.0))
+    if len(dead) > 0:
+        raise ArgumentError(
+            f"inputs: row {dead[0]} is zero, so no change of the weight moves its "
+            "output; leave that row out"
+        )
     return Problem(
         dual_inputs=dual,
         true_gram=true_gram,
@@ -99,7 +105,8 @@ def prepare(
     )
 
 
-def _matrix(x: Any, name: str) -> Floats:
+def matrix(x: Any, name: str) -> Floats:
+    """Return a float64 copy of a finite array with two axes."""
     wide = _core.widen(x, name)
     if wide.ndim != 2:
         raise ArgumentError(
@@ -109,19 +116,14 @@ def _matrix(x: Any, name: str) -> Floats:
     return wide
 
 
-def _gram_matrices(h: Floats, dual: Floats, slack: float) -> tuple[Floats, Floats]:
+def gram_matrices(h: Floats, dual: Floats, slack: float) -> tuple[Floats, Floats]:
+    """``H P^-1 H'`` as it is, and with slack."""
     if not 0.0 <= slack < np.inf:
         raise ArgumentError(f"slack: got {slack}; expected a number >= 0")
     true_gram = gram = _core.gram(h, dual)
     if slack > 0.0 and len(h) > 0:
         gram = true_gram.copy()
         gram[np.diag_indices(len(h))] += slack * true_gram.diagonal().mean()
-    dead = np.flatnonzero(~(gram.diagonal() > 0.0))
-    if len(dead) > 0:
-        raise ArgumentError(
-            f"inputs: row {dead[0]} is zero, so no change of the weight moves its "
-            "output; leave that row out"
-        )
     return true_gram, gram
 
 
@@ -144,7 +146,7 @@ def _halfspaces(
     if halfspaces is None:
         return np.zeros((0, d_out)), np.zeros((m, 0))
     directions, offsets = halfspaces
-    u = _matrix(directions, "halfspaces[0]")
+    u = matrix(directions, "halfspaces[0]")
     k = len(u)
     given = np.asarray(offsets, dtype=np.float64)
     if given.shape not in ((), (k,), (m, k)):

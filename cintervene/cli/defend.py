@@ -41,6 +41,7 @@ def run(arguments: Namespace, console: Console) -> Exit:
             concepts=arguments.concepts,
             layers=arguments.layers,
             strength=arguments.strength,
+            min_effect=arguments.min_effect,
             max_kl=arguments.max_kl,
             max_benign_loss=arguments.max_benign_loss,
             progress=console,

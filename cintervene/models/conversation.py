@@ -34,9 +34,10 @@ def generate(
     max_new_tokens: int,
     *,
     batch_size: int = 64,
+    banned: Sequence[Sequence[int]] = (),
     progress: Callable[[int], None] | None = None,
 ) -> list[list[int]]:
-    """Greedy answers to rendered prompts.
+    """Greedy answers to rendered prompts; never a run of tokens that is `banned`.
 
     Returns
     -------
@@ -47,7 +48,9 @@ def generate(
     answers: list[list[int]] = [[] for _ in prompts]
     for batch in _batches(prompts, batch_size):
         for index, answer in zip(
-            batch, _generate(model, prompts, batch, max_new_tokens, stops), strict=True
+            batch,
+            _generate(model, prompts, batch, max_new_tokens, stops, banned),
+            strict=True,
         ):
             answers[index] = answer
         if progress is not None:
@@ -61,6 +64,7 @@ def _generate(
     batch: Sequence[int],
     max_new_tokens: int,
     stops: list[int],
+    banned: Sequence[Sequence[int]],
 ) -> Iterator[list[int]]:
     length = max(len(prompts[i]) for i in batch)
     device = next(model.parameters()).device
@@ -78,6 +82,7 @@ def _generate(
             temperature=None,
             top_p=None,
             top_k=None,
+            bad_words_ids=[list(run) for run in banned] or None,
             eos_token_id=stops or None,
             pad_token_id=pad,
         )[:, length:]

@@ -283,6 +283,59 @@ civ_status civ_pcr_certify(const civ_exec *exec, const civ_pcr_problem *problem,
                            const civ_mat *coefficients, const civ_mat *multipliers,
                            civ_pcr_certificate *out);
 
+/* ---- projected gradient -------------------------------------------------------- */
+
+/*
+ * A change delta = A^T K of a weight: its coefficients A, and D = G A, what it does to
+ * the outputs. Its squared norm is <A, D>. Both (m, d) of CIV_F64.
+ */
+typedef struct civ_pgd_point {
+    civ_mat coefficients;
+    civ_mat displacements;
+} civ_pgd_point;
+
+/*
+ * Projected gradient over the ball ||delta|| <= radius: x' = P(y - t grad), where the
+ * gradient is that at y, and with Nesterov's momentum y' = P(x' + b (x' - x)), P being
+ * the projection onto the ball. Caller's memory, zero at the start. Without momentum x
+ * and y are one, and only y is read and written.
+ */
+typedef struct civ_pgd {
+    civ_pgd_point here;  /* y */
+    civ_pgd_point trail; /* x */
+    bool momentum;
+    double age; /* grows with the momentum; 1 at the start and after a restart */
+} civ_pgd;
+
+typedef struct civ_pgd_options {
+    size_t struct_size; /* sizeof(civ_pgd_options) */
+    double radius;      /* of the ball, >= 0 and finite */
+    double step;        /* delta <- delta - step grad; <= 0: see length */
+    double length;      /* the length of a step, in units of the radius; default 0.5 */
+} civ_pgd_options;
+
+civ_pgd_options civ_pgd_options_default(void);
+
+typedef struct civ_pgd_info {
+    double step;          /* taken */
+    double gradient_norm; /* dual norm of the gradient with respect to delta */
+    double gap;           /* <grad, delta - v> at its largest over v in the ball: by so
+                             much at most a convex loss exceeds its least value */
+    double norm;          /* of the new point y */
+    bool restarted;       /* the momentum led uphill and was dropped */
+} civ_pgd_info;
+
+/*
+ * One step from y along -gradient (m, d; any storage type), the derivative of the loss
+ * with respect to the outputs: A <- A - t gradient, D <- D - t G gradient, scaled back
+ * into the ball. gram: G (m, m), CIV_F64, symmetric, positive semidefinite; it may be
+ * singular. Costs one product G gradient. A failure leaves the state as it was;
+ * NONFINITE when the gradient is not finite or too large to square.
+ */
+civ_status civ_pgd_step(const civ_exec *exec, const civ_mat *gram,
+                        const civ_mat *gradient, const civ_pgd_options *options,
+                        civ_pgd *self, civ_pgd_info *info);
+
 /* ---- products and positive definite systems ------------------------------------ */
 
 /* out (rows of a, rows of b) = a b^T; any storage type in, CIV_F64 out. */

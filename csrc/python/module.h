@@ -62,5 +62,6 @@ extern PyMethodDef bind_projections_methods[];
 extern PyMethodDef bind_update_methods[];
 extern PyMethodDef bind_products_methods[];
 extern PyMethodDef bind_solve_methods[];
+extern PyMethodDef bind_pgd_methods[];
 
 #endif

@@ -38,6 +38,7 @@ void test_projections(void);
 void test_lowrank(void);
 void test_products(void);
 void test_pcr(void);
+void test_pgd(void);
 
 int
 main(void)
@@ -52,6 +53,7 @@ main(void)
     test_lowrank();
     test_products();
     test_pcr();
+    test_pgd();
     printf("%d checks, %d failed\n", checks_made, checks_failed);
     return checks_failed == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
 }
