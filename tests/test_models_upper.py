@@ -61,9 +61,7 @@ def test_loss_and_gradient_are_those_of_the_whole_model(
     decoder = find_decoder(any_model)
     (target,) = find_targets(any_model, [layer], decoder)
     unembedding = find_unembedding(any_model, decoder)
-    upper = Upper(
-        any_model, target, SEQUENCES, splits, WANTED, decoder, batch_tokens=8
-    )
+    upper = Upper(any_model, target, SEQUENCES, splits, WANTED, decoder, batch_tokens=8)
     source = torch.Generator().manual_seed(2)
     start = torch.randn(target.d_in, target.d_out, generator=source) * 0.05
     change = start.clone().requires_grad_()
@@ -114,9 +112,16 @@ def test_parameters_want_gradients_again_after_an_interruption(tiny_model: Any) 
     model = tiny_model("llama").train()
     next(model.parameters()).requires_grad_(False)
     before = [p.requires_grad for p in model.parameters()]
-    with pytest.raises(KeyboardInterrupt), differentiable(model):
-        assert not model.training
-        raise KeyboardInterrupt
+    seen = []
+
+    def interrupt() -> None:
+        with differentiable(model):
+            seen.append(model.training or model.lm_head.weight.requires_grad)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupt()
+    assert seen == [False]
     assert model.training
     assert [p.requires_grad for p in model.parameters()] == before
 

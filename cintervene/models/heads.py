@@ -45,7 +45,7 @@ class HeadGroup:
     mask: Tensor
     cache: Any
 
-    def past(self, rows: Tensor, layers: slice = slice(None)) -> DynamicCache | None:
+    def past(self, rows: Tensor, layers: slice = slice(None)) -> Any:
         """A cache of some rows, free to be added to in the given layers."""
         if self.cache is None:
             return None
@@ -85,6 +85,8 @@ class Heads:
         Its inputs at the heads' tokens are kept too.
     heads : sequence of sequence of int
         Different ones. All of them empty, or none.
+    longest : int
+        Tokens of the longest sequence that begins so.
     batch_tokens : int
 
     Attributes
@@ -102,18 +104,19 @@ class Heads:
         decoder: Decoder,
         target: Target,
         heads: Sequence[Sequence[int]],
+        longest: int,
         batch_tokens: int,
     ) -> None:
         self._decoder, self._target = decoder, target
         self._lower = LowerLayers(decoder, len(decoder.layers))
         self._inputs: list[Tensor] = []
-        longest = max(len(head) for head in heads)
-        self.shared = 0
-        if longest <= _window(decoder):
-            self.shared = min(common_length(heads), min(map(len, heads)) - 1)
+        # Padding takes up room in a window of attention.
+        within = longest <= _window(decoder)
+        self.shared = min(common_length(heads), len(min(heads, key=len)) - 1)
+        self.shared = self.shared if within and self.shared > 0 else 0
         self.groups: list[HeadGroup] = []
-        beginning = self._begin(heads[0][: max(self.shared, 0)])
-        own = [list(head[max(self.shared, 0) :]) for head in heads]
+        beginning = self._begin(heads[0][: self.shared])
+        own = [list(head[self.shared :]) for head in heads]
         lengths = [len(one) for one in own]
         for members in group_by_length(lengths, batch_tokens, SIMILAR):
             self.groups.append(self._run(own, members, beginning))
@@ -165,7 +168,8 @@ class Heads:
 
 def common_length(sequences: Sequence[Sequence[int]]) -> int:
     """How many tokens all sequences begin with."""
-    first, last = min(sequences), max(sequences)
+    ordered = sorted(list(one) for one in sequences)
+    first, last = ordered[0], ordered[-1]
     shared = 0
     for one, other in zip(first, last, strict=False):
         if one != other:
@@ -175,7 +179,7 @@ def common_length(sequences: Sequence[Sequence[int]]) -> int:
 
 
 def _window(decoder: Decoder) -> float:
-    """How far back every layer sees: beyond that, padding would take up room."""
+    """How many tokens every layer sees."""
     config: Any = decoder.module.config
     window = getattr(config, "sliding_window", None)
     return float("inf") if window is None else float(window)

@@ -19,9 +19,7 @@ class _SetNLL(torch.autograd.Function):
     """`cintervene.set_nll`, loss and gradient in one pass of the core."""
 
     @staticmethod
-    def forward(
-        ctx: Any, logits: Tensor, token_ids: Sequence[Sequence[int]]
-    ) -> Tensor:
+    def forward(ctx: Any, logits: Tensor, token_ids: Sequence[Sequence[int]]) -> Tensor:
         """Return the losses; keep the gradient."""
         losses, gradient = set_nll(logits.detach().cpu(), token_ids, grad=True)
         ctx.save_for_backward(torch.as_tensor(gradient).to(logits))
@@ -55,7 +53,7 @@ def set_loss(logits: Tensor, token_ids: Sequence[Sequence[int]]) -> Tensor:
         As `cintervene.set_nll`.
     """
     sets = [np.asarray(tokens, dtype=np.int64) for tokens in token_ids]
-    losses: Tensor = _SetNLL.apply(logits, sets)
+    losses: Tensor = _SetNLL.apply(logits, sets)  # type: ignore[no-untyped-call]
     return losses
 
 

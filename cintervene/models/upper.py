@@ -106,7 +106,7 @@ class Upper:
         tails = [one[n:] for one, n in zip(ids, splits, strict=True)]
         places = [[p - n for p in one] for one, n in zip(wanted, splits, strict=True)]
         different = list(dict.fromkeys(heads))
-        self.heads = Heads(decoder, target, different, batch_tokens)
+        self.heads = Heads(decoder, target, different, max(map(len, ids)), batch_tokens)
         lower = LowerLayers(decoder, target.layer)
         entering = [
             self._enter(lower, tails, places, members, group, rows)
@@ -169,7 +169,9 @@ class Upper:
         hidden, arguments = lower.call(
             padded, self._target.layer, group.past(rows), mask
         )
-        pairs = [(at * length + p, i) for at, i in enumerate(members) for p in wanted[i]]
+        pairs = [
+            (at * length + p, i) for at, i in enumerate(members) for p in wanted[i]
+        ]
         flat, owners = torch.tensor(pairs, dtype=torch.int64).reshape(-1, 2).unbind(1)
         real = torch.arange(length) < lengths[:, None]
         place = hidden.device
@@ -245,7 +247,7 @@ def differentiable(model: nn.Module) -> Iterator[None]:
 def logits_of(unembedding: Unembedding, hidden: Tensor) -> Tensor:
     """Differentiable float32 logits (n, vocabulary) of last hidden states."""
     weight = unembedding.weight.detach()
-    logits = (unembedding.norm(hidden) @ weight.T).float()
+    logits: Tensor = (unembedding.norm(hidden) @ weight.T).float()
     if unembedding.softcap is not None:
         logits = torch.tanh(logits / unembedding.softcap) * unembedding.softcap
     return logits
@@ -268,4 +270,5 @@ def _batches(
 
 
 def _displacement(inputs: Tensor, change: Tensor) -> Tensor:
-    return inputs.float() @ change
+    moved: Tensor = inputs.float() @ change
+    return moved
