@@ -527,5 +527,5 @@ def test_offloaded_weights_are_refused(tiny_model: Any) -> None:
     model = tiny_model("llama")
     change = make(model)
     accelerate.cpu_offload(model, execution_device="cpu")
-    with pytest.raises(InterventionError, match="meta device .offloaded"):
+    with pytest.raises(InterventionError, match=r"meta device .offloaded"):
         change.apply(model)
