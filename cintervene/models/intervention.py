@@ -338,6 +338,7 @@ class Intervention:
         found: dict[str, nn.Parameter] = {}
         storages: dict[int, str] = {}
         for name, edit in self.edits.items():
+            _refuse_quantised(model, name)
             try:
                 weight = model.get_parameter(name)
             except AttributeError:
@@ -352,7 +353,10 @@ class Intervention:
                     f"intervention was made for {self.model or 'another model'}"
                 )
             if weight.is_meta:
-                raise InterventionError(f"{name} is on the meta device; load it first")
+                raise InterventionError(
+                    f"{name} is on the meta device (offloaded or never loaded); load "
+                    "the whole model, or change its checkpoint with cintervene apply"
+                )
             twin = storages.setdefault(weight.data_ptr(), name)
             if twin != name:
                 raise InterventionError(
@@ -423,6 +427,21 @@ class Intervention:
                 f"{os.fspath(path)} is not a complete intervention "
                 f"({type(error).__name__}: {error})"
             ) from error
+
+
+def _refuse_quantised(model: nn.Module, name: str) -> None:
+    """Refuse weights of packed integers: bitsandbytes, GPTQ, AWQ and the like."""
+    module = dict(model.named_modules()).get(name.removesuffix(".weight"))
+    weight = getattr(module, "weight", None)
+    packed = getattr(module, "qweight", None)
+    if isinstance(weight, Tensor) and not weight.dtype.is_floating_point:
+        packed = weight
+    if isinstance(packed, Tensor):
+        raise InterventionError(
+            f"{name} is quantised ({type(module).__name__} of "
+            f"{dtype_name(packed.dtype)}) and cannot be changed; export the "
+            "intervention as an adapter (cintervene.export.lora) and load that on top"
+        )
 
 
 def _restore(weights: Mapping[str, Tensor], originals: Mapping[str, Tensor]) -> None:
