@@ -47,7 +47,7 @@ carve(const civ_exec *exec, civ_arena *arena, const civ_head_problem *problem,
     s->ahead = civ_head_matrix(arena, &s->head);
     s->mixture.inner = civ_f64(civ_arena_take(arena, m * m, sizeof(double)), m, m);
     s->mixture.along = civ_arena_take(arena, m, sizeof(double));
-    s->mixture.work = civ_arena_take(arena, 4 * m, sizeof(double));
+    s->mixture.work = civ_arena_take(arena, 5 * m, sizeof(double));
 }
 
 static double

@@ -50,11 +50,14 @@ linearise(const civ_mixture *self, const civ_mixture_info *info, const double *p
     return least;
 }
 
-/* The first candidate, of ever shorter steps, below the quadratic model of phi. */
+/*
+ * The first candidate, of ever shorter steps, towards which the gradient changes no
+ * faster than the step allows. Values of phi would not tell: near the optimum their
+ * differences are rounding.
+ */
 static civ_status
 search(const civ_mixture *self, const double *here, const double *gradient,
-       double value, double *step, double *candidate, double *product,
-       civ_mixture_info *info)
+       double *step, double *candidate, double *product, double *changed)
 {
     int64_t m = self->inner.n_rows;
     civ_mat row = civ_f64(candidate, 1, m);
@@ -63,13 +66,15 @@ search(const civ_mixture *self, const double *here, const double *gradient,
             candidate[j] = here[j] - *step * gradient[j];
         }
         CIV_TRY(civ_project_simplex(NULL, &row, &row));
-        *info = evaluate(self, candidate, product);
-        double model = value;
+        civ_mixture_info info = evaluate(self, candidate, product);
+        linearise(self, &info, product, changed);
+        double bend = 0.0, square = 0.0;
         for (int64_t j = 0; j < m; j++) {
             double moved = candidate[j] - here[j];
-            model += gradient[j] * moved + 0.5 * moved * moved / *step;
+            bend += (changed[j] - gradient[j]) * moved;
+            square += moved * moved;
         }
-        if (info->value <= model + 1e-15 * fabs(value)) {
+        if (*step * bend <= square) {
             break;
         }
         *step *= SHORTER;
@@ -83,7 +88,8 @@ civ_mixture_solve(const civ_mixture *self, double tolerance, double *weights,
 {
     int64_t m = self->inner.n_rows;
     double *here = self->work, *product = here + m, *gradient = product + m;
-    double *candidate = gradient + m, step = 1.0, age = 1.0;
+    double *candidate = gradient + m, *changed = candidate + m;
+    double step = 1.0, age = 1.0;
     memcpy(here, weights, (size_t)m * sizeof(double));
     for (int i = 0; i < MAX_STEPS; i++) {
         civ_mixture_info at = evaluate(self, here, product);
@@ -95,8 +101,7 @@ civ_mixture_solve(const civ_mixture *self, double tolerance, double *weights,
             memcpy(weights, here, (size_t)m * sizeof(double));
             break;
         }
-        CIV_TRY(
-            search(self, here, gradient, at.value, &step, candidate, product, info));
+        CIV_TRY(search(self, here, gradient, &step, candidate, product, changed));
         step *= LONGER;
         double uphill = 0.0;
         for (int64_t j = 0; j < m; j++) {

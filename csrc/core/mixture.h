@@ -22,7 +22,7 @@ typedef struct civ_mixture {
     double square;  /* ||delta||^2 */
     double radius;
     double step;  /* t */
-    double *work; /* 4 m */
+    double *work; /* 5 m */
 } civ_mixture;
 
 typedef struct civ_mixture_info {
