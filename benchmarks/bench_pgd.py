@@ -3,8 +3,8 @@
 
 The full-matrix loops are written as they usually are: the change is a parameter of the
 size of the weight, logits are computed with it, and after each step it is scaled back
-into the ball. They are given the base logits, so the weight itself is not read. "Traffic"
-copies logits and gradient once: what any method must at least move.
+into the ball. They are given the base logits, so the weight itself is not read.
+"Traffic" copies logits and gradient once: what any method must at least move.
 """
 
 import argparse
@@ -78,14 +78,12 @@ def main() -> None:
     parser.add_argument("--rows", type=int, nargs="+", default=[32, 8])
     parser.add_argument("--d-in", type=int, default=4096)
     parser.add_argument("--vocab", type=int, default=128256)
-    parser.add_argument("--radius", type=float, default=20.0)
-    parser.add_argument("--steps", type=int, default=12)
+    parser.add_argument("--radius", type=float, default=200.0)
+    parser.add_argument("--steps", type=int, default=5)
     parser.add_argument("--repeats", type=int, default=3)
     args = parser.parse_args()
     config = ci.show_config()
-    print(
-        f"head ({args.vocab}, {args.d_in}), {config['cpu']}, {config['threads']} threads"
-    )
+    print(f"head ({args.vocab}, {args.d_in}), {config['cpu']} kernels")
     for m in args.rows:
         inputs, logits = problem(m, args.d_in, args.vocab)
         copy, gradient = np.empty_like(logits), np.empty_like(logits)
