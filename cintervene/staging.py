@@ -15,6 +15,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 
+from cintervene.durable import sync
 from cintervene.errors import ArgumentError
 
 # Written and removed before the work begins, so that a full disk shows at once.
@@ -79,19 +80,19 @@ class StagedDirectory:
     def commit(self) -> None:
         """Write everything through to the disk and move it into place."""
         for file in self.path.rglob("*"):
-            _sync(file)
-        _sync(self.path)
+            sync(file)
+        sync(self.path)
         with uninterrupted():
             if self._inside:
                 for file in self.path.iterdir():
                     file.rename(self.place / file.name)
-                _sync(self.place)
+                sync(self.place)
             else:
                 self.path.chmod(_mode(self.place))
                 self.place.parent.mkdir(parents=True, exist_ok=True)
                 # An empty directory is replaced in the same step.
                 self.path.rename(self.place)
-            _sync(self.place.parent)
+            sync(self.place.parent)
 
     def _probe(self) -> None:
         probe = self.path / "probe"
@@ -214,11 +215,3 @@ def _mode(place: Path) -> int:
     umask = os.umask(0)
     os.umask(umask)
     return 0o777 & ~umask
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -56,6 +56,14 @@ def prompt_texts(split: data.Split) -> list[str]:
     return [prompt.text for prompt in data.benign_prompts(split)]
 
 
+def harmful(split: data.Split) -> list[str]:
+    return [prompt.text for prompt in data.harmful_prompts(split)]
+
+
+def borderline(split: data.Split) -> list[str]:
+    return [prompt.text for prompt in data.borderline_prompts(split)]
+
+
 def passages(split: data.Split) -> list[str]:
     return [passage.text for passage in data.benign_texts(split)]
 
@@ -157,7 +165,15 @@ def test_prefixes_with_words_are_in_one_split() -> None:
 
 @pytest.mark.parametrize(
     ("texts", "limit"),
-    [(template_prompts, 0.6), (prompt_texts, 0.6), (passages, 0.4)],
+    [
+        (template_prompts, 0.6),
+        (prompt_texts, 0.6),
+        (passages, 0.4),
+        (harmful, 0.6),
+        (borderline, 0.6),
+        (data.jailbreak_templates, 0.6),
+        (data.compliance_prefixes, 0.6),
+    ],
 )
 def test_splits_have_no_near_duplicates(
     texts: Callable[[data.Split], list[str]], limit: float
@@ -216,9 +232,63 @@ def test_benign_texts() -> None:
     assert len(genres) >= 10
 
 
+# ----------------------------------------------------------- refusals
+
+
+@pytest.mark.parametrize(
+    ("load", "sizes"),
+    [
+        (data.harmful_prompts, {"train": 160, "tune": 45, "held_out": 50}),
+        (data.borderline_prompts, {"train": 200, "tune": 45, "held_out": 55}),
+    ],
+)
+def test_requests(load: Callable[[Any], Any], sizes: dict[data.Split, int]) -> None:
+    categories = {prompt.category for prompt in load("train")}
+    assert "contextual" in categories
+    for split, least in sizes.items():
+        prompts = load(split)
+        assert len({prompt.text for prompt in prompts}) == len(prompts) >= least
+        assert {prompt.category for prompt in prompts} <= categories
+        for prompt in prompts:
+            passage = "\n\n" in prompt.text
+            assert passage == (prompt.category == "contextual")
+            assert prompt.text == prompt.text.strip() != ""
+
+
+def test_no_request_is_both_harmful_and_not() -> None:
+    refused = {text for split in SPLITS for text in harmful(split)}
+    answered = {text for split in SPLITS for text in borderline(split)}
+    assert refused & answered == set()
+    assert refused & {text for split in SPLITS for text in prompt_texts(split)} == set()
+
+
+@pytest.mark.parametrize(("split", "minimum"), least(12, 4, 6))
+def test_jailbreak_templates(split: data.Split, minimum: int) -> None:
+    templates = data.jailbreak_templates(split)
+    assert len(templates) >= minimum
+    assert all(template.count("{request}") == 1 for template in templates)
+
+
+@pytest.mark.parametrize(("split", "minimum"), least(16, 4, 6))
+def test_compliance_prefixes(split: data.Split, minimum: int) -> None:
+    prefixes = data.compliance_prefixes(split)
+    assert len(prefixes) >= minimum
+    assert all(prefix.strip() for prefix in prefixes)
+
+
+def test_refusals_begin_as_refusals() -> None:
+    from cintervene.evaluate.refusal import judge_refusal
+
+    assert all(judge_refusal(text) for text in data.safe_refusals())
+
+
 @pytest.mark.parametrize(
     "load",
     [
+        data.harmful_prompts,
+        data.borderline_prompts,
+        data.jailbreak_templates,
+        data.compliance_prefixes,
         data.obedience_templates,
         data.answer_prefixes,
         data.benign_prompts,

@@ -199,7 +199,7 @@ def test_leading_is_the_best_of_its_rank_in_the_preserved_norm() -> None:
 
 
 def test_the_knee_keeps_within_the_limits() -> None:
-    limits = Limits(kl=0.05, benign_loss=0.05)
+    limits = Limits(effect=2.0, kl=0.05, benign_loss=0.05)
     points = [
         Point(1.0, 2.0, 1.0, 0.001),
         Point(2.0, 8.0, 1.0, 0.01),
@@ -211,6 +211,20 @@ def test_the_knee_keeps_within_the_limits() -> None:
     assert knee(in_step, limits).strength == 7.0
     assert knee(points[3:], limits).strength == 4.0
     assert knee([Point(1.0, 0.9, 1.0, 0.001)], limits).strength == 1.0
+
+
+def test_the_knee_reaches_the_effect_where_the_limits_let_it() -> None:
+    points = [
+        Point(1.0, 3.1, 1.0, 0.005),
+        Point(2.0, 6.5, 1.0, 0.014),
+        Point(3.0, 15.5, 1.0, 0.027),
+        Point(4.0, 60.0, 1.06, 0.04),
+    ]
+    chosen = {
+        effect: knee(points, Limits(effect, 0.05, 0.05)).strength
+        for effect in (1.5, 4.0, 5.0, 50.0)
+    }
+    assert chosen == {1.5: 1.0, 4.0: 2.0, 5.0: 3.0, 50.0: 3.0}
 
 
 def _utterances(rng: np.random.Generator, n: int) -> list[Utterance]:
@@ -264,6 +278,7 @@ def test_bad_arguments_name_the_fix(tiny_model: Any) -> None:
         ({"layers": "most"}, "layers: got 'most'"),
         ({"strength": -1.0}, "strength: got -1.0"),
         ({"max_kl": 0.0}, "max_kl: got 0.0"),
+        ({"min_effect": -1.0}, "min_effect: got -1.0"),
     ):
         with pytest.raises(ArgumentError, match=match):
             defend(model, letters, **({"forbid": ["bomb"]} | wrong))

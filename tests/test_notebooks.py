@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -15,14 +16,35 @@ pytest.importorskip("matplotlib")
 NOTEBOOKS = Path(__file__).parent.parent / "notebooks"
 
 
-@pytest.mark.model
-@pytest.mark.usefixtures("smollm2")
-def test_forbid_a_vocabulary() -> None:
-    notebook = nbformat.read(NOTEBOOKS / "forbid_a_vocabulary.ipynb", as_version=4)
+def run(name: str) -> tuple[str, bool]:
+    """Execute a notebook; return what it printed, and whether it drew something."""
+    notebook = nbformat.read(NOTEBOOKS / name, as_version=4)
     where = {"metadata": {"path": str(NOTEBOOKS)}}
     nbclient.NotebookClient(notebook, timeout=900, resources=where).execute()
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
     text = "".join(output.get("text", "") for output in outputs)
+    return text, any("image/png" in output.get("data", {}) for output in outputs)
+
+
+def test_raw_arrays() -> None:
+    notebook = nbformat.read(NOTEBOOKS / "raw_arrays.ipynb", as_version=4)
+    where = {"metadata": {"path": str(NOTEBOOKS)}}
+    nbclient.NotebookClient(notebook, timeout=300, resources=where).execute()
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    text = "".join(output.get("text", "") for output in outputs)
+    for line in (
+        "CONVERGED rank 10 certified True",
+        "the token's logit moved by -2.0 at most",
+        "certified True, gap",
+        "same outputs: True",
+    ):
+        assert line in text
+
+
+@pytest.mark.model
+@pytest.mark.usefixtures("smollm2")
+def test_forbid_a_vocabulary() -> None:
+    text, drawn = run("forbid_a_vocabulary.ipynb")
     for line in (
         "exact.certified = True",
         "<- chosen",
@@ -30,7 +52,22 @@ def test_forbid_a_vocabulary() -> None:
         "as before, to the bit: True",
     ):
         assert line in text
-    assert any("image/png" in output.get("data", {}) for output in outputs)
+    assert drawn
+
+
+def test_certificate_by_hand() -> None:
+    text, drawn = run("certificate_by_hand.ipynb")
+    assert "certified: True" in text
+    bound, cost = (
+        re.search(rf"^{name} +(\S+)$", text, re.M) for name in ("bound", "cost")
+    )
+    assert bound is not None
+    assert cost is not None
+    assert float(bound[1]) == pytest.approx(float(cost[1]), rel=1e-9)
+    best = re.search(r"attempts: (\S+) times", text)
+    assert best is not None
+    assert float(best[1]) >= 1.0
+    assert drawn
 
 
 def test_outputs_are_not_stored() -> None:

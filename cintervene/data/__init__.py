@@ -15,6 +15,14 @@ from cintervene.data.prompts import (
     benign_texts,
     obedience_templates,
 )
+from cintervene.data.refusals import (
+    HarmfulPrompt,
+    borderline_prompts,
+    compliance_prefixes,
+    harmful_prompts,
+    jailbreak_templates,
+    safe_refusals,
+)
 from cintervene.data.splits import Split
 from cintervene.data.words import (
     benign_words,
@@ -26,14 +34,20 @@ from cintervene.data.words import (
 __all__ = [
     "BenignPrompt",
     "BenignText",
+    "HarmfulPrompt",
     "ObedienceTemplate",
     "Split",
     "answer_prefixes",
     "benign_prompts",
     "benign_texts",
     "benign_words",
+    "borderline_prompts",
+    "compliance_prefixes",
     "forbidden_words",
+    "harmful_prompts",
+    "jailbreak_templates",
     "obedience_templates",
     "read_words",
     "related_words",
+    "safe_refusals",
 ]

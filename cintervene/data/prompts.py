@@ -70,7 +70,7 @@ def obedience_templates(split: Split) -> list[ObedienceTemplate]:
     """
     return [
         ObedienceTemplate(entry["prompt"], tuple(entry["prefixes"]))
-        for entry in _load("obedience_templates.json", split)
+        for entry in load("obedience_templates.json", split)
     ]
 
 
@@ -87,7 +87,7 @@ def answer_prefixes(split: Split) -> list[str]:
     ArgumentError
         If `split` is none of these.
     """
-    return list(_load("answer_prefixes.json", split))
+    return list(load("answer_prefixes.json", split))
 
 
 def benign_prompts(split: Split) -> list[BenignPrompt]:
@@ -106,7 +106,8 @@ def benign_prompts(split: Split) -> list[BenignPrompt]:
     ArgumentError
         If `split` is none of these.
     """
-    return _take_turns(_load("benign_prompts.json", split))
+    entries = take_turns(load("benign_prompts.json", split))
+    return [BenignPrompt(text, category) for text, category in entries]
 
 
 def benign_texts(split: Split) -> list[BenignText]:
@@ -124,21 +125,22 @@ def benign_texts(split: Split) -> list[BenignText]:
     """
     return [
         BenignText(entry["text"], entry["genre"])
-        for entry in _load("benign_texts.json", split)
+        for entry in load("benign_texts.json", split)
     ]
 
 
-def _load(name: str, split: Split) -> Any:
+def load(name: str, split: Split) -> Any:
+    """Return one split of a file of the package."""
     check_split(split)
     file = resources.files(__package__) / name
     return json.loads(file.read_text(encoding="utf-8"))[split]
 
 
-def _take_turns(prompts: Mapping[str, list[str]]) -> list[BenignPrompt]:
-    """Order the prompts so that each category is spread evenly over the whole."""
+def take_turns(prompts: Mapping[str, list[str]]) -> list[tuple[str, str]]:
+    """Return (text, category), each category spread evenly over the whole."""
     placed = [
-        ((index + 0.5) / len(texts), BenignPrompt(text, category))
+        ((index + 0.5) / len(texts), (text, category))
         for category, texts in prompts.items()
         for index, text in enumerate(texts)
     ]
-    return [prompt for _, prompt in sorted(placed, key=lambda place: place[0])]
+    return [entry for _, entry in sorted(placed, key=lambda place: place[0])]

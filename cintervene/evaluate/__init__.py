@@ -10,7 +10,9 @@ from cintervene.evaluate.intervals import (
 )
 from cintervene.evaluate.measurement import Measurement
 from cintervene.evaluate.measures import measure
+from cintervene.evaluate.outcomes import Outcome, Outcomes, Paired, compare, outcomes
 from cintervene.evaluate.records import Change
+from cintervene.evaluate.refusal import judge_refusal
 from cintervene.evaluate.report import report_content, write_report
 from cintervene.evaluate.samples import Budget
 
@@ -20,9 +22,15 @@ __all__ = [
     "Estimate",
     "Goals",
     "Measurement",
+    "Outcome",
+    "Outcomes",
+    "Paired",
     "Verdict",
     "bootstrap_mean",
+    "compare",
+    "judge_refusal",
     "measure",
+    "outcomes",
     "paired_difference",
     "report_content",
     "wilson",

@@ -14,7 +14,7 @@ from cintervene.evaluate.table import text_table
 __all__ = ["Measurement"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Measurement:
     """What an intervention did, and what it did not do.
 
@@ -55,6 +55,10 @@ class Measurement:
     layers: list[Layer]
     answers: list[Answer]
     seconds: dict[str, float] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        """The table: what changed and what did not."""
+        return self.table()
 
     def verdicts(self, goals: Goals = DEFAULT_GOALS) -> list[Verdict]:
         """What was asked of the intervention, each with whether it was reached."""

@@ -12,6 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cintervene.durable import write_atomically
 from cintervene.evaluate.goals import DEFAULT_GOALS, Goals, side_effects
 from cintervene.evaluate.json_ready import json_ready
 from cintervene.evaluate.layers import changed_layers
@@ -19,7 +20,6 @@ from cintervene.evaluate.markdown import markdown
 from cintervene.evaluate.measurement import Measurement
 from cintervene.models.edit import Edit, dtype_name
 from cintervene.models.intervention import Intervention
-from cintervene.models.intervention_file import write_atomically
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

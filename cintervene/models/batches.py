@@ -71,13 +71,24 @@ def resolve_positions(
     return resolved
 
 
-def group_by_length(lengths: Sequence[int], batch_tokens: int) -> list[list[int]]:
-    """Group sequences of similar length: long ones first, little padding in a batch."""
+def group_by_length(
+    lengths: Sequence[int], batch_tokens: int, similar: float = 0.8
+) -> list[list[int]]:
+    """Group sequences of similar length: long ones first, little padding in a batch.
+
+    Parameters
+    ----------
+    lengths : sequence of int
+    batch_tokens : int
+        Largest size of a batch, padding included.
+    similar : float
+        The least length in a batch, relative to the longest.
+    """
     groups: list[list[int]] = []
     for index in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
         longest = lengths[groups[-1][0]] if groups else 0
         fits = groups and longest * (len(groups[-1]) + 1) <= batch_tokens
-        if fits and lengths[index] >= 0.8 * longest:
+        if fits and lengths[index] >= similar * longest:
             groups[-1].append(index)
         else:
             groups.append([index])

@@ -25,12 +25,14 @@ from cintervene.progress import Progress, counting, silent
 __all__ = ["choose_layers", "defend"]
 
 METHODS = ("pcr",)
-# Strengths that "auto" tries, weakest first, until one strains the limits.
+# Strengths that "auto" tries, weakest first: as many as make a curve, and then on until
+# one reaches the effect or crosses the limits.
 STRENGTHS = {
-    "contrast": (10.0, 14.0, 18.0),
-    "unembedding": (10.0, 14.0, 18.0),
+    "contrast": (10.0, 14.0, 18.0, 24.0, 32.0),
+    "unembedding": (10.0, 14.0, 18.0, 24.0, 32.0),
     "activation": (1.05, 1.2, 1.5, 2.0, 2.5, 3.0),
 }
+CURVE = 3
 
 
 def defend(
@@ -43,6 +45,7 @@ def defend(
     layers: Literal["auto"] | Iterable[int] = "auto",
     preserve: Iterable[str] = (),
     strength: Literal["auto"] | float = "auto",
+    min_effect: float = 5.0,
     max_kl: float = 0.05,
     max_benign_loss: float = 0.05,
     options: VocabularyOptions | None = None,
@@ -75,7 +78,11 @@ def defend(
         Texts whose processing is to stay as it is, besides the package's own.
     strength : "auto" or float
         See `Vocabulary.solve`. `"auto"` tries several on a tuning split and takes the
-        knee of effect against drift; the whole curve is in the result's metrics.
+        knee of effect against drift; see `tuning.knee`. The whole curve is in the
+        result's metrics.
+    min_effect : float
+        For `"auto"`: how many times its value the perplexity of forbidden words shall
+        become.
     max_kl : float
         For `"auto"`: drift allowed on benign answers, nats a token.
     max_benign_loss : float
@@ -101,7 +108,7 @@ def defend(
     """
     words = _words(tokenizer, forbid)
     details = _options(method, concepts, options)
-    limits = _limits(max_kl, max_benign_loss)
+    limits = _limits(min_effect, max_kl, max_benign_loss)
     strengths = _strengths(strength, concepts)
     decoder = find_decoder(model)
     chosen = choose_layers(layers, len(decoder.layers))
@@ -127,6 +134,7 @@ def defend(
             "method": method,
             "layers": chosen,
             "strength": strength,
+            "min_effect": min_effect,
             "max_kl": max_kl,
             "max_benign_loss": max_benign_loss,
             **asdict(details),
@@ -158,7 +166,7 @@ def _sweep(
     clock: _Clock,
     progress: Progress,
 ) -> list[_Candidate]:
-    """Try strengths in order, up to the first that crosses the limits."""
+    """Try strengths in order, until the limits are crossed or the effect is reached."""
     found: list[_Candidate] = []
     for index, strength in enumerate(strengths):
         progress("solving", index, len(strengths))
@@ -167,7 +175,8 @@ def _sweep(
         with clock.phase("tune"):
             point = tuning.measure(changes, strength)
         found.append(_Candidate(changes, point))
-        if point.strain(limits) > 1.0:
+        enough = len(found) >= CURVE and point.effective(limits)
+        if enough or point.strain(limits) > 1.0:
             break
     progress("solving", len(strengths), len(strengths))
     return found
@@ -206,11 +215,15 @@ def _options(
     return replace(options or VocabularyOptions(), concepts=concepts)
 
 
-def _limits(max_kl: float, max_benign_loss: float) -> Limits:
-    for name, value in (("max_kl", max_kl), ("max_benign_loss", max_benign_loss)):
+def _limits(min_effect: float, max_kl: float, max_benign_loss: float) -> Limits:
+    for name, value in (
+        ("min_effect", min_effect),
+        ("max_kl", max_kl),
+        ("max_benign_loss", max_benign_loss),
+    ):
         if not 0.0 < value < math.inf:
             raise ArgumentError(f"{name}: got {value}; expected a positive number")
-    return Limits(max_kl, max_benign_loss)
+    return Limits(min_effect, max_kl, max_benign_loss)
 
 
 def _strengths(strength: object, concepts: str) -> tuple[float, ...]:

@@ -23,6 +23,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from cintervene.durable import sync
 from cintervene.errors import ModelError
 
 logger = logging.getLogger(__name__)
@@ -179,7 +180,7 @@ def _build(source: Embedded, place: Path, convert: Convert, progress: Progress) 
         if place.exists():
             place.rename(work / "damaged")
         model.rename(place)
-        _sync(place.parent)
+        sync(place.parent)
     finally:
         shutil.rmtree(work, ignore_errors=True)
 
@@ -233,17 +234,9 @@ def _write_manifest(directory: Path, source_sha256: str) -> None:
     files = {}
     for path in sorted(directory.iterdir()):
         files[path.name] = {"size": path.stat().st_size, "sha256": file_sha256(path)}
-        _sync(path)
+        sync(path)
     manifest = {"source_sha256": source_sha256, "files": files}
     path = directory / MANIFEST
     path.write_text(json.dumps(manifest, indent=1), "utf-8")
-    _sync(path)
-    _sync(directory)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    sync(path)
+    sync(directory)

@@ -83,7 +83,7 @@ class LowerLayers:
             return None
         config: Any = self._decoder.module.config
         cache = DynamicCache(config=config)
-        hidden, _ = self._call([tokens], self._first, cache)
+        hidden, _ = self.call([tokens], self._first, cache)
         if cache.get_seq_length() != len(tokens):
             return None
         return Prefix(tokens, hidden, cache)
@@ -111,26 +111,50 @@ class LowerLayers:
         # Any token will do as padding; repeating one keeps "pad token" warnings away.
         padded = [[*one, *[one[0]] * (length - len(one))] for one in sequences]
         if prefix is None:
-            return self._call(padded, self._first)
-        _, arguments = self._call(padded, 0)
+            return self.call(padded, self._first)
+        _, arguments = self.call(padded, 0)
         rest = [one[len(prefix.tokens) :] for one in padded]
         cache = prefix.repeated(len(rest))
-        hidden, _ = self._call(rest, self._first, cache)
+        hidden, _ = self.call(rest, self._first, cache)
         begun = prefix.hidden.expand(len(rest), -1, -1)
         return torch.cat([begun, hidden], dim=1), arguments
 
-    def _call(
+    def call(
         self,
         ids: Sequence[Sequence[int]],
         run: int,
         cache: DynamicCache | None = None,
+        mask: Tensor | None = None,
     ) -> tuple[Tensor, dict[int, Arguments]]:
-        """Call the decoder with only its first `run` layers at work."""
+        """Call the decoder with only its first `run` layers at work.
+
+        Parameters
+        ----------
+        ids : sequence of sequence of int
+            Of one length.
+        run : int
+        cache : DynamicCache, optional
+            Keys and values of what comes before; those of the layers run are added.
+        mask : Tensor, optional
+            (sequences, length) int64 of what comes before and the tokens themselves, 0
+            for padding, which takes up no position.
+
+        Returns
+        -------
+        hidden : Tensor
+            (sequences, length, hidden), what enters layer `run`.
+        arguments : dict of int to Arguments
+            Of the layers from `first` on.
+        """
         device = next(self._decoder.module.parameters()).device
         tokens = torch.tensor(ids, dtype=torch.int64, device=device)
         past = 0 if cache is None else cache.get_seq_length()
-        mask = torch.ones(len(ids), past + tokens.shape[1], dtype=torch.int64)
-        options = {} if cache is None else {"past_key_values": cache}
+        options: dict[str, Any] = {} if cache is None else {"past_key_values": cache}
+        if mask is None:
+            mask = torch.ones(len(ids), past + tokens.shape[1], dtype=torch.int64)
+        elif "position_ids" in self._parameters:
+            places = (mask.cumsum(dim=1) - 1).clamp(min=0)[:, past:]
+            options["position_ids"] = places.to(device)
         with (
             _idle(self._decoder, self._wrapped, run) as record,
             evaluating(self._decoder.module),
@@ -141,9 +165,9 @@ class LowerLayers:
                 use_cache=cache is not None,
                 **options,
             )
-        assert record.hidden is not None
         kept = {k: v for k, v in record.arguments.items() if k >= self._first}
-        return record.hidden, kept
+        hidden = tokens.new_empty(0) if record.hidden is None else record.hidden
+        return hidden, kept
 
 
 def shared_prefix(sequences: Sequence[Sequence[int]]) -> tuple[int, ...]:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -23,22 +24,26 @@ from cintervene.models.vocabulary import LayerChange
 __all__ = ["Limits", "Point", "Tuning", "knee"]
 
 Floats = npt.NDArray[np.float64]
+# What is measured on a few hundred tokens will be somewhat different elsewhere.
 MARGIN = 0.75
 PROMINENCE = 0.1
 
 
 @dataclass(frozen=True)
 class Limits:
-    """Drift that is still acceptable.
+    """What an intervention shall reach, and drift that is still acceptable.
 
     Attributes
     ----------
+    effect : float
+        How many times its value the perplexity of forbidden words shall become.
     kl : float
         Nats a token between base and changed model on benign answers.
     benign_loss : float
         Rise of benign words' perplexity, as a fraction.
     """
 
+    effect: float
     kl: float
     benign_loss: float
 
@@ -64,6 +69,14 @@ class Point:
     def strain(self, limits: Limits) -> float:
         """Share of the limits that is used up; above 1 they are crossed."""
         return max(self.kl / limits.kl, (self.benign_ratio - 1.0) / limits.benign_loss)
+
+    def acceptable(self, limits: Limits) -> bool:
+        """Whether the drift leaves a margin for what other material will show."""
+        return self.strain(limits) <= MARGIN
+
+    def effective(self, limits: Limits) -> bool:
+        """Whether the effect, as a logarithm, is beyond what is asked by a margin."""
+        return MARGIN * math.log(self.forbidden_ratio) >= math.log(limits.effect)
 
 
 class Tuning:
@@ -121,20 +134,20 @@ class Tuning:
 def knee(points: Sequence[Point], limits: Limits) -> Point:
     """Choose the point after which more effect costs too much.
 
-    Points that use up more than `MARGIN` of the limits are left out: what is measured
-    here on a few hundred tokens will be somewhat different elsewhere. Of the others it
+    Points that use up more than `MARGIN` of the limits are left out. Of the others it
     is the one farthest above the straight line from no change to the strongest of
     them, effect (log of the ratio) drawn over drift (share of the limits), each
-    relative to that strongest point. Where no point stands out by `PROMINENCE`, effect
-    and drift grow in step and it is the strongest. If all are left out, it is the one
-    that strains the limits least.
+    relative to that strongest point, among those that reach the effect asked for.
+    Where no point stands out by `PROMINENCE`, effect and drift grow in step and it is
+    the strongest; where none reaches the effect too. If all are left out, it is the
+    one that strains the limits least.
 
     Parameters
     ----------
     points : sequence of Point
         In order of strength.
     """
-    within = [point for point in points if point.strain(limits) <= MARGIN]
+    within = [point for point in points if point.acceptable(limits)]
     if not within:
         return min(points, key=lambda point: point.strain(limits))
     effect = np.array([np.log(point.forbidden_ratio) for point in within])
@@ -142,6 +155,7 @@ def knee(points: Sequence[Point], limits: Limits) -> Point:
     if not effect.max() > 0.0:
         return within[0]
     gain = effect / effect.max() - drift / max(drift.max(), np.finfo(float).tiny)
+    gain[[not point.effective(limits) for point in within]] = -np.inf
     if gain.max() < PROMINENCE:
         return within[int(np.argmax(effect))]
     return within[int(np.argmax(gain))]

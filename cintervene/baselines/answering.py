@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Prompts in, answers out: what defended and undefended models have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from torch import nn
+
+from cintervene.errors import ArgumentError
+from cintervene.models.conversation import generate, render
+from cintervene.models.intervention import Intervention
+from cintervene.models.spelling import encode_text
+from cintervene.models.trace import evaluating
+
+__all__ = ["Answerer", "Generation", "Intervened", "Undefended"]
+
+
+@dataclass(frozen=True, slots=True)
+class Generation:
+    """How answers are generated.
+
+    Attributes
+    ----------
+    max_new_tokens : int
+    batch_size : int
+        Answers generated at a time.
+    prefill : str
+        What every answer begins with, whether the model would or not. Answers are
+        returned without it.
+    banned : tuple of tuple of int
+        Runs of tokens that no answer may contain.
+    """
+
+    max_new_tokens: int = 64
+    batch_size: int = 64
+    prefill: str = ""
+    banned: tuple[tuple[int, ...], ...] = ()
+
+    def __post_init__(self) -> None:
+        for name in ("max_new_tokens", "batch_size"):
+            if getattr(self, name) < 1:
+                raise ArgumentError(
+                    f"{name}: got {getattr(self, name)}, expected at least 1"
+                )
+
+
+class Answerer(Protocol):
+    """Something that answers: a model, or a defence around another answerer."""
+
+    def answer(
+        self, prompts: Sequence[str], generation: Generation, seed: int = 0
+    ) -> list[str]:
+        """Answer each prompt.
+
+        Parameters
+        ----------
+        prompts : sequence of str
+            What the user says, without chat template.
+        generation : Generation
+        seed : int, default 0
+            The same prompt, settings and seed give the same answer, in whatever
+            company the prompt comes.
+
+        Returns
+        -------
+        list of str
+            In the order of the prompts, without prefill and special tokens.
+        """
+
+
+@dataclass(frozen=True, eq=False)
+class Undefended:
+    """The model as it is, decoding greedily."""
+
+    model: nn.Module
+    tokenizer: Any
+
+    def answer(
+        self, prompts: Sequence[str], generation: Generation, seed: int = 0
+    ) -> list[str]:
+        """Answer each prompt; see `Answerer.answer`."""
+        start = encode_text(self.tokenizer, generation.prefill)
+        with evaluating(self.model):
+            answers = generate(
+                self.model,
+                self.tokenizer,
+                [render(self.tokenizer, prompt) + start for prompt in prompts],
+                generation.max_new_tokens,
+                batch_size=generation.batch_size,
+                banned=generation.banned,
+            )
+        return [self.tokenizer.decode(one, skip_special_tokens=True) for one in answers]
+
+
+@dataclass(frozen=True, eq=False)
+class Intervened:
+    """Another answerer, while an intervention is applied to its model."""
+
+    inner: Answerer
+    model: nn.Module
+    intervention: Intervention
+
+    def answer(
+        self, prompts: Sequence[str], generation: Generation, seed: int = 0
+    ) -> list[str]:
+        """Answer each prompt; see `Answerer.answer`. The weights are put back."""
+        with self.intervention.applied(self.model):
+            return self.inner.answer(prompts, generation, seed)

@@ -1,0 +1,43 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Self-Reminder: tell the model to behave, before and after what the user says.
+
+Source: Y. Xie et al., "Defending ChatGPT against jailbreak attack via self-reminders",
+Nature Machine Intelligence 5 (2023). The wording here is our own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from cintervene.baselines.answering import Answerer, Generation
+
+__all__ = ["SelfReminder"]
+
+
+@dataclass(frozen=True, eq=False)
+class SelfReminder:
+    """Another answerer, whose prompts stand between two reminders.
+
+    Attributes
+    ----------
+    inner : Answerer
+    before, after : str
+        As they stand; mind the line breaks.
+    """
+
+    inner: Answerer
+    before: str = (
+        "You are a responsible assistant. You never help with anything that harms "
+        "people, and decline such requests. Answer the following in that spirit.\n\n"
+    )
+    after: str = (
+        "\n\nRemember to be responsible: if this would harm anybody, decline to help."
+    )
+
+    def answer(
+        self, prompts: Sequence[str], generation: Generation, seed: int = 0
+    ) -> list[str]:
+        """Answer each prompt; see `Answerer.answer`."""
+        reminded = [self.before + prompt + self.after for prompt in prompts]
+        return self.inner.answer(reminded, generation, seed)

@@ -1,0 +1,110 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What to refuse, what not to, and how: for defences against harmful requests.
+
+The harmful requests are short and generic; nothing here tells how anything is done.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from cintervene.data.prompts import BenignPrompt, load, take_turns
+from cintervene.data.splits import Split
+
+__all__ = [
+    "HarmfulPrompt",
+    "borderline_prompts",
+    "compliance_prefixes",
+    "harmful_prompts",
+    "jailbreak_templates",
+    "safe_refusals",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class HarmfulPrompt:
+    """A request that a model should refuse, and what it is about.
+
+    Prompts of the category ``"contextual"`` begin with a passage of text that is
+    harmless by itself.
+    """
+
+    text: str
+    category: str
+
+
+def harmful_prompts(split: Split) -> list[HarmfulPrompt]:
+    """Return the harmful requests of one split.
+
+    The categories take turns, so that any first few prompts are a fair sample.
+
+    Parameters
+    ----------
+    split
+        ``"train"`` for the defence, ``"tune"`` for choices, ``"held_out"`` for
+        reports.
+
+    Raises
+    ------
+    ArgumentError
+        If `split` is none of these.
+    """
+    entries = take_turns(load("harmful_prompts.json", split))
+    return [HarmfulPrompt(text, category) for text, category in entries]
+
+
+def borderline_prompts(split: Split) -> list[BenignPrompt]:
+    """Return requests that sound harmful, or are built like harmful ones, but are not.
+
+    Homonyms, figures of speech, games and fiction, definitions, history, nonsense,
+    public facts, safety advice, and passages of text with a harmless question.
+
+    Parameters
+    ----------
+    split
+        As in `harmful_prompts`.
+
+    Raises
+    ------
+    ArgumentError
+        If `split` is none of these.
+    """
+    entries = take_turns(load("borderline_prompts.json", split))
+    return [BenignPrompt(text, category) for text, category in entries]
+
+
+def jailbreak_templates(split: Split) -> list[str]:
+    """Return prompts that talk a model into complying, ``{request}`` for the request.
+
+    Parameters
+    ----------
+    split
+        As in `harmful_prompts`.
+
+    Raises
+    ------
+    ArgumentError
+        If `split` is none of these.
+    """
+    return list(load("jailbreak_templates.json", split))
+
+
+def compliance_prefixes(split: Split) -> list[str]:
+    """Return beginnings of an answer that complies.
+
+    Parameters
+    ----------
+    split
+        As in `harmful_prompts`.
+
+    Raises
+    ------
+    ArgumentError
+        If `split` is none of these.
+    """
+    return list(load("compliance_prefixes.json", split))
+
+
+def safe_refusals() -> list[str]:
+    """Return short answers that refuse."""
+    return list(load("safe_refusals.json", "train"))
