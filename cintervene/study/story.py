@@ -200,6 +200,10 @@ def _times(content: Content) -> Iterator[Block]:
         "answer against base",
     )  # fmt: skip
     yield Table(head, body, range(2, 7))
+    yield (
+        "Test cases that were searched for on the same weights are used again; those "
+        "rows show no time for the search."
+    )
 
 
 def _paper(content: Content) -> Iterator[Block]:
