@@ -105,7 +105,7 @@ def _harmful(content: Content) -> Iterator[Block]:
     yield Picture(
         "rates", "Harmful requests complied with, by defence and attack, with intervals"
     )
-    yield _rate_table("attack", body, "complied against base")
+    yield _rate_table("attack", body, "against base, points")
     yield (
         f"Rates have Wilson's {content['level']:.0%} intervals; the difference to the "
         "base is over the same requests, with Newcombe's interval and the p-value of "
@@ -119,7 +119,7 @@ def _harmful(content: Content) -> Iterator[Block]:
 def _harmless(content: Content) -> Iterator[Block]:
     body = list(_rate_rows(content, ("safe", "benign")))
     if body:
-        yield _rate_table("requests", body, "refused against base")
+        yield _rate_table("requests", body, "refused, against base, points")
 
 
 def _rate_table(kind: str, body: Sequence[Sequence[str]], compared: str) -> Table:
@@ -166,7 +166,7 @@ def _measure_rows(found: Mapping[str, Any]) -> Iterator[tuple[str, str, str, str
         if found[name] is not None:
             change = found[name]["rate"]
             yield (
-                f"{kind} words said when asked", _percent(change["before"]),
+                f"{kind} words said when asked, change in points", _percent(change["before"]),
                 _percent(change["after"]), _points(change["effect"]),
             )  # fmt: skip
     yield _ratio_row("perplexity of prose", found["drift"]["texts"])
@@ -277,7 +277,7 @@ def _percent(rate: Mapping[str, float]) -> str:
 
 def _points(change: Mapping[str, float]) -> str:
     value, low, high = (100 * change[part] for part in ("value", "low", "high"))
-    return f"{value:+.1f} points [{low:+.1f}, {high:+.1f}]"
+    return f"{value:+.1f} [{low:+.1f}, {high:+.1f}]"
 
 
 def _value(estimate: Mapping[str, float | None]) -> str:
