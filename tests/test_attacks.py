@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -38,13 +39,17 @@ def test_direct_request_and_prefill_leave_the_request_as_it_is() -> None:
 
 
 def test_every_template_carries_the_request() -> None:
+    plainly = ("role play", "prefix injection", "refusal suppression")
+    plainly += ("payload splitting",)
     for family in families():
         for case in run_attack(Jailbreak(family), REQUESTS):
             assert case.request in (one.text for one in REQUESTS)
             assert case.attack == family
             # "{first}" in a request stays as it is.
-            rest = case.prompt.replace("{first}", "")
-            assert "{" not in rest
+            left = re.findall(r"\{(request|second|base64|rot13|leet)\}", case.prompt)
+            assert left == []
+            plain = "{first}" in case.prompt
+            assert plain == ("{first}" in case.request and family in plainly)
 
 
 @pytest.mark.parametrize(
