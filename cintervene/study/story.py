@@ -105,7 +105,7 @@ def _harmful(content: Content) -> Iterator[Block]:
     yield Picture(
         "rates", "Harmful requests complied with, by defence and attack, with intervals"
     )
-    yield _rate_table("attack", body, "against base, points")
+    yield _rate_table("attack", body, "complied, against base, points")
     yield (
         f"Rates have Wilson's {content['level']:.0%} intervals; the difference to the "
         "base is over the same requests, with Newcombe's interval and the p-value of "
