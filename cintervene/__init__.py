@@ -19,6 +19,7 @@ from cintervene.losses import set_nll
 from cintervene.preserve import BenignMoments, Preserve
 from cintervene.projected_gradient import GradientStep, ProjectedGradient
 from cintervene.projections import project_ball, project_simplex
+from cintervene.safe_region import RegionSolution, arr, tsr
 from cintervene.solution import Solution, Status
 from cintervene.solve import pcr
 from cintervene.update import LowRankUpdate, displacement
@@ -45,9 +46,11 @@ __all__ = [
     "NonFiniteError",
     "Preserve",
     "ProjectedGradient",
+    "RegionSolution",
     "SingularSystemError",
     "Solution",
     "Status",
+    "arr",
     "certify",
     "compare",
     "data",
@@ -62,6 +65,7 @@ __all__ = [
     "set_nll",
     "show_config",
     "thread_limit",
+    "tsr",
 ]
 
 _MODULES = ("data", "evaluate", "export", "models")

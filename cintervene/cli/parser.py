@@ -173,8 +173,8 @@ def _add_evaluate(commands: Commands) -> None:
         "--attacks",
         metavar="LIST",
         default="direct",
-        help="direct, prefill, templates, or a family of them such as 'role play', by "
-        "commas (default: %(default)s)",
+        help="direct, prefill, templates, or a family of them such as 'role play', "
+        "gcg, embedding-pgd, by commas (default: %(default)s)",
     )
     study.add_argument(
         "--behaviours",
