@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a guard costs and what it does, on SmolLM2 and the tuning split.
 
-    python benchmarks/bench_guard.py time      # prefill and tokens, with and without
-    python benchmarks/bench_guard.py effect    # obedience, drift of benign answers
-    python benchmarks/bench_guard.py prompt    # the same, solved for the prompt only
-    python benchmarks/bench_guard.py reach     # how far a prompt's change reaches
+python benchmarks/bench_guard.py time      # prefill and tokens, with and without
+python benchmarks/bench_guard.py effect    # obedience, drift of benign answers
+python benchmarks/bench_guard.py prompt    # the same, solved for the prompt only
+python benchmarks/bench_guard.py reach     # how far a prompt's change reaches
 """
 
 import os
