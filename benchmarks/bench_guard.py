@@ -31,7 +31,8 @@ from cintervene.models.utterances import answered
 
 WORDS = data.forbidden_words()
 SPLIT = "tune"
-EVERY_TOKEN = [{"strength": strength} for strength in (6.0, 10.0, 14.0)]
+TURNS = 5
+EVERY_TOKEN = [{"strength": strength} for strength in (6.0, 8.0, 10.0, 14.0)]
 PROMPT_ONLY = [{"every_token": False, "ridge": ridge} for ridge in (1e-3, 1e3)]
 
 
@@ -58,27 +59,22 @@ def divergences(model, guard, sequences):
     return np.array(found)
 
 
-def seconds(model, prompts, tokens):
-    """Of the prompt with the first token, and of each token after it."""
-    prefill = whole = 0.0
-    for ids in prompts:
-        inputs = torch.tensor([ids])
-        for count in (1, tokens):
-            start = perf_counter()
-            with torch.inference_mode():
-                model.generate(
-                    inputs, max_new_tokens=count, min_new_tokens=count, do_sample=False,
-                    pad_token_id=0,
-                )  # fmt: skip
-            spent = perf_counter() - start
-            prefill, whole = (
-                (prefill + spent, whole) if count == 1 else (prefill, whole + spent)
-            )
-    return prefill / len(prompts), (whole - prefill) / len(prompts) / (tokens - 1)
+def seconds(model, ids, tokens):
+    """Of a prompt with the first token, and of each token after it."""
+    spent = []
+    for count in (1, tokens):
+        start = perf_counter()
+        with torch.inference_mode():
+            model.generate(
+                torch.tensor([ids]), max_new_tokens=count, min_new_tokens=count,
+                do_sample=False, pad_token_id=0,
+            )  # fmt: skip
+        spent.append(perf_counter() - start)
+    return spent[0], (spent[1] - spent[0]) / (tokens - 1)
 
 
 def show_time(model, tokenizer):
-    """Least of alternating runs; greedy answers to benign prompts and to requests."""
+    """Least of alternating runs of each prompt; greedy answers of 24 tokens."""
     guard = ci.Guard(model, tokenizer, WORDS)
     benign = [render(tokenizer, p.text) for p in data.benign_prompts(SPLIT)[:6]]
     templates = data.obedience_templates(SPLIT)
@@ -87,17 +83,17 @@ def show_time(model, tokenizer):
         for i, word in enumerate(WORDS[::17])
     ]
     for name, prompts in (("benign prompts", benign), ("requests", asking)):
-        seconds(model, prompts[:1], 8)
-        times = {False: [], True: []}
+        times = np.full((2, len(prompts), 2), np.inf)
         before = guard.activity.positions, guard.activity.shifted
-        for _ in range(4):
-            for guarded in (False, True):
-                with guard if guarded else nullcontext():
-                    times[guarded].append(seconds(model, prompts, 24))
-        plain, guarded = (np.min(times[kind], axis=0) for kind in (False, True))
-        share = (guard.activity.shifted - before[1]) / (
-            guard.activity.positions - before[0]
-        )
+        for _ in range(TURNS):
+            for index, ids in enumerate(prompts):
+                for guarded in (0, 1):
+                    with guard if guarded else nullcontext():
+                        found = seconds(model, ids, 24)
+                    times[guarded, index] = np.minimum(times[guarded, index], found)
+        plain, guarded = times.mean(axis=1)
+        shifted = guard.activity.shifted - before[1]
+        share = shifted / (guard.activity.positions - before[0])
         print(
             f"{name}: prefill {1e3 * plain[0]:.1f} ms, {guarded[0] / plain[0]:.3f} x; "
             f"a token {1e3 * plain[1]:.1f} ms, {guarded[1] / plain[1]:.3f} x; "

@@ -3,9 +3,9 @@
 
 At the end of a prompt the least change of the last down projection is solved for that
 keeps the answer's first token from being forbidden; it is of rank 1, and acts on the
-rest of that sequence only. Activations of later tokens hardly correlate with those it
-was solved for, so it protects them little: where a later token comes near, the problem
-is solved again for that token.
+rest of that sequence only. There it has part of its effect, and what comes later needs
+more than the first token did: so where a later token comes near, the problem is solved
+again for that token.
 """
 
 from __future__ import annotations
@@ -132,7 +132,7 @@ class Guard:
         *,
         method: Literal["pcr"] = "pcr",
         concepts: Literal["contrast", "unembedding"] = "contrast",
-        strength: float = 10.0,
+        strength: float = 8.0,
         every_token: bool = True,
         ridge: float = 1e-3,
         preserve: Iterable[str] = (),
