@@ -204,7 +204,9 @@ class ProjectedGradient:
             gradient = _core.widen(grad_outputs, "grad_outputs").reshape(-1, d_out)
             self._best = _Best(float(loss), self._here.copy(), gradient)
             self._share = min(1.0, self._share * _LONGER)
-        self._advance(grad_outputs, self._length if length is None else length, rejected)
+        self._advance(
+            grad_outputs, self._length if length is None else length, rejected
+        )
         return self.displacements
 
     def _is_best(self, loss: float | None) -> bool:

@@ -16,7 +16,7 @@ from cintervene.cli.words import read_forbidden
 from cintervene.errors import ModelError
 from cintervene.evaluate import Measurement, measure, write_report
 from cintervene.models import Intervention, defend, explain, find_decoder, load
-from cintervene.models.defence import choose_layers
+from cintervene.models.forbidding import choose_layers
 from cintervene.models.spelling import check_spellable, surface_forms
 from cintervene.staging import StagedDirectory, check_place
 

@@ -52,7 +52,7 @@ class Lesson:
 
     @property
     def positions(self) -> range:
-        """Positions whose next token counts: at least the last one before the answer."""
+        """Positions whose next token counts: one at least."""
         return range(self.start - 1, max(self.start, len(self.ids) - 1))
 
 
@@ -210,7 +210,7 @@ def _answers(
 def _alternatives(
     path: Sequence[int], paths: Sequence[Sequence[int]]
 ) -> tuple[tuple[int, ...], ...]:
-    """At each token of a path, the next tokens of all paths that are the same so far."""
+    """At each token of a path, the next ones of all paths that are equal so far."""
     return tuple(
         tuple(sorted({p[at] for p in paths if p[:at] == path[:at] and len(p) > at}))
         for at in range(len(path))

@@ -30,11 +30,11 @@ from cintervene.models.targets import (
     resolve_layers,
 )
 from cintervene.models.unembedding import find_unembedding
-from cintervene.models.upper import differentiable, logits_of
+from cintervene.models.upper import differentiable
 from cintervene.progress import Progress, counting, silent
 from cintervene.update import LowRankUpdate
 
-__all__ = ["RefusalPoint", "teach_refusal"]
+__all__ = ["RefusalPoint", "choose", "teach_refusal"]
 
 # Shares of the change found that are measured on the tuning split.
 STRENGTHS = (0.4, 0.55, 0.7, 0.85, 1.0, 1.15)
@@ -146,7 +146,7 @@ def teach_refusal(
     update, steps, sweep = _solve(
         model, target, decoder, lessons, radius, details, clock, progress
     )
-    best = _choose(sweep, max_kl, max_false_refusals)
+    best = choose(sweep, max_kl, max_false_refusals)
     strain = best.strain(max_kl, max_false_refusals)
     change = update * best.strength
     return Intervention.of(
@@ -246,7 +246,7 @@ def _refused(
     return refused / len(lessons.tune_harmful), falsely / len(lessons.tune_benign)
 
 
-def _choose(
+def choose(
     sweep: Sequence[RefusalPoint], max_kl: float, max_false_refusals: float
 ) -> RefusalPoint:
     """The least change that refuses most within the limits, or strains them least."""

@@ -181,7 +181,7 @@ class SafeRegion:
         direction = np.zeros_like(change)
         for step in range(options.steps):
             part = self.parts[step % len(self.parts)]
-            seen, gradient = self._gradient(part, change)
+            seen, gradient = self.gradient(part, change)
             direction = options.inertia * direction + (1 - options.inertia) * gradient
             length = options.length * (1 - step / options.steps)
             change = self._descent.step(direction, length=length)
@@ -204,7 +204,7 @@ class SafeRegion:
         share = self.options.harmful_weight * benign.count / harmful.count
         return benign.merge(harmful, weight=share).preserve(ridge=self.options.ridge)
 
-    def _gradient(self, part: Part, change: Floats) -> tuple[dict[str, float], Floats]:
+    def gradient(self, part: Part, change: Floats) -> tuple[dict[str, float], Floats]:
         """Derivative with respect to the transposed change of the weight."""
         device = self.target.weight.device
         leaf = torch.tensor(change, dtype=torch.float32, device=device).requires_grad_()
@@ -218,7 +218,7 @@ class SafeRegion:
         rows = sum(len(batch.wanted) for batch in part.benign.batches)
         for divergences in part.divergences(leaf):
             value = divergences.sum() / rows
-            (self.options.kl_weight * value).backward()
+            (self.options.kl_weight * value).backward()  # type: ignore[no-untyped-call]
             drift += float(value.detach())
         assert leaf.grad is not None
         return {"loss": loss, "kl": drift}, leaf.grad.double().cpu().numpy()
