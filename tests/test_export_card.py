@@ -27,7 +27,15 @@ OPTIONS = {
     "layers": [1],
     "solver": "exact",
 }
-LAYER = {"name": "n", "layer": 1, "status": "CONVERGED", "cost": 2.5, "shortfall": 0.25}
+LAYER = {
+    "name": "n",
+    "layer": 1,
+    "status": "CONVERGED",
+    "cost": 2.5,
+    "shortfall": 0.25,
+    "reached": 1.5,
+    "reached_rounded": 1.25,
+}
 POINT = {"strength": 14.0, "forbidden_ratio": 7.5, "kl": 0.0312, "chosen": True}
 VERDICT = {
     "name": "a rise", "unit": "x", "limit": 5.0, "at_least": True,
@@ -64,7 +72,7 @@ def test_sections(tiny_model: Any) -> None:
     assert front["cintervene"]["digest"] == change.digest
     assert "bomb, knife" in sections["Constraints"]
     assert "| solver | exact |" in sections["Constraints"]
-    assert "| 1 | CONVERGED | 2.50 | 0.250 |" in sections["Certificate"]
+    assert "| 1 | CONVERGED | 2.50 | 1.50 | 0.250 |" in sections["Certificate"]
     assert "proved global optimum" in sections["Certificate"]
     assert (
         "| a rise | 4.00 x (at least 5; too close to be sure) | [3.00, 6.00] | "
@@ -77,6 +85,13 @@ def test_sections(tiny_model: Any) -> None:
     edit = next(iter(change.edits.values()))
     for text in (edit.base_sha256, edit.result_sha256, change.digest, "ab12"):
         assert text in sections["Hashes"]
+
+
+def test_what_is_reached_is_that_of_the_form(tiny_model: Any) -> None:
+    change = make(tiny_model("llama"), layers=[LAYER])
+    for form, row in (("gguf", "2.50 | 1.50"), ("checkpoint", "2.50 | 1.25")):
+        _, sections = split(model_card(change, Origin(form), {}))
+        assert row in sections["Certificate"]
 
 
 def test_nothing_is_claimed_that_is_not_known(tiny_model: Any) -> None:

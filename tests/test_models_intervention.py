@@ -499,3 +499,33 @@ def test_smollm2_on_disk(smollm2: Any, tmp_path: Path) -> None:
     assert bits(changed) == before
     size = (tmp_path / "change.safetensors").stat().st_size
     assert size < 2 * 576 * 1536 * 2
+
+
+def quantise(module: Any, packed: str) -> None:
+    """Give a linear layer the weights that bitsandbytes or GPTQ would."""
+    codes = (module.weight.detach() * 100).to(torch.int8)
+    del module.weight
+    if packed == "weight":
+        module.weight = torch.nn.Parameter(codes, requires_grad=False)
+    else:
+        module.register_buffer(packed, codes)
+
+
+@pytest.mark.parametrize("packed", ["weight", "qweight"])
+def test_quantised_weights_are_refused(tiny_model: Any, packed: str) -> None:
+    model = tiny_model("llama")
+    change = make(model)
+    quantise(model.model.layers[3].mlp.down_proj, packed)
+    before = bits(model)
+    with pytest.raises(InterventionError, match=r"layers\.3\..*int8.*export\.lora"):
+        change.apply(model)
+    assert bits(model) == before
+
+
+def test_offloaded_weights_are_refused(tiny_model: Any) -> None:
+    accelerate = pytest.importorskip("accelerate")
+    model = tiny_model("llama")
+    change = make(model)
+    accelerate.cpu_offload(model, execution_device="cpu")
+    with pytest.raises(InterventionError, match=r"meta device .offloaded"):
+        change.apply(model)

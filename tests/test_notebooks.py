@@ -26,6 +26,21 @@ def run(name: str) -> tuple[str, bool]:
     return text, any("image/png" in output.get("data", {}) for output in outputs)
 
 
+def test_raw_arrays() -> None:
+    notebook = nbformat.read(NOTEBOOKS / "raw_arrays.ipynb", as_version=4)
+    where = {"metadata": {"path": str(NOTEBOOKS)}}
+    nbclient.NotebookClient(notebook, timeout=300, resources=where).execute()
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    text = "".join(output.get("text", "") for output in outputs)
+    for line in (
+        "CONVERGED rank 10 certified True",
+        "the token's logit moved by -2.0 at most",
+        "certified True, gap",
+        "same outputs: True",
+    ):
+        assert line in text
+
+
 @pytest.mark.model
 @pytest.mark.usefixtures("smollm2")
 def test_forbid_a_vocabulary() -> None:

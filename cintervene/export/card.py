@@ -89,7 +89,7 @@ def model_card(
         _front(intervention, origin),
         *_opening(intervention, origin),
         *_constraints(intervention),
-        *_certificate(intervention),
+        *_certificate(intervention, origin),
         *_measures(intervention, origin),
         *_limits(report),
         *_use(intervention, origin),
@@ -163,19 +163,21 @@ def _constraints(intervention: Intervention) -> Iterator[str]:
     yield table(("option", "value"), [(k, _value(v)) for k, v in options.items()])
 
 
-def _certificate(intervention: Intervention) -> Iterator[str]:
+def _certificate(intervention: Intervention, origin: Origin) -> Iterator[str]:
     yield "## Certificate"
     solved = [entry for entry in intervention.metrics.get("layers", []) if entry]
     if not solved:
         yield "None was recorded for this change."
         return
+    # Adapters round no weight.
+    rounded = origin.form == "checkpoint"
     columns = {
         "layer": "layer",
         "status": "status",
         "iterations": "iterations",
         "cost": "cost",
         "asked": "asked, nats",
-        "reached_rounded": "reached, nats",
+        "reached_rounded" if rounded else "reached": "reached, nats",
         "shortfall": "worst shortfall",
     }
     keys = [key for key in columns if any(key in entry for entry in solved)]
@@ -189,8 +191,8 @@ def _certificate(intervention: Intervention) -> Iterator[str]:
             "Each layer's problem was solved to a proved global optimum: multipliers "
             "show that no smaller change meets its constraints (with the slack of the "
             "options, in the norm that was minimised, for the solution before its rank "
-            "was cut). *Reached* is without slack, of the weights as stored. The proof "
-            "is about these constraints, not about other prompts."
+            "was cut). *Reached* is without slack, after the rounding of this form. "
+            "The proof is about these constraints, not about other prompts."
         )
     else:
         yield "Optimality was not proved for every layer."

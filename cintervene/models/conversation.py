@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-__all__ = ["generate", "render"]
+__all__ = ["continue_embeddings", "generate", "render"]
 
 
 def render(tokenizer: Any, prompt: str) -> list[int]:
@@ -58,6 +58,28 @@ def generate(
     return answers
 
 
+def continue_embeddings(
+    model: nn.Module,
+    tokenizer: Any,
+    before: Sequence[int],
+    embeddings: Tensor,
+    after: Sequence[int],
+    max_new_tokens: int,
+) -> list[int]:
+    """Greedy answer to a prompt of which a part is given as embeddings (n, hidden)."""
+    embed: Any = model.get_input_embeddings()  # type: ignore[operator]
+    device = embeddings.device
+    head, tail = (
+        embed(torch.tensor(list(part), dtype=torch.long, device=device))
+        for part in (before, after)
+    )
+    x = torch.cat([head, embeddings.to(head.dtype), tail])[None]
+    mask = torch.ones(x.shape[:2], dtype=torch.long, device=device)
+    stops = _stop_tokens(model, tokenizer)
+    (row,) = _greedy(model, max_new_tokens, stops, inputs_embeds=x, attention_mask=mask)
+    return _cut(row, stops)
+
+
 def _generate(
     model: nn.Module,
     prompts: Sequence[Sequence[int]],
@@ -73,22 +95,39 @@ def _generate(
     ids = torch.tensor(rows, device=device)
     lengths = torch.tensor([len(prompts[i]) for i in batch], device=device)
     mask = torch.arange(length, device=device) >= length - lengths[:, None]
+    new = _greedy(
+        model,
+        max_new_tokens,
+        stops,
+        input_ids=ids,
+        attention_mask=mask.long(),
+        bad_words_ids=[list(run) for run in banned] or None,
+    )
+    for row in new:
+        yield _cut(row[length:], stops)
+
+
+def _greedy(
+    model: nn.Module, max_new_tokens: int, stops: list[int], **inputs: Any
+) -> list[list[int]]:
     with torch.no_grad():
-        new = model.generate(  # type: ignore[operator]
-            input_ids=ids,
-            attention_mask=mask.long(),
+        rows: list[list[int]] = model.generate(  # type: ignore[operator]
             max_new_tokens=max_new_tokens,
             do_sample=False,
             temperature=None,
             top_p=None,
             top_k=None,
-            bad_words_ids=[list(run) for run in banned] or None,
             eos_token_id=stops or None,
-            pad_token_id=pad,
-        )[:, length:]
-    for row in new.tolist():
-        ends = [at for at, token in enumerate(row) if token in stops]
-        yield row[: ends[0] + 1] if ends else row
+            pad_token_id=stops[0] if stops else 0,
+            **inputs,
+        ).tolist()
+    return rows
+
+
+def _cut(row: list[int], stops: Sequence[int]) -> list[int]:
+    """The tokens up to and including the end of the answer."""
+    ends = [at for at, token in enumerate(row) if token in stops]
+    return row[: ends[0] + 1] if ends else row
 
 
 def _batches(prompts: Sequence[Sequence[int]], size: int) -> Iterator[list[int]]:

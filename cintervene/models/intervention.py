@@ -85,7 +85,7 @@ class Intervention:
         self.model = model
         self.options = dict(options or {})
         self.metrics = dict(metrics or {})
-        self.versions = dict(_versions() if versions is None else versions)
+        self.versions = dict(library_versions() if versions is None else versions)
 
     @classmethod
     def of(
@@ -338,6 +338,7 @@ class Intervention:
         found: dict[str, nn.Parameter] = {}
         storages: dict[int, str] = {}
         for name, edit in self.edits.items():
+            _refuse_quantised(model, name)
             try:
                 weight = model.get_parameter(name)
             except AttributeError:
@@ -352,7 +353,10 @@ class Intervention:
                     f"intervention was made for {self.model or 'another model'}"
                 )
             if weight.is_meta:
-                raise InterventionError(f"{name} is on the meta device; load it first")
+                raise InterventionError(
+                    f"{name} is on the meta device (offloaded or never loaded); load "
+                    "the whole model, or change its checkpoint with cintervene apply"
+                )
             twin = storages.setdefault(weight.data_ptr(), name)
             if twin != name:
                 raise InterventionError(
@@ -425,12 +429,28 @@ class Intervention:
             ) from error
 
 
+def _refuse_quantised(model: nn.Module, name: str) -> None:
+    """Refuse weights of packed integers: bitsandbytes, GPTQ, AWQ and the like."""
+    module = dict(model.named_modules()).get(name.removesuffix(".weight"))
+    weight = getattr(module, "weight", None)
+    packed = getattr(module, "qweight", None)
+    if isinstance(weight, Tensor) and not weight.dtype.is_floating_point:
+        packed = weight
+    if isinstance(packed, Tensor):
+        raise InterventionError(
+            f"{name} is quantised ({type(module).__name__} of "
+            f"{dtype_name(packed.dtype)}) and cannot be changed; export the "
+            "intervention as an adapter (cintervene.export.lora) and load that on top"
+        )
+
+
 def _restore(weights: Mapping[str, Tensor], originals: Mapping[str, Tensor]) -> None:
     for name, original in originals.items():
         weights[name].detach().copy_(original)
 
 
-def _versions() -> dict[str, str]:
+def library_versions() -> dict[str, str]:
+    """Versions of Python and of the libraries that results depend on."""
     found = {"python": platform.python_version()}
     for package in PACKAGES:
         try:

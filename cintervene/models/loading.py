@@ -160,12 +160,13 @@ def _pretrained(
             tokenizer = transformers.AutoTokenizer.from_pretrained(
                 name, local_files_only=local, **options
             )
-            if "gguf_file" in options:
-                # Without it the weights may stay in their packed blocks.
+            if "gguf_file" not in options:
+                options["use_safetensors"] = True
+            elif hasattr(transformers, "GgufConfig"):
+                # Without it the weights may stay in their packed blocks; transformers 4
+                # always unpacks them.
                 config = transformers.GgufConfig(dequantize=True)
                 options["quantization_config"] = config
-            else:
-                options["use_safetensors"] = True
             model, report = transformers.AutoModelForCausalLM.from_pretrained(
                 name,
                 dtype=dtype or "auto",

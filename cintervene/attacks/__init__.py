@@ -1,0 +1,25 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Attacks on what a model should not do: with texts, with gradients, on the weights."""
+
+from cintervene.attacks.ablation import DirectionAblated, refusal_direction
+from cintervene.attacks.cases import Attack, Case, Request
+from cintervene.attacks.embedding import EmbeddingPGD
+from cintervene.attacks.gcg import GCG
+from cintervene.attacks.run import read_cases, run_attack
+from cintervene.attacks.wordings import DirectRequest, Jailbreak, Prefill, families
+
+__all__ = [
+    "GCG",
+    "Attack",
+    "Case",
+    "DirectRequest",
+    "DirectionAblated",
+    "EmbeddingPGD",
+    "Jailbreak",
+    "Prefill",
+    "Request",
+    "families",
+    "read_cases",
+    "refusal_direction",
+    "run_attack",
+]

@@ -1,0 +1,175 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Taking the refusal direction out of the weights, which needs no prompt at all.
+
+Source: A. Arditi et al., "Refusal in language models is mediated by a single
+direction", arXiv 2406.11717: the difference of the mean hidden states of harmful and
+harmless prompts, removed from everything that writes to the residual stream.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
+
+from cintervene.baselines.answering import Answerer, Generation
+from cintervene.errors import ArgumentError, ModelError
+from cintervene.models.conversation import render
+from cintervene.models.targets import Decoder, find_decoder
+from cintervene.models.trace import evaluating
+
+__all__ = ["DirectionAblated", "direction_removed", "refusal_direction"]
+
+
+def refusal_direction(
+    model: nn.Module,
+    tokenizer: Any,
+    harmful: Sequence[str],
+    harmless: Sequence[str],
+    layer: int | None = None,
+) -> Tensor:
+    """Direction in which harmful prompts differ from harmless ones.
+
+    Parameters
+    ----------
+    model : nn.Module
+    tokenizer : Any
+    harmful, harmless : sequence of str
+        Prompts; a few dozens of each.
+    layer : int, optional
+        Whose input is looked at, at the last token of the prompt; by default the one
+        at 0.6 of the depth, where the paper finds most of its directions.
+
+    Returns
+    -------
+    Tensor, shape (hidden,), float32
+        Of length 1.
+
+    Raises
+    ------
+    ArgumentError
+        There are no prompts of a kind, there is no such layer, or the means are equal.
+    """
+    decoder = find_decoder(model)
+    depth = len(decoder.layers)
+    at = int(0.6 * depth) if layer is None else layer
+    if not harmful or not harmless or not 0 <= at < depth:
+        raise ArgumentError(
+            f"harmful, harmless, layer: got {len(harmful)} and {len(harmless)} prompts "
+            f"and layer {at}, expected prompts of both kinds and one of {depth} layers"
+        )
+    means = (
+        torch.stack([_entering(model, decoder, at, render(tokenizer, p)) for p in ps])
+        for ps in (harmful, harmless)
+    )
+    bad, good = (rows.mean(dim=0) for rows in means)
+    difference = bad - good
+    length = float(difference.norm())
+    if length == 0.0:
+        raise ArgumentError("harmful, harmless: got prompts with equal means")
+    return difference / length
+
+
+def _entering(
+    model: nn.Module, decoder: Decoder, layer: int, ids: Sequence[int]
+) -> Tensor:
+    """What enters a layer at the last token, float32."""
+    seen: list[Tensor] = []
+
+    def keep(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        hidden = args[0] if args else kwargs["hidden_states"]
+        seen.append(hidden[0, -1].float())
+
+    device = next(model.parameters()).device
+    hook = decoder.layers[layer].register_forward_pre_hook(keep, with_kwargs=True)
+    try:
+        with evaluating(model):
+            decoder.module(torch.tensor([list(ids)], device=device), use_cache=False)
+    finally:
+        hook.remove()
+    return seen[0]
+
+
+@contextmanager
+def direction_removed(model: nn.Module, direction: Tensor) -> Iterator[None]:
+    """Inside the block nothing writes `direction` to the residual stream any more.
+
+    Token embeddings and the last projections of attention and MLP are made orthogonal
+    to it, biases too. Where a norm follows the projection (Gemma), its scale lets some
+    of the direction through again.
+
+    Raises
+    ------
+    ModelError
+        A layer has other parts than attention and MLP that write.
+    """
+    unit = direction / direction.norm()
+    originals: list[tuple[Tensor, Tensor]] = []
+    try:
+        with torch.no_grad():
+            for tensor, axis in _writers(model):
+                originals.append((tensor, tensor.clone()))
+                tensor.copy_(_without(tensor.float(), unit.to(tensor.device), axis))
+        yield
+    finally:
+        with torch.no_grad():
+            for tensor, original in originals:
+                tensor.copy_(original)
+
+
+def _without(tensor: Tensor, unit: Tensor, axis: int) -> Tensor:
+    along = torch.tensordot(tensor, unit, dims=([axis], [0]))
+    if tensor.ndim == 1:
+        return tensor.sub(along * unit)
+    pair = (unit, along) if axis == 0 else (along, unit)
+    return tensor.sub(torch.outer(*pair))
+
+
+def _writers(model: nn.Module) -> Iterator[tuple[Tensor, int]]:
+    """Tensors that write to the residual stream and their axis of its width."""
+    decoder = find_decoder(model)
+    embedding: Any = model.get_input_embeddings()  # type: ignore[operator]
+    yield embedding.weight, 1
+    for number in range(len(decoder.layers)):
+        prefix = f"{decoder.layers_name}.{number}."
+        last: dict[str, nn.Module] = {}
+        for call in decoder.calls:
+            part, _, inner = call.name.removeprefix(prefix).partition(".")
+            if call.name.startswith(prefix) and inner and _is_projection(call.module):
+                last[part] = call.module
+        if len(last) != 2:
+            raise ModelError(
+                f"{prefix[:-1]} has {len(last)} parts with projections "
+                f"({', '.join(last)}), expected attention and MLP"
+            )
+        for module in last.values():
+            weight: Any = module.weight
+            yield weight, 1 if isinstance(module, Conv1D) else 0
+            if isinstance(getattr(module, "bias", None), Tensor):
+                bias: Any = module.bias
+                yield bias, 0
+
+
+def _is_projection(module: nn.Module) -> bool:
+    return isinstance(module, (nn.Linear, Conv1D))
+
+
+@dataclass(frozen=True, eq=False)
+class DirectionAblated:
+    """Another answerer, while a direction is taken out of its model's weights."""
+
+    inner: Answerer
+    model: nn.Module
+    direction: Tensor
+
+    def answer(
+        self, prompts: Sequence[str], generation: Generation, seed: int = 0
+    ) -> list[str]:
+        """Answer each prompt; see `Answerer.answer`. The weights are put back."""
+        with direction_removed(self.model, self.direction):
+            return self.inner.answer(prompts, generation, seed)

@@ -1,0 +1,190 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How likely a model is to begin its answer as an attacker wants, token by token."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import DynamicCache
+
+from cintervene.errors import ArgumentError
+from cintervene.models.conversation import render
+from cintervene.models.spelling import encode_text
+
+__all__ = ["Layout", "Objective", "allowed_tokens", "lay_out"]
+
+# Two beginnings of a suffix that no tokenizer joins to what is around them.
+FIRST, SECOND = " !", " ?"
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Where an attacker's tokens stand in a rendered prompt.
+
+    Attributes
+    ----------
+    tokenizer : Any
+    request : str
+    before, after : list of int
+        Tokens around them, the request's among the former.
+    free : list of int
+        The tokens that may be changed, as they are at the start.
+    target : list of int
+        How the answer should begin.
+    """
+
+    tokenizer: Any
+    request: str
+    before: list[int]
+    free: list[int]
+    after: list[int]
+    target: list[int]
+
+    def prompt(self, free: Sequence[int]) -> str | None:
+        """Text that is read as the request and these tokens; None if there is none."""
+        whole = [*self.before, *free, *self.after]
+        # Where a space is a token of its own, it belongs to what stands before.
+        for gap in ("", " "):
+            text: str = self.request + gap + self.tokenizer.decode(list(free))
+            if render(self.tokenizer, text) == whole:
+                return text
+        return None
+
+
+def lay_out(tokenizer: Any, request: str, length: int, target: str) -> Layout:
+    """Place `length` exclamation marks behind a request.
+
+    Raises
+    ------
+    ArgumentError
+        The length is not positive, the target is empty, or the tokenizer joins marks.
+    """
+    goal = encode_text(tokenizer, target)
+    if length < 1 or not goal:
+        raise ArgumentError(
+            f"length, target: got {length} and {target!r}, expected at least one token "
+            "and a text"
+        )
+    one, other = (render(tokenizer, request + s * length) for s in (FIRST, SECOND))
+    start = _shared(one, other)
+    tail = _shared(one[::-1], other[::-1])
+    end = len(one) - tail
+    layout = Layout(tokenizer, request, one[:start], one[start:end], one[end:], goal)
+    if layout.prompt(layout.free) is None:
+        raise ArgumentError(
+            f"tokenizer: {length} exclamation marks behind the request are not read "
+            "back as they were written; use another length"
+        )
+    return layout
+
+
+def allowed_tokens(tokenizer: Any, size: int) -> Tensor:
+    """Tokens that can stand in a typed prompt: plain printable ASCII, nothing special.
+
+    Returns
+    -------
+    Tensor, shape (size,), bool
+    """
+    special = set(getattr(tokenizer, "all_special_ids", ()))
+    known = min(size, len(tokenizer) if hasattr(tokenizer, "__len__") else size)
+    found = torch.zeros(size, dtype=torch.bool)
+    for token in range(known):
+        text = "" if token in special else tokenizer.decode([token])
+        found[token] = bool(text) and text.isascii() and text.isprintable()
+    return found
+
+
+class Objective:
+    """Mean -log p of the target's tokens after a prompt with free tokens in it.
+
+    What stands before the free tokens is run once.
+
+    Parameters
+    ----------
+    model : nn.Module
+        In evaluation mode. Its weights get no gradient.
+    layout : Layout
+    """
+
+    def __init__(self, model: nn.Module, layout: Layout) -> None:
+        self._model: Any = model
+        self._embed: Any = model.get_input_embeddings()  # type: ignore[operator]
+        device = next(model.parameters()).device
+        self.target = torch.tensor(layout.target, device=device)
+        self.free = torch.tensor(layout.free, device=device)
+        with torch.no_grad():
+            rest = torch.tensor([*layout.after, *layout.target], device=device)
+            self._rest = self._embed(rest)
+            size = self._embed.weight.shape[0]
+            self.embeddings: Tensor = self._embed(torch.arange(size, device=device))
+            self._cache = self._prefix(layout.before, device)
+
+    def _prefix(self, before: Sequence[int], device: torch.device) -> DynamicCache:
+        config = self._model.config.get_text_config()
+        cache = DynamicCache(config=config)
+        if before:
+            ids = torch.tensor([list(before)], device=device)
+            self._model(input_ids=ids, past_key_values=cache, use_cache=True)
+        return cache
+
+    def __call__(self, embeddings: Tensor) -> Tensor:
+        """Loss of free positions given as embeddings; differentiable.
+
+        Parameters
+        ----------
+        embeddings : Tensor
+            (n, free, hidden).
+
+        Returns
+        -------
+        Tensor, shape (n,), float32, nats a token
+        """
+        count = len(embeddings)
+        rest = self._rest.expand(count, -1, -1)
+        x = torch.cat([embeddings.to(rest.dtype), rest], dim=1)
+        cache = copy.deepcopy(self._cache)
+        if cache.get_seq_length() > 0:
+            cache.batch_repeat_interleave(count)
+        wanted = len(self.target) + 1
+        logits = self._model(
+            inputs_embeds=x,
+            past_key_values=cache,
+            use_cache=True,
+            logits_to_keep=wanted,
+        ).logits[:, :-1]
+        goal = self.target.expand(count, -1)
+        return nn.functional.cross_entropy(
+            logits.float().transpose(1, 2), goal, reduction="none"
+        ).mean(dim=1)
+
+    def of_tokens(self, rows: Tensor, batch: int = 64) -> Tensor:
+        """Loss of free positions given as tokens (n, free), without gradients."""
+        with torch.no_grad():
+            parts = torch.split(rows, batch)
+            return torch.cat([self(self._embed(part)) for part in parts])
+
+    def gradient(self, embeddings: Tensor) -> tuple[Tensor, Tensor]:
+        """Loss of one set of embeddings (free, hidden) and its gradient, float32."""
+        with torch.enable_grad():
+            x = embeddings.detach().clone().requires_grad_(True)
+            loss = self(x[None])[0]
+            (gradient,) = torch.autograd.grad(loss, x)
+        return loss.detach(), gradient.float()
+
+    def embed(self, tokens: Tensor) -> Tensor:
+        """Embeddings (..., hidden) of tokens."""
+        with torch.no_grad():
+            found: Tensor = self._embed(tokens)
+            return found
+
+
+def _shared(one: Sequence[int], other: Sequence[int]) -> int:
+    """How many items both begin with."""
+    pairs = enumerate(zip(one, other, strict=False))
+    different = (at for at, (a, b) in pairs if a != b)
+    return next(different, min(len(one), len(other)))

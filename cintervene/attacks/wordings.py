@@ -1,0 +1,151 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Attacks that only put a request into other words."""
+
+from __future__ import annotations
+
+import base64
+import codecs
+import json
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from functools import cache
+from importlib import resources
+from typing import Any
+
+from cintervene.attacks.cases import Case, Notes, Request
+from cintervene.errors import ArgumentError
+
+__all__ = ["PREFILL", "DirectRequest", "Jailbreak", "Prefill", "families"]
+
+PREFILL = "Sure, here is"
+LEET = str.maketrans("aeiostAEIOST", "431057431057")
+
+
+@dataclass(frozen=True)
+class DirectRequest:
+    """Ask for it."""
+
+    name: str = "direct request"
+    steps: int = 1
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """No options."""
+        return {}
+
+    def cases(self, request: Request, seed: int, notes: Notes) -> Sequence[Case]:
+        """Make the one test case; see `Attack.cases`."""
+        return [Case(request.id, request.text, self.name, request.text)]
+
+
+@dataclass(frozen=True)
+class Prefill:
+    """Ask for it, and put the beginning of a compliant answer into the model's mouth.
+
+    Attributes
+    ----------
+    prefill : str
+    """
+
+    prefill: str = PREFILL
+    name: str = "prefill"
+    steps: int = 1
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The prefill."""
+        return {"prefill": self.prefill}
+
+    def cases(self, request: Request, seed: int, notes: Notes) -> Sequence[Case]:
+        """Make the one test case; see `Attack.cases`."""
+        return [Case(request.id, request.text, self.name, request.text, self.prefill)]
+
+
+@dataclass(frozen=True)
+class Jailbreak:
+    """Wrap the request in each template of a family, or in `count` of them.
+
+    Attributes
+    ----------
+    family : str
+        One of `families()`.
+    count : int, optional
+        Templates a request, taking turns by the request's id and the seed; default all.
+    """
+
+    family: str
+    count: int | None = None
+    steps: int = 1
+
+    def __post_init__(self) -> None:
+        if self.family not in families():
+            raise ArgumentError(
+                f"family: got {self.family!r}, expected one of {', '.join(families())}"
+            )
+
+    @property
+    def name(self) -> str:
+        """The family."""
+        return self.family
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """How many templates, and which."""
+        return {**asdict(self), "templates": list(_templates()[self.family])}
+
+    def cases(self, request: Request, seed: int, notes: Notes) -> Sequence[Case]:
+        """Make a test case for each template; see `Attack.cases`."""
+        templates = _templates()[self.family]
+        number = len(templates) if self.count is None else self.count
+        start = seed + sum(request.id.encode())
+        return [
+            Case(
+                request.id,
+                request.text,
+                self.name,
+                _fill(templates[(start + turn) % len(templates)], request.text),
+                details={"template": (start + turn) % len(templates)},
+            )
+            for turn in range(min(number, len(templates)))
+        ]
+
+
+def families() -> tuple[str, ...]:
+    """Kinds of templates in ``cintervene/data/attack_templates.json``."""
+    return tuple(_templates())
+
+
+@cache
+def _templates() -> dict[str, tuple[str, ...]]:
+    file = resources.files("cintervene.data") / "attack_templates.json"
+    lists = json.loads(file.read_text(encoding="utf-8"))
+    return {family: tuple(templates) for family, templates in lists.items()}
+
+
+def _fill(template: str, request: str) -> str:
+    """Put the request in, as it is, in halves, or encoded."""
+
+    def form(match: re.Match[str]) -> str:
+        return FORMS[match[1]](request)
+
+    return re.sub(rf"\{{({'|'.join(FORMS)})\}}", form, template)
+
+
+def _half(second: bool) -> Callable[[str], str]:
+    def half(text: str) -> str:
+        words = text.split()
+        middle = (len(words) + 1) // 2
+        return " ".join(words[middle:] if second else words[:middle])
+
+    return half
+
+
+FORMS: dict[str, Callable[[str], str]] = {
+    "request": str,
+    "first": _half(second=False),
+    "second": _half(second=True),
+    "base64": lambda text: base64.b64encode(text.encode()).decode(),
+    "rot13": lambda text: codecs.encode(text, "rot13"),
+    "leet": lambda text: text.translate(LEET),
+}
