@@ -9,6 +9,7 @@ from cintervene.models.capture import Captured, LayerStream, capture
 from cintervene.models.defence import defend
 from cintervene.models.edit import Edit
 from cintervene.models.forbidding import forbid_words
+from cintervene.models.guard import Activity, Guard
 from cintervene.models.intervention import Applied, Intervention
 from cintervene.models.loading import load
 from cintervene.models.material import Budget
@@ -27,12 +28,14 @@ from cintervene.models.vocabulary import VocabularyOptions
 from cintervene.models.weights import rounded_change
 
 __all__ = [
+    "Activity",
     "Applied",
     "Budget",
     "Captured",
     "Decoder",
     "Edit",
     "Explanation",
+    "Guard",
     "Intervention",
     "LayerStream",
     "TSROptions",

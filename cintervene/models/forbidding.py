@@ -15,7 +15,7 @@ from cintervene.models.clock import Clock
 from cintervene.models.concepts import Concepts, check_concepts
 from cintervene.models.intervention import Intervention
 from cintervene.models.material import Budget, gather
-from cintervene.models.spelling import check_spellable
+from cintervene.models.spelling import words_to_forbid
 from cintervene.models.targets import find_decoder, resolve_layers
 from cintervene.models.tuning import Limits, Point, Tuning, knee
 from cintervene.models.vocabulary import LayerChange, Vocabulary, VocabularyOptions
@@ -102,7 +102,7 @@ def forbid_words(
     ModelError
         The model has no layers that can be changed.
     """
-    words = _words(tokenizer, forbid)
+    words = words_to_forbid(tokenizer, forbid)
     details = _options(concepts, options)
     limits = _limits(min_effect, max_kl, max_benign_loss)
     strengths = _strengths(strength, concepts)
@@ -176,16 +176,6 @@ def _sweep(
             break
     progress("solving", len(strengths), len(strengths))
     return found
-
-
-def _words(tokenizer: Any, forbid: Sequence[str]) -> list[str]:
-    if isinstance(forbid, str):
-        raise ArgumentError(
-            f"forbid: got the string {forbid!r}; expected a list of words. "
-            f"Write [{forbid!r}]"
-        )
-    check_spellable(tokenizer, forbid)
-    return list(dict.fromkeys(word.strip() for word in forbid))
 
 
 def _options(

@@ -166,9 +166,11 @@ def _measure_rows(found: Mapping[str, Any]) -> Iterator[tuple[str, str, str, str
         if found[name] is not None:
             change = found[name]["rate"]
             yield (
-                f"{kind} words said when asked, change in points", _percent(change["before"]),
-                _percent(change["after"]), _points(change["effect"]),
-            )  # fmt: skip
+                f"{kind} words said when asked, change in points",
+                _percent(change["before"]),
+                _percent(change["after"]),
+                _points(change["effect"]),
+            )
     yield _ratio_row("perplexity of prose", found["drift"]["texts"])
     yield "KL on everyday answers, nats a token", "", "", _ranged(found["drift"]["kl"])
 
