@@ -13,8 +13,9 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
+from cintervene.attacks import Case as Attempt  # noqa: E402
 from cintervene.attacks import DirectRequest, Prefill, Request  # noqa: E402
-from cintervene.baselines import Generation  # noqa: E402
+from cintervene.baselines import Generation, SelfReminder  # noqa: E402
 from cintervene.errors import ArgumentError  # noqa: E402
 from cintervene.evaluate.outcomes import Outcome  # noqa: E402
 from cintervene.study import (  # noqa: E402
@@ -229,3 +230,35 @@ def test_samples_begin_with_what_is_disputed() -> None:
 def test_published_numbers(name: str, rate: float | None) -> None:
     found = published(name)
     assert (found and found.complied["none"]) == rate
+
+
+@dataclass
+class Search:
+    """An attack with a budget, which counts how often it searched."""
+
+    name: str = "search"
+    options: dict[str, Any] = field(default_factory=dict)
+    steps: int = 3
+    searched: int = 0
+
+    def cases(self, request: Request, seed: int, notes: Any) -> list[Attempt]:
+        self.searched += 1
+        answer = "said at once" if request.id == "b0" else None
+        found = request.text
+        return [Attempt(request.id, request.text, self.name, found, answer=answer)]
+
+
+def test_searches_are_shared_by_the_same_weights(tmp_path: Path) -> None:
+    search, parrot = Search(), Parrot()
+    clocked = Clocked(parrot)
+    around = Defence("around", torch.nn.Identity(), clocked, SelfReminder(clocked))
+    suite = Suite("harmful", REQUESTS, [search])
+    trial = Trial(even_refuse, Generation())
+    with Journal(tmp_path) as journal:
+        cases = run_study(journal, [defence(parrot), around], [suite], trial)
+    assert search.searched == len(REQUESTS)
+    assert (tmp_path / "attack-search-base.json").is_file()
+    # What an attack has had answered already is not asked again.
+    assert len(parrot.asked) == 2 * (len(REQUESTS) - 1)
+    assert cases[0].answer == cases[5].answer == "said at once"
+    assert cases[6].answer != cases[1].answer == "|request 1"

@@ -8,7 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from cintervene import data
-from cintervene.attacks import Attack, DirectRequest, Jailbreak, Prefill, families
+from cintervene.attacks import (
+    GCG,
+    Attack,
+    DirectRequest,
+    EmbeddingPGD,
+    Jailbreak,
+    Prefill,
+    families,
+)
 from cintervene.baselines import (
     Answerer,
     BadWords,
@@ -49,7 +57,7 @@ def named_defences(
     return [_defence(name, model, clocked, wrappers) for name in (BASE, *others)]
 
 
-def named_attacks(names: str) -> list[Attack]:
+def named_attacks(names: str, model: Any, tokenizer: Any) -> list[Attack]:
     """Build the attacks of a comma-separated list.
 
     Raises
@@ -63,6 +71,8 @@ def named_attacks(names: str) -> list[Attack]:
         "direct": DirectRequest(),
         "prefill": Prefill(),
         "templates": every,
+        "gcg": GCG(model, tokenizer),
+        "embedding-pgd": EmbeddingPGD(model, tokenizer),
         **{family: Jailbreak(family, count=1) for family in kinds},
     }
     return [_known("--attacks", name.strip(), known) for name in names.split(",")]

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from cintervene import data
-from cintervene.attacks import DirectRequest, Request
+from cintervene.attacks import Attack, DirectRequest, Request
 from cintervene.baselines import Generation
 from cintervene.cli.console import Console
 from cintervene.cli.contenders import named_attacks, named_defences
@@ -42,10 +42,11 @@ def run(arguments: Namespace, console: Console) -> Exit:
     if arguments.out is None:
         raise ArgumentError("--out: got none; a study needs a directory to be kept in")
     words = None if arguments.forbid is None else read_forbidden(arguments.forbid)
-    suites = _suites(arguments)
     with Journal(arguments.out) as journal:
         journal.agree(_sources(arguments))
         model, tokenizer = load_named(arguments, console)
+        attacks = named_attacks(arguments.attacks, model, tokenizer)
+        suites = _suites(arguments, attacks)
         defences = named_defences(arguments.defence, model, tokenizer, words)
         generation = Generation(max_new_tokens=arguments.tokens)
         trial = Trial(sorter(model, tokenizer), generation, arguments.seed)
@@ -73,7 +74,7 @@ def run(arguments: Namespace, console: Console) -> Exit:
     return Exit.DONE
 
 
-def _suites(arguments: Namespace) -> list[Suite]:
+def _suites(arguments: Namespace, attacks: Sequence[Attack]) -> list[Suite]:
     """The requests that were given, and the package's own everyday ones."""
     suites, limit = [], arguments.limit
     if arguments.behaviours is not None:
@@ -82,7 +83,7 @@ def _suites(arguments: Namespace) -> list[Suite]:
             Suite(
                 "harmful",
                 _some([Request(one.id, one.prompt) for one in found], limit),
-                named_attacks(arguments.attacks),
+                attacks,
                 {one.id: one.topic for one in found},
             )
         )

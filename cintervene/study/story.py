@@ -105,7 +105,7 @@ def _harmful(content: Content) -> Iterator[Block]:
     yield Picture(
         "rates", "Harmful requests complied with, by defence and attack, with intervals"
     )
-    yield _rate_table("attack", body, "complied against base")
+    yield _rate_table("attack", body, "complied, against base, points")
     yield (
         f"Rates have Wilson's {content['level']:.0%} intervals; the difference to the "
         "base is over the same requests, with Newcombe's interval and the p-value of "
@@ -119,7 +119,7 @@ def _harmful(content: Content) -> Iterator[Block]:
 def _harmless(content: Content) -> Iterator[Block]:
     body = list(_rate_rows(content, ("safe", "benign")))
     if body:
-        yield _rate_table("requests", body, "refused against base")
+        yield _rate_table("requests", body, "refused, against base, points")
 
 
 def _rate_table(kind: str, body: Sequence[Sequence[str]], compared: str) -> Table:
@@ -166,9 +166,11 @@ def _measure_rows(found: Mapping[str, Any]) -> Iterator[tuple[str, str, str, str
         if found[name] is not None:
             change = found[name]["rate"]
             yield (
-                f"{kind} words said when asked", _percent(change["before"]),
-                _percent(change["after"]), _points(change["effect"]),
-            )  # fmt: skip
+                f"{kind} words said when asked, change in points",
+                _percent(change["before"]),
+                _percent(change["after"]),
+                _points(change["effect"]),
+            )
     yield _ratio_row("perplexity of prose", found["drift"]["texts"])
     yield "KL on everyday answers, nats a token", "", "", _ranged(found["drift"]["kl"])
 
@@ -200,6 +202,10 @@ def _times(content: Content) -> Iterator[Block]:
         "answer against base",
     )  # fmt: skip
     yield Table(head, body, range(2, 7))
+    yield (
+        "Test cases that were searched for on the same weights are used again; those "
+        "rows show no time for the search."
+    )
 
 
 def _paper(content: Content) -> Iterator[Block]:
@@ -273,7 +279,7 @@ def _percent(rate: Mapping[str, float]) -> str:
 
 def _points(change: Mapping[str, float]) -> str:
     value, low, high = (100 * change[part] for part in ("value", "low", "high"))
-    return f"{value:+.1f} points [{low:+.1f}, {high:+.1f}]"
+    return f"{value:+.1f} [{low:+.1f}, {high:+.1f}]"
 
 
 def _value(estimate: Mapping[str, float | None]) -> str:

@@ -164,7 +164,7 @@ def run_study(
         step = counting(progress, title, len(left)) if left else None
         for start in range(0, len(left), batch):
             some = left[start : start + batch]
-            search = _searching(journal, row, progress) if attack.steps > 1 else {}
+            search = _searching(journal, defence, attack, progress)
             journal.add(trial.cases(suite, defence, attack, some, **search))
             if step is not None:
                 step(len(some))
@@ -190,11 +190,18 @@ def _settings(
 
 
 def _searching(
-    journal: Journal, row: tuple[str, str, str], progress: Progress
+    journal: Journal, defence: Defence, attack: Attack, progress: Progress
 ) -> dict[str, Any]:
-    """How attacks are run that take long: with progress, and a file to go on from."""
-    name = re.sub(r"\W+", "-", " ".join(row))
-    return {"path": journal.directory / f"attack-{name}.json", "progress": progress}
+    """How attacks are run that take long: with progress, and a file to go on from.
+
+    The file is shared by defences with the same weights: what stands around the model
+    is not what is searched on.
+    """
+    if attack.steps == 1:
+        return {}
+    name = re.sub(r"\W+", "-", attack.name)
+    file = f"attack-{name}-{defence.identity[:12]}.json"
+    return {"path": journal.directory / file, "progress": progress}
 
 
 def _by_request(
