@@ -7,16 +7,18 @@ from argparse import Namespace
 from collections.abc import Sequence
 from typing import Any
 
+from cintervene.cli import refuse
 from cintervene.cli.console import Console
 from cintervene.cli.explain import as_dict
 from cintervene.cli.failures import Exit
 from cintervene.cli.goals import asked_goals, tuning_reached, verdict_list
+from cintervene.cli.loading import load_named
 from cintervene.cli.output import print_json
 from cintervene.cli.words import read_forbidden
-from cintervene.errors import ModelError
+from cintervene.errors import ArgumentError, ModelError
 from cintervene.evaluate import Measurement, measure, write_report
-from cintervene.models import Intervention, defend, explain, find_decoder, load
-from cintervene.models.defence import choose_layers
+from cintervene.models import Intervention, defend, explain, find_decoder
+from cintervene.models.forbidding import choose_layers
 from cintervene.models.spelling import check_spellable, surface_forms
 from cintervene.staging import StagedDirectory, check_place
 
@@ -25,14 +27,16 @@ INTERVENTION = "intervention.safetensors"
 
 def run(arguments: Namespace, console: Console) -> Exit:
     """Make an intervention, measure it and store both."""
+    if arguments.method == "tsr":
+        return refuse.run(arguments, console)
+    if arguments.forbid is None:
+        raise ArgumentError("--forbid: got none; give obedience or a file of words")
     words = read_forbidden(arguments.forbid)
     if arguments.dry_run:
         return _dry_run(arguments, words, console)
     goals = asked_goals(arguments)
     with StagedDirectory(arguments.out) as stage:
-        model, tokenizer = load(
-            arguments.model, hub=arguments.hub, progress=console.note
-        )
+        model, tokenizer = load_named(arguments, console)
         intervention = defend(
             model,
             tokenizer,
@@ -84,7 +88,7 @@ def _result(
 def _dry_run(arguments: Namespace, words: Sequence[str], console: Console) -> Exit:
     """Say what would be done, which changes and writes nothing."""
     check_place(arguments.out)
-    model, tokenizer = load(arguments.model, hub=arguments.hub, progress=console.note)
+    model, tokenizer = load_named(arguments, console)
     check_spellable(tokenizer, words)
     decoder = find_decoder(model)
     layers = choose_layers(arguments.layers, len(decoder.layers))

@@ -6,26 +6,50 @@ from __future__ import annotations
 from argparse import Namespace
 from contextlib import nullcontext
 
+from cintervene.cli import study
 from cintervene.cli.console import Console
 from cintervene.cli.failures import Exit
 from cintervene.cli.goals import asked_goals, verdict_list
+from cintervene.cli.loading import load_named
 from cintervene.cli.output import print_json
 from cintervene.cli.words import read_forbidden
+from cintervene.errors import ArgumentError
 from cintervene.evaluate import measure, write_report
-from cintervene.models import Intervention, load
+from cintervene.models import Intervention
 from cintervene.staging import StagedDirectory
 
 
 def run(arguments: Namespace, console: Console) -> Exit:
-    """Measure on held-out data; with ``--out`` also write the report."""
+    """Measure on held-out data, or run a study; with ``--out`` also write the report.
+
+    Raises
+    ------
+    ArgumentError
+        Neither or both were asked for.
+    """
+    asked = [arguments.defence, arguments.behaviours, arguments.safe]
+    if all(one is None for one in asked):
+        if arguments.intervention is None:
+            raise ArgumentError(
+                "--intervention, --defence: got neither; give the file of an "
+                "intervention, or defences and --behaviours for a study"
+            )
+        return _measure(arguments, console)
+    if arguments.intervention is not None:
+        raise ArgumentError(
+            f"--intervention: got {arguments.intervention} beside a study; give it as "
+            "one of the --defence"
+        )
+    return study.run(arguments, console)
+
+
+def _measure(arguments: Namespace, console: Console) -> Exit:
     words = None if arguments.forbid is None else read_forbidden(arguments.forbid)
     intervention = Intervention.load(arguments.intervention)
     goals = asked_goals(arguments)
     staging = nullcontext() if arguments.out is None else StagedDirectory(arguments.out)
     with staging as stage:
-        model, tokenizer = load(
-            arguments.model, hub=arguments.hub, progress=console.note
-        )
+        model, tokenizer = load_named(arguments, console)
         found = measure(model, tokenizer, intervention, forbid=words, progress=console)
         if stage is not None:
             write_report(stage.path, intervention, found, goals=goals)

@@ -19,6 +19,12 @@ examples:
   cintervene defend --model smollm2 --forbid obedience --out demo
   cintervene defend --model ./my-model --forbid words.txt --max-kl 0.02 --out result
 """
+STUDIES = """\
+example of a study, which goes on where it was when it is started again:
+  cintervene evaluate --defence pcr/intervention.safetensors,smoothllm,self-reminder \\
+    --attacks direct,templates,prefill --behaviours harmbench.csv --safe xstest.csv \\
+    --limit 60 --out study
+"""
 Commands: TypeAlias = "argparse._SubParsersAction[_Parser]"
 MODEL = (
     "smollm2 or gemma3-270m (fetched once), a directory with safetensors, a .gguf "
@@ -87,17 +93,24 @@ def _add_defend(commands: Commands) -> None:
     parser = _command(
         commands,
         "defend",
-        "find the least change after which a model does not say certain words",
+        "find a small change after which a model says no to words or requests",
         EXAMPLES + "\n" + EPILOG,
     )
     parser.add_argument(
         "--forbid",
-        required=True,
         metavar="WORDS",
-        help="obedience (the package's 100 words), or a UTF-8 file with a word or "
-        "phrase on each line, where # begins a comment",
+        help="for pcr: obedience (the package's 100 words), or a UTF-8 file with a "
+        "word or phrase on each line, where # begins a comment",
+    )
+    parser.add_argument(
+        "--harmful",
+        default="own",
+        metavar="REQUESTS",
+        help="for tsr: a UTF-8 file with a request to refuse on each line, or own for "
+        "the package's (default: %(default)s)",
     )
     _add_out(parser, "new directory for intervention, report and plots")
+    _add_device(parser)
     build = parser.add_argument_group("how the change is made")
     build.add_argument(
         "--concepts",
@@ -120,7 +133,9 @@ def _add_defend(commands: Commands) -> None:
         help="auto sweeps on words and prompts set aside (default: auto)",
     )
     build.add_argument(
-        "--method", default="pcr", help="name of the method (default: %(default)s)"
+        "--method",
+        default="pcr",
+        help="pcr: do not say words; tsr: refuse requests (default: %(default)s)",
     )
     goals = parser.add_argument_group("goals")
     _add_limits(goals)
@@ -138,16 +153,65 @@ def _add_defend(commands: Commands) -> None:
 
 def _add_evaluate(commands: Commands) -> None:
     parser = _command(
-        commands, "evaluate", "measure what an intervention does to a model"
+        commands,
+        "evaluate",
+        "measure what an intervention does to a model, or attack several defences",
+        STUDIES + "\n" + EPILOG,
     )
-    _add_intervention(parser)
+    _add_intervention(parser, required=False)
     parser.add_argument(
         "--forbid",
         metavar="WORDS",
         help="obedience or a file of words (default: those it was made for)",
     )
-    _add_out(parser, "new directory for the report and plots", required=False)
-    _add_limits(parser.add_argument_group("goals"))
+    _add_out(
+        parser, "new directory for the report, or that of a study to go on with",
+        required=False,
+    )  # fmt: skip
+    _add_device(parser)
+    _add_limits(parser.add_argument_group("goals, for --intervention"))
+    study = parser.add_argument_group("a study of defences under attack")
+    study.add_argument(
+        "--defence",
+        metavar="LIST",
+        help="none, FILE.safetensors, smoothllm, self-reminder or word-ban, by commas; "
+        "several joined by + (default: none, which always takes part)",
+    )
+    study.add_argument(
+        "--attacks",
+        metavar="LIST",
+        default="direct",
+        help="direct, prefill, templates, or a family of them such as 'role play', "
+        "gcg, embedding-pgd, by commas (default: %(default)s)",
+    )
+    study.add_argument(
+        "--behaviours",
+        type=Path,
+        metavar="CSV",
+        help="harmful requests, in HarmBench's columns",
+    )
+    study.add_argument(
+        "--safe",
+        type=Path,
+        metavar="CSV",
+        help="harmless requests, as XSTest's",
+    )
+    study.add_argument(
+        "--limit",
+        type=whole,
+        metavar="N",
+        help="requests of each kind, spread evenly over the file (default: all)",
+    )
+    study.add_argument(
+        "--tokens",
+        type=whole,
+        default=64,
+        metavar="N",
+        help="length of the answers (default: %(default)s)",
+    )
+    study.add_argument(
+        "--seed", type=int, default=0, metavar="N", help="default: %(default)s"
+    )
 
 
 def _add_apply(commands: Commands) -> None:
@@ -236,13 +300,22 @@ def _add_explain(commands: Commands) -> None:
     )
 
 
-def _add_intervention(parser: argparse.ArgumentParser) -> None:
+def _add_intervention(parser: argparse.ArgumentParser, required: bool = True) -> None:
     parser.add_argument(
         "--intervention",
         type=Path,
-        required=True,
+        required=required,
         metavar="FILE",
         help="intervention.safetensors of a defence",
+    )
+
+
+def _add_device(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--device",
+        default="cpu",
+        metavar="DEVICE",
+        help="cpu, or what torch calls another, such as cuda (default: %(default)s)",
     )
 
 
@@ -302,6 +375,15 @@ def layers(text: str) -> str | list[int]:
                 f"got {text!r}, expected auto, or layers such as 26-29 or 3,7"
             )
     return found
+
+
+def whole(text: str) -> int:
+    """Read a positive whole number."""
+    if not re.fullmatch(r"[0-9]{1,9}", text) or int(text) == 0:
+        raise argparse.ArgumentTypeError(
+            f"got {text!r}, expected a whole number from 1 on"
+        )
+    return int(text)
 
 
 def positive(text: str) -> float:

@@ -85,7 +85,7 @@ class Intervention:
         self.model = model
         self.options = dict(options or {})
         self.metrics = dict(metrics or {})
-        self.versions = dict(_versions() if versions is None else versions)
+        self.versions = dict(library_versions() if versions is None else versions)
 
     @classmethod
     def of(
@@ -449,7 +449,8 @@ def _restore(weights: Mapping[str, Tensor], originals: Mapping[str, Tensor]) -> 
         weights[name].detach().copy_(original)
 
 
-def _versions() -> dict[str, str]:
+def library_versions() -> dict[str, str]:
+    """Versions of Python and of the libraries that results depend on."""
     found = {"python": platform.python_version()}
     for package in PACKAGES:
         try:

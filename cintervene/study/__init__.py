@@ -1,0 +1,24 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Studies: every defence against every attack on every request, and the report."""
+
+from cintervene.study.cases import Case
+from cintervene.study.content import study_content
+from cintervene.study.defence import Clocked, Defence
+from cintervene.study.files import write_study
+from cintervene.study.journal import Journal
+from cintervene.study.suite import InTurn, Suite
+from cintervene.study.trial import Trial, run_study, sorter
+
+__all__ = [
+    "Case",
+    "Clocked",
+    "Defence",
+    "InTurn",
+    "Journal",
+    "Suite",
+    "Trial",
+    "run_study",
+    "sorter",
+    "study_content",
+    "write_study",
+]

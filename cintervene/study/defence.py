@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Defences of one model as a study runs them: named, timed, with or without weights."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+
+from torch import nn
+
+from cintervene.attacks import Case as Attempt
+from cintervene.baselines import Answerer, Generation
+from cintervene.models.intervention import Intervention
+
+__all__ = ["Clocked", "Defence"]
+
+
+class Clocked:
+    """Another answerer, with a clock that tells how long it has been at work.
+
+    Put around the bare model, so that what a defence takes beyond it can be told.
+
+    Attributes
+    ----------
+    seconds : float
+    """
+
+    def __init__(self, inner: Answerer) -> None:
+        self.inner = inner
+        self.seconds = 0.0
+
+    def answer(
+        self, prompts: Sequence[str], generation: Generation, seed: int = 0
+    ) -> list[str]:
+        """Answer each prompt; see `Answerer.answer`."""
+        begun = time.perf_counter()
+        try:
+            return self.inner.answer(prompts, generation, seed)
+        finally:
+            self.seconds += time.perf_counter() - begun
+
+
+@dataclass(frozen=True, eq=False)
+class Defence:
+    """What keeps a model safe: changed weights, something around it, both or nothing.
+
+    Attributes
+    ----------
+    name : str
+        As it stands in tables.
+    model : nn.Module
+    clocked : Clocked
+        The bare model.
+    answerer : Answerer
+        `clocked`, or something around it.
+    intervention : Intervention, optional
+    """
+
+    name: str
+    model: nn.Module
+    clocked: Clocked
+    answerer: Answerer
+    intervention: Intervention | None = None
+
+    @property
+    def identity(self) -> str:
+        """Tells this defence from others of the same name."""
+        return "base" if self.intervention is None else self.intervention.digest
+
+    @contextmanager
+    def active(self) -> Iterator[None]:
+        """Change the weights for as long as the block lasts."""
+        if self.intervention is None:
+            yield
+        else:
+            with self.intervention.applied(self.model):
+                yield
+
+    def answer(
+        self, attempts: Sequence[Attempt], generation: Generation, seed: int
+    ) -> list[str]:
+        """Answer each attempt, without its prefill; the defence has to be active.
+
+        Attempts that brought an answer along keep it.
+        """
+        answers = [attempt.answer or "" for attempt in attempts]
+        open_ones = [i for i, one in enumerate(attempts) if one.answer is None]
+        for prefill in dict.fromkeys(attempts[i].prefill for i in open_ones):
+            at = [i for i in open_ones if attempts[i].prefill == prefill]
+            prompts = [attempts[i].prompt for i in at]
+            given = replace(generation, prefill=prefill)
+            said = self.answerer.answer(prompts, given, seed)
+            for index, answer in zip(at, said, strict=True):
+                answers[index] = answer
+        return answers

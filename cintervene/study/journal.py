@@ -1,0 +1,169 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The file in which a study is kept while it runs, so that it can go on later."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, BinaryIO
+
+from cintervene.errors import ArgumentError
+from cintervene.study.cases import Case, Key
+
+__all__ = ["NAME", "Journal"]
+
+NAME = "journal.jsonl"
+
+
+class Journal:
+    """Cases and settings, one JSON object a line, each on the disk once it is added.
+
+    Lines are only ever added. A last line that was cut short, because the process or
+    the machine went down while it was written, is dropped when the file is opened.
+
+    Parameters
+    ----------
+    directory : Path
+        Made if need be. If it is not empty it must hold a journal.
+
+    Attributes
+    ----------
+    cases : dict of Key to Case
+    settings : dict
+        What all cases have in common, as JSON.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = Path(directory)
+        self.cases: dict[Key, Case] = {}
+        self.settings: dict[str, Any] = {}
+        self._stream: BinaryIO | None = None
+
+    def __enter__(self) -> Journal:
+        path = self.directory / NAME
+        check_place(self.directory)
+        self.directory.mkdir(parents=True, exist_ok=True)
+        stream = path.open("a+b")
+        try:
+            _lock(stream, path)
+            stream.seek(0)
+            whole = stream.read()
+            end = whole.rfind(b"\n") + 1
+            self._read(whole[:end], path)
+            stream.truncate(end)
+        except BaseException:
+            stream.close()
+            raise
+        self._stream = stream
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._stream is not None:
+            self._stream.close()
+        self._stream = None
+
+    def agree(self, settings: Mapping[str, Any]) -> None:
+        """Record settings, or find that those recorded are the same.
+
+        Raises
+        ------
+        ArgumentError
+            One has another value than when the journal was begun.
+        """
+        new = {}
+        for name, value in settings.items():
+            plain = json.loads(json.dumps(value))
+            if self.settings.get(name, plain) != plain:
+                raise ArgumentError(
+                    f"--out: {self.directory} holds cases with {name} "
+                    f"{self.settings[name]}, got {value}; give a new directory, or "
+                    "what was given then"
+                )
+            if name not in self.settings:
+                new[name] = plain
+        self._write({"setting": name, "value": new[name]} for name in new)
+        self.settings |= new
+
+    def add(self, cases: Iterable[Case]) -> None:
+        """Record cases; they are on the disk when this returns."""
+        added = list(cases)
+        self._write({"case": case.to_dict()} for case in added)
+        self.cases |= {case.key: case for case in added}
+
+    def _write(self, records: Iterable[Mapping[str, Any]]) -> None:
+        assert self._stream is not None, "the journal is not open"
+        lines = [json.dumps(record, ensure_ascii=False) + "\n" for record in records]
+        # Models can say halves of surrogate pairs, which UTF-8 does not know.
+        self._stream.write("".join(lines).encode("utf-8", "replace"))
+        self._stream.flush()
+        os.fsync(self._stream.fileno())
+
+    def _read(self, content: bytes, path: Path) -> None:
+        for number, record in _records(content, path):
+            try:
+                if "setting" in record:
+                    self.settings[record["setting"]] = record["value"]
+                else:
+                    case = Case.from_dict(record["case"])
+                    self.cases[case.key] = case
+            except (KeyError, TypeError, ValueError) as error:
+                raise _unreadable(path, number) from error
+
+
+def check_place(directory: Path) -> None:
+    """Tell whether a study can be kept, or go on, in a directory.
+
+    Raises
+    ------
+    ArgumentError
+        It is none, or holds other things.
+    """
+    if directory.exists() and not directory.is_dir():
+        raise ArgumentError(f"--out: {directory} is not a directory; give another name")
+    if directory.is_dir() and not (directory / NAME).exists():
+        first = next(directory.iterdir(), None)
+        if first is not None:
+            raise ArgumentError(
+                f"--out: {directory} holds {first.name} but no study that could go on; "
+                "give a new directory"
+            )
+
+
+def _records(content: bytes, path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    for number, line in enumerate(content.splitlines(), start=1):
+        try:
+            record = json.loads(line)
+        except ValueError as error:
+            raise _unreadable(path, number) from error
+        if not isinstance(record, dict):
+            raise _unreadable(path, number)
+        yield number, record
+
+
+def _unreadable(path: Path, number: int) -> ArgumentError:
+    return ArgumentError(
+        f"--out: line {number} of {path} is no record of a study; remove that line, or "
+        "give a new directory"
+    )
+
+
+def _lock(stream: BinaryIO, path: Path) -> None:
+    try:
+        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise ArgumentError(
+            f"--out: another process is writing to {path}; wait for it, or give a new "
+            "directory"
+        ) from error
+    except OSError:
+        # This file system knows no locks.
+        return
