@@ -269,18 +269,6 @@ def test_layouts(solve, layout):
 
 
 @pytest.mark.parametrize("solve", [ci.tsr, ci.arr])
-def test_same_bits_for_any_number_of_threads(solve, kernels):
-    inputs, logits, _ = make(17, 20, 5003, seed=10)
-    logits = logits.astype(np.float32)
-    results = []
-    for threads in (1, 2, 3, 8):
-        with ci.thread_limit(threads):
-            solution = solve(inputs, logits, [3], 4.0, max_iterations=6)
-        results.append(solution.update.left.tobytes() + solution.losses.tobytes())
-    assert all(result == results[0] for result in results)
-
-
-@pytest.mark.parametrize("solve", [ci.tsr, ci.arr])
 def test_nothing_moves_without_radius_or_inputs(solve):
     inputs, logits, _ = make()
     still = solve(inputs, logits, SINGLE, 0.0)
