@@ -19,6 +19,7 @@ from cintervene.losses import set_nll
 from cintervene.preserve import BenignMoments, Preserve
 from cintervene.projected_gradient import GradientStep, ProjectedGradient
 from cintervene.projections import project_ball, project_simplex
+from cintervene.safe_region import RegionSolution, arr, tsr
 from cintervene.solution import Solution, Status
 from cintervene.solve import pcr
 from cintervene.update import LowRankUpdate, displacement
@@ -26,7 +27,7 @@ from cintervene.update import LowRankUpdate, displacement
 if TYPE_CHECKING:
     from cintervene import data, evaluate, export, models
     from cintervene.export import compare
-    from cintervene.models import Intervention, defend
+    from cintervene.models import Guard, Intervention, defend
 
 __version__ = "0.1.0"
 
@@ -37,6 +38,7 @@ __all__ = [
     "CinterveneError",
     "DtypeError",
     "GradientStep",
+    "Guard",
     "Intervention",
     "InterventionError",
     "LowRankUpdate",
@@ -44,9 +46,11 @@ __all__ = [
     "NonFiniteError",
     "Preserve",
     "ProjectedGradient",
+    "RegionSolution",
     "SingularSystemError",
     "Solution",
     "Status",
+    "arr",
     "certify",
     "compare",
     "data",
@@ -61,10 +65,16 @@ __all__ = [
     "set_nll",
     "show_config",
     "thread_limit",
+    "tsr",
 ]
 
 _MODULES = ("data", "evaluate", "export", "models")
-_PLACES = {"Intervention": "models", "compare": "export", "defend": "models"}
+_PLACES = {
+    "Guard": "models",
+    "Intervention": "models",
+    "compare": "export",
+    "defend": "models",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -137,3 +137,41 @@ def pgd_step(
     length: float,
     /,
 ) -> Step: ...
+
+@type_check_only
+class Region(TypedDict):
+    coefficients: npt.NDArray[Any]
+    displacements: npt.NDArray[Any]
+    losses: _Floats
+    weights: _Floats
+    history: _Floats
+    outcome: int
+    iterations: int
+    history_rows: int
+    loss: float
+    stationarity: float
+    bound: float
+    norm: float
+
+def tsr(
+    gram: _Floats,
+    logits: Any,
+    ids: npt.NDArray[np.int64],
+    offsets: npt.NDArray[np.int64],
+    radius: float,
+    tolerance: float,
+    max_iterations: int,
+    history_rows: int,
+    /,
+) -> Region: ...
+def arr(
+    gram: _Floats,
+    logits: Any,
+    ids: npt.NDArray[np.int64],
+    offsets: npt.NDArray[np.int64],
+    radius: float,
+    tolerance: float,
+    max_iterations: int,
+    history_rows: int,
+    /,
+) -> Region: ...

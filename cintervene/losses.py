@@ -11,7 +11,7 @@ from cintervene import _core
 from cintervene._arrays import shape_of
 from cintervene.errors import ArgumentError, DtypeError
 
-__all__ = ["set_nll"]
+__all__ = ["TokenIds", "set_nll", "token_sets"]
 
 TokenIds = npt.ArrayLike | Sequence[npt.ArrayLike]
 
@@ -63,18 +63,13 @@ def set_nll(logits: Any, token_ids: TokenIds, *, grad: Any = False) -> Any:
     shape = shape_of(logits)
     if not shape:
         raise ArgumentError("logits: got a scalar; expected shape (..., vocab)")
-    ids, offsets = _token_sets(token_ids, vocab=shape[-1])
     rows = int(np.prod(shape[:-1]))
-    if len(offsets) not in (2, rows + 1):
-        raise ArgumentError(
-            f"token_ids: got {len(offsets) - 1} sets for {rows} rows of logits; "
-            "expected one set for each row, or one flat set for all"
-        )
+    ids, offsets = token_sets(token_ids, rows, shape[-1])
     return _core.set_nll(logits, ids, offsets, grad)
 
 
-def _token_sets(
-    token_ids: TokenIds, vocab: int
+def token_sets(
+    token_ids: TokenIds, rows: int, vocab: int
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     """Sorted unique ids of all sets end to end, and where each set starts."""
     sets = _split(token_ids)
@@ -91,6 +86,11 @@ def _token_sets(
         )
     owner = np.repeat(np.arange(len(sets), dtype=np.int64), sizes)
     owner, ids = np.divmod(np.unique(owner * vocab + flat.astype(np.int64)), vocab)
+    if len(sets) not in (1, rows):
+        raise ArgumentError(
+            f"token_ids: got {len(sets)} sets for {rows} rows of logits; "
+            "expected one set for each row, or one flat set for all"
+        )
     return ids, np.searchsorted(owner, np.arange(len(sets) + 1), side="left")
 
 

@@ -56,6 +56,11 @@ bool civ_overlap(const civ_mat *x, const civ_mat *y);
 /* ALIAS unless out is x itself or lies apart from it. */
 civ_status civ_check_output(const civ_mat *x, const civ_mat *out);
 
+/* ---- losses ------------------------------------------------------------------ */
+
+/* Whether token sets make sense for logits (n_rows, vocab). */
+civ_status civ_check_sets(const civ_token_sets *sets, int64_t n_rows, int64_t vocab);
+
 /* ---- cpu --------------------------------------------------------------------- */
 
 const civ_kernels *civ_kernel_table(void);

@@ -63,6 +63,8 @@ typedef void (*civ_pack_columns_f64_fn)(const double *x, int64_t row_stride,
                                         int64_t depth, int64_t n_cols, double *packed);
 
 /* sums (gemm_rows, gemm_cols) += left right, both packed over `depth`. */
+typedef void (*civ_accumulate_f32_fn)(int64_t depth, const float *left,
+                                      const float *right, double *sums);
 typedef void (*civ_accumulate_f64_fn)(int64_t depth, const double *left,
                                       const double *right, double *sums);
 
@@ -80,6 +82,25 @@ typedef struct civ_apply_block {
 } civ_apply_block;
 
 typedef void (*civ_apply_block_fn)(const civ_apply_block *block);
+
+/* The rest works on n elements of CIV_F32 or CIV_F64 each. */
+typedef double (*civ_dot_fn)(const void *x, const void *y, int64_t n);
+
+/* out = base + scale (point - step direction). */
+typedef void (*civ_displace_fn)(const void *base, const void *point,
+                                const void *direction, double scale, double step,
+                                int64_t n, void *out);
+
+/* x' = scale (y - step direction), y' = ahead x' - behind x; without x: y' = x'. */
+typedef struct civ_advance {
+    double scale;
+    double step;
+    double ahead;
+    double behind;
+} civ_advance;
+
+typedef void (*civ_advance_fn)(const civ_advance *move, const void *direction,
+                               int64_t n, void *here, void *trail);
 
 typedef struct civ_kernels {
     const char *name;
@@ -101,8 +122,12 @@ typedef struct civ_kernels {
     civ_interleave_f64_fn interleave_f64;
     civ_pack_columns_f32_fn pack_columns_f32;
     civ_pack_columns_f64_fn pack_columns_f64;
+    civ_accumulate_f32_fn accumulate_f32;
     civ_accumulate_f64_fn accumulate_f64;
     civ_apply_block_fn apply_block[CIV_N_DTYPES];
+    civ_dot_fn dot[CIV_N_DTYPES];
+    civ_displace_fn displace[CIV_N_DTYPES];
+    civ_advance_fn advance[CIV_N_DTYPES];
 } civ_kernels;
 
 extern const civ_kernels civ_kernels_baseline;

@@ -28,8 +28,8 @@ set_nll_row(void *arg, int64_t row, int worker)
     return bad ? CIV_NONFINITE : CIV_OK;
 }
 
-static civ_status
-check_sets(const civ_token_sets *sets, int64_t n_rows, int64_t vocab)
+civ_status
+civ_check_sets(const civ_token_sets *sets, int64_t n_rows, int64_t vocab)
 {
     CIV_FAIL_IF(sets->n_sets != 1 && sets->n_sets != n_rows, CIV_SHAPE);
     CIV_FAIL_IF(sets->offsets[0] != 0, CIV_INVALID_ARGUMENT);
@@ -46,7 +46,7 @@ civ_status
 civ_set_nll(const civ_exec *exec, const civ_mat *logits, const civ_token_sets *sets,
             double *loss, const civ_mat *grad)
 {
-    CIV_TRY(check_sets(sets, logits->n_rows, logits->n_cols));
+    CIV_TRY(civ_check_sets(sets, logits->n_rows, logits->n_cols));
     if (grad != NULL) {
         CIV_FAIL_IF(grad->dtype != civ_dtype_compute(logits->dtype), CIV_DTYPE);
         CIV_FAIL_IF(grad->n_rows != logits->n_rows, CIV_SHAPE);

@@ -336,6 +336,77 @@ civ_status civ_pgd_step(const civ_exec *exec, const civ_mat *gram,
                         const civ_mat *gradient, const civ_pgd_options *options,
                         civ_pgd *self, civ_pgd_info *info);
 
+/* ---- safe regions of a linear head --------------------------------------------- */
+
+/*
+ * Set losses of a head's logits when its weight changes by delta, ||delta|| <= radius:
+ * row j of the logits moves to logits[j] + D[j], D = G A, and ||delta||^2 = <A, D>.
+ * Lanes are of civ_dtype_compute(logits.dtype), sums in double.
+ */
+typedef struct civ_head_problem {
+    civ_mat gram;        /* G (m, m), CIV_F64, symmetric, positive semidefinite */
+    civ_mat logits;      /* (m, vocab), any storage type; -inf masks a token */
+    civ_token_sets sets; /* of the losses */
+} civ_head_problem;
+
+typedef struct civ_head_options {
+    size_t struct_size;     /* sizeof(civ_head_options) */
+    double radius;          /* of the ball, >= 0 and finite */
+    double tolerance;       /* stationarity to stop at, in units of max(1, loss);
+                               default 1e-6 */
+    int64_t max_iterations; /* default 1000 */
+} civ_head_options;
+
+civ_head_options civ_head_options_default(void);
+
+enum {
+    CIV_HEAD_LOSS = 0,         /* where the gradient was taken */
+    CIV_HEAD_STATIONARITY = 1, /* there */
+    CIV_HEAD_BOUND = 2,        /* so far */
+    CIV_HEAD_STEP = 3,   /* size of the step then taken; NaN when there was none */
+    CIV_HEAD_HISTORY = 4 /* columns of the history */
+};
+
+/* Caller's memory for the result. */
+typedef struct civ_head_result {
+    civ_mat coefficients;  /* A (m, vocab) of the lanes' type, written */
+    civ_mat displacements; /* D (m, vocab) of the lanes' type, written */
+    double *losses;        /* (m) there, written */
+    double *weights;       /* (m) civ_arr: of the prompts, on the simplex, written */
+    civ_mat history;       /* (any, CIV_HEAD_HISTORY); the first iterations */
+} civ_head_result;
+
+typedef struct civ_head_info {
+    civ_outcome outcome;
+    int64_t iterations;
+    int64_t history_rows;
+    double loss;         /* civ_tsr: the mean; civ_arr: the least */
+    double stationarity; /* what a linear model of the losses still promises; 0 at a
+                            stationary point only */
+    double bound;        /* of what any change in the ball can reach: a lower one of
+                            the mean loss, or an upper one of the least loss */
+    double norm;         /* of the change */
+} civ_head_info;
+
+/*
+ * Towards the safe region: the least mean loss over the ball, by projected gradient
+ * with momentum, line search and restart. The problem is convex where every set is a
+ * single token; the bound is then loss - stationarity, else it allows for the
+ * curvature of the sets. NONFINITE also when a loss is infinite.
+ */
+civ_status civ_tsr(const civ_exec *exec, const civ_head_problem *problem,
+                   const civ_head_options *options, const civ_head_result *result,
+                   civ_head_info *info);
+
+/*
+ * Away from the risk region: the largest least loss over the ball. Each step solves
+ * max over the ball of the least linearised loss, in weights on the simplex, exactly;
+ * single-token losses are convex, so each such step raises the least loss.
+ */
+civ_status civ_arr(const civ_exec *exec, const civ_head_problem *problem,
+                   const civ_head_options *options, const civ_head_result *result,
+                   civ_head_info *info);
+
 /* ---- products and positive definite systems ------------------------------------ */
 
 /* out (rows of a, rows of b) = a b^T; any storage type in, CIV_F64 out. */

@@ -1,15 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "module.h"
 
-/* The token sets as the core takes them, with the arrays that hold them. */
-typedef struct sets_arg {
-    civ_token_sets sets;
-    PyObject *ids;
-    PyObject *offsets;
-} sets_arg;
-
-static bool
-read_sets(PyObject *ids, PyObject *offsets, sets_arg *self)
+bool
+sets_read(PyObject *ids, PyObject *offsets, sets_arg *self)
 {
     int64_t n_ids, n_offsets;
     if (!tensor_read_int64(ids, "ids", &self->ids, &self->sets.ids, &n_ids) ||
@@ -23,6 +16,13 @@ read_sets(PyObject *ids, PyObject *offsets, sets_arg *self)
     }
     self->sets.n_sets = n_offsets - 1;
     return true;
+}
+
+void
+sets_release(sets_arg *self)
+{
+    Py_CLEAR(self->ids);
+    Py_CLEAR(self->offsets);
 }
 
 /* Whether the gradient is wanted, and where it goes. */
@@ -76,7 +76,7 @@ set_nll(PyObject *module, PyObject *const *args, Py_ssize_t n_args)
     }
     bool with_grad = args[3] != Py_False;
     if (!tensor_read(state, args[0], "logits", &logits) ||
-        !read_sets(args[1], args[2], &sets) ||
+        !sets_read(args[1], args[2], &sets) ||
         (with_grad && !open_gradient(state, args[3], &logits, &grad)) ||
         !tensor_new("loss", 1, &logits.mat.n_rows, CIV_F64, &loss)) {
         goto done;
@@ -100,8 +100,7 @@ done:
     tensor_release(&logits);
     tensor_release(&loss);
     tensor_release(&grad);
-    Py_XDECREF(sets.ids);
-    Py_XDECREF(sets.offsets);
+    sets_release(&sets);
     return result;
 }
 

@@ -8,7 +8,7 @@
 static PyMethodDef *const groups[] = {
     bind_runtime_methods,     bind_arrays_methods, bind_losses_methods,
     bind_projections_methods, bind_update_methods, bind_products_methods,
-    bind_solve_methods,       bind_pgd_methods,
+    bind_solve_methods,       bind_pgd_methods,    bind_head_methods,
 };
 
 /* Between two looks at Python's signals. */

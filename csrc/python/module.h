@@ -50,6 +50,16 @@ bool raise_nonfinite(const module_state *state, const tensor *x, bool allow_minu
 /* TypeError unless the number of positional arguments is as expected. */
 bool expect_arguments(const char *function, Py_ssize_t got, Py_ssize_t expected);
 
+/* The token sets as the core takes them, with the arrays that hold them. */
+typedef struct sets_arg {
+    civ_token_sets sets;
+    PyObject *ids;
+    PyObject *offsets;
+} sets_arg;
+
+bool sets_read(PyObject *ids, PyObject *offsets, sets_arg *self);
+void sets_release(sets_arg *self);
+
 /* Entry of a method table, for a function of positional arguments. */
 #define MODULE_FUNCTION(name) \
     {#name, (PyCFunction)(void (*)(void))name, METH_FASTCALL, NULL}
@@ -63,5 +73,6 @@ extern PyMethodDef bind_update_methods[];
 extern PyMethodDef bind_products_methods[];
 extern PyMethodDef bind_solve_methods[];
 extern PyMethodDef bind_pgd_methods[];
+extern PyMethodDef bind_head_methods[];
 
 #endif

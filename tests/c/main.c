@@ -39,6 +39,7 @@ void test_lowrank(void);
 void test_products(void);
 void test_pcr(void);
 void test_pgd(void);
+void test_head(void);
 
 int
 main(void)
@@ -54,6 +55,7 @@ main(void)
     test_products();
     test_pcr();
     test_pgd();
+    test_head();
     printf("%d checks, %d failed\n", checks_made, checks_failed);
     return checks_failed == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
 }

@@ -1,0 +1,164 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Towards the safe region: min over the ball of sum_j loss_j. Nesterov's method with
+ * the gradient at y, a line search on the loss at x', and restarts; nothing but inner
+ * products decides where to go, see pgd.h.
+ */
+#include "head.h"
+
+#include <float.h>
+#include <math.h>
+#include <string.h>
+
+/* Growth of the step after one that was accepted at once. */
+#define LONGER 1.5
+#define SHORTER 0.5
+/* Failures of the line search in a row after which rounding is all there is. */
+#define MAX_HALVINGS 60
+
+typedef struct state {
+    civ_head head;
+    civ_pgd_point here;  /* y */
+    civ_pgd_point trail; /* x */
+    civ_mat gradient;    /* of the sum of the losses, at y */
+    civ_mat response;    /* G gradient */
+    double sum[CIV_PGD_SUMS];
+    double loss; /* sum of the losses at y */
+    double step;
+    double age;
+    double curvature; /* the most negative one possible */
+    double noise;     /* relative error of a loss */
+} state;
+
+static void
+carve(const civ_exec *exec, civ_arena *arena, const civ_head_problem *problem,
+      const civ_head_result *result, state *s)
+{
+    civ_head_carve(exec, arena, problem, &s->head);
+    s->here = (civ_pgd_point){result->coefficients, result->displacements};
+    s->trail.coefficients = civ_head_matrix(arena, &s->head);
+    s->trail.displacements = civ_head_matrix(arena, &s->head);
+    s->gradient = civ_head_matrix(arena, &s->head);
+    s->response = civ_head_matrix(arena, &s->head);
+}
+
+static double
+total(const double *losses, int64_t m)
+{
+    double sum = 0.0;
+    for (int64_t j = 0; j < m; j++) {
+        sum += losses[j];
+    }
+    return sum;
+}
+
+static civ_status
+start(const civ_exec *exec, state *s)
+{
+    civ_head_clear(&s->here);
+    civ_head_clear(&s->trail);
+    CIV_TRY(civ_head_fill(exec, &s->head));
+    double lipschitz = civ_head_curvature(&s->head, NULL, false);
+    s->step = lipschitz > 0.0 ? 1.0 / lipschitz : 1.0;
+    s->age = 1.0;
+    s->curvature = civ_head_curvature(&s->head, NULL, true);
+    s->noise =
+        s->head.lanes == CIV_F64 ? 16.0 * DBL_EPSILON : 4.0 * (double)FLT_EPSILON;
+    return CIV_OK;
+}
+
+/* Losses, gradient and inner products at y, and what they prove. */
+static civ_status
+look(const civ_exec *exec, const civ_head_options *options, state *s, double *losses,
+     civ_head_info *info)
+{
+    double m = (double)s->head.m;
+    CIV_TRY(civ_head_evaluate(exec, &s->head, &s->here.displacements,
+                              &s->here.displacements, 1.0, 0.0, losses, &s->gradient));
+    CIV_TRY(civ_head_respond(exec, &s->head, NULL, &s->gradient, &s->response, &s->here,
+                             &s->trail, s->sum));
+    s->loss = total(losses, s->head.m);
+    double slope = s->sum[CIV_GRAD_GRAD], along = -s->sum[CIV_GRAD_HERE];
+    double square = s->sum[CIV_HERE_HERE], radius = options->radius;
+    double gain = civ_head_reach(radius, s->curvature, slope, along, square);
+    info->loss = s->loss / m;
+    info->stationarity = civ_head_reach(radius, 0.0, slope, along, square) / m;
+    info->bound = fmax(info->bound, (s->loss - gain) / m);
+    info->norm = sqrt(fmax(square, 0.0));
+    return CIV_OK;
+}
+
+/*
+ * The largest step, of those halved, that the quadratic model of the loss at y allows:
+ * loss(x') <= loss(y) + <g, x' - y> + ||x' - y||^2 / (2 step).
+ */
+static civ_status
+search(const civ_exec *exec, double radius, state *s, civ_pgd_move *move, bool *found)
+{
+    const double *sum = s->sum;
+    *found = false;
+    for (int i = 0; i < MAX_HALVINGS && !*found; i++) {
+        *move = civ_pgd_plain_move(sum, s->step, radius);
+        double scale = move->advance.scale, away = scale * s->step, back = scale - 1.0;
+        CIV_TRY(civ_head_evaluate(exec, &s->head, &s->here.displacements, &s->response,
+                                  scale, s->step, s->head.losses, NULL));
+        double slope = back * sum[CIV_GRAD_HERE] - away * sum[CIV_GRAD_GRAD];
+        double square = back * back * sum[CIV_HERE_HERE] -
+                        2.0 * back * away * sum[CIV_GRAD_HERE] +
+                        away * away * sum[CIV_GRAD_GRAD];
+        double model = s->loss + slope + 0.5 * square / s->step;
+        double rounding = s->noise * (s->loss + (double)s->head.m);
+        *found = total(s->head.losses, s->head.m) <= model + rounding;
+        s->step *= *found ? (i == 0 ? LONGER : 1.0) : SHORTER;
+    }
+    return CIV_OK;
+}
+
+static civ_status
+run(const civ_exec *exec, const civ_head_options *options, state *s,
+    const civ_head_result *result, civ_head_info *info)
+{
+    CIV_TRY(start(exec, s));
+    for (;;) {
+        CIV_TRY(civ_poll(exec));
+        CIV_TRY(look(exec, options, s, result->losses, info));
+        bool converged =
+            info->stationarity <= options->tolerance * fmax(1.0, info->loss);
+        if (converged || info->iterations == options->max_iterations) {
+            info->outcome = converged ? CIV_CONVERGED : CIV_ITERATION_LIMIT;
+            break;
+        }
+        civ_pgd_move move;
+        bool found;
+        CIV_TRY(search(exec, options->radius, s, &move, &found));
+        if (!found) {
+            info->outcome = CIV_STALLED;
+            break;
+        }
+        civ_pgd_add_momentum(s->sum, s->age, options->radius, &move);
+        CIV_TRY(civ_head_advance(exec, &s->head, &move.advance, NULL, &s->gradient,
+                                 &s->response, &s->here, &s->trail));
+        s->age = move.age;
+        civ_head_record(result, info, move.advance.step);
+        info->iterations++;
+    }
+    civ_head_record(result, info, NAN);
+    return CIV_OK;
+}
+
+civ_status
+civ_tsr(const civ_exec *exec, const civ_head_problem *problem,
+        const civ_head_options *options, const civ_head_result *result,
+        civ_head_info *info)
+{
+    CIV_TRY(civ_head_check(problem, options, result));
+    *info = (civ_head_info){.bound = -INFINITY};
+    state s = {0};
+    civ_arena arena = {0};
+    carve(exec, &arena, problem, result, &s);
+    CIV_TRY(civ_arena_open(&arena));
+    carve(exec, &arena, problem, result, &s);
+    civ_status status = run(exec, options, &s, result, info);
+    civ_arena_close(&arena);
+    return status;
+}

@@ -1,0 +1,50 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The iteration of civ_tsr on the change (vocab, d_in) itself, with no Gram matrix."""
+
+import numpy as np
+import reference
+
+
+class FullMatrixTsr:
+    def __init__(self, inputs, logits, sets, radius, metric):
+        self.inputs, self.logits, self.sets = inputs, logits, sets
+        self.radius, self.metric = radius, metric
+        gram = inputs @ np.linalg.solve(metric, inputs.T)
+        self.step = 2.0 / np.abs(gram).sum(axis=1).max()
+        self.age = 1.0
+        self.here = self.trail = np.zeros((logits.shape[1], inputs.shape[1]))
+
+    def inner(self, a, b):
+        return np.sum((a @ self.metric) * b)
+
+    def project(self, change):
+        size = np.sqrt(self.inner(change, change))
+        return change * (self.radius / size) if size > self.radius else change
+
+    def loss(self, change):
+        loss, grad = reference.set_nll(self.logits + self.inputs @ change.T, self.sets)
+        return loss.sum(), grad.T @ self.inputs
+
+    def search(self, loss, gradient, descent):
+        first = True
+        while True:
+            moved = self.project(self.here - self.step * descent)
+            away = moved - self.here
+            model = loss + np.sum(gradient * away)
+            model += 0.5 * self.inner(away, away) / self.step
+            if self.loss(moved)[0] <= model + 16 * 2.0**-52 * (loss + len(self.logits)):
+                self.step *= 1.5 if first else 1.0
+                return moved
+            self.step *= 0.5
+            first = False
+
+    def advance(self):
+        loss, gradient = self.loss(self.here)
+        descent = np.linalg.solve(self.metric, gradient.T).T
+        moved = self.search(loss, gradient, descent)
+        ahead = moved - self.trail
+        older = (1 + np.sqrt(1 + 4 * self.age**2)) / 2
+        momentum, self.age = (self.age - 1) / older, older
+        if self.inner(self.here - moved, ahead) > 0:
+            momentum, self.age = 0.0, 1.0
+        self.here, self.trail = self.project(moved + momentum * ahead), moved
