@@ -27,7 +27,7 @@ from cintervene.update import LowRankUpdate, displacement
 if TYPE_CHECKING:
     from cintervene import data, evaluate, export, models
     from cintervene.export import compare
-    from cintervene.models import Intervention, defend
+    from cintervene.models import Guard, Intervention, defend
 
 __version__ = "0.1.0"
 
@@ -38,6 +38,7 @@ __all__ = [
     "CinterveneError",
     "DtypeError",
     "GradientStep",
+    "Guard",
     "Intervention",
     "InterventionError",
     "LowRankUpdate",
@@ -68,7 +69,12 @@ __all__ = [
 ]
 
 _MODULES = ("data", "evaluate", "export", "models")
-_PLACES = {"Intervention": "models", "compare": "export", "defend": "models"}
+_PLACES = {
+    "Guard": "models",
+    "Intervention": "models",
+    "compare": "export",
+    "defend": "models",
+}
 
 
 def __getattr__(name: str) -> Any:

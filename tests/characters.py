@@ -25,3 +25,6 @@ class Characters:
 
     def decode(self, ids: Sequence[int], skip_special_tokens: bool = False) -> str:
         return "".join(CHARACTERS[token - 1] for token in ids if token > 0)
+
+    def get_vocab(self) -> dict[str, int]:
+        return {one: token for token, one in enumerate(CHARACTERS, start=1)}

@@ -30,6 +30,8 @@ __all__ = [
     "Pairs",
     "Region",
     "check_concepts",
+    "logit_scale",
+    "token_directions",
 ]
 
 Concepts = Literal["contrast", "unembedding", "activation"]
@@ -189,16 +191,11 @@ class HalfSpaces:
         metric: OutputMetric,
     ) -> None:
         self._pairs, self._rows, self._metric = pairs, rows, metric
-        directions = as_floats(unembedding.directions(pairs.tokens.tolist(), target))
-        if contrast:
-            directions -= as_floats(statistics.mean_direction(unembedding, target))
-        signed = directions * pairs.signs[:, None]
-        self._directions = metric.directions(signed)
-        scale = spread(state, unembedding.centred)
-        if target.after is not None:
-            centred = norm_scale(target.after, target.d_out).centred
-            scale = scale * spread(rows.outputs, centred)
-        self._scale = scale.double().cpu().numpy()
+        directions = token_directions(
+            pairs.tokens.tolist(), target, unembedding, statistics if contrast else None
+        )
+        self._directions = metric.directions(directions * pairs.signs[:, None])
+        self._scale = logit_scale(target, unembedding, state, rows.outputs)
 
     def solve(
         self, preserve: Preserve, amount: Floats, slack: float, method: str
@@ -232,6 +229,41 @@ class HalfSpaces:
             "pd,pd->p", points[self._pairs.rows], self._directions[self._pairs.columns]
         )
         return products
+
+
+def token_directions(
+    tokens: Sequence[int],
+    target: Target,
+    unembedding: Unembedding,
+    statistics: TokenStatistics | None,
+) -> Floats:
+    """Directions (tokens, d_out) of a target's output that raise the tokens' logits.
+
+    Given statistics, the mean one of what is said on benign text is subtracted.
+    """
+    directions = as_floats(unembedding.directions(tokens, target))
+    if statistics is not None:
+        directions -= as_floats(statistics.mean_direction(unembedding, target))
+    return directions
+
+
+def logit_scale(
+    target: Target, unembedding: Unembedding, state: Tensor, outputs: Tensor
+) -> Floats:
+    """What the norms behind a target divide rows by, (m,).
+
+    Parameters
+    ----------
+    state : Tensor, shape (m, hidden)
+        What the final norm reads.
+    outputs : Tensor, shape (m, d_out)
+        Of the target.
+    """
+    scale = spread(state, unembedding.centred)
+    if target.after is not None:
+        centred = norm_scale(target.after, target.d_out).centred
+        scale = scale * spread(outputs, centred)
+    return as_floats(scale)
 
 
 class Balls:

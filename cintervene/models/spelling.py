@@ -11,10 +11,12 @@ from cintervene.errors import ArgumentError
 __all__ = [
     "check_spellable",
     "distinctive",
+    "distinctiveness",
     "encode_text",
     "first_tokens",
     "spell",
     "surface_forms",
+    "words_to_forbid",
 ]
 
 
@@ -87,7 +89,11 @@ def distinctive(tokenizer: Any, token: int, word: str) -> float:
     1 for the whole word and for pieces of four letters or more; shorter pieces are
     part of ever more words.
     """
-    letters = len(tokenizer.decode([token]).strip())
+    return distinctiveness(len(tokenizer.decode([token]).strip()), word)
+
+
+def distinctiveness(letters: int, word: str) -> float:
+    """The same, of so many letters of the word."""
     return 1.0 if letters >= len(word) else min(letters / 4, 1.0) ** 2
 
 
@@ -114,3 +120,20 @@ def check_spellable(tokenizer: Any, words: Sequence[str]) -> None:
                 f"forbid: the tokenizer cannot spell {word!r} (it reads back "
                 f"{back!r}); remove the word or write it in another script"
             )
+
+
+def words_to_forbid(tokenizer: Any, forbid: Sequence[str]) -> list[str]:
+    """Check the argument `forbid`, and return its words, each once.
+
+    Raises
+    ------
+    ArgumentError
+        It is a single string, or as `check_spellable`.
+    """
+    if isinstance(forbid, str):
+        raise ArgumentError(
+            f"forbid: got the string {forbid!r}; expected a list of words. "
+            f"Write [{forbid!r}]"
+        )
+    check_spellable(tokenizer, forbid)
+    return list(dict.fromkeys(word.strip() for word in forbid))
