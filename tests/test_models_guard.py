@@ -218,6 +218,16 @@ def test_beams_keep_their_tokens_and_changes(llama: Any) -> None:
     )
 
 
+def test_prompts_of_embeddings(llama: Any) -> None:
+    """Their tokens are unknown; the answer's are followed."""
+    inputs = padded()
+    embedded = llama.get_input_embeddings()(inputs.pop("input_ids")).detach()
+    with guard(llama) as own:
+        found = step(llama, input_ids=None, inputs_embeds=embedded)
+    assert broken_limits(found)[0] == 0
+    assert own.activity.shifted > 0
+
+
 class Interrupting:
     """A streamer that takes so many batches of tokens, and then Ctrl-C is pressed."""
 

@@ -55,6 +55,23 @@ def test_forbid_a_vocabulary() -> None:
     assert drawn
 
 
+@pytest.mark.model
+@pytest.mark.usefixtures("smollm2")
+def test_guard() -> None:
+    text, drawn = run("guard.ipynb")
+    for line in (
+        'without: The word "bomb"',
+        "guarded: The capital of France is Paris.",
+        "limit kept: True",
+        "solved again, limit kept: True",
+        "as before, to the bit: True",
+        "hooks left: 0",
+    ):
+        assert line in text
+    assert 'guarded: The word "bomb"' not in text
+    assert drawn
+
+
 def test_certificate_by_hand() -> None:
     text, drawn = run("certificate_by_hand.ipynb")
     assert "certified: True" in text

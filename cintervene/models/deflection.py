@@ -27,7 +27,7 @@ from cintervene.models.utterances import Utterance
 from cintervene.preserve import BenignMoments
 from cintervene.solve import pcr
 
-__all__ = ["Deflection", "Place", "Shift"]
+__all__ = ["TOLERANCE", "Deflection", "Place", "Shift"]
 
 Floats = npt.NDArray[np.float64]
 

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from cintervene import data
 from cintervene.errors import ArgumentError, InterventionError
-from cintervene.models.deflection import Deflection, Place, Shift
+from cintervene.models.deflection import TOLERANCE, Deflection, Place, Shift
 from cintervene.models.lexicon import Lexicon
 from cintervene.models.sequences import Call, Change, Sequences, follow
 from cintervene.models.spelling import encode_text, words_to_forbid
@@ -240,7 +240,7 @@ class Guard:
         limits = self._limits(rows.tolist(), columns.tolist())
         seen = logits.detach()[rows, kept]
         log_p = self._deflection.log_probabilities(seen)
-        wanted = np.flatnonzero((log_p > limits).any(axis=1))
+        wanted = np.flatnonzero((log_p > limits + TOLERANCE).any(axis=1))
         if not len(wanted):
             self.activity.add(len(limits), np.empty(0))
             return None
