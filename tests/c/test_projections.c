@@ -30,6 +30,35 @@ check_simplex(void)
     }
 }
 
+/* The sphere of squared norm 1 - entropy, whichever way it is reached. */
+static void
+check_entropy(void)
+{
+    static double values[2 * COLS], result[2 * COLS];
+    for (int i = 0; i < COLS; i++) {
+        values[i] = 1e-3 * sin(12.9898 * i);
+        values[COLS + i] = i % 500 == 7;
+    }
+    civ_mat x = {values, 2, COLS, COLS, CIV_F64};
+    civ_mat out = {result, 2, COLS, COLS, CIV_F64};
+    CHECK(civ_project_simplex(NULL, &x, 0.6, &out) == CIV_OK);
+    for (int row = 0; row < 2; row++) {
+        double sum = 0, squares = 0;
+        for (int i = 0; i < COLS; i++) {
+            double p = result[row * COLS + i];
+            CHECK(p >= 0);
+            sum += p;
+            squares += p * p;
+        }
+        CHECK_NEAR(sum, 1, 1e-12);
+        CHECK_NEAR(squares, 0.4, 1e-12);
+    }
+    CHECK(result[COLS + 7] > result[COLS + 507]);
+    CHECK(result[COLS + 507] == result[COLS + 1007]);
+    CHECK(civ_project_simplex(NULL, &x, -1, &out) == CIV_INVALID_ARGUMENT);
+    CHECK(civ_project_simplex(NULL, &x, NAN, &out) == CIV_INVALID_ARGUMENT);
+}
+
 static void
 check_ball(void)
 {
@@ -68,6 +97,7 @@ void
 test_projections(void)
 {
     WITH_EACH_TABLE(check_simplex());
+    WITH_EACH_TABLE(check_entropy());
     WITH_EACH_TABLE(check_ball());
     check_refusals();
 }
