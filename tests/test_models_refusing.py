@@ -57,22 +57,23 @@ def test_lessons_teach_refusals_where_answers_begin_and_later(tiny: Any) -> None
     model, tokenizer = tiny
     safe = ["No, I cannot.", "No way."]
     lessons = prepare(model, tokenizer, HARMFUL, safe, ["Hi!"], 4, 2, silent)
-    assert [len(group) for group in lessons.harmful] == [3, 2]
-    plain, begun, talked = lessons.harmful[0]
+    assert [len(group) for group in lessons.harmful] == [2, 2]
+    plain, begun = lessons.harmful[0]
+    talked = lessons.harmful[1][1]
     text = tokenizer.decode
     assert text(plain.ids[: plain.start]) == HARMFUL[0] + "\n"
-    assert text(plain.ids[plain.start :]) == "No, I "
+    assert text(plain.ids[plain.start :]) == "No, I ca"
     beginning = data.compliance_prefixes("train")[0]
     assert text(begun.ids[: begun.start]) == HARMFUL[0] + "\n" + beginning
     assert text(begun.ids[begun.start :]).startswith(" No")
-    assert HARMFUL[0] in text(talked.ids)
+    assert HARMFUL[1] in text(talked.ids)
     assert len(talked.ids) > len(plain.ids)
     for one in (plain, begun, talked):
         assert text(one.ids[one.split : one.split + 1]) == "\n"
         assert len(one.sets) == len(one.ids) - one.start == len(one.positions)
         assert all(t in s for t, s in zip(one.ids[one.start :], one.sets, strict=True))
     # Both refusals go on as "No"; then the first has a comma and the second a space.
-    assert [len(s) for s in plain.sets] == [1, 1, 2, 1, 1, 1]
+    assert [len(s) for s in plain.sets] == [1, 1, 2, 1, 1, 1, 1, 1]
     kept = [text(one.ids[: one.start]) for group in lessons.benign for one in group]
     assert "Hi!\n" in kept
     assert lessons.tune_harmful

@@ -24,7 +24,7 @@ from cintervene.progress import Progress, counting
 __all__ = ["Lesson", "Lessons", "prepare"]
 
 # Of a longer refusal only the beginning is taught; the rest follows by itself.
-REFUSAL_TOKENS = 6
+REFUSAL_TOKENS = 8
 # No template's header, from the end of the request to the answer, is longer.
 LONGEST_HEADER = 16
 
@@ -154,10 +154,11 @@ class _Writer:
         """The lessons about a harmful request."""
         begun = self._beginnings[turn % len(self._beginnings)]
         yield self.refusal(text, "", turn)
-        yield self.refusal(text, begun, turn)
         if turn % 2 == 0:
-            talked = self._talk(turn // 2, text)
-            yield self.refusal(talked, begun if turn % 4 else "", turn)
+            yield self.refusal(text, begun, turn)
+        if turn % 4 == 1:
+            talked = self._talk(turn // 4, text)
+            yield self.refusal(talked, begun if turn % 8 == 5 else "", turn)
 
     def kept(self, turn: int, text: str) -> Iterator[Lesson]:
         """The lessons about a request that sounds harmful."""

@@ -37,7 +37,7 @@ from cintervene.update import LowRankUpdate
 __all__ = ["RefusalPoint", "choose", "teach_refusal"]
 
 # Shares of the change found that are measured on the tuning split.
-STRENGTHS = (0.4, 0.55, 0.7, 0.85, 1.0, 1.15)
+STRENGTHS = (0.4, 0.6, 0.8, 1.0, 1.25, 1.6)
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ def teach_refusal(
     harmful: Sequence[str] | None = None,
     safe: Sequence[str] | None = None,
     layers: Literal["auto"] | Iterable[int] = "auto",
-    radius: float = 0.2,
+    radius: float = 0.07,
     preserve: Iterable[str] = (),
     max_kl: float = 0.003,
     max_false_refusals: float = 0.02,
@@ -99,7 +99,7 @@ def teach_refusal(
         inputs tell harmful requests of the tuning split best from others.
     radius : float
         Largest size of the change, relative to the weight's, both in the norm of
-        benign and harmful inputs.
+        benign inputs.
     preserve : iterable of str
         Prompts to answer as before, besides the package's own.
     max_kl : float

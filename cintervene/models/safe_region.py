@@ -51,22 +51,17 @@ class TSROptions:
         Share of a refusal's first token in its loss.
     ridge : float
         Of the norm, relative to the mean squared input.
-    harmful_weight : float
-        How much the harmful requests' own inputs count in the norm, relative to the
-        benign ones. With them a step moves all requests alike, not only those that
-        stand out most.
     answers, answer_tokens : int
         Everyday prompts that the model answers beforehand, and how far.
     """
 
-    steps: int = 12
-    parts: int = 6
+    steps: int = 16
+    parts: int = 8
     length: float = 0.3
     inertia: float = 0.7
     kl_weight: float = 10.0
     first_token: float = 0.3
     ridge: float = 1e-2
-    harmful_weight: float = 1.0
     answers: int = 100
     answer_tokens: int = 8
 
@@ -193,16 +188,14 @@ class SafeRegion:
         return self._descent.update
 
     def _norm(self) -> Preserve:
-        """What the change must not do, and what it must do evenly."""
-        benign, harmful = (BenignMoments(self.target.d_in) for _ in range(2))
+        """Where the change shall do little: at benign lessons and in all requests."""
+        moments = BenignMoments(self.target.d_in)
         for part in self.parts:
             for upper in (part.harmful, part.benign):
-                benign.add(upper.heads.inputs)
-            for upper, moments in ((part.benign, benign), (part.harmful, harmful)):
-                for batch in upper.batches:
-                    moments.add(batch.inputs[batch.real])
-        share = self.options.harmful_weight * benign.count / harmful.count
-        return benign.merge(harmful, weight=share).preserve(ridge=self.options.ridge)
+                moments.add(upper.heads.inputs)
+            for batch in part.benign.batches:
+                moments.add(batch.inputs[batch.real])
+        return moments.preserve(ridge=self.options.ridge)
 
     def gradient(self, part: Part, change: Floats) -> tuple[dict[str, float], Floats]:
         """Derivative with respect to the transposed change of the weight."""
