@@ -31,7 +31,7 @@ from cintervene.models.utterances import answered
 
 WORDS = data.forbidden_words()
 SPLIT = "tune"
-EVERY_TOKEN = [{"strength": strength} for strength in (6.0, 10.0, 14.0)]
+EVERY_TOKEN = [{"strength": strength} for strength in (6.0, 8.0, 10.0, 14.0)]
 PROMPT_ONLY = [{"every_token": False, "ridge": ridge} for ridge in (1e-3, 1e3)]
 
 

@@ -132,7 +132,7 @@ class Guard:
         *,
         method: Literal["pcr"] = "pcr",
         concepts: Literal["contrast", "unembedding"] = "contrast",
-        strength: float = 10.0,
+        strength: float = 8.0,
         every_token: bool = True,
         ridge: float = 1e-3,
         preserve: Iterable[str] = (),
