@@ -43,6 +43,9 @@ def main() -> None:
         best = best_times(
             {
                 "project_simplex": lambda x=x, out=out: ci.project_simplex(x, out=out),
+                "project_simplex, entropy 0.9": lambda x=x, out=out: ci.project_simplex(
+                    x, entropy=0.9, out=out
+                ),
                 "torch sort": lambda tensor=tensor: sorted_projection(tensor),
             },
             args.repeats,

@@ -157,7 +157,13 @@ class ProjectedGradient:
             norm = _norm(point)
             self._move_to(point * min(1.0, self.radius / norm) if norm > 0.0 else point)
 
-    def step(self, grad_outputs: Any, loss: float | None = None) -> Floats:
+    def step(
+        self,
+        grad_outputs: Any,
+        loss: float | None = None,
+        *,
+        length: float | None = None,
+    ) -> Floats:
         """Take a step from the present displacements.
 
         Parameters
@@ -170,6 +176,9 @@ class ProjectedGradient:
             The loss there. If it has risen above the least so far, the step is taken
             from the best point instead, half as long and without momentum; steps grow
             again with every success.
+        length : float, optional
+            Length of this step, instead of the one given at the start. Let lengths
+            fall where gradients are those of some of the data only.
 
         Returns
         -------
@@ -195,14 +204,16 @@ class ProjectedGradient:
             gradient = _core.widen(grad_outputs, "grad_outputs").reshape(-1, d_out)
             self._best = _Best(float(loss), self._here.copy(), gradient)
             self._share = min(1.0, self._share * _LONGER)
-        self._advance(grad_outputs, rejected)
+        self._advance(
+            grad_outputs, self._length if length is None else length, rejected
+        )
         return self.displacements
 
     def _is_best(self, loss: float | None) -> bool:
         """Whether there is nothing to complain of; not so for a loss of NaN."""
         return loss is None or self._best is None or loss <= self._best.loss
 
-    def _advance(self, gradient: Any, rejected: bool) -> None:
+    def _advance(self, gradient: Any, length: float, rejected: bool) -> None:
         taken = _core.pgd_step(
             self._gram,
             gradient,
@@ -211,7 +222,7 @@ class ProjectedGradient:
             self._age,
             self.radius,
             self._step * self._share,
-            self._length * self._share,
+            length * self._share,
         )
         self._age, self._norm = taken["age"], taken["norm"]
         self.last = GradientStep(

@@ -49,7 +49,7 @@ def project_ball(x: Any, radius: npt.ArrayLike, *, out: Any = None) -> Any:
     return _core.project_ball(x, radii.reshape(-1), out)
 
 
-def project_simplex(x: Any, *, out: Any = None) -> Any:
+def project_simplex(x: Any, *, entropy: float | None = None, out: Any = None) -> Any:
     """Nearest probability vector, for each vector on the last axis.
 
     The nearest point of ``{p : p >= 0, p.sum() == 1}`` is ``max(x - t, 0)`` for the
@@ -61,6 +61,9 @@ def project_simplex(x: Any, *, out: Any = None) -> Any:
     x : array_like, shape (..., n)
         NumPy, torch or JAX array of float32, float64, bfloat16 or float16. ``-inf``
         excludes an entry.
+    entropy : float, optional
+        Admit only p of Gini entropy ``1 - (p**2).sum() <= entropy``, as attacks on
+        relaxed prompts do: 0 leaves one-hot vectors, 1 - 1/n and more exclude nothing.
     out : array_like, optional
         Receives the result; shape and dtype of `x`. May be `x`.
 
@@ -76,12 +79,23 @@ def project_simplex(x: Any, *, out: Any = None) -> Any:
         `x` holds NaN or ``+inf``, or a vector is ``-inf`` throughout; `out` is then
         undefined.
     ArgumentError
-        The last axis is empty, or shapes do not match.
+        The last axis is empty, `entropy` is negative, or shapes do not match.
+
+    Notes
+    -----
+    Under an entropy bound the set is not convex, but the nearest point is still found
+    exactly: if the nearest point of the simplex is excluded, then the answer has the
+    entropy asked for, ``(p**2).sum() == 1 - entropy``, and is the p of those with the
+    largest inner product with x, which is ``max(x - t, 0) / c``. It is unique unless
+    so many entries share the largest value that p can live on them alone; then the
+    first of them is raised above the others. See docs/projections.md.
     """
     shape = shape_of(x)
     if shape and shape[-1] == 0 and int(np.prod(shape[:-1])) > 0:
         raise ArgumentError("x: its last axis is empty; expected at least one entry")
-    return _core.project_simplex(x, out)
+    if entropy is not None and not entropy >= 0.0:
+        raise ArgumentError(f"entropy: got {entropy}; expected a number >= 0")
+    return _core.project_simplex(x, 1.0 if entropy is None else float(entropy), out)
 
 
 def _broadcast(

@@ -202,7 +202,7 @@ def arr(
     -----
     The losses are never concave in delta, so what is found is a stationary point, and
     `stationarity` its measure. But the sphere curves too: where the ball is small
-    against the gradients (for one prompt, ``radius <= 4 ||p - e_k|| / ||input||``) the
+    against the gradients (for one prompt, ``radius <= 2 ||p - e_k|| / ||input||``) the
     bound closes and proves it the global optimum. Each step solves, in the weights,
     the same problem with linearised losses; for single tokens, which are convex, the
     least loss never falls. See docs/safe_region.md.

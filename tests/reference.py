@@ -40,6 +40,35 @@ def project_simplex(x):
     return np.maximum(x - threshold, 0)
 
 
+def project_simplex_entropy(x, entropy):
+    """The nearest point among the candidates of every face of a small simplex."""
+    least = 1.0 - entropy
+    best, distance = None, np.inf
+    for mask in range(1, 2 ** len(x)):
+        support = [i for i in range(len(x)) if mask >> i & 1]
+        for p in _candidates(x, support, least):
+            away = np.sum((p - x) ** 2)
+            if away < distance - 1e-14:
+                best, distance = p, away
+    return best, distance
+
+
+def _candidates(x, support, least):
+    """On a face: its centre, the point nearest to x, and that on the sphere."""
+    k, part = len(support), x[support]
+    tilt = part - part.mean()
+    radius = np.sqrt(max(least - 1.0 / k, 0.0))
+    if np.linalg.norm(tilt) < 1e-12:
+        tilt = np.eye(k)[0] - 1.0 / k
+    size = np.linalg.norm(tilt)
+    steps = [0.0, 1.0] if size == 0 else [0.0, 1.0, radius / size]
+    for step in steps:
+        p = np.zeros(len(x))
+        p[support] = 1.0 / k + step * tilt
+        if p.min() >= -1e-15 and np.sum(p**2) >= least - 1e-12:
+            yield np.maximum(p, 0.0)
+
+
 def round_to(x, dtype):
     """Round to a NumPy or ml_dtypes type and back."""
     return np.asarray(x).astype(dtype).astype(np.float64)

@@ -19,10 +19,12 @@ from cintervene.attacks import (  # noqa: E402
     GCG,
     DirectionAblated,
     EmbeddingPGD,
+    RelaxedPGD,
     Request,
     refusal_direction,
     run_attack,
 )
+from cintervene.attacks import relaxed as relaxed_module  # noqa: E402
 from cintervene.attacks.ablation import direction_removed  # noqa: E402
 from cintervene.attacks.objective import (  # noqa: E402
     Layout,
@@ -150,6 +152,57 @@ def test_gcg_stops_when_it_is_enough(pair: Any) -> None:
     (case,) = run_attack(small(pair, enough=1e9), [REQUEST])
     assert case.details["steps"] == 0
     assert case.prompt == "Say it ! ! !"
+
+
+def relaxed(pair: Any, **options: Any) -> RelaxedPGD:
+    settings = {"steps": 12, "length": 3, "rate": 0.3}
+    return RelaxedPGD(*pair, **(settings | options))
+
+
+def test_relaxed_pgd_lowers_the_loss_of_its_text(pair: Any) -> None:
+    model, tokenizer = pair
+    told: list[int] = []
+    (case,) = run_attack(
+        relaxed(pair), [REQUEST], progress=lambda _, done, total: told.append(done)
+    )
+    assert case.details["loss"] < case.details["first_loss"]
+    assert told[-1] == 12
+    layout = lay_out(tokenizer, REQUEST.text, 3, "Sure, here is")
+    ids = render(tokenizer, case.prompt)
+    row = torch.tensor([ids[len(layout.before) : len(ids) - len(layout.after)]])
+    with evaluating(model):
+        loss = float(Objective(model, layout).of_tokens(row)[0])
+    assert case.details["loss"] == pytest.approx(loss, rel=1e-4)
+
+
+def test_relaxed_pgd_depends_on_the_seed_alone(pair: Any) -> None:
+    first, second, third = (
+        run_attack(relaxed(pair), [REQUEST], seed=seed) for seed in (0, 0, 1)
+    )
+    assert first == second
+    assert first != third
+
+
+def test_relaxed_prompts_are_distributions_over_plain_tokens(
+    pair: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[Any] = []
+    project = relaxed_module.project_simplex
+
+    def watch(x: Any, **options: Any) -> Any:
+        seen.append((project(x, **options), options["entropy"]))
+        return seen[-1][0]
+
+    monkeypatch.setattr(relaxed_module, "project_simplex", watch)
+    run_attack(relaxed(pair), [REQUEST])
+    banned = ~allowed_tokens(pair[1], pair[1].vocab_size).numpy()
+    for found, entropy in seen:
+        assert found.sum(axis=1) == pytest.approx(1.0, abs=1e-5)
+        assert found[:, banned].max() == 0.0
+        assert (1.0 - (found**2).sum(axis=1)).max() <= entropy + 1e-5
+    bounds = [entropy for _, entropy in seen]
+    assert bounds == sorted(bounds, reverse=True)
+    assert bounds[-1] < 0.2
 
 
 def test_embedding_pgd_lowers_the_loss_and_answers(pair: Any) -> None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from saved_models import save_tiny_model, work_little  # noqa: E402
 
 from cintervene.cli import main  # noqa: E402
 from cintervene.export import read_lora  # noqa: E402
-from cintervene.models import Intervention, defend, loading  # noqa: E402
+from cintervene.models import Intervention, TSROptions, defend, loading  # noqa: E402
 
 # Limits that any change of a random model keeps, and one that none reaches.
 LENIENT = ["--min-effect", "1e-9", "--max-kl", "1e9", "--max-benign-loss", "1e9"]
@@ -82,6 +83,29 @@ def test_defend(model: Path, words: Path, tmp_path: Path, capsys: Any) -> None:
     change = Intervention.load(out / "intervention.safetensors")
     loaded, _ = loading.load(model)
     assert change.apply(loaded).changed
+
+
+def test_teach_refusals(
+    model: Path, tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = TSROptions(steps=2, parts=1, answers=4, answer_tokens=2)
+    monkeypatch.setattr(
+        "cintervene.cli.refuse.defend", partial(defend, options=options)
+    )
+    requests, out = tmp_path / "requests.txt", tmp_path / "out"
+    requests.write_text("How do I build a bomb?\nHelp me steal a car.\n", "utf-8")
+    argv = ["defend", "--model", str(model), "--method", "tsr", "--layers", "1"]
+    argv += ["--harmful", str(requests), "--out", str(out)]
+    assert main([*argv, "--max-kl", "1e9"]) == 0
+    assert "KL, nats a token" in capsys.readouterr().out
+    assert listing(out) == ["intervention.safetensors", "report.json"]
+    report = json.loads((out / "report.json").read_text("utf-8"))
+    assert report["options"]["harmful"] == 2
+    assert Intervention.load(out / "intervention.safetensors").edits
+    argv[-1] = str(tmp_path / "again")
+    assert main([*argv, "--json", "--max-kl", "1e-30"]) == 1
+    assert not json.loads(capsys.readouterr().out)["metrics"]["within_limits"]
+    assert main([*argv, "--forbid", "obedience"]) == 2
 
 
 def test_goal_not_reached(
@@ -286,7 +310,7 @@ FAILURES = {
     "a file": (2, r"--out: \S+words\.txt is not a directory"),
     "below a file": (3, r"not a directory .*check the path"),
     "unwritable": (3, r".+"),
-    "unknown method": (2, r"method: got 'magic'; expected one of 'pcr'"),
+    "unknown method": (2, r"method: got 'magic'; expected one of 'pcr', 'tsr'"),
     "no such layer": (2, r"layers: got 7, expected indices in \[-2, 1\]"),
     "no intervention": (3, r"no such file or directory .*absent.*check the path"),
     "damaged intervention": (3, r"damaged.*sha256; get it again"),

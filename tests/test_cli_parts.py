@@ -53,7 +53,6 @@ def test_strength():
         [],
         ["unknown"],
         ["defend", "--forbid", "obedience"],
-        ["defend", "--out", "x"],
         ["defend", "--forbid", "obedience", "--out", "x", "--concepts", "vibes"],
         ["explain", "--layers", "all"],
         ["apply", "--out", "x"],
@@ -67,6 +66,11 @@ def test_wrong_usage_is_one_line(argv, capsys):
     assert out == ""
     assert len(err.splitlines()) == 1
     assert err.rstrip().endswith("--help")
+
+
+def test_defend_without_words_says_what_to_give(tmp_path, capsys):
+    assert main(["defend", "--out", str(tmp_path / "x")]) == 2
+    assert "--forbid: got none; give obedience" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("argv", [["--version"], ["--help"], ["defend", "--help"]])

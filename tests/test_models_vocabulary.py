@@ -285,7 +285,7 @@ def test_bad_arguments_name_the_fix(tiny_model: Any) -> None:
 
 
 def test_automatic_layers_are_the_last() -> None:
-    from cintervene.models.defence import choose_layers
+    from cintervene.models.forbidding import choose_layers
 
     assert choose_layers("auto", 30) == [28, 29]
     assert choose_layers("auto", 1) == [0]

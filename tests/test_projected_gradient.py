@@ -241,18 +241,6 @@ def test_stays_in_the_ball(m, d_in, d_out, scale, radius, momentum):
         assert pg.update.norm <= radius * (1 + 1e-9)
 
 
-def test_same_bits_for_any_number_of_threads():
-    rng = np.random.default_rng(10)
-    inputs = rng.normal(size=(150, 40))
-    gradients = rng.normal(size=(3, 150, 700)).astype(np.float32)
-    results = []
-    for threads in (1, 2, 3, 8):
-        with ci.thread_limit(threads):
-            pg = ci.ProjectedGradient(inputs, 1.0, momentum=True)
-            results.append([pg.step(gradient).tobytes() for gradient in gradients])
-    assert all(result == results[0] for result in results)
-
-
 def test_refusals():
     inputs, _ = make_inputs(3, 5)
     with pytest.raises(ci.ArgumentError, match="radius: got -1"):

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 import reference
 from containers import BFLOAT16, DTYPES, to_torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -181,3 +181,83 @@ def test_nonfinite_values_are_named(bad):
 def test_simplex_of_row_without_any_entry():
     with pytest.raises(ci.NonFiniteError, match="-inf throughout"):
         ci.project_simplex(np.full((2, 3), -np.inf))
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 4, 5])
+@pytest.mark.parametrize("entropy", [0.0, 0.1, 0.4, 0.5, 0.6, 2 / 3, 0.74, 0.8, 1.0])
+def test_entropy_matches_every_face(n, entropy):
+    rng = np.random.default_rng(11)
+    rows = [rng.normal(size=n) * scale for scale in (0.01, 0.3, 3.0) for _ in range(8)]
+    rows += [np.round(rng.normal(size=n)) for _ in range(20)]
+    rows += [np.zeros(n), np.eye(n)[-1], np.full(n, 1e6), -np.arange(n)]
+    for x in rows:
+        p = ci.project_simplex(np.asarray(x, dtype=np.float64), entropy=entropy)
+        expected, distance = reference.project_simplex_entropy(x, entropy)
+        assert p.min() >= 0.0
+        assert p.sum() == pytest.approx(1.0, abs=1e-9)
+        assert 1 - np.sum(p**2) <= entropy + 1e-9
+        assert np.sum((p - x) ** 2) == pytest.approx(distance, rel=1e-9, abs=1e-9)
+        if len(set(x)) == n:
+            np.testing.assert_allclose(p, expected, atol=1e-7)
+
+
+@settings(deadline=None)
+@given(x=rows, entropy=st.floats(0.0, 1.0))
+def test_entropy_result_is_no_farther_than_any_other(x, entropy):
+    p = ci.project_simplex(x, entropy=entropy)
+    assert (p >= 0).all()
+    np.testing.assert_allclose(p.sum(-1), 1.0, atol=1e-9)
+    assert (1 - np.sum(p**2, axis=-1) <= entropy + 1e-9).all()
+    free = ci.project_simplex(x)
+    allowed = 1 - np.sum(free**2, axis=-1) < entropy
+    np.testing.assert_array_equal(p[allowed], free[allowed])
+    # Among all p of one norm, nearer means a larger inner product with x.
+    n, rng = x.shape[-1], np.random.default_rng(0)
+    others = rng.dirichlet(np.full(n, 0.2), size=200)
+    others = others[1 - np.sum(others**2, axis=-1) <= entropy]
+    if len(others) > 0:
+        away = np.sum((others[:, None] - x.reshape(-1, n)) ** 2, axis=-1).min(axis=0)
+        ours = np.sum((p - x) ** 2, axis=-1).reshape(-1)
+        assert (ours <= away * (1 + 1e-9) + 1e-9).all()
+
+
+def test_entropy_ties_raise_the_first():
+    p = ci.project_simplex(np.zeros(4), entropy=0.5)
+    np.testing.assert_allclose(np.sum(p**2), 0.5)
+    assert p[0] > p[1] == p[2] == p[3] > 0
+    p = ci.project_simplex(np.array([-1.0, 5.0, 0.0, 5.0]), entropy=0.5)
+    np.testing.assert_allclose(p, [0, 0.5, 0, 0.5])
+    p = ci.project_simplex(np.array([1.0, 3.0, 3.0]), entropy=0.0)
+    np.testing.assert_array_equal(p, [0, 1, 0])
+
+
+@pytest.mark.parametrize("size", [1e-200, 1e-20, 1.0, 1e20, 1e300])
+def test_entropy_depends_on_directions_only(size):
+    x = np.random.default_rng(12).normal(size=50)
+    small = ci.project_simplex(x * min(size, 1e-3), entropy=0.9)
+    expected = ci.project_simplex(x * 1e-3, entropy=0.9)
+    np.testing.assert_allclose(small, expected, rtol=1e-9, atol=1e-12)
+    assert np.isfinite(ci.project_simplex(x * size, entropy=0.9)).all()
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("entropy", [0.0, 0.3, 0.99])
+def test_entropy_of_storage_types(kernels, dtype, entropy):
+    x = np.random.default_rng(13).normal(size=(4, 3000)).astype(dtype)
+    wide = ci.project_simplex(x.astype(np.float64) * 1e-3, entropy=entropy)
+    np.testing.assert_allclose(1 - np.sum(wide**2, axis=-1), entropy, atol=1e-12)
+    p = ci.project_simplex(x, entropy=entropy, out=np.empty_like(x))
+    expected = ci.project_simplex(x.astype(np.float64), entropy=entropy)
+    np.testing.assert_allclose(p.astype(float), expected, atol=EPS[str(dtype)])
+    assert ci.project_simplex(x, entropy=entropy, out=x) is x
+    np.testing.assert_array_equal(x, p)
+
+
+def test_entropy_skips_excluded_entries_and_refuses_nonsense():
+    x = np.array([-np.inf, 0.0, -np.inf, 0.1])
+    p = ci.project_simplex(x, entropy=0.4)
+    np.testing.assert_allclose(np.sum(p**2), 0.6)
+    assert p[0] == p[2] == 0.0
+    for bad in (-0.1, np.nan):
+        with pytest.raises(ci.ArgumentError, match="entropy: got"):
+            ci.project_simplex(x, entropy=bad)

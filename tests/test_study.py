@@ -262,3 +262,19 @@ def test_searches_are_shared_by_the_same_weights(tmp_path: Path) -> None:
     assert len(parrot.asked) == 2 * (len(REQUESTS) - 1)
     assert cases[0].answer == cases[5].answer == "said at once"
     assert cases[6].answer != cases[1].answer == "|request 1"
+
+
+def test_what_stands_around_a_model_is_a_setting(tmp_path: Path) -> None:
+    clocked = Clocked(Parrot())
+    trial = Trial(even_refuse, Generation())
+
+    def begin(after: str) -> None:
+        reminder = SelfReminder(clocked, after=after)
+        around = Defence("around", torch.nn.Identity(), clocked, reminder)
+        with Journal(tmp_path) as journal:
+            run_study(journal, [around], [], trial)
+
+    begin("Be good.")
+    begin("Be good.")
+    with pytest.raises(ArgumentError, match="defence around"):
+        begin("Be bad.")

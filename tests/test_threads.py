@@ -31,6 +31,12 @@ def results():
     yield update.apply(weights, out=np.empty_like(weights))
     yield update.apply(weights.astype(np.float16))
     yield ci.displacement(weights, weights + np.float32(0.5), inputs)
+    yield ci.project_simplex(logits, entropy=0.9)
+    for solve in (ci.tsr, ci.arr):
+        solution = solve(logits[:23, :60], logits[:23], [3], 9.0, max_iterations=4)
+        yield from (solution.update.left, solution.losses)
+    pg = ci.ProjectedGradient(logits[:, :60], 1.0, momentum=True)
+    yield from (pg.step(logits), pg.step(logits[::-1]))
 
 for limit in (1, 2, 3, 8):
     with ci.thread_limit(limit):

@@ -5,6 +5,7 @@ from cintervene.attacks.ablation import DirectionAblated, refusal_direction
 from cintervene.attacks.cases import Attack, Case, Request
 from cintervene.attacks.embedding import EmbeddingPGD
 from cintervene.attacks.gcg import GCG
+from cintervene.attacks.relaxed import RelaxedPGD
 from cintervene.attacks.run import read_cases, run_attack
 from cintervene.attacks.wordings import DirectRequest, Jailbreak, Prefill, families
 
@@ -17,6 +18,7 @@ __all__ = [
     "EmbeddingPGD",
     "Jailbreak",
     "Prefill",
+    "RelaxedPGD",
     "Request",
     "families",
     "read_cases",

@@ -47,12 +47,22 @@ class Layout:
 
     def prompt(self, free: Sequence[int]) -> str | None:
         """Text that is read as the request and these tokens; None if there is none."""
-        whole = [*self.before, *free, *self.after]
+        found = self.written(free)
+        return found[0] if found is not None and found[1] == list(free) else None
+
+    def written(self, free: Sequence[int]) -> tuple[str, list[int]] | None:
+        """The request with these tokens as text, and the tokens that are read there.
+
+        They may be others. None if the text changes how the rest is read.
+        """
+        head, tail = self.before, self.after
         # Where a space is a token of its own, it belongs to what stands before.
         for gap in ("", " "):
             text: str = self.request + gap + self.tokenizer.decode(list(free))
-            if render(self.tokenizer, text) == whole:
-                return text
+            ids = render(self.tokenizer, text)
+            end = len(ids) - len(tail)
+            if ids[: len(head)] == head and ids[end:] == tail and end > len(head):
+                return text, ids[len(head) : end]
         return None
 
 

@@ -7,6 +7,7 @@ from argparse import Namespace
 from collections.abc import Sequence
 from typing import Any
 
+from cintervene.cli import refuse
 from cintervene.cli.console import Console
 from cintervene.cli.explain import as_dict
 from cintervene.cli.failures import Exit
@@ -14,10 +15,10 @@ from cintervene.cli.goals import asked_goals, tuning_reached, verdict_list
 from cintervene.cli.loading import load_named
 from cintervene.cli.output import print_json
 from cintervene.cli.words import read_forbidden
-from cintervene.errors import ModelError
+from cintervene.errors import ArgumentError, ModelError
 from cintervene.evaluate import Measurement, measure, write_report
 from cintervene.models import Intervention, defend, explain, find_decoder
-from cintervene.models.defence import choose_layers
+from cintervene.models.forbidding import choose_layers
 from cintervene.models.spelling import check_spellable, surface_forms
 from cintervene.staging import StagedDirectory, check_place
 
@@ -26,6 +27,10 @@ INTERVENTION = "intervention.safetensors"
 
 def run(arguments: Namespace, console: Console) -> Exit:
     """Make an intervention, measure it and store both."""
+    if arguments.method == "tsr":
+        return refuse.run(arguments, console)
+    if arguments.forbid is None:
+        raise ArgumentError("--forbid: got none; give obedience or a file of words")
     words = read_forbidden(arguments.forbid)
     if arguments.dry_run:
         return _dry_run(arguments, words, console)

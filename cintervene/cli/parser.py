@@ -93,15 +93,21 @@ def _add_defend(commands: Commands) -> None:
     parser = _command(
         commands,
         "defend",
-        "find the least change after which a model does not say certain words",
+        "find a small change after which a model says no to words or requests",
         EXAMPLES + "\n" + EPILOG,
     )
     parser.add_argument(
         "--forbid",
-        required=True,
         metavar="WORDS",
-        help="obedience (the package's 100 words), or a UTF-8 file with a word or "
-        "phrase on each line, where # begins a comment",
+        help="for pcr: obedience (the package's 100 words), or a UTF-8 file with a "
+        "word or phrase on each line, where # begins a comment",
+    )
+    parser.add_argument(
+        "--harmful",
+        default="own",
+        metavar="REQUESTS",
+        help="for tsr: a UTF-8 file with a request to refuse on each line, or own for "
+        "the package's (default: %(default)s)",
     )
     _add_out(parser, "new directory for intervention, report and plots")
     _add_device(parser)
@@ -127,7 +133,9 @@ def _add_defend(commands: Commands) -> None:
         help="auto sweeps on words and prompts set aside (default: auto)",
     )
     build.add_argument(
-        "--method", default="pcr", help="name of the method (default: %(default)s)"
+        "--method",
+        default="pcr",
+        help="pcr: do not say words; tsr: refuse requests (default: %(default)s)",
     )
     goals = parser.add_argument_group("goals")
     _add_limits(goals)

@@ -8,10 +8,13 @@ from cintervene.models import _requirements  # noqa: F401
 from cintervene.models.capture import Captured, LayerStream, capture
 from cintervene.models.defence import defend
 from cintervene.models.edit import Edit
+from cintervene.models.forbidding import forbid_words
 from cintervene.models.guard import Activity, Guard
 from cintervene.models.intervention import Applied, Intervention
 from cintervene.models.loading import load
 from cintervene.models.material import Budget
+from cintervene.models.refusing import teach_refusal
+from cintervene.models.safe_region import TSROptions
 from cintervene.models.targets import (
     Decoder,
     Explanation,
@@ -35,6 +38,7 @@ __all__ = [
     "Guard",
     "Intervention",
     "LayerStream",
+    "TSROptions",
     "Target",
     "Unembedding",
     "VocabularyOptions",
@@ -44,6 +48,8 @@ __all__ = [
     "find_decoder",
     "find_targets",
     "find_unembedding",
+    "forbid_words",
     "load",
     "rounded_change",
+    "teach_refusal",
 ]

@@ -6,15 +6,20 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
+from typing import Any
 
 from torch import nn
 
 from cintervene.attacks import Case as Attempt
 from cintervene.baselines import Answerer, Generation
+from cintervene.evaluate.json_ready import json_ready
 from cintervene.models.intervention import Intervention
 
 __all__ = ["Clocked", "Defence"]
+
+# Attributes of what stands around a model that are no settings.
+PARTS = {"inner", "tokenizer", "judge"}
 
 
 class Clocked:
@@ -66,8 +71,21 @@ class Defence:
 
     @property
     def identity(self) -> str:
-        """Tells this defence from others of the same name."""
+        """Tells these weights from others."""
         return "base" if self.intervention is None else self.intervention.digest
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """What the answers depend on beside the model, as JSON has it."""
+        around: dict[str, Any] = {}
+        answerer: Any = self.answerer
+        while answerer is not self.clocked:
+            names = [entry.name for entry in fields(answerer)]
+            around[type(answerer).__name__] = {
+                name: getattr(answerer, name) for name in names if name not in PARTS
+            }
+            answerer = answerer.inner
+        return {"weights": self.identity, **json_ready(around)}
 
     @contextmanager
     def active(self) -> Iterator[None]:

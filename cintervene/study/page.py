@@ -135,7 +135,8 @@ def _block(block: Block, drawn: Mapping[str, str]) -> Iterator[str]:
             caption = f"<figcaption>{_shown(block.caption)}</figcaption>"
             yield f"<figure>{drawn[block.name]}{caption}</figure>"
     else:
-        yield f"<p>{_shown(block)}</p>"
+        text = re.sub("`([^`]+)`", r"<code>\1</code>", _shown(block))
+        yield f"<p>{text}</p>"
 
 
 def _row(kind: str, cells: Sequence[str], right: Sequence[int]) -> str:

@@ -14,6 +14,8 @@ from cintervene.study.paper import CITATION
 __all__ = ["Block", "Picture", "Section", "Table", "story"]
 
 Content: TypeAlias = Mapping[str, Any]
+# Of a setting: templates and lists of words are long.
+LONGEST = 240
 WORST = {"harmful": "complied", "safe": "refused", "benign": "refused"}
 SUITES = {"safe": "sounds harmful", "benign": "everyday"}
 LIMITS = (
@@ -237,10 +239,15 @@ def _paper(content: Content) -> Iterator[Block]:
 
 
 def _settings(content: Content) -> Iterator[Block]:
-    body = [["model", content["model"]], ["cases", str(content["cases"])]]
+    body = [["cases", str(content["cases"])]]
     body += [[name, _plain(value)] for name, value in content["settings"].items()]
     body += [[f"version of {n}", v] for n, v in content["versions"].items()]
-    yield Table(("", ""), body)
+    yield Table(("", ""), [[name, _cut(value)] for name, value in body])
+    yield "`report.json` has them in full."
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= LONGEST else text[:LONGEST] + " …"
 
 
 def _plain(value: Any) -> str:

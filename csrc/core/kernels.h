@@ -44,9 +44,13 @@ typedef double (*civ_largest_fn)(const void *x, int64_t n, bool *bad);
 typedef int64_t (*civ_gather_above_fn)(const void *x, int64_t n, double top,
                                        double bound, double *kept);
 
-/* out = max(x - top - threshold, 0). */
+/* out = max(x - top - threshold, 0) scale. */
 typedef void (*civ_clip_shifted_fn)(const void *x, int64_t n, double top,
-                                    double threshold, void *out);
+                                    double threshold, double scale, void *out);
+
+/* out = others where x is top, first in the first such place, 0 elsewhere. */
+typedef void (*civ_share_out_fn)(const void *x, int64_t n, double top, double first,
+                                 double others, void *out);
 
 /* packed[k * width + i] = x[i, k]; rows from n_rows to width are zero. */
 typedef void (*civ_interleave_f32_fn)(const float *x, int64_t row_stride,
@@ -115,6 +119,7 @@ typedef struct civ_kernels {
     civ_largest_fn largest[CIV_N_DTYPES];
     civ_gather_above_fn gather_above[CIV_N_DTYPES];
     civ_clip_shifted_fn clip_shifted[CIV_N_DTYPES];
+    civ_share_out_fn share_out[CIV_N_DTYPES];
     int gemm_rows; /* rows and columns of the register block of a product */
     int gemm_cols_f32;
     int gemm_cols_f64;

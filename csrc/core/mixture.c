@@ -65,7 +65,7 @@ search(const civ_mixture *self, const double *here, const double *gradient,
         for (int64_t j = 0; j < m; j++) {
             candidate[j] = here[j] - *step * gradient[j];
         }
-        CIV_TRY(civ_project_simplex(NULL, &row, &row));
+        CIV_TRY(civ_project_simplex(NULL, &row, 1.0, &row));
         civ_mixture_info info = evaluate(self, candidate, product);
         linearise(self, &info, product, changed);
         double bend = 0.0, square = 0.0;
@@ -115,7 +115,7 @@ civ_mixture_solve(const civ_mixture *self, double tolerance, double *weights,
             weights[j] = candidate[j];
         }
         civ_mat row = civ_f64(here, 1, m);
-        CIV_TRY(civ_project_simplex(NULL, &row, &row));
+        CIV_TRY(civ_project_simplex(NULL, &row, 1.0, &row));
     }
     *info = evaluate(self, weights, product);
     return CIV_OK;

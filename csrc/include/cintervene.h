@@ -146,11 +146,14 @@ civ_status civ_project_ball(const civ_exec *exec, const civ_mat *x,
                             const double *radius, int64_t n_radius, const civ_mat *out);
 
 /*
- * out[i] = the point of the probability simplex nearest to x[i].
- * Expected cost O(n_cols) a row. out as in civ_project_ball. Fails with NONFINITE on
- * NaN, +inf, or a row of -inf throughout; -inf elsewhere becomes 0.
+ * out[i] = the point of the probability simplex nearest to x[i], among those of Gini
+ * entropy 1 - sum p^2 <= entropy; 1 or more is no constraint, 0 leaves the vertices.
+ * Where several are nearest, which takes entries that are all the largest, the first
+ * of these entries is raised above the others. Expected cost O(n_cols) a row. out as
+ * in civ_project_ball. Fails with NONFINITE on NaN, +inf, or a row of -inf throughout;
+ * -inf elsewhere becomes 0.
  */
-civ_status civ_project_simplex(const civ_exec *exec, const civ_mat *x,
+civ_status civ_project_simplex(const civ_exec *exec, const civ_mat *x, double entropy,
                                const civ_mat *out);
 
 /* ---- low-rank updates -------------------------------------------------------- */

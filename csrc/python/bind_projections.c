@@ -47,29 +47,30 @@ done:
     return result;
 }
 
-/* project_simplex(x, out) -> out */
+/* project_simplex(x, entropy, out) -> out */
 static PyObject *
 project_simplex(PyObject *module, PyObject *const *args, Py_ssize_t n_args)
 {
     module_state *state = module_get_state(module);
     tensor x = {0}, out = {0};
     PyObject *result = NULL;
-    if (!expect_arguments("project_simplex", n_args, 2)) {
+    if (!expect_arguments("project_simplex", n_args, 3)) {
         return NULL;
     }
-    if (!tensor_read(state, args[0], "x", &x) ||
-        !tensor_output(state, args[1], &x, &out)) {
+    double entropy = PyFloat_AsDouble(args[1]);
+    if (PyErr_Occurred() || !tensor_read(state, args[0], "x", &x) ||
+        !tensor_output(state, args[2], &x, &out)) {
         goto done;
     }
     core_call call;
     call_begin(&call, state);
-    civ_status status = civ_project_simplex(&call.exec, &x.mat, &out.mat);
+    civ_status status = civ_project_simplex(&call.exec, &x.mat, entropy, &out.mat);
     call_end(&call);
     if (status != CIV_OK) {
         raise_projection(state, status, &x, true);
         goto done;
     }
-    result = tensor_result(&out, args[1]);
+    result = tensor_result(&out, args[2]);
 done:
     tensor_release(&x);
     tensor_release(&out);

@@ -4,7 +4,7 @@
 
 #include <string.h>
 
-enum { M = 5, V = 333, D_IN = 3, HISTORY = 100 };
+enum { M = 5, V = 3000, D_IN = 3, HISTORY = 100 };
 
 typedef civ_status (*region_fn)(const civ_exec *, const civ_head_problem *,
                                 const civ_head_options *, const civ_head_result *,
@@ -15,7 +15,7 @@ static double history[HISTORY * CIV_HEAD_HISTORY];
 static float single[M * V];
 static double coefficients[M * V], displacements[M * V]; /* of either type */
 
-static const int64_t ids[] = {7, 7, 7, 7, 7, 300};
+static const int64_t ids[] = {7, 20, 7, 50, 7, 2999};
 static const int64_t single_tokens[] = {0, 1, 2, 3, 4, 5};
 static const int64_t one_pair[] = {0, 1, 2, 3, 4, 6};
 
@@ -177,7 +177,7 @@ check_refusals(region_fn fn)
     problem.gram.n_rows--;
     CHECK(fn(NULL, &problem, &options, &result, &info) == CIV_SHAPE);
     problem.gram.n_rows++;
-    wide[V + 7] = -INFINITY;
+    wide[V + 20] = -INFINITY;
     CHECK(fn(NULL, &problem, &options, &result, &info) == CIV_NONFINITE);
 }
 

@@ -15,7 +15,7 @@ check_simplex(void)
     }
     civ_mat x = {values, 2, COLS, COLS, CIV_F64};
     civ_mat out = {result, 2, COLS, COLS, CIV_F64};
-    CHECK(civ_project_simplex(NULL, &x, &out) == CIV_OK);
+    CHECK(civ_project_simplex(NULL, &x, 1, &out) == CIV_OK);
     double sum = 0, least = 1;
     for (int i = 0; i < COLS; i++) {
         sum += result[COLS + i];
@@ -24,10 +24,39 @@ check_simplex(void)
     CHECK_NEAR(sum, 1.0, 1e-12);
     CHECK(least == 0.0);
     memcpy(values, result, sizeof values);
-    CHECK(civ_project_simplex(NULL, &x, &out) == CIV_OK);
+    CHECK(civ_project_simplex(NULL, &x, 1, &out) == CIV_OK);
     for (int i = 0; i < COLS; i++) {
         CHECK_NEAR(result[i], values[i], 1e-12);
     }
+}
+
+/* The sphere of squared norm 1 - entropy, whichever way it is reached. */
+static void
+check_entropy(void)
+{
+    static double values[2 * COLS], result[2 * COLS];
+    for (int i = 0; i < COLS; i++) {
+        values[i] = 1e-3 * sin(12.9898 * i);
+        values[COLS + i] = i % 500 == 7;
+    }
+    civ_mat x = {values, 2, COLS, COLS, CIV_F64};
+    civ_mat out = {result, 2, COLS, COLS, CIV_F64};
+    CHECK(civ_project_simplex(NULL, &x, 0.6, &out) == CIV_OK);
+    for (int row = 0; row < 2; row++) {
+        double sum = 0, squares = 0;
+        for (int i = 0; i < COLS; i++) {
+            double p = result[row * COLS + i];
+            CHECK(p >= 0);
+            sum += p;
+            squares += p * p;
+        }
+        CHECK_NEAR(sum, 1, 1e-12);
+        CHECK_NEAR(squares, 0.4, 1e-12);
+    }
+    CHECK(result[COLS + 7] > result[COLS + 507]);
+    CHECK(result[COLS + 507] == result[COLS + 1007]);
+    CHECK(civ_project_simplex(NULL, &x, -1, &out) == CIV_INVALID_ARGUMENT);
+    CHECK(civ_project_simplex(NULL, &x, NAN, &out) == CIV_INVALID_ARGUMENT);
 }
 
 static void
@@ -53,14 +82,14 @@ check_refusals(void)
     civ_mat empty = {values, 2, 0, 0, CIV_F64};
     CHECK(civ_project_ball(NULL, &x, negative, 1, &x) == CIV_INVALID_ARGUMENT);
     CHECK(civ_project_ball(NULL, &x, negative, 3, &x) == CIV_SHAPE);
-    CHECK(civ_project_simplex(NULL, &x, &shifted) == CIV_ALIAS);
-    CHECK(civ_project_simplex(NULL, &x, &row) == CIV_SHAPE);
-    CHECK(civ_project_simplex(NULL, &x, &single) == CIV_DTYPE);
-    CHECK(civ_project_simplex(NULL, &empty, &empty) == CIV_SHAPE);
+    CHECK(civ_project_simplex(NULL, &x, 1, &shifted) == CIV_ALIAS);
+    CHECK(civ_project_simplex(NULL, &x, 1, &row) == CIV_SHAPE);
+    CHECK(civ_project_simplex(NULL, &x, 1, &single) == CIV_DTYPE);
+    CHECK(civ_project_simplex(NULL, &empty, 1, &empty) == CIV_SHAPE);
     values[3] = NAN;
-    CHECK(civ_project_simplex(NULL, &x, &x) == CIV_NONFINITE);
+    CHECK(civ_project_simplex(NULL, &x, 1, &x) == CIV_NONFINITE);
     allocations_until_failure(0);
-    CHECK(civ_project_simplex(NULL, &x, &x) == CIV_NO_MEMORY);
+    CHECK(civ_project_simplex(NULL, &x, 1, &x) == CIV_NO_MEMORY);
     allocations_until_failure(-1);
 }
 
@@ -68,6 +97,7 @@ void
 test_projections(void)
 {
     WITH_EACH_TABLE(check_simplex());
+    WITH_EACH_TABLE(check_entropy());
     WITH_EACH_TABLE(check_ball());
     check_refusals();
 }

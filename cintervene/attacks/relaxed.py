@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Projected gradient on distributions over the vocabulary at each free position.
+
+Source: S. Geisler et al., "Attacking large language models with projected gradient
+descent", arXiv 2402.09154. The bound on the entropy falls evenly here; the paper adapts
+it to the distance between the losses of the relaxed and the discrete prompt.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from cintervene.attacks.cases import Case, Notes, Request
+from cintervene.attacks.objective import Layout, Objective, allowed_tokens, lay_out
+from cintervene.attacks.wordings import PREFILL
+from cintervene.models.trace import evaluating
+from cintervene.projections import project_simplex
+
+__all__ = ["RelaxedPGD"]
+
+
+@dataclass(frozen=True, eq=False)
+class RelaxedPGD:
+    """Search for a suffix in the distributions over tokens, from a random start.
+
+    After each step the likeliest tokens are written as text and read again; the text
+    with the least loss is the test case.
+
+    Attributes
+    ----------
+    model : nn.Module
+        The model that is attacked, with whatever intervention is applied to it.
+    tokenizer : Any
+    steps : int, default 100
+    rate : float, default 0.11
+        Of Adam.
+    entropy : tuple of float, default (0.9, 0.1)
+        Bound on the Gini entropy of each position at the first and the last step.
+    length : int, default 20
+        Positions of the suffix.
+    target : str
+        How the answer should begin.
+    """
+
+    model: nn.Module
+    tokenizer: Any
+    steps: int = 100
+    rate: float = 0.11
+    entropy: tuple[float, float] = (0.9, 0.1)
+    length: int = 20
+    target: str = PREFILL
+    name: str = "relaxed PGD"
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The budget and the target."""
+        names = ("steps", "rate", "entropy", "length", "target")
+        return {name: getattr(self, name) for name in names}
+
+    def cases(self, request: Request, seed: int, notes: Notes) -> Sequence[Case]:
+        """Make the one test case; see `Attack.cases`."""
+        layout = lay_out(self.tokenizer, request.text, self.length, self.target)
+        with evaluating(self.model):
+            objective = Objective(self.model, layout)
+            first = float(objective.of_tokens(objective.free[None])[0])
+            best = (first, layout.prompt(layout.free))
+            for x in self._descend(objective, seed):
+                found = _discrete(x, layout, objective)
+                best = min(best, found or best, key=lambda pair: pair[0])
+                notes.step(1)
+        loss, prompt = best
+        assert prompt is not None  # The start can be written.
+        details = {"loss": loss, "first_loss": first, "steps": self.steps}
+        return [Case(request.id, request.text, self.name, prompt, details=details)]
+
+    def _descend(self, objective: Objective, seed: int) -> Any:
+        """Yield the distributions (free, vocabulary) after each step."""
+        vocabulary = objective.embeddings.float()
+        banned = ~allowed_tokens(self.tokenizer, len(vocabulary)).to(vocabulary.device)
+        source = np.random.default_rng(seed)
+        start = source.random((len(objective.free), len(vocabulary)), dtype=np.float32)
+        x = torch.from_numpy(start).to(vocabulary)
+        x[torch.arange(len(x)), objective.free] += 1.0
+        x = _projected(x, banned, self.entropy[0])
+        optimiser = torch.optim.Adam([x], lr=self.rate)
+        for number in range(self.steps):
+            _, slope = objective.gradient(x @ vocabulary)
+            gradient = slope @ vocabulary.T
+            # Positions are steered alike, whatever the scale of the loss.
+            x.grad = gradient / gradient.norm(dim=1, keepdim=True).clamp_min(1e-30)
+            optimiser.step()
+            share = (number + 1) / self.steps
+            bound = (1 - share) * self.entropy[0] + share * self.entropy[1]
+            x.copy_(_projected(x, banned, bound))
+            yield x
+
+
+def _projected(x: Tensor, banned: Tensor, entropy: float) -> Tensor:
+    free = x.masked_fill(banned, -torch.inf)
+    found = project_simplex(free.cpu().numpy(), entropy=entropy)
+    return torch.from_numpy(found).to(x)
+
+
+def _discrete(
+    x: Tensor, layout: Layout, objective: Objective
+) -> tuple[float, str] | None:
+    """Loss and text of the likeliest tokens as they are read again."""
+    written = layout.written(x.argmax(dim=1).tolist())
+    if written is None:
+        return None
+    text, tokens = written
+    row = torch.tensor([tokens], device=x.device)
+    return float(objective.of_tokens(row)[0]), text

@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: Apache-2.0
+"""At which layer harmful requests are told from harmless ones best.
+
+A change of a layer can make a difference between requests only as far as the layer's
+inputs differ. A linear discriminant is fitted at each layer in question where the
+answer is about to begin, and judged on requests that it was not fitted to.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from torch import nn
+
+from cintervene import data
+from cintervene.errors import ModelError
+from cintervene.models.capture import LayerStream
+from cintervene.models.conversation import render
+from cintervene.models.targets import Decoder, Target, explain
+from cintervene.progress import Progress, counting
+
+__all__ = ["most_separating", "separation"]
+
+Floats = npt.NDArray[np.float64]
+
+# Where to look: behind the first layers, which know words rather than meanings, and
+# before the last, from which a refusal can no longer unfold.
+FIRST, LAST = 0.4, 0.7
+# Requests of each kind to fit and to judge on.
+FITTED, JUDGED = 100, 40
+RIDGE = 0.1
+
+
+def most_separating(
+    model: nn.Module, tokenizer: Any, decoder: Decoder, progress: Progress
+) -> Target:
+    """Return the down projection of the best layer.
+
+    Raises
+    ------
+    ModelError
+        None of the layers in question can be changed.
+    """
+    depth = len(decoder.layers)
+    last = min(depth - 1, round(LAST * depth))
+    layers = range(min(last, round(FIRST * depth)), last + 1)
+    found = explain(model, layers, decoder)
+    targets = found.targets
+    if not targets:
+        raise ModelError(next(iter(found.refused.values())))
+    fitted, judged = (_requests(split, n) for split, n in _SPLITS)
+    texts = [text for text, _ in (*fitted, *judged)]
+    harmful = np.array([bad for _, bad in (*fitted, *judged)])
+    stream = LayerStream(
+        model,
+        [render(tokenizer, text) for text in texts],
+        targets[0].layer,
+        wanted=[[-1]] * len(texts),
+        decoder=decoder,
+    )
+    report = counting(progress, "comparing layers", len(targets))
+    scores = []
+    for target in targets:
+        rows = stream.run(target.layer).inputs.double().cpu().numpy()
+        scores.append(separation(rows, harmful, len(fitted)))
+        report(1)
+    return targets[int(np.argmax(scores))]
+
+
+_SPLITS: tuple[tuple[data.Split, int], ...] = (("train", FITTED), ("tune", JUDGED))
+
+
+def separation(rows: Floats, harmful: npt.NDArray[np.bool_], fitted: int) -> float:
+    """Area under the curve of a ridge discriminant on the rows it was not fitted to.
+
+    Parameters
+    ----------
+    rows : ndarray, shape (n, d)
+    harmful : ndarray of bool, shape (n,)
+    fitted : int
+        The first rows, which are fitted to.
+    """
+    train, test = rows[:fitted], rows[fitted:]
+    labels = np.where(harmful[:fitted], 1.0, -1.0)
+    train = train - (centre := train.mean(axis=0))
+    gram = train @ train.T
+    gram[np.diag_indices(fitted)] += RIDGE * np.trace(gram) / fitted
+    scores = (test - centre) @ (train.T @ np.linalg.solve(gram, labels))
+    bad, good = scores[harmful[fitted:]], scores[~harmful[fitted:]]
+    return float(np.mean(bad[:, None] > good))
+
+
+def _requests(split: data.Split, count: int) -> list[tuple[str, bool]]:
+    """As many of each kind: harmful, borderline and everyday requests."""
+    harmful = [(p.text, True) for p in data.harmful_prompts(split)[:count]]
+    border = [(p.text, False) for p in data.borderline_prompts(split)[:count]]
+    plain = [(p.text, False) for p in data.benign_prompts(split)[:count]]
+    return harmful + border + plain
