@@ -12,7 +12,7 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
 from cintervene.models import find_decoder, find_targets, find_unembedding  # noqa: E402
-from cintervene.models.heads import common_length  # noqa: E402
+from cintervene.models.batches import common_length  # noqa: E402
 from cintervene.models.set_loss import divergence_loss, set_loss  # noqa: E402
 from cintervene.models.upper import Upper, differentiable, logits_of  # noqa: E402
 

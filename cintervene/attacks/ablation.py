@@ -19,9 +19,10 @@ from transformers.pytorch_utils import Conv1D
 
 from cintervene.baselines.answering import Answerer, Generation
 from cintervene.errors import ArgumentError, ModelError
+from cintervene.models.capture import LayerStream
 from cintervene.models.conversation import render
-from cintervene.models.targets import Decoder, find_decoder
-from cintervene.models.trace import evaluating
+from cintervene.models.targets import find_decoder
+from cintervene.models.weights import overwriting
 
 __all__ = ["DirectionAblated", "direction_removed", "refusal_direction"]
 
@@ -63,36 +64,16 @@ def refusal_direction(
             f"harmful, harmless, layer: got {len(harmful)} and {len(harmless)} prompts "
             f"and layer {at}, expected prompts of both kinds and one of {depth} layers"
         )
-    means = (
-        torch.stack([_entering(model, decoder, at, render(tokenizer, p)) for p in ps])
-        for ps in (harmful, harmless)
-    )
-    bad, good = (rows.mean(dim=0) for rows in means)
-    difference = bad - good
+    prompts = [render(tokenizer, one) for one in (*harmful, *harmless)]
+    last = [[-1]] * len(prompts)
+    stream = LayerStream(model, prompts, at, wanted=last, decoder=decoder)
+    entering = stream.hidden().float()
+    bad, good = entering[: len(harmful)], entering[len(harmful) :]
+    difference = bad.mean(dim=0) - good.mean(dim=0)
     length = float(difference.norm())
     if length == 0.0:
         raise ArgumentError("harmful, harmless: got prompts with equal means")
     return difference / length
-
-
-def _entering(
-    model: nn.Module, decoder: Decoder, layer: int, ids: Sequence[int]
-) -> Tensor:
-    """What enters a layer at the last token, float32."""
-    seen: list[Tensor] = []
-
-    def keep(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        hidden = args[0] if args else kwargs["hidden_states"]
-        seen.append(hidden[0, -1].float())
-
-    device = next(model.parameters()).device
-    hook = decoder.layers[layer].register_forward_pre_hook(keep, with_kwargs=True)
-    try:
-        with evaluating(model):
-            decoder.module(torch.tensor([list(ids)], device=device), use_cache=False)
-    finally:
-        hook.remove()
-    return seen[0]
 
 
 @contextmanager
@@ -109,17 +90,11 @@ def direction_removed(model: nn.Module, direction: Tensor) -> Iterator[None]:
         A layer has other parts than attention and MLP that write.
     """
     unit = direction / direction.norm()
-    originals: list[tuple[Tensor, Tensor]] = []
-    try:
-        with torch.no_grad():
-            for tensor, axis in _writers(model):
-                originals.append((tensor, tensor.clone()))
-                tensor.copy_(_without(tensor.float(), unit.to(tensor.device), axis))
+    with overwriting() as overwrite:
+        for tensor, axis in _writers(model):
+            wide = tensor.detach().float()
+            overwrite(tensor, _without(wide, unit.to(wide.device), axis))
         yield
-    finally:
-        with torch.no_grad():
-            for tensor, original in originals:
-                tensor.copy_(original)
 
 
 def _without(tensor: Tensor, unit: Tensor, axis: int) -> Tensor:

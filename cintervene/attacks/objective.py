@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +12,9 @@ from torch import Tensor, nn
 from transformers import DynamicCache
 
 from cintervene.errors import ArgumentError
+from cintervene.models.batches import common_length
 from cintervene.models.conversation import render
+from cintervene.models.lower import repeated
 from cintervene.models.spelling import encode_text
 
 __all__ = ["Layout", "Objective", "allowed_tokens", "lay_out"]
@@ -81,8 +82,8 @@ def lay_out(tokenizer: Any, request: str, length: int, target: str) -> Layout:
             "and a text"
         )
     one, other = (render(tokenizer, request + s * length) for s in (FIRST, SECOND))
-    start = _shared(one, other)
-    tail = _shared(one[::-1], other[::-1])
+    start = common_length([one, other])
+    tail = common_length([one[::-1], other[::-1]])
     end = len(one) - tail
     layout = Layout(tokenizer, request, one[:start], one[start:end], one[end:], goal)
     if layout.prompt(layout.free) is None:
@@ -157,9 +158,7 @@ class Objective:
         count = len(embeddings)
         rest = self._rest.expand(count, -1, -1)
         x = torch.cat([embeddings.to(rest.dtype), rest], dim=1)
-        cache = copy.deepcopy(self._cache)
-        if cache.get_seq_length() > 0:
-            cache.batch_repeat_interleave(count)
+        cache = repeated(self._cache, count)
         wanted = len(self.target) + 1
         logits = self._model(
             inputs_embeds=x,
@@ -191,10 +190,3 @@ class Objective:
         with torch.no_grad():
             found: Tensor = self._embed(tokens)
             return found
-
-
-def _shared(one: Sequence[int], other: Sequence[int]) -> int:
-    """How many items both begin with."""
-    pairs = enumerate(zip(one, other, strict=False))
-    different = (at for at, (a, b) in pairs if a != b)
-    return next(different, min(len(one), len(other)))

@@ -16,6 +16,7 @@ from transformers.pytorch_utils import Conv1D
 
 from cintervene.errors import ArgumentError
 from cintervene.models.targets import find_decoder
+from cintervene.models.weights import overwriting
 
 __all__ = ["quantised", "round_to_bits"]
 
@@ -39,21 +40,13 @@ def quantised(model: nn.Module, bits: int, group: int | None = None) -> Iterator
     ArgumentError
         The bits are out of range, or a row cannot be parted into groups.
     """
-    originals: list[tuple[Tensor, Tensor]] = []
-    try:
-        with torch.no_grad():
-            for module in find_decoder(model).layers.modules():
-                if isinstance(module, (nn.Linear, Conv1D)):
-                    weight: Tensor = module.weight
-                    matrix = weight.T if isinstance(module, Conv1D) else weight
-                    rounded = round_to_bits(matrix, bits, group)
-                    originals.append((weight, weight.clone()))
-                    matrix.copy_(rounded)
+    with overwriting() as overwrite:
+        for module in find_decoder(model).layers.modules():
+            if isinstance(module, (nn.Linear, Conv1D)):
+                weight = module.weight.detach()
+                matrix = weight.T if isinstance(module, Conv1D) else weight
+                overwrite(matrix, round_to_bits(matrix, bits, group))
         yield
-    finally:
-        with torch.no_grad():
-            for weight, original in originals:
-                weight.copy_(original)
 
 
 def round_to_bits(matrix: Tensor, bits: int, group: int | None = None) -> Tensor:

@@ -71,6 +71,14 @@ def resolve_positions(
     return resolved
 
 
+def common_length(sequences: Sequence[Sequence[int]]) -> int:
+    """How many tokens all sequences begin with; at least one sequence."""
+    ordered = sorted(list(one) for one in sequences)
+    first, last = ordered[0], ordered[-1]
+    pairs = enumerate(zip(first, last, strict=False))
+    return next((at for at, (a, b) in pairs if a != b), min(len(first), len(last)))
+
+
 def group_by_length(
     lengths: Sequence[int], batch_tokens: int, similar: float = 0.8
 ) -> list[list[int]]:

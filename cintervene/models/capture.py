@@ -36,7 +36,8 @@ from cintervene.models.targets import (
     find_decoder,
     resolve_layers,
 )
-from cintervene.models.trace import evaluating, first_tensor
+from cintervene.models.trace import Hook, adds_to_output, evaluating, first_tensor
+from cintervene.preserve import BenignMoments
 from cintervene.update import LowRankUpdate
 
 Sink = Callable[[Tensor, Tensor], None]
@@ -316,25 +317,19 @@ class LayerStream:
             seen.x, seen.y = args[0], y
             return None if change is None else change(args[0], y)
 
-        handle = target.module.register_forward_hook(watch)
+        return self._hooked(batch, target, watch), seen
+
+    def _hooked(self, batch: _Batch, target: Target, hook: Hook) -> Tensor:
+        """Run the layer of a projection with a hook on that."""
+        handle = target.module.register_forward_hook(hook)
         try:
-            return self._call(batch, target.layer), seen
+            return self._call(batch, target.layer)
         finally:
             handle.remove()
 
     def _adds_to_output(self, target: Target) -> bool:
-        """Tell whether the layer's output is its projection's output plus the rest.
-
-        Doubling the projection's output on a few tokens must move the layer's output by
-        just as much. It does not where a norm follows (Gemma), nor where the branch is
-        scaled.
-        """
-        probe = self._probe
-        plain, seen = self._run_layer(probe, target)
-        doubled, _ = self._run_layer(probe, target, lambda _x, y: 2 * y)
-        expected = seen.y.double()
-        error = (doubled.double() - plain.double() - expected).norm(dim=-1)
-        return bool((error / expected.norm(dim=-1)).median() < 0.1)
+        """Tell whether the layer's output is its projection's output plus the rest."""
+        return adds_to_output(lambda hook: self._hooked(self._probe, target, hook))
 
     def _changed_output(
         self, batch: _Batch, layer: int, change: _Change | None
@@ -395,6 +390,17 @@ class _Change:
             for factor in self.factors:
                 moved = moved @ factor.T
             return (y + moved).to(y.dtype)
+
+
+def input_moments(stream: LayerStream, target: Target) -> BenignMoments:
+    """Run a stream up to a projection; second moments of its streamed inputs."""
+    moments = BenignMoments(target.d_in)
+
+    def add(inputs: Tensor, _outputs: Tensor) -> None:
+        moments.add(inputs)
+
+    stream.run(target.layer, add)
+    return moments
 
 
 def capture(

@@ -18,13 +18,12 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from cintervene.models.capture import LayerStream
+from cintervene.models.capture import LayerStream, input_moments
 from cintervene.models.concepts import as_floats, logit_scale, token_directions
 from cintervene.models.fisher import OutputMetric, token_statistics
 from cintervene.models.targets import Decoder, find_targets
 from cintervene.models.unembedding import find_unembedding
 from cintervene.models.utterances import Utterance
-from cintervene.preserve import BenignMoments
 from cintervene.solve import pcr
 
 __all__ = ["TOLERANCE", "Deflection", "Place", "Shift"]
@@ -116,13 +115,7 @@ class Deflection:
             model, [one.ids for one in benign], self.target.layer,
             wanted=places, streamed=places, decoder=decoder,
         )  # fmt: skip
-        moments = BenignMoments(self.target.d_in)
-
-        def add(inputs: Tensor, _outputs: Tensor) -> None:
-            moments.add(inputs)
-
-        stream.run(self.target.layer, add)
-        self.preserve = moments.preserve(ridge=ridge)
+        self.preserve = input_moments(stream, self.target).preserve(ridge=ridge)
         statistics = token_statistics(self.unembedding, stream.final())
         self._metric = OutputMetric(statistics.fisher_at(self.target), OUTPUT_RIDGE)
         directions = token_directions(
@@ -133,9 +126,7 @@ class Deflection:
 
     def log_probabilities(self, logits: Tensor) -> Floats:
         """Of the tokens, (n, tokens), from logits (n, vocabulary) of the head."""
-        wide, cap = logits.detach().float(), self.unembedding.softcap
-        if cap is not None:
-            wide = cap * torch.tanh(wide / cap)
+        wide = self.unembedding.capped(logits.detach().float())
         own = wide[:, self._tokens.to(wide.device)]
         return as_floats(own - wide.logsumexp(dim=-1, keepdim=True))
 

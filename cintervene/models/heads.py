@@ -17,11 +17,11 @@ import torch
 from torch import Tensor, nn
 from transformers import Cache, DynamicCache
 
-from cintervene.models.batches import group_by_length
+from cintervene.models.batches import common_length, group_by_length
 from cintervene.models.lower import Arguments, LowerLayers
 from cintervene.models.targets import Decoder, Target
 
-__all__ = ["SIMILAR", "HeadGroup", "Heads", "common_length"]
+__all__ = ["SIMILAR", "HeadGroup", "Heads"]
 
 # Few large batches are worth some padding: see `batches.group_by_length`.
 SIMILAR = 0.4
@@ -164,18 +164,6 @@ class Heads:
             self._lower.call(ids, len(self._decoder.layers), cache, mask)
         finally:
             handle.remove()
-
-
-def common_length(sequences: Sequence[Sequence[int]]) -> int:
-    """How many tokens all sequences begin with."""
-    ordered = sorted(list(one) for one in sequences)
-    first, last = ordered[0], ordered[-1]
-    shared = 0
-    for one, other in zip(first, last, strict=False):
-        if one != other:
-            break
-        shared += 1
-    return shared
 
 
 def _window(decoder: Decoder) -> float:

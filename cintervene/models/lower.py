@@ -18,10 +18,11 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
+from cintervene.models.batches import common_length
 from cintervene.models.targets import Decoder
 from cintervene.models.trace import evaluating
 
-__all__ = ["Arguments", "LowerLayers", "Prefix", "shared_prefix"]
+__all__ = ["Arguments", "LowerLayers", "Prefix", "repeated", "shared_prefix"]
 
 # What a layer was called with besides the hidden states.
 Arguments = tuple[tuple[Any, ...], dict[str, Any]]
@@ -51,12 +52,6 @@ class Prefix:
         """Whether a sequence begins so and goes on."""
         size = len(self.tokens)
         return len(ids) > size and tuple(ids[:size]) == self.tokens
-
-    def repeated(self, count: int) -> DynamicCache:
-        """A cache for a batch of sequences, which may be written to."""
-        cache = copy.deepcopy(self.cache)
-        cache.batch_repeat_interleave(count)
-        return cache
 
 
 class LowerLayers:
@@ -114,7 +109,7 @@ class LowerLayers:
             return self.call(padded, self._first)
         _, arguments = self.call(padded, 0)
         rest = [one[len(prefix.tokens) :] for one in padded]
-        cache = prefix.repeated(len(rest))
+        cache = repeated(prefix.cache, len(rest))
         hidden, _ = self.call(rest, self._first, cache)
         begun = prefix.hidden.expand(len(rest), -1, -1)
         return torch.cat([begun, hidden], dim=1), arguments
@@ -170,6 +165,13 @@ class LowerLayers:
         return hidden, kept
 
 
+def repeated(cache: DynamicCache, count: int) -> DynamicCache:
+    """A copy of a cache of one sequence for a batch, which may be written to."""
+    found = copy.deepcopy(cache)
+    found.batch_repeat_interleave(count)
+    return found
+
+
 def shared_prefix(sequences: Sequence[Sequence[int]]) -> tuple[int, ...]:
     """The beginning whose sharing saves most tokens; () if none does.
 
@@ -177,16 +179,14 @@ def shared_prefix(sequences: Sequence[Sequence[int]]) -> tuple[int, ...]:
     lexicographic order begins so too: only its beginnings are looked at.
     """
     middle = sorted(list(one) for one in sequences)[len(sequences) // 2]
-    common = sorted((_common(one, middle) for one in sequences), reverse=True)
+    # One token at least has to be left in each.
+    common = sorted(
+        (min(common_length([one, middle]), len(one) - 1) for one in sequences),
+        reverse=True,
+    )
     saved = [length * others for others, length in enumerate(common)]
     best = max(range(len(saved)), key=saved.__getitem__)
     return tuple(middle[: common[best]]) if saved[best] > 0 else ()
-
-
-def _common(one: Sequence[int], other: Sequence[int]) -> int:
-    """Tokens that both begin with, one at least being left in `one`."""
-    limit = min(len(one) - 1, len(other))
-    return next((i for i in range(limit) if one[i] != other[i]), limit)
 
 
 class _Record:

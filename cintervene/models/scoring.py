@@ -33,8 +33,7 @@ def logits_in_blocks(
         # Not around the loop: a generator that pauses inside would leave gradients off.
         with torch.no_grad():
             logits = unembedding.norm(hidden[part]).float() @ weight.T
-            if unembedding.softcap is not None:
-                logits = torch.tanh(logits / unembedding.softcap) * unembedding.softcap
+            logits = unembedding.capped(logits)
         yield part, logits
 
 

@@ -18,6 +18,8 @@ from torch import Tensor, nn
 from cintervene.errors import ModelError
 
 PROBE_TOKENS = 3
+# A forward hook: called with module, arguments and output.
+Hook = Callable[[nn.Module, Any, Tensor], Any]
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,16 +37,42 @@ class Call:
 
 
 @contextmanager
-def evaluating(module: nn.Module) -> Iterator[None]:
-    """Evaluation mode and no gradients inside; each part's own mode afterwards."""
+def evaluation_mode(module: nn.Module) -> Iterator[None]:
+    """Evaluation mode inside; each part's own mode afterwards."""
     modes = [(part, part.training) for part in module.modules()]
     module.eval()
     try:
-        with torch.no_grad():
-            yield
+        yield
     finally:
         for part, mode in modes:
             part.training = mode
+
+
+@contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """Evaluation mode and no gradients inside; each part's own mode afterwards."""
+    with evaluation_mode(module), torch.no_grad():
+        yield
+
+
+def adds_to_output(run: Callable[[Hook], Tensor]) -> bool:
+    """Tell whether a layer's output is its projection's output plus the rest.
+
+    Doubling the projection's output on a few tokens must move the layer's output by
+    just as much. It does not where a norm follows (Gemma), nor where the branch is
+    scaled.
+
+    Parameters
+    ----------
+    run : callable
+        Runs the layer with a forward hook on the projection; returns its output.
+    """
+    seen: list[Tensor] = []
+    plain = run(lambda _module, _args, y: seen.append(y))
+    doubled = run(lambda _module, _args, y: 2 * y)
+    expected = seen[0].double()
+    error = (doubled.double() - plain.double() - expected).norm(dim=-1)
+    return bool((error / expected.norm(dim=-1)).median() < 0.1)
 
 
 def first_tensor(value: object) -> Tensor | None:

@@ -67,10 +67,13 @@ class Unembedding:
     def logits(self, hidden: Tensor) -> Tensor:
         """Return the logits (n, vocabulary) of last-layer hidden states (n, hidden)."""
         with torch.no_grad():
-            logits: Tensor = self.head(self.norm(hidden))
-            if self.softcap is not None:
-                logits = torch.tanh(logits / self.softcap) * self.softcap
-        return logits
+            return self.capped(self.head(self.norm(hidden)))
+
+    def capped(self, logits: Tensor) -> Tensor:
+        """Return what the model makes of the head's output."""
+        if self.softcap is None:
+            return logits
+        return torch.tanh(logits / self.softcap) * self.softcap
 
     def directions(
         self, token_ids: Sequence[int], target: Target | None = None

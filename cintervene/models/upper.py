@@ -21,7 +21,13 @@ from cintervene.models.batches import check_sequences, group_by_length
 from cintervene.models.heads import SIMILAR, HeadGroup, Heads
 from cintervene.models.lower import Arguments, LowerLayers
 from cintervene.models.targets import Decoder, Target
-from cintervene.models.trace import evaluating, first_tensor
+from cintervene.models.trace import (
+    Hook,
+    adds_to_output,
+    evaluating,
+    evaluation_mode,
+    first_tensor,
+)
 from cintervene.models.unembedding import Unembedding
 
 __all__ = ["Upper", "UpperBatch", "differentiable"]
@@ -193,7 +199,7 @@ class Upper:
             del batch.arguments[self._target.layer]
         return batch
 
-    def _watched(self, batch: UpperBatch, hook: Any) -> Tensor:
+    def _watched(self, batch: UpperBatch, hook: Hook) -> Tensor:
         """Run the layer of the projection with a hook on that."""
         handle = self._target.module.register_forward_hook(hook)
         try:
@@ -208,38 +214,21 @@ class Upper:
         return output
 
     def _adds_to_output(self, batch: UpperBatch) -> bool:
-        """Whether the layer's output is its projection's output plus the rest.
-
-        Doubling the projection's output must move the layer's output by just as much.
-        It does not where a norm follows (Gemma), nor where the branch is scaled.
-        """
-        seen: list[Tensor] = []
-
-        def watch(_module: nn.Module, _args: Any, y: Tensor) -> None:
-            seen.append(y)
-
+        """Whether the layer's output is its projection's output plus the rest."""
         with evaluating(self._decoder.layers[self._target.layer]):
-            plain = self._watched(batch, watch)
-            doubled = self._watched(batch, lambda _m, _a, y: 2 * y)
-        expected = seen[0].double()
-        error = (doubled.double() - plain.double() - expected).norm(dim=-1)
-        return bool((error / expected.norm(dim=-1)).median() < 0.1)
+            return adds_to_output(lambda hook: self._watched(batch, hook))
 
 
 @contextmanager
 def differentiable(model: nn.Module) -> Iterator[None]:
     """Evaluation mode with gradients, of activations only; as before afterwards."""
-    modes = [(part, part.training) for part in model.modules()]
     wanting = [p for p in model.parameters() if p.requires_grad]
     try:
-        model.eval()
         for parameter in wanting:
             parameter.requires_grad_(False)
-        with torch.enable_grad():
+        with evaluation_mode(model), torch.enable_grad():
             yield
     finally:
-        for part, mode in modes:
-            part.training = mode
         for parameter in wanting:
             parameter.requires_grad_(True)
 
@@ -248,9 +237,7 @@ def logits_of(unembedding: Unembedding, hidden: Tensor) -> Tensor:
     """Differentiable float32 logits (n, vocabulary) of last hidden states."""
     weight = unembedding.weight.detach()
     logits: Tensor = (unembedding.norm(hidden) @ weight.T).float()
-    if unembedding.softcap is not None:
-        logits = torch.tanh(logits / unembedding.softcap) * unembedding.softcap
-    return logits
+    return unembedding.capped(logits)
 
 
 def _batches(

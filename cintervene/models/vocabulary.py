@@ -17,7 +17,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from cintervene.models.capture import Captured, LayerStream
+from cintervene.models.capture import Captured, LayerStream, input_moments
 from cintervene.models.concepts import (
     Balls,
     Concepts,
@@ -32,7 +32,7 @@ from cintervene.models.targets import Target, find_decoder, find_targets
 from cintervene.models.unembedding import Unembedding, find_unembedding
 from cintervene.models.utterances import Utterance
 from cintervene.models.weights import rounded_change
-from cintervene.preserve import BenignMoments, Preserve
+from cintervene.preserve import Preserve
 from cintervene.solution import Status
 from cintervene.update import LowRankUpdate
 
@@ -185,7 +185,7 @@ class Vocabulary:
         """Gather the second moments of what must stay, both kinds in balance."""
         found = {}
         for target in self.targets:
-            total, contrast = _moments(benign, target), _moments(spoken, target)
+            total, contrast = (input_moments(s, target) for s in (benign, spoken))
             if contrast.count > 0:
                 share = CONTRAST_WEIGHT * total.count / contrast.count
                 total.merge(contrast, weight=share)
@@ -286,16 +286,6 @@ def leading(update: LowRankUpdate, preserve: Preserve, rank: int) -> LowRankUpda
     weighed = update.left @ preserve.gram(update.right) @ update.left.T
     vectors = np.linalg.eigh(weighed)[1][:, ::-1][:, :size]
     return LowRankUpdate(vectors, (vectors.T @ update.left) @ update.right)
-
-
-def _moments(stream: LayerStream, target: Target) -> BenignMoments:
-    moments = BenignMoments(target.d_in)
-
-    def add(inputs: Tensor, _outputs: Tensor) -> None:
-        moments.add(inputs)
-
-    stream.run(target.layer, add)
-    return moments
 
 
 def _sample(benign: Sequence[Utterance], rows: int) -> list[list[int]]:

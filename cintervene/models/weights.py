@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import hashlib
 import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -40,6 +42,24 @@ def as_dtype(tensor: Tensor, dtype: torch.dtype) -> Tensor | None:
     """
     cast = tensor.detach().to(dtype)
     return cast if same_bits(cast.to(tensor.dtype), tensor) else None
+
+
+@contextmanager
+def overwriting() -> Iterator[Callable[[Tensor, Tensor], None]]:
+    """Give a function that overwrites a tensor; all are put back at the end."""
+    originals: list[tuple[Tensor, Tensor]] = []
+
+    def overwrite(tensor: Tensor, values: Tensor) -> None:
+        originals.append((tensor, tensor.detach().clone()))
+        with torch.no_grad():
+            tensor.copy_(values)
+
+    try:
+        yield overwrite
+    finally:
+        with torch.no_grad():
+            for tensor, original in reversed(originals):
+                tensor.copy_(original)
 
 
 def flipped_bits(before: Tensor, after: Tensor) -> Bytes:
