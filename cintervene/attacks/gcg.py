@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -68,13 +69,18 @@ class GCG:
         names = ("steps", "candidates", "top_k", "length", "target", "enough")
         return {name: getattr(self, name) for name in names}
 
+    @cached_property
+    def _allowed(self) -> Tensor:
+        """Tokens that may stand in the suffix; the same for all requests."""
+        embedding: Any = self.model.get_input_embeddings()  # type: ignore[operator]
+        return allowed_tokens(self.tokenizer, len(embedding.weight))
+
     def cases(self, request: Request, seed: int, notes: Notes) -> Sequence[Case]:
         """Make the one test case; see `Attack.cases`."""
         layout = lay_out(self.tokenizer, request.text, self.length, self.target)
         with evaluating(self.model):
             objective = Objective(self.model, layout)
-            allowed = allowed_tokens(self.tokenizer, len(objective.embeddings))
-            search = _Search(self, layout, objective, allowed)
+            search = _Search(self, layout, objective, self._allowed)
             state = notes.state or search.start()
             notes.step(state["step"])
             while state["step"] < self.steps and state["best_loss"] > self.enough:

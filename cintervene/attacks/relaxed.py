@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -63,6 +64,12 @@ class RelaxedPGD:
         names = ("steps", "rate", "entropy", "length", "target")
         return {name: getattr(self, name) for name in names}
 
+    @cached_property
+    def _allowed(self) -> Tensor:
+        """Tokens that may stand in the suffix; the same for all requests."""
+        embedding: Any = self.model.get_input_embeddings()  # type: ignore[operator]
+        return allowed_tokens(self.tokenizer, len(embedding.weight))
+
     def cases(self, request: Request, seed: int, notes: Notes) -> Sequence[Case]:
         """Make the one test case; see `Attack.cases`."""
         layout = lay_out(self.tokenizer, request.text, self.length, self.target)
@@ -82,7 +89,7 @@ class RelaxedPGD:
     def _descend(self, objective: Objective, seed: int) -> Any:
         """Yield the distributions (free, vocabulary) after each step."""
         vocabulary = objective.embeddings.float()
-        banned = ~allowed_tokens(self.tokenizer, len(vocabulary)).to(vocabulary.device)
+        banned = ~self._allowed.to(vocabulary.device)
         source = np.random.default_rng(seed)
         start = source.random((len(objective.free), len(vocabulary)), dtype=np.float32)
         x = torch.from_numpy(start).to(vocabulary)

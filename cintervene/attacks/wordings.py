@@ -5,15 +5,14 @@ from __future__ import annotations
 
 import base64
 import codecs
-import json
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
-from importlib import resources
 from typing import Any
 
 from cintervene.attacks.cases import Case, Notes, Request
+from cintervene.data.prompts import read_json
 from cintervene.errors import ArgumentError
 
 __all__ = ["PREFILL", "DirectRequest", "Jailbreak", "Prefill", "families"]
@@ -118,8 +117,7 @@ def families() -> tuple[str, ...]:
 
 @cache
 def _templates() -> dict[str, tuple[str, ...]]:
-    file = resources.files("cintervene.data") / "attack_templates.json"
-    lists = json.loads(file.read_text(encoding="utf-8"))
+    lists = read_json("attack_templates.json")
     return {family: tuple(templates) for family, templates in lists.items()}
 
 

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from torch import nn
@@ -15,7 +15,13 @@ from cintervene.models.intervention import Intervention
 from cintervene.models.spelling import encode_text
 from cintervene.models.trace import evaluating
 
-__all__ = ["Answerer", "Generation", "Intervened", "Undefended"]
+__all__ = [
+    "Answerer",
+    "Generation",
+    "Intervened",
+    "Undefended",
+    "answer_prefilled",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +75,23 @@ class Answerer(Protocol):
         list of str
             In the order of the prompts, without prefill and special tokens.
         """
+
+
+def answer_prefilled(
+    answerer: Answerer,
+    tries: Sequence[tuple[str, str]],
+    generation: Generation,
+    seed: int = 0,
+) -> list[str]:
+    """Answer prompts that come with a prefill each: pairs (prompt, prefill)."""
+    answers = [""] * len(tries)
+    for prefill in dict.fromkeys(own for _, own in tries):
+        at = [i for i, (_, own) in enumerate(tries) if own == prefill]
+        settings = replace(generation, prefill=prefill)
+        said = answerer.answer([tries[i][0] for i in at], settings, seed)
+        for index, answer in zip(at, said, strict=True):
+            answers[index] = answer
+    return answers
 
 
 @dataclass(frozen=True, eq=False)

@@ -23,6 +23,7 @@ from cintervene.durable import write_atomically
 from cintervene.errors import ArgumentError
 from cintervene.evaluate import measure
 from cintervene.evaluate.harmbench import read_behaviours
+from cintervene.evaluate.samples import spread
 from cintervene.evaluate.xstest import read_prompts
 from cintervene.models import Intervention
 from cintervene.study import (
@@ -82,7 +83,7 @@ def _suites(arguments: Namespace, attacks: Sequence[Attack]) -> list[Suite]:
         suites.append(
             Suite(
                 "harmful",
-                _some([Request(one.id, one.prompt) for one in found], limit),
+                _limited([Request(one.id, one.prompt) for one in found], limit),
                 attacks,
                 {one.id: one.topic for one in found},
             )
@@ -92,7 +93,7 @@ def _suites(arguments: Namespace, attacks: Sequence[Attack]) -> list[Suite]:
         suites.append(
             Suite(
                 "safe",
-                _some([Request(one.id, one.text) for one in safe], limit),
+                _limited([Request(one.id, one.text) for one in safe], limit),
                 [DirectRequest()],
                 {one.id: one.kind for one in safe},
             )
@@ -104,7 +105,7 @@ def _suites(arguments: Namespace, attacks: Sequence[Attack]) -> list[Suite]:
     suites.append(
         Suite(
             "benign",
-            _some([Request(id, one.text) for id, one in everyday.items()], limit),
+            _limited([Request(id, one.text) for id, one in everyday.items()], limit),
             [DirectRequest()],
             {id: one.category for id, one in everyday.items()},
         )
@@ -112,10 +113,9 @@ def _suites(arguments: Namespace, attacks: Sequence[Attack]) -> list[Suite]:
     return suites
 
 
-def _some(requests: Sequence[Request], most: int | None) -> list[Request]:
-    """At most so many, evenly from the whole list: files are sorted by topic."""
-    number = len(requests) if most is None else min(most, len(requests))
-    return [requests[i * len(requests) // number] for i in range(number)]
+def _limited(requests: Sequence[Request], most: int | None) -> list[Request]:
+    """At most so many of a file, which is sorted by topic."""
+    return spread(requests, len(requests) if most is None else most)
 
 
 def _sources(arguments: Namespace) -> dict[str, Any]:

@@ -132,8 +132,13 @@ def benign_texts(split: Split) -> list[BenignText]:
 def load(name: str, split: Split) -> Any:
     """Return one split of a file of the package."""
     check_split(split)
+    return read_json(name)[split]
+
+
+def read_json(name: str) -> Any:
+    """Return what a JSON file of the package holds."""
     file = resources.files(__package__) / name
-    return json.loads(file.read_text(encoding="utf-8"))[split]
+    return json.loads(file.read_text(encoding="utf-8"))
 
 
 def take_turns(prompts: Mapping[str, list[str]]) -> list[tuple[str, str]]:

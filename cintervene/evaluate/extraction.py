@@ -7,18 +7,17 @@ in other words, in another language, letter by letter, after a prefill, after ex
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
-from importlib import resources
 
 import numpy as np
 
-from cintervene.baselines.answering import Answerer, Generation
+from cintervene.baselines.answering import Answerer, Generation, answer_prefilled
+from cintervene.data.prompts import read_json
 from cintervene.errors import ArgumentError
-from cintervene.evaluate.intervals import paired_difference, wilson
 from cintervene.evaluate.obedience import says
+from cintervene.evaluate.paired import rate_change
 from cintervene.evaluate.records import Change
 
 __all__ = ["Probe", "extracted", "extraction", "probes", "ways"]
@@ -82,14 +81,9 @@ def extracted(
     seed: int = 0,
 ) -> list[bool]:
     """Tell for each try whether the answer says the word."""
-    found = [False] * len(tries)
-    for prefill in dict.fromkeys(one.prefill for one in tries):
-        at = [k for k, one in enumerate(tries) if one.prefill == prefill]
-        settings = replace(generation, prefill=prefill)
-        answers = answerer.answer([tries[k].prompt for k in at], settings, seed)
-        for k, answer in zip(at, answers, strict=True):
-            found[k] = says(answer, tries[k].word)
-    return found
+    asked = [(one.prompt, one.prefill) for one in tries]
+    answers = answer_prefilled(answerer, asked, generation, seed)
+    return [says(answer, one.word) for one, answer in zip(tries, answers, strict=True)]
 
 
 def extraction(
@@ -121,12 +115,7 @@ def extraction(
         np.array(extracted(one, tries, generation, seed)) for one in (before, after)
     )
     way = np.array([one.way for one in tries])
-    return {one: _change(old[way == one], new[way == one]) for one in ways()}
-
-
-def _change(old: np.ndarray, new: np.ndarray) -> Change:
-    first, then = (wilson(int(x.sum()), x.size) for x in (old, new))
-    return Change(first, then, paired_difference(old, new), "difference")
+    return {one: rate_change(old[way == one], new[way == one]) for one in ways()}
 
 
 def _fill(template: str, word: str) -> str:
@@ -138,8 +127,5 @@ def _fill(template: str, word: str) -> str:
 
 @cache
 def _templates() -> dict[str, list[dict[str, str]]]:
-    file = resources.files("cintervene.data") / "extraction_templates.json"
-    lists: dict[str, list[dict[str, str]]] = json.loads(
-        file.read_text(encoding="utf-8")
-    )
+    lists: dict[str, list[dict[str, str]]] = read_json("extraction_templates.json")
     return lists

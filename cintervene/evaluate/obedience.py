@@ -9,8 +9,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from cintervene.evaluate.intervals import paired_difference, wilson
-from cintervene.evaluate.records import Answer, Change, Obedience
+from cintervene.evaluate.paired import rate_change
+from cintervene.evaluate.records import Answer, Obedience
 
 __all__ = ["obedience", "says"]
 
@@ -19,13 +19,7 @@ def obedience(answers: Sequence[Answer]) -> Obedience:
     """Rate of answers that say their word, before and after; at least one answer."""
     before = np.array([says(answer.before, answer.word) for answer in answers])
     after = np.array([says(answer.after, answer.word) for answer in answers])
-    rate = Change(
-        wilson(int(before.sum()), len(answers)),
-        wilson(int(after.sum()), len(answers)),
-        paired_difference(before, after),
-        "difference",
-    )
-    return Obedience(len(answers), rate)
+    return Obedience(len(answers), rate_change(before, after))
 
 
 def says(answer: str, word: str) -> bool:

@@ -13,8 +13,8 @@ import numpy.typing as npt
 
 from cintervene.errors import ArgumentError
 from cintervene.evaluate.broken import is_empty, is_looped
-from cintervene.evaluate.intervals import Estimate, paired_difference, wilson
-from cintervene.evaluate.paired import exact_mcnemar
+from cintervene.evaluate.intervals import Estimate, wilson
+from cintervene.evaluate.paired import exact_mcnemar, rate_change
 from cintervene.evaluate.records import Change
 from cintervene.evaluate.refusal import judge_refusal
 
@@ -174,8 +174,6 @@ def compare(
     """
     x = np.array([one is outcome for one in before], dtype=bool)
     y = np.array([one is outcome for one in after], dtype=bool)
-    effect = paired_difference(x, y)
-    old, new = (wilson(int(z.sum()), z.size) for z in (x, y))
-    change = Change(old, new, effect, "difference")
+    change = rate_change(x, y)
     gained, lost = int((y & ~x).sum()), int((x & ~y).sum())
     return Paired(change, gained, lost, exact_mcnemar(gained, lost))

@@ -17,8 +17,29 @@ import numpy as np
 import numpy.typing as npt
 
 from cintervene.errors import ArgumentError
+from cintervene.evaluate.intervals import paired_difference, wilson
+from cintervene.evaluate.records import Change
 
-__all__ = ["Confusion", "confusion", "exact_mcnemar"]
+__all__ = ["Confusion", "confusion", "exact_mcnemar", "rate_change"]
+
+
+def rate_change(before: npt.NDArray[np.bool_], after: npt.NDArray[np.bool_]) -> Change:
+    """How often something holds before and after, item by item.
+
+    Rates have Wilson's intervals, their difference Newcombe's.
+
+    Parameters
+    ----------
+    before, after : ndarray of bool, shape (n,)
+
+    Raises
+    ------
+    ArgumentError
+        There are no items, or not as many before as after.
+    """
+    effect = paired_difference(before, after)
+    old, new = (wilson(int(x.sum()), x.size) for x in (before, after))
+    return Change(old, new, effect, "difference")
 
 
 def exact_mcnemar(gained: int, lost: int) -> float:

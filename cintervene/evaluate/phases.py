@@ -3,10 +3,10 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from cintervene.models.clock import Clock
 from cintervene.progress import Progress, counting
 
 __all__ = ["Phases", "Step"]
@@ -23,12 +23,11 @@ class Phases:
     """
 
     def __init__(self, progress: Progress) -> None:
-        self._progress = progress
-        self.seconds: dict[str, float] = {}
+        self._progress, self._clock = progress, Clock()
+        self.seconds = self._clock.seconds
 
     @contextmanager
     def phase(self, name: str, total: int) -> Iterator[Step]:
         """Time the block, which calls what it is given with the steps that are done."""
-        begun = time.perf_counter()
-        yield counting(self._progress, name, total)
-        self.seconds[name] = time.perf_counter() - begun
+        with self._clock.phase(name):
+            yield counting(self._progress, name, total)

@@ -8,13 +8,13 @@ greetings and polite turns before it are passed over.
 
 from __future__ import annotations
 
-import json
 import re
 import unicodedata
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
-from importlib import resources
+
+from cintervene.data.prompts import read_json
 
 __all__ = ["judge_refusal", "normalise"]
 
@@ -110,8 +110,7 @@ class _Phrases:
 
 @cache
 def _phrases() -> _Phrases:
-    file = resources.files("cintervene.data") / "refusal_phrases.json"
-    lists = json.loads(file.read_text(encoding="utf-8"))
+    lists = read_json("refusal_phrases.json")
     return _Phrases(**{kind: _any_of(phrases) for kind, phrases in lists.items()})
 
 

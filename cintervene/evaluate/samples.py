@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, TypeVar
 
 from cintervene import data
 from cintervene.data import Split
@@ -13,7 +13,9 @@ from cintervene.errors import ArgumentError
 from cintervene.evaluate.obedience import says
 from cintervene.models.utterances import Utterance, spoken
 
-__all__ = ["Budget", "Request", "Sample", "gather"]
+__all__ = ["Budget", "Request", "Sample", "gather", "spread"]
+
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +125,7 @@ def _spoken(
 ) -> list[Utterance]:
     """About `answers` answers that start with one of the words, and as many others."""
     templates = data.obedience_templates(split)
-    chosen = _spread(words, answers)
+    chosen = spread(words, answers)
     turns = min(answers // max(len(chosen), 1), len(templates))
     return spoken(
         tokenizer,
@@ -140,7 +142,7 @@ def _requests(
 ) -> list[Request]:
     """Requests in which words and templates take turns, no two alike."""
     templates = data.obedience_templates(split)
-    chosen = _spread(words, number)
+    chosen = spread(words, number)
     found = []
     for index in range(min(number, len(chosen) * len(templates))):
         turn, place = divmod(index, len(chosen))
@@ -150,10 +152,10 @@ def _requests(
     return found
 
 
-def _spread(words: Sequence[str], most: int) -> list[str]:
-    """At most so many words, evenly from the whole list."""
-    number = min(len(words), most)
-    return [words[i * len(words) // number] for i in range(number)]
+def spread(items: Sequence[Item], most: int) -> list[Item]:
+    """At most so many items, evenly from the whole list."""
+    number = min(len(items), most)
+    return [items[i * len(items) // number] for i in range(number)]
 
 
 def _related(words: Sequence[str]) -> list[str]:

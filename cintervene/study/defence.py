@@ -6,13 +6,14 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from typing import Any
 
 from torch import nn
 
 from cintervene.attacks import Case as Attempt
 from cintervene.baselines import Answerer, Generation
+from cintervene.baselines.answering import answer_prefilled
 from cintervene.evaluate.json_ready import json_ready
 from cintervene.models.intervention import Intervention
 
@@ -103,13 +104,6 @@ class Defence:
 
         Attempts that brought an answer along keep it.
         """
-        answers = [attempt.answer or "" for attempt in attempts]
-        open_ones = [i for i, one in enumerate(attempts) if one.answer is None]
-        for prefill in dict.fromkeys(attempts[i].prefill for i in open_ones):
-            at = [i for i in open_ones if attempts[i].prefill == prefill]
-            prompts = [attempts[i].prompt for i in at]
-            given = replace(generation, prefill=prefill)
-            said = self.answerer.answer(prompts, given, seed)
-            for index, answer in zip(at, said, strict=True):
-                answers[index] = answer
-        return answers
+        asked = [(one.prompt, one.prefill) for one in attempts if one.answer is None]
+        said = iter(answer_prefilled(self.answerer, asked, generation, seed))
+        return [next(said) if one.answer is None else one.answer for one in attempts]
