@@ -24,13 +24,13 @@ from cintervene.baselines import (
     SmoothLLM,
     Undefended,
 )
+from cintervene.cli.reports import INTERVENTION
 from cintervene.errors import ArgumentError
 from cintervene.models import Intervention
 from cintervene.study import Clocked, Defence, InTurn
 from cintervene.study.summary import BASE
 
 FILE = ".safetensors"
-GENERIC = "intervention"
 
 
 def named_defences(
@@ -99,7 +99,7 @@ def _defence(
 
 def _title(path: Path) -> str:
     """The file's name, or where `defend` wrote it that of its directory."""
-    return path.absolute().parent.name if path.stem == GENERIC else path.stem
+    return path.absolute().parent.name if path.name == INTERVENTION else path.stem
 
 
 def _known(option: str, name: str, known: dict[str, Any]) -> Any:

@@ -14,6 +14,7 @@ from cintervene.cli.failures import Exit
 from cintervene.cli.goals import asked_goals, tuning_reached, verdict_list
 from cintervene.cli.loading import load_named
 from cintervene.cli.output import print_json
+from cintervene.cli.reports import INTERVENTION
 from cintervene.cli.words import read_forbidden
 from cintervene.errors import ArgumentError, ModelError
 from cintervene.evaluate import Measurement, measure, write_report
@@ -21,8 +22,6 @@ from cintervene.models import Intervention, defend, explain, find_decoder
 from cintervene.models.forbidding import choose_layers
 from cintervene.models.spelling import check_spellable, surface_forms
 from cintervene.staging import StagedDirectory, check_place
-
-INTERVENTION = "intervention.safetensors"
 
 
 def run(arguments: Namespace, console: Console) -> Exit:

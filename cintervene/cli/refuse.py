@@ -13,6 +13,7 @@ from cintervene.cli.console import Console
 from cintervene.cli.failures import Exit
 from cintervene.cli.loading import load_named
 from cintervene.cli.output import print_json
+from cintervene.cli.reports import INTERVENTION, REPORT
 from cintervene.data import harmful_prompts, read_words
 from cintervene.errors import ArgumentError
 from cintervene.evaluate.json_ready import json_ready
@@ -22,8 +23,6 @@ from cintervene.staging import StagedDirectory
 __all__ = ["run"]
 
 OWN = "own"
-INTERVENTION = "intervention.safetensors"
-REPORT = "report.json"
 
 
 def run(arguments: Namespace, console: Console) -> Exit:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The report that a defence wrote beside its intervention, for model cards."""
+"""What a defence writes: its intervention, and a report that model cards quote."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from typing import Any
 from cintervene.errors import ArgumentError
 from cintervene.models import Intervention
 
-NAME = "report.json"
+INTERVENTION = "intervention.safetensors"
+REPORT = "report.json"
 
 
 def report_of(
@@ -25,7 +26,7 @@ def report_of(
         The file that was named is no report.
     """
     named: Path | None = getattr(arguments, "report", None)
-    path = named or arguments.intervention.parent / NAME
+    path = named or arguments.intervention.parent / REPORT
     try:
         report = json.loads(path.read_text("utf-8"))
         digest = report["digest"]
@@ -34,7 +35,7 @@ def report_of(
             return None
         raise ArgumentError(
             f"--report: {path} cannot be read as a report ({error}); give the "
-            f"{NAME} of the defence"
+            f"{REPORT} of the defence"
         ) from error
     if named is None and digest != intervention.digest:
         return None
