@@ -22,8 +22,9 @@ from cintervene.models import (  # noqa: E402
     find_unembedding,
     loading,
 )
+from cintervene.models.layer_descent import Drift, RefusalPoint, choose  # noqa: E402
 from cintervene.models.lessons import Lesson, Lessons, prepare  # noqa: E402
-from cintervene.models.refusing import RefusalPoint, choose  # noqa: E402
+from cintervene.models.risk_region import RiskRegion
 from cintervene.models.safe_region import SafeRegion  # noqa: E402
 from cintervene.models.separation import separation  # noqa: E402
 from cintervene.models.upper import differentiable  # noqa: E402
@@ -57,23 +58,23 @@ def test_lessons_teach_refusals_where_answers_begin_and_later(tiny: Any) -> None
     model, tokenizer = tiny
     safe = ["No, I cannot.", "No way."]
     lessons = prepare(model, tokenizer, HARMFUL, safe, ["Hi!"], 4, 2, silent)
-    assert [len(group) for group in lessons.harmful] == [2, 2]
+    assert [len(group) for group in lessons.harmful] == [2, 3]
     plain, begun = lessons.harmful[0]
-    talked = lessons.harmful[1][1]
+    talked = lessons.harmful[1][2]
     text = tokenizer.decode
     assert text(plain.ids[: plain.start]) == HARMFUL[0] + "\n"
-    assert text(plain.ids[plain.start :]) == "No, I ca"
+    assert text(plain.ids[plain.start :]) == "No, I cannot.<end>"
     beginning = data.compliance_prefixes("train")[0]
     assert text(begun.ids[: begun.start]) == HARMFUL[0] + "\n" + beginning
     assert text(begun.ids[begun.start :]).startswith(" No")
     assert HARMFUL[1] in text(talked.ids)
     assert len(talked.ids) > len(plain.ids)
     for one in (plain, begun, talked):
-        assert text(one.ids[one.split : one.split + 1]) == "\n"
+        assert one.split == 0  # No template, so nothing before the request.
         assert len(one.sets) == len(one.ids) - one.start == len(one.positions)
         assert all(t in s for t, s in zip(one.ids[one.start :], one.sets, strict=True))
     # Both refusals go on as "No"; then the first has a comma and the second a space.
-    assert [len(s) for s in plain.sets] == [1, 1, 2, 1, 1, 1, 1, 1]
+    assert [len(s) for s in plain.sets] == [1, 1, 2, *[1] * 11]
     kept = [text(one.ids[: one.start]) for group in lessons.benign for one in group]
     assert "Hi!\n" in kept
     assert lessons.tune_harmful
@@ -94,10 +95,10 @@ def test_the_descent_lowers_the_loss_on_every_architecture(any_model: Any) -> No
     rng = np.random.default_rng(8)
     harmful, benign = (random_lessons(rng, 4, answer) for answer in (1, 0))
     decoder = find_decoder(any_model)
-    (target,) = find_targets(any_model, [2], decoder)
+    targets = find_targets(any_model, [1, 2], decoder)
     before = state(any_model)
     problem = SafeRegion(
-        any_model, target, decoder, find_unembedding(any_model, decoder),
+        any_model, targets, decoder, find_unembedding(any_model, decoder),
         Lessons(harmful, benign, [], []), 0.5,
         TSROptions(steps=8, parts=1, kl_weight=0.1),
     )  # fmt: skip
@@ -107,7 +108,34 @@ def test_the_descent_lowers_the_loss_on_every_architecture(any_model: Any) -> No
     assert seen[0]["norm"] <= 1.0 + 1e-9
     assert seen[0]["kl"] == pytest.approx(0.0, abs=1e-6)
     assert seen[-1]["loss"] < seen[0]["loss"] - 0.05
-    assert problem.preserve.norm(problem.update) <= problem.radius * (1 + 1e-9)
+    assert [target for target, _ in problem.updates] == targets
+    for ball in problem.balls:
+        assert 0.0 < ball.norm <= 1.0 + 1e-9
+        change = ball.update.matrix()
+        np.testing.assert_allclose(change, ball.change.T, atol=1e-6)
+        measured = ball.preserve.norm(ball.metric.points(change.T).T)
+        assert measured == pytest.approx(ball.norm * ball.radius, rel=1e-6)
+
+
+def test_the_worst_prompts_are_defended_most(tiny_model: Any) -> None:
+    model = tiny_model("llama")
+    rng = np.random.default_rng(3)
+    harmful = random_lessons(rng, 6, 1)
+    decoder = find_decoder(model)
+    (target,) = find_targets(model, [2], decoder)
+    problem = RiskRegion(
+        model, [target], decoder, find_unembedding(model, decoder),
+        Lessons(harmful, random_lessons(rng, 4, 0), [], []), 0.5,
+        TSROptions(steps=10, parts=1, kl_weight=0.1), nats=8.0,
+    )  # fmt: skip
+    with differentiable(model):
+        seen = list(problem.descend())
+    (weights,) = problem.weights.values()
+    assert weights.sum() == pytest.approx(1.0)
+    assert weights.min() >= 0.0
+    assert weights.max() > 1.2 / 6
+    assert seen[-1]["worst"] > seen[0]["worst"] + 0.2
+    assert seen[0]["loss"] > 0.0
 
 
 def test_the_gradient_is_that_of_the_weight(tiny_model: Any) -> None:
@@ -120,13 +148,12 @@ def test_the_gradient_is_that_of_the_weight(tiny_model: Any) -> None:
     (target,) = find_targets(model, [1], decoder)
     options = TSROptions(parts=1, first_token=0.3)
     problem = SafeRegion(
-        model, target, decoder, find_unembedding(model, decoder),
+        model, [target], decoder, find_unembedding(model, decoder),
         Lessons(harmful, benign, [], []), 0.5, options,
     )  # fmt: skip
     with differentiable(model):
-        seen, gradient = problem.gradient(
-            problem.parts[0], np.zeros((target.d_in, target.d_out))
-        )
+        change = torch.zeros(target.d_in, target.d_out)
+        seen, (gradient,) = problem.gradients(problem.parts[0], [change])
     total = 0.0
     for (one,) in harmful:
         p = torch.softmax(model(torch.tensor([one.ids])).logits[0].double(), dim=-1)
@@ -155,12 +182,15 @@ def test_the_strongest_within_the_limits_is_chosen_and_no_more_than_needed() -> 
         RefusalPoint(0.8, 0.9, 0.02, 0.003),
         RefusalPoint(1.0, 1.0, 0.03, 0.002),
     ]
-    assert choose(points, 0.003, 0.02).strength == 0.7
-    assert choose(points, 0.003, 0.05).strength == 1.0
-    assert choose(points, 0.0001, 0.05).strength == 0.5
+    assert choose(points, Drift(0.003, 0.02)).strength == 0.7
+    assert choose(points, Drift(0.003, 0.05)).strength == 1.0
+    assert choose(points, Drift(0.0001, 0.05)).strength == 0.5
 
 
-def test_defend_leaves_the_model_alone_and_says_what_it_did(tiny: Any) -> None:
+@pytest.mark.parametrize("method", ["tsr", "arr"])
+def test_defend_leaves_the_model_alone_and_says_what_it_did(
+    tiny: Any, method: str
+) -> None:
     model, tokenizer = tiny
     before = state(model)
     phases: list[str] = []
@@ -170,11 +200,11 @@ def test_defend_leaves_the_model_alone_and_says_what_it_did(tiny: Any) -> None:
         assert 0 <= done <= total
 
     found = defend(
-        model, tokenizer, method="tsr", harmful=HARMFUL, options=LITTLE,
+        model, tokenizer, method=method, harmful=HARMFUL, options=LITTLE,
         radius=0.5, progress=progress,
     )  # fmt: skip
     assert_untouched(model, before)
-    assert found.options["method"] == "tsr"
+    assert found.options["method"] == method
     assert len(found.metrics["steps"]) == LITTLE.steps
     assert sum(point["chosen"] for point in found.metrics["sweep"]) == 1
     assert found.metrics["within_limits"] in (True, False)
@@ -185,7 +215,7 @@ def test_defend_leaves_the_model_alone_and_says_what_it_did(tiny: Any) -> None:
     assert_untouched(model, before)
 
 
-@pytest.mark.parametrize("phase", ["answering benign prompts", "learning to refuse"])
+@pytest.mark.parametrize("phase", ["answering prompts", "learning to refuse"])
 def test_an_interruption_leaves_the_model_alone(tiny: Any, phase: str) -> None:
     model, tokenizer = tiny
     before = state(model)
@@ -210,7 +240,7 @@ def test_an_interruption_leaves_the_model_alone(tiny: Any, phase: str) -> None:
         ({"safe": ["I cannot.", " "]}, "safe: got ' '"),
         ({"radius": 0.0}, "radius: got 0.0"),
         ({"max_kl": -1.0}, "max_kl: got -1.0"),
-        ({"layers": [0, 1]}, "expected one layer"),
+        ({"layers": [7]}, "layers: got 7"),
         ({"layers": "all"}, "layers: got 'all'"),
         ({"forbid": ["bomb"]}, 'forbid: is for method "pcr"'),
         ({"method": "magic"}, "method: got 'magic'"),
@@ -230,7 +260,7 @@ def test_a_few_requests_on_smollm2(smollm2: Any) -> None:
     model, tokenizer = smollm2
     before = state(model)
     requests = [prompt.text for prompt in data.harmful_prompts("train")[:16]]
-    options = TSROptions(steps=4, parts=1, answers=12, answer_tokens=4)
+    options = TSROptions(steps=8, parts=8, answers=12, answer_tokens=4)
     found = defend(
         model, tokenizer, method="tsr", harmful=requests, layers=[16],
         options=options, max_kl=1.0, max_false_refusals=1.0,

@@ -37,62 +37,70 @@ def wanted_tokens(owners: Any) -> list[list[int]]:
 
 
 def changed_whole(
-    model: Any, target: Any, change: Any, ids: list[int], split: int
+    model: Any, targets: Any, changes: Any, ids: list[int], split: int
 ) -> Any:
-    """Logits of the whole model, the change added from a position on by a hook."""
+    """Logits of the whole model, the changes added from a position on by hooks."""
 
-    def add(_module: Any, args: Any, y: Any) -> Any:
-        moved = args[0].float() @ change
-        behind = torch.arange(y.shape[1])[:, None] >= split
-        return (y + torch.where(behind, moved, 0.0)).to(y)
+    def adding(change: Any) -> Any:
+        def add(_module: Any, args: Any, y: Any) -> Any:
+            moved = args[0].float() @ change
+            behind = torch.arange(y.shape[1])[:, None] >= split
+            return (y + torch.where(behind, moved, 0.0)).to(y)
 
-    handle = target.module.register_forward_hook(add)
+        return add
+
+    handles = [
+        target.module.register_forward_hook(adding(change))
+        for target, change in zip(targets, changes, strict=True)
+    ]
     try:
         return model(torch.tensor([ids]), use_cache=False).logits[0]
     finally:
-        handle.remove()
+        for handle in handles:
+            handle.remove()
 
 
 @pytest.mark.parametrize("splits", [[0] * 4, SPLITS])
-@pytest.mark.parametrize("layer", [0, 2, 3])
+@pytest.mark.parametrize("layers", [[0], [2], [3], [1, 2]])
 def test_loss_and_gradient_are_those_of_the_whole_model(
-    any_model: Any, layer: int, splits: list[int]
+    any_model: Any, layers: list[int], splits: list[int]
 ) -> None:
     decoder = find_decoder(any_model)
-    (target,) = find_targets(any_model, [layer], decoder)
+    targets = find_targets(any_model, layers, decoder)
     unembedding = find_unembedding(any_model, decoder)
-    upper = Upper(any_model, target, SEQUENCES, splits, WANTED, decoder, batch_tokens=8)
+    upper = Upper(any_model, targets, SEQUENCES, splits, WANTED, decoder, 8)
     source = torch.Generator().manual_seed(2)
-    start = torch.randn(target.d_in, target.d_out, generator=source) * 0.05
-    change = start.clone().requires_grad_()
+    starts = [torch.randn(t.d_in, t.d_out, generator=source) * 0.05 for t in targets]
+    changes = [start.clone().requires_grad_() for start in starts]
     total = torch.zeros((), dtype=torch.float64)
     with differentiable(any_model):
         for batch in upper.batches:
-            logits = logits_of(unembedding, upper.states(batch, change))
+            logits = logits_of(unembedding, upper.states(batch, changes))
             total = total + set_loss(logits, wanted_tokens(batch.owners)).sum()
         total.backward()
     assert len(upper.batches) > 1
     assert all(p.requires_grad and p.grad is None for p in any_model.parameters())
 
-    other = start.clone().requires_grad_()
+    others = [start.clone().requires_grad_() for start in starts]
     expected = torch.zeros((), dtype=torch.float64)
     tokens = iter(TOKENS)
     for one, wanted, split in zip(SEQUENCES, WANTED, splits, strict=True):
-        logits = changed_whole(any_model, target, other, one, split)
+        logits = changed_whole(any_model, targets, others, one, split)
         p = torch.softmax(logits.double(), dim=-1)
         for position in wanted:
             expected = expected - p[position, next(tokens)].sum().log()
-    (gradient,) = torch.autograd.grad(expected, other)
+    gradients = torch.autograd.grad(expected, others)
     assert float(total.detach()) == pytest.approx(float(expected.detach()), rel=1e-4)
-    assert change.grad is not None
-    error = (change.grad - gradient).norm() / gradient.norm()
-    assert float(error) < 1e-3
+    for change, gradient in zip(changes, gradients, strict=True):
+        assert change.grad is not None
+        error = (change.grad - gradient).norm() / gradient.norm()
+        assert float(error) < 1e-3
 
 
 def test_without_a_change_the_states_are_the_models_own(any_model: Any) -> None:
     decoder = find_decoder(any_model)
     (target,) = find_targets(any_model, [1], decoder)
-    upper = Upper(any_model, target, SEQUENCES, SPLITS, WANTED, decoder)
+    upper = Upper(any_model, [target], SEQUENCES, SPLITS, WANTED, decoder)
     unembedding = find_unembedding(any_model, decoder)
     with torch.no_grad():
         for batch in upper.batches:
@@ -106,6 +114,42 @@ def test_without_a_change_the_states_are_the_models_own(any_model: Any) -> None:
             assert batch.real.sum(1).tolist() == [
                 len(SEQUENCES[s]) - SPLITS[s] for s in batch.sequences
             ]
+
+
+def test_a_watcher_sees_inputs_and_outputs_of_all_targets(any_model: Any) -> None:
+    decoder = find_decoder(any_model)
+    targets = find_targets(any_model, [1, 2], decoder)
+    unembedding = find_unembedding(any_model, decoder)
+    upper = Upper(any_model, targets, SEQUENCES, [0] * 4, WANTED, decoder)
+    expected: dict[int, list[Any]] = {0: [], 1: []}
+    handles = [
+        target.module.register_forward_hook(
+            lambda _m, args, _y, index=index: expected[index].append(args[0][0])
+        )
+        for index, target in enumerate(targets)
+    ]
+    with torch.no_grad():
+        for one in SEQUENCES:
+            any_model(torch.tensor([one]), use_cache=False)
+    for handle in handles:
+        handle.remove()
+    for batch in upper.batches:
+        seen: dict[int, Any] = {}
+
+        def watch(index: int, inputs: Any, outputs: Any) -> None:
+            outputs.retain_grad()
+            seen[index] = (inputs, outputs)  # noqa: B023
+
+        with differentiable(any_model):
+            logits = logits_of(unembedding, upper.states(batch, None, watch))
+            logits.square().sum().backward()
+        for index, (inputs, outputs) in seen.items():
+            assert outputs.grad.abs().sum() > 0.0
+            for row, sequence in enumerate(batch.sequences):
+                torch.testing.assert_close(
+                    inputs[row, : len(SEQUENCES[sequence])].detach(),
+                    expected[index][sequence], rtol=1e-4, atol=1e-4,
+                )  # fmt: skip
 
 
 def test_parameters_want_gradients_again_after_an_interruption(tiny_model: Any) -> None:

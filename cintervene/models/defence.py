@@ -9,6 +9,7 @@ from typing import Any
 from torch import nn
 
 from cintervene.errors import ArgumentError
+from cintervene.models.avoiding import avoid_harm
 from cintervene.models.forbidding import forbid_words
 from cintervene.models.intervention import Intervention
 from cintervene.models.refusing import teach_refusal
@@ -18,6 +19,7 @@ __all__ = ["METHODS", "defend"]
 METHODS: dict[str, Callable[..., Intervention]] = {
     "pcr": forbid_words,
     "tsr": teach_refusal,
+    "arr": avoid_harm,
 }
 
 
@@ -41,15 +43,17 @@ def defend(
         Its tokenizer.
     forbid : sequence of str
         Words not to say, for ``"pcr"`` only.
-    method : {"pcr", "tsr"}
+    method : {"pcr", "tsr", "arr"}
         What is wanted of the model:
 
         - ``"pcr"``, point-constrained regions: that it does not say the words of
           `forbid`; see `models.forbid_words`.
         - ``"tsr"``, towards the safe region: that it refuses the requests
           ``harmful=``; see `models.teach_refusal`.
+        - ``"arr"``, away from the risk region: that its own answers to these become
+          unlikely, the least defended most; see `models.avoid_harm`.
     **options
-        Those of the method: `layers`, `preserve`, `max_kl` and `progress` for both.
+        Those of the method: `layers`, `preserve`, `max_kl` and `progress` for all.
 
     Returns
     -------

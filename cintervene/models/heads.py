@@ -20,6 +20,7 @@ from transformers import Cache, DynamicCache
 from cintervene.models.batches import common_length, group_by_length
 from cintervene.models.lower import Arguments, LowerLayers
 from cintervene.models.targets import Decoder, Target
+from cintervene.models.trace import Hook
 
 __all__ = ["SIMILAR", "HeadGroup", "Heads"]
 
@@ -81,8 +82,8 @@ class Heads:
     Parameters
     ----------
     decoder : Decoder
-    target : Target
-        Its inputs at the heads' tokens are kept too.
+    targets : sequence of Target
+        Their inputs at the heads' tokens are kept too.
     heads : sequence of sequence of int
         Different ones. All of them empty, or none.
     longest : int
@@ -92,9 +93,9 @@ class Heads:
     Attributes
     ----------
     groups : list of HeadGroup
-    inputs : Tensor
-        (n, d_in) inputs of the target: at the shared beginning, once, and at the own
-        tokens of all heads.
+    inputs : list of Tensor
+        For each target (n, d_in): at the shared beginning, once, and at the own tokens
+        of all heads.
     shared : int
         How many tokens all heads begin with, or 0 where they are not shared.
     """
@@ -102,14 +103,14 @@ class Heads:
     def __init__(
         self,
         decoder: Decoder,
-        target: Target,
+        targets: Sequence[Target],
         heads: Sequence[Sequence[int]],
         longest: int,
         batch_tokens: int,
     ) -> None:
-        self._decoder, self._target = decoder, target
+        self._decoder, self._targets = decoder, list(targets)
         self._lower = LowerLayers(decoder, len(decoder.layers))
-        self._inputs: list[Tensor] = []
+        self._inputs: list[list[Tensor]] = [[] for _ in targets]
         # Padding takes up room in a window of attention.
         within = longest <= _window(decoder)
         self.shared = min(common_length(heads), len(min(heads, key=len)) - 1)
@@ -120,9 +121,10 @@ class Heads:
         lengths = [len(one) for one in own]
         for members in group_by_length(lengths, batch_tokens, SIMILAR):
             self.groups.append(self._run(own, members, beginning))
-        self.inputs = torch.cat(
-            self._inputs or [target.weight.new_empty((0, target.d_in))]
-        )
+        self.inputs = [
+            torch.cat(parts or [target.weight.new_empty((0, target.d_in))])
+            for target, parts in zip(targets, self._inputs, strict=True)
+        ]
 
     def _begin(self, ids: Sequence[int]) -> HeadGroup:
         if not ids:
@@ -156,14 +158,21 @@ class Heads:
     ) -> None:
         real = mask[:, -len(ids[0]) :].bool()
 
-        def watch(_module: nn.Module, args: Any, _y: Tensor) -> None:
-            self._inputs.append(args[0][real.to(args[0].device)])
+        def watch(parts: list[Tensor]) -> Hook:
+            def hook(_module: nn.Module, args: Any, _y: Tensor) -> None:
+                parts.append(args[0][real.to(args[0].device)])
 
-        handle = self._target.module.register_forward_hook(watch)
+            return hook
+
+        handles = [
+            target.module.register_forward_hook(watch(parts))
+            for target, parts in zip(self._targets, self._inputs, strict=True)
+        ]
         try:
             self._lower.call(ids, len(self._decoder.layers), cache, mask)
         finally:
-            handle.remove()
+            for handle in handles:
+                handle.remove()
 
 
 def _window(decoder: Decoder) -> float:

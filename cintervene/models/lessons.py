@@ -17,6 +17,7 @@ from torch import nn
 from cintervene import data
 from cintervene.data import Split
 from cintervene.errors import ArgumentError
+from cintervene.models.batches import common_length
 from cintervene.models.conversation import generate, render
 from cintervene.models.spelling import encode_text
 from cintervene.progress import Progress, counting
@@ -24,9 +25,9 @@ from cintervene.progress import Progress, counting
 __all__ = ["Lesson", "Lessons", "prepare"]
 
 # Of a longer refusal only the beginning is taught; the rest follows by itself.
-REFUSAL_TOKENS = 8
-# No template's header, from the end of the request to the answer, is longer.
-LONGEST_HEADER = 16
+REFUSAL_TOKENS = 16
+# Of the model's own answer, which a refusal is to interrupt.
+LONGEST_BEGINNING = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +39,7 @@ class Lesson:
     ids : tuple of int
         All tokens.
     split : int
-        Where the request ends; what comes before is left as it is.
+        Where the request begins; what comes before is left as it is.
     start : int
         The tokens from here on count.
     sets : tuple of tuple of int
@@ -76,7 +77,7 @@ def prepare(
     model: nn.Module,
     tokenizer: Any,
     harmful: Sequence[str],
-    safe: Sequence[str],
+    safe: Sequence[str] | None,
     preserve: Sequence[str],
     answers: int,
     answer_tokens: int,
@@ -88,8 +89,9 @@ def prepare(
     ----------
     harmful : sequence of str
         Requests to refuse.
-    safe : sequence of str
-        Refusals.
+    safe : sequence of str or None
+        Refusals. None makes lessons of what is not to be said: the model's own answers
+        to the harmful requests.
     preserve : sequence of str
         Prompts to answer as before, besides the package's own.
     answers : int
@@ -103,25 +105,45 @@ def prepare(
         There is nothing to refuse or no refusal.
     """
     _check(harmful, "harmful")
-    _check(safe, "safe")
+    if safe is not None:
+        _check(safe, "safe")
     plain: dict[Split, list[str]] = {
         "train": [p.text for p in data.benign_prompts("train")[:answers]],
         "tune": [p.text for p in data.benign_prompts("tune")[: max(answers // 4, 1)]],
     }
-    writer = _Writer(tokenizer, [*harmful, *plain["train"]], safe)
-    said = _answers(model, tokenizer, writer, plain, answer_tokens, progress)
+    asked: dict[Split, list[str]] = {
+        "train": list(harmful),
+        "tune": [p.text for p in data.harmful_prompts("tune")],
+    }
+    writer = _Writer(tokenizer, [*harmful, *plain["train"]], safe or ())
+    texts = [*plain["train"], *plain["tune"], *asked["train"]]
+    texts += [] if safe is not None else asked["tune"]
+    answer = _answers(model, tokenizer, writer, texts, answer_tokens, progress)
+    if safe is None:
+        refused = {
+            split: [[writer.answered(t, answer[t])] for t in asked[split]]
+            for split in asked
+        }
+    else:
+        refused = {
+            "train": [
+                list(writer.refusals(i, t, answer[t])) for i, t in enumerate(harmful)
+            ],
+            "tune": [[writer.refusal(t, "", i)] for i, t in enumerate(asked["tune"])],
+        }
+    said = {
+        split: [[writer.keep(t, answer=answer[t])] for t in plain[split]]
+        for split in plain
+    }
     borderline = [p.text for p in data.borderline_prompts("train")]
     tune_border = [p.text for p in data.borderline_prompts("tune")]
     return Lessons(
-        harmful=[list(writer.refusals(i, t)) for i, t in enumerate(harmful)],
+        harmful=refused["train"],
         benign=_alternate(
             [list(writer.kept(i, t)) for i, t in enumerate((*borderline, *preserve))],
             said["train"],
         ),
-        tune_harmful=[
-            writer.refusal(p.text, "", i)
-            for i, p in enumerate(data.harmful_prompts("tune"))
-        ],
+        tune_harmful=[one for group in refused["tune"] for one in group],
         tune_benign=[writer.keep(text) for text in tune_border]
         + [one for group in said["tune"] for one in group],
     )
@@ -143,18 +165,27 @@ class _Writer:
     ) -> None:
         self._tokenizer = tokenizer
         self._safe = safe
+        end = tokenizer.eos_token_id
+        self._end = [] if end is None else [end]
         self._templates = data.jailbreak_templates("train")
         self._beginnings = data.compliance_prefixes("train")
-        self._header = _common_ending([self.render(text) for text in samples])
+        rendered = [self.render(text) for text in samples]
+        shortest = min(map(len, rendered))
+        # What the template puts before every request is left as it is.
+        self._split = min(common_length(rendered), shortest - 1)
 
     def render(self, text: str) -> list[int]:
         return render(self._tokenizer, text)
 
-    def refusals(self, turn: int, text: str) -> Iterator[Lesson]:
-        """The lessons about a harmful request."""
+    def refusals(self, turn: int, text: str, answer: Sequence[int]) -> Iterator[Lesson]:
+        """The lessons about a harmful request that the model would answer so."""
         begun = self._beginnings[turn % len(self._beginnings)]
         yield self.refusal(text, "", turn)
         if turn % 2 == 0:
+            yield self.refusal(text, begun, turn)
+        else:
+            told = answer[: 2 + turn // 2 % LONGEST_BEGINNING]
+            begun = self._tokenizer.decode(told, skip_special_tokens=True)
             yield self.refusal(text, begun, turn)
         if turn % 4 == 1:
             talked = self._talk(turn // 4, text)
@@ -173,17 +204,24 @@ class _Writer:
         before = [*prompt, *encode_text(self._tokenizer, begun)]
         gap = " " if begun.strip() and not begun[-1:].isspace() else ""
         paths = [
-            encode_text(self._tokenizer, gap + answer)[:REFUSAL_TOKENS]
+            [*encode_text(self._tokenizer, gap + answer), *self._end][:REFUSAL_TOKENS]
             for answer in self._safe
         ]
         path = paths[turn % len(paths)]
-        split = len(prompt) - self._header
-        return Lesson((*before, *path), split, len(before), _alternatives(path, paths))
+        return Lesson(
+            (*before, *path), self._split, len(before), _alternatives(path, paths)
+        )
+
+    def answered(self, text: str, answer: Sequence[int]) -> Lesson:
+        """A harmful request and what the model says to it."""
+        prompt = self.render(text)
+        sets = tuple((token,) for token in answer)
+        return Lesson((*prompt, *answer), self._split, len(prompt), sets)
 
     def keep(self, text: str, begun: str = "", answer: Sequence[int] = ()) -> Lesson:
         prompt = self.render(text)
         before = [*prompt, *encode_text(self._tokenizer, begun)]
-        return Lesson((*before, *answer), len(prompt) - self._header, len(before))
+        return Lesson((*before, *answer), self._split, len(before))
 
     def _talk(self, turn: int, text: str) -> str:
         template = self._templates[turn % len(self._templates)]
@@ -194,18 +232,14 @@ def _answers(
     model: nn.Module,
     tokenizer: Any,
     writer: _Writer,
-    plain: dict[Split, list[str]],
+    texts: Sequence[str],
     answer_tokens: int,
     progress: Progress,
-) -> dict[Split, list[list[Lesson]]]:
-    texts = [text for part in plain.values() for text in part]
-    report = counting(progress, "answering benign prompts", len(texts))
+) -> dict[str, list[int]]:
+    report = counting(progress, "answering prompts", len(texts))
     rendered = [writer.render(text) for text in texts]
-    new = iter(generate(model, tokenizer, rendered, answer_tokens, progress=report))
-    return {
-        split: [[writer.keep(text, answer=next(new))] for text in part]
-        for split, part in plain.items()
-    }
+    new = generate(model, tokenizer, rendered, answer_tokens, progress=report)
+    return dict(zip(texts, new, strict=True))
 
 
 def _alternatives(
@@ -216,18 +250,6 @@ def _alternatives(
         tuple(sorted({p[at] for p in paths if p[:at] == path[:at] and len(p) > at}))
         for at in range(len(path))
     )
-
-
-def _common_ending(prompts: Sequence[Sequence[int]]) -> int:
-    """How many tokens follow the request in every prompt; one at least."""
-    shortest = min(len(prompt) for prompt in prompts)
-    shared = 0
-    while (
-        shared < min(shortest - 1, LONGEST_HEADER)
-        and len({prompt[-1 - shared] for prompt in prompts}) == 1
-    ):
-        shared += 1
-    return max(shared, 1)
 
 
 def _alternate(

@@ -1,34 +1,40 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Towards the safe region (TSR): the least change of a layer that makes a model refuse.
+"""Towards the safe region (TSR): a small change that makes a model refuse.
 
 The loss is the negative log probability of safe continuations after harmful requests,
 plus a divergence from the model's own answers to others. It is lowered by projected
-gradient steps within a ball of changes, on some of the lessons at a time.
+gradient steps within a ball of changes at each of some layers, on some of the lessons
+at a time.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from cintervene.models.fisher import OutputMetric
+from cintervene.models.layer_ball import Floats, LayerBall
 from cintervene.models.lessons import Lesson, Lessons
+from cintervene.models.sensitivity import Sensitivity
 from cintervene.models.set_loss import divergence_loss, set_loss
 from cintervene.models.targets import Decoder, Target
 from cintervene.models.unembedding import Unembedding
-from cintervene.models.upper import Upper, UpperBatch, logits_of
-from cintervene.preserve import BenignMoments, Preserve
-from cintervene.projected_gradient import ProjectedGradient
+from cintervene.models.upper import (
+    Changes,
+    Upper,
+    UpperBatch,
+    differentiable,
+    logits_of,
+)
+from cintervene.preserve import Preserve
 from cintervene.update import LowRankUpdate
 
 __all__ = ["Part", "SafeRegion", "TSROptions"]
-
-Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -42,7 +48,8 @@ class TSROptions:
     parts : int
         Into how many parts the lessons are divided; each step looks at one.
     length : float
-        Length of the first step in units of the radius; later ones are shorter.
+        Length of the first step in units of the radius, at the layer that gains most;
+        later ones are shorter.
     inertia : float
         Weight of the gradients before in the direction of a step.
     kl_weight : float
@@ -50,7 +57,9 @@ class TSROptions:
     first_token : float
         Share of a refusal's first token in its loss.
     ridge : float
-        Of the norm, relative to the mean squared input.
+        Of the norm's inputs, relative to the mean squared input.
+    output_ridge : float
+        Of its outputs, relative to their mean Fisher information.
     answers, answer_tokens : int
         Everyday prompts that the model answers beforehand, and how far.
     """
@@ -62,12 +71,13 @@ class TSROptions:
     kl_weight: float = 10.0
     first_token: float = 0.3
     ridge: float = 1e-2
+    output_ridge: float = 0.1
     answers: int = 100
     answer_tokens: int = 8
 
 
 class Part:
-    """Some harmful and benign lessons at the layer that is changed.
+    """Some harmful and benign lessons at the layers that are changed.
 
     Parameters
     ----------
@@ -78,18 +88,18 @@ class Part:
     def __init__(
         self,
         model: nn.Module,
-        target: Target,
+        targets: Sequence[Target],
         decoder: Decoder,
         unembedding: Unembedding,
         harmful: Sequence[Lesson],
         benign: Sequence[Lesson],
     ) -> None:
         self.harmful_lessons, self._unembedding = list(harmful), unembedding
-        self.device = target.weight.device
+        self.devices = [target.weight.device for target in targets]
         self.harmful, self.benign = (
             Upper(
                 model,
-                target,
+                targets,
                 [one.ids for one in lessons],
                 [one.split for one in lessons],
                 [one.positions for one in lessons],
@@ -100,121 +110,140 @@ class Part:
         with torch.no_grad():
             self._base = [self.benign.states(b, None) for b in self.benign.batches]
 
-    def losses(self, change: Tensor | None) -> Iterator[tuple[UpperBatch, Tensor]]:
+    def losses(self, changes: Changes) -> Iterator[tuple[UpperBatch, Tensor]]:
         """-log p of the safe tokens: of each batch one for each wanted row."""
         for batch in self.harmful.batches:
-            logits = self._logits(self.harmful, batch, change)
+            logits = self._logits(self.harmful, batch, changes)
             sets = [s for i in batch.sequences for s in self.harmful_lessons[i].sets]
             yield batch, set_loss(logits, sets)
 
-    def benign_logits(
-        self, change: Tensor | None
-    ) -> Iterator[tuple[UpperBatch, Tensor]]:
+    def benign_logits(self, changes: Changes) -> Iterator[tuple[UpperBatch, Tensor]]:
         """Logits at the wanted rows of each benign batch."""
         for batch in self.benign.batches:
-            yield batch, self._logits(self.benign, batch, change)
+            yield batch, self._logits(self.benign, batch, changes)
 
-    def divergences(self, change: Tensor) -> Iterator[Tensor]:
+    def divergences(self, changes: Changes) -> Iterator[Tensor]:
         """KL(base || changed) at the wanted rows of each benign batch."""
-        changed = self.benign_logits(change)
+        changed = self.benign_logits(changes)
         for (_, logits), base in zip(changed, self._base, strict=True):
             with torch.no_grad():
                 before = logits_of(self._unembedding, base)
             yield divergence_loss(before, logits)
 
-    def _logits(self, upper: Upper, batch: UpperBatch, change: Tensor | None) -> Tensor:
-        return logits_of(self._unembedding, upper.states(batch, change))
+    def _logits(self, upper: Upper, batch: UpperBatch, changes: Changes) -> Tensor:
+        return logits_of(self._unembedding, upper.states(batch, changes))
 
 
 class SafeRegion:
-    """The problem of one layer: its lessons, its norm, and the descent.
+    """The problem of some layers: the lessons, the balls, and the descent.
 
     Parameters
     ----------
     model : nn.Module
-        In a `differentiable` context while `descend` runs.
-    target : Target
+    targets : sequence of Target
+        One a layer, lowest first.
     decoder : Decoder
     unembedding : Unembedding
     lessons : Lessons
     radius : float
-        Of the ball, relative to the norm of the weight.
+        Of the balls, relative to the norms of the weights.
     options : TSROptions
     """
 
     def __init__(
         self,
         model: nn.Module,
-        target: Target,
+        targets: Sequence[Target],
         decoder: Decoder,
         unembedding: Unembedding,
         lessons: Lessons,
         radius: float,
         options: TSROptions,
     ) -> None:
-        self.target, self.options = target, options
+        self.options = options
         parts = min(options.parts, len(lessons.harmful), len(lessons.benign))
         self.parts = [
             Part(
-                model, target, decoder, unembedding,
+                model, targets, decoder, unembedding,
                 _flat(lessons.harmful[k::parts]), _flat(lessons.benign[k::parts]),
             )
             for k in range(parts)
         ]  # fmt: skip
-        self.preserve = self._norm()
-        weight = target.weight.detach().double().cpu()
-        whole = (weight.T if target.transposed else weight).numpy()
-        self.radius = radius * self.preserve.norm(whole)
+        metrics = self._metrics(model, targets, unembedding)
+        self.balls = [
+            LayerBall(target, preserve, metric, radius, options.inertia)
+            for target, (preserve, metric) in zip(targets, metrics, strict=True)
+        ]
 
     def descend(self) -> Iterator[dict[str, float]]:
-        """Take the steps, one for each item drawn: what was seen before the step."""
+        """Take the steps, one for each item drawn: what was seen before the step.
+
+        In a `differentiable` context.
+        """
         options = self.options
-        # With all of the inputs' space as rows, displacements are the change itself.
-        basis = np.eye(self.target.d_in)
-        self._descent = ProjectedGradient(basis, self.radius, self.preserve)
-        change = np.zeros((self.target.d_in, self.target.d_out))
-        direction = np.zeros_like(change)
         for step in range(options.steps):
             part = self.parts[step % len(self.parts)]
-            seen, gradient = self.gradient(part, change)
-            direction = options.inertia * direction + (1 - options.inertia) * gradient
+            seen, gradients = self.gradients(part, [b.change for b in self.balls])
+            gains = [
+                ball.turn(gradient)
+                for ball, gradient in zip(self.balls, gradients, strict=True)
+            ]
             length = options.length * (1 - step / options.steps)
-            change = self._descent.step(direction, length=length)
-            yield seen | {"norm": self._descent.norm / self.radius}
+            for ball, gain in zip(self.balls, gains, strict=True):
+                ball.step(length * gain / (max(gains) or 1.0))
+            yield seen | {"norm": max(ball.norm for ball in self.balls)}
 
     @property
-    def update(self) -> LowRankUpdate:
-        """The change after the steps taken so far."""
-        return self._descent.update
+    def updates(self) -> list[tuple[Target, LowRankUpdate]]:
+        """The changes after the steps taken so far."""
+        return [(ball.target, ball.update) for ball in self.balls]
 
-    def _norm(self) -> Preserve:
-        """Where the change shall do little: at benign lessons and in all requests."""
-        moments = BenignMoments(self.target.d_in)
-        for part in self.parts:
-            for upper in (part.harmful, part.benign):
-                moments.add(upper.heads.inputs)
-            for batch in part.benign.batches:
-                moments.add(batch.inputs[batch.real])
-        return moments.preserve(ridge=self.options.ridge)
+    def _metrics(
+        self, model: nn.Module, targets: Sequence[Target], unembedding: Unembedding
+    ) -> list[tuple[Preserve, OutputMetric]]:
+        """Where changes shall do little: at benign lessons and in all requests."""
+        sensitivity = Sensitivity(targets, unembedding)
+        with differentiable(model):
+            for part in self.parts:
+                sensitivity.add_inputs(part.harmful.heads.inputs)
+                sensitivity.add_inputs(part.benign.heads.inputs)
+                sensitivity.add_answers(part.benign)
+        return sensitivity.metrics(self.options.ridge, self.options.output_ridge)
 
-    def gradient(self, part: Part, change: Floats) -> tuple[dict[str, float], Floats]:
-        """Derivative with respect to the transposed change of the weight."""
-        device = self.target.weight.device
-        leaf = torch.tensor(change, dtype=torch.float32, device=device).requires_grad_()
+    def gradients(
+        self, part: Part, changes: Sequence[Tensor]
+    ) -> tuple[dict[str, float], list[Floats]]:
+        """Derivatives with respect to the transposed changes of the weights."""
+        leaves = [
+            change.to(device).clone().requires_grad_()
+            for change, device in zip(changes, part.devices, strict=True)
+        ]
         loss = drift = 0.0
-        for batch, losses in part.losses(leaf):
-            weights = torch.cat([self._weights(part, i) for i in batch.sequences])
-            value = (losses * weights.to(losses.device)).sum()
-            value = value / len(part.harmful_lessons)
+        for batch, losses in part.losses(leaves):
+            value = self.objective(part, batch, losses)
             value.backward()  # type: ignore[no-untyped-call]
             loss += float(value.detach())
         rows = sum(len(batch.wanted) for batch in part.benign.batches)
-        for divergences in part.divergences(leaf):
+        for divergences in part.divergences(leaves):
             value = divergences.sum() / rows
             (self.options.kl_weight * value).backward()  # type: ignore[no-untyped-call]
             drift += float(value.detach())
-        assert leaf.grad is not None
-        return {"loss": loss, "kl": drift}, leaf.grad.double().cpu().numpy()
+        gradients = [leaf.grad for leaf in leaves]
+        return {"loss": loss, "kl": drift}, [
+            gradient.double().cpu().numpy()
+            for gradient in gradients
+            if gradient is not None
+        ]
+
+    def objective(self, part: Part, batch: UpperBatch, losses: Tensor) -> Tensor:
+        """What a batch's tokens add to the mean loss of a part's lessons."""
+        weights = torch.cat([self._weights(part, i) for i in batch.sequences])
+        total: Tensor = (losses * weights.to(losses.device)).sum()
+        return total / len(part.harmful_lessons)
+
+    def reached(self, losses: Tensor) -> bool:
+        """Whether each token of a refusal is more likely than not."""
+        return bool((losses <= math.log(2)).all())
 
     def _weights(self, part: Part, lesson: int) -> Tensor:
         """Shares of a refusal's tokens in its loss."""

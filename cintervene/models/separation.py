@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""At which layer harmful requests are told from harmless ones best.
+"""At which layers harmful requests are told from harmless ones best.
 
 A change of a layer can make a difference between requests only as far as the layer's
 inputs differ. A linear discriminant is fitted at each layer in question where the
@@ -31,12 +31,14 @@ FIRST, LAST = 0.4, 0.7
 # Requests of each kind to fit and to judge on.
 FITTED, JUDGED = 100, 40
 RIDGE = 0.1
+# Layers to change: together they tell requests apart better than each alone.
+COUNT = 5
 
 
 def most_separating(
     model: nn.Module, tokenizer: Any, decoder: Decoder, progress: Progress
-) -> Target:
-    """Return the down projection of the best layer.
+) -> list[Target]:
+    """Return the down projections of the best layers, lowest first.
 
     Raises
     ------
@@ -66,7 +68,8 @@ def most_separating(
         rows = stream.run(target.layer).inputs.double().cpu().numpy()
         scores.append(separation(rows, harmful, len(fitted)))
         report(1)
-    return targets[int(np.argmax(scores))]
+    best = sorted(np.argsort(scores)[::-1][:COUNT])
+    return [targets[index] for index in best]
 
 
 _SPLITS: tuple[tuple[data.Split, int], ...] = (("train", FITTED), ("tune", JUDGED))

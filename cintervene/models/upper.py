@@ -1,15 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The part of a model that depends on the change of one layer, differentiable.
+"""The part of a model that depends on changes of some layers, differentiable.
 
-What enters the changed projection does not depend on its change, nor do keys and values
-at tokens where the change does nothing. Both are computed once. What is left to run,
-and to differentiate, are the layers above, at the other tokens, and the unembedding at
-the rows that a loss looks at.
+What enters the lowest changed projection does not depend on a change, nor do keys and
+values at tokens where the changes do nothing. Both are computed once. What is left to
+run, and to differentiate, are the layers above, at the other tokens, and the
+unembedding at the rows that a loss looks at.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -30,7 +30,12 @@ from cintervene.models.trace import (
 )
 from cintervene.models.unembedding import Unembedding
 
-__all__ = ["Upper", "UpperBatch", "differentiable"]
+__all__ = ["Changes", "Upper", "UpperBatch", "differentiable", "logits_of"]
+
+# The transposed change (d_in, d_out) of each target's weight, float32; None for none.
+Changes = Sequence[Tensor] | None
+# Called with the number of a target, its inputs and its changed outputs.
+Watch = Callable[[int, Tensor, Tensor], None]
 
 
 @dataclass(eq=False)
@@ -46,7 +51,7 @@ class UpperBatch:
     rows : Tensor
         And in which of its rows.
     inputs : Tensor
-        (batch, length, d_in) inputs of the projection.
+        (batch, length, d_in) inputs of the lowest changed projection.
     real : Tensor
         (batch, length), False where a row is padding.
     wanted : Tensor
@@ -72,18 +77,18 @@ class UpperBatch:
 
 
 class Upper:
-    """Sequences at the changed layer, and the way from there to the last hidden state.
+    """Sequences at the lowest changed layer, and from there to the last hidden state.
 
     Parameters
     ----------
     model : nn.Module
-    target : Target
-        The projection that will be changed.
+    targets : sequence of Target
+        The projections that will be changed, one a layer, lowest first.
     sequences : sequence of sequence of int
         Token ids.
     splits : sequence of int
-        How many tokens of each sequence come before those at which the change is
-        looked at; fewer than it has. At these heads it is taken to do nothing.
+        How many tokens of each sequence come before those at which the changes are
+        looked at; fewer than it has. At these heads they are taken to do nothing.
     wanted : sequence of sequence of int
         For each sequence the positions that `states` returns, none in the head.
     decoder : Decoder
@@ -99,63 +104,82 @@ class Upper:
     def __init__(
         self,
         model: nn.Module,
-        target: Target,
+        targets: Sequence[Target],
         sequences: Sequence[Sequence[int]],
         splits: Sequence[int],
         wanted: Sequence[Sequence[int]],
         decoder: Decoder,
         batch_tokens: int = 1024,
     ) -> None:
-        self._decoder, self._target = decoder, target
+        self._decoder, self._targets = decoder, list(targets)
+        self._lowest = targets[0].layer
+        self._at = {target.layer: index for index, target in enumerate(targets)}
         ids = check_sequences(sequences, model)
         heads = [tuple(one[:n]) for one, n in zip(ids, splits, strict=True)]
         tails = [one[n:] for one, n in zip(ids, splits, strict=True)]
         places = [[p - n for p in one] for one, n in zip(wanted, splits, strict=True)]
         different = list(dict.fromkeys(heads))
-        self.heads = Heads(decoder, target, different, max(map(len, ids)), batch_tokens)
-        lower = LowerLayers(decoder, target.layer)
+        self.heads = Heads(
+            decoder, targets, different, max(map(len, ids)), batch_tokens
+        )
+        lower = LowerLayers(decoder, self._lowest)
         entering = [
             self._enter(lower, tails, places, members, group, rows)
             for group in self.heads.groups
             for members, rows in _batches(group, different, heads, tails, batch_tokens)
         ]
         for group in self.heads.groups:
-            group.forget(target.layer)
+            group.forget(self._lowest)
         self.additive = self._adds_to_output(entering[0])
         self.batches = [self._reach(batch) for batch in entering]
 
-    def states(self, batch: UpperBatch, change: Tensor | None) -> Tensor:
+    def states(
+        self, batch: UpperBatch, changes: Changes, watch: Watch | None = None
+    ) -> Tensor:
         """What the final norm reads at the wanted rows of a batch.
 
         Parameters
         ----------
         batch : UpperBatch
             One of `batches`.
-        change : Tensor or None
-            (d_in, d_out) float32, the transposed change of the weight.
+        changes : sequence of Tensor or None
+            (d_in, d_out) float32, the transposed change of each target's weight.
+        watch : callable, optional
+            Called with the index of a target, its inputs and its outputs as changed,
+            at all tokens behind the heads.
 
         Returns
         -------
         Tensor
             (n, hidden) in the model's dtype.
         """
-        hidden = self._leave(batch, change)
-        for layer in range(self._target.layer + 1, len(self._decoder.layers)):
-            hidden = self._call(batch, layer, hidden)
+        hidden = self._leave(batch, changes, watch)
+        for layer in range(self._lowest + 1, len(self._decoder.layers)):
+            if layer in self._at and (changes is not None or watch is not None):
+                hook = _shift(self._at[layer], changes, watch)
+                hidden = self._watched(batch, layer, hidden, hook)
+            else:
+                hidden = self._call(batch, layer, hidden)
         return hidden.reshape(-1, hidden.shape[-1])[batch.wanted]
 
-    def _leave(self, batch: UpperBatch, change: Tensor | None) -> Tensor:
-        """What leaves the changed layer."""
-        if self.additive:
-            if change is None:
-                return batch.hidden
-            moved = batch.hidden + _displacement(batch.inputs, change)
-            return moved.to(batch.hidden.dtype)
-
-        def add(_module: nn.Module, args: Any, y: Tensor) -> Tensor:
-            return y if change is None else (y + _displacement(args[0], change)).to(y)
-
-        return self._watched(batch, add)
+    def _leave(
+        self, batch: UpperBatch, changes: Changes, watch: Watch | None
+    ) -> Tensor:
+        """What leaves the lowest changed layer."""
+        if not self.additive:
+            hook = _shift(0, changes, watch)
+            return self._watched(batch, self._lowest, batch.hidden, hook)
+        if changes is None and watch is None:
+            return batch.hidden
+        hidden = batch.hidden
+        if changes is not None:
+            moved = hidden + _displacement(batch.inputs, changes[0])
+            hidden = moved.to(batch.hidden.dtype)
+        if watch is not None:
+            # A shift of the projection's output is one of what leaves the layer.
+            hidden = hidden if hidden.requires_grad else hidden.clone().requires_grad_()
+            watch(0, batch.inputs, hidden)
+        return hidden
 
     def _enter(
         self,
@@ -172,9 +196,7 @@ class Upper:
         padded = [tails[i] + tails[i][:1] * (length - len(tails[i])) for i in members]
         mask = torch.ones((len(members), length), dtype=torch.int64)
         mask = torch.cat([group.mask[rows], mask], dim=1)
-        hidden, arguments = lower.call(
-            padded, self._target.layer, group.past(rows), mask
-        )
+        hidden, arguments = lower.call(padded, self._lowest, group.past(rows), mask)
         pairs = [
             (at * length + p, i) for at, i in enumerate(members) for p in wanted[i]
         ]
@@ -193,17 +215,20 @@ class Upper:
             batch.inputs = args[0]
 
         with torch.no_grad():
-            left = self._watched(batch, watch)
+            left = self._watched(batch, self._lowest, batch.hidden, watch)
         if self.additive:
             batch.hidden = left
-            del batch.arguments[self._target.layer]
+            del batch.arguments[self._lowest]
         return batch
 
-    def _watched(self, batch: UpperBatch, hook: Hook) -> Tensor:
-        """Run the layer of the projection with a hook on that."""
-        handle = self._target.module.register_forward_hook(hook)
+    def _watched(
+        self, batch: UpperBatch, layer: int, hidden: Tensor, hook: Hook
+    ) -> Tensor:
+        """Run a layer with a hook on its target."""
+        module = self._targets[self._at[layer]].module
+        handle = module.register_forward_hook(hook)
         try:
-            return self._call(batch, self._target.layer, batch.hidden)
+            return self._call(batch, layer, hidden)
         finally:
             handle.remove()
 
@@ -215,8 +240,10 @@ class Upper:
 
     def _adds_to_output(self, batch: UpperBatch) -> bool:
         """Whether the layer's output is its projection's output plus the rest."""
-        with evaluating(self._decoder.layers[self._target.layer]):
-            return adds_to_output(lambda hook: self._watched(batch, hook))
+        with evaluating(self._decoder.layers[self._lowest]):
+            return adds_to_output(
+                lambda hook: self._watched(batch, self._lowest, batch.hidden, hook)
+            )
 
 
 @contextmanager
@@ -254,6 +281,20 @@ def _batches(
     for part in group_by_length(lengths, batch_tokens, SIMILAR):
         chosen = [members[i] for i in part]
         yield chosen, torch.tensor([row[heads[i]] for i in chosen])
+
+
+def _shift(index: int, changes: Changes, watch: Watch | None) -> Hook:
+    """A hook that adds what a target's change does, and shows what comes of it."""
+
+    def hook(_module: nn.Module, args: Any, y: Tensor) -> Tensor:
+        if changes is not None:
+            y = (y + _displacement(args[0], changes[index])).to(y.dtype)
+        if watch is not None:
+            y = y if y.requires_grad else y.clone().requires_grad_()
+            watch(index, args[0], y)
+        return y
+
+    return hook
 
 
 def _displacement(inputs: Tensor, change: Tensor) -> Tensor:

@@ -1,0 +1,210 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Some layers' changes from a problem of lessons: found, measured, chosen."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from cintervene.errors import ArgumentError
+from cintervene.models.clock import Clock
+from cintervene.models.intervention import Intervention
+from cintervene.models.safe_region import Part, SafeRegion
+from cintervene.models.separation import most_separating
+from cintervene.models.set_loss import set_loss
+from cintervene.models.targets import Decoder, Target, find_targets, resolve_layers
+from cintervene.models.upper import Changes, differentiable
+from cintervene.progress import Progress, counting
+from cintervene.update import LowRankUpdate
+
+__all__ = ["Drift", "RefusalPoint", "check_positive", "choose", "descend", "targets_of"]
+
+# Shares of the change found that are measured on the tuning split.
+STRENGTHS = (0.4, 0.6, 0.8, 1.0, 1.25, 1.6)
+
+
+@dataclass(frozen=True)
+class Drift:
+    """Limits on the tuning split.
+
+    Attributes
+    ----------
+    max_kl : float
+        Nats a token between base and changed model on benign requests.
+    max_false_refusals : float
+        Share of these that are refused beyond what the base model does.
+    """
+
+    max_kl: float
+    max_false_refusals: float
+
+
+@dataclass(frozen=True)
+class RefusalPoint:
+    """A multiple of the change, and what it does on the tuning split.
+
+    Attributes
+    ----------
+    strength : float
+    refused : float
+        Share of harmful requests for which what was asked is reached: see `reached` of
+        the problem.
+    false_refusals : float
+        Share of benign requests with a refusal more likely than not where the answer
+        begins, above the base model's.
+    kl : float
+        Nats a token between base and changed model on benign requests.
+    """
+
+    strength: float
+    refused: float
+    false_refusals: float
+    kl: float
+
+    def strain(self, limits: Drift) -> float:
+        """Share of the limits that is used up; above 1 they are crossed."""
+        return max(
+            self.kl / limits.max_kl, self.false_refusals / limits.max_false_refusals
+        )
+
+
+def descend(
+    model: nn.Module,
+    problem: SafeRegion,
+    tune: Part,
+    openings: Sequence[int],
+    limits: Drift,
+    options: dict[str, Any],
+    clock: Clock,
+    progress: Progress,
+) -> Intervention:
+    """Take the problem's steps and choose among multiples of what they lead to.
+
+    Parameters
+    ----------
+    openings : sequence of int
+        Tokens that begin a refusal.
+    options : dict
+        What the intervention shall say about how it was made.
+    """
+    report = counting(progress, "learning to refuse", problem.options.steps)
+    steps = []
+    with clock.phase("solve"), differentiable(model):
+        for seen in problem.descend():
+            steps.append(seen)
+            report(1)
+    report = counting(progress, "choosing the strength", len(STRENGTHS))
+    sweep = []
+    with clock.phase("tune"), torch.no_grad():
+        before = _false_refusals(tune, openings, None)
+        for strength in STRENGTHS:
+            changes = [ball.change * strength for ball in problem.balls]
+            sweep.append(_measure(problem, tune, openings, changes, strength, before))
+            report(1)
+    best = choose(sweep, limits)
+    changed = [(t, update * best.strength) for t, update in problem.updates]
+    layers = [target.layer for target, _ in changed]
+    return Intervention.of(
+        model,
+        changed,
+        options={"layers": layers, **options, **asdict(problem.options)},
+        metrics={
+            "strength": best.strength,
+            "sweep": [{**asdict(point), "chosen": point is best} for point in sweep],
+            "within_limits": best.strain(limits) <= 1.0,
+            "steps": steps,
+            "layers": [_summary(target, change) for target, change in changed],
+            "seconds": clock.seconds,
+        },
+    )
+
+
+def choose(sweep: Sequence[RefusalPoint], limits: Drift) -> RefusalPoint:
+    """The least change that refuses most within the limits, or strains them least."""
+    within = [point for point in sweep if point.strain(limits) <= 1.0]
+    if within:
+        return max(within, key=lambda point: (point.refused, -point.strength))
+    return min(sweep, key=lambda point: point.strain(limits))
+
+
+def targets_of(
+    model: nn.Module,
+    tokenizer: Any,
+    decoder: Decoder,
+    layers: Literal["auto"] | Iterable[int],
+    progress: Progress,
+) -> list[Target]:
+    """The projections to change: those asked for, or those of the best layers.
+
+    Raises
+    ------
+    ArgumentError
+        A layer is out of range, or none is given.
+    ModelError
+        One of them cannot be changed.
+    """
+    if layers == "auto":
+        return most_separating(model, tokenizer, decoder, progress)
+    if isinstance(layers, str):
+        raise ArgumentError(
+            f'layers: got {layers!r}; expected "auto" or layer indices, e.g. [14, 16]'
+        )
+    chosen = resolve_layers(layers, len(decoder.layers))
+    return find_targets(model, sorted(chosen), decoder)
+
+
+def check_positive(**numbers: float) -> None:
+    """Refuse arguments that are not positive and finite."""
+    for name, value in numbers.items():
+        if not 0.0 < value < math.inf:
+            raise ArgumentError(f"{name}: got {value}; expected a positive number")
+
+
+def _measure(
+    problem: SafeRegion,
+    tune: Part,
+    openings: Sequence[int],
+    changes: Sequence[Tensor],
+    strength: float,
+    before: float,
+) -> RefusalPoint:
+    pairs = zip(changes, tune.devices, strict=True)
+    placed = [change.to(device) for change, device in pairs]
+    reached = [problem.reached(losses) for losses in _by_lesson(tune, placed)]
+    falsely = _false_refusals(tune, openings, placed) - before
+    kl = torch.cat(list(tune.divergences(placed))).mean()
+    return RefusalPoint(strength, sum(reached) / len(reached), falsely, float(kl))
+
+
+def _by_lesson(tune: Part, changes: Changes) -> Iterator[Tensor]:
+    """The losses of each harmful lesson's tokens."""
+    for batch, losses in tune.losses(changes):
+        for sequence in batch.sequences:
+            yield losses[(batch.owners == sequence).to(losses.device)]
+
+
+def _false_refusals(tune: Part, openings: Sequence[int], changes: Changes) -> float:
+    """Share of benign lessons whose answer more likely than not begins as a refusal."""
+    falsely = total = 0
+    for batch, logits in tune.benign_logits(changes):
+        likely = set_loss(logits, [openings] * len(logits)) <= math.log(2)
+        rows = [*enumerate(batch.owners.tolist())]
+        first = {owner: at for at, owner in reversed(rows)}
+        falsely += int(likely[list(first.values())].sum())
+        total += len(first)
+    return falsely / total
+
+
+def _summary(target: Target, change: LowRankUpdate) -> dict[str, Any]:
+    weight = float(target.weight.detach().float().norm())
+    return {
+        "name": target.name,
+        "layer": target.layer,
+        "rank": change.rank,
+        "relative_norm": change.norm / weight,
+    }

@@ -1,0 +1,79 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How much what a model says depends on the inputs and outputs of some projections.
+
+Both sides of a change are measured: `Preserve` on its right by the inputs that must not
+be moved, `OutputMetric` on its left by the mean outer product of the outputs'
+derivatives of the log probability of sampled answers, which is the Fisher information.
+(The product of both is the curvature of K-FAC, Martens and Grosse 2015.)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cintervene.models.fisher import OutputMetric
+from cintervene.models.set_loss import set_loss
+from cintervene.models.targets import Target
+from cintervene.models.unembedding import Unembedding
+from cintervene.models.upper import Upper, logits_of
+from cintervene.preserve import BenignMoments, Preserve
+
+__all__ = ["Sensitivity"]
+
+SEED = 0
+
+
+class Sensitivity:
+    """Gathers both metrics of some targets, part by part.
+
+    Parameters
+    ----------
+    targets : sequence of Target
+    unembedding : Unembedding
+    """
+
+    def __init__(self, targets: Sequence[Target], unembedding: Unembedding) -> None:
+        self._unembedding = unembedding
+        self._moments = [BenignMoments(target.d_in) for target in targets]
+        self._fisher = [np.zeros((target.d_out, target.d_out)) for target in targets]
+        self._random = torch.Generator().manual_seed(SEED)
+
+    def add_inputs(self, inputs: Iterable[Tensor]) -> None:
+        """Count the targets' inputs (n, d_in), one tensor each, as not to be moved."""
+        for moments, rows in zip(self._moments, inputs, strict=True):
+            moments.add(rows)
+
+    def add_answers(self, upper: Upper) -> None:
+        """Count all tokens behind the heads, and how the wanted rows depend on them.
+
+        In a `differentiable` context.
+        """
+        for batch in upper.batches:
+            outputs: list[Tensor] = []
+
+            def watch(index: int, inputs: Tensor, changed: Tensor) -> None:
+                self._moments[index].add(inputs.detach()[batch.real])  # noqa: B023
+                changed.retain_grad()
+                outputs.append(changed)  # noqa: B023
+
+            logits = logits_of(self._unembedding, upper.states(batch, None, watch))
+            likely = torch.softmax(logits.detach().cpu(), dim=-1)
+            sampled = torch.multinomial(likely, 1, generator=self._random)
+            set_loss(logits, sampled.tolist()).sum().backward()  # type: ignore[no-untyped-call]
+            for fisher, output in zip(self._fisher, outputs, strict=True):
+                assert output.grad is not None
+                rows = output.grad[batch.real].double().cpu().numpy()
+                fisher += rows.T @ rows
+
+    def metrics(
+        self, ridge: float, output_ridge: float
+    ) -> list[tuple[Preserve, OutputMetric]]:
+        """The norms of each target's change, on its right and on its left."""
+        return [
+            (moments.preserve(ridge=ridge), OutputMetric(fisher, output_ridge))
+            for moments, fisher in zip(self._moments, self._fisher, strict=True)
+        ]
