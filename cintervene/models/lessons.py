@@ -116,8 +116,8 @@ def prepare(
         "tune": [p.text for p in data.harmful_prompts("tune")],
     }
     writer = _Writer(tokenizer, [*harmful, *plain["train"]], safe or ())
-    texts = [*plain["train"], *plain["tune"], *asked["train"]]
-    texts += [] if safe is not None else asked["tune"]
+    texts = [*plain["train"], *plain["tune"]]
+    texts += asked["train"][1::2] if safe else [*asked["train"], *asked["tune"]]
     answer = _answers(model, tokenizer, writer, texts, answer_tokens, progress)
     if safe is None:
         refused = {
@@ -127,7 +127,8 @@ def prepare(
     else:
         refused = {
             "train": [
-                list(writer.refusals(i, t, answer[t])) for i, t in enumerate(harmful)
+                list(writer.refusals(i, t, answer.get(t, ())))
+                for i, t in enumerate(harmful)
             ],
             "tune": [[writer.refusal(t, "", i)] for i, t in enumerate(asked["tune"])],
         }

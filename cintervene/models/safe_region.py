@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -35,6 +36,12 @@ from cintervene.preserve import Preserve
 from cintervene.update import LowRankUpdate
 
 __all__ = ["Part", "SafeRegion", "TSROptions"]
+
+# Parts whose benign lessons the norms are measured on.
+MEASURED = 6
+# Tokens that make an answer a refusal; how it ends may differ.
+OPENING = 4
+SEED = 0
 
 
 @dataclass(frozen=True)
@@ -64,16 +71,16 @@ class TSROptions:
         Everyday prompts that the model answers beforehand, and how far.
     """
 
-    steps: int = 16
-    parts: int = 8
+    steps: int = 24
+    parts: int = 16
     length: float = 0.3
     inertia: float = 0.7
-    kl_weight: float = 10.0
+    kl_weight: float = 20.0
     first_token: float = 0.3
     ridge: float = 1e-2
     output_ridge: float = 0.1
-    answers: int = 100
-    answer_tokens: int = 8
+    answers: int = 200
+    answer_tokens: int = 10
 
 
 class Part:
@@ -162,10 +169,12 @@ class SafeRegion:
     ) -> None:
         self.options = options
         parts = min(options.parts, len(lessons.harmful), len(lessons.benign))
+        # Kinds of lessons take turns, which must not fall in with the parts.
+        harmful, benign = _shuffled(lessons.harmful), _shuffled(lessons.benign)
         self.parts = [
             Part(
                 model, targets, decoder, unembedding,
-                _flat(lessons.harmful[k::parts]), _flat(lessons.benign[k::parts]),
+                _flat(harmful[k::parts]), _flat(benign[k::parts]),
             )
             for k in range(parts)
         ]  # fmt: skip
@@ -204,7 +213,7 @@ class SafeRegion:
         """Where changes shall do little: at benign lessons and in all requests."""
         sensitivity = Sensitivity(targets, unembedding)
         with differentiable(model):
-            for part in self.parts:
+            for part in self.parts[:MEASURED]:
                 sensitivity.add_inputs(part.harmful.heads.inputs)
                 sensitivity.add_inputs(part.benign.heads.inputs)
                 sensitivity.add_answers(part.benign)
@@ -242,8 +251,8 @@ class SafeRegion:
         return total / len(part.harmful_lessons)
 
     def reached(self, losses: Tensor) -> bool:
-        """Whether each token of a refusal is more likely than not."""
-        return bool((losses <= math.log(2)).all())
+        """Whether the first tokens of a refusal are each more likely than not."""
+        return bool((losses[:OPENING] <= math.log(2)).all())
 
     def _weights(self, part: Part, lesson: int) -> Tensor:
         """Shares of a refusal's tokens in its loss."""
@@ -253,6 +262,11 @@ class SafeRegion:
             weights *= (1 - self.options.first_token) / (count - 1)
             weights[0] = self.options.first_token
         return weights
+
+
+def _shuffled(groups: Sequence[list[Lesson]]) -> list[list[Lesson]]:
+    order = np.random.default_rng(SEED).permutation(len(groups))
+    return [groups[index] for index in order]
 
 
 def _flat(groups: Sequence[Sequence[Any]]) -> list[Any]:

@@ -27,7 +27,7 @@ Floats = npt.NDArray[np.float64]
 
 # Where to look: behind the first layers, which know words rather than meanings, and
 # before the last, from which a refusal can no longer unfold.
-FIRST, LAST = 0.4, 0.7
+FIRST, LAST = 0.33, 0.6
 # Requests of each kind to fit and to judge on.
 FITTED, JUDGED = 100, 40
 RIDGE = 0.1
