@@ -2,7 +2,7 @@
 """Whether the words that an intervention forbids come back.
 
 By other ways of asking, among the likeliest next tokens, when the weights are rounded
-to 8 and 4 bits, and when the model is trained to say half of the words again. Everything
+to 8 and 4 bits, and when the model is trained to say half of the words again. All of it
 is from the package's held-out split, for every eighth of its forbidden words.
 
     python benchmarks/bench_unlearning.py INTERVENTION.safetensors
