@@ -166,6 +166,21 @@ def test_equal_inputs_with_different_demands_clash():
     assert solution.clashes == [(0, 0), (2, 1)]
 
 
+@pytest.mark.parametrize(("slack", "active"), [(1.0, 100), (1e-6, 40)])
+def test_many_active_halfspaces(slack, active):
+    rng = np.random.default_rng(29)
+    inputs = 0.3 * rng.standard_normal((200, 60)) + rng.standard_normal(60)
+    outputs, directions = rng.standard_normal((200, 30)), rng.standard_normal((20, 30))
+    offsets = outputs @ directions.T - rng.uniform(0.5, 2.0, (200, 20))
+    offsets[rng.random(offsets.shape) < 0.9] = np.inf
+    halfspaces = directions, offsets
+    solution = pcr(inputs, outputs, None, 0.0, slack=slack, halfspaces=halfspaces)
+    assert np.count_nonzero(solution.multipliers) > active
+    assert solution.certified
+    assert solution.iterations < 100
+    assert max(solution.residuals.values()) < 1e-9
+
+
 def test_hard_but_feasible_demands_are_not_called_infeasible():
     problem = random_problem(28, m=2, n=0, d_out=5, d_in=8)
     problem.inputs[1] = problem.inputs[0] + 1e-3 * problem.inputs[1]

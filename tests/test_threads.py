@@ -24,12 +24,27 @@ weights = rng.normal(size=(301, 1777)).astype(np.float32)
 update = ci.LowRankUpdate(rng.normal(size=(301, 19)), rng.normal(size=(19, 1777)))
 inputs = rng.normal(size=(23, 1777))
 
+prompts = rng.normal(size=(300, 500))
+outputs = rng.normal(size=(300, 40))
+directions = rng.normal(size=(90, 40))
+offsets = np.where(rng.random((300, 90)) < 0.05, -1.0, np.inf)
+preserve = ci.Preserve(rng.normal(size=(400, 500)))
+
+def solved():
+    solution = ci.pcr(
+        prompts, outputs, None, 0.0, preserve=preserve, slack=1.0,
+        halfspaces=(directions, offsets),
+    )
+    assert solution.certified and np.count_nonzero(solution.multipliers) > 500
+    return solution.multipliers, solution.displacements, solution.update.left
+
 def results():
     yield from ci.set_nll(logits, [1, 2, 3], grad=True)
     yield ci.project_simplex(logits)
     yield ci.project_ball(logits, 2.0)
     yield update.apply(weights, out=np.empty_like(weights))
     yield update.apply(weights.astype(np.float16))
+    yield from solved()
     yield ci.displacement(weights, weights + np.float32(0.5), inputs)
     yield ci.project_simplex(logits, entropy=0.9)
     for solve in (ci.tsr, ci.arr):

@@ -7,6 +7,9 @@
 
 #include <limits.h>
 
+/* Largest order of civ_symmetric_solve. */
+#define SMALL 64
+
 /* The one place where a size becomes a lapack_int. */
 static civ_status
 narrow(int64_t size, lapack_int *narrowed)
@@ -64,6 +67,17 @@ civ_cholesky_solve(int64_t n, int64_t n_rhs, const double *factor, int64_t lda,
                                               factor, stride_a, b, stride_b));
 }
 
+civ_status
+civ_symmetric_solve(int64_t n, double *a, double *x)
+{
+    lapack_int pivots[SMALL];
+    double work[SMALL];
+    CIV_FAIL_IF(n < 0 || n > SMALL, CIV_INVALID_ARGUMENT);
+    lapack_int order = (lapack_int)n, stride = (lapack_int)civ_max(n, 1);
+    return status_of(CIV_LAPACKE(dsysv_work)(LAPACK_COL_MAJOR, 'U', order, 1, a, stride,
+                                             pivots, x, stride, work, SMALL));
+}
+
 int64_t
 civ_symmetric_eigen_work(int64_t n)
 {
@@ -86,15 +100,6 @@ civ_symmetric_eigen(int64_t n, double *a, int64_t lda, double *w, double *work)
     CIV_TRY(narrow(civ_symmetric_eigen_work(n), &n_work));
     return status_of(CIV_LAPACKE(dsyev_work)(LAPACK_COL_MAJOR, 'V', 'U', order, a,
                                              stride, w, work, n_work));
-}
-
-civ_status
-civ_spd_factor(const civ_exec *exec, const civ_mat *a)
-{
-    CIV_FAIL_IF(a->n_rows != a->n_cols || a->row_stride < a->n_cols, CIV_SHAPE);
-    CIV_FAIL_IF(a->dtype != CIV_F64, CIV_DTYPE);
-    CIV_TRY(civ_poll(exec));
-    return a->n_rows == 0 ? CIV_OK : civ_cholesky(a->n_rows, a->data, a->row_stride);
 }
 
 civ_status

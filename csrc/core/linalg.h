@@ -17,6 +17,10 @@ civ_status civ_cholesky(int64_t n, double *a, int64_t lda);
 civ_status civ_cholesky_solve(int64_t n, int64_t n_rhs, const double *factor,
                               int64_t lda, double *b, int64_t ldb);
 
+/* x = A^-1 x for a symmetric, perhaps indefinite A (n, n) of small order; destroys A,
+ * of which it reads the upper triangle. SINGULAR when there is no inverse. */
+civ_status civ_symmetric_solve(int64_t n, double *a, double *x);
+
 /* Doubles of work that civ_symmetric_eigen needs; < 0 when n is too large. */
 int64_t civ_symmetric_eigen_work(int64_t n);
 

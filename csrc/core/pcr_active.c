@@ -29,11 +29,12 @@ civ_pcr_active_copy(const civ_pcr_active *from, civ_pcr_active *to)
 }
 
 void
-civ_pcr_frame_carve(civ_arena *arena, const civ_pcr_space *space, civ_pcr_frame *frame)
+civ_pcr_frame_carve(civ_arena *arena, const civ_pcr_space *space, int64_t most,
+                    civ_pcr_frame *frame)
 {
     frame->space = space;
     frame->member = civ_arena_take(arena, space->m * space->p, sizeof(bool));
-    frame->per_prompt = civ_max(1, CIV_PCR_OFFERS / civ_max(space->m, 1));
+    frame->per_prompt = most;
     frame->candidates =
         civ_arena_take(arena, space->m * frame->per_prompt, sizeof(civ_pcr_candidate));
 }

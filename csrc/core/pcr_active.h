@@ -22,9 +22,6 @@ typedef struct civ_pcr_active {
     double *mu;       /* multiplier (capacity) */
 } civ_pcr_active;
 
-/* Candidates wanted at a time; few prompts offer several each. */
-#define CIV_PCR_OFFERS 8
-
 /* A violated constraint outside the set; sorts by falling violation. */
 typedef struct civ_pcr_candidate {
     double violation; /* as a length over the unit */
@@ -37,7 +34,7 @@ typedef struct civ_pcr_frame {
     const civ_pcr_space *space;
     double gram_unit;              /* largest diagonal element of G */
     bool *member;                  /* which pairs (m, p) are in the set */
-    civ_pcr_candidate *candidates; /* up to CIV_PCR_OFFERS, or one a prompt */
+    civ_pcr_candidate *candidates; /* (m, as many as a prompt may offer) */
     int64_t n_candidates;
     int64_t per_prompt; /* how many a prompt may offer */
     int64_t n_offered;  /* by the prompt at hand; the last ones of the candidates */
@@ -47,7 +44,15 @@ void civ_pcr_active_carve(civ_arena *arena, int64_t capacity, civ_pcr_active *ac
 /* Copies the set into one of larger capacity. */
 void civ_pcr_active_copy(const civ_pcr_active *from, civ_pcr_active *to);
 
-void civ_pcr_frame_carve(civ_arena *arena, const civ_pcr_space *space,
+/* Candidates that a prompt may offer when `wanted` are wanted of all: at least one. */
+CIV_INLINE int64_t
+civ_pcr_share(const civ_pcr_space *space, int64_t wanted)
+{
+    return civ_max(1, wanted / civ_max(space->m, 1));
+}
+
+/* most: how many a prompt may ever offer, and may at first. */
+void civ_pcr_frame_carve(civ_arena *arena, const civ_pcr_space *space, int64_t most,
                          civ_pcr_frame *frame);
 void civ_pcr_frame_start(civ_pcr_frame *frame);
 

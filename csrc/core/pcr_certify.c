@@ -33,6 +33,7 @@ typedef struct judge {
     int64_t rows;         /* prompts with a coefficient or multiplier: R */
     int64_t *prompt;      /* (R) */
     double *nu;           /* (R) */
+    bool curved;          /* whether nu is not zero throughout */
     civ_mat gram;         /* (R, R) */
     civ_mat pull;         /* Q (R, d) */
     civ_mat pulled;       /* G Q (R, d) */
@@ -106,6 +107,7 @@ add_constraint(judge *s, int64_t r, int64_t l, double mu, double *complementarit
         }
         bound = radius * radius - square;
         s->nu[r] += mu;
+        s->curved = true;
     } else {
         const double *u = civ_at(&problem->directions, l - n, 0);
         for (int64_t x = 0; x < d; x++) {
@@ -162,10 +164,10 @@ gather(judge *s, double *complementarity)
     return CIV_OK;
 }
 
-/* Lower bound from the multipliers times `scale`; false when T is not safely definite.
- */
+/* || T^-1/2 N^1/2 G Q ||^2 for the multipliers times `scale`; false when T is not
+ * safely definite. */
 static civ_status
-bound_at(judge *s, double scale, bool *found, double *bound)
+curved_part(judge *s, double scale, bool *found, double *square)
 {
     int64_t rows = s->rows, d = s->pull.n_cols;
     double safety = 8.0 * DBL_EPSILON * (double)(rows + 1);
@@ -180,16 +182,27 @@ bound_at(judge *s, double scale, bool *found, double *bound)
             *civ_at(&s->half, r, x) = scale * root * *civ_at(&s->pulled, r, x);
         }
     }
-    civ_status status = civ_cholesky(rows, s->system.data, rows);
+    civ_status status = civ_spd_factor(s->exec, &s->system);
     *found = status == CIV_OK;
     if (status != CIV_OK) {
         return status == CIV_SINGULAR ? CIV_OK : status;
     }
     CIV_TRY(civ_lower_solve(&s->system, &s->half));
-    double square = 0.0;
     for (int64_t r = 0; r < rows; r++) {
         const double *half = civ_at(&s->half, r, 0);
-        square += civ_dot(d, half, half);
+        *square += civ_dot(d, half, half);
+    }
+    return CIV_OK;
+}
+
+/* Lower bound from the multipliers times `scale`. Half-spaces alone have T = I. */
+static civ_status
+bound_at(judge *s, double scale, bool *found, double *bound)
+{
+    double square = 0.0;
+    *found = true;
+    if (s->curved) {
+        CIV_TRY(curved_part(s, scale, found, &square));
     }
     *bound = scale * s->linear - scale * scale * s->quadratic - square;
     return CIV_OK;
@@ -259,7 +272,9 @@ civ_pcr_certify(const civ_exec *exec, const civ_pcr_problem *problem,
     CIV_FAIL_IF(coefficients->dtype != CIV_F64, CIV_DTYPE);
     CIV_FAIL_IF(multipliers->dtype != CIV_F64, CIV_DTYPE);
     *out = (civ_pcr_certificate){0};
-    judge s = {exec, problem, coefficients, multipliers, .rows = 0};
+    judge s = {.exec = exec, .problem = problem};
+    s.coefficients = coefficients;
+    s.multipliers = multipliers;
     for (int64_t j = 0; j < m; j++) {
         s.rows += is_used(&s, j);
     }

@@ -23,6 +23,9 @@
 #include <math.h>
 #include <string.h>
 
+/* Candidates wanted at a time; few prompts offer several each. */
+#define OFFERS 8
+
 static civ_mat
 take(civ_arena *arena, int64_t n_rows, int64_t n_cols)
 {
@@ -33,7 +36,7 @@ take(civ_arena *arena, int64_t n_rows, int64_t n_cols)
 static void
 carve(civ_arena *arena, const civ_pcr_space *space, civ_pcr_dual *s)
 {
-    civ_pcr_frame_carve(arena, space, &s->frame);
+    civ_pcr_frame_carve(arena, space, civ_pcr_share(space, OFFERS), &s->frame);
     s->place = civ_arena_take(arena, space->m, sizeof(int64_t));
     s->spare = take(arena, CIV_PCR_SPARES, space->d);
     s->spare_table = take(arena, CIV_PCR_SPARES, space->m + space->p);

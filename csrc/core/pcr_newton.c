@@ -63,8 +63,8 @@ find_free(int64_t n, double *mu, civ_pcr_newton_work *work, double *residual)
 
 /* out = step, solving (H + ridge) step = right side on the listed free variables. */
 static civ_status
-solve_part(int64_t n_free, const int64_t *part, int64_t n_part, const double *right,
-           civ_pcr_newton_work *work)
+solve_part(const civ_exec *exec, int64_t n_free, const int64_t *part, int64_t n_part,
+           const double *right, civ_pcr_newton_work *work)
 {
     civ_mat matrix = civ_f64(work->matrix, n_free, n_free);
     civ_mat factor = civ_f64(work->factor, n_part, n_part);
@@ -77,7 +77,7 @@ solve_part(int64_t n_free, const int64_t *part, int64_t n_part, const double *ri
             *civ_at(&factor, i, i) *= 1.0 + ridge;
             work->part_step[i] = right[part[i]];
         }
-        civ_status status = civ_cholesky(n_part, factor.data, n_part);
+        civ_status status = civ_spd_factor(exec, &factor);
         if (status == CIV_OK) {
             return civ_cholesky_solve(n_part, 1, factor.data, n_part, work->part_step,
                                       n_part);
@@ -174,7 +174,7 @@ stop_at_bounds(const civ_exec *exec, const double *mu, int64_t n_free,
     }
     while (n_part > 0) {
         CIV_TRY(civ_poll(exec));
-        CIV_TRY(solve_part(n_free, work->part, n_part, work->right, work));
+        CIV_TRY(solve_part(exec, n_free, work->part, n_part, work->right, work));
         double t = 1.0;
         int64_t blocking = -1;
         for (int64_t i = 0; i < n_part; i++) {
@@ -208,7 +208,7 @@ take_step(const civ_exec *exec, const civ_pcr_model *model, double *mu, int64_t 
         work->part[i] = i;
         work->right[i] = work->gradient[work->free[i]];
     }
-    CIV_TRY(solve_part(n_free, work->part, n_free, work->right, work));
+    CIV_TRY(solve_part(exec, n_free, work->part, n_free, work->right, work));
     memcpy(work->step, work->part_step, (size_t)n_free * sizeof(double));
     *moved = search(model, mu, n_free, SHORT, work, info);
     if (!*moved) {

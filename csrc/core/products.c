@@ -64,18 +64,30 @@ civ_gemm_tn(double alpha, const civ_mat *a, const civ_mat *b, double beta,
     return gemm(CblasTrans, CblasNoTrans, alpha, a, b, beta, c);
 }
 
-civ_status
-civ_lower_solve(const civ_mat *lower, const civ_mat *b)
+static civ_status
+lower_solve(CBLAS_SIDE side, CBLAS_TRANSPOSE op, const civ_mat *lower, const civ_mat *b)
 {
     CIV_FAIL_IF(!fits(lower) || !fits(b), CIV_INVALID_ARGUMENT);
-    CIV_FAIL_IF(lower->n_rows != lower->n_cols || lower->n_rows != b->n_rows,
-                CIV_SHAPE);
+    int64_t order = side == CblasLeft ? b->n_rows : b->n_cols;
+    CIV_FAIL_IF(lower->n_rows != lower->n_cols || lower->n_rows != order, CIV_SHAPE);
     if (b->n_rows > 0 && b->n_cols > 0) {
-        CIV_CBLAS(dtrsm)(CblasRowMajor, CblasLeft, CblasLower, CblasNoTrans,
-                         CblasNonUnit, (int)b->n_rows, (int)b->n_cols, 1.0, lower->data,
+        CIV_CBLAS(dtrsm)(CblasRowMajor, side, CblasLower, op, CblasNonUnit,
+                         (int)b->n_rows, (int)b->n_cols, 1.0, lower->data,
                          stride(lower), b->data, stride(b));
     }
     return CIV_OK;
+}
+
+civ_status
+civ_lower_solve(const civ_mat *lower, const civ_mat *b)
+{
+    return lower_solve(CblasLeft, CblasNoTrans, lower, b);
+}
+
+civ_status
+civ_lower_solve_right(const civ_mat *lower, const civ_mat *b)
+{
+    return lower_solve(CblasRight, CblasTrans, lower, b);
 }
 
 civ_status
@@ -94,6 +106,13 @@ civ_dot(int64_t n, const double *x, const double *y)
 {
     assert(n <= INT_MAX);
     return CIV_CBLAS(ddot)((int)n, x, 1, y, 1);
+}
+
+void
+civ_axpy(int64_t n, double alpha, const double *x, double *y)
+{
+    assert(n <= INT_MAX);
+    CIV_CBLAS(daxpy)((int)n, alpha, x, 1, y, 1);
 }
 
 /* ---- large ------------------------------------------------------------------- */

@@ -36,11 +36,17 @@ civ_status civ_gemm_tn(double alpha, const civ_mat *a, const civ_mat *b, double 
 /* b (n, n_rhs) <- L^-1 b, L (n, n) lower triangular, both row-major. */
 civ_status civ_lower_solve(const civ_mat *lower, const civ_mat *b);
 
+/* b (n_rows, n) <- b L^-T. */
+civ_status civ_lower_solve_right(const civ_mat *lower, const civ_mat *b);
+
 /* y = alpha a x + beta y. */
 civ_status civ_gemv(double alpha, const civ_mat *a, const double *x, double beta,
                     double *y);
 
 double civ_dot(int64_t n, const double *x, const double *y);
+
+/* y = alpha x + y. */
+void civ_axpy(int64_t n, double alpha, const double *x, double *y);
 
 /* ---- large: parallel, any storage type ----------------------------------------- */
 
