@@ -310,7 +310,7 @@ FAILURES = {
     "a file": (2, r"--out: \S+words\.txt is not a directory"),
     "below a file": (3, r"not a directory .*check the path"),
     "unwritable": (3, r".+"),
-    "unknown method": (2, r"method: got 'magic'; expected one of 'pcr', 'tsr'"),
+    "unknown method": (2, r"method: got 'magic'; expected one of 'pcr', 'tsr', 'arr'"),
     "no such layer": (2, r"layers: got 7, expected indices in \[-2, 1\]"),
     "no intervention": (3, r"no such file or directory .*absent.*check the path"),
     "damaged intervention": (3, r"damaged.*sha256; get it again"),

@@ -26,7 +26,7 @@ from cintervene.staging import StagedDirectory, check_place
 
 def run(arguments: Namespace, console: Console) -> Exit:
     """Make an intervention, measure it and store both."""
-    if arguments.method == "tsr":
+    if arguments.method in ("tsr", "arr"):
         return refuse.run(arguments, console)
     if arguments.forbid is None:
         raise ArgumentError("--forbid: got none; give obedience or a file of words")

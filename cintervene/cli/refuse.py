@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``cintervene defend --method tsr``: from requests to an intervention."""
+"""``cintervene defend --method tsr`` or ``arr``: from requests to an intervention."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def run(arguments: Namespace, console: Console) -> Exit:
         intervention = defend(
             model,
             tokenizer,
-            method="tsr",
+            method=arguments.method,
             harmful=requests,
             layers=arguments.layers,
             max_kl=arguments.max_kl,

@@ -5,6 +5,7 @@ Needs the extra `hf` (torch, transformers, safetensors).
 """
 
 from cintervene.models import _requirements  # noqa: F401
+from cintervene.models.avoiding import avoid_harm
 from cintervene.models.capture import Captured, LayerStream, capture
 from cintervene.models.defence import defend
 from cintervene.models.edit import Edit
@@ -42,6 +43,7 @@ __all__ = [
     "Target",
     "Unembedding",
     "VocabularyOptions",
+    "avoid_harm",
     "capture",
     "defend",
     "explain",
