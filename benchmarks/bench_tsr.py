@@ -19,7 +19,6 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 import sys
 from time import perf_counter
 
-import numpy as np
 import torch
 
 from cintervene import data, models
@@ -80,16 +79,16 @@ def main():
         (target,) = find_targets(model, [layer], decoder)
         start = perf_counter()
         problem = SafeRegion(
-            model, target, decoder, find_unembedding(model, decoder), lessons, 0.1,
+            model, [target], decoder, find_unembedding(model, decoder), lessons, 0.1,
             options,
         )  # fmt: skip
         once = perf_counter() - start
-        change = np.zeros((target.d_in, target.d_out))
+        change = torch.zeros(target.d_in, target.d_out)
         ours, plain = [], []
         for _ in range(TURNS):
             start = perf_counter()
             with differentiable(model):
-                problem.gradient(problem.parts[0], change)
+                problem.gradients(problem.parts[0], [change])
             ours.append(perf_counter() - start)
             start = perf_counter()
             plain_epoch(model, target, flat)
