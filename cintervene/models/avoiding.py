@@ -32,11 +32,11 @@ def avoid_harm(
     *,
     harmful: Sequence[str] | None = None,
     layers: Literal["auto"] | Iterable[int] = "auto",
-    radius: float = 0.05,
+    radius: float = 0.03,
     nats: float = 5.0,
     preserve: Iterable[str] = (),
     max_kl: float = 0.05,
-    max_false_refusals: float = 0.02,
+    max_false_refusals: float = 0.05,
     options: TSROptions | None = None,
     progress: Progress = silent,
 ) -> Intervention:

@@ -16,7 +16,6 @@ from cintervene.models.clock import Clock
 from cintervene.models.intervention import Intervention
 from cintervene.models.safe_region import Part, SafeRegion
 from cintervene.models.separation import most_separating
-from cintervene.models.set_loss import set_loss
 from cintervene.models.targets import Decoder, Target, find_targets, resolve_layers
 from cintervene.models.upper import Changes, differentiable
 from cintervene.progress import Progress, counting
@@ -25,7 +24,7 @@ from cintervene.update import LowRankUpdate
 __all__ = ["Drift", "RefusalPoint", "check_positive", "choose", "descend", "targets_of"]
 
 # Shares of the change found that are measured on the tuning split.
-STRENGTHS = (0.4, 0.6, 0.8, 1.0, 1.25, 1.6)
+STRENGTHS = (0.5, 0.75, 1.0, 1.25, 1.6, 2.0)
 
 
 @dataclass(frozen=True)
@@ -55,8 +54,8 @@ class RefusalPoint:
         Share of harmful requests for which what was asked is reached: see `reached` of
         the problem.
     false_refusals : float
-        Share of benign requests with a refusal more likely than not where the answer
-        begins, above the base model's.
+        Share of benign requests whose greedy answer begins as a refusal, above the base
+        model's.
     kl : float
         Nats a token between base and changed model on benign requests.
     """
@@ -189,10 +188,12 @@ def _by_lesson(tune: Part, changes: Changes) -> Iterator[Tensor]:
 
 
 def _false_refusals(tune: Part, openings: Sequence[int], changes: Changes) -> float:
-    """Share of benign lessons whose answer more likely than not begins as a refusal."""
+    """Share of benign lessons whose greedy answer begins as a refusal."""
     falsely = total = 0
     for batch, logits in tune.benign_logits(changes):
-        likely = set_loss(logits, [openings] * len(logits)) <= math.log(2)
+        likely = torch.isin(
+            logits.argmax(dim=-1), torch.tensor(openings).to(logits.device)
+        )
         rows = [*enumerate(batch.owners.tolist())]
         first = {owner: at for at, owner in reversed(rows)}
         falsely += int(likely[list(first.values())].sum())

@@ -31,10 +31,10 @@ def teach_refusal(
     harmful: Sequence[str] | None = None,
     safe: Sequence[str] | None = None,
     layers: Literal["auto"] | Iterable[int] = "auto",
-    radius: float = 0.05,
+    radius: float = 0.03,
     preserve: Iterable[str] = (),
     max_kl: float = 0.05,
-    max_false_refusals: float = 0.02,
+    max_false_refusals: float = 0.05,
     options: TSROptions | None = None,
     progress: Progress = silent,
 ) -> Intervention:

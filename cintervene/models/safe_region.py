@@ -38,7 +38,7 @@ from cintervene.update import LowRankUpdate
 __all__ = ["Part", "SafeRegion", "TSROptions"]
 
 # Parts whose benign lessons the norms are measured on.
-MEASURED = 6
+MEASURED = 8
 # Tokens that make an answer a refusal; how it ends may differ.
 OPENING = 4
 SEED = 0
@@ -71,7 +71,7 @@ class TSROptions:
         Everyday prompts that the model answers beforehand, and how far.
     """
 
-    steps: int = 24
+    steps: int = 20
     parts: int = 16
     length: float = 0.3
     inertia: float = 0.7
@@ -79,7 +79,7 @@ class TSROptions:
     first_token: float = 0.3
     ridge: float = 1e-2
     output_ridge: float = 0.1
-    answers: int = 200
+    answers: int = 300
     answer_tokens: int = 10
 
 

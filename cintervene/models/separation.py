@@ -33,6 +33,8 @@ FITTED, JUDGED = 100, 40
 RIDGE = 0.1
 # Layers to change: together they tell requests apart better than each alone.
 COUNT = 5
+# And neighbours know much the same.
+APART = 2
 
 
 def most_separating(
@@ -68,8 +70,11 @@ def most_separating(
         rows = stream.run(target.layer).inputs.double().cpu().numpy()
         scores.append(separation(rows, harmful, len(fitted)))
         report(1)
-    best = sorted(np.argsort(scores)[::-1][:COUNT])
-    return [targets[index] for index in best]
+    chosen: list[Target] = []
+    for index in np.argsort(scores)[::-1]:
+        if all(abs(targets[index].layer - one.layer) >= APART for one in chosen):
+            chosen.append(targets[index])
+    return sorted(chosen[:COUNT], key=lambda target: target.layer)
 
 
 _SPLITS: tuple[tuple[data.Split, int], ...] = (("train", FITTED), ("tune", JUDGED))
