@@ -196,3 +196,25 @@ def test_intervention_is_applied_for_the_answer_only(pair: Any) -> None:
     with intervention.applied(model):
         assert plain.answer(["hello"], SHORT) == found
     assert plain.answer(["hello"], SHORT) != found
+
+
+def test_answers_are_those_of_single_prompts_and_of_transformers(
+    any_model: Any,
+) -> None:
+    tokenizer = Characters()
+    prompts = [[5, 6, 7], [8, 9], [3, 4, 5, 6, 7, 8], [11], [7, 6]]
+    (first,) = generate(any_model, tokenizer, [prompts[0]], 12)
+    # Something that ends one answer early, and leaves others to go on.
+    tokenizer.eos_token_id = stop = first[min(2, len(first) - 1)]
+    found = generate(any_model, tokenizer, prompts, 12, batch_size=4)
+    for prompt, answer in zip(prompts, found, strict=True):
+        expected = any_model.generate(
+            torch.tensor([prompt]),
+            attention_mask=torch.ones(1, len(prompt)),
+            max_new_tokens=12,
+            do_sample=False,
+            eos_token_id=[stop, 2],
+            pad_token_id=0,
+        )[0, len(prompt) :].tolist()
+        assert answer == expected
+    assert len({len(answer) for answer in found}) > 1

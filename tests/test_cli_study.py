@@ -69,10 +69,10 @@ def given(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[
 def test_study(given: list[str], made: Path, tmp_path: Path, capsys: Any) -> None:
     out = tmp_path / "out"
     argv = [*given, "--out", str(out), "--attacks", "direct,templates,prefill"]
-    argv += ["--defence", f"{made},self-reminder,{made}+smoothllm"]
+    argv += ["--defence", f"{made},self-reminder,both={made}+smoothllm"]
     assert main([*argv, "--json"]) == 0
     found = json.loads(capsys.readouterr().out)["study"]
-    assert found["defences"] == ["none", "pcr", "self-reminder", "pcr+smoothllm"]
+    assert found["defences"] == ["none", "pcr", "self-reminder", "both+smoothllm"]
     # Four defences: three requests in three ways, one safe and three everyday ones.
     assert found["cases"] == 4 * (3 * 3 + 1 + 3)
     assert set(found["measurements"]) == {"pcr"}
@@ -138,3 +138,43 @@ def test_missing_device(given: list[str], tmp_path: Path, capsys: Any) -> None:
     argv = [*given, "--out", str(tmp_path / "out"), "--device", "toaster"]
     assert main(argv) == 2
     assert "--device: got 'toaster'" in capsys.readouterr().err
+
+
+def test_judges(given: list[str], model: Path, tmp_path: Path, capsys: Any) -> None:
+    phrases, asking = tmp_path / "phrases.txt", tmp_path / "asking.txt"
+    phrases.write_text("e\n", "utf-8")
+    asking.write_text("{behavior}: {generation}?", "utf-8")
+    kinds = {
+        "harmbench29": [],
+        f"harmbench29={phrases}": [],
+        str(model): ["--judge-template", str(asking)],
+        str(save_classifier(model, tmp_path / "judge")): [],
+    }
+    for place, (judge, more) in enumerate(kinds.items()):
+        out = ["--out", str(tmp_path / str(place)), "--judge", judge, *more]
+        assert main([*given, *out, "--json"]) == 0
+        found = json.loads(capsys.readouterr().out)["study"]
+        assert "judge" in found["settings"]
+    # Outcomes of one judge are not mixed with those of another.
+    assert main([*given, "--out", str(tmp_path / "0")]) == 2
+    assert "holds cases with judge harmbench29" in capsys.readouterr().err
+    asking.write_text("what?", "utf-8")
+    argv = [*given, "--out", str(tmp_path / "new"), "--judge", str(model)]
+    assert main([*argv, "--judge-template", str(asking)]) == 2
+    assert "lacks {behavior}" in capsys.readouterr().err
+
+
+def save_classifier(model: Path, directory: Path) -> Path:
+    """Save the tiny model with a head for two classes in place of its words."""
+    import transformers
+
+    config = transformers.AutoConfig.from_pretrained(model)
+    config.id2label = {0: "NORMAL", 1: "REJECTION"}
+    config.label2id = {"NORMAL": 0, "REJECTION": 1}
+    with loading.quiet():
+        made = transformers.AutoModelForSequenceClassification.from_config(config)
+        made.save_pretrained(directory)
+        tokenizer = transformers.AutoTokenizer.from_pretrained(model)
+        tokenizer.pad_token = tokenizer.eos_token
+        tokenizer.save_pretrained(directory)
+    return directory

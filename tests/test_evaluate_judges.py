@@ -15,6 +15,7 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
 from cintervene.errors import ArgumentError  # noqa: E402
+from cintervene.evaluate.classifiers import refusing_label  # noqa: E402
 from cintervene.evaluate.fluency import perplexities  # noqa: E402
 from cintervene.evaluate.judges import (  # noqa: E402
     CompliancePrompt,
@@ -113,3 +114,11 @@ def test_perplexities(pair: Any) -> None:
     assert found == pytest.approx([np.exp(nats.mean()), 1.0])
     broken = outcomes(["abc", "I can't."], perplexities=[1e9, 1.0])
     assert broken == [Outcome.BROKEN, Outcome.REFUSED]
+
+
+def test_the_label_of_refusals_is_found_by_name() -> None:
+    assert refusing_label({0: "NORMAL", 1: "REJECTION"}) == 1
+    assert refusing_label({0: "Refusal", 1: "compliance"}) == 0
+    for labels in ({0: "A", 1: "B"}, {0: "refused", 1: "soft refusal"}):
+        with pytest.raises(ArgumentError, match="labels: got"):
+            refusing_label(labels)

@@ -22,10 +22,14 @@ pytest.importorskip("transformers")
 from test_evaluate_report import SWEEP, make_measurement
 from test_study import case
 
+from cintervene.errors import ArgumentError
+from cintervene.evaluate.harmbench import read_completions
 from cintervene.evaluate.outcomes import Outcome
 from cintervene.models import Intervention, find_targets
 from cintervene.study import Case, files, study_content, write_study
+from cintervene.study.completions import write_study_completions
 from cintervene.study.page import page
+from cintervene.study.peers import Peer, read_peers
 from cintervene.update import LowRankUpdate
 
 HOSTILE = "</pre><script>alert(1)</script>&lt;\x00\x1b[31m\u202e\ud800 <img src=//x>"
@@ -93,16 +97,21 @@ def content() -> dict[str, Any]:
     model = make_tiny_model("llama")
     (target,) = find_targets(model, [1])
     left, right = np.ones((target.d_out, 1)), np.ones((1, target.d_in))
-    sweep = [{**point, "chosen": False} for point in SWEEP]
-    change = Intervention.of(
-        model, [(target, LowRankUpdate(left, right))], metrics={"sweep": sweep}
+    words = [{**point, "chosen": False} for point in SWEEP]
+    refusals = [{"kl": 0.01 * n, "refused": 0.2 * n} for n in range(3)]
+    pcr, tsr = (
+        Intervention.of(
+            model, [(target, LowRankUpdate(left, right))], metrics={"sweep": sweep}
+        )
+        for sweep in (words, refusals)
     )
     return study_content(
         "google/gemma-2b-it",
         {"seed": 0, "sha256 of behaviours": "abc"},
         some_cases(),
-        {"pcr": change},
+        {"pcr": pcr, "smoothllm": tsr},
         {"pcr": make_measurement()},
+        [Peer("RMU", "steering 40", 0.02, forbidden_ratio=3.0)],
     )
 
 
@@ -111,6 +120,10 @@ def test_files(content: dict[str, Any], tmp_path: Path) -> None:
     written = write_study(tmp_path, content, cases)
     assert [path.name for path in written] == [
         "report.html", "report.md", "report.json", "cases.csv",
+        "none.direct-request.json", "none.prefill.json",
+        "pcr.direct-request.json", "pcr.prefill.json",
+        "smoothllm.direct-request.json", "smoothllm.prefill.json",
+        "none.direct.json",
     ]  # fmt: skip
     stored = json.loads((tmp_path / "report.json").read_text("utf-8"))
     assert stored == json.loads(json.dumps(content))
@@ -129,9 +142,12 @@ def test_files(content: dict[str, Any], tmp_path: Path) -> None:
 def test_page_has_everything(content: dict[str, Any]) -> None:
     pytest.importorskip("matplotlib")
     drawn = files._pictures(content)
-    assert set(drawn) == {"rates", "categories", "times", "front", "words"}
+    names = {"rates", "categories", "times", "front", "refusals", "words"}
+    assert set(drawn) == names
     found = read(page(content, some_cases(), drawn))
-    assert found.tags["svg"] == found.tags["figure"] == 5
+    assert found.tags["svg"] == found.tags["figure"] == len(names)
+    assert "RMU" in drawn["front"]
+    assert "RMU" not in drawn["refusals"]
     assert found.tags["details"] == 13
     assert [name for name, count in found.ids.items() if count > 1] == []
     text = " ".join(found.text)
@@ -184,3 +200,29 @@ def test_numbers_beyond_range_are_told(content: dict[str, Any]) -> None:
     effect = broken["measurements"]["pcr"]["forbidden"]["all_tokens"]["together"]
     effect["effect"] = {"value": None, "low": 1.0, "high": None}
     assert "beyond range" in page(broken, [], files._pictures(broken))
+
+
+def test_completions_are_those_of_harmbench(tmp_path: Path) -> None:
+    cases = [
+        case(attack="prefill", prefill="Sure, ", answer="no."),
+        case(attack="prefill", number=1),
+        case(suite="safe"),
+    ]
+    (written,) = write_study_completions(tmp_path, cases)
+    assert written == tmp_path / "completions" / "none.prefill.json"
+    assert read_completions(written) == {
+        "b": [
+            {"test_case": "p", "generation": "Sure, no."},
+            {"test_case": "p", "generation": "a"},
+        ]
+    }
+
+
+@pytest.mark.parametrize("text", ['[{"name": "x"}]', "[1]", "no"])
+def test_wrong_peers_are_refused(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "peers.json"
+    path.write_text('[{"name": "RMU", "setting": "4", "kl": 0.1}]', "utf-8")
+    assert read_peers(path) == [Peer("RMU", "4", 0.1)]
+    path.write_text(text, "utf-8")
+    with pytest.raises(ArgumentError, match="--peers"):
+        read_peers(path)

@@ -88,23 +88,32 @@ def _defence(
     intervention, answerer, label = None, clocked, []
     for part in [] if name == BASE else name.split("+"):
         if part.endswith(FILE):
-            found = Intervention.load(part)
+            title, path = _file(part)
+            found = Intervention.load(path)
             intervention = found if intervention is None else intervention + found
-            label.append(_title(Path(part)))
+            label.append(title)
         else:
             answerer = _known("--defence", part, wrappers)(answerer)
             label.append(part)
     return Defence("+".join(label) or BASE, model, clocked, answerer, intervention)
 
 
-def _title(path: Path) -> str:
-    """The file's name, or where `defend` wrote it that of its directory."""
-    return path.absolute().parent.name if path.name == INTERVENTION else path.stem
+def _file(part: str) -> tuple[str, Path]:
+    """Name and path of NAME=FILE, or of a file that exists under all of this.
+
+    Without a name it is the file's, or where `defend` wrote it that of its directory.
+    """
+    name, equals, rest = part.partition("=")
+    if equals and name and not Path(part).exists():
+        return name, Path(rest)
+    path = Path(part)
+    written = path.name == INTERVENTION
+    return (path.absolute().parent.name if written else path.stem), path
 
 
 def _known(option: str, name: str, known: dict[str, Any]) -> Any:
     if name not in known:
-        more = f", FILE{FILE}" if option == "--defence" else ""
+        more = f", FILE{FILE}, NAME=FILE{FILE}" if option == "--defence" else ""
         raise ArgumentError(
             f"{option}: got {name!r}, expected some of {', '.join(known)}{more}; "
             "separate them by commas"

@@ -174,8 +174,9 @@ def _add_evaluate(commands: Commands) -> None:
     study.add_argument(
         "--defence",
         metavar="LIST",
-        help="none, FILE.safetensors, smoothllm, self-reminder or word-ban, by commas; "
-        "several joined by + (default: none, which always takes part)",
+        help="none, FILE.safetensors or NAME=FILE.safetensors of an intervention, "
+        "smoothllm, self-reminder or word-ban, by commas; several joined by + "
+        "(default: none, which always takes part)",
     )
     study.add_argument(
         "--attacks",
@@ -201,6 +202,28 @@ def _add_evaluate(commands: Commands) -> None:
         type=whole,
         metavar="N",
         help="requests of each kind, spread evenly over the file (default: all)",
+    )
+    study.add_argument(
+        "--judge",
+        metavar="NAME",
+        default="matcher",
+        help="matcher, harmbench29, harmbench29=FILE with the phrases of HarmBench, or "
+        "a model that is asked: a chat model or a classifier of refusals, as for "
+        "--model (default: %(default)s)",
+    )
+    study.add_argument(
+        "--judge-template",
+        type=Path,
+        metavar="FILE",
+        help="what to ask a judge that is a chat model, with {behavior} and "
+        "{generation} (default: our own question)",
+    )
+    study.add_argument(
+        "--peers",
+        type=Path,
+        metavar="JSON",
+        help="points of other methods to draw beside the interventions, such as "
+        "benchmarks/bench_peers.py writes",
     )
     study.add_argument(
         "--tokens",

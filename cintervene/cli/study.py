@@ -16,6 +16,7 @@ from cintervene.baselines import Generation
 from cintervene.cli.console import Console
 from cintervene.cli.contenders import named_attacks, named_defences
 from cintervene.cli.failures import Exit
+from cintervene.cli.judges import named_judge
 from cintervene.cli.loading import load_named
 from cintervene.cli.output import print_json
 from cintervene.cli.words import read_forbidden
@@ -35,6 +36,7 @@ from cintervene.study import (
     study_content,
     write_study,
 )
+from cintervene.study.peers import read_peers
 from cintervene.study.story import Table, story
 
 
@@ -43,6 +45,7 @@ def run(arguments: Namespace, console: Console) -> Exit:
     if arguments.out is None:
         raise ArgumentError("--out: got none; a study needs a directory to be kept in")
     words = None if arguments.forbid is None else read_forbidden(arguments.forbid)
+    peers = None if arguments.peers is None else read_peers(arguments.peers)
     with Journal(arguments.out) as journal:
         journal.agree(_sources(arguments))
         model, tokenizer = load_named(arguments, console)
@@ -50,7 +53,9 @@ def run(arguments: Namespace, console: Console) -> Exit:
         suites = _suites(arguments, attacks)
         defences = named_defences(arguments.defence, model, tokenizer, words)
         generation = Generation(max_new_tokens=arguments.tokens)
-        trial = Trial(sorter(model, tokenizer), generation, arguments.seed)
+        judge, about = named_judge(arguments, console)
+        journal.agree(about)
+        trial = Trial(sorter(model, tokenizer, judge), generation, arguments.seed)
         cases = run_study(journal, defences, suites, trial, progress=console)
         changed = {
             one.name: one.intervention
@@ -62,7 +67,7 @@ def run(arguments: Namespace, console: Console) -> Exit:
             for name, one in changed.items()
         }
         content = study_content(
-            arguments.model, journal.settings, cases, changed, measured
+            arguments.model, journal.settings, cases, changed, measured, peers
         )
         files = write_study(arguments.out, content, cases)
     console.close()

@@ -104,7 +104,8 @@ def write_completions(
         entry = {"test_case": case, "generation": answer}
         completions.setdefault(one, []).append(entry)
     text = json.dumps(completions, indent=4, ensure_ascii=False)
-    write_atomically(Path(path), text.encode())
+    # Models can say halves of surrogate pairs, which UTF-8 does not know.
+    write_atomically(Path(path), text.encode("utf-8", "replace"))
 
 
 def read_completions(

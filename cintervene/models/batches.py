@@ -80,7 +80,11 @@ def common_length(sequences: Sequence[Sequence[int]]) -> int:
 
 
 def group_by_length(
-    lengths: Sequence[int], batch_tokens: int, similar: float = 0.8
+    lengths: Sequence[int],
+    batch_tokens: int,
+    similar: float = 0.8,
+    *,
+    most: int | None = None,
 ) -> list[list[int]]:
     """Group sequences of similar length: long ones first, little padding in a batch.
 
@@ -91,11 +95,14 @@ def group_by_length(
         Largest size of a batch, padding included.
     similar : float
         The least length in a batch, relative to the longest.
+    most : int, optional
+        Sequences in a batch.
     """
     groups: list[list[int]] = []
     for index in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
         longest = lengths[groups[-1][0]] if groups else 0
-        fits = groups and longest * (len(groups[-1]) + 1) <= batch_tokens
+        count = len(groups[-1]) if groups else 0
+        fits = 0 < count != most and longest * (count + 1) <= batch_tokens
         if fits and lengths[index] >= similar * longest:
             groups[-1].append(index)
         else:

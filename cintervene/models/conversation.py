@@ -3,13 +3,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from transformers import DynamicCache, NoBadWordsLogitsProcessor
+
+from cintervene.models.batches import group_by_length
 
 __all__ = ["continue_embeddings", "generate", "render"]
+
+# Of the prompts in a batch, padding included, and how alike their lengths are: a step
+# of a small batch costs nearly as much as one of a large one, so half is alike enough.
+BATCH_TOKENS = 8192
+SIMILAR = 0.5
 
 
 def render(tokenizer: Any, prompt: str) -> list[int]:
@@ -39,6 +47,22 @@ def generate(
 ) -> list[list[int]]:
     """Greedy answers to rendered prompts; never a run of tokens that is `banned`.
 
+    Greedy whatever the model's generation settings say, so that answers are the same
+    in any company but for rounding.
+
+    Parameters
+    ----------
+    model : nn.Module
+    tokenizer
+    prompts : sequence of sequence of int
+        None empty.
+    max_new_tokens : int
+    batch_size : int, default 64
+        Answers at a time; fewer where prompts are long or of other lengths.
+    banned : sequence of sequence of int, optional
+    progress : callable, optional
+        Called with the number of answers done since.
+
     Returns
     -------
     list of list of int
@@ -46,12 +70,10 @@ def generate(
     """
     stops = _stop_tokens(model, tokenizer)
     answers: list[list[int]] = [[] for _ in prompts]
-    for batch in _batches(prompts, batch_size):
-        for index, answer in zip(
-            batch,
-            _generate(model, prompts, batch, max_new_tokens, stops, banned),
-            strict=True,
-        ):
+    lengths = [len(prompt) for prompt in prompts]
+    for batch in group_by_length(lengths, BATCH_TOKENS, SIMILAR, most=batch_size):
+        found = _generate(model, prompts, batch, max_new_tokens, stops, banned)
+        for index, answer in zip(batch, found, strict=True):
             answers[index] = answer
         if progress is not None:
             progress(len(batch))
@@ -76,8 +98,8 @@ def continue_embeddings(
     x = torch.cat([head, embeddings.to(head.dtype), tail])[None]
     mask = torch.ones(x.shape[:2], dtype=torch.long, device=device)
     stops = _stop_tokens(model, tokenizer)
-    (row,) = _greedy(model, max_new_tokens, stops, inputs_embeds=x, attention_mask=mask)
-    return _cut(row, stops)
+    (answer,) = _greedy(model, {"inputs_embeds": x}, mask, max_new_tokens, stops)
+    return answer
 
 
 def _generate(
@@ -87,7 +109,7 @@ def _generate(
     max_new_tokens: int,
     stops: list[int],
     banned: Sequence[Sequence[int]],
-) -> Iterator[list[int]]:
+) -> list[list[int]]:
     length = max(len(prompts[i]) for i in batch)
     device = next(model.parameters()).device
     pad = stops[0] if stops else 0
@@ -95,46 +117,51 @@ def _generate(
     ids = torch.tensor(rows, device=device)
     lengths = torch.tensor([len(prompts[i]) for i in batch], device=device)
     mask = torch.arange(length, device=device) >= length - lengths[:, None]
-    new = _greedy(
-        model,
-        max_new_tokens,
-        stops,
-        input_ids=ids,
-        attention_mask=mask.long(),
-        bad_words_ids=[list(run) for run in banned] or None,
+    return _greedy(
+        model, {"input_ids": ids}, mask.long(), max_new_tokens, stops, banned
     )
-    for row in new:
-        yield _cut(row[length:], stops)
 
 
 def _greedy(
-    model: nn.Module, max_new_tokens: int, stops: list[int], **inputs: Any
+    model: Any,
+    given: dict[str, Tensor],
+    mask: Tensor,
+    max_new_tokens: int,
+    stops: list[int],
+    banned: Sequence[Sequence[int]] = (),
 ) -> list[list[int]]:
-    with torch.no_grad():
-        rows: list[list[int]] = model.generate(  # type: ignore[operator]
-            max_new_tokens=max_new_tokens,
-            do_sample=False,
-            temperature=None,
-            top_p=None,
-            top_k=None,
-            eos_token_id=stops or None,
-            pad_token_id=stops[0] if stops else 0,
-            **inputs,
-        ).tolist()
-    return rows
+    """Greedy answers; one that has ended leaves the batch.
 
-
-def _cut(row: list[int], stops: Sequence[int]) -> list[int]:
-    """The tokens up to and including the end of the answer."""
-    ends = [at for at, token in enumerate(row) if token in stops]
-    return row[: ends[0] + 1] if ends else row
-
-
-def _batches(prompts: Sequence[Sequence[int]], size: int) -> Iterator[list[int]]:
-    """Indices in batches of like length, so that little is padded."""
-    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
-    for start in range(0, len(order), size):
-        yield order[start : start + size]
+    `given` holds either ``input_ids`` or ``inputs_embeds``.
+    """
+    cache = DynamicCache(config=model.config.get_text_config())
+    ban = NoBadWordsLogitsProcessor(list(map(list, banned)), stops) if banned else None
+    ends = torch.tensor(stops, dtype=torch.long, device=mask.device)
+    answers: list[list[int]] = [[] for _ in mask]
+    rows = torch.arange(len(mask), device=mask.device)
+    said = given.get("input_ids", mask[:, :0])
+    position = (mask.cumsum(dim=1) - 1).clamp_min(0)
+    for _ in range(max_new_tokens):
+        with torch.no_grad():
+            logits = model(
+                **given, attention_mask=mask, position_ids=position,
+                past_key_values=cache, use_cache=True, logits_to_keep=1,
+            ).logits[:, -1]  # fmt: skip
+        new = (logits if ban is None else ban(said, logits.float())).argmax(dim=1)
+        for row, token in zip(rows.tolist(), new.tolist(), strict=True):
+            answers[row].append(token)
+        left = (~torch.isin(new, ends)).nonzero()[:, 0]
+        if len(left) == 0:
+            break
+        if len(left) < len(new):
+            cache.batch_select_indices(left)
+            rows, new, said = rows[left], new[left], said[left]
+            mask, position = mask[left], position[left]
+        said = torch.cat([said, new[:, None]], dim=1)
+        mask = torch.cat([mask, torch.ones_like(new)[:, None]], dim=1)
+        position = position[:, -1:] + 1
+        given = {"input_ids": new[:, None]}
+    return answers
 
 
 def _stop_tokens(model: nn.Module, tokenizer: Any) -> list[int]:

@@ -14,6 +14,7 @@ from cintervene.evaluate.measurement import Measurement
 from cintervene.models.intervention import Intervention, library_versions
 from cintervene.study.cases import Case
 from cintervene.study.paper import published
+from cintervene.study.peers import Peer
 from cintervene.study.summary import category_cells, rows, times
 
 __all__ = ["study_content"]
@@ -27,6 +28,7 @@ def study_content(
     cases: Sequence[Case],
     interventions: Mapping[str, Intervention] | None = None,
     measurements: Mapping[str, Measurement | Mapping[str, Any]] | None = None,
+    peers: Sequence[Peer] | None = None,
 ) -> dict[str, Any]:
     """Return what ``report.json`` holds.
 
@@ -40,6 +42,8 @@ def study_content(
         By name of the defence.
     measurements : mapping of str to Measurement or what its `to_dict` gave, optional
         By name of the defence.
+    peers : sequence of Peer, optional
+        Other methods' points, drawn beside the interventions.
     """
     stated = published(model)
     found: dict[str, Any] = json_ready(
@@ -68,6 +72,7 @@ def study_content(
                 name: one.to_dict() if isinstance(one, Measurement) else one
                 for name, one in (measurements or {}).items()
             },
+            "peers": [asdict(one) for one in peers or ()],
             "published": None if stated is None else asdict(stated),
         }
     )

@@ -12,6 +12,7 @@ from typing import Any
 from cintervene.durable import write_atomically
 from cintervene.evaluate.markdown import table
 from cintervene.study.cases import Case, as_csv
+from cintervene.study.completions import write_study_completions
 from cintervene.study.page import page
 from cintervene.study.story import Picture, Table, story
 
@@ -21,7 +22,10 @@ __all__ = ["write_study"]
 def write_study(
     directory: Path, content: Mapping[str, Any], cases: Sequence[Case]
 ) -> list[Path]:
-    """Write ``report.html``, ``report.md``, ``report.json`` and ``cases.csv``.
+    """Write the report in each form, and the answers for HarmBench's own judges.
+
+    That is ``report.html``, ``report.md``, ``report.json``, ``cases.csv`` and what
+    `write_study_completions` writes.
 
     Each file is written whole or not at all; what had its name is replaced. Pictures
     need the extra `plot` (matplotlib); without it the page does without them.
@@ -48,7 +52,10 @@ def write_study(
     for name, text in files.items():
         # Answers can hold halves of surrogate pairs, which UTF-8 does not know.
         write_atomically(directory / name, text.encode("utf-8", "replace"))
-    return [directory / name for name in files]
+    return [
+        *(directory / name for name in files),
+        *write_study_completions(directory, cases),
+    ]
 
 
 def _pictures(content: Mapping[str, Any]) -> dict[str, str]:

@@ -15,6 +15,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from cintervene.evaluate.plots import FAINT, INK
+from cintervene.study.fronts import FRONTS, draw_front
 
 __all__ = ["pictures", "svg"]
 
@@ -50,8 +51,9 @@ def pictures(content: Mapping[str, Any]) -> dict[str, str]:
         figures["rates"] = _rates(content["rows"], styles)
         figures["categories"] = _categories(content)
         figures["times"] = _times(content["times"], styles)
-    if any(one["sweep"] for one in content["interventions"].values()):
-        figures["front"] = _front(content, styles)
+    for name, front in FRONTS.items():
+        if front.swept(content):
+            figures[name] = draw_front(front, content, styles, *_figure(3.6))
     if content["measurements"]:
         figures["words"] = _words(content["measurements"], styles)
     return {name: svg(figure, name) for name, figure in figures.items()}
@@ -128,33 +130,6 @@ def _times(times: Rows, styles: Styles) -> Figure:
         lw=0.6, height=0.7,
     )  # fmt: skip
     axes.set_xlabel("seconds a case; hatched: the attacker's")
-    return figure
-
-
-def _front(content: Mapping[str, Any], styles: Mapping[str, tuple[str, str]]) -> Figure:
-    """Each intervention's sweep as a line, and where it was found on held-out data."""
-    figure, axes = _figure(3.6)
-    for name, one in content["interventions"].items():
-        colour, marker = styles[name]
-        points = sorted(
-            (point["kl"], point["forbidden_ratio"])
-            for point in one["sweep"]
-            if None not in (point["kl"], point["forbidden_ratio"])
-        )
-        kl, effect = [x for x, _ in points], [y for _, y in points]
-        axes.plot(kl, effect, color=colour, marker=marker, ms=4, lw=1.1, label=name)
-        found = content["measurements"].get(name)
-        if found is not None:
-            ratio = found["forbidden"]["all_tokens"]["together"]["effect"]["value"]
-            moved = found["drift"]["kl"]["value"]
-            if None not in (moved, ratio):
-                axes.plot(moved, ratio, "*", color=colour, ms=13)
-    axes.set_yscale("log")
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g} x"))
-    axes.yaxis.set_minor_formatter(NullFormatter())
-    axes.set_xlabel("KL on everyday answers, nats a token")
-    axes.set_ylabel("forbidden words' perplexity,\nrelative to the base")
-    axes.legend(frameon=False)
     return figure
 
 

@@ -18,6 +18,10 @@ Content: TypeAlias = Mapping[str, Any]
 LONGEST = 240
 WORST = {"harmful": "complied", "safe": "refused", "benign": "refused"}
 SUITES = {"safe": "sounds harmful", "benign": "everyday"}
+FRONT = (
+    "Effect against drift: every strength that was tried on the tuning split, as stars "
+    "what was measured on held-out data, and dashed other methods"
+)
 LIMITS = (
     "Outcomes are judged by how answers begin, by repetition and by the base model's "
     "perplexity, unless the settings name another judge. An answer that counts as "
@@ -143,12 +147,14 @@ def _rate_rows(content: Content, suites: Sequence[str]) -> Iterator[list[str]]:
 
 def _drift(content: Content) -> Iterator[Block]:
     found = content["measurements"]
-    if any(one["sweep"] for one in content["interventions"].values()):
-        yield Picture(
-            "front",
-            "Effect against drift: every strength that was tried on the tuning split, "
-            "and as stars what was measured on held-out data",
-        )
+    swept = [
+        point for one in content["interventions"].values() for point in one["sweep"]
+    ]
+    for name, key in (("front", "forbidden_ratio"), ("refusals", "refused")):
+        if any(key in point for point in swept):
+            yield Picture(name, FRONT)
+    if content["peers"]:
+        yield _peers(content)
     for name, one in found.items():
         yield Table(
             (name, "before", "after", "change"), list(_measure_rows(one)), (1, 2, 3)
@@ -157,6 +163,21 @@ def _drift(content: Content) -> Iterator[Block]:
         yield Picture(
             "words", "Perplexity of each forbidden word, before and after, held-out"
         )
+
+
+def _peers(content: Content) -> Table:
+    head = ("other methods", "strength", "KL", "forbidden words", "refused")
+    body = [
+        [
+            one["name"],
+            one["setting"],
+            number(one["kl"]),
+            "" if (x := one["forbidden_ratio"]) is None else f"{number(x)} x",
+            "" if (x := one["refused"]) is None else f"{100 * x:.1f}%",
+        ]
+        for one in content["peers"]
+    ]
+    return Table(head, body, range(2, 5))
 
 
 def _measure_rows(found: Mapping[str, Any]) -> Iterator[tuple[str, str, str, str]]:

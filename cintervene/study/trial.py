@@ -29,7 +29,7 @@ from cintervene.study.suite import Suite
 __all__ = ["Sorter", "Trial", "run_study", "sorter"]
 
 # Requests whose cases are made, answered, judged and stored together.
-BATCH = 16
+BATCH = 32
 Sorter = Callable[[Sequence[Attempt], Sequence[str]], Sequence[Outcome]]
 
 
@@ -135,7 +135,7 @@ def run_study(
     trial : Trial
     progress : Progress, optional
         Each defence and attack is a phase.
-    batch : int, default 16
+    batch : int, default 32
         Requests at a time; as many are lost at most when the run is interrupted.
 
     Returns
@@ -159,6 +159,8 @@ def run_study(
         row = (suite.name, defence.name, attack.name)
         known = {key[:-1] for key in journal.cases}
         left = [one for one in suite.requests if (*row, one.id) not in known]
+        # What is answered together should be of one length: the rest is padding.
+        left.sort(key=lambda one: len(one.text), reverse=True)
         what = attack.name if suite.name == "harmful" else f"{suite.name} requests"
         title = f"{place}/{len(rows)} {defence.name}, {what}"
         step = counting(progress, title, len(left)) if left else None
