@@ -9,9 +9,11 @@ interval for the first; the share of answers that begin as the search wanted; th
 target's loss before and after; and seconds a request (none for what was stored).
 
     python benchmarks/bench_attacks.py [INTERVENTION.safetensors] [--requests 12]
-        [--attacks direct,prefill,gcg,relaxed,embedding] [--steps 50] [--out DIR]
+        [--attacks direct,prefill,gcg,relaxed,embedding] [--steps 50]
+        [--candidates 64] [--out DIR]
 
-With `--out` test cases are kept, and the same command goes on after an interruption.
+Candidates are GCG's, a step. With `--out` test cases are kept, and the same command
+goes on after an interruption.
 """
 
 import os
@@ -50,12 +52,12 @@ HEAD = (
 )  # fmt: skip
 
 
-def named_attacks(model, tokenizer, steps):
+def named_attacks(model, tokenizer, steps, candidates):
     """By name; each search takes as many steps."""
     return {
         "direct": DirectRequest(),
         "prefill": Prefill(),
-        "gcg": GCG(model, tokenizer, steps=steps),
+        "gcg": GCG(model, tokenizer, steps=steps, candidates=candidates),
         "relaxed": RelaxedPGD(model, tokenizer, steps=steps),
         "embedding": EmbeddingPGD(model, tokenizer, steps=steps, max_new_tokens=ANSWER),
     }
@@ -98,6 +100,7 @@ def main():
     parser.add_argument("--requests", type=int, default=12)
     parser.add_argument("--attacks", default="direct,prefill,gcg,relaxed,embedding")
     parser.add_argument("--steps", type=int, default=50)
+    parser.add_argument("--candidates", type=int, default=64)
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
     model, tokenizer = models.load(given.model)
@@ -111,12 +114,13 @@ def main():
     if given.out is not None:
         given.out.mkdir(parents=True, exist_ok=True)
     console = Console(sys.stderr)
+    known = named_attacks(model, tokenizer, given.steps, given.candidates)
     print(f"| {' | '.join(HEAD)} |\n| --- | --- |{' ---: |' * (len(HEAD) - 2)}")
     for weights, applied in states.items():
         results = []
         with applied:
             for name in given.attacks.split(","):
-                attack = named_attacks(model, tokenizer, given.steps)[name]
+                attack = known[name]
                 path = given.out and given.out / f"{name}-{weights[-8:]}.json"
                 begun = perf_counter()
                 cases = run_attack(attack, requests, path=path, progress=console)
