@@ -22,6 +22,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 import argparse
 import json
 from dataclasses import asdict
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -39,7 +40,8 @@ from cintervene.models.trace import evaluating
 from cintervene.models.utterances import spoken
 from cintervene.study.peers import Peer, read_peers
 
-STEERING, WEIGHTS, STEPS = (0.5, 1.5), (10.0, 100.0), [8, 16, 32]
+STEERING, WEIGHTS, RATES = (1.5, 0.5), (10.0, 100.0), (1e-3, 3e-4)
+STEPS = [4, 8, 16, 32]
 ADDED = (0.5, 1.0, 1.5, 2.0)
 SCALES = (0.4, 0.7, 1.0, 1.3)
 REQUESTS, EVERYDAY, ANSWER = 30, 24, 32
@@ -118,20 +120,18 @@ class Comparison:
 
 
 def train(comparison, name, forget, layers):
-    """RMU at each layer, steering and weight, at some steps of its training."""
+    """RMU at each layer and with each of its options, at some steps of its training."""
     model, tokenizer = comparison.model, comparison.tokenizer
     retain = [render(tokenizer, t) for t in texts(data.benign_prompts("train"))]
-    for layer in layers:
-        for steering in STEERING:
-            for weight in WEIGHTS:
-                what = f"layer {layer}, {steering:g}, {weight:g}"
-                if comparison.knows(name, f"{what}, {STEPS[-1]} steps"):
-                    continue
-                options = {"layer": layer, "steering": steering, "weight": weight}
-                for step, changed in rmu(model, forget, retain, **options, steps=STEPS):
-                    setting = f"{what}, {step} steps"
-                    if not comparison.knows(name, setting):
-                        comparison.point(name, setting, changed)
+    for layer, rate, steering, weight in product(layers, RATES, STEERING, WEIGHTS):
+        what = f"layer {layer}, rate {rate:g}, steering {steering:g}, weight {weight:g}"
+        if comparison.knows(name, f"{what}, {STEPS[-1]} steps"):
+            continue
+        options = {"layer": layer, "steering": steering, "weight": weight, "rate": rate}
+        for step, changed in rmu(model, forget, retain, **options, steps=STEPS):
+            setting = f"{what}, {step} steps"
+            if not comparison.knows(name, setting):
+                comparison.point(name, setting, changed)
 
 
 def scaled(comparison, name, path):

@@ -46,7 +46,7 @@ def leaving(model, sequences, layer):
     return torch.stack(rows).mean(dim=0)
 
 
-def rmu(model, forget, retain, *, layer, steering, weight, steps, rate=1e-4):
+def rmu(model, forget, retain, *, layer, steering, weight, steps, rate):
     """Yield (step, model) while layers up to `layer` unlearn (arXiv 2403.03218).
 
     States of `forget` are driven to one random direction, those of `retain` held.
@@ -59,6 +59,8 @@ def rmu(model, forget, retain, *, layer, steering, weight, steps, rate=1e-4):
         Length of the direction, in mean lengths of the states to be forgotten.
     weight : float
         Of what is held.
+    rate : float
+        AdamW's.
     steps : list of int
         When to yield; training ends at the last.
     """
