@@ -228,7 +228,7 @@ def _add_evaluate(commands: Commands) -> None:
     study.add_argument(
         "--tokens",
         type=whole,
-        default=64,
+        default=48,
         metavar="N",
         help="length of the answers (default: %(default)s)",
     )
