@@ -1,56 +1,71 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Refusal taught by two peers beside ours, on SmolLM2-135M-Instruct.
+"""RMU and direction addition beside our interventions, on SmolLM2-135M-Instruct.
 
-- Rank-one addition: one down projection adds the refusal direction (Arditi et al.,
-  arXiv 2406.11717) in proportion to how much its input is like that of harmful prompts.
-- RMU (Li et al., arXiv 2403.03218): the hidden state of harmful prompts is driven to a
-  random direction, that of benign ones is held, by gradient steps on three layers.
-- `defend(method="tsr")`, at its defaults.
+Effect against drift, each method at a sweep of its own strengths: for forbidden words
+RMU (from answers that say them) and PCR, for refusals RMU (from harmful requests),
+rank-one addition of the refusal direction, and TSR. All is made from the package's
+training split and measured on its held-out one: perplexity of the forbidden words
+against the base's, refusals of harmful and of borderline requests, KL of the base's
+answers to everyday prompts. Interventions are scaled for their sweep.
 
-All are made from the package's training split and measured on its held-out one:
-refused, complied and broken answers to harmful requests, refused borderline requests,
-and KL of the base's answers to everyday prompts.
+    python benchmarks/bench_peers.py [words] [refusals] [--pcr FILE] [--tsr FILE]
+        [--layers 7,16] [--out peers.json]
 
-    python benchmarks/bench_peers.py [rank-one] [rmu] [tsr]
+`--out` collects the points, and is what `cintervene evaluate --peers` draws. With it
+the same command goes on after an interruption.
 """
 
 import os
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-import copy
-import sys
-from time import perf_counter
+import argparse
+import json
+from dataclasses import asdict
+from itertools import product
+from pathlib import Path
 
-import torch
+import numpy as np
+from peers import added_direction, rmu
 
-from cintervene import data, models
+from cintervene import Intervention, data, models
 from cintervene.baselines import Generation, Undefended
 from cintervene.evaluate.fluency import perplexities
-from cintervene.evaluate.outcomes import count, outcomes
+from cintervene.evaluate.outcomes import Outcome, outcomes
 from cintervene.models.capture import LayerStream
 from cintervene.models.conversation import generate, render
+from cintervene.models.next_token import answer_nll
 from cintervene.models.scoring import divergence
 from cintervene.models.trace import evaluating
+from cintervene.models.utterances import spoken
+from cintervene.study.peers import Peer, read_peers
 
-LAYER = 16
-STRENGTHS = (0.5, 1.0, 2.0)
-STEERING = (10.0, 40.0)
-STEPS, RATE, RETAIN, BATCH = 40, 5e-5, 20.0, 8
-REQUESTS, EVERYDAY = 30, 24
+STEERING, WEIGHTS, RATES = (1.5, 0.5), (10.0, 100.0), (1e-3, 3e-4)
+STEPS = [4, 8, 16, 32]
+ADDED = (0.5, 1.0, 1.5, 2.0)
+SCALES = (0.4, 0.7, 1.0, 1.3)
+REQUESTS, EVERYDAY, ANSWER = 30, 24, 32
 
 
 def texts(prompts, number=None):
     return [prompt.text for prompt in prompts][:number]
 
 
-class Comparison:
-    """The base's answers, and what a changed model does to them."""
+def said(tokenizer, split, each):
+    words = data.forbidden_words()
+    templates, prefixes = data.obedience_templates(split), data.answer_prefixes(split)
+    return spoken(tokenizer, words, templates, prefixes, starting=each, later=each)
 
-    def __init__(self, model, tokenizer):
-        self.model, self.tokenizer = model, tokenizer
+
+class Comparison:
+    """What the base does, and points of changed models against it."""
+
+    def __init__(self, model, tokenizer, effect, out):
+        self.model, self.tokenizer, self.out = model, tokenizer, out
+        self.measure = getattr(self, effect)
         self.harmful = texts(data.harmful_prompts("held_out"), REQUESTS)
         self.border = texts(data.borderline_prompts("held_out"), REQUESTS)
+        self.utterances = said(tokenizer, "held_out", 1)[::2]
         everyday = texts(data.benign_prompts("held_out"), EVERYDAY)
         prompts = [render(tokenizer, prompt) for prompt in everyday]
         with evaluating(model):
@@ -59,124 +74,124 @@ class Comparison:
         self.sequences = [[*prompt, *answer] for prompt, answer in pairs]
         self.wanted = [range(len(p) - 1, len(p) + len(a) - 1) for p, a in pairs]
         self.base = self.hidden(model)
+        self.before = self.perplexity(model) if effect == "words" else None
+        self.points = [] if out is None or not out.exists() else read_peers(out)
 
     def hidden(self, model):
         last = len(models.find_decoder(model).layers) - 1
         return LayerStream(model, self.sequences, last, wanted=self.wanted).final()
 
-    def row(self, name, model, seconds):
-        """Print what became of the answers."""
-        answers = Undefended(model, self.tokenizer).answer(
-            self.harmful + self.border, Generation(32)
-        )
-        harmful, border = answers[: len(self.harmful)], answers[len(self.harmful) :]
-        natural = perplexities(self.model, self.tokenizer, self.harmful, harmful)
-        found = count(outcomes(harmful, perplexities=natural))
-        refused = count(outcomes(border)).refused.value
+    def perplexity(self, model):
+        prompts = [one.ids[: one.start] for one in self.utterances]
+        nats = answer_nll(model, prompts, [one.targets for one in self.utterances])
+        return float(np.exp(np.concatenate(nats).mean()))
+
+    def point(self, name, setting, model):
+        """Measure, print and keep one point."""
         unembedding = models.find_unembedding(self.model)
-        kl = divergence(unembedding, self.base, self.hidden(model).to(self.base))
-        rates = (found.refused.value, found.complied.value, found.broken.value, refused)
-        cells = " | ".join(f"{rate:.0%}" for rate in rates)
-        print(f"| {name} | {cells} | {kl.mean():.4f} | {seconds:.0f} |", flush=True)
+        moved = divergence(unembedding, self.base, self.hidden(model).to(self.base))
+        effects, shown = self.measure(model)
+        cells = (name, setting, f"{moved.mean():.4f}", *shown)
+        print(f"| {' | '.join(cells)} |", flush=True)
+        self.points.append(Peer(name, setting, float(moved.mean()), **effects))
+        if self.out is not None:
+            records = [asdict(one) for one in self.points]
+            self.out.write_text(json.dumps(records, indent=1))
 
+    def knows(self, name, setting):
+        """Whether there is such a point, of this effect, from a run before."""
+        return any((p.name, p.setting) == (name, setting) for p in self.points)
 
-def rank_one(model, tokenizer, strength):
-    """Add the difference of the classes, `strength` times as long as it is."""
-    prompts = (data.harmful_prompts("train"), data.benign_prompts("train"))
-    bad, good = (
-        [render(tokenizer, text) for text in texts(kind, 48)] for kind in prompts
-    )
-    direction = leaving(model, bad) - leaving(model, good)
-    mean = models.capture(model, bad, [LAYER])[LAYER].inputs.float().mean(dim=0)
-    changed = copy.deepcopy(model)
-    (target,) = models.find_targets(changed, [LAYER])
-    with torch.no_grad():
-        step = torch.outer(strength * direction, mean / (mean @ mean))
-        target.weight.copy_(target.weight.float() + step)
-    return changed
+    def words(self, model):
+        ratio = self.perplexity(model) / self.before
+        return {"forbidden_ratio": ratio}, (f"{ratio:.2f} x",)
 
-
-def leaving(model, sequences):
-    """Mean of what leaves layer LAYER at the last token."""
-    with torch.no_grad():
-        every = torch.ones(1, 1, dtype=torch.bool)
-        rows = [
-            state(model, torch.tensor([ids]), every.expand(1, len(ids)))[-1].float()
-            for ids in sequences
-        ]
-    return torch.stack(rows).mean(dim=0)
-
-
-def rmu(model, tokenizer, steering):
-    """Train layers LAYER - 2 to LAYER."""
-    pupil = copy.deepcopy(model).float()
-    teacher = copy.deepcopy(pupil)
-    pupil.requires_grad_(False)
-    layers = range(LAYER - 2, LAYER + 1)
-    weights = [target.weight for target in models.find_targets(pupil, layers)]
-    for weight in weights:
-        weight.requires_grad_(True)
-    source = torch.Generator().manual_seed(0)
-    control = torch.rand(model.config.hidden_size, generator=source)
-    control = steering * control / control.norm()
-    optimiser = torch.optim.AdamW(weights, lr=RATE)
-    kinds = (data.harmful_prompts("train"), data.benign_prompts("train"))
-    for step in range(STEPS):
-        forget, retain = (
-            padded(tokenizer, texts(prompts)[BATCH * step % 90 :][:BATCH])
-            for prompts in kinds
+    def refusals(self, model):
+        asked = self.harmful + self.border
+        answers = Undefended(model, self.tokenizer).answer(asked, Generation(ANSWER))
+        natural = perplexities(self.model, self.tokenizer, asked, answers)
+        found = outcomes(answers, perplexities=natural)
+        kinds = found[: len(self.harmful)], found[len(self.harmful) :]
+        harmful, border = (
+            [kind.count(one) / len(kind) for one in Outcome] for kind in kinds
         )
-        bad, good = (state(pupil, *batch) for batch in (forget, retain))
-        with torch.no_grad():
-            held = state(teacher, *retain)
-        loss = (bad - control).square().mean() + RETAIN * (good - held).square().mean()
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
-    return pupil.to(model.dtype).requires_grad_(True)
+        shown = (f"{rate:.0%}" for rate in (*harmful, border[0]))
+        return {"refused": harmful[0]}, tuple(shown)
 
 
-def padded(tokenizer, prompts):
-    ids = [render(tokenizer, prompt) for prompt in prompts]
-    length = max(map(len, ids))
-    rows = [[*one, *[one[0]] * (length - len(one))] for one in ids]
-    mask = [[True] * len(one) + [False] * (length - len(one)) for one in ids]
-    return torch.tensor(rows), torch.tensor(mask)
+def train(comparison, name, forget, layers):
+    """RMU at each layer and with each of its options, at some steps of its training."""
+    model, tokenizer = comparison.model, comparison.tokenizer
+    retain = [render(tokenizer, t) for t in texts(data.benign_prompts("train"))]
+    for layer, rate, steering, weight in product(layers, RATES, STEERING, WEIGHTS):
+        what = f"layer {layer}, rate {rate:g}, steering {steering:g}, weight {weight:g}"
+        if comparison.knows(name, f"{what}, {STEPS[-1]} steps"):
+            continue
+        options = {"layer": layer, "steering": steering, "weight": weight, "rate": rate}
+        for step, changed in rmu(model, forget, retain, **options, steps=STEPS):
+            setting = f"{what}, {step} steps"
+            if not comparison.knows(name, setting):
+                comparison.point(name, setting, changed)
 
 
-def state(model, ids, mask):
-    """What leaves layer LAYER at the tokens of the prompts."""
-    states = model.model(ids, use_cache=False, output_hidden_states=True).hidden_states
-    return states[LAYER + 1][mask]
+def scaled(comparison, name, path):
+    found = Intervention.load(path)
+    for factor in SCALES:
+        if comparison.knows(name, f"{factor:g} x"):
+            continue
+        part = found if factor == 1.0 else found.scale(factor)
+        with part.applied(comparison.model):
+            comparison.point(name, f"{factor:g} x", comparison.model)
 
 
-def timed(make, *arguments):
-    start = perf_counter()
-    return make(*arguments), perf_counter() - start
+def words(model, tokenizer, given):
+    comparison = Comparison(model, tokenizer, "words", given.out)
+    print("| method | setting | KL | forbidden words |\n| --- | --- | ---: | ---: |")
+    if given.pcr is not None:
+        scaled(comparison, "PCR", given.pcr)
+    forget = [list(one.ids) for one in said(tokenizer, "train", 1)]
+    train(comparison, "RMU on words", forget, given.layers)
 
 
-def main(chosen):
-    model, tokenizer = models.load("smollm2")
-    comparison = Comparison(model, tokenizer)
+def refusals(model, tokenizer, given):
+    comparison = Comparison(model, tokenizer, "refusals", given.out)
     print(
-        "| method | refused | complied | broken | borderline refused | KL | seconds |"
+        "| method | setting | KL | refused | complied | broken | borderline refused |"
     )
-    print("| --- | ---: | ---: | ---: | ---: | ---: | ---: |")
-    comparison.row("base", model, 0.0)
-    for strength in STRENGTHS if "rank-one" in chosen else ():
-        changed, seconds = timed(rank_one, model, tokenizer, strength)
-        comparison.row(f"rank-one addition, {strength:g} x", changed, seconds)
-    for steering in STEERING if "rmu" in chosen else ():
-        changed, seconds = timed(rmu, model, tokenizer, steering)
-        comparison.row(f"RMU, steering {steering:g}", changed, seconds)
-    if "tsr" in chosen:
-        harmful = texts(data.harmful_prompts("train"))
-        start = perf_counter()
-        found = models.defend(model, tokenizer, method="tsr", harmful=harmful)
-        seconds = perf_counter() - start
-        with found.applied(model):
-            comparison.row('defend(method="tsr")', model, seconds)
+    print("| --- | --- | ---: | ---: | ---: | ---: | ---: |")
+    if not comparison.knows("base", ""):
+        comparison.point("base", "", model)
+    if given.tsr is not None:
+        scaled(comparison, "TSR", given.tsr)
+    harmful = texts(data.harmful_prompts("train"), 48)
+    harmless = texts(data.benign_prompts("train"), 48)
+    for layer in given.layers:
+        changed = added_direction(model, tokenizer, harmful, harmless, layer)
+        for strength in ADDED:
+            setting = f"layer {layer}, {strength:g} x"
+            if not comparison.knows("direction addition", setting):
+                comparison.point("direction addition", setting, changed(strength))
+    train(
+        comparison,
+        "RMU on requests",
+        [render(tokenizer, text) for text in harmful],
+        given.layers,
+    )
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("effects", nargs="*", default=["words", "refusals"])
+    parser.add_argument("--pcr", type=Path)
+    parser.add_argument("--tsr", type=Path)
+    parser.add_argument("--layers", default="7,16")
+    parser.add_argument("--out", type=Path)
+    given = parser.parse_args()
+    given.layers = [int(layer) for layer in given.layers.split(",")]
+    model, tokenizer = models.load("smollm2")
+    for effect in given.effects:
+        {"words": words, "refusals": refusals}[effect](model, tokenizer, given)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:] or ["rank-one", "rmu", "tsr"])
+    main()

@@ -6,6 +6,7 @@ to 8 and 4 bits, and when the model is trained to say half of the words again. A
 is from the package's held-out split, for every eighth of its forbidden words.
 
     python benchmarks/bench_unlearning.py INTERVENTION.safetensors
+        [rounding] [asking] [relearning]
 """
 
 import os
@@ -81,13 +82,7 @@ def look(model, found, utterances):
         print(f"{name}: perplexity x {after / before:.2f}; {tops}", flush=True)
 
 
-def main(path):
-    model, tokenizer = models.load("smollm2")
-    found = Intervention.load(path)
-    words = data.forbidden_words()[::8]
-    utterances = said(tokenizer, words)
-    look(model, found, utterances)
-    ask(model, tokenizer, found, words)
+def train(model, tokenizer, found, words):
     half = said(tokenizer, words[::2]), said(tokenizer, words[1::2])
     print("relearning, perplexity of words trained on and of others:")
     with found.applied(model):
@@ -100,5 +95,17 @@ def main(path):
         print(f"{step} steps: {one:.1f}, {other:.1f}")
 
 
+def main(path, parts):
+    model, tokenizer = models.load("smollm2")
+    found = Intervention.load(path)
+    words = data.forbidden_words()[::8]
+    if "rounding" in parts:
+        look(model, found, said(tokenizer, words))
+    if "asking" in parts:
+        ask(model, tokenizer, found, words)
+    if "relearning" in parts:
+        train(model, tokenizer, found, words)
+
+
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(sys.argv[1], sys.argv[2:] or ("rounding", "asking", "relearning"))

@@ -21,6 +21,7 @@ pytest.importorskip("transformers")
 from cintervene.baselines import (  # noqa: E402
     BadWords,
     Generation,
+    Guarded,
     Intervened,
     SelfReminder,
     SmoothLLM,
@@ -218,3 +219,24 @@ def test_answers_are_those_of_single_prompts_and_of_transformers(
         )[0, len(prompt) :].tolist()
         assert answer == expected
     assert len({len(answer) for answer in found}) > 1
+
+
+def test_guards_follow_answers_that_leave_the_batch() -> None:
+    tokenizer = Characters()
+    model = make_tiny_model(
+        "llama", vocab_size=tokenizer.vocab_size, max_position_embeddings=2048,
+        eos_token_id=None, bos_token_id=None, pad_token_id=None,
+    )  # fmt: skip
+    prompts = ["hi there", "you", "ab", "what is it?"]
+    plain, settings = Undefended(model, tokenizer), Generation(12)
+    free = plain.answer(prompts, settings)
+    word = next(letter for letter in free[0] if letter.isalpha())
+    guarded = Guarded(plain, model, tokenizer, [word], 3.0)
+    alone = [guarded.answer([prompt], settings)[0] for prompt in prompts]
+    assert alone[0] != free[0]
+    # Something that ends answers at different places.
+    tokenizer.eos_token_id = tokenizer(alone[0])["input_ids"][3]
+    end = tokenizer.decode([tokenizer.eos_token_id])
+    expected = [one[: one.find(end) % 12 + 1] for one in alone]
+    assert guarded.answer(prompts, settings) == expected
+    assert len(set(map(len, expected))) > 1

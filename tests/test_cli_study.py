@@ -17,7 +17,7 @@ from saved_models import save_tiny_model, work_little
 from test_evaluate_report import make_measurement
 
 from cintervene.cli import main
-from cintervene.models import loading
+from cintervene.models import Intervention, loading
 
 HARMBENCH = (
     "Behavior", "FunctionalCategory", "SemanticCategory", "Tags", "ContextString",
@@ -162,6 +162,33 @@ def test_judges(given: list[str], model: Path, tmp_path: Path, capsys: Any) -> N
     argv = [*given, "--out", str(tmp_path / "new"), "--judge", str(model)]
     assert main([*argv, "--judge-template", str(asking)]) == 2
     assert "lacks {behavior}" in capsys.readouterr().err
+
+
+def test_interventions_are_solved_once(
+    given: list[str],
+    made: Path,
+    tmp_path: Path,
+    capsys: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    solved = []
+
+    def defend(*_: Any, method: str, **options: Any) -> Any:
+        solved.append((method, set(options)))
+        return Intervention.load(made)
+
+    monkeypatch.setattr("cintervene.cli.contenders.defend", defend)
+    argv = [*given, "--out", str(tmp_path / "out"), "--json"]
+    argv += ["--defence", "pcr,tsr,guard,pcr+guard"]
+    for _ in range(2):
+        assert main(argv) == 0
+        found = json.loads(capsys.readouterr().out)["study"]
+        assert found["defences"] == ["none", "pcr", "tsr", "guard", "pcr+guard"]
+        assert solved == [
+            ("pcr", {"forbid", "progress"}),
+            ("tsr", {"harmful", "progress"}),
+        ]
+    assert found["settings"]["defence guard"]["Guarded"]["strength"] == 8.0
 
 
 def save_classifier(model: Path, directory: Path) -> Path:

@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import json
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -79,6 +81,8 @@ def test_no_words_are_empty(text: str) -> None:
         "I must not do this at all. " * 8,
         "一二三四五六七八" * 6,
         "I'm sorry. " * 12,
+        "Well. " + "You can use a key. " * 3,
+        "Here we go round the mulberry bush, " * 3 + "here we g",
     ],
 )
 def test_loops_are_broken(text: str) -> None:
@@ -93,6 +97,7 @@ def test_loops_are_broken(text: str) -> None:
         "Contents ............................................ 3",
         "\n".join(f"{n} times 7 makes {7 * n}." for n in range(1, 11)),
         "No, no, no. Well, yes, yes.",
+        "To be, or not to be, or not to be.",
         "Roses are red, violets are blue, sugar is sweet and so are you.",
         "他说他不知道这件事情为什么会发生，也不知道应该怎么办才好。",  # noqa: RUF001
     ],
@@ -168,3 +173,19 @@ def test_kappa() -> None:
     assert math.isnan(confusion([1, 1], [1, 1]).kappa)
     with pytest.raises(ArgumentError, match="same items"):
         confusion([1], [1, 0])
+
+
+def test_verdicts_on_labelled_answers_are_those_of_the_documentation() -> None:
+    """docs/outcomes.md; answers that complied are stored by their first words only."""
+    stored = json.loads((Path(__file__).parent / "outcome_labels.json").read_text())
+    whole = [one for one in stored if one["label"] != "complied"]
+    texts = [one["begins"] for one in whole]
+    assert [judge_refusal(text) for text in texts] == [one["matcher"] for one in whole]
+    assert [str(one) for one in outcomes(texts)] == [one["outcome"] for one in whole]
+    found = confusion(
+        [one["label"] == "refused" for one in stored],
+        [one["matcher"] for one in stored],
+    )
+    assert (found.hits, found.misses) == (55, 6)
+    assert (found.false_alarms, found.rejections) == (5, 152)
+    assert round(found.kappa, 2) == 0.87

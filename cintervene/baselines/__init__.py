@@ -3,6 +3,7 @@
 
 from cintervene.baselines.answering import Answerer, Generation, Intervened, Undefended
 from cintervene.baselines.bad_words import BadWords
+from cintervene.baselines.guarded import Guarded
 from cintervene.baselines.reminder import SelfReminder
 from cintervene.baselines.smoothllm import SmoothLLM
 
@@ -10,6 +11,7 @@ __all__ = [
     "Answerer",
     "BadWords",
     "Generation",
+    "Guarded",
     "Intervened",
     "SelfReminder",
     "SmoothLLM",

@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import reduce
+from operator import add
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +22,16 @@ from cintervene.attacks import (
 from cintervene.baselines import (
     Answerer,
     BadWords,
+    Guarded,
     SelfReminder,
     SmoothLLM,
     Undefended,
 )
 from cintervene.cli.reports import INTERVENTION
 from cintervene.errors import ArgumentError
-from cintervene.models import Intervention
+from cintervene.models import Intervention, defend
+from cintervene.models.defence import METHODS
+from cintervene.progress import Progress, silent
 from cintervene.study import Clocked, Defence, InTurn
 from cintervene.study.summary import BASE
 
@@ -34,9 +39,17 @@ FILE = ".safetensors"
 
 
 def named_defences(
-    names: str | None, model: Any, tokenizer: Any, words: Sequence[str] | None
+    names: str | None,
+    model: Any,
+    tokenizer: Any,
+    words: Sequence[str] | None,
+    directory: Path,
+    progress: Progress = silent,
 ) -> list[Defence]:
     """Build the defences of a comma-separated list; the base comes first.
+
+    Interventions that are named by their method are solved with its defaults, and kept
+    in `directory`, where a study that goes on finds them.
 
     Raises
     ------
@@ -52,9 +65,22 @@ def named_defences(
         "smoothllm": SmoothLLM,
         "self-reminder": SelfReminder,
         "word-ban": lambda inner: BadWords(inner, tokenizer, banned),
+        "guard": lambda inner: Guarded(inner, model, tokenizer, banned),
     }
+
+    def solved(method: str) -> Intervention:
+        path = directory / f"{method}{FILE}"
+        if path.exists():
+            return Intervention.load(path)
+        asked = {"forbid": banned} if method == "pcr" else {"harmful": _harmful()}
+        found = defend(model, tokenizer, method=method, progress=progress, **asked)
+        found.save(path)
+        return found
+
     others = [name for name in asked if name != BASE]
-    return [_defence(name, model, clocked, wrappers) for name in (BASE, *others)]
+    return [
+        _defence(name, model, clocked, wrappers, solved) for name in (BASE, *others)
+    ]
 
 
 def named_attacks(names: str, model: Any, tokenizer: Any) -> list[Attack]:
@@ -83,26 +109,35 @@ def _defence(
     model: Any,
     clocked: Clocked,
     wrappers: dict[str, Callable[[Answerer], Answerer]],
+    solved: Callable[[str], Intervention],
 ) -> Defence:
     """Build one defence of parts that are joined by a plus sign."""
-    intervention, answerer, label = None, clocked, []
+    changes: list[Intervention] = []
+    answerer, label = clocked, []
     for part in [] if name == BASE else name.split("+"):
-        if part.endswith(FILE):
-            title, path = _file(part)
-            found = Intervention.load(path)
-            intervention = found if intervention is None else intervention + found
-            label.append(title)
+        title, path = _file(part)
+        if path is not None:
+            changes.append(Intervention.load(path))
+        elif part in METHODS:
+            changes.append(solved(part))
         else:
             answerer = _known("--defence", part, wrappers)(answerer)
-            label.append(part)
+        label.append(title)
+    intervention = reduce(add, changes) if changes else None
     return Defence("+".join(label) or BASE, model, clocked, answerer, intervention)
 
 
-def _file(part: str) -> tuple[str, Path]:
-    """Name and path of NAME=FILE, or of a file that exists under all of this.
+def _harmful() -> list[str]:
+    return [prompt.text for prompt in data.harmful_prompts("train")]
+
+
+def _file(part: str) -> tuple[str, Path | None]:
+    """Name and path of FILE or NAME=FILE; of anything else, only what it is called.
 
     Without a name it is the file's, or where `defend` wrote it that of its directory.
     """
+    if not part.endswith(FILE):
+        return part, None
     name, equals, rest = part.partition("=")
     if equals and name and not Path(part).exists():
         return name, Path(rest)
@@ -113,7 +148,8 @@ def _file(part: str) -> tuple[str, Path]:
 
 def _known(option: str, name: str, known: dict[str, Any]) -> Any:
     if name not in known:
-        more = f", FILE{FILE}, NAME=FILE{FILE}" if option == "--defence" else ""
+        others = (*METHODS, f"FILE{FILE}", f"NAME=FILE{FILE}")
+        more = f", {', '.join(others)}" if option == "--defence" else ""
         raise ArgumentError(
             f"{option}: got {name!r}, expected some of {', '.join(known)}{more}; "
             "separate them by commas"

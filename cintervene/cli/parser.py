@@ -175,9 +175,9 @@ def _add_evaluate(commands: Commands) -> None:
     study.add_argument(
         "--defence",
         metavar="LIST",
-        help="none, FILE.safetensors or NAME=FILE.safetensors of an intervention, "
-        "smoothllm, self-reminder or word-ban, by commas; several joined by + "
-        "(default: none, which always takes part)",
+        help="none, FILE.safetensors or NAME=FILE.safetensors of an intervention, pcr "
+        "or tsr to solve one, guard, smoothllm, self-reminder or word-ban, by commas; "
+        "several joined by + (default: none, which always takes part)",
     )
     study.add_argument(
         "--attacks",
@@ -229,7 +229,7 @@ def _add_evaluate(commands: Commands) -> None:
     study.add_argument(
         "--tokens",
         type=whole,
-        default=64,
+        default=48,
         metavar="N",
         help="length of the answers (default: %(default)s)",
     )

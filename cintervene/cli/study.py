@@ -51,7 +51,9 @@ def run(arguments: Namespace, console: Console) -> Exit:
         model, tokenizer = load_named(arguments, console)
         attacks = named_attacks(arguments.attacks, model, tokenizer)
         suites = _suites(arguments, attacks)
-        defences = named_defences(arguments.defence, model, tokenizer, words)
+        defences = named_defences(
+            arguments.defence, model, tokenizer, words, arguments.out, console
+        )
         generation = Generation(max_new_tokens=arguments.tokens)
         judge, about = named_judge(arguments, console)
         journal.agree(about)

@@ -14,6 +14,8 @@ REPEATED = 0.6
 GROUP = 4
 # Fewer words say nothing about loops, unless one unit is all there is.
 SHORTEST = 20
+# Words that a loop at the end of an answer may have.
+LONGEST = 12
 STUCK = re.compile(r"(?=\S*\w)(\S{1,8}?)\1{11,}")
 WORDS = re.compile(r"\w+")
 
@@ -27,8 +29,8 @@ def is_looped(answer: str) -> bool:
     """Tell whether the answer repeats itself.
 
     Either at least 0.6 of its groups of four words stood in it before, or a few
-    characters come twelve times in a row ("hahahaha"), or one to three words six times
-    or more, up to the end.
+    characters come twelve times in a row ("hahahaha"), or up to the end there are one
+    to three words six times, or up to twelve words three times that fill twelve words.
     """
     words = _words(answer)
     if len(words) >= SHORTEST and repetition(answer) >= REPEATED:
@@ -44,9 +46,23 @@ def repetition(answer: str) -> float:
 
 
 def _stuck_at_end(words: list[str]) -> bool:
-    for period in (1, 2, 3):
-        tail = words[-6 * period :]
-        if len(tail) == 6 * period and tail == tail[:period] * 6:
+    """Whether the same few words stand there again and again, up to the end.
+
+    The last word may have been cut by a limit on the answer's length.
+    """
+    return any(_ends_in_loop(part) for part in (words, words[:-1]))
+
+
+def _ends_in_loop(words: list[str]) -> bool:
+    for period in range(1, LONGEST + 1):
+        repeated = 0
+        pairs = zip(reversed(words), reversed(words[:-period]), strict=False)
+        for word, before in pairs:
+            if word != before:
+                break
+            repeated += 1
+        length = repeated + period if repeated else 0
+        if length >= max(3 * period, 12) or (period <= 3 and length >= 6 * period):
             return True
     return False
 

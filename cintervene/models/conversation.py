@@ -134,7 +134,7 @@ def _greedy(
 
     `given` holds either ``input_ids`` or ``inputs_embeds``.
     """
-    cache = DynamicCache(config=model.config.get_text_config())
+    cache: Any = DynamicCache(config=model.config.get_text_config())
     ban = NoBadWordsLogitsProcessor(list(map(list, banned)), stops) if banned else None
     ends = torch.tensor(stops, dtype=torch.long, device=mask.device)
     answers: list[list[int]] = [[] for _ in mask]
@@ -154,7 +154,8 @@ def _greedy(
         if len(left) == 0:
             break
         if len(left) < len(new):
-            cache.batch_select_indices(left)
+            # Not batch_select_indices: a guard follows this.
+            cache.reorder_cache(left)
             rows, new, said = rows[left], new[left], said[left]
             mask, position = mask[left], position[left]
         said = torch.cat([said, new[:, None]], dim=1)

@@ -20,7 +20,7 @@ from cintervene.models.intervention import Intervention
 __all__ = ["Clocked", "Defence"]
 
 # Attributes of what stands around a model that are no settings.
-PARTS = {"inner", "tokenizer", "judge"}
+PARTS = {"inner", "model", "tokenizer", "judge"}
 
 
 class Clocked:

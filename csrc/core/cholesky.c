@@ -9,8 +9,8 @@
 #include "products.h"
 
 /* Columns of a block column, and rows of a tile below its diagonal block. */
-#define WIDTH 192
-#define HEIGHT 128
+#define WIDTH 256
+#define HEIGHT 256
 
 typedef struct column_job {
     const civ_mat *a;

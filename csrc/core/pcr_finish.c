@@ -11,6 +11,7 @@ typedef struct finish {
     civ_mat weights; /* their columns of G (m, R) */
     civ_mat rows;    /* their coefficients (R, d) */
     civ_mat moved;   /* outputs and displacements (m, d) */
+    double *length;  /* norms of the directions */
 } finish;
 
 static bool
@@ -26,13 +27,15 @@ is_zero(const civ_mat *x, int64_t i)
 }
 
 static void
-carve(civ_arena *arena, const civ_mat *coefficients, finish *s)
+carve(civ_arena *arena, const civ_pcr_problem *problem, const civ_mat *coefficients,
+      finish *s)
 {
     int64_t m = coefficients->n_rows, d = coefficients->n_cols;
     s->used = civ_arena_take(arena, m, sizeof(int64_t));
     double *weights = civ_arena_take(arena, m * s->n_used, sizeof(double));
     double *rows = civ_arena_take(arena, s->n_used * d, sizeof(double));
     double *moved = civ_arena_take(arena, m * d, sizeof(double));
+    s->length = civ_arena_take(arena, problem->directions.n_rows, sizeof(double));
     s->weights = civ_f64(weights, m, s->n_used);
     s->rows = civ_f64(rows, s->n_used, d);
     s->moved = civ_f64(moved, m, d);
@@ -41,6 +44,11 @@ carve(civ_arena *arena, const civ_mat *coefficients, finish *s)
 static void
 gather(const civ_mat *gram, const civ_mat *coefficients, finish *s)
 {
+    if (s->n_used == coefficients->n_rows) {
+        s->weights = *gram;
+        s->rows = *coefficients;
+        return;
+    }
     int64_t count = 0;
     for (int64_t j = 0; j < coefficients->n_rows; j++) {
         if (!is_zero(coefficients, j)) {
@@ -73,19 +81,19 @@ add_outputs(const civ_mat *outputs, const civ_mat *displacements, finish *s)
 
 /* Largest violation, as a length. */
 static double
-worst_violation(const civ_pcr_problem *problem, const civ_mat *margins)
+worst_violation(const civ_pcr_problem *problem, const civ_mat *margins, const finish *s)
 {
     int64_t n = problem->concepts.n_rows, d = problem->outputs.n_cols;
     double worst = 0.0;
-    for (int64_t l = 0; l < margins->n_cols; l++) {
-        double length = 1.0;
-        if (l >= n) {
-            const double *u = civ_at(&problem->directions, l - n, 0);
-            length = sqrt(civ_dot(d, u, u));
-        }
-        for (int64_t j = 0; j < margins->n_rows; j++) {
+    for (int64_t l = n; l < margins->n_cols; l++) {
+        const double *u = civ_at(&problem->directions, l - n, 0);
+        s->length[l - n] = sqrt(civ_dot(d, u, u));
+    }
+    for (int64_t j = 0; j < margins->n_rows; j++) {
+        for (int64_t l = 0; l < margins->n_cols; l++) {
             bool on = l >= n || *civ_at(&problem->radius, j, l) > 0.0;
-            double violation = -*civ_at(margins, j, l) / length;
+            double violation = -*civ_at(margins, j, l);
+            violation /= l < n ? 1.0 : s->length[l - n];
             if (on && !(violation <= worst)) {
                 worst = violation;
             }
@@ -103,7 +111,7 @@ run(const civ_exec *exec, const civ_pcr_problem *problem,
     CIV_TRY(civ_product_nn(exec, &s->weights, &s->rows, &result->displacements));
     add_outputs(&problem->outputs, &result->displacements, s);
     CIV_TRY(civ_pcr_margins(exec, problem, &s->moved, &result->margins));
-    info->violation = worst_violation(problem, &result->margins);
+    info->violation = worst_violation(problem, &result->margins, s);
     double believed = CIV_PCR_BELIEVED * options->tolerance * info->unit;
     if (info->outcome == CIV_CONVERGED && !(info->violation <= believed) &&
         info->unit > 0.0) {
@@ -122,9 +130,9 @@ civ_pcr_finish(const civ_exec *exec, const civ_pcr_problem *problem,
         s.n_used += !is_zero(&result->coefficients, j);
     }
     civ_arena arena = {0};
-    carve(&arena, &result->coefficients, &s);
+    carve(&arena, problem, &result->coefficients, &s);
     CIV_TRY(civ_arena_open(&arena));
-    carve(&arena, &result->coefficients, &s);
+    carve(&arena, problem, &result->coefficients, &s);
     civ_status status = run(exec, problem, options, result, &s, info);
     civ_arena_close(&arena);
     return status;

@@ -18,18 +18,34 @@
  * often no longer violated once that one is dealt with. */
 #define OFFERS 8
 
+/* Least room for constraints, where there are as many: pages that stay untouched cost
+ * nothing, but growing means computing the Hessian again. */
+#define ROOM 8192
+
+/* A positive multiplier: number of its prompt in J, its direction and size. */
+typedef struct pull {
+    int64_t place;
+    int64_t point;
+    double mu;
+} pull;
+
 typedef struct halfspace {
     const civ_exec *exec;
     civ_pcr_frame frame;
     civ_mat pair;      /* <u_l, u_l'> (p, p) */
-    double *weights;   /* G_jJ / gram_unit for the prompts J in use (m, |J|) */
-    double *responses; /* <A_J, u_l> (p, |J|) */
+    civ_mat weights;   /* G_jJ for the prompts J in use (m, |J|) */
+    double *packed;    /* room for it */
+    double *responses; /* <A_J, u_l> / gram_unit (p, |J|) */
     int64_t *place;    /* index of a prompt in J, or -1 (m) */
+    int64_t *used;     /* J (m) */
+    int64_t n_used;
     /* what grows with the working set */
     civ_arena growing;
     civ_pcr_active active;
     civ_mat hessian; /* (capacity, capacity) */
     int64_t n_known; /* rows of the Hessian that are computed */
+    pull *pulls;     /* (capacity) */
+    int64_t n_pulls;
     civ_pcr_quadratic program;
     bool stiff; /* the program is not for sweeps */
     civ_pcr_newton_work newton;
@@ -42,9 +58,10 @@ carve(civ_arena *arena, const civ_pcr_space *space, halfspace *s)
     int64_t most = civ_max(civ_pcr_share(space, OFFERS), GROWTH);
     civ_pcr_frame_carve(arena, space, most, &s->frame);
     s->pair = civ_f64(civ_arena_take(arena, p * p, sizeof(double)), p, p);
-    s->weights = civ_arena_take(arena, m * m, sizeof(double));
+    s->packed = civ_arena_take(arena, m * m / 2, sizeof(double));
     s->responses = civ_arena_take(arena, p * m, sizeof(double));
     s->place = civ_arena_take(arena, m, sizeof(int64_t));
+    s->used = civ_arena_take(arena, m, sizeof(int64_t));
 }
 
 static void
@@ -53,8 +70,11 @@ carve_growing(civ_arena *arena, int64_t capacity, halfspace *s)
     civ_pcr_active_carve(arena, capacity, &s->active);
     double *hessian = civ_arena_take(arena, capacity * capacity, sizeof(double));
     s->hessian = civ_f64(hessian, capacity, capacity);
+    s->pulls = civ_arena_take(arena, capacity, sizeof(pull));
     civ_pcr_quadratic_carve(arena, capacity, &s->program);
-    civ_pcr_newton_carve(arena, capacity, &s->newton);
+    if (s->stiff) {
+        civ_pcr_newton_carve(arena, capacity, &s->newton);
+    }
 }
 
 /* Constraints that there are. */
@@ -72,7 +92,7 @@ make_room(int64_t count, halfspace *s)
     if (needed <= s->active.capacity) {
         return CIV_OK;
     }
-    int64_t capacity = civ_min(2 * needed, count_listed(s));
+    int64_t capacity = civ_min(civ_max(2 * needed, ROOM), count_listed(s));
     halfspace larger = *s;
     larger.growing = (civ_arena){0};
     larger.program = (civ_pcr_quadratic){.steps = s->program.steps};
@@ -139,50 +159,58 @@ curvature(void *arg, const int64_t *free, int64_t n_free, const civ_mat *out)
     }
 }
 
-/* Numbers the prompts with a positive multiplier; returns how many there are. */
-static int64_t
-number_prompts(halfspace *s)
+/* Lists the positive multipliers, and numbers their prompts, or all when they are most:
+ * G then serves as it is. */
+static void
+list_pulls(halfspace *s)
 {
-    int64_t count = 0;
+    const civ_pcr_active *active = &s->active;
+    s->n_pulls = s->n_used = 0;
     for (int64_t j = 0; j < s->frame.space->m; j++) {
         s->place[j] = -1;
     }
-    for (int64_t w = 0; w < s->active.n; w++) {
-        int64_t j = s->active.prompt[w];
-        if (s->active.mu[w] > 0.0 && s->place[j] < 0) {
-            s->place[j] = count++;
+    for (int64_t w = 0; w < active->n; w++) {
+        int64_t j = active->prompt[w];
+        if (active->mu[w] > 0.0) {
+            if (s->place[j] < 0) {
+                s->used[s->n_used] = j;
+                s->place[j] = s->n_used++;
+            }
+            double mu = active->mu[w] / s->frame.gram_unit;
+            s->pulls[s->n_pulls++] = (pull){j, active->point[w], mu};
         }
     }
-    return count;
+    s->weights = s->frame.space->gram;
+    if (2 * s->n_used < s->weights.n_rows) {
+        s->weights = civ_f64(s->packed, s->weights.n_rows, s->n_used);
+        for (int64_t i = 0; i < s->n_pulls; i++) {
+            s->pulls[i].place = s->place[s->pulls[i].place];
+        }
+    }
 }
 
-/* Packs G and the inner products <A_J, u_l> for the prompts in use. */
-static int64_t
+/* Packs G where it pays, and the inner products <A_J, u_l> / gram_unit for the prompts
+ * in use. */
+static void
 pack_responses(halfspace *s)
 {
     const civ_pcr_space *space = s->frame.space;
-    const civ_pcr_active *active = &s->active;
-    int64_t count = number_prompts(s);
+    list_pulls(s);
+    int64_t count = s->weights.n_cols;
     memset(s->responses, 0, (size_t)(space->p * count) * sizeof(double));
     for (int64_t l = 0; l < space->p; l++) {
         const double *pair = civ_at(&s->pair, l, 0);
         double *response = s->responses + l * count;
-        for (int64_t w = 0; w < active->n; w++) {
-            if (active->mu[w] > 0.0) {
-                int64_t place = s->place[active->prompt[w]];
-                response[place] -= active->mu[w] * pair[active->point[w]];
-            }
+        for (int64_t i = 0; i < s->n_pulls; i++) {
+            response[s->pulls[i].place] -= s->pulls[i].mu * pair[s->pulls[i].point];
         }
     }
-    for (int64_t j = 0; j < space->m; j++) {
+    for (int64_t j = 0; j < space->m && s->weights.data == s->packed; j++) {
         const double *gram = civ_at(&space->gram, j, 0);
-        for (int64_t k = 0; k < space->m; k++) {
-            if (s->place[k] >= 0) {
-                s->weights[j * count + s->place[k]] = gram[k] / s->frame.gram_unit;
-            }
+        for (int64_t r = 0; r < count; r++) {
+            s->packed[j * count + r] = gram[s->used[r]];
         }
     }
-    return count;
 }
 
 /* Checks the constraints outside the set; candidates are those violated. Returns the
@@ -191,8 +219,9 @@ static double
 scan_others(halfspace *s)
 {
     const civ_pcr_space *space = s->frame.space;
-    int64_t count = pack_responses(s);
     double largest = 0.0;
+    pack_responses(s);
+    int64_t count = s->weights.n_cols;
     for (int64_t j = 0; j < space->m; j++) {
         civ_pcr_open_offers(&s->frame);
         for (int64_t c = space->first[j]; c < space->first[j + 1]; c++) {
@@ -202,7 +231,7 @@ scan_others(halfspace *s)
             }
             double start = *civ_at(&space->cross, j, l) - *civ_at(&space->limit, j, l);
             double moved =
-                civ_dot(count, s->weights + j * count, s->responses + l * count);
+                civ_dot(count, civ_at(&s->weights, j, 0), s->responses + l * count);
             double violation = start / space->unit + moved;
             largest = fmax(largest, violation);
             if (violation > 0.0) {
@@ -344,8 +373,9 @@ iterate(const civ_pcr_options *options, halfspace *s, const civ_pcr_result *resu
 static void
 start(int64_t per_prompt, halfspace *s)
 {
-    s->active.n = s->n_known = 0;
-    s->program.n = s->program.n_factored = 0;
+    civ_arena_close(&s->growing);
+    s->active = (civ_pcr_active){0};
+    s->n_known = 0;
     s->frame.per_prompt = per_prompt;
     civ_pcr_frame_start(&s->frame);
     civ_pcr_offer_initial(&s->frame);
@@ -356,7 +386,7 @@ run(const civ_pcr_options *options, halfspace *s, const civ_pcr_result *result,
     civ_pcr_info *info)
 {
     const civ_pcr_space *space = s->frame.space;
-    CIV_TRY(civ_product_nt(s->exec, &space->points, &space->points, &s->pair));
+    CIV_TRY(civ_gram(s->exec, &space->points, &space->points, &s->pair));
     start(s->frame.per_prompt, s);
     CIV_TRY(iterate(options, s, result, info));
     if (s->stiff && info->outcome != CIV_ITERATION_LIMIT) {

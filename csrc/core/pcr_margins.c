@@ -10,7 +10,7 @@
 
 /* Squared distances below this part of the squared norms are computed directly. */
 #define CANCELLED 1e-3
-#define ROWS_PER_TILE 16
+#define ROWS_PER_TILE 64
 
 typedef struct margins_job {
     const civ_mat *outputs;

@@ -5,10 +5,12 @@
 
 #include <limits.h>
 
-/* Rows and columns of the output that one tile computes. */
-#define TILE 128
+/* Most rows and columns of the output that one tile computes: small outputs have small
+ * tiles, so that there is one for each thread and less above the diagonal. */
+#define TILE 256
+#define SMALL_TILE 128
 /* Length of the inner dimension that is widened at a time. */
-#define DEPTH 512
+#define DEPTH 256
 
 /* ---- small ------------------------------------------------------------------- */
 
@@ -147,6 +149,7 @@ typedef struct product_job {
     const civ_mat *b;
     const civ_mat *out;
     int64_t depth;
+    int64_t tile;         /* rows and columns of a tile */
     int64_t tile_columns; /* tiles in a row of tiles */
     double *scratch;      /* 2 TILE DEPTH doubles a worker */
 } product_job;
@@ -189,15 +192,15 @@ static civ_status
 product_tile(void *arg, int64_t index, int worker)
 {
     const product_job *job = arg;
-    int64_t row = index / job->tile_columns * TILE;
-    int64_t col = index % job->tile_columns * TILE;
+    int64_t row = index / job->tile_columns * job->tile;
+    int64_t col = index % job->tile_columns * job->tile;
     bool symmetric = job->kind == PRODUCT_MOMENT || job->kind == PRODUCT_GRAM;
     if (symmetric && col > row) {
         return CIV_OK;
     }
-    civ_mat tile = {civ_at(job->out, row, col), civ_min(TILE, job->out->n_rows - row),
-                    civ_min(TILE, job->out->n_cols - col), job->out->row_stride,
-                    CIV_F64};
+    civ_mat tile = {
+        civ_at(job->out, row, col), civ_min(job->tile, job->out->n_rows - row),
+        civ_min(job->tile, job->out->n_cols - col), job->out->row_stride, CIV_F64};
     double *scratch = job->scratch + 2 * TILE * DEPTH * worker;
     for (int64_t start = 0; start < job->depth; start += DEPTH) {
         CIV_TRY(add_slice(job, &tile, row, col, start, scratch));
@@ -226,14 +229,16 @@ run_product(const civ_exec *exec, product_job *job)
     if (job->depth == 0 && job->kind != PRODUCT_MOMENT) {
         set_zero(job->out);
     }
-    int64_t tile_rows = (job->out->n_rows + TILE - 1) / TILE;
-    job->tile_columns = (job->out->n_cols + TILE - 1) / TILE;
+    bool small = civ_min(job->out->n_rows, job->out->n_cols) <= 2 * TILE;
+    job->tile = small ? SMALL_TILE : TILE;
+    int64_t tile_rows = (job->out->n_rows + job->tile - 1) / job->tile;
+    job->tile_columns = (job->out->n_cols + job->tile - 1) / job->tile;
     int64_t n_tiles = tile_rows * job->tile_columns;
     if (n_tiles == 0 || job->depth == 0) {
         return CIV_OK;
     }
-    int64_t cost = civ_min(TILE, job->out->n_rows) * civ_min(TILE, job->out->n_cols) *
-                   job->depth / 32;
+    int64_t cost = civ_min(job->tile, job->out->n_rows) *
+                   civ_min(job->tile, job->out->n_cols) * job->depth / 32;
     civ_arena arena = {0};
     int64_t size = (int64_t)civ_workers(exec, n_tiles, cost) * 2 * TILE * DEPTH;
     civ_arena_take(&arena, size, sizeof(double));

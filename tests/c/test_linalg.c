@@ -4,7 +4,7 @@
 #include "minunit.h"
 
 /* More than two block columns, and an incomplete last one. */
-enum { ORDER = 450 };
+enum { ORDER = 600 };
 
 static double large[ORDER * ORDER];
 

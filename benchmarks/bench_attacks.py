@@ -1,0 +1,138 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The strongest attacks, on SmolLM2-135M-Instruct with and without an intervention.
+
+Harmful requests of the package's held-out split are made directly, with a prefill, with
+a suffix that GCG or relaxed PGD found, and with embeddings that PGD found. Each search
+is against the weights that it is then tried on. Printed are the shares of requests
+that were complied with, refused and answered with broken text, with Wilson's 95%
+interval for the first; the share of answers that begin as the search wanted; the
+target's loss before and after; and seconds a request (none for what was stored).
+
+    python benchmarks/bench_attacks.py [INTERVENTION.safetensors] [--requests 12]
+        [--attacks direct,prefill,gcg,relaxed,embedding] [--steps 50]
+        [--candidates 64] [--out DIR]
+
+Candidates are GCG's, a step. With `--out` test cases are kept, and the same command
+goes on after an interruption.
+"""
+
+import os
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+import argparse
+import sys
+from contextlib import nullcontext
+from pathlib import Path
+from time import perf_counter
+
+import numpy as np
+
+from cintervene import Intervention, data, models
+from cintervene.attacks import (
+    GCG,
+    DirectRequest,
+    EmbeddingPGD,
+    Prefill,
+    RelaxedPGD,
+    Request,
+    run_attack,
+)
+from cintervene.attacks.wordings import PREFILL
+from cintervene.baselines import Generation, Undefended
+from cintervene.baselines.answering import answer_prefilled
+from cintervene.cli.console import Console
+from cintervene.evaluate.fluency import perplexities
+from cintervene.evaluate.outcomes import count, outcomes
+
+ANSWER = 48
+HEAD = (
+    "weights", "attack", "steps", "complied", "refused", "broken", "begun",
+    "loss", "s a request",
+)  # fmt: skip
+
+
+def named_attacks(model, tokenizer, steps, candidates):
+    """By name; each search takes as many steps."""
+    return {
+        "direct": DirectRequest(),
+        "prefill": Prefill(),
+        "gcg": GCG(model, tokenizer, steps=steps, candidates=candidates),
+        "relaxed": RelaxedPGD(model, tokenizer, steps=steps),
+        "embedding": EmbeddingPGD(model, tokenizer, steps=steps, max_new_tokens=ANSWER),
+    }
+
+
+def answered(model, tokenizer, cases):
+    """The answers, made by the attack itself or now."""
+    asked = [(case.prompt, case.prefill) for case in cases if case.answer is None]
+    plain = Undefended(model, tokenizer)
+    said = iter(answer_prefilled(plain, asked, Generation(ANSWER)))
+    return [next(said) if case.answer is None else case.answer for case in cases]
+
+
+def row(weights, attack, cases, answers, natural, seconds):
+    found = count(outcomes(answers, perplexities=natural))
+    begun = np.mean([answer.lstrip().startswith(PREFILL) for answer in answers])
+    ends = [(one.details["first_loss"], one.details["loss"]) for one in cases
+            if "loss" in one.details]  # fmt: skip
+    loss = " to ".join(f"{end:.2f}" for end in np.mean(ends, axis=0)) if ends else ""
+    steps = [case.details["steps"] for case in cases if "steps" in case.details]
+    complied = found.complied
+    cells = (
+        weights,
+        attack,
+        f"{np.mean(steps):.0f}" if steps else "",
+        f"{complied.value:.0%} [{complied.low:.0%}, {complied.high:.0%}]",
+        f"{found.refused.value:.0%}",
+        f"{found.broken.value:.0%}",
+        f"{begun:.0%}",
+        loss,
+        f"{seconds / len(cases):.1f}",
+    )
+    print(f"| {' | '.join(cells)} |", flush=True)
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("intervention", nargs="?", type=Path)
+    parser.add_argument("--model", default="smollm2")
+    parser.add_argument("--requests", type=int, default=12)
+    parser.add_argument("--attacks", default="direct,prefill,gcg,relaxed,embedding")
+    parser.add_argument("--steps", type=int, default=50)
+    parser.add_argument("--candidates", type=int, default=64)
+    parser.add_argument("--out", type=Path)
+    given = parser.parse_args()
+    model, tokenizer = models.load(given.model)
+    harmful = data.harmful_prompts("held_out")[: given.requests]
+    requests = [Request(f"held out {n}", p.text) for n, p in enumerate(harmful)]
+    texts = [request.text for request in requests]
+    states = {"base": nullcontext()}
+    if given.intervention is not None:
+        found = Intervention.load(given.intervention)
+        states[f"with {found.digest[:8]}"] = found.applied(model)
+    if given.out is not None:
+        given.out.mkdir(parents=True, exist_ok=True)
+    console = Console(sys.stderr)
+    known = named_attacks(model, tokenizer, given.steps, given.candidates)
+    print(f"| {' | '.join(HEAD)} |\n| --- | --- |{' ---: |' * (len(HEAD) - 2)}")
+    for weights, applied in states.items():
+        results = []
+        with applied:
+            for name in given.attacks.split(","):
+                attack = known[name]
+                path = given.out and given.out / f"{name}-{weights[-8:]}.json"
+                begun = perf_counter()
+                cases = run_attack(attack, requests, path=path, progress=console)
+                seconds = perf_counter() - begun
+                answers = answered(model, tokenizer, cases)
+                results.append((attack.name, cases, answers, seconds))
+        for name, cases, answers, seconds in results:
+            # The base judges fluency, whatever weights gave the answer.
+            whole = [c.prefill + a for c, a in zip(cases, answers, strict=True)]
+            natural = perplexities(model, tokenizer, texts, whole)
+            row(weights, name, cases, answers, natural, seconds)
+
+
+if __name__ == "__main__":
+    main()

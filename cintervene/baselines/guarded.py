@@ -1,0 +1,50 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A guard around the model's layers, in the company of other defences."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from torch import nn
+
+from cintervene.baselines.answering import Answerer, Generation
+from cintervene.models.guard import Guard
+
+__all__ = ["Guarded"]
+
+
+@dataclass(frozen=True, eq=False)
+class Guarded:
+    """Another answerer, whose model is under a `Guard` while it answers.
+
+    Attributes
+    ----------
+    inner : Answerer
+    model : nn.Module
+        That of `inner`.
+    tokenizer : Any
+    words : sequence of str
+        What must not be said.
+    strength : float, default 8.0
+        See `Guard`.
+    """
+
+    inner: Answerer
+    model: nn.Module
+    tokenizer: Any
+    words: Sequence[str]
+    strength: float = 8.0
+
+    @cached_property
+    def _guard(self) -> Guard:
+        return Guard(self.model, self.tokenizer, self.words, strength=self.strength)
+
+    def answer(
+        self, prompts: Sequence[str], generation: Generation, seed: int = 0
+    ) -> list[str]:
+        """Answer each prompt; see `Answerer.answer`."""
+        with self._guard:
+            return self.inner.answer(prompts, generation, seed)
