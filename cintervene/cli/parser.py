@@ -135,7 +135,7 @@ def _add_defend(commands: Commands) -> None:
     build.add_argument(
         "--method",
         default="pcr",
-        help="pcr: do not say words; tsr: refuse requests; arr: only do not answer them "
+        help="pcr: do not say words; tsr: refuse requests; arr: do not answer them "
         "(default: %(default)s)",
     )
     goals = parser.add_argument_group("goals")
