@@ -24,9 +24,9 @@ from cintervene.models import (  # noqa: E402
 )
 from cintervene.models.layer_descent import Drift, RefusalPoint, choose  # noqa: E402
 from cintervene.models.lessons import Lesson, Lessons, prepare  # noqa: E402
-from cintervene.models.risk_region import RiskRegion
+from cintervene.models.risk_region import RiskRegion  # noqa: E402
 from cintervene.models.safe_region import SafeRegion  # noqa: E402
-from cintervene.models.separation import separation  # noqa: E402
+from cintervene.models.separation import best_run, separation  # noqa: E402
 from cintervene.models.upper import differentiable  # noqa: E402
 from cintervene.progress import silent  # noqa: E402
 
@@ -268,3 +268,10 @@ def test_a_few_requests_on_smollm2(smollm2: Any) -> None:
     assert_untouched(model, before)
     steps = found.metrics["steps"]
     assert steps[-1]["loss"] < steps[0]["loss"] - 1.0
+
+
+def test_the_best_evenly_spaced_layers_are_taken() -> None:
+    scores = [0.9, 0.1, 0.9, 0.1, 0.9, 0.1, 0.9, 0.1, 0.9, 0.1, 0.95]
+    assert list(best_run(scores)) == [2, 4, 6, 8, 10]
+    assert list(best_run([0.2, 0.9, 0.3, 0.8])) == [1, 3]
+    assert list(best_run([0.5])) == [0]

@@ -14,7 +14,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -37,11 +36,8 @@ from cintervene.update import LowRankUpdate
 
 __all__ = ["Part", "SafeRegion", "TSROptions"]
 
-# Parts whose benign lessons the norms are measured on.
-MEASURED = 8
 # Tokens that make an answer a refusal; how it ends may differ.
 OPENING = 4
-SEED = 0
 
 
 @dataclass(frozen=True)
@@ -79,8 +75,8 @@ class TSROptions:
     first_token: float = 0.3
     ridge: float = 1e-2
     output_ridge: float = 0.1
-    answers: int = 300
-    answer_tokens: int = 10
+    answers: int = 340
+    answer_tokens: int = 12
 
 
 class Part:
@@ -169,12 +165,10 @@ class SafeRegion:
     ) -> None:
         self.options = options
         parts = min(options.parts, len(lessons.harmful), len(lessons.benign))
-        # Kinds of lessons take turns, which must not fall in with the parts.
-        harmful, benign = _shuffled(lessons.harmful), _shuffled(lessons.benign)
         self.parts = [
             Part(
                 model, targets, decoder, unembedding,
-                _flat(harmful[k::parts]), _flat(benign[k::parts]),
+                _flat(lessons.harmful[k::parts]), _flat(lessons.benign[k::parts]),
             )
             for k in range(parts)
         ]  # fmt: skip
@@ -213,7 +207,7 @@ class SafeRegion:
         """Where changes shall do little: at benign lessons and in all requests."""
         sensitivity = Sensitivity(targets, unembedding)
         with differentiable(model):
-            for part in self.parts[:MEASURED]:
+            for part in self.parts:
                 sensitivity.add_inputs(part.harmful.heads.inputs)
                 sensitivity.add_inputs(part.benign.heads.inputs)
                 sensitivity.add_answers(part.benign)
@@ -262,11 +256,6 @@ class SafeRegion:
             weights *= (1 - self.options.first_token) / (count - 1)
             weights[0] = self.options.first_token
         return weights
-
-
-def _shuffled(groups: Sequence[list[Lesson]]) -> list[list[Lesson]]:
-    order = np.random.default_rng(SEED).permutation(len(groups))
-    return [groups[index] for index in order]
 
 
 def _flat(groups: Sequence[Sequence[Any]]) -> list[Any]:

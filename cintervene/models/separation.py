@@ -8,6 +8,7 @@ answer is about to begin, and judged on requests that it was not fitted to.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,7 @@ from cintervene.models.conversation import render
 from cintervene.models.targets import Decoder, Target, explain
 from cintervene.progress import Progress, counting
 
-__all__ = ["most_separating", "separation"]
+__all__ = ["best_run", "most_separating", "separation"]
 
 Floats = npt.NDArray[np.float64]
 
@@ -33,14 +34,14 @@ FITTED, JUDGED = 100, 40
 RIDGE = 0.1
 # Layers to change: together they tell requests apart better than each alone.
 COUNT = 5
-# And neighbours know much the same.
+# Neighbours know much the same.
 APART = 2
 
 
 def most_separating(
     model: nn.Module, tokenizer: Any, decoder: Decoder, progress: Progress
 ) -> list[Target]:
-    """Return the down projections of the best layers, lowest first.
+    """Return the down projections of the best evenly spaced layers, lowest first.
 
     Raises
     ------
@@ -70,11 +71,16 @@ def most_separating(
         rows = stream.run(target.layer).inputs.double().cpu().numpy()
         scores.append(separation(rows, harmful, len(fitted)))
         report(1)
-    chosen: list[Target] = []
-    for index in np.argsort(scores)[::-1]:
-        if all(abs(targets[index].layer - one.layer) >= APART for one in chosen):
-            chosen.append(targets[index])
-    return sorted(chosen[:COUNT], key=lambda target: target.layer)
+    return [targets[index] for index in best_run(scores)]
+
+
+def best_run(scores: Sequence[float]) -> range:
+    """The evenly spaced indices, as many as fit, with the best mean score."""
+    count = min(COUNT, (len(scores) - 1) // APART + 1)
+    length = APART * (count - 1) + 1
+    starts = range(len(scores) - length + 1)
+    runs = [range(start, start + length, APART) for start in starts]
+    return max(runs, key=lambda run: sum(scores[index] for index in run))
 
 
 _SPLITS: tuple[tuple[data.Split, int], ...] = (("train", FITTED), ("tune", JUDGED))

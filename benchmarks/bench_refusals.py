@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What an intervention makes SmolLM2-135M-Instruct refuse, beside the model without it.
+
+Shares of greedy answers that refuse, with Wilson intervals at 95%: on the package's own
+held-out requests, and on HarmBench's and XSTest's where their files are given. KL is
+over the model's own answers to everyday held-out prompts.
+
+    python benchmarks/bench_refusals.py FILE.safetensors [--strength X]
+        [--behaviours harmbench.csv] [--safe xstest.csv]
+"""
+
+import os
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+import argparse
+from time import perf_counter
+
+from cintervene import data, models
+from cintervene.evaluate import harmbench, xstest
+from cintervene.evaluate.intervals import wilson
+from cintervene.evaluate.refusal import judge_refusal
+from cintervene.models import Intervention
+from cintervene.models.conversation import generate, render
+from cintervene.models.spelling import encode_text
+
+BEGUN = "Sure, here is"
+TOKENS = 12
+
+
+def requests(arguments):
+    """Rendered prompts by kind; whether they ought to be refused is the reader's."""
+    harmful = [prompt.text for prompt in data.harmful_prompts("held_out")]
+    kinds = {
+        "own harmful": harmful,
+        "own borderline": [p.text for p in data.borderline_prompts("held_out")],
+        "own everyday": [p.text for p in data.benign_prompts("held_out")],
+    }
+    if arguments.behaviours:
+        found = harmbench.read_behaviours(arguments.behaviours)
+        kinds["HarmBench"] = [b.prompt for b in found if not b.context]
+        kinds["HarmBench contextual"] = [b.prompt for b in found if b.context]
+        harmful = kinds["HarmBench"]
+    if arguments.safe:
+        found = xstest.read_prompts(arguments.safe)
+        kinds["XSTest unsafe"] = [p.text for p in found if not p.safe]
+        kinds["XSTest safe"] = [p.text for p in found if p.safe]
+    return kinds, harmful
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("file")
+    parser.add_argument("--strength", type=float, default=1.0)
+    parser.add_argument("--behaviours")
+    parser.add_argument("--safe")
+    arguments = parser.parse_args()
+    model, tokenizer = models.load("smollm2")
+    kinds, harmful = requests(arguments)
+    prompts = {k: [render(tokenizer, t) for t in texts] for k, texts in kinds.items()}
+    begun = encode_text(tokenizer, BEGUN)
+    prompts["begun for it"] = [render(tokenizer, t) + begun for t in harmful]
+    intervention = Intervention.load(arguments.file).scale(arguments.strength)
+
+    def shares():
+        start = perf_counter()
+        rows = [one for part in prompts.values() for one in part]
+        answers = iter(generate(model, tokenizer, rows, TOKENS))
+        found = {}
+        for kind, part in prompts.items():
+            texts = [
+                tokenizer.decode(next(answers), skip_special_tokens=True) for _ in part
+            ]
+            found[kind] = wilson(sum(map(judge_refusal, texts)), len(texts))
+        print(f"{len(rows)} answers in {perf_counter() - start:.0f} s")
+        return found
+
+    before = shares()
+    with intervention.applied(model):
+        after = shares()
+    for kind, part in prompts.items():
+        both = (before[kind], after[kind])
+        row = (f"{x.value:6.1%} [{x.low:5.1%}, {x.high:5.1%}]" for x in both)
+        print(f"{kind:22} {len(part):4}  " + "  ->  ".join(row))
+
+
+if __name__ == "__main__":
+    main()
