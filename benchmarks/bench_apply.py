@@ -32,6 +32,7 @@ def main() -> None:
     dtype = DTYPES[args.dtype]
     weights = (torch.randn(args.d_out, args.d_in) * 0.02).to(dtype)
     low_a, low_b = a.to(dtype), b.to(dtype)
+    copy = torch.empty_like(weights)
 
     def exact() -> torch.Tensor:
         return weights.copy_(torch.addmm(weights.float(), a, b))
@@ -45,6 +46,7 @@ def main() -> None:
             "torch, one rounding (float32 product)": exact,
             "torch, W += (A @ B).to(dtype)": lambda: weights.add_((a @ b).to(dtype)),
             "torch, W.addmm_, factors rounded": lambda: weights.addmm_(low_a, low_b),
+            "copy of the weights, the limit": lambda: copy.copy_(weights),
         },
         args.repeats,
     )

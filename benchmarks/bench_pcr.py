@@ -3,7 +3,8 @@
 
 The most-violated rule in Gram space against the same iteration on full matrices in
 PyTorch, and the exact solver beside it; `GEMM` is the least that any method must do:
-the inner products of the inputs, and of the outputs with the concepts.
+the inner products of the inputs, and of the outputs with the concepts; and the least
+for a proof, those of the active constraints with everything, in float64.
 """
 
 import argparse
@@ -60,10 +61,14 @@ def compare(args, m, n, full):
     rule = ci.pcr(*data, method="most_violated")
     exact = ci.pcr(*data)
     steps = rule.iterations
+    wide = [x.astype(np.float64) for x in (data[0], np.concatenate(data[1:3]))]
+    prompts, points = np.nonzero(exact.multipliers)
+    busy = wide[1][prompts] - wide[1][m + points]
     candidates = {
         "exact": lambda: ci.pcr(*data),
         "most violated": lambda: ci.pcr(*data, method="most_violated"),
         "GEMM, float32, torch": lambda: (h @ h.T, o @ c.T, c @ c.T),
+        "GEMM of the active, float64": lambda: (wide[0] @ wide[0].T, busy @ wide[1].T),
     }
     if full:
         weight = torch.zeros(args.d_out, args.d_in)

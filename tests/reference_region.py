@@ -10,7 +10,7 @@ class FullMatrixTsr:
         self.inputs, self.logits, self.sets = inputs, logits, sets
         self.radius, self.metric = radius, metric
         gram = inputs @ np.linalg.solve(metric, inputs.T)
-        self.step = 2.0 / np.abs(gram).sum(axis=1).max()
+        self.step = self.shortest = 2.0 / np.abs(gram).sum(axis=1).max()
         self.age = 1.0
         self.here = self.trail = np.zeros((logits.shape[1], inputs.shape[1]))
 
@@ -48,3 +48,11 @@ class FullMatrixTsr:
         if self.inner(self.here - moved, ahead) > 0:
             momentum, self.age = 0.0, 1.0
         self.here, self.trail = self.project(moved + momentum * ahead), moved
+
+    def polish(self, change, steps=200):
+        """Plain projected gradient from there: no loss decides, so none rounds."""
+        for _ in range(steps):
+            gradient = self.loss(change)[1]
+            descent = np.linalg.solve(self.metric, gradient.T).T
+            change = self.project(change - self.shortest * descent)
+        return change

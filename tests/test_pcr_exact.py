@@ -113,6 +113,41 @@ def test_output_on_a_concept_needs_a_direction_outside_the_span():
     assert np.isclose(np.linalg.norm(solution.displacements), 3.0, rtol=1e-9)
 
 
+def almost_on_a_concept(seed, m, n, distance):
+    problem = random_problem(seed, m, n, d_out=2 * m + n + 2, d_in=m + 4)
+    away = np.random.default_rng(seed).standard_normal(problem.outputs.shape[1])
+    problem.outputs[0] = problem.concepts[0] + distance * away
+    return problem
+
+
+@pytest.mark.parametrize("distance", [1e-14, 1e-12, 1e-10, 1e-9, 1e-8, 1e-7, 1e-6])
+@pytest.mark.parametrize("seed", [1, 3, 4, 6])
+def test_output_almost_on_a_concept(seed, distance):
+    solution = exact(almost_on_a_concept(seed, 3, 4, distance))
+    assert solution.certified
+    assert solution.residuals["feasibility"] <= 1e-9
+    assert solution.residuals["complementarity"] <= 1e-9
+    # The cost hardly depends on the direction taken, which is known to fewer digits.
+    assert solution.residuals["stationarity"] <= 1e-5
+
+
+@given(
+    seed=st.integers(0, 2**31),
+    exponent=st.floats(-14.0, -6.0),
+    m=st.integers(1, 4),
+    n=st.integers(1, 5),
+)
+@settings(max_examples=40, deadline=None)
+def test_no_false_proof_almost_on_a_concept(seed, exponent, m, n):
+    problem = almost_on_a_concept(seed, m, n, 10.0**exponent)
+    solution = exact(problem)
+    rule = solve(problem, method="most_violated")
+    assert solution.residuals["feasibility"] <= 1e-9
+    assert solution.certified == (solution.gap <= 1e-8)
+    assert solution.lower_bound <= rule.cost * (1 + 1e-9)
+    assert solution.cost <= rule.cost * (1 + 1e-8)
+
+
 def test_between_two_concepts_the_way_out_is_sideways():
     outputs = np.zeros((1, 3))
     concepts = np.array([[1.0, 0.0, 0.0], [-1.0, 0.0, 0.0]])

@@ -209,7 +209,8 @@ fill_gram(civ_pcr_dual *s)
     }
 }
 
-/* The last solution as coefficients over the basis that has grown since. */
+/* The last solution as coefficients over the basis that has grown since, with its inner
+ * products where it is pulled at. */
 static civ_status
 move_anchor(civ_pcr_dual *s)
 {
@@ -223,6 +224,10 @@ move_anchor(civ_pcr_dual *s)
         double *to = civ_at(&s->anchor, r, 0);
         memcpy(to, from, (size_t)old_n * sizeof(double));
         memcpy(to + n, from + old_n, (size_t)s->n_spare * sizeof(double));
+    }
+    if (s->kappa == 0.0) {
+        memset(s->anchor_pair.data, 0, (size_t)(s->n_rows * columns) * sizeof(double));
+        return CIV_OK;
     }
     return civ_gemm_nn(1.0, &s->anchor, &s->pair, 0.0, &s->anchor_pair);
 }
@@ -404,17 +409,17 @@ curvature(void *arg, const int64_t *free, int64_t n_free, const civ_mat *out)
     }
 }
 
-/* solution = A = (N D + Q + kappa anchor) / (1 + kappa) at the last mu. */
+/* out = A = (N D + Q + kappa anchor) / (1 + kappa) at the last mu, from D and what it
+ * was made of, or from the inner products of both. */
 static void
-keep_solution(civ_pcr_dual *s)
+combine(const civ_pcr_dual *s, const civ_mat *moved, const civ_mat *target,
+        const civ_mat *out)
 {
-    int64_t columns = s->pair.n_cols;
-    s->solution = civ_f64(s->solution.data, s->n_rows, columns);
     double scale = 1.0 / (1.0 + s->kappa);
     for (int64_t r = 0; r < s->n_rows; r++) {
-        for (int64_t x = 0; x < columns; x++) {
-            *civ_at(&s->solution, r, x) = scale * (s->nu[r] * *civ_at(&s->moved, r, x) +
-                                                   *civ_at(&s->target, r, x));
+        for (int64_t x = 0; x < s->pair.n_cols; x++) {
+            *civ_at(out, r, x) =
+                scale * (s->nu[r] * *civ_at(moved, r, x) + *civ_at(target, r, x));
         }
     }
 }
@@ -443,11 +448,11 @@ move_outputs(civ_pcr_dual *s)
     return civ_gemm_nn(1.0, &s->weights, &with_points, 0.0, &s->values);
 }
 
-/* squares = A A^T, for ||D_j||^2 = G_jJ A A^T G_Jj. */
+/* squares = A A^T, for ||D_j||^2 = G_jJ A A^T G_Jj; moved_pair becomes A's. */
 static civ_status
 square_solution(civ_pcr_dual *s)
 {
-    CIV_TRY(civ_gemm_nn(1.0, &s->solution, &s->pair, 0.0, &s->moved_pair));
+    combine(s, &s->moved_pair, &s->target_pair, &s->moved_pair);
     return civ_gemm_nt(1.0, &s->moved_pair, &s->solution, 0.0, &s->squares);
 }
 
@@ -526,6 +531,7 @@ civ_pcr_dual_improve(civ_pcr_dual *s, int64_t count, double goal, int64_t max_st
     civ_pcr_model model = {s, s->active.n, CIV_PCR_INFEASIBLE, value, curvature};
     CIV_TRY(civ_pcr_newton(s->exec, &model, s->active.mu, goal, max_steps, &s->newton,
                            &s->progress));
-    keep_solution(s);
+    s->solution = civ_f64(s->solution.data, s->n_rows, s->pair.n_cols);
+    combine(s, &s->moved, &s->target, &s->solution);
     return CIV_OK;
 }

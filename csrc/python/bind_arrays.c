@@ -2,14 +2,16 @@
 /* Arrays of any library as NumPy arrays of float32 or float64. */
 #include "module.h"
 
+/* A copy of x as that type; one that is not finite is an error, if that is asked. */
 static PyObject *
-read_as(PyObject *module, PyObject *arg, civ_dtype dtype)
+read_as(PyObject *module, PyObject *arg, const char *name, civ_dtype dtype, bool finite)
 {
     tensor x = {0}, copy = {0};
     PyObject *result = NULL;
     module_state *state = module_get_state(module);
-    if (!tensor_read(state, arg, "array", &x) ||
-        !tensor_new("array", x.ndim, x.shape, dtype, &copy)) {
+    if (!tensor_read(state, arg, name, &x) ||
+        (finite && raise_nonfinite(state, &x, false)) ||
+        !tensor_new(name, x.ndim, x.shape, dtype, &copy)) {
         goto done;
     }
     core_call call;
@@ -19,7 +21,7 @@ read_as(PyObject *module, PyObject *arg, civ_dtype dtype)
     if (status == CIV_OK) {
         result = tensor_result(&copy, Py_None);
     } else {
-        raise_status(state, status, "array");
+        raise_status(state, status, name);
     }
 done:
     tensor_release(&x);
@@ -31,18 +33,30 @@ done:
 static PyObject *
 as_float32(PyObject *module, PyObject *arg)
 {
-    return read_as(module, arg, CIV_F32);
+    return read_as(module, arg, "array", CIV_F32, false);
 }
 
 /* as_float64(x) -> new float64 array */
 static PyObject *
 as_float64(PyObject *module, PyObject *arg)
 {
-    return read_as(module, arg, CIV_F64);
+    return read_as(module, arg, "array", CIV_F64, false);
+}
+
+/* widen(x, name) -> float64 copy of finite x, of the same shape */
+static PyObject *
+widen(PyObject *module, PyObject *const *args, Py_ssize_t n_args)
+{
+    const char *name = n_args == 2 ? PyUnicode_AsUTF8(args[1]) : "";
+    if (name == NULL || !expect_arguments("widen", n_args, 2)) {
+        return NULL;
+    }
+    return read_as(module, args[0], name, CIV_F64, true);
 }
 
 PyMethodDef bind_arrays_methods[] = {
     {"as_float32", as_float32, METH_O, NULL},
     {"as_float64", as_float64, METH_O, NULL},
+    {"widen", _PyCFunction_CAST(widen), METH_FASTCALL, NULL},
     {NULL, NULL, 0, NULL},
 };

@@ -137,34 +137,6 @@ done:
     return result;
 }
 
-/* widen(x, name) -> float64 copy of finite x, of the same shape */
-static PyObject *
-widen(PyObject *module, PyObject *const *args, Py_ssize_t n_args)
-{
-    module_state *state = module_get_state(module);
-    tensor x = {0}, out = {0};
-    PyObject *result = NULL;
-    const char *name = n_args == 2 ? PyUnicode_AsUTF8(args[1]) : "";
-    if (name == NULL || !expect_arguments("widen", n_args, 2) ||
-        !tensor_read(state, args[0], name, &x) || raise_nonfinite(state, &x, false) ||
-        !tensor_new(name, x.ndim, x.shape, CIV_F64, &out)) {
-        goto done;
-    }
-    core_call call;
-    call_begin(&call, state);
-    civ_status status = civ_convert(&call.exec, &x.mat, &out.mat);
-    call_end(&call);
-    if (status == CIV_OK) {
-        result = tensor_result(&out, Py_None);
-    } else {
-        raise_status(state, status, name);
-    }
-done:
-    tensor_release(&x);
-    tensor_release(&out);
-    return result;
-}
-
 /* check_finite(x, name): NonFiniteError naming the first bad element */
 static PyObject *
 check_finite(PyObject *module, PyObject *const *args, Py_ssize_t n_args)
@@ -188,7 +160,6 @@ PyMethodDef bind_products_methods[] = {
     {"moment_add", _PyCFunction_CAST(moment_add), METH_FASTCALL, NULL},
     {"spd_factor", spd_factor, METH_O, NULL},
     {"spd_solve", _PyCFunction_CAST(spd_solve), METH_FASTCALL, NULL},
-    {"widen", _PyCFunction_CAST(widen), METH_FASTCALL, NULL},
     {"check_finite", _PyCFunction_CAST(check_finite), METH_FASTCALL, NULL},
     {NULL, NULL, 0, NULL},
 };
