@@ -93,7 +93,7 @@ def draw(axes: plt.Axes, title: str, limit: str, pairs: dict[int, Pair]) -> None
     """Measure one panel and draw it."""
     ours, least = [], []
     for ours_run, least_run in pairs.values():
-        best = best_times({"ours": ours_run, "least": least_run}, 5)
+        best = best_times({"ours": ours_run, "least": least_run}, 15)
         ours.append(1e3 * best["ours"])
         least.append(1e3 * best["least"])
     sizes = list(pairs)

@@ -110,7 +110,7 @@ class _Record:
             self.cases[request.id] = list(attack.cases(request, seed, notes))
             self.begun.pop(request.id, None)
             self.write()
-        step(attack.steps - notes.done)
+        notes.step(attack.steps - notes.done)
 
     def write(self) -> None:
         if self.path is None:
@@ -143,7 +143,8 @@ class _RequestNotes:
 
     def step(self, steps: int) -> None:
         self.done += steps
-        self._step(steps)
+        if steps:  # Or a phase that has ended would begin anew.
+            self._step(steps)
 
 
 def _load(path: Path) -> dict[str, Any]:
