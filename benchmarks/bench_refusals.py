@@ -2,8 +2,7 @@
 """What an intervention makes SmolLM2-135M-Instruct refuse, beside the model without it.
 
 Shares of greedy answers that refuse, with Wilson intervals at 95%: on the package's own
-held-out requests, and on HarmBench's and XSTest's where their files are given. KL is
-over the model's own answers to everyday held-out prompts.
+held-out requests, and on HarmBench's and XSTest's where their files are given.
 
     python benchmarks/bench_refusals.py FILE.safetensors [--strength X]
         [--behaviours harmbench.csv] [--safe xstest.csv]
