@@ -100,7 +100,7 @@ def test_robustness() -> None:
     shares = {
         name: [int(share) for share in re.findall(r"(\d+)% \[", line)]
         for name, line in re.findall(
-            r"^(base|TSR|ARR|PCR|TSR \+ PCR) +(\S.*\])$", text, re.M
+            r"^(TSR \+ PCR|base|TSR|ARR|PCR) +(\d.*\])$", text, re.M
         )
     }
     assert sorted(shares) == ["ARR", "PCR", "TSR", "TSR + PCR", "base"]
