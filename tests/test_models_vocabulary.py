@@ -227,6 +227,17 @@ def test_the_knee_reaches_the_effect_where_the_limits_let_it() -> None:
     assert chosen == {1.5: 1.0, 4.0: 2.0, 5.0: 3.0, 50.0: 3.0}
 
 
+def test_the_margin_gives_way_where_only_beyond_it_the_effect_is_reached() -> None:
+    points = [
+        Point(1.0, 4.0, 1.0, 0.02),
+        Point(2.0, 10.3, 1.0, 0.039),
+        Point(3.0, 12.0, 1.0, 0.045),
+    ]
+    assert knee(points, Limits(5.0, 0.05, 0.05)).strength == 2.0
+    assert knee(points, Limits(5.0, 0.038, 0.05)).strength == 1.0
+    assert knee(points, Limits(50.0, 0.05, 0.05)).strength == 1.0
+
+
 def _utterances(rng: np.random.Generator, n: int) -> list[Utterance]:
     rows = rng.integers(3, 97, size=(n, 7))
     return [Utterance(tuple(map(int, row)), 5, weights=(1.0, 1.0)) for row in rows]

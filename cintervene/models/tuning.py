@@ -134,7 +134,9 @@ class Tuning:
 def knee(points: Sequence[Point], limits: Limits) -> Point:
     """Choose the point after which more effect costs too much.
 
-    Points that use up more than `MARGIN` of the limits are left out. Of the others it
+    Points that use up more than `MARGIN` of the limits are left out, unless only among
+    them are some within the limits that reach the effect asked for: then it is the
+    first of these. Of the others it
     is the one farthest above the straight line from no change to the strongest of
     them, effect (log of the ratio) drawn over drift (share of the limits), each
     relative to that strongest point, among those that reach the effect asked for.
@@ -148,6 +150,13 @@ def knee(points: Sequence[Point], limits: Limits) -> Point:
         In order of strength.
     """
     within = [point for point in points if point.acceptable(limits)]
+    reaching = [
+        point
+        for point in points
+        if point.strain(limits) <= 1.0 and point.effective(limits)
+    ]
+    if reaching and not any(point.effective(limits) for point in within):
+        return reaching[0]
     if not within:
         return min(points, key=lambda point: point.strain(limits))
     effect = np.array([np.log(point.forbidden_ratio) for point in within])
