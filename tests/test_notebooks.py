@@ -91,21 +91,3 @@ def test_outputs_are_not_stored() -> None:
     for path in NOTEBOOKS.glob("*.ipynb"):
         notebook = nbformat.read(path, as_version=4)
         assert [cell for cell in notebook.cells if cell.get("outputs")] == []
-
-
-@pytest.mark.model
-@pytest.mark.usefixtures("smollm2")
-def test_robustness() -> None:
-    text, drawn = run("robustness.ipynb")
-    shares = {
-        name: [int(share) for share in re.findall(r"(\d+)% \[", line)]
-        for name, line in re.findall(
-            r"^(TSR \+ PCR|base|TSR|ARR|PCR) +(\d.*\])$", text, re.M
-        )
-    }
-    assert sorted(shares) == ["ARR", "PCR", "TSR", "TSR + PCR", "base"]
-    direct, _, everyday = range(3)
-    assert shares["TSR"][direct] >= shares["base"][direct] + 20
-    assert shares["TSR"][everyday] <= shares["base"][everyday] + 10
-    assert "as before, to the bit: True" in text
-    assert drawn
