@@ -7,20 +7,15 @@ Source: arXiv 2510.03567, away from the risk region (ARR).
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import partial
 from typing import Any, Literal
 
 from torch import nn
 
-from cintervene import data
-from cintervene.models.clock import Clock
 from cintervene.models.intervention import Intervention
-from cintervene.models.layer_descent import Drift, check_positive, descend, targets_of
-from cintervene.models.lessons import prepare
+from cintervene.models.layer_descent import Drift, check_positive, learn
 from cintervene.models.risk_region import RiskRegion
-from cintervene.models.safe_region import Part, TSROptions
-from cintervene.models.spelling import encode_text
-from cintervene.models.targets import find_decoder
-from cintervene.models.unembedding import find_unembedding
+from cintervene.models.safe_region import TSROptions
 from cintervene.progress import Progress, silent
 
 __all__ = ["avoid_harm"]
@@ -68,31 +63,8 @@ options, progress
     check_positive(
         radius=radius, nats=nats, max_kl=max_kl, max_false_refusals=max_false_refusals
     )
-    details = options or TSROptions()
-    if harmful is None:
-        harmful = [prompt.text for prompt in data.harmful_prompts("train")]
-    decoder = find_decoder(model)
-    unembedding = find_unembedding(model, decoder)
-    clock = Clock()
-    with clock.phase("prompts"):
-        lessons = prepare(
-            model, tokenizer, harmful, None, list(preserve), details.answers,
-            details.answer_tokens, progress,
-        )  # fmt: skip
-    with clock.phase("layer"):
-        targets = targets_of(model, tokenizer, decoder, layers, progress)
-    with clock.phase("capture"):
-        place = (model, targets, decoder, unembedding)
-        problem = RiskRegion(*place, lessons, radius, details, nats=nats)
-        tune = Part(*place, lessons.tune_harmful, lessons.tune_benign)
-    openings = sorted({encode_text(tokenizer, t)[0] for t in data.safe_refusals()})
-    told = {
-        "method": "arr",
-        "harmful": len(harmful),
-        "radius": radius,
-        "nats": nats,
-        "max_kl": max_kl,
-        "max_false_refusals": max_false_refusals,
-    }
-    limits = Drift(max_kl, max_false_refusals)
-    return descend(model, problem, tune, openings, limits, told, clock, progress)
+    return learn(
+        model, tokenizer, partial(RiskRegion, nats=nats), harmful, None, layers,
+        preserve, {"method": "arr", "radius": radius, "nats": nats},
+        Drift(max_kl, max_false_refusals), options or TSROptions(), progress,
+    )  # fmt: skip

@@ -4,24 +4,34 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
+from cintervene import data
 from cintervene.errors import ArgumentError
 from cintervene.models.clock import Clock
 from cintervene.models.intervention import Intervention
-from cintervene.models.safe_region import Part, SafeRegion
+from cintervene.models.lessons import prepare
+from cintervene.models.safe_region import Part, SafeRegion, TSROptions
 from cintervene.models.separation import most_separating
-from cintervene.models.targets import Decoder, Target, find_targets, resolve_layers
+from cintervene.models.spelling import encode_text
+from cintervene.models.targets import (
+    Decoder,
+    Target,
+    find_decoder,
+    find_targets,
+    resolve_layers,
+)
+from cintervene.models.unembedding import find_unembedding
 from cintervene.models.upper import Changes, differentiable
 from cintervene.progress import Progress, counting
 from cintervene.update import LowRankUpdate
 
-__all__ = ["Drift", "RefusalPoint", "check_positive", "choose", "descend", "targets_of"]
+__all__ = ["Drift", "RefusalPoint", "check_positive", "choose", "learn"]
 
 # Shares of the change found that are measured on the tuning split.
 STRENGTHS = (0.5, 0.75, 1.0, 1.25, 1.6, 2.0)
@@ -72,7 +82,56 @@ class RefusalPoint:
         )
 
 
-def descend(
+def learn(
+    model: nn.Module,
+    tokenizer: Any,
+    region: Callable[..., SafeRegion],
+    harmful: Sequence[str] | None,
+    safe: Sequence[str] | None,
+    layers: Literal["auto"] | Iterable[int],
+    preserve: Iterable[str],
+    told: dict[str, Any],
+    limits: Drift,
+    options: TSROptions,
+    progress: Progress,
+) -> Intervention:
+    """Make lessons of requests, and of them an intervention.
+
+    Parameters
+    ----------
+    region : callable
+        Makes the problem of model, targets, decoder, unembedding, lessons, radius and
+        options.
+    harmful : sequence of str or None
+        The package's own without it.
+    safe : sequence of str or None
+        See `prepare`.
+    told : dict
+        What the intervention shall say about its method, `radius` included.
+    """
+    if harmful is None:
+        harmful = [prompt.text for prompt in data.harmful_prompts("train")]
+    decoder = find_decoder(model)
+    unembedding = find_unembedding(model, decoder)
+    clock = Clock()
+    with clock.phase("prompts"):
+        lessons = prepare(
+            model, tokenizer, harmful, safe, list(preserve), options.answers,
+            options.answer_tokens, progress,
+        )  # fmt: skip
+    with clock.phase("layer"):
+        targets = _targets(model, tokenizer, decoder, layers, progress)
+    with clock.phase("capture"):
+        place = (model, targets, decoder, unembedding)
+        problem = region(*place, lessons, told["radius"], options)
+        tune = Part(*place, lessons.tune_harmful, lessons.tune_benign)
+    refusals = safe or data.safe_refusals()
+    openings = sorted({encode_text(tokenizer, text)[0] for text in refusals})
+    told = {**told, "harmful": len(harmful), **asdict(limits)}
+    return _descend(model, problem, tune, openings, limits, told, clock, progress)
+
+
+def _descend(
     model: nn.Module,
     problem: SafeRegion,
     tune: Part,
@@ -131,7 +190,7 @@ def choose(sweep: Sequence[RefusalPoint], limits: Drift) -> RefusalPoint:
     return min(sweep, key=lambda point: point.strain(limits))
 
 
-def targets_of(
+def _targets(
     model: nn.Module,
     tokenizer: Any,
     decoder: Decoder,

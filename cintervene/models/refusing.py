@@ -12,13 +12,9 @@ from typing import Any, Literal
 from torch import nn
 
 from cintervene import data
-from cintervene.models.clock import Clock
 from cintervene.models.intervention import Intervention
-from cintervene.models.layer_descent import Drift, check_positive, descend, targets_of
-from cintervene.models.lessons import prepare
-from cintervene.models.safe_region import Part, SafeRegion, TSROptions
-from cintervene.models.targets import find_decoder
-from cintervene.models.unembedding import find_unembedding
+from cintervene.models.layer_descent import Drift, check_positive, learn
+from cintervene.models.safe_region import SafeRegion, TSROptions
 from cintervene.progress import Progress, silent
 
 __all__ = ["teach_refusal"]
@@ -85,32 +81,9 @@ def teach_refusal(
         The model has no layer that can be changed.
     """
     check_positive(radius=radius, max_kl=max_kl, max_false_refusals=max_false_refusals)
-    details = options or TSROptions()
-    if harmful is None:
-        harmful = [prompt.text for prompt in data.harmful_prompts("train")]
-    decoder = find_decoder(model)
-    unembedding = find_unembedding(model, decoder)
-    clock = Clock()
-    if safe is None:
-        safe = data.safe_refusals()[:1]
-    with clock.phase("prompts"):
-        lessons = prepare(
-            model, tokenizer, harmful, safe,
-            list(preserve), details.answers, details.answer_tokens, progress,
-        )  # fmt: skip
-    with clock.phase("layer"):
-        targets = targets_of(model, tokenizer, decoder, layers, progress)
-    with clock.phase("capture"):
-        place = (model, targets, decoder, unembedding)
-        problem = SafeRegion(*place, lessons, radius, details)
-        tune = Part(*place, lessons.tune_harmful, lessons.tune_benign)
-    openings = sorted({token for one in lessons.tune_harmful for token in one.sets[0]})
-    told = {
-        "method": "tsr",
-        "harmful": len(harmful),
-        "radius": radius,
-        "max_kl": max_kl,
-        "max_false_refusals": max_false_refusals,
-    }
-    limits = Drift(max_kl, max_false_refusals)
-    return descend(model, problem, tune, openings, limits, told, clock, progress)
+    return learn(
+        model, tokenizer, SafeRegion, harmful,
+        data.safe_refusals()[:1] if safe is None else safe, layers, preserve,
+        {"method": "tsr", "radius": radius}, Drift(max_kl, max_false_refusals),
+        options or TSROptions(), progress,
+    )  # fmt: skip

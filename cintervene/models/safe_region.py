@@ -204,7 +204,7 @@ class SafeRegion:
     def _metrics(
         self, model: nn.Module, targets: Sequence[Target], unembedding: Unembedding
     ) -> list[tuple[Preserve, OutputMetric]]:
-        """Where changes shall do little: at benign lessons and in all requests."""
+        """Where changes shall do little: at benign lessons and at the template."""
         sensitivity = Sensitivity(targets, unembedding)
         with differentiable(model):
             for part in self.parts:

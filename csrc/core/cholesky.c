@@ -25,16 +25,22 @@ part(const civ_mat *a, int64_t row, int64_t n_rows, int64_t col, int64_t n_cols)
     return (civ_mat){civ_at(a, row, col), n_rows, n_cols, a->row_stride, CIV_F64};
 }
 
+/* Some columns of a tile's rows. */
+static civ_mat
+tile_part(const column_job *job, int64_t tile, int64_t col, int64_t n_cols)
+{
+    int64_t row = job->first + tile * HEIGHT;
+    return part(job->a, row, civ_min(HEIGHT, job->a->n_rows - row), col, n_cols);
+}
+
 /* Tile -= its rows, left of the column, times those of the diagonal block. */
 static civ_status
 update_tile(void *arg, int64_t tile, int worker)
 {
     (void)worker;
     const column_job *job = arg;
-    int64_t row = job->first + tile * HEIGHT;
-    int64_t n_rows = civ_min(HEIGHT, job->a->n_rows - row);
-    civ_mat target = part(job->a, row, n_rows, job->start, job->width);
-    civ_mat left = part(job->a, row, n_rows, 0, job->start);
+    civ_mat target = tile_part(job, tile, job->start, job->width);
+    civ_mat left = tile_part(job, tile, 0, job->start);
     civ_mat right = part(job->a, job->start, job->width, 0, job->start);
     return civ_gemm_nt(-1.0, &left, &right, 1.0, &target);
 }
@@ -44,9 +50,7 @@ solve_tile(void *arg, int64_t tile, int worker)
 {
     (void)worker;
     const column_job *job = arg;
-    int64_t row = job->first + tile * HEIGHT;
-    int64_t n_rows = civ_min(HEIGHT, job->a->n_rows - row);
-    civ_mat target = part(job->a, row, n_rows, job->start, job->width);
+    civ_mat target = tile_part(job, tile, job->start, job->width);
     civ_mat factor = part(job->a, job->start, job->width, job->start, job->width);
     return civ_lower_solve_right(&factor, &target);
 }
