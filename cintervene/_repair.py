@@ -38,9 +38,10 @@ def repair(
     best = _descend(problem, found, tolerance, max_iterations)
     if best is None or _cost(problem, best) > lower_bound * (1.0 + _FAR):
         pushed = _push(problem, found, tolerance, max_iterations)
-        other = pushed and _descend(problem, pushed, tolerance, max_iterations)
-        found_both = [result for result in (best, other) if result]
-        best = min(found_both, key=lambda f: _cost(problem, f), default=None)
+        starts = [pushed] if pushed or best else _leave(problem, found)
+        ends = [s and _descend(problem, s, tolerance, max_iterations) for s in starts]
+        feasible = [result for result in (best, *ends) if result]
+        best = min(feasible, key=lambda f: _cost(problem, f), default=None)
     return _judged(problem, best, tolerance) if best else found
 
 
@@ -87,6 +88,28 @@ def _push(
         "coefficients": start + pushed["coefficients"],
         "iterations": found["iterations"] + pushed["iterations"],
     }
+
+
+def _leave(problem: Problem, found: "_core.Found") -> "list[_core.Found]":
+    """Move all outputs one way or the other until all concepts lie behind them.
+
+    That meets every ball, if the inputs allow it.
+    """
+    m, n = problem.radius.shape
+    if n == 0:
+        return []
+    ahead = problem.outputs.mean(axis=0) - problem.concepts.mean(axis=0)
+    length = float(np.linalg.norm(ahead))
+    direction = ahead / length if length > 0.0 else np.eye(len(ahead))[0]
+    shares = np.linalg.lstsq(problem.gram, np.ones(m), rcond=None)[0]
+    if not np.allclose(problem.gram @ shares, 1.0):
+        return []
+    starts = []
+    for way in (direction, -direction):
+        behind = (problem.concepts @ way)[None] - (problem.outputs @ way)[:, None]
+        distance = float(np.max(behind + problem.radius, initial=0.0))
+        starts.append(found | {"coefficients": distance * np.outer(shares, way)})
+    return starts
 
 
 def _cost(problem: Problem, found: "_core.Found") -> float:

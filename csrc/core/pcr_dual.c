@@ -23,8 +23,9 @@
 #include <math.h>
 #include <string.h>
 
-/* Candidates wanted at a time; few prompts offer several each. */
+/* Candidates wanted at a time, and from each prompt. */
 #define OFFERS 8
+#define OFFERS_EACH 4
 
 static civ_mat
 take(civ_arena *arena, int64_t n_rows, int64_t n_cols)
@@ -36,7 +37,8 @@ take(civ_arena *arena, int64_t n_rows, int64_t n_cols)
 static void
 carve(civ_arena *arena, const civ_pcr_space *space, civ_pcr_dual *s)
 {
-    civ_pcr_frame_carve(arena, space, civ_pcr_share(space, OFFERS), &s->frame);
+    int64_t offers = civ_max(OFFERS_EACH, civ_pcr_share(space, OFFERS));
+    civ_pcr_frame_carve(arena, space, offers, &s->frame);
     s->place = civ_arena_take(arena, space->m, sizeof(int64_t));
     s->spare = take(arena, CIV_PCR_SPARES, space->d);
     s->spare_table = take(arena, CIV_PCR_SPARES, space->m + space->p);
@@ -516,12 +518,20 @@ civ_pcr_dual_open(const civ_exec *exec, const civ_pcr_space *space, civ_arena *a
     carve(arena, space, s);
     CIV_TRY(civ_arena_open(arena));
     carve(arena, space, s);
+    civ_pcr_dual_start(s);
+    return CIV_OK;
+}
+
+void
+civ_pcr_dual_start(civ_pcr_dual *s)
+{
     civ_pcr_frame_start(&s->frame);
-    for (int64_t j = 0; j < space->m; j++) {
+    for (int64_t j = 0; j < s->frame.space->m; j++) {
         s->place[j] = -1;
     }
+    s->active.n = s->n_rows = 0;
+    s->solution.n_rows = s->solution.n_cols = 0;
     civ_pcr_offer_initial(&s->frame);
-    return CIV_OK;
 }
 
 civ_status
@@ -534,4 +544,15 @@ civ_pcr_dual_improve(civ_pcr_dual *s, int64_t count, double goal, int64_t max_st
     s->solution = civ_f64(s->solution.data, s->n_rows, s->pair.n_cols);
     combine(s, &s->moved, &s->target, &s->solution);
     return CIV_OK;
+}
+
+double
+civ_pcr_dual_depth(const civ_pcr_dual *s)
+{
+    double depth = 1.0;
+    for (int64_t r = 0; r < s->n_rows; r++) {
+        double pivot = *civ_at(&s->system, r, r);
+        depth = fmin(depth, pivot * pivot);
+    }
+    return depth;
 }

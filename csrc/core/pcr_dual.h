@@ -51,9 +51,12 @@ typedef struct civ_pcr_dual {
     civ_pcr_newton_work newton;
 } civ_pcr_dual;
 
-/* Takes the fixed memory from an arena, which it opens, and finds the violated. */
+/* Takes the fixed memory from an arena, which it opens, and starts. */
 civ_status civ_pcr_dual_open(const civ_exec *exec, const civ_pcr_space *space,
                              civ_arena *arena, civ_pcr_dual *s);
+
+/* Empties the working set; the candidates are the constraints violated at the start. */
+void civ_pcr_dual_start(civ_pcr_dual *s);
 
 /* Lets `count` ranked candidates join, and solves the dual of the working set. */
 civ_status civ_pcr_dual_improve(civ_pcr_dual *s, int64_t count, double goal,
@@ -61,6 +64,14 @@ civ_status civ_pcr_dual_improve(civ_pcr_dual *s, int64_t count, double goal,
 
 /* Checks every constraint at the solution; candidates are those violated. */
 civ_status civ_pcr_dual_scan(civ_pcr_dual *s, double *largest);
+
+/* Least squared pivot of I - N^1/2 G N^1/2 at the last mu: an upper bound on its least
+ * eigenvalue, and how far inside the domain mu lies. */
+double civ_pcr_dual_depth(const civ_pcr_dual *s);
+
+/* Turns what the barrier holds outside the span into displacements along directions of
+ * their own. */
+civ_status civ_pcr_open_spares(civ_pcr_dual *s);
 
 /* table (rows, q) = inner products of vectors with all outputs and points. */
 civ_status civ_pcr_dual_products(const civ_pcr_dual *s, const civ_mat *vectors,
