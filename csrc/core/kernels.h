@@ -72,6 +72,17 @@ typedef void (*civ_accumulate_f32_fn)(int64_t depth, const float *left,
 typedef void (*civ_accumulate_f64_fn)(int64_t depth, const double *left,
                                       const double *right, double *sums);
 
+/* Largest rows each way, and lanes, of civ_dots_fn. */
+#define CIV_DOT_ROWS 4
+#define CIV_DOT_LANES 8
+
+/*
+ * sums (dot_rows, dot_rows, dot_lanes) += terms of the inner products of rows of x with
+ * rows of y, or of their squared distances; adding up the lanes gives these.
+ */
+typedef void (*civ_dots_fn)(const double *const *x, const double *const *y,
+                            int64_t depth, double *sums);
+
 /* out = round(w + left right) for some rows; left and right packed, compute type. */
 typedef struct civ_apply_block {
     const void *w;
@@ -129,6 +140,10 @@ typedef struct civ_kernels {
     civ_pack_columns_f64_fn pack_columns_f64;
     civ_accumulate_f32_fn accumulate_f32;
     civ_accumulate_f64_fn accumulate_f64;
+    int dot_rows; /* rows of inner products taken at a time, each way */
+    int dot_lanes;
+    civ_dots_fn dots;
+    civ_dots_fn distances;
     civ_apply_block_fn apply_block[CIV_N_DTYPES];
     civ_dot_fn dot[CIV_N_DTYPES];
     civ_displace_fn displace[CIV_N_DTYPES];

@@ -12,5 +12,6 @@
 #define KERNELS avx2
 #define VECTOR_BYTES 32
 #define GEMM_ROWS 6
+#define DOT_ROWS 3
 #include "kernels.inc"
 #endif

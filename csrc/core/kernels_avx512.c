@@ -13,5 +13,6 @@
 #define KERNELS avx512
 #define VECTOR_BYTES 64
 #define GEMM_ROWS 8
+#define DOT_ROWS 4
 #include "kernels.inc"
 #endif

@@ -9,4 +9,5 @@
 #define KERNELS baseline
 #define VECTOR_BYTES 16
 #define GEMM_ROWS 4
+#define DOT_ROWS 3
 #include "kernels.inc"

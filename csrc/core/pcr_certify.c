@@ -99,6 +99,7 @@ add_constraint(judge *s, int64_t r, int64_t l, double mu, double *complementarit
     if (l < n) {
         const double *c = civ_at(&problem->concepts, l, 0);
         double radius = *civ_at(&problem->radius, j, l), square = 0.0;
+#pragma omp simd reduction(+ : square, taken)
         for (int64_t x = 0; x < d; x++) {
             double r_x = o[x] - c[x];
             pull[x] += mu * r_x;

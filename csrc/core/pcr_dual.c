@@ -40,6 +40,9 @@ carve(civ_arena *arena, const civ_pcr_space *space, civ_pcr_dual *s)
     int64_t offers = civ_max(OFFERS_EACH, civ_pcr_share(space, OFFERS));
     civ_pcr_frame_carve(arena, space, offers, &s->frame);
     s->place = civ_arena_take(arena, space->m, sizeof(int64_t));
+    s->known.place = civ_arena_take(arena, space->m + space->p, sizeof(int64_t));
+    s->listed = civ_arena_take(arena, space->m + space->p, sizeof(int64_t));
+    s->pointers = civ_arena_take(arena, space->m + space->p, sizeof *s->pointers);
     s->spare = take(arena, CIV_PCR_SPARES, space->d);
     s->spare_table = take(arena, CIV_PCR_SPARES, space->m + space->p);
 }
@@ -53,6 +56,7 @@ carve_growing(civ_arena *arena, int64_t capacity, civ_pcr_dual *s)
     s->local = civ_arena_take(arena, capacity, sizeof(int64_t));
     s->rows = civ_arena_take(arena, rows, sizeof(int64_t));
     s->table = take(arena, capacity, q);
+    civ_pcr_known_carve(arena, civ_min(rows + capacity, q), q, &s->known);
     s->pair = take(arena, columns, columns);
     s->gram = take(arena, rows, rows);
     s->anchor = take(arena, rows, columns);
@@ -110,6 +114,7 @@ make_room(int64_t count, civ_pcr_dual *s)
     CIV_TRY(civ_arena_open(&larger.growing));
     carve_growing(&larger.growing, 2 * needed, &larger);
     civ_pcr_active_copy(&s->active, &larger.active);
+    civ_pcr_known_copy(&s->known, &larger.known);
     size_t columns = (size_t)s->table.n_cols * sizeof(double);
     for (int64_t w = 0; w < s->active.n; w++) {
         larger.local[w] = s->local[w];
@@ -127,44 +132,6 @@ make_room(int64_t count, civ_pcr_dual *s)
 }
 
 /* ---- the basis ----------------------------------------------------------------- */
-
-/* Inner products of new constraints' r with all outputs and points, in units of 1. */
-static civ_status
-extend_table(civ_pcr_dual *s, int64_t first)
-{
-    const civ_pcr_space *space = s->frame.space;
-    int64_t n_new = s->active.n - first;
-    civ_arena arena = {0};
-    civ_mat vectors = take(&arena, n_new, space->d);
-    CIV_TRY(civ_arena_open(&arena));
-    vectors = take(&arena, n_new, space->d);
-    for (int64_t w = first; w < s->active.n; w++) {
-        civ_pcr_constraint_vector(space, s->active.prompt[w], s->active.point[w],
-                                  civ_at(&vectors, w - first, 0));
-    }
-    civ_status status = civ_pcr_dual_products(s, &vectors, civ_at(&s->table, first, 0));
-    civ_arena_close(&arena);
-    return status;
-}
-
-civ_status
-civ_pcr_dual_products(const civ_pcr_dual *s, const civ_mat *vectors, double *table)
-{
-    const civ_pcr_space *space = s->frame.space;
-    int64_t q = space->m + space->p;
-    double scale = 1.0 / space->unit;
-    civ_mat with_outputs = {table, vectors->n_rows, space->m, q, CIV_F64};
-    civ_mat with_points = {table + space->m, vectors->n_rows, space->p, q, CIV_F64};
-    CIV_TRY(civ_product_nt(s->exec, vectors, &space->outputs, &with_outputs));
-    CIV_TRY(civ_product_nt(s->exec, vectors, &space->points, &with_points));
-    for (int64_t i = 0; i < vectors->n_rows; i++) {
-        double *row = table + i * q;
-        for (int64_t x = 0; x < space->m + space->n; x++) {
-            row[x] *= scale;
-        }
-    }
-    return CIV_OK;
-}
 
 /* <row of a table, r_w> */
 static double
@@ -258,7 +225,7 @@ admit(int64_t count, civ_pcr_dual *s)
         }
         s->local[w] = s->place[j];
     }
-    CIV_TRY(extend_table(s, first));
+    CIV_TRY(civ_pcr_extend_table(s, first));
     return prepare(s);
 }
 
@@ -518,15 +485,21 @@ civ_pcr_dual_open(const civ_exec *exec, const civ_pcr_space *space, civ_arena *a
     carve(arena, space, s);
     CIV_TRY(civ_arena_open(arena));
     carve(arena, space, s);
-    civ_pcr_dual_start(s);
+    civ_pcr_dual_start(false, s);
     return CIV_OK;
 }
 
 void
-civ_pcr_dual_start(civ_pcr_dual *s)
+civ_pcr_dual_start(bool careful, civ_pcr_dual *s)
 {
+    const civ_pcr_space *space = s->frame.space;
+    s->careful = careful || civ_pcr_cancels(space);
     civ_pcr_frame_start(&s->frame);
-    for (int64_t j = 0; j < s->frame.space->m; j++) {
+    s->known.n = 0;
+    for (int64_t x = 0; x < space->m + space->p; x++) {
+        s->known.place[x] = -1;
+    }
+    for (int64_t j = 0; j < space->m; j++) {
         s->place[j] = -1;
     }
     s->active.n = s->n_rows = 0;

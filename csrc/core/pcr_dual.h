@@ -8,15 +8,27 @@
 /* Most spare directions, outside the span of the constraints. */
 #define CIV_PCR_SPARES 8
 
+/* Rows of the matrix of inner products between outputs and points, found as they are
+ * needed. Vector x is output x for x < m, else point x - m. */
+typedef struct civ_pcr_known {
+    int64_t n;
+    int64_t *vector; /* whose row it is (n) */
+    int64_t *place;  /* the row of a vector, or -1 (q) */
+    civ_mat rows;    /* (n, q) in rows of q */
+} civ_pcr_known;
+
 /* Sizes: R prompts in the working set, X = its constraints and spare directions,
  * q = m + p outputs and points. Everything in units of 1. */
 typedef struct civ_pcr_dual {
     const civ_exec *exec;
     civ_pcr_frame frame;
-    double sigma;   /* weight of the barrier */
-    double kappa;   /* weight of the pull to the anchor */
-    double barrier; /* the barrier's share of the last value */
-    int64_t *place; /* index of a prompt among the R, or -1 (m) */
+    double sigma;            /* weight of the barrier */
+    double kappa;            /* weight of the pull to the anchor */
+    double barrier;          /* the barrier's share of the last value */
+    bool careful;            /* whether the table needs the constraints' own vectors */
+    int64_t *place;          /* index of a prompt among the R, or -1 (m) */
+    int64_t *listed;         /* vectors at hand (q) */
+    const double **pointers; /* where they are (q) */
     int64_t n_spare;
     civ_mat spare;       /* orthonormal (n_spare, d) */
     civ_mat spare_table; /* their inner products with outputs and points (n_spare, q) */
@@ -24,9 +36,10 @@ typedef struct civ_pcr_dual {
     /* what grows with the working set */
     civ_arena growing;
     civ_pcr_active active;
-    int64_t n_rows;      /* R */
-    int64_t *local;      /* index of a constraint's prompt among the R */
-    int64_t *rows;       /* the prompts (R) */
+    int64_t n_rows; /* R */
+    int64_t *local; /* index of a constraint's prompt among the R */
+    int64_t *rows;  /* the prompts (R) */
+    civ_pcr_known known;
     civ_mat table;       /* <r_w, outputs and points> (n, q) */
     civ_mat pair;        /* inner products of the basis (X, X) */
     civ_mat gram;        /* G (R, R) */
@@ -55,8 +68,9 @@ typedef struct civ_pcr_dual {
 civ_status civ_pcr_dual_open(const civ_exec *exec, const civ_pcr_space *space,
                              civ_arena *arena, civ_pcr_dual *s);
 
-/* Empties the working set; the candidates are the constraints violated at the start. */
-void civ_pcr_dual_start(civ_pcr_dual *s);
+/* Empties the working set; the candidates are the constraints violated at the start.
+ * careful: inner products of constraints come from their vectors, always. */
+void civ_pcr_dual_start(bool careful, civ_pcr_dual *s);
 
 /* Lets `count` ranked candidates join, and solves the dual of the working set. */
 civ_status civ_pcr_dual_improve(civ_pcr_dual *s, int64_t count, double goal,
@@ -72,6 +86,18 @@ double civ_pcr_dual_depth(const civ_pcr_dual *s);
 /* Turns what the barrier holds outside the span into displacements along directions of
  * their own. */
 civ_status civ_pcr_open_spares(civ_pcr_dual *s);
+
+/* Whether outputs and points are so much longer than the constraints' r that inner
+ * products of the r would lose digits if they came from those of outputs and points. */
+bool civ_pcr_cancels(const civ_pcr_space *space);
+
+void civ_pcr_known_carve(civ_arena *arena, int64_t capacity, int64_t q,
+                         civ_pcr_known *known);
+/* Copies the rows; the places are shared. */
+void civ_pcr_known_copy(const civ_pcr_known *from, civ_pcr_known *to);
+
+/* Fills the table for the constraints from `first` on. */
+civ_status civ_pcr_extend_table(civ_pcr_dual *s, int64_t first);
 
 /* table (rows, q) = inner products of vectors with all outputs and points. */
 civ_status civ_pcr_dual_products(const civ_pcr_dual *s, const civ_mat *vectors,

@@ -278,7 +278,7 @@ run(course *c)
     bool found;
     CIV_TRY(go_directly(c, &largest, &found));
     if (!found && !ended(c)) {
-        civ_pcr_dual_start(c->s);
+        civ_pcr_dual_start(true, c->s);
         CIV_TRY(follow_barrier(c, &largest));
     }
     if (!found && !ended(c)) {

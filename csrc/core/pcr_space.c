@@ -33,23 +33,6 @@ civ_pcr_space_carve(civ_arena *arena, const civ_pcr_problem *problem,
     space->list = civ_arena_take(arena, m * p, sizeof(int64_t));
 }
 
-/* The mean concept: only differences matter, and about it they lose fewest digits. */
-static void
-place_origin(const civ_pcr_problem *problem, civ_pcr_space *space)
-{
-    memset(space->origin, 0, (size_t)space->d * sizeof(double));
-    for (int64_t i = 0; i < space->n; i++) {
-        const double *c = civ_at(&problem->concepts, i, 0);
-        for (int64_t x = 0; x < space->d; x++) {
-            space->origin[x] += c[x];
-        }
-    }
-    double share = space->n > 0 ? 1.0 / (double)space->n : 0.0;
-    for (int64_t x = 0; x < space->d; x++) {
-        space->origin[x] *= share;
-    }
-}
-
 /* Row i of `to` becomes row i of `from` as seen from the origin. */
 static void
 place_row(const civ_pcr_space *space, const civ_mat *from, const civ_mat *to, int64_t i)
@@ -134,12 +117,13 @@ civ_status
 civ_pcr_space_fill(const civ_exec *exec, const civ_pcr_problem *problem,
                    civ_pcr_space *space)
 {
-    place_origin(problem, space);
+    /* Only differences matter, and about the mean concept they lose fewest digits. */
+    civ_mat points = civ_f64(space->points.data, space->n, space->d);
+    CIV_TRY(civ_centre(exec, &problem->concepts, space->origin, &points));
     for (int64_t j = 0; j < space->m; j++) {
         place_row(space, &problem->outputs, &space->outputs, j);
     }
     for (int64_t i = 0; i < space->n; i++) {
-        place_row(space, &problem->concepts, &space->points, i);
         space->length[i] = 1.0;
         space->shift[i] = 0.0;
     }

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "products.h"
 
+#include "inner.h"
 #include "lapack.h"
 
 #include <limits.h>
@@ -260,11 +261,27 @@ civ_product_nt(const civ_exec *exec, const civ_mat *a, const civ_mat *b,
     return run_product(exec, &job);
 }
 
+/* The rows of a and b as they are. */
+static civ_status
+small_gram(const civ_exec *exec, const civ_mat *a, const civ_mat *b, const civ_mat *out)
+{
+    const double *x[SMALL_TILE], *y[SMALL_TILE];
+    for (int64_t i = 0; i < a->n_rows; i++) {
+        x[i] = civ_row(a, i);
+        y[i] = civ_row(b, i);
+    }
+    return civ_inner_products(exec, &(civ_inner_block){x, y, a->n_rows, a->n_rows,
+                                                       a->n_cols, false, true, *out});
+}
+
 civ_status
 civ_gram(const civ_exec *exec, const civ_mat *a, const civ_mat *b, const civ_mat *out)
 {
     CIV_FAIL_IF(a->n_cols != b->n_cols || a->n_rows != b->n_rows, CIV_SHAPE);
     CIV_FAIL_IF(out->n_rows != a->n_rows || out->n_cols != a->n_rows, CIV_SHAPE);
+    if (a->n_rows <= SMALL_TILE && a->dtype == CIV_F64 && b->dtype == CIV_F64) {
+        return small_gram(exec, a, b, out);
+    }
     product_job job = {.kind = PRODUCT_GRAM, .a = a, .b = b, .out = out};
     job.depth = a->n_cols;
     return run_product(exec, &job);

@@ -50,6 +50,11 @@ void civ_axpy(int64_t n, double alpha, const double *x, double *y);
 
 /* ---- large: parallel, any storage type ----------------------------------------- */
 
+/* mean (n_cols) of the rows of x, and out = x - mean; float64. The mean of no rows is
+ * zero. */
+civ_status civ_centre(const civ_exec *exec, const civ_mat *x, double *mean,
+                      const civ_mat *out);
+
 /* civ_product_nt, civ_product_nn and civ_moment_add are in cintervene.h. */
 
 #endif

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "cintervene.h"
+#include "inner.h"
 #include "minunit.h"
 
 /* More than a tile each way, and an incomplete last one. */
@@ -49,6 +50,46 @@ check_products(void)
     CHECK(civ_product_nn(NULL, &left, &wide, &result) == CIV_SHAPE);
 }
 
+/* Rows from two places, backwards; the inner dimension is no multiple of a vector. */
+static void
+check_inner(const char *kernels)
+{
+    const char *before = civ_cpu_name();
+    if (civ_cpu_select(kernels) != CIV_OK) {
+        return;
+    }
+    enum { MORE = 45, FEW = 37, LENGTH = DEPTH - 3 };
+    const double *rows[MORE];
+    for (int i = 0; i < MORE; i++) {
+        rows[i] = (i % 2 ? a : b) + (MORE - i) * DEPTH;
+    }
+    for (int kind = 0; kind < 4; kind++) {
+        int symmetric = kind % 2, distances = kind / 2;
+        civ_inner_block block = {rows,
+                                 rows,
+                                 FEW,
+                                 MORE,
+                                 LENGTH,
+                                 distances != 0,
+                                 symmetric != 0,
+                                 {out, FEW, MORE, MORE, CIV_F64}};
+        CHECK(civ_inner_products(NULL, &block) == CIV_OK);
+        for (int i = 0; i < FEW; i++) {
+            for (int k = 0; k < MORE; k++) {
+                double sum = 0;
+                for (int x = 0; x < LENGTH; x++) {
+                    double away = rows[i][x] - rows[k][x];
+                    sum += distances ? away * away : rows[i][x] * rows[k][x];
+                }
+                CHECK_NEAR(out[i * MORE + k], sum, 1e-11);
+            }
+        }
+        block.out.n_cols = FEW;
+        CHECK(civ_inner_products(NULL, &block) == CIV_SHAPE);
+    }
+    CHECK(civ_cpu_select(before) == CIV_OK);
+}
+
 static void
 check_moment(void)
 {
@@ -85,6 +126,9 @@ test_products(void)
     fill(a, ROWS * DEPTH, 0.7);
     fill(b, COLS * DEPTH, 1.3);
     check_products();
+    check_inner("baseline");
+    check_inner("avx2");
+    check_inner("avx512");
     check_moment();
     check_definite();
 }
