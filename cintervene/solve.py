@@ -126,7 +126,8 @@ def _wrap(
     coefficients, multipliers = found["coefficients"], found["multipliers"]
     status = Status(found["outcome"])
     used = np.any(coefficients != 0.0, axis=1)
-    left, n = coefficients[used], len(problem.concepts)
+    left = coefficients if used.all() else coefficients[used]
+    n = len(problem.concepts)
     slack_displacements, slack_margins = found["displacements"], found["margins"]
     displacements, margins = slack_displacements, slack_margins
     if problem.gram is not problem.true_gram:
@@ -134,8 +135,11 @@ def _wrap(
         margins = problem.margins(displacements)
     history = found["history"][: found["history_rows"]]
     return Solution(
-        update=LowRankUpdate(np.ascontiguousarray(left.T), problem.dual_inputs[used]),
-        cost=float(np.sum(left * slack_displacements[used])),
+        update=LowRankUpdate(
+            np.ascontiguousarray(left.T),
+            problem.dual_inputs if used.all() else problem.dual_inputs[used],
+        ),
+        cost=float(np.vdot(coefficients, slack_displacements)),
         status=status,
         iterations=found["iterations"],
         displacements=displacements,

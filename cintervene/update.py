@@ -8,11 +8,13 @@ import numpy.typing as npt
 
 from cintervene import _core
 from cintervene._arrays import shape_of
-from cintervene.errors import ArgumentError, NonFiniteError
+from cintervene.errors import ArgumentError
 
 __all__ = ["LowRankUpdate", "displacement"]
 
 Array = npt.NDArray[Any]
+
+_KEPT = (np.dtype(np.float32), np.dtype(np.float64))
 
 
 class LowRankUpdate:
@@ -25,7 +27,8 @@ class LowRankUpdate:
     Parameters
     ----------
     left : array_like, shape (d_out, rank)
-        NumPy, torch or JAX array. float32 is kept, all else becomes float64.
+        Arrays of NumPy with dtype float32 or float64 are kept as they are; those of
+        other libraries or dtypes become float64.
     right : array_like, shape (rank, d_in)
         As `left`.
 
@@ -208,15 +211,11 @@ def displacement(base: Any, changed: Any, inputs: Any) -> npt.NDArray[np.float64
 def _factor(value: Any, name: str) -> Array:
     """A 2-D finite float32 or float64 array."""
     array = value
-    if not isinstance(value, np.ndarray) or value.dtype != np.float32:
+    if not isinstance(value, np.ndarray) or value.dtype not in _KEPT:
         array = _core.as_float64(value)
     if array.ndim != 2:
         raise ArgumentError(f"{name}: has {array.ndim} axes; expected 2")
-    if not np.isfinite(array).all():
-        row, column = np.argwhere(~np.isfinite(array))[0]
-        raise NonFiniteError(
-            f"{name}: not finite at row {row}, column {column}; expected finite values"
-        )
+    _core.check_finite(array, name)
     return np.asarray(array)
 
 
