@@ -311,10 +311,10 @@ move(civ_pcr_dual *s, const double *mu)
     add_pull(s, mu);
     if (s->kappa == 0.0) {
         spread_pull(s, mu);
-    } else if (civ_gemm_nn(1.0, &s->response, &s->target, 0.0, &s->moved) != CIV_OK) {
+    } else if (civ_product_nn(s->exec, &s->response, &s->target, &s->moved) != CIV_OK) {
         return false;
     }
-    return civ_gemm_nn(1.0, &s->response, &s->target_pair, 0.0, &s->moved_pair) ==
+    return civ_product_nn(s->exec, &s->response, &s->target_pair, &s->moved_pair) ==
            CIV_OK;
 }
 
@@ -404,7 +404,7 @@ move_outputs(civ_pcr_dual *s)
     int64_t n = s->active.n;
     civ_mat table = s->table, own = s->solution;
     table.n_rows = own.n_cols = n;
-    CIV_TRY(civ_gemm_nn(1.0, &own, &table, 0.0, &s->products));
+    CIV_TRY(civ_product_nn(s->exec, &own, &table, &s->products));
     if (s->n_spare > 0) {
         civ_mat spare = s->spare_table, rest = s->solution;
         spare.n_rows = rest.n_cols = s->n_spare;
@@ -414,7 +414,7 @@ move_outputs(civ_pcr_dual *s)
     civ_mat with_points = s->products;
     with_points.data = civ_at(&s->products, 0, space->m);
     with_points.n_cols = space->p;
-    return civ_gemm_nn(1.0, &s->weights, &with_points, 0.0, &s->values);
+    return civ_product_nn(s->exec, &s->weights, &with_points, &s->values);
 }
 
 /* squares = A A^T, for ||D_j||^2 = G_jJ A A^T G_Jj; moved_pair becomes A's. */
@@ -422,7 +422,7 @@ static civ_status
 square_solution(civ_pcr_dual *s)
 {
     combine(s, &s->moved_pair, &s->target_pair, &s->moved_pair);
-    return civ_gemm_nt(1.0, &s->moved_pair, &s->solution, 0.0, &s->squares);
+    return civ_product_nt(s->exec, &s->moved_pair, &s->solution, &s->squares);
 }
 
 static double

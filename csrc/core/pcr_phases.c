@@ -229,6 +229,32 @@ expand_solution(const civ_pcr_dual *s, const civ_mat *outputs,
     return s->n_spare > 0 ? civ_gemm_nn(unit, &over_spare, &spare, 1.0, rows) : CIV_OK;
 }
 
+/* The same where there is no pull to an anchor and no spare direction: A = (N B + 1) Q,
+ * with Q in `pull`. */
+static civ_status
+expand_pull(const civ_pcr_dual *s, const civ_mat *factors, const civ_mat *pull,
+            const civ_mat *rows)
+{
+    const civ_pcr_space *space = s->frame.space;
+    double unit = space->unit / s->frame.gram_unit;
+    double *vector = rows->data;
+    memset(pull->data, 0, (size_t)(s->n_rows * space->d) * sizeof(double));
+    for (int64_t w = 0; w < s->active.n; w++) {
+        if (s->active.mu[w] > 0.0) {
+            civ_pcr_constraint_vector(space, s->active.prompt[w], s->active.point[w],
+                                      vector);
+            civ_axpy(space->d, unit * s->active.mu[w], vector,
+                     civ_at(pull, s->local[w], 0));
+        }
+    }
+    for (int64_t r = 0; r < s->n_rows; r++) {
+        for (int64_t c = 0; c < s->n_rows; c++) {
+            *civ_at(factors, r, c) = s->nu[r] * *civ_at(&s->response, r, c) + (r == c);
+        }
+    }
+    return civ_product_nn(s->exec, factors, pull, rows);
+}
+
 static civ_status
 write_coefficients(const course *c)
 {
@@ -243,8 +269,10 @@ write_coefficients(const course *c)
     civ_mat over_points = civ_f64(block + rows * rows, rows, p);
     civ_mat outputs = civ_f64(block + rows * (rows + p), rows, d);
     civ_mat expanded = civ_f64(block + rows * (rows + p + d), rows, d);
+    bool plain = s->kappa == 0.0 && s->sigma == 0.0;
     civ_status status =
-        expand_solution(s, &outputs, &over_outputs, &over_points, &expanded);
+        plain ? expand_pull(s, &over_outputs, &outputs, &expanded)
+              : expand_solution(s, &outputs, &over_outputs, &over_points, &expanded);
     for (int64_t r = 0; r < rows && status == CIV_OK; r++) {
         memcpy(civ_at(&c->result->coefficients, s->rows[r], 0), civ_at(&expanded, r, 0),
                (size_t)d * sizeof(double));
