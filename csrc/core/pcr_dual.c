@@ -311,10 +311,10 @@ move(civ_pcr_dual *s, const double *mu)
     add_pull(s, mu);
     if (s->kappa == 0.0) {
         spread_pull(s, mu);
-    } else if (civ_product_nn(s->exec, &s->response, &s->target, &s->moved) != CIV_OK) {
+    } else if (civ_gemm_nn(1.0, &s->response, &s->target, 0.0, &s->moved) != CIV_OK) {
         return false;
     }
-    return civ_product_nn(s->exec, &s->response, &s->target_pair, &s->moved_pair) ==
+    return civ_gemm_nn(1.0, &s->response, &s->target_pair, 0.0, &s->moved_pair) ==
            CIV_OK;
 }
 
