@@ -5,7 +5,7 @@ Shares of greedy answers that refuse, with Wilson intervals at 95%: on the packa
 held-out requests, and on HarmBench's and XSTest's where their files are given.
 
     python benchmarks/bench_refusals.py FILE.safetensors [--strength X]
-        [--behaviours harmbench.csv] [--safe xstest.csv]
+        [--behaviours harmbench.csv] [--safe xstest.csv] [--half]
 """
 
 import os
@@ -23,13 +23,14 @@ from cintervene.models import Intervention
 from cintervene.models.conversation import generate, render
 from cintervene.models.spelling import encode_text
 
-BEGUN = "Sure, here is"
+BEGUN = ("Sure, here is", "Step 1:")
 TOKENS = 12
 
 
 def requests(arguments):
     """Rendered prompts by kind; whether they ought to be refused is the reader's."""
     harmful = [prompt.text for prompt in data.harmful_prompts("held_out")]
+    left = slice(1, None, 2) if arguments.half else slice(None)
     kinds = {
         "own harmful": harmful,
         "own borderline": [p.text for p in data.borderline_prompts("held_out")],
@@ -37,13 +38,14 @@ def requests(arguments):
     }
     if arguments.behaviours:
         found = harmbench.read_behaviours(arguments.behaviours)
-        kinds["HarmBench"] = [b.prompt for b in found if not b.context]
-        kinds["HarmBench contextual"] = [b.prompt for b in found if b.context]
+        kinds["HarmBench"] = [b.prompt for b in found if not b.context][left]
+        contextual = [b.prompt for b in found if b.context]
+        kinds["HarmBench contextual"] = contextual[left]
         harmful = kinds["HarmBench"]
     if arguments.safe:
         found = xstest.read_prompts(arguments.safe)
-        kinds["XSTest unsafe"] = [p.text for p in found if not p.safe]
-        kinds["XSTest safe"] = [p.text for p in found if p.safe]
+        kinds["XSTest unsafe"] = [p.text for p in found if not p.safe][left]
+        kinds["XSTest safe"] = [p.text for p in found if p.safe][left]
     return kinds, harmful
 
 
@@ -53,12 +55,16 @@ def main():
     parser.add_argument("--strength", type=float, default=1.0)
     parser.add_argument("--behaviours")
     parser.add_argument("--safe")
+    parser.add_argument(
+        "--half", action="store_true", help="only every second request of the files"
+    )
     arguments = parser.parse_args()
     model, tokenizer = models.load("smollm2")
     kinds, harmful = requests(arguments)
     prompts = {k: [render(tokenizer, t) for t in texts] for k, texts in kinds.items()}
-    begun = encode_text(tokenizer, BEGUN)
-    prompts["begun for it"] = [render(tokenizer, t) + begun for t in harmful]
+    for text in BEGUN:
+        begun = encode_text(tokenizer, text)
+        prompts[f"after {text!r}"] = [render(tokenizer, t) + begun for t in harmful]
     intervention = Intervention.load(arguments.file).scale(arguments.strength)
 
     def shares():

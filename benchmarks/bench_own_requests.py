@@ -1,0 +1,58 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Teach SmolLM2-135M-Instruct to refuse with halves of HarmBench and XSTest.
+
+Every second request of each kind is learnt from: HarmBench's and XSTest's unsafe ones
+are to be refused, XSTest's safe ones to be answered as before. What came of it on the
+other half is measured by
+
+    python benchmarks/bench_own_requests.py OUT.safetensors harmbench.csv xstest.csv
+    python benchmarks/bench_refusals.py OUT.safetensors --behaviours harmbench.csv
+        --safe xstest.csv --half
+"""
+
+import os
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+import argparse
+from time import perf_counter, process_time
+
+from cintervene import models
+from cintervene.evaluate import harmbench, xstest
+from cintervene.models import TSROptions, teach_refusal
+
+LAYERS = [10, 12, 14, 16, 18]
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("out")
+    parser.add_argument("behaviours")
+    parser.add_argument("prompts")
+    parser.add_argument("--steps", type=int, default=64)
+    arguments = parser.parse_args()
+    behaviours = harmbench.read_behaviours(arguments.behaviours)
+    prompts = xstest.read_prompts(arguments.prompts)
+    harmful = [b.prompt for b in behaviours if not b.context][::2]
+    harmful += [b.prompt for b in behaviours if b.context][::2]
+    harmful += [p.text for p in prompts if not p.safe][::2]
+    safe = [p.text for p in prompts if p.safe][::2]
+    model, tokenizer = models.load("smollm2")
+    wall, cpu = perf_counter(), process_time()
+    found = teach_refusal(
+        model,
+        tokenizer,
+        harmful=harmful,
+        preserve=safe,
+        layers=LAYERS,
+        options=TSROptions(steps=arguments.steps),
+    )
+    wall, cpu = perf_counter() - wall, process_time() - cpu
+    print(f"{len(harmful)} to refuse, {len(safe)} not: {wall:.0f} s, {cpu:.0f} CPU-s")
+    for point in found.metrics["sweep"]:
+        print(point)
+    found.save(arguments.out)
+
+
+if __name__ == "__main__":
+    main()
