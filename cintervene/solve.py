@@ -126,19 +126,18 @@ def _wrap(
     coefficients, multipliers = found["coefficients"], found["multipliers"]
     status = Status(found["outcome"])
     used = np.any(coefficients != 0.0, axis=1)
-    left = coefficients if used.all() else coefficients[used]
+    # A slice copies nothing where all rows are in use.
+    rows = slice(None) if used.all() else used
+    left = coefficients[rows]
     n = len(problem.concepts)
     slack_displacements, slack_margins = found["displacements"], found["margins"]
     displacements, margins = slack_displacements, slack_margins
     if problem.gram is not problem.true_gram:
-        displacements = _core.product_nn(problem.true_gram[:, used], left)
+        displacements = _core.product_nn(problem.true_gram[:, rows], left)
         margins = problem.margins(displacements)
     history = found["history"][: found["history_rows"]]
     return Solution(
-        update=LowRankUpdate(
-            np.ascontiguousarray(left.T),
-            problem.dual_inputs if used.all() else problem.dual_inputs[used],
-        ),
+        update=LowRankUpdate(np.ascontiguousarray(left.T), problem.dual_inputs[rows]),
         cost=float(np.vdot(coefficients, slack_displacements)),
         status=status,
         iterations=found["iterations"],

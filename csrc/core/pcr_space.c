@@ -2,7 +2,6 @@
 #include "pcr.h"
 
 #include <math.h>
-#include <string.h>
 
 static civ_mat
 take(civ_arena *arena, int64_t n_rows, int64_t n_cols)
