@@ -97,21 +97,28 @@ class Part:
         harmful: Sequence[Lesson],
         benign: Sequence[Lesson],
     ) -> None:
-        self.harmful_lessons, self._unembedding = list(harmful), unembedding
+        self._model, self.targets, self._decoder = model, targets, decoder
+        self._unembedding = unembedding
         self.devices = [target.weight.device for target in targets]
-        self.harmful, self.benign = (
-            Upper(
-                model,
-                targets,
-                [one.ids for one in lessons],
-                [one.split for one in lessons],
-                [one.positions for one in lessons],
-                decoder,
-            )
-            for lessons in (harmful, benign)
-        )
+        self.teach(harmful)
+        self.benign = self._gather(benign)
         with torch.no_grad():
             self._base = [self.benign.states(b, None) for b in self.benign.batches]
+
+    def teach(self, harmful: Sequence[Lesson]) -> None:
+        """Take these harmful lessons from now on."""
+        self.harmful_lessons = list(harmful)
+        self.harmful = self._gather(harmful)
+
+    def _gather(self, lessons: Sequence[Lesson]) -> Upper:
+        return Upper(
+            self._model,
+            self.targets,
+            [one.ids for one in lessons],
+            [one.split for one in lessons],
+            [one.positions for one in lessons],
+            self._decoder,
+        )
 
     def losses(self, changes: Changes) -> Iterator[tuple[UpperBatch, Tensor]]:
         """-log p of the safe tokens: of each batch one for each wanted row."""
