@@ -20,6 +20,7 @@ from cintervene.errors import ArgumentError
 from cintervene.evaluate.fluency import perplexities
 from cintervene.evaluate.json_ready import json_ready
 from cintervene.evaluate.outcomes import Judge, Outcome, outcomes, refusal_matcher
+from cintervene.models.precision import quick_products
 from cintervene.progress import Progress, counting, silent
 from cintervene.study.cases import Case
 from cintervene.study.defence import Defence
@@ -119,6 +120,7 @@ class Trial:
             seen[attempt.id] += 1
 
 
+@quick_products()
 def run_study(
     journal: Journal,
     defences: Sequence[Defence],
