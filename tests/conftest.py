@@ -82,6 +82,12 @@ def any_model(request: pytest.FixtureRequest) -> Any:
     return make_tiny_model(request.param)
 
 
+@pytest.fixture(params=["down_proj", "o_proj"])
+def matrix(request: pytest.FixtureRequest) -> Any:
+    """Which projection of a layer is changed."""
+    return request.param
+
+
 @pytest.fixture(params=["baseline", "avx2", "avx512"])
 def kernels(request: pytest.FixtureRequest) -> Iterator[str]:
     """Run the test with one table of C kernels after the other."""

@@ -135,6 +135,19 @@ def test_table_of_a_measurement(
     assert not goals[0]["reached"]
 
 
+def test_the_output_of_attention_is_changed_where_asked_for(
+    model: Path, words: Path, tmp_path: Path, capsys: Any
+) -> None:
+    argv = ["defend", "--model", str(model), "--forbid", str(words)]
+    argv += ["--layers", "1", "--matrix", "o_proj", "--out", str(tmp_path / "out")]
+    assert main([*argv, "--dry-run"]) == 0
+    name = "model.layers.1.self_attn.o_proj.weight"
+    assert name in capsys.readouterr().out
+    assert main([*argv, *LENIENT]) == 0
+    change = Intervention.load(tmp_path / "out" / "intervention.safetensors")
+    assert list(change.edits) == [name]
+
+
 @pytest.mark.parametrize("form", [[], ["--json"]])
 def test_dry_run_writes_nothing(
     model: Path, words: Path, tmp_path: Path, capsys: Any, form: list[str]

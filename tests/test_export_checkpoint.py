@@ -29,10 +29,10 @@ from cintervene.models import Intervention, find_targets, loading  # noqa: E402
 from cintervene.update import LowRankUpdate  # noqa: E402
 
 
-def make(model: Any, layers: Any = (1, 3)) -> Intervention:
+def make(model: Any, layers: Any = (1, 3), matrix: Any = "down_proj") -> Intervention:
     source = np.random.default_rng(5)
     pairs = []
-    for target in find_targets(model, layers):
+    for target in find_targets(model, layers, matrix=matrix):
         left = source.normal(size=(target.d_out, 2)) * 0.3
         right = source.normal(size=(2, target.d_in)) * 0.3
         pairs.append((target, LowRankUpdate(left, right)))
@@ -51,10 +51,12 @@ def files(directory: Path) -> dict[str, bytes]:
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
 @pytest.mark.parametrize("name", ["llama", "gpt2"])
-def test_apply_and_revert(tmp_path: Path, tiny_model: Any, name: str, dtype: Any):
+def test_apply_and_revert(
+    tmp_path: Path, tiny_model: Any, name: str, dtype: Any, matrix: Any
+):
     model = tiny_model(name).to(dtype)
     source = save(model, tmp_path / "base")
-    change = make(model)
+    change = make(model, matrix=matrix)
     changed, back = tmp_path / "changed", tmp_path / "back"
     changed.mkdir()
     back.mkdir()

@@ -24,10 +24,15 @@ ARCHITECTURES = {
 }  # fmt: skip
 
 
-def make(model: Any, ranks: Any = (2, 5)) -> Intervention:
+# llama.cpp's names of the projections.
+NAMES = {"down_proj": "ffn_down", "o_proj": "attn_output"}
+
+
+def make(model: Any, ranks: Any = (2, 5), matrix: Any = "down_proj") -> Intervention:
     source = np.random.default_rng(5)
     pairs = []
-    for target, rank in zip(find_targets(model, (1, 3)), ranks, strict=True):
+    targets = find_targets(model, (1, 3), matrix=matrix)
+    for target, rank in zip(targets, ranks, strict=True):
         left = source.normal(size=(target.d_out, rank))
         update = LowRankUpdate(left, source.normal(size=(rank, target.d_in)))
         pairs.append((target, update))
@@ -35,7 +40,7 @@ def make(model: Any, ranks: Any = (2, 5)) -> Intervention:
 
 
 def write_base(path: Path, architecture: str, shapes: dict[str, Any]) -> Path:
-    """A GGUF file with no more of a model than its down projections."""
+    """A GGUF file with no more of a model than some projections."""
     writer = gguf.GGUFWriter(path, architecture)
     writer.add_block_count(4)
     for name, shape in shapes.items():
@@ -47,19 +52,23 @@ def write_base(path: Path, architecture: str, shapes: dict[str, Any]) -> Path:
     return path
 
 
-def base_of(path: Path, model: Any, architecture: str) -> Path:
+def base_of(
+    path: Path, model: Any, architecture: str, matrix: Any = "down_proj"
+) -> Path:
     shapes = {
-        f"blk.{target.layer}.ffn_down.weight": (target.d_out, target.d_in)
-        for target in find_targets(model)
+        f"blk.{target.layer}.{NAMES[matrix]}.weight": (target.d_out, target.d_in)
+        for target in find_targets(model, matrix=matrix)
     }
     return write_base(path, architecture, shapes)
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
-def test_names_shapes_and_change(tiny_model: Any, tmp_path: Path, name: str) -> None:
+def test_names_shapes_and_change(
+    tiny_model: Any, tmp_path: Path, name: str, matrix: Any
+) -> None:
     model = tiny_model(name)
-    change = make(model)
-    base = base_of(tmp_path / "base.gguf", model, ARCHITECTURES[name])
+    change = make(model, matrix=matrix)
+    base = base_of(tmp_path / "base.gguf", model, ARCHITECTURES[name], matrix)
     made = export.gguf(change, tmp_path / "out", base)
     assert made.rank == 5
     assert max(made.errors.values()) < 1e-6
@@ -72,8 +81,9 @@ def test_names_shapes_and_change(tiny_model: Any, tmp_path: Path, name: str) -> 
     stored = {tensor.name: np.array(tensor.data) for tensor in reader.tensors}
     assert len(stored) == 4
     for layer, update in zip((1, 3), change.updates.values(), strict=True):
-        a = stored[f"blk.{layer}.ffn_down.weight.lora_a"]
-        b = stored[f"blk.{layer}.ffn_down.weight.lora_b"]
+        a, b = (
+            stored[f"blk.{layer}.{NAMES[matrix]}.weight.lora_{part}"] for part in "ab"
+        )
         assert a.shape == (5, update.shape[1])
         np.testing.assert_allclose(b @ a, update.matrix(), rtol=1e-4, atol=1e-5)
     assert change.digest in (made.path / "README.md").read_text("utf-8")

@@ -24,11 +24,14 @@ from cintervene.update import LowRankUpdate  # noqa: E402
 IDS = torch.arange(1, 13).reshape(2, 6)
 
 
-def make(model: Any, ranks: Any = (2, 5), size: float = 0.3) -> Intervention:
+def make(
+    model: Any, ranks: Any = (2, 5), size: float = 0.3, matrix: Any = "down_proj"
+) -> Intervention:
     """Changes of two layers, of different ranks."""
     source = np.random.default_rng(5)
     pairs = []
-    for target, rank in zip(find_targets(model, (1, 3)), ranks, strict=True):
+    targets = find_targets(model, (1, 3), matrix=matrix)
+    for target, rank in zip(targets, ranks, strict=True):
         left = source.normal(size=(target.d_out, rank)) * size
         right = source.normal(size=(rank, target.d_in)) * size
         pairs.append((target, LowRankUpdate(left, right)))
@@ -51,11 +54,11 @@ def distance(a: Any, b: Any) -> float:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_peft_gives_the_logits_of_apply(
-    any_model: Any, dtype: Any, tmp_path: Path
+    any_model: Any, dtype: Any, matrix: Any, tmp_path: Path
 ) -> None:
     peft = pytest.importorskip("peft")
     model = any_model.to(dtype)
-    change = make(model)
+    change = make(model, matrix=matrix)
     meant, before = changed_logits(model, change), logits(model)
     made = lora(change, tmp_path / "adapter", base="where/it/is")
     assert made.rank == 5

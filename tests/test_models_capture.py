@@ -32,10 +32,12 @@ def random_update(target: Any, rank: int = 2, size: float = 0.5) -> LowRankUpdat
     return LowRankUpdate(left, right)
 
 
-def reference(model: Any, ids: Any, layer: int) -> tuple[Any, Any]:
+def reference(
+    model: Any, ids: Any, layer: int, matrix: Any = "down_proj"
+) -> tuple[Any, Any]:
     """Inputs and outputs of one projection, one unpadded sequence at a time."""
     seen: list[tuple[Any, Any]] = []
-    module = find_targets(model, [layer])[0].module
+    module = find_targets(model, [layer], matrix=matrix)[0].module
     handle = module.register_forward_hook(
         lambda _m, args, y: seen.append((args[0][0], y[0]))
     )
@@ -46,11 +48,13 @@ def reference(model: Any, ids: Any, layer: int) -> tuple[Any, Any]:
     return [x for x, _ in seen], [y for _, y in seen]
 
 
-def changed(model: Any, factors: dict[int, LowRankUpdate]) -> Any:
+def changed(
+    model: Any, factors: dict[int, LowRankUpdate], matrix: Any = "down_proj"
+) -> Any:
     """A copy of the model with dense changes of its weights."""
     other = copy.deepcopy(model)
     with torch.no_grad():
-        for target in find_targets(other, factors):
+        for target in find_targets(other, factors, matrix=matrix):
             pair = factors[target.layer]
             delta = torch.tensor(pair.matrix())
             target.weight.add_(delta.T if target.transposed else delta)
@@ -61,12 +65,14 @@ def all_of(ids: Any) -> list[slice]:
     return [slice(None)] * len(ids)
 
 
-def test_rows_of_every_layer(any_model: Any) -> None:
+def test_rows_of_every_layer(any_model: Any, matrix: Any) -> None:
     """Also where sequences are longer than the sliding window of 5."""
-    stream = LayerStream(any_model, IDS, 1, wanted=all_of(IDS), batch_tokens=14)
+    stream = LayerStream(
+        any_model, IDS, 1, wanted=all_of(IDS), batch_tokens=14, matrix=matrix
+    )
     for layer in (1, 2, 3):
         rows = stream.run(layer)
-        inputs, outputs = reference(any_model, IDS, layer)
+        inputs, outputs = reference(any_model, IDS, layer, matrix)
         torch.testing.assert_close(rows.inputs, torch.cat(inputs), **TOLERANCE)
         torch.testing.assert_close(rows.outputs, torch.cat(outputs), **TOLERANCE)
     assert rows.sequences.tolist() == [i for i, one in enumerate(IDS) for _ in one]
@@ -74,11 +80,16 @@ def test_rows_of_every_layer(any_model: Any) -> None:
 
 
 @pytest.mark.parametrize("keep_bytes", [0, 1 << 28])
-def test_changes_reach_the_layers_above(any_model: Any, keep_bytes: int) -> None:
-    targets = {target.layer: target for target in find_targets(any_model)}
-    factors = {layer: random_update(targets[layer]) for layer in (1, 2)}
-    inputs, outputs = reference(changed(any_model, factors), IDS, 3)
-    stream = LayerStream(any_model, IDS, 1, wanted=all_of(IDS), keep_bytes=keep_bytes)
+def test_changes_reach_the_layers_above(
+    any_model: Any, keep_bytes: int, matrix: Any
+) -> None:
+    targets = find_targets(any_model, (1, 2), matrix=matrix)
+    factors = {target.layer: random_update(target) for target in targets}
+    other = changed(any_model, factors, matrix)
+    inputs, outputs = reference(other, IDS, 3, matrix)
+    stream = LayerStream(
+        any_model, IDS, 1, wanted=all_of(IDS), keep_bytes=keep_bytes, matrix=matrix
+    )
     for layer, pair in factors.items():
         stream.run(layer)
         stream.advance(layer, pair)
@@ -119,6 +130,20 @@ def test_attention_is_not_run_again(tiny_model: Any) -> None:
     # The batch of five once; the other calls are those of the probe, a single sequence.
     assert sizes.count(5) == 1
     assert set(sizes) <= {1, 5}
+
+
+def test_layers_whose_mlp_reads_the_change_are_run_again(tiny_model: Any) -> None:
+    """Also where that MLP hardly reacts, so that doubling shows no difference."""
+    model = tiny_model("llama")
+    with torch.no_grad():
+        model.model.layers[2].mlp.down_proj.weight.mul_(1e-3)
+    (target,) = find_targets(model, [2], matrix="o_proj")
+    pair = random_update(target)
+    stream = LayerStream(model, IDS, 2, wanted=all_of(IDS), matrix="o_proj")
+    stream.run(2)
+    stream.advance(2, pair)
+    inputs, _ = reference(changed(model, {2: pair}, "o_proj"), IDS, 3, "o_proj")
+    torch.testing.assert_close(stream.run(3).inputs, torch.cat(inputs), **TOLERANCE)
 
 
 def test_layers_behind_a_norm_are_run_again(tiny_model: Any) -> None:

@@ -39,7 +39,7 @@ def random_update(target: Any, size: float = 0.3, seed: int = 0) -> LowRankUpdat
 def make(model: Any, layers: Any = (1, 3), **options: Any) -> Intervention:
     seed = options.pop("seed", 0)
     size = options.pop("size", 0.3)
-    targets = find_targets(model, layers)
+    targets = find_targets(model, layers, matrix=options.pop("matrix", "down_proj"))
     pairs = [(target, random_update(target, size, seed)) for target in targets]
     return Intervention.of(model, pairs, **options)
 
@@ -73,16 +73,16 @@ def test_apply_and_revert(tiny_model: Any, name: str, dtype: Any) -> None:
     assert bits(model) == before
 
 
-def test_every_architecture_runs_changed(any_model: Any) -> None:
+def test_every_architecture_runs_changed(any_model: Any, matrix: Any) -> None:
     """Applying agrees with what the layer stream foresees."""
     ids = [[5, 9, 3, 7, 11, 2, 8]]
-    change = make(any_model, [1])
-    target = find_targets(any_model, [1])[0]
-    stream = LayerStream(any_model, ids, 1, wanted=[slice(None)])
+    change = make(any_model, [1], matrix=matrix)
+    target = find_targets(any_model, [1], matrix=matrix)[0]
+    stream = LayerStream(any_model, ids, 1, wanted=[slice(None)], matrix=matrix)
     stream.advance(1, change.updates[target.name])
     foreseen = stream.run(3).inputs
     with change.applied(any_model) as model:
-        stream = LayerStream(model, ids, 3, wanted=[slice(None)])
+        stream = LayerStream(model, ids, 3, wanted=[slice(None)], matrix=matrix)
         found = stream.run(3).inputs
     torch.testing.assert_close(found, foreseen, rtol=1e-4, atol=1e-5)
 

@@ -91,11 +91,13 @@ def random_lessons(rng: Any, n: int, answer: int) -> list[list[Lesson]]:
     return groups
 
 
-def test_the_descent_lowers_the_loss_on_every_architecture(any_model: Any) -> None:
+def test_the_descent_lowers_the_loss_on_every_architecture(
+    any_model: Any, matrix: Any
+) -> None:
     rng = np.random.default_rng(8)
     harmful, benign = (random_lessons(rng, 4, answer) for answer in (1, 0))
     decoder = find_decoder(any_model)
-    targets = find_targets(any_model, [1, 2], decoder)
+    targets = find_targets(any_model, [1, 2], decoder, matrix)
     before = state(any_model)
     problem = SafeRegion(
         any_model, targets, decoder, find_unembedding(any_model, decoder),
@@ -189,7 +191,7 @@ def test_the_strongest_within_the_limits_is_chosen_and_no_more_than_needed() -> 
 
 @pytest.mark.parametrize("method", ["tsr", "arr"])
 def test_defend_leaves_the_model_alone_and_says_what_it_did(
-    tiny: Any, method: str
+    tiny: Any, method: str, matrix: Any
 ) -> None:
     model, tokenizer = tiny
     before = state(model)
@@ -201,7 +203,7 @@ def test_defend_leaves_the_model_alone_and_says_what_it_did(
 
     found = defend(
         model, tokenizer, method=method, harmful=HARMFUL, options=LITTLE,
-        radius=0.5, progress=progress,
+        radius=0.5, matrix=matrix, progress=progress,
     )  # fmt: skip
     assert_untouched(model, before)
     assert found.options["method"] == method
@@ -210,6 +212,8 @@ def test_defend_leaves_the_model_alone_and_says_what_it_did(
     assert found.metrics["within_limits"] in (True, False)
     assert "learning to refuse" in phases
     (name,) = found.edits
+    assert f".{matrix}." in name
+    assert found.options["matrix"] == matrix
     with found.applied(model):
         assert not torch.equal(model.get_parameter(name), before[0][name])
     assert_untouched(model, before)
@@ -242,6 +246,7 @@ def test_an_interruption_leaves_the_model_alone(tiny: Any, phase: str) -> None:
         ({"max_kl": -1.0}, "max_kl: got -1.0"),
         ({"layers": [7]}, "layers: got 7"),
         ({"layers": "all"}, "layers: got 'all'"),
+        ({"matrix": "q_proj"}, "matrix: got 'q_proj'"),
         ({"forbid": ["bomb"]}, 'forbid: is for method "pcr"'),
         ({"method": "magic"}, "method: got 'magic'"),
         ({"method": "pcr"}, "forbid: got none"),

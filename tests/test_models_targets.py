@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Down projections are found by structure, and what is not one is refused by name."""
+"""Projections are found by structure, and what is not one is refused by name."""
 
 from __future__ import annotations
 
@@ -15,17 +15,21 @@ from cintervene.errors import ArgumentError, ModelError  # noqa: E402
 from cintervene.models import explain, find_decoder, find_targets  # noqa: E402
 
 PATHS = {
-    "GPT2LMHeadModel": "transformer.h.{}.mlp.c_proj.weight",
-    "default": "model.layers.{}.mlp.down_proj.weight",
+    ("gpt2", "down_proj"): "transformer.h.{}.mlp.c_proj.weight",
+    ("gpt2", "o_proj"): "transformer.h.{}.attn.c_proj.weight",
+    "down_proj": "model.layers.{}.mlp.down_proj.weight",
+    "o_proj": "model.layers.{}.self_attn.o_proj.weight",
 }
 
 
-def test_every_architecture(any_model: Any) -> None:
-    path = PATHS.get(type(any_model).__name__, PATHS["default"])
-    targets = find_targets(any_model)
+def test_every_architecture(any_model: Any, matrix: Any) -> None:
+    path = PATHS.get((any_model.config.model_type, matrix), PATHS[matrix])
+    targets = find_targets(any_model, matrix=matrix)
     assert [target.name for target in targets] == [path.format(i) for i in range(4)]
     for index, target in enumerate(targets):
         assert target.layer == index
+        assert target.matrix == matrix
+        assert target.ends_layer == (matrix == "down_proj")
         assert target.weight is any_model.get_parameter(target.name)
         assert (target.d_in, target.d_out) == (
             target.weight.shape if target.transposed else target.weight.shape[::-1]
@@ -34,16 +38,22 @@ def test_every_architecture(any_model: Any) -> None:
         assert target.dtype == torch.float32
 
 
-def test_only_conv1d_is_transposed(any_model: Any) -> None:
-    flags = {target.transposed for target in find_targets(any_model)}
+def test_only_conv1d_is_transposed(any_model: Any, matrix: Any) -> None:
+    flags = {target.transposed for target in find_targets(any_model, matrix=matrix)}
     assert flags == {any_model.config.model_type == "gpt2"}
 
 
-def test_only_gemma_has_a_norm_after_the_projection(any_model: Any) -> None:
-    after = [target.after for target in find_targets(any_model)]
+def test_only_gemma_has_a_norm_after_the_projection(
+    any_model: Any, matrix: Any
+) -> None:
+    after = [target.after for target in find_targets(any_model, matrix=matrix)]
     if any_model.config.model_type.startswith("gemma"):
         layers = find_decoder(any_model).layers
-        assert after == [layer.post_feedforward_layernorm for layer in layers]
+        names = {
+            "down_proj": "post_feedforward_layernorm",
+            "o_proj": "post_attention_layernorm",
+        }
+        assert after == [getattr(layer, names[matrix]) for layer in layers]
     else:
         assert after == [None] * 4
 
@@ -104,6 +114,44 @@ def test_attention_written_after_the_mlp_is_refused(tiny_model: Any) -> None:
         find_targets(model, [1])
 
 
+def test_unknown_matrices_are_refused(tiny_model: Any) -> None:
+    with pytest.raises(ArgumentError, match="matrix: got 'q_proj'; expected 'down_"):
+        find_targets(tiny_model("llama"), matrix="q_proj")  # type: ignore[arg-type]
+
+
+def test_attention_that_does_more_to_its_output_is_refused(tiny_model: Any) -> None:
+    """A change of the projection would not be one of what enters the residual."""
+
+    class Doubled(nn.Module):
+        def __init__(self, attention: Any) -> None:
+            super().__init__()
+            self.q_proj, self.v_proj = attention.q_proj, attention.v_proj
+            self.o_proj = attention.o_proj
+
+        def forward(self, hidden_states: Any, **_: Any) -> Any:
+            mixed = self.q_proj(hidden_states) + self.v_proj(hidden_states)
+            return 2 * self.o_proj(mixed), None
+
+    model = tiny_model("llama", num_key_value_heads=4)
+    layer = model.model.layers[1]
+    layer.self_attn = Doubled(layer.self_attn)
+    found = explain(model, matrix="o_proj")
+    assert [target.layer for target in found.targets] == [0, 2, 3]
+    assert "not recognised as an attention's output projection" in found.refused[1]
+
+
+def test_a_layer_without_attention_has_no_output_projection(tiny_model: Any) -> None:
+    class Nothing(nn.Module):
+        def forward(self, hidden_states: Any, **_: Any) -> Any:
+            return 0.1 * hidden_states, None
+
+    model = tiny_model("llama")
+    model.model.layers[2].self_attn = Nothing()
+    with pytest.raises(ModelError, match="no projection outside its MLP"):
+        find_targets(model, [2], matrix="o_proj")
+    assert len(find_targets(model)) == 4
+
+
 def test_explain_lists_what_is_refused(tiny_model: Any) -> None:
     model = tiny_model("llama")
     model.model.layers[1].mlp.down_proj.weight = model.model.layers[
@@ -144,7 +192,7 @@ def test_listed_experts(tiny_model: Any) -> None:
     model, twin = tiny_model("llama"), tiny_model("llama")
     for layer, other in zip(model.model.layers, twin.model.layers, strict=True):
         layer.mlp = Experts(layer.mlp, other.mlp)
-    with pytest.raises(ModelError, match=r"experts\.0\.down_proj is one of 2 MLPs"):
+    with pytest.raises(ModelError, match=r"experts\.0\.down_proj is in one of 2 Llama"):
         find_targets(model)
 
 

@@ -63,10 +63,10 @@ def changed_whole(
 @pytest.mark.parametrize("splits", [[0] * 4, SPLITS])
 @pytest.mark.parametrize("layers", [[0], [2], [3], [1, 2]])
 def test_loss_and_gradient_are_those_of_the_whole_model(
-    any_model: Any, layers: list[int], splits: list[int]
+    any_model: Any, layers: list[int], splits: list[int], matrix: Any
 ) -> None:
     decoder = find_decoder(any_model)
-    targets = find_targets(any_model, layers, decoder)
+    targets = find_targets(any_model, layers, decoder, matrix)
     unembedding = find_unembedding(any_model, decoder)
     upper = Upper(any_model, targets, SEQUENCES, splits, WANTED, decoder, 8)
     source = torch.Generator().manual_seed(2)
@@ -97,10 +97,13 @@ def test_loss_and_gradient_are_those_of_the_whole_model(
         assert float(error) < 1e-3
 
 
-def test_without_a_change_the_states_are_the_models_own(any_model: Any) -> None:
+def test_without_a_change_the_states_are_the_models_own(
+    any_model: Any, matrix: Any
+) -> None:
     decoder = find_decoder(any_model)
-    (target,) = find_targets(any_model, [1], decoder)
+    (target,) = find_targets(any_model, [1], decoder, matrix)
     upper = Upper(any_model, [target], SEQUENCES, SPLITS, WANTED, decoder)
+    assert not (matrix == "o_proj" and upper.additive)
     unembedding = find_unembedding(any_model, decoder)
     with torch.no_grad():
         for batch in upper.batches:
@@ -116,9 +119,11 @@ def test_without_a_change_the_states_are_the_models_own(any_model: Any) -> None:
             ]
 
 
-def test_a_watcher_sees_inputs_and_outputs_of_all_targets(any_model: Any) -> None:
+def test_a_watcher_sees_inputs_and_outputs_of_all_targets(
+    any_model: Any, matrix: Any
+) -> None:
     decoder = find_decoder(any_model)
-    targets = find_targets(any_model, [1, 2], decoder)
+    targets = find_targets(any_model, [1, 2], decoder, matrix)
     unembedding = find_unembedding(any_model, decoder)
     upper = Upper(any_model, targets, SEQUENCES, [0] * 4, WANTED, decoder)
     expected: dict[int, list[Any]] = {0: [], 1: []}

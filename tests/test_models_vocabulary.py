@@ -245,13 +245,15 @@ def _utterances(rng: np.random.Generator, n: int) -> list[Utterance]:
 
 @pytest.mark.parametrize("concepts", ["contrast", "unembedding", "activation"])
 def test_forbidden_tokens_become_unlikely_on_every_architecture(
-    any_model: Any, concepts: Any
+    any_model: Any, concepts: Any, matrix: Any
 ) -> None:
     rng = np.random.default_rng(5)
     probes, benign, contrast = (_utterances(rng, n) for n in (3, 12, 4))
     options = VocabularyOptions(concepts=concepts, slack=0.1)
     before = {n: p.detach().clone() for n, p in any_model.named_parameters()}
-    problem = Vocabulary(any_model, probes, benign, contrast, [2, 3], options)
+    problem = Vocabulary(
+        any_model, probes, benign, contrast, [2, 3], options, matrix=matrix
+    )
     changes = problem.solve(1.5 if concepts == "activation" else 4.0)
     for name, parameter in any_model.named_parameters():
         assert torch.equal(parameter, before[name])
@@ -287,6 +289,7 @@ def test_bad_arguments_name_the_fix(tiny_model: Any) -> None:
         ({"method": "magic"}, "method: got 'magic'"),
         ({"concepts": "vibes"}, "concepts: got 'vibes'"),
         ({"layers": "most"}, "layers: got 'most'"),
+        ({"matrix": "q_proj"}, "matrix: got 'q_proj'"),
         ({"strength": -1.0}, "strength: got -1.0"),
         ({"max_kl": 0.0}, "max_kl: got 0.0"),
         ({"min_effect": -1.0}, "min_effect: got -1.0"),

@@ -43,6 +43,7 @@ def run(arguments: Namespace, console: Console) -> Exit:
             method=arguments.method,
             concepts=arguments.concepts,
             layers=arguments.layers,
+            matrix=arguments.matrix,
             strength=arguments.strength,
             min_effect=arguments.min_effect,
             max_kl=arguments.max_kl,
@@ -91,7 +92,7 @@ def _dry_run(arguments: Namespace, words: Sequence[str], console: Console) -> Ex
     check_spellable(tokenizer, words)
     decoder = find_decoder(model)
     layers = choose_layers(arguments.layers, len(decoder.layers))
-    found = explain(model, layers, decoder)
+    found = explain(model, layers, decoder, arguments.matrix)
     for layer, reason in found.refused.items():
         raise ModelError(f"layer {layer} cannot be changed: {reason}")
     if arguments.json:

@@ -126,6 +126,13 @@ def _add_defend(commands: Commands) -> None:
         help="auto, or layers such as 26-29 or 3,7 (default: auto)",
     )
     build.add_argument(
+        "--matrix",
+        choices=("down_proj", "o_proj"),
+        default="down_proj",
+        help="the projection of each layer that is changed: the MLP's or the "
+        "attention's (default: %(default)s)",
+    )
+    build.add_argument(
         "--strength",
         type=strength,
         default="auto",

@@ -40,6 +40,7 @@ def run(arguments: Namespace, console: Console) -> Exit:
             method=arguments.method,
             harmful=requests,
             layers=arguments.layers,
+            matrix=arguments.matrix,
             max_kl=arguments.max_kl,
             progress=console,
         )

@@ -16,6 +16,7 @@ from cintervene.models.intervention import Intervention
 from cintervene.models.layer_descent import Drift, check_positive, learn
 from cintervene.models.risk_region import RiskRegion
 from cintervene.models.safe_region import TSROptions
+from cintervene.models.targets import Matrix
 from cintervene.progress import Progress, silent
 
 __all__ = ["avoid_harm"]
@@ -27,6 +28,7 @@ def avoid_harm(
     *,
     harmful: Sequence[str] | None = None,
     layers: Literal["auto"] | Iterable[int] = "auto",
+    matrix: Matrix = "down_proj",
     radius: float = 0.03,
     nats: float = 5.0,
     preserve: Iterable[str] = (),
@@ -42,8 +44,8 @@ def avoid_harm(
 
     Parameters
     ----------
-    model, tokenizer, harmful, layers, radius, preserve, max_kl, max_false_refusals, \
-options, progress
+    model, tokenizer, harmful, layers, matrix, radius, preserve, max_kl, \
+max_false_refusals, options, progress
         As in `teach_refusal`; `first_token` of the options is not used.
     nats : float
         Negative log probability asked for a token of such an answer, on average.
@@ -65,6 +67,7 @@ options, progress
     )
     return learn(
         model, tokenizer, partial(RiskRegion, nats=nats), harmful, None, layers,
-        preserve, {"method": "arr", "radius": radius, "nats": nats},
+        preserve,
+        {"method": "arr", "radius": radius, "matrix": matrix, "nats": nats},
         Drift(max_kl, max_false_refusals), options or TSROptions(), progress,
     )  # fmt: skip

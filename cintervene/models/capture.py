@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Inputs and outputs of down projections, for little more than a forward pass.
+"""Inputs and outputs of projections, for little more than a forward pass.
 
 An intervention changes layer after layer, each on the activations that the changes
 before it produce. Running the model anew for every layer would cost a forward pass
 each; here the layers below the first changed one are run once, and then each layer
-once. What a change of a layer does to its output is added afterwards from the
-projection's kept inputs, so attention and the rest of the MLP are not computed again.
+once. What a change of a down projection does to its layer's output is added afterwards
+from the projection's kept inputs, so attention and the rest of the MLP are not computed
+again.
 
 Sequences are padded on the right: under a causal mask no token sees the padding, so
 neither masks nor shifted positions are needed, and padded rows are never handed out.
@@ -31,6 +32,7 @@ from cintervene.models.batches import (
 from cintervene.models.lower import Arguments, LowerLayers, Prefix
 from cintervene.models.targets import (
     Decoder,
+    Matrix,
     Target,
     explain,
     find_decoder,
@@ -45,7 +47,7 @@ Sink = Callable[[Tensor, Tensor], None]
 
 @dataclass(frozen=True, eq=False)
 class Captured:
-    """Rows of one layer's down projection, sequence by sequence in the order asked for.
+    """Rows of one layer's projection, sequence by sequence in the order asked for.
 
     Attributes
     ----------
@@ -125,6 +127,8 @@ class LayerStream:
         What `find_decoder(model)` returned, to save its probe.
     entered : callable, optional
         Called with the number of sequences of each batch that has come to `first`.
+    matrix : {"down_proj", "o_proj"}
+        Which projection of each layer is watched or changed; see `find_targets`.
 
     Raises
     ------
@@ -155,11 +159,12 @@ class LayerStream:
         keep_bytes: int = 1 << 28,
         decoder: Decoder | None = None,
         entered: Callable[[int], None] | None = None,
+        matrix: Matrix = "down_proj",
     ) -> None:
         self._decoder = decoder or find_decoder(model)
         self.n_layers = len(self._decoder.layers)
         self.layer = resolve_layers([first], self.n_layers)[0]
-        found = explain(model, range(self.layer, self.n_layers), self._decoder)
+        found = explain(model, range(self.layer, self.n_layers), self._decoder, matrix)
         self._targets = {target.layer: target for target in found.targets}
         self._refused = found.refused
         self._keep_bytes = keep_bytes
@@ -198,7 +203,7 @@ class LayerStream:
         ArgumentError
             The layer has been passed already.
         ModelError
-            The layer has no plain down projection.
+            The layer has no plain projection of the kind.
         """
         target = self._target(self._reach(layer))
         inputs, outputs, room = [], [], self._keep_bytes
@@ -329,7 +334,9 @@ class LayerStream:
 
     def _adds_to_output(self, target: Target) -> bool:
         """Tell whether the layer's output is its projection's output plus the rest."""
-        return adds_to_output(lambda hook: self._hooked(self._probe, target, hook))
+        return target.ends_layer and adds_to_output(
+            lambda hook: self._hooked(self._probe, target, hook)
+        )
 
     def _changed_output(
         self, batch: _Batch, layer: int, change: _Change | None
@@ -411,8 +418,9 @@ def capture(
     *,
     tokenizer: Any = None,
     batch_tokens: int = 2048,
+    matrix: Matrix = "down_proj",
 ) -> dict[int, Captured]:
-    """Return inputs and outputs of the down projections of `layers` at `positions`.
+    """Return inputs and outputs of the projections of `layers` at `positions`.
 
     Parameters
     ----------
@@ -425,6 +433,8 @@ def capture(
         Negative ones count from the end.
     positions : int, slice, or one sequence of int or slice per sequence
         Which tokens; the last one of each sequence by default.
+    matrix : {"down_proj", "o_proj"}
+        See `find_targets`.
 
     Returns
     -------
@@ -444,7 +454,7 @@ def capture(
     chosen = resolve_layers(layers, len(decoder.layers))
     stream = LayerStream(
         model, ids, chosen[0], wanted=positions,
-        batch_tokens=batch_tokens, keep_bytes=0, decoder=decoder,
+        batch_tokens=batch_tokens, keep_bytes=0, decoder=decoder, matrix=matrix,
     )  # fmt: skip
     return {layer: stream.run(layer) for layer in chosen}
 

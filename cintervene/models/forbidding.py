@@ -17,7 +17,12 @@ from cintervene.models.intervention import Intervention
 from cintervene.models.material import Budget, gather
 from cintervene.models.precision import quick_products
 from cintervene.models.spelling import words_to_forbid
-from cintervene.models.targets import find_decoder, resolve_layers
+from cintervene.models.targets import (
+    Matrix,
+    check_matrix,
+    find_decoder,
+    resolve_layers,
+)
 from cintervene.models.tuning import Limits, Point, Tuning, knee
 from cintervene.models.vocabulary import LayerChange, Vocabulary, VocabularyOptions
 from cintervene.progress import Progress, counting, silent
@@ -42,6 +47,7 @@ def forbid_words(
     *,
     concepts: Concepts = "contrast",
     layers: Literal["auto"] | Iterable[int] = "auto",
+    matrix: Matrix = "down_proj",
     preserve: Iterable[str] = (),
     strength: Literal["auto"] | float = "auto",
     min_effect: float = 5.0,
@@ -69,9 +75,11 @@ def forbid_words(
     concepts : {"contrast", "unembedding", "activation"}
         What stands for a word in a layer's outputs; see `VocabularyOptions`.
     layers : "auto" or iterable of int
-        Layers whose down projection is changed; negative indices count from the end.
-        `"auto"` takes the last fifteenth of them, two at least: only there does the
-        direction of a token say what the layer does to its probability.
+        Layers that are changed; negative indices count from the end. `"auto"` takes the
+        last fifteenth of them, two at least: only there does the direction of a token
+        say what the layer does to its probability.
+    matrix : {"down_proj", "o_proj"}
+        The projection of each that is changed: the MLP's or the attention's.
     preserve : iterable of str
         Texts whose processing is to stay as it is, besides the package's own.
     strength : "auto" or float
@@ -104,6 +112,7 @@ def forbid_words(
     ModelError
         The model has no layers that can be changed.
     """
+    check_matrix(matrix)
     words = words_to_forbid(tokenizer, forbid)
     details = _options(concepts, options)
     limits = _limits(min_effect, max_kl, max_benign_loss)
@@ -118,7 +127,7 @@ def forbid_words(
     with clock.phase("capture"):
         parts = (material.probes, material.benign, material.contrast)
         entered = counting(progress, "watching layers", sum(map(len, parts)))
-        vocabulary = Vocabulary(model, *parts, chosen, details, entered)
+        vocabulary = Vocabulary(model, *parts, chosen, details, entered, matrix)
     with clock.phase("tune"):
         tuning = Tuning(model, material, chosen[0], decoder, vocabulary.unembedding)
     candidates = _sweep(vocabulary, tuning, strengths, limits, clock, progress)
@@ -131,6 +140,7 @@ def forbid_words(
             "forbid": words,
             "method": "pcr",
             "layers": chosen,
+            "matrix": matrix,
             "strength": strength,
             "min_effect": min_effect,
             "max_kl": max_kl,

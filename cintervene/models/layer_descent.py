@@ -22,7 +22,9 @@ from cintervene.models.separation import most_separating
 from cintervene.models.spelling import encode_text
 from cintervene.models.targets import (
     Decoder,
+    Matrix,
     Target,
+    check_matrix,
     find_decoder,
     find_targets,
     resolve_layers,
@@ -109,8 +111,10 @@ def learn(
     safe : sequence of str or None
         See `prepare`.
     told : dict
-        What the intervention shall say about its method, `radius` included.
+        What the intervention shall say about its method, `radius` and `matrix`
+        included.
     """
+    check_matrix(told["matrix"])
     if harmful is None:
         harmful = [prompt.text for prompt in data.harmful_prompts("train")]
     decoder = find_decoder(model)
@@ -122,7 +126,7 @@ def learn(
             options.answer_tokens, progress,
         )  # fmt: skip
     with clock.phase("layer"):
-        targets = _targets(model, tokenizer, decoder, layers, progress)
+        targets = _targets(model, tokenizer, decoder, layers, told["matrix"], progress)
     with clock.phase("capture"):
         place = (model, targets, decoder, unembedding)
         problem = region(*place, lessons, told["radius"], options)
@@ -197,6 +201,7 @@ def _targets(
     tokenizer: Any,
     decoder: Decoder,
     layers: Literal["auto"] | Iterable[int],
+    matrix: Matrix,
     progress: Progress,
 ) -> list[Target]:
     """The projections to change: those asked for, or those of the best layers.
@@ -209,13 +214,13 @@ def _targets(
         One of them cannot be changed.
     """
     if layers == "auto":
-        return most_separating(model, tokenizer, decoder, progress)
+        return most_separating(model, tokenizer, decoder, matrix, progress)
     if isinstance(layers, str):
         raise ArgumentError(
             f'layers: got {layers!r}; expected "auto" or layer indices, e.g. [14, 16]'
         )
     chosen = resolve_layers(layers, len(decoder.layers))
-    return find_targets(model, sorted(chosen), decoder)
+    return find_targets(model, sorted(chosen), decoder, matrix)
 
 
 def check_positive(**numbers: float) -> None:

@@ -15,6 +15,7 @@ from cintervene import data
 from cintervene.models.intervention import Intervention
 from cintervene.models.layer_descent import Drift, check_positive, learn
 from cintervene.models.safe_region import SafeRegion, TSROptions
+from cintervene.models.targets import Matrix
 from cintervene.progress import Progress, silent
 
 __all__ = ["teach_refusal"]
@@ -27,6 +28,7 @@ def teach_refusal(
     harmful: Sequence[str] | None = None,
     safe: Sequence[str] | None = None,
     layers: Literal["auto"] | Iterable[int] = "auto",
+    matrix: Matrix = "down_proj",
     radius: float = 0.03,
     preserve: Iterable[str] = (),
     max_kl: float = 0.05,
@@ -51,8 +53,10 @@ def teach_refusal(
         log probability of all tokens with which one of them goes on. One of the
         package's own without it: a model that learns several at once mixes them.
     layers : "auto" or iterable of int
-        The layers whose down projections are changed. `"auto"` takes five whose inputs
-        tell harmful requests of the tuning split best from others.
+        The layers that are changed. `"auto"` takes five whose projections' inputs tell
+        harmful requests of the tuning split best from others.
+    matrix : {"down_proj", "o_proj"}
+        The projection of each that is changed: the MLP's or the attention's.
     radius : float
         Largest size of each layer's change, relative to the weight's, both in the norm
         of benign inputs and outputs.
@@ -84,6 +88,6 @@ def teach_refusal(
     return learn(
         model, tokenizer, SafeRegion, harmful,
         data.safe_refusals()[:1] if safe is None else safe, layers, preserve,
-        {"method": "tsr", "radius": radius}, Drift(max_kl, max_false_refusals),
-        options or TSROptions(), progress,
+        {"method": "tsr", "radius": radius, "matrix": matrix},
+        Drift(max_kl, max_false_refusals), options or TSROptions(), progress,
     )  # fmt: skip

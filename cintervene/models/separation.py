@@ -19,7 +19,7 @@ from cintervene import data
 from cintervene.errors import ModelError
 from cintervene.models.capture import LayerStream
 from cintervene.models.conversation import render
-from cintervene.models.targets import Decoder, Target, explain
+from cintervene.models.targets import Decoder, Matrix, Target, explain
 from cintervene.progress import Progress, counting
 
 __all__ = ["best_run", "most_separating", "separation"]
@@ -39,9 +39,13 @@ APART = 2
 
 
 def most_separating(
-    model: nn.Module, tokenizer: Any, decoder: Decoder, progress: Progress
+    model: nn.Module,
+    tokenizer: Any,
+    decoder: Decoder,
+    matrix: Matrix,
+    progress: Progress,
 ) -> list[Target]:
-    """Return the down projections of the best evenly spaced layers, lowest first.
+    """Return the projections of the best evenly spaced layers, lowest first.
 
     Raises
     ------
@@ -51,7 +55,7 @@ def most_separating(
     depth = len(decoder.layers)
     last = min(depth - 1, round(LAST * depth))
     layers = range(min(last, round(FIRST * depth)), last + 1)
-    found = explain(model, layers, decoder)
+    found = explain(model, layers, decoder, matrix)
     targets = found.targets
     if not targets:
         raise ModelError(next(iter(found.refused.values())))
@@ -64,6 +68,7 @@ def most_separating(
         targets[0].layer,
         wanted=[[-1]] * len(texts),
         decoder=decoder,
+        matrix=matrix,
     )
     report = counting(progress, "comparing layers", len(targets))
     scores = []

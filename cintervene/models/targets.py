@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which weight matrices an intervention changes: each layer's MLP down projection.
+"""Which weight matrices an intervention changes: those that end a layer's blocks.
 
 The projections are found by what they do. A probe of three tokens tells which modules
-form the chain of decoder layers; in each layer the down projection is the last
-projection that is called, widths and result of which must be those of a plain matrix.
-What does not fit is refused with a reason that names the module.
+form the chain of decoder layers; in each layer the MLP's down projection is the last
+projection that is called, and the attention's output projection the last one outside
+the MLP. Widths and result must be those of a plain matrix. What does not fit is refused
+with a reason that names the module.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -23,11 +25,13 @@ from cintervene.models.trace import Call, trace
 
 FLOAT_DTYPES = (torch.bfloat16, torch.float16, torch.float32, torch.float64)
 ADAPTER_MARKS = ("lora_A", "lora_B", "base_layer")
+# Which projection of a layer, by its usual name: what ends the MLP or the attention.
+Matrix = Literal["down_proj", "o_proj"]
 
 
 @dataclass(frozen=True, eq=False)
 class Target:
-    """One down projection that can be changed.
+    """One projection onto the residual stream that can be changed.
 
     Attributes
     ----------
@@ -43,6 +47,7 @@ class Target:
         Whether the weight is stored as (d_in, d_out), as in `Conv1D`.
     after : nn.Module or None
         The norm between the projection's output and the residual stream (Gemma).
+    matrix : {"down_proj", "o_proj"}
     """
 
     layer: int
@@ -52,6 +57,12 @@ class Target:
     d_out: int
     transposed: bool
     after: nn.Module | None = None
+    matrix: Matrix = "down_proj"
+
+    @property
+    def ends_layer(self) -> bool:
+        """Whether no part of the layer reads its output; attention's the MLP does."""
+        return self.matrix == "down_proj"
 
     @property
     def weight(self) -> nn.Parameter:
@@ -152,8 +163,9 @@ def find_targets(
     model: nn.Module,
     layers: Iterable[int] | None = None,
     decoder: Decoder | None = None,
+    matrix: Matrix = "down_proj",
 ) -> list[Target]:
-    """Find the down projections of the given decoder layers.
+    """Find one projection in each of the given decoder layers.
 
     Parameters
     ----------
@@ -163,6 +175,8 @@ def find_targets(
         Layer indices, negative ones from the end; all layers without it.
     decoder : Decoder, optional
         What `find_decoder(model)` returned, to save its probe.
+    matrix : {"down_proj", "o_proj"}
+        The MLP's down projection, or the attention's output projection.
 
     Returns
     -------
@@ -172,11 +186,11 @@ def find_targets(
     Raises
     ------
     ModelError
-        A wanted layer has no plain, unique down projection.
+        A wanted layer has no plain, unique projection of the kind.
     ArgumentError
-        A layer index is out of range, or there are none.
+        A layer index is out of range, there are none, or the matrix is unknown.
     """
-    found = explain(model, layers, decoder)
+    found = explain(model, layers, decoder, matrix)
     if found.refused:
         layer, reason = next(iter(found.refused.items()))
         raise ModelError(f"layer {layer} cannot be changed: {reason}")
@@ -187,20 +201,29 @@ def explain(
     model: nn.Module,
     layers: Iterable[int] | None = None,
     decoder: Decoder | None = None,
+    matrix: Matrix = "down_proj",
 ) -> Explanation:
     """Say what would be changed in `model`, layer by layer, without changing anything.
 
     The parameters are those of `find_targets`.
     """
+    check_matrix(matrix)
     decoder = decoder or find_decoder(model)
     shared = _shared_names(model)
     targets, refused = [], {}
     for layer in resolve_layers(layers, len(decoder.layers)):
         try:
-            targets.append(_down_projection(model, decoder, layer, shared))
+            targets.append(_projection(model, decoder, layer, shared, matrix))
         except ModelError as error:
             refused[layer] = str(error)
     return Explanation(type(model).__name__, len(decoder.layers), targets, refused)
+
+
+def check_matrix(matrix: str) -> None:
+    """Raise ArgumentError unless the name is one of `Matrix`."""
+    if matrix not in get_args(Matrix):
+        expected = " or ".join(map(repr, get_args(Matrix)))
+        raise ArgumentError(f"matrix: got {matrix!r}; expected {expected}")
 
 
 def resolve_layers(layers: Iterable[int] | None, n_layers: int) -> list[int]:
@@ -270,8 +293,12 @@ def _shared_names(model: nn.Module) -> dict[int, list[str]]:
     return names
 
 
-def _down_projection(
-    model: nn.Module, decoder: Decoder, layer: int, shared: dict[int, list[str]]
+def _projection(
+    model: nn.Module,
+    decoder: Decoder,
+    layer: int,
+    shared: dict[int, list[str]],
+    matrix: Matrix,
 ) -> Target:
     prefix = f"{decoder.layers_name}.{layer}."
     calls = [call for call in decoder.calls if call.name.startswith(prefix)]
@@ -280,18 +307,56 @@ def _down_projection(
     if not projections:
         raise ModelError(f"{prefix[:-1]} calls no module that holds a matrix")
     last = projections[-1]
+    if matrix == "o_proj":
+        # Only beside a known MLP is it clear that the rest is attention.
+        _refuse_misplaced(model, decoder, last, projections)
+        last = _attention_output(decoder, last, projections, calls, prefix)
     _refuse_opaque(last)
+    if matrix == "down_proj":
+        _refuse_misplaced(model, decoder, last, projections)
+    _refuse_twins(decoder.layers[layer], prefix, last)
     d_in, d_out = last.x.shape[-1], last.y.shape[-1]
-    _refuse_misplaced(model, decoder, last, projections)
-    _refuse_several_mlps(decoder.layers[layer], prefix, last)
     name = f"{last.name}.weight"
     others = [other for other in shared[id(last.module.weight)] if other != name]
     if others:
         raise ModelError(f"{name} is shared with {', '.join(others)}")
     transposed = isinstance(last.module, Conv1D)
-    return Target(
-        layer, name, last.module, d_in, d_out, transposed, _norm_after(last, calls)
-    )
+    after = _norm_after(last, calls)
+    return Target(layer, name, last.module, d_in, d_out, transposed, after, matrix)
+
+
+def _attention_output(
+    decoder: Decoder,
+    down: Call,
+    projections: Sequence[Call],
+    calls: Sequence[Call],
+    prefix: str,
+) -> Call:
+    """The projection whose result is what the block beside the MLP returns."""
+    others = [call for call in projections if _parent(call) != _parent(down)]
+    if not others:
+        raise ModelError(f"{prefix[:-1]} has no projection outside its MLP")
+    last = others[-1]
+    if sum(call.module is last.module for call in projections) > 1:
+        raise ModelError(f"{last.name} is called more than once in a forward pass")
+    beside = [call for call in others[:-1] if _parent(call) == _parent(last)]
+    block = next((call for call in calls if call.name == _parent(last)), None)
+    if (
+        last.y.shape[-1] != decoder.hidden_size
+        or not any(call.x.shape[-1] == decoder.hidden_size for call in beside)
+        or block is None
+        or not torch.equal(block.y, last.y)
+    ):
+        raise ModelError(
+            f"{last.name}, the last projection outside the MLP, does not turn what "
+            "projections beside it make of the hidden state into what its block "
+            "returns: it is not recognised as an attention's output projection"
+        )
+    return last
+
+
+def _parent(call: Call) -> str:
+    return call.name.rpartition(".")[0]
 
 
 def _holds_matrix(module: nn.Module) -> bool:
@@ -373,9 +438,8 @@ def _refuse_misplaced(
     if sum(call.module is last.module for call in projections) > 1:
         raise ModelError(f"{last.name} is called more than once in a forward pass")
     inner = _text_config(model).intermediate_size
-    parent = last.name.rpartition(".")[0]
     widens = any(
-        call.name.rpartition(".")[0] == parent
+        _parent(call) == _parent(last)
         and call.x.shape[-1] == decoder.hidden_size
         and call.y.shape[-1] in (d_in, 2 * d_in)
         for call in projections[:-1]
@@ -389,21 +453,21 @@ def _refuse_misplaced(
         )
 
 
-def _refuse_several_mlps(layer: nn.Module, prefix: str, last: Call) -> None:
+def _refuse_twins(layer: nn.Module, prefix: str, last: Call) -> None:
     path = last.name.removeprefix(prefix)
-    mlp_path, _, leaf = path.rpartition(".")
-    if not mlp_path:
+    block_path, _, leaf = path.rpartition(".")
+    if not block_path:
         return
-    mlp = layer.get_submodule(mlp_path)
+    block = layer.get_submodule(block_path)
     twins = [
         f"{prefix}{name}.{leaf}"
         for name, module in layer.named_modules()
-        if module is not mlp and type(module) is type(mlp)
+        if module is not block and type(module) is type(block)
     ]
     if twins:
         raise ModelError(
-            f"{last.name} is one of {len(twins) + 1} MLPs of the layer (also "
-            f"{twins[0]}): mixtures of experts are not supported"
+            f"{last.name} is in one of {len(twins) + 1} {type(block).__name__} of the "
+            f"layer (also {twins[0]}): mixtures of experts are not supported"
         )
 
 

@@ -240,6 +240,8 @@ class Upper:
 
     def _adds_to_output(self, batch: UpperBatch) -> bool:
         """Whether the layer's output is its projection's output plus the rest."""
+        if not self._targets[0].ends_layer:
+            return False
         with evaluating(self._decoder.layers[self._lowest]):
             return adds_to_output(
                 lambda hook: self._watched(batch, self._lowest, batch.hidden, hook)

@@ -28,7 +28,7 @@ from cintervene.models.concepts import (
 )
 from cintervene.models.fisher import OutputMetric, TokenStatistics, token_statistics
 from cintervene.models.scoring import token_nll
-from cintervene.models.targets import Target, find_decoder, find_targets
+from cintervene.models.targets import Matrix, Target, find_decoder, find_targets
 from cintervene.models.unembedding import Unembedding, find_unembedding
 from cintervene.models.utterances import Utterance
 from cintervene.models.weights import rounded_change
@@ -143,6 +143,8 @@ class Vocabulary:
     options : VocabularyOptions
     entered : callable, optional
         Called with numbers of utterances that have come to the first of the layers.
+    matrix : {"down_proj", "o_proj"}
+        Which projection of the layers.
     """
 
     def __init__(
@@ -154,12 +156,13 @@ class Vocabulary:
         layers: Sequence[int],
         options: VocabularyOptions,
         entered: Callable[[int], None] | None = None,
+        matrix: Matrix = "down_proj",
     ) -> None:
         self.options = options
         self._metrics: dict[int | None, OutputMetric] = {}
         decoder = find_decoder(model)
         self.unembedding: Unembedding = find_unembedding(model, decoder)
-        self.targets = find_targets(model, layers, decoder)
+        self.targets = find_targets(model, layers, decoder, matrix)
         self.pairs = Pairs.of(probes, contrast if self._additive else ())
         first = self.targets[0].layer
         spoken = [*probes, *contrast]
@@ -167,13 +170,13 @@ class Vocabulary:
             model, [one.ids for one in spoken], first,
             wanted=self.pairs.wanted(len(spoken)),
             streamed=[()] * len(probes) + [one.positions for one in contrast],
-            decoder=decoder, entered=entered,
+            decoder=decoder, entered=entered, matrix=matrix,
         )  # fmt: skip
         others = LayerStream(
             model, [one.ids for one in benign], first,
             wanted=_sample(benign, STATISTICS_ROWS),
             streamed=[one.positions for one in benign],
-            decoder=decoder, entered=entered,
+            decoder=decoder, entered=entered, matrix=matrix,
         )  # fmt: skip
         base = self._spoken.fork()
         self.preserves = self._watch(others, base)
