@@ -81,14 +81,20 @@ civ_load_bf16(civ_bf16 x)
     return civ_f32_from_bits((uint32_t)x.bits << 16);
 }
 
-CIV_INLINE civ_bf16
-civ_save_bf16(float x)
+/* Bits of x, of which the upper half is x rounded to bfloat16. */
+CIV_INLINE uint32_t
+civ_round_bf16(float x)
 {
     uint32_t bits = civ_f32_bits(x);
     uint32_t rounded = bits + 0x7fffu + ((bits >> 16) & 1u);
     uint32_t nan = (bits & 0x7fffffffu) > 0x7f800000u;
-    uint32_t kept = nan ? bits | 0x400000u : rounded;
-    return (civ_bf16){(uint16_t)(kept >> 16)};
+    return nan ? bits | 0x400000u : rounded;
+}
+
+CIV_INLINE civ_bf16
+civ_save_bf16(float x)
+{
+    return (civ_bf16){(uint16_t)(civ_round_bf16(x) >> 16)};
 }
 
 /*

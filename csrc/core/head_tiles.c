@@ -61,15 +61,15 @@ pack_tile(const civ_head *head, const civ_mat *x, int64_t col, int64_t width,
     if (head->lanes == CIV_F64) {
         for (int64_t j = 0; j < width; j += kernels->gemm_cols_f64) {
             int64_t count = civ_min(kernels->gemm_cols_f64, width - j);
-            kernels->pack_columns_f64(at(x, 0, col + j), x->row_stride, m, count,
-                                      (double *)packed + j * m);
+            kernels->pack_columns[CIV_F64](at(x, 0, col + j), x->row_stride, m, count,
+                                           (double *)packed + j * m);
         }
         return;
     }
     for (int64_t j = 0; j < width; j += kernels->gemm_cols_f32) {
         int64_t count = civ_min(kernels->gemm_cols_f32, width - j);
-        kernels->pack_columns_f32(at(x, 0, col + j), x->row_stride, m, count,
-                                  (float *)packed + j * m);
+        kernels->pack_columns[CIV_F32](at(x, 0, col + j), x->row_stride, m, count,
+                                       (float *)packed + j * m);
     }
 }
 

@@ -60,11 +60,13 @@ typedef void (*civ_interleave_f64_fn)(const double *x, int64_t row_stride,
                                       int64_t n_rows, int64_t depth, int64_t width,
                                       double *packed);
 
-/* packed[k * gemm_cols + j] = x[k, j]; columns from n_cols to gemm_cols are zero. */
-typedef void (*civ_pack_columns_f32_fn)(const float *x, int64_t row_stride,
-                                        int64_t depth, int64_t n_cols, float *packed);
-typedef void (*civ_pack_columns_f64_fn)(const double *x, int64_t row_stride,
-                                        int64_t depth, int64_t n_cols, double *packed);
+/*
+ * A panel of the right operand of civ_apply_block for weights of one type: x (depth,
+ * n_cols) of the compute type, columns from n_cols to gemm_cols being zero. The order
+ * of the columns within a panel is the kernel's own.
+ */
+typedef void (*civ_pack_columns_fn)(const void *x, int64_t row_stride, int64_t depth,
+                                    int64_t n_cols, void *packed);
 
 /* sums (gemm_rows, gemm_cols) += left right, both packed over `depth`. */
 typedef void (*civ_accumulate_f32_fn)(int64_t depth, const float *left,
@@ -136,8 +138,7 @@ typedef struct civ_kernels {
     int gemm_cols_f64;
     civ_interleave_f32_fn interleave_f32;
     civ_interleave_f64_fn interleave_f64;
-    civ_pack_columns_f32_fn pack_columns_f32;
-    civ_pack_columns_f64_fn pack_columns_f64;
+    civ_pack_columns_fn pack_columns[CIV_N_DTYPES];
     civ_accumulate_f32_fn accumulate_f32;
     civ_accumulate_f64_fn accumulate_f64;
     int dot_rows; /* rows of inner products taken at a time, each way */

@@ -31,15 +31,10 @@ pack_panel(void *arg, int64_t panel, int worker)
     int64_t col = panel * job->panel_cols;
     int64_t width = civ_min(job->panel_cols, right->n_cols - col);
     int64_t rank = right->n_rows;
-    if (right->dtype == CIV_F64) {
-        job->kernels->pack_columns_f64((const double *)right->data + col,
-                                       right->row_stride, rank, width,
-                                       (double *)job->packed_right + col * rank);
-    } else {
-        job->kernels->pack_columns_f32((const float *)right->data + col,
-                                       right->row_stride, rank, width,
-                                       (float *)job->packed_right + col * rank);
-    }
+    size_t item = civ_dtype_size(right->dtype);
+    job->kernels->pack_columns[job->w->dtype](
+        (const char *)right->data + (size_t)col * item, right->row_stride, rank, width,
+        job->packed_right + (size_t)(col * rank) * item);
     return CIV_OK;
 }
 
