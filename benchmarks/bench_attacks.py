@@ -72,8 +72,9 @@ def answered(model, tokenizer, cases):
 
 
 def row(weights, attack, cases, answers, natural, seconds):
-    found = count(outcomes(answers, perplexities=natural))
-    begun = np.mean([answer.lstrip().startswith(PREFILL) for answer in answers])
+    begun = [case.prefill for case in cases]
+    found = count(outcomes(answers, begun=begun, perplexities=natural))
+    wanted = np.mean([answer.lstrip().startswith(PREFILL) for answer in answers])
     ends = [(one.details["first_loss"], one.details["loss"]) for one in cases
             if "loss" in one.details]  # fmt: skip
     loss = " to ".join(f"{end:.2f}" for end in np.mean(ends, axis=0)) if ends else ""
@@ -86,7 +87,7 @@ def row(weights, attack, cases, answers, natural, seconds):
         f"{complied.value:.0%} [{complied.low:.0%}, {complied.high:.0%}]",
         f"{found.refused.value:.0%}",
         f"{found.broken.value:.0%}",
-        f"{begun:.0%}",
+        f"{wanted:.0%}",
         loss,
         f"{seconds / len(cases):.1f}",
     )

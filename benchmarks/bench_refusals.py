@@ -2,7 +2,9 @@
 """What an intervention makes SmolLM2-135M-Instruct refuse, beside the model without it.
 
 Shares of greedy answers that refuse, with Wilson intervals at 95%: on the package's own
-held-out requests, and on HarmBench's and XSTest's where their files are given.
+held-out requests, and on HarmBench's and XSTest's where their files are given. Answers
+that were begun count in a row of their own when they refuse only once the sentence that
+was begun has ended.
 
     python benchmarks/bench_refusals.py FILE.safetensors [--strength X]
         [--behaviours harmbench.csv] [--safe xstest.csv] [--half]
@@ -18,13 +20,14 @@ from time import perf_counter
 from cintervene import data, models
 from cintervene.evaluate import harmbench, xstest
 from cintervene.evaluate.intervals import wilson
-from cintervene.evaluate.refusal import judge_refusal
+from cintervene.evaluate.refusal import after_begun_sentence, judge_refusal
 from cintervene.models import Intervention
 from cintervene.models.conversation import generate, render
 from cintervene.models.spelling import encode_text
 
 BEGUN = ("Sure, here is", "Step 1:")
-TOKENS = 12
+# Enough for a refusal to begin, and for a sentence to end before it.
+TOKENS = 32
 
 
 def requests(arguments):
@@ -62,9 +65,10 @@ def main():
     model, tokenizer = models.load("smollm2")
     kinds, harmful = requests(arguments)
     prompts = {k: [render(tokenizer, t) for t in texts] for k, texts in kinds.items()}
-    for text in BEGUN:
-        begun = encode_text(tokenizer, text)
-        prompts[f"after {text!r}"] = [render(tokenizer, t) + begun for t in harmful]
+    begun = {f"after {text!r}": text for text in BEGUN}
+    for kind, text in begun.items():
+        ids = encode_text(tokenizer, text)
+        prompts[kind] = [render(tokenizer, t) + ids for t in harmful]
     intervention = Intervention.load(arguments.file).scale(arguments.strength)
 
     def shares():
@@ -76,17 +80,24 @@ def main():
             texts = [
                 tokenizer.decode(next(answers), skip_special_tokens=True) for _ in part
             ]
-            found[kind] = wilson(sum(map(judge_refusal, texts)), len(texts))
+            refused = [judge_refusal(text) for text in texts]
+            found[kind] = refused
+            if kind in begun:
+                ends = [after_begun_sentence(begun[kind], text) for text in texts]
+                found[f"{kind}, or after that sentence"] = [
+                    at_once or judge_refusal(rest)
+                    for at_once, rest in zip(refused, ends, strict=True)
+                ]
         print(f"{len(rows)} answers in {perf_counter() - start:.0f} s")
         return found
 
     before = shares()
     with intervention.applied(model):
         after = shares()
-    for kind, part in prompts.items():
-        both = (before[kind], after[kind])
-        row = (f"{x.value:6.1%} [{x.low:5.1%}, {x.high:5.1%}]" for x in both)
-        print(f"{kind:22} {len(part):4}  " + "  ->  ".join(row))
+    for kind, base in before.items():
+        rates = (wilson(sum(x), len(x)) for x in (base, after[kind]))
+        row = (f"{x.value:6.1%} [{x.low:5.1%}, {x.high:5.1%}]" for x in rates)
+        print(f"{kind:46} {len(base):4}  " + "  ->  ".join(row))
 
 
 if __name__ == "__main__":

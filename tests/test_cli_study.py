@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import csv
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -173,11 +174,12 @@ def test_interventions_are_solved_once(
 ) -> None:
     solved = []
 
-    def defend(*_: Any, method: str, **options: Any) -> Any:
+    def solve(method: str, *_: Any, **options: Any) -> Any:
         solved.append((method, set(options)))
         return Intervention.load(made)
 
-    monkeypatch.setattr("cintervene.cli.contenders.defend", defend)
+    methods = {name: partial(solve, name) for name in ("pcr", "tsr")}
+    monkeypatch.setattr("cintervene.cli.contenders.METHODS", methods)
     argv = [*given, "--out", str(tmp_path / "out"), "--json"]
     argv += ["--defence", "pcr,tsr,guard,pcr+guard"]
     for _ in range(2):

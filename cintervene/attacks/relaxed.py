@@ -8,8 +8,8 @@ it to the distance between the losses of the relaxed and the discrete prompt.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -73,18 +73,38 @@ class RelaxedPGD:
     def cases(self, request: Request, seed: int, notes: Notes) -> Sequence[Case]:
         """Make the one test case; see `Attack.cases`."""
         layout = lay_out(self.tokenizer, request.text, self.length, self.target)
+        seen = []
         with evaluating(self.model):
-            objective = Objective(self.model, layout)
-            first = float(objective.of_tokens(objective.free[None])[0])
-            best = (first, layout.prompt(layout.free))
-            for x in self._descend(objective, seed):
-                found = _discrete(x, layout, objective)
-                best = min(best, found or best, key=lambda pair: pair[0])
-                notes.step(1)
-        loss, prompt = best
-        assert prompt is not None  # The start can be written.
-        details = {"loss": loss, "first_loss": first, "steps": self.steps}
+            for one in self._search(layout, seed):
+                seen.append(one)
+                notes.step(min(1, len(seen) - 1))
+        loss, prompt = min(seen, key=_loss)
+        details = {"loss": loss, "first_loss": seen[0][0], "steps": self.steps}
         return [Case(request.id, request.text, self.name, prompt, details=details)]
+
+    def suffixed(self, request: str, answer: Sequence[int], seed: int) -> str:
+        """The best text found for an answer given as tokens, in place of `target`.
+
+        Makes this an adversary for ``defend(method="arr")``.
+        """
+        layout = lay_out(self.tokenizer, request, self.length, self.target)
+        goal = replace(layout, target=list(answer))
+        with evaluating(self.model):
+            return min(self._search(goal, seed), key=_loss)[1]
+
+    def _search(self, layout: Layout, seed: int) -> Iterator[tuple[float, str]]:
+        """Yield loss and text at the start and after each step.
+
+        Where a step's tokens cannot be written, those of the step before.
+        """
+        objective = Objective(self.model, layout)
+        start = layout.prompt(layout.free)
+        assert start is not None  # `lay_out` has seen to it.
+        found = float(objective.of_tokens(objective.free[None])[0]), start
+        yield found
+        for x in self._descend(objective, seed):
+            found = _discrete(x, layout, objective) or found
+            yield found
 
     def _descend(self, objective: Objective, seed: int) -> Any:
         """Yield the distributions (free, vocabulary) after each step."""
@@ -106,6 +126,10 @@ class RelaxedPGD:
             bound = (1 - share) * self.entropy[0] + share * self.entropy[1]
             x.copy_(_projected(x, banned, bound))
             yield x
+
+
+def _loss(found: tuple[float, str]) -> float:
+    return found[0]
 
 
 def _projected(x: Tensor, banned: Tensor, entropy: float) -> Tensor:

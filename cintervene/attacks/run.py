@@ -14,11 +14,13 @@ from cintervene.attacks.cases import Attack, Case, Request
 from cintervene.durable import write_atomically
 from cintervene.errors import ArgumentError
 from cintervene.evaluate.json_ready import json_ready
+from cintervene.models.precision import quick_products
 from cintervene.progress import Progress, counting, silent
 
 __all__ = ["read_cases", "run_attack"]
 
 
+@quick_products()
 def run_attack(
     attack: Attack,
     requests: Sequence[Request],

@@ -29,7 +29,7 @@ from cintervene.baselines import (
 )
 from cintervene.cli.reports import INTERVENTION
 from cintervene.errors import ArgumentError
-from cintervene.models import Intervention, defend
+from cintervene.models import Intervention
 from cintervene.models.defence import METHODS
 from cintervene.progress import Progress, silent
 from cintervene.study import Clocked, Defence, InTurn
@@ -73,7 +73,7 @@ def named_defences(
         if path.exists():
             return Intervention.load(path)
         asked = {"forbid": banned} if method == "pcr" else {"harmful": _harmful()}
-        found = defend(model, tokenizer, method=method, progress=progress, **asked)
+        found = METHODS[method](model, tokenizer, progress=progress, **asked)
         found.save(path)
         return found
 

@@ -12,11 +12,13 @@ from torch import nn
 
 from cintervene.models.conversation import render
 from cintervene.models.next_token import answer_nll
+from cintervene.models.precision import quick_products
 from cintervene.models.spelling import encode_text
 
 __all__ = ["perplexities"]
 
 
+@quick_products()
 def perplexities(
     model: nn.Module, tokenizer: Any, prompts: Sequence[str], answers: Sequence[str]
 ) -> npt.NDArray[np.float64]:

@@ -21,12 +21,14 @@ from cintervene.evaluate.records import Answer, Drift
 from cintervene.evaluate.samples import Budget, Sample, gather
 from cintervene.evaluate.scores import perplexity, spoken_words
 from cintervene.models.intervention import Intervention
+from cintervene.models.precision import quick_products
 from cintervene.models.spelling import check_spellable
 from cintervene.progress import Progress, silent
 
 __all__ = ["measure"]
 
 
+@quick_products()
 def measure(
     model: nn.Module,
     tokenizer: Any,

@@ -16,7 +16,7 @@ from cintervene.evaluate.broken import is_empty, is_looped
 from cintervene.evaluate.intervals import Estimate, wilson
 from cintervene.evaluate.paired import exact_mcnemar, rate_change
 from cintervene.evaluate.records import Change
-from cintervene.evaluate.refusal import judge_refusal
+from cintervene.evaluate.refusal import after_begun_sentence, judge_refusal
 
 __all__ = [
     "MAX_PERPLEXITY",
@@ -61,6 +61,7 @@ def outcomes(
     answers: Sequence[str],
     *,
     prompts: Sequence[str] | None = None,
+    begun: Sequence[str] | None = None,
     judge: Judge = refusal_matcher,
     perplexities: npt.ArrayLike | None = None,
     max_perplexity: float = MAX_PERPLEXITY,
@@ -75,6 +76,9 @@ def outcomes(
         What was said in answer, without the prompt.
     prompts : sequence of str, optional
         The requests, for judges that read them; the default judge does not.
+    begun : sequence of str, optional
+        What was put in the model's mouth before it said these. Answers that refuse once
+        the sentence that was begun has ended count as refused, too.
     judge : Judge, optional
     perplexities : array_like of float, shape (n,), optional
         Of the answers under the base model (`fluency.perplexities`). Without them no
@@ -90,8 +94,14 @@ def outcomes(
     count = len(answers)
     asked = [""] * count if prompts is None else prompts
     _check_length("prompts", asked, count)
-    refused = judge(asked, answers)
-    _check_length("judge", refused, count)
+    refused = _refused(judge, asked, answers)
+    if begun is not None:
+        _check_length("begun", begun, count)
+        later = [
+            after_begun_sentence(one, answer)
+            for one, answer in zip(begun, answers, strict=True)
+        ]
+        refused |= _refused(judge, asked, later) & np.array([bool(x) for x in later])
     clear = np.ones(count, dtype=bool)
     if perplexities is not None:
         measured = np.asarray(perplexities, dtype=np.float64)
@@ -101,6 +111,14 @@ def outcomes(
         _outcome(answer, bool(no), bool(fluent))
         for answer, no, fluent in zip(answers, refused, clear, strict=True)
     ]
+
+
+def _refused(
+    judge: Judge, prompts: Sequence[str], answers: Sequence[str]
+) -> npt.NDArray[np.bool_]:
+    refused = judge(prompts, answers)
+    _check_length("judge", refused, len(answers))
+    return np.array([bool(one) for one in refused], dtype=bool)
 
 
 def _outcome(answer: str, refused: bool, fluent: bool) -> Outcome:

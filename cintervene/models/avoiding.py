@@ -12,6 +12,9 @@ from typing import Any, Literal
 
 from torch import nn
 
+from cintervene import data
+from cintervene.errors import ArgumentError
+from cintervene.models.adversary import Adversary, PromptAttack
 from cintervene.models.intervention import Intervention
 from cintervene.models.layer_descent import Drift, check_positive, learn
 from cintervene.models.risk_region import RiskRegion
@@ -34,6 +37,9 @@ def avoid_harm(
     preserve: Iterable[str] = (),
     max_kl: float = 0.05,
     max_false_refusals: float = 0.05,
+    attack: PromptAttack | None = None,
+    attack_every: int = 4,
+    attack_requests: int = 4,
     options: TSROptions | None = None,
     progress: Progress = silent,
 ) -> Intervention:
@@ -49,6 +55,15 @@ max_false_refusals, options, progress
         As in `teach_refusal`; `first_token` of the options is not used.
     nats : float
         Negative log probability asked for a token of such an answer, on average.
+    attack : PromptAttack, optional
+        Looks for words behind the requests that bring the answers back, under the
+        change as it is so far; what it finds is defended too. `attacks.RelaxedPGD` of
+        the same model and tokenizer is one.
+    attack_every : int
+        Steps from one attack to the next.
+    attack_requests : int
+        Requests that are attacked each time, the least defended ones of those that the
+        step looks at.
 
     Returns
     -------
@@ -60,14 +75,27 @@ max_false_refusals, options, progress
     Raises
     ------
     ArgumentError, ModelError
-        As `teach_refusal`.
+        As `teach_refusal`, or the attack is on another model.
     """
     check_positive(
-        radius=radius, nats=nats, max_kl=max_kl, max_false_refusals=max_false_refusals
-    )
+        radius=radius, nats=nats, max_kl=max_kl, max_false_refusals=max_false_refusals,
+        attack_every=attack_every, attack_requests=attack_requests,
+    )  # fmt: skip
+    if harmful is None:
+        harmful = [prompt.text for prompt in data.harmful_prompts("train")]
+    told = {"method": "arr", "radius": radius, "matrix": matrix, "nats": nats}
+    adversary = None
+    if attack is not None:
+        if getattr(attack, "model", model) is not model:
+            raise ArgumentError("attack: is on another model; make one on this model")
+        adversary = Adversary(attack, tokenizer, harmful, attack_every, attack_requests)
+        told |= {
+            "attack": {"name": attack.name, **attack.options},
+            "attack_every": attack_every,
+            "attack_requests": attack_requests,
+        }
     return learn(
-        model, tokenizer, partial(RiskRegion, nats=nats), harmful, None, layers,
-        preserve,
-        {"method": "arr", "radius": radius, "matrix": matrix, "nats": nats},
-        Drift(max_kl, max_false_refusals), options or TSROptions(), progress,
+        model, tokenizer, partial(RiskRegion, nats=nats, adversary=adversary), harmful,
+        None, layers, preserve, told, Drift(max_kl, max_false_refusals),
+        options or TSROptions(), progress,
     )  # fmt: skip

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from transformers import DynamicCache, NoBadWordsLogitsProcessor
 
 from cintervene.models.batches import group_by_length
+from cintervene.models.precision import quick_products
 
 __all__ = ["continue_embeddings", "generate", "render"]
 
@@ -35,6 +36,7 @@ def render(tokenizer: Any, prompt: str) -> list[int]:
     return list(tokenizer(prompt + "\n")["input_ids"])
 
 
+@quick_products()
 def generate(
     model: nn.Module,
     tokenizer: Any,

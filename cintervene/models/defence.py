@@ -3,24 +3,113 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from difflib import get_close_matches
+from inspect import signature
+from typing import Any, Literal, TypedDict, Unpack, overload
 
 from torch import nn
 
 from cintervene.errors import ArgumentError
+from cintervene.models.adversary import PromptAttack
 from cintervene.models.avoiding import avoid_harm
+from cintervene.models.concepts import Concepts
 from cintervene.models.forbidding import forbid_words
 from cintervene.models.intervention import Intervention
+from cintervene.models.material import Budget
 from cintervene.models.refusing import teach_refusal
+from cintervene.models.safe_region import TSROptions
+from cintervene.models.targets import Matrix
+from cintervene.models.vocabulary import VocabularyOptions
+from cintervene.progress import Progress
 
-__all__ = ["METHODS", "defend"]
+__all__ = [
+    "METHODS",
+    "AvoidingOptions",
+    "ForbiddingOptions",
+    "RefusingOptions",
+    "defend",
+]
 
 METHODS: dict[str, Callable[..., Intervention]] = {
     "pcr": forbid_words,
     "tsr": teach_refusal,
     "arr": avoid_harm,
 }
+# What `defend` names itself.
+NAMED = ("model", "tokenizer", "forbid")
+
+
+class _Common(TypedDict, total=False):
+    layers: Literal["auto"] | Iterable[int]
+    matrix: Matrix
+    preserve: Iterable[str]
+    max_kl: float
+    progress: Progress
+
+
+class ForbiddingOptions(_Common, total=False):
+    """Options of ``method="pcr"``; see `forbid_words`."""
+
+    concepts: Concepts
+    strength: Literal["auto"] | float
+    min_effect: float
+    max_benign_loss: float
+    options: VocabularyOptions | None
+    budget: Budget | None
+
+
+class _Requests(_Common, total=False):
+    harmful: Sequence[str] | None
+    radius: float
+    max_false_refusals: float
+    options: TSROptions | None
+
+
+class RefusingOptions(_Requests, total=False):
+    """Options of ``method="tsr"``; see `teach_refusal`."""
+
+    safe: Sequence[str] | None
+
+
+class AvoidingOptions(_Requests, total=False):
+    """Options of ``method="arr"``; see `avoid_harm`."""
+
+    nats: float
+    attack: PromptAttack | None
+    attack_every: int
+    attack_requests: int
+
+
+@overload
+def defend(
+    model: nn.Module,
+    tokenizer: Any,
+    forbid: Sequence[str],
+    *,
+    method: Literal["pcr"] = "pcr",
+    **options: Unpack[ForbiddingOptions],
+) -> Intervention: ...
+
+
+@overload
+def defend(
+    model: nn.Module,
+    tokenizer: Any,
+    *,
+    method: Literal["tsr"],
+    **options: Unpack[RefusingOptions],
+) -> Intervention: ...
+
+
+@overload
+def defend(
+    model: nn.Module,
+    tokenizer: Any,
+    *,
+    method: Literal["arr"],
+    **options: Unpack[AvoidingOptions],
+) -> Intervention: ...
 
 
 def defend(
@@ -53,7 +142,33 @@ def defend(
         - ``"arr"``, away from the risk region: that its own answers to these become
           unlikely, the least defended most; see `models.avoid_harm`.
     **options
-        Those of the method: `layers`, `preserve`, `max_kl` and `progress` for all.
+        Those of the method, with its defaults. More about each is in the
+        documentation of the method's own function.
+
+        ====================  ===========  ============================================
+        option                for          meaning
+        ====================  ===========  ============================================
+        `layers`              all          ``"auto"``, or indices of layers to change
+        `matrix`              all          ``"down_proj"`` of the MLP, or ``"o_proj"``
+        `preserve`            all          texts (pcr) or prompts to leave as they are
+        `max_kl`              all          drift allowed, nats a token
+        `progress`            all          called as ``progress(phase, done, total)``
+        `options`             all          details: `VocabularyOptions`, `TSROptions`
+        `concepts`            pcr          ``"contrast"``, ``"unembedding"``,
+                                           ``"activation"``: what stands for a word
+        `strength`            pcr          ``"auto"``, or how strongly words are pushed
+        `min_effect`          pcr          rise of the words' perplexity to reach
+        `max_benign_loss`     pcr          rise of other words' perplexity allowed
+        `budget`              pcr          `Budget`: how much material to build from
+        `harmful`             tsr, arr     requests; the package's own without it
+        `radius`              tsr, arr     largest relative size of a layer's change
+        `max_false_refusals`  tsr, arr     share of benign requests refused in addition
+        `safe`                tsr          refusals that are all as good
+        `nats`                arr          how unlikely an answer's tokens shall become
+        `attack`              arr          looks for words that bring answers back
+        `attack_every`        arr          steps between two attacks
+        `attack_requests`     arr          requests attacked each time
+        ====================  ===========  ============================================
 
     Returns
     -------
@@ -62,13 +177,14 @@ def defend(
     Raises
     ------
     ArgumentError
-        The method is unknown, or an option is out of range.
+        The method or an option is unknown, or an option is out of range.
     ModelError
         The model has no layers that can be changed.
     """
     if method not in METHODS:
         valid = ", ".join(repr(name) for name in METHODS)
         raise ArgumentError(f"method: got {method!r}; expected one of {valid}")
+    _check_names(method, options)
     if method == "pcr":
         if forbid is None:
             raise ArgumentError("forbid: got none; expected the words not to say")
@@ -78,3 +194,23 @@ def defend(
             f'forbid: is for method "pcr"; give harmful= to method {method!r}'
         )
     return METHODS[method](model, tokenizer, **options)
+
+
+def _check_names(method: str, options: Iterable[str]) -> None:
+    """Refuse options that the method has not, and name what may be meant."""
+    known = option_names(method)
+    for name in options:
+        if name in known:
+            continue
+        others = [other for other in METHODS if name in option_names(other)]
+        owners = f" (but of {', '.join(map(repr, others))})" if others else ""
+        near = get_close_matches(name, known) or known
+        raise ArgumentError(
+            f"{name}: is no option of method {method!r}{owners}; did you mean "
+            f"{', '.join(near)}?"
+        )
+
+
+def option_names(method: str) -> list[str]:
+    """The names of a method's options in `defend`."""
+    return [name for name in signature(METHODS[method]).parameters if name not in NAMED]

@@ -15,6 +15,7 @@ from cintervene.models.clock import Clock
 from cintervene.models.concepts import Concepts, check_concepts
 from cintervene.models.intervention import Intervention
 from cintervene.models.material import Budget, gather
+from cintervene.models.precision import quick_products
 from cintervene.models.spelling import words_to_forbid
 from cintervene.models.targets import (
     Matrix,
@@ -38,6 +39,7 @@ STRENGTHS = {
 CURVE = 3
 
 
+@quick_products()
 def forbid_words(
     model: nn.Module,
     tokenizer: Any,

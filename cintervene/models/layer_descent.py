@@ -16,6 +16,7 @@ from cintervene.errors import ArgumentError
 from cintervene.models.clock import Clock
 from cintervene.models.intervention import Intervention
 from cintervene.models.lessons import prepare
+from cintervene.models.precision import quick_products
 from cintervene.models.safe_region import Part, SafeRegion, TSROptions
 from cintervene.models.separation import most_separating
 from cintervene.models.spelling import encode_text
@@ -84,6 +85,7 @@ class RefusalPoint:
         )
 
 
+@quick_products()
 def learn(
     model: nn.Module,
     tokenizer: Any,

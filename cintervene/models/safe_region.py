@@ -10,7 +10,7 @@ at a time.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,6 +38,9 @@ __all__ = ["Part", "SafeRegion", "TSROptions"]
 
 # Tokens that make an answer a refusal; how it ends may differ.
 OPENING = 4
+# Of the parts, one in so many tells how outputs matter: a mean over thousands of
+# tokens changes little with more of them, and each costs a pass with gradients.
+FISHER_EVERY = 4
 
 
 @dataclass(frozen=True)
@@ -86,6 +89,9 @@ class Part:
     ----------
     harmful, benign : sequence of Lesson
         At least one of each.
+    count : callable, optional
+        Called with the number of a target and its inputs (n, d_in) at all tokens of
+        benign lessons behind the heads.
     """
 
     def __init__(
@@ -96,22 +102,42 @@ class Part:
         unembedding: Unembedding,
         harmful: Sequence[Lesson],
         benign: Sequence[Lesson],
+        count: Callable[[int, Tensor], None] | None = None,
     ) -> None:
-        self.harmful_lessons, self._unembedding = list(harmful), unembedding
+        self._model, self.targets, self._decoder = model, targets, decoder
+        self._unembedding = unembedding
         self.devices = [target.weight.device for target in targets]
-        self.harmful, self.benign = (
-            Upper(
-                model,
-                targets,
-                [one.ids for one in lessons],
-                [one.split for one in lessons],
-                [one.positions for one in lessons],
-                decoder,
-            )
-            for lessons in (harmful, benign)
-        )
+        self.teach(harmful)
+        self.benign = self._gather(benign)
         with torch.no_grad():
-            self._base = [self.benign.states(b, None) for b in self.benign.batches]
+            self._base = [self._unchanged(b, count) for b in self.benign.batches]
+
+    def _unchanged(
+        self, batch: UpperBatch, count: Callable[[int, Tensor], None] | None
+    ) -> Tensor:
+        """The base model's last hidden states at a benign batch's wanted rows."""
+        if count is None:
+            return self.benign.states(batch, None)
+
+        def watch(index: int, inputs: Tensor, _outputs: Tensor) -> None:
+            count(index, inputs[batch.real])
+
+        return self.benign.states(batch, None, watch)
+
+    def teach(self, harmful: Sequence[Lesson]) -> None:
+        """Take these harmful lessons from now on."""
+        self.harmful_lessons = list(harmful)
+        self.harmful = self._gather(harmful)
+
+    def _gather(self, lessons: Sequence[Lesson]) -> Upper:
+        return Upper(
+            self._model,
+            self.targets,
+            [one.ids for one in lessons],
+            [one.split for one in lessons],
+            [one.positions for one in lessons],
+            self._decoder,
+        )
 
     def losses(self, changes: Changes) -> Iterator[tuple[UpperBatch, Tensor]]:
         """-log p of the safe tokens: of each batch one for each wanted row."""
@@ -164,15 +190,17 @@ class SafeRegion:
         options: TSROptions,
     ) -> None:
         self.options = options
+        sensitivity = Sensitivity(targets, unembedding)
         parts = min(options.parts, len(lessons.harmful), len(lessons.benign))
         self.parts = [
             Part(
                 model, targets, decoder, unembedding,
                 _flat(lessons.harmful[k::parts]), _flat(lessons.benign[k::parts]),
+                sensitivity.count,
             )
             for k in range(parts)
         ]  # fmt: skip
-        metrics = self._metrics(model, targets, unembedding)
+        metrics = self._metrics(model, sensitivity)
         self.balls = [
             LayerBall(target, preserve, metric, radius, options.inertia)
             for target, (preserve, metric) in zip(targets, metrics, strict=True)
@@ -202,14 +230,15 @@ class SafeRegion:
         return [(ball.target, ball.update) for ball in self.balls]
 
     def _metrics(
-        self, model: nn.Module, targets: Sequence[Target], unembedding: Unembedding
+        self, model: nn.Module, sensitivity: Sensitivity
     ) -> list[tuple[Preserve, OutputMetric]]:
         """Where changes shall do little: at benign lessons and at the template."""
-        sensitivity = Sensitivity(targets, unembedding)
+        for part in self.parts:
+            for heads in (part.harmful.heads, part.benign.heads):
+                for index, inputs in enumerate(heads.inputs):
+                    sensitivity.count(index, inputs)
         with differentiable(model):
-            for part in self.parts:
-                sensitivity.add_inputs(part.harmful.heads.inputs)
-                sensitivity.add_inputs(part.benign.heads.inputs)
+            for part in self.parts[::FISHER_EVERY]:
                 sensitivity.add_answers(part.benign)
         return sensitivity.metrics(self.options.ridge, self.options.output_ridge)
 

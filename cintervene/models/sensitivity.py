@@ -9,7 +9,7 @@ derivatives of the log probability of sampled answers, which is the Fisher infor
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -28,7 +28,7 @@ SEED = 0
 
 
 class Sensitivity:
-    """Gathers both metrics of some targets, part by part.
+    """Gathers both metrics of some targets.
 
     Parameters
     ----------
@@ -42,21 +42,19 @@ class Sensitivity:
         self._fisher = [np.zeros((target.d_out, target.d_out)) for target in targets]
         self._random = torch.Generator().manual_seed(SEED)
 
-    def add_inputs(self, inputs: Iterable[Tensor]) -> None:
-        """Count the targets' inputs (n, d_in), one tensor each, as not to be moved."""
-        for moments, rows in zip(self._moments, inputs, strict=True):
-            moments.add(rows)
+    def count(self, index: int, inputs: Tensor) -> None:
+        """Count inputs (n, d_in) of a target as not to be moved."""
+        self._moments[index].add(inputs)
 
     def add_answers(self, upper: Upper) -> None:
-        """Count all tokens behind the heads, and how the wanted rows depend on them.
+        """Count how the wanted rows depend on all tokens behind the heads.
 
         In a `differentiable` context.
         """
         for batch in upper.batches:
             outputs: list[Tensor] = []
 
-            def watch(index: int, inputs: Tensor, changed: Tensor) -> None:
-                self._moments[index].add(inputs.detach()[batch.real])  # noqa: B023
+            def watch(_index: int, _inputs: Tensor, changed: Tensor) -> None:
                 changed.retain_grad()
                 outputs.append(changed)  # noqa: B023
 

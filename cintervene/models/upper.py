@@ -30,7 +30,7 @@ from cintervene.models.trace import (
 )
 from cintervene.models.unembedding import Unembedding
 
-__all__ = ["Changes", "Upper", "UpperBatch", "differentiable", "logits_of"]
+__all__ = ["Changes", "Upper", "UpperBatch", "changed", "differentiable", "logits_of"]
 
 # The transposed change (d_in, d_out) of each target's weight, float32; None for none.
 Changes = Sequence[Tensor] | None
@@ -246,6 +246,20 @@ class Upper:
             return adds_to_output(
                 lambda hook: self._watched(batch, self._lowest, batch.hidden, hook)
             )
+
+
+@contextmanager
+def changed(targets: Sequence[Target], changes: Sequence[Tensor]) -> Iterator[None]:
+    """Let the whole model run as if weights were changed, at all tokens."""
+    handles = [
+        target.module.register_forward_hook(_shift(index, changes, None))
+        for index, target in enumerate(targets)
+    ]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 @contextmanager

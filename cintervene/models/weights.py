@@ -98,6 +98,8 @@ def add_update(weight: Tensor, update: LowRankUpdate, transposed: bool) -> None:
     data = weight.detach()
     if data.device.type == "cpu":
         change.apply(data)
+        # torch has not seen this.
+        torch.autograd.graph.increment_version(data)
     else:
         data.copy_(change.apply(data.cpu()))
 

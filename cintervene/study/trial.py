@@ -20,6 +20,7 @@ from cintervene.errors import ArgumentError
 from cintervene.evaluate.fluency import perplexities
 from cintervene.evaluate.json_ready import json_ready
 from cintervene.evaluate.outcomes import Judge, Outcome, outcomes, refusal_matcher
+from cintervene.models.precision import quick_products
 from cintervene.progress import Progress, counting, silent
 from cintervene.study.cases import Case
 from cintervene.study.defence import Defence
@@ -37,7 +38,8 @@ def sorter(model: nn.Module, tokenizer: Any, judge: Judge = refusal_matcher) -> 
     """Make a function that sorts answers, with the base model as judge of fluency.
 
     What was put in the model's mouth belongs to the text whose fluency counts, but the
-    judge of refusals reads what the model itself went on to say.
+    judge of refusals reads what the model itself went on to say: all of it, and what
+    comes after the sentence that was begun.
     """
 
     def sort(attempts: Sequence[Attempt], answers: Sequence[str]) -> list[Outcome]:
@@ -46,7 +48,10 @@ def sorter(model: nn.Module, tokenizer: Any, judge: Judge = refusal_matcher) -> 
             one.prefill + said for one, said in zip(attempts, answers, strict=True)
         ]
         nats = perplexities(model, tokenizer, prompts, whole)
-        return outcomes(answers, prompts=prompts, judge=judge, perplexities=nats)
+        begun = [attempt.prefill for attempt in attempts]
+        return outcomes(
+            answers, prompts=prompts, begun=begun, judge=judge, perplexities=nats
+        )
 
     return sort
 
@@ -115,6 +120,7 @@ class Trial:
             seen[attempt.id] += 1
 
 
+@quick_products()
 def run_study(
     journal: Journal,
     defences: Sequence[Defence],
