@@ -13,13 +13,6 @@
 #define OFFERS 8
 #define OFFERS_EACH 4
 
-static civ_mat
-take(civ_arena *arena, int64_t n_rows, int64_t n_cols)
-{
-    double *data = civ_arena_take(arena, n_rows * n_cols, sizeof(double));
-    return civ_f64(data, n_rows, n_cols);
-}
-
 static void
 carve(civ_arena *arena, const civ_pcr_space *space, civ_pcr_dual *s)
 {
@@ -29,8 +22,8 @@ carve(civ_arena *arena, const civ_pcr_space *space, civ_pcr_dual *s)
     s->known.place = civ_arena_take(arena, space->m + space->p, sizeof(int64_t));
     s->listed = civ_arena_take(arena, space->m + space->p, sizeof(int64_t));
     s->pointers = civ_arena_take(arena, space->m + space->p, sizeof *s->pointers);
-    s->spare = take(arena, CIV_PCR_SPARES, space->d);
-    s->spare_table = take(arena, CIV_PCR_SPARES, space->m + space->p);
+    s->spare = civ_take_f64(arena, CIV_PCR_SPARES, space->d);
+    s->spare_table = civ_take_f64(arena, CIV_PCR_SPARES, space->m + space->p);
 }
 
 static void
@@ -41,24 +34,24 @@ carve_growing(civ_arena *arena, int64_t capacity, civ_pcr_dual *s)
     civ_pcr_active_carve(arena, capacity, &s->active);
     s->local = civ_arena_take(arena, capacity, sizeof(int64_t));
     s->rows = civ_arena_take(arena, rows, sizeof(int64_t));
-    s->table = take(arena, capacity, q);
+    s->table = civ_take_f64(arena, capacity, q);
     civ_pcr_known_carve(arena, civ_min(rows + capacity, q), q, &s->known);
-    s->pair = take(arena, columns, columns);
-    s->gram = take(arena, rows, rows);
-    s->anchor = take(arena, rows, columns);
-    s->solution = take(arena, rows, columns);
-    s->anchor_pair = take(arena, rows, columns);
-    s->target = take(arena, rows, columns);
-    s->target_pair = take(arena, rows, columns);
-    s->moved = take(arena, rows, columns);
-    s->moved_pair = take(arena, rows, columns);
-    s->system = take(arena, rows, rows);
-    s->half = take(arena, rows, rows);
-    s->response = take(arena, rows, rows);
-    s->squares = take(arena, rows, rows);
-    s->weights = take(arena, m, rows);
-    s->products = take(arena, rows, q);
-    s->values = take(arena, m, q - m);
+    s->pair = civ_take_f64(arena, columns, columns);
+    s->gram = civ_take_f64(arena, rows, rows);
+    s->anchor = civ_take_f64(arena, rows, columns);
+    s->solution = civ_take_f64(arena, rows, columns);
+    s->anchor_pair = civ_take_f64(arena, rows, columns);
+    s->target = civ_take_f64(arena, rows, columns);
+    s->target_pair = civ_take_f64(arena, rows, columns);
+    s->moved = civ_take_f64(arena, rows, columns);
+    s->moved_pair = civ_take_f64(arena, rows, columns);
+    s->system = civ_take_f64(arena, rows, rows);
+    s->half = civ_take_f64(arena, rows, rows);
+    s->response = civ_take_f64(arena, rows, rows);
+    s->squares = civ_take_f64(arena, rows, rows);
+    s->weights = civ_take_f64(arena, m, rows);
+    s->products = civ_take_f64(arena, rows, q);
+    s->values = civ_take_f64(arena, m, q - m);
     s->nu = civ_arena_take(arena, rows, sizeof(double));
     s->root = civ_arena_take(arena, rows, sizeof(double));
     s->scratch = civ_arena_take(arena, rows, sizeof(double));
