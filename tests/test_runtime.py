@@ -186,3 +186,44 @@ with ThreadPoolExecutor(4) as pool:
 print(all(np.array_equal(r, expected) for r in results))
 """
     assert run(script) == "True"
+
+
+def test_memory_of_earlier_calls_does_not_show():
+    """Blocks are reused once nobody holds them, and by one call at a time."""
+    script = """
+from concurrent.futures import ThreadPoolExecutor
+import numpy as np
+import cintervene as ci
+
+def problem(seed, m, n, d):
+    rng = np.random.default_rng(seed)
+    concepts = rng.normal(size=(n, d))
+    outputs = concepts[rng.integers(0, n, m)] + 0.1 * rng.normal(size=(m, d))
+    return rng.normal(size=(m, 2 * d)), outputs, concepts, 1.0
+
+PROBLEMS = [problem(s, m, n, d) for s, (m, n, d) in enumerate(
+    [(12, 30, 1100), (30, 10, 600), (1, 100, 2000), (12, 30, 1100)]
+)]
+
+def solve(index):
+    with ci.thread_limit(1):
+        solution = ci.pcr(*PROBLEMS[index % 4])
+    assert solution.certified
+    return solution.multipliers, solution.displacements, solution.update.left
+
+first = [solve(i) for i in range(4)]
+copies = [[array.copy() for array in arrays] for arrays in first]
+views = [arrays[1][:, 3:5] for arrays in first[:2]]
+del first[:2]
+with ThreadPoolExecutor(3) as pool:
+    again = list(pool.map(solve, range(24)))
+for index, arrays in enumerate(again):
+    for array, copy in zip(arrays, copies[index % 4]):
+        assert array.tobytes() == copy.tobytes()
+for kept, copy in zip(first, copies[2:]):
+    assert all(a.tobytes() == b.tobytes() for a, b in zip(kept, copy))
+for view, arrays in zip(views, copies):
+    assert np.array_equal(view, arrays[1][:, 3:5])
+print("same")
+"""
+    assert run(script) == "same"

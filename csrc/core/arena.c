@@ -9,8 +9,6 @@
  */
 #include "internal.h"
 
-#include <stdlib.h>
-
 #ifdef __SANITIZE_ADDRESS__
 #include <sanitizer/asan_interface.h>
 #define GAP 64
@@ -47,11 +45,10 @@ civ_arena_take(civ_arena *arena, int64_t count, size_t item_size)
 civ_status
 civ_arena_open(civ_arena *arena)
 {
-    size_t size;
     bool overflow = arena->overflow;
-    overflow |= __builtin_add_overflow(arena->used, ALIGNMENT, &size);
+    overflow |= __builtin_add_overflow(arena->used, ALIGNMENT, &arena->size);
     CIV_FAIL_IF(overflow, CIV_NO_MEMORY);
-    arena->block = malloc(size);
+    arena->block = civ_block_take(arena->size);
     CIV_FAIL_IF(arena->block == NULL, CIV_NO_MEMORY);
     uintptr_t address = (uintptr_t)arena->block;
     size_t shift = (ALIGNMENT - address % ALIGNMENT) % ALIGNMENT;
@@ -68,6 +65,8 @@ civ_arena_close(civ_arena *arena)
     if (arena->base != NULL) {
         UNPOISON(arena->base, arena->capacity);
     }
-    free(arena->block);
+    if (arena->block != NULL) {
+        civ_block_give(arena->block, arena->size);
+    }
     *arena = (civ_arena){0};
 }

@@ -15,7 +15,8 @@
  */
 typedef struct civ_arena {
     unsigned char *base; /* NULL while measuring */
-    void *block;         /* what malloc returned */
+    void *block;         /* what civ_block_take returned */
+    size_t size;         /* of block */
     size_t used;
     size_t capacity;
     bool overflow; /* a size did not fit size_t */

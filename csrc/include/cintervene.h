@@ -88,6 +88,14 @@ typedef struct civ_exec {
  */
 civ_status civ_init(void);
 
+/*
+ * Like malloc and free, but up to 50 MB of medium-sized blocks are kept for the next
+ * request instead of going back to the system. The size given is the one taken; not
+ * initialised; from any thread.
+ */
+void *civ_block_take(size_t size);
+void civ_block_give(void *block, size_t size);
+
 /* Threads that a large call would use now. */
 int civ_threads(const civ_exec *exec);
 

@@ -7,6 +7,10 @@
 
 #include "tensor_parts.h"
 
+/* Name of capsules that own a block of the core; smaller arrays are NumPy's own. */
+#define BLOCK "cintervene.block"
+#define LEAST_BLOCK 65536
+
 /* ---- geometry ---------------------------------------------------------------- */
 
 static int64_t
@@ -315,6 +319,38 @@ tensor_write(const module_state *state, PyObject *obj, const char *name, tensor 
     return false;
 }
 
+static void
+give_block(PyObject *capsule)
+{
+    civ_block_give(PyCapsule_GetPointer(capsule, BLOCK),
+                   (size_t)(uintptr_t)PyCapsule_GetContext(capsule));
+}
+
+/* A new array in a block of the core, which keeps large ones from call to call. */
+static PyObject *
+new_array(int ndim, const npy_intp *dims, int type, size_t size)
+{
+    void *block = civ_block_take(size);
+    if (block == NULL) {
+        return PyErr_NoMemory();
+    }
+    PyObject *capsule = PyCapsule_New(block, BLOCK, give_block);
+    if (capsule == NULL) {
+        civ_block_give(block, size);
+        return NULL;
+    }
+    PyCapsule_SetContext(capsule, (void *)(uintptr_t)size);
+    PyObject *array = PyArray_SimpleNewFromData(ndim, dims, type, block);
+    if (array == NULL) {
+        Py_DECREF(capsule);
+        return NULL;
+    }
+    if (PyArray_SetBaseObject((PyArrayObject *)array, capsule) < 0) {
+        Py_CLEAR(array);
+    }
+    return array;
+}
+
 bool
 tensor_new(const char *name, int ndim, const int64_t *shape, civ_dtype dtype,
            tensor *self)
@@ -329,11 +365,16 @@ tensor_new(const char *name, int ndim, const int64_t *shape, civ_dtype dtype,
         self->shape[i] = shape[i];
         rows *= i < ndim - 1 ? shape[i] : 1;
     }
-    self->owner = PyArray_SimpleNew(ndim, dims, types[dtype]);
+    int64_t columns = shape[ndim - 1];
+    int64_t size = 0;
+    bool large = !__builtin_mul_overflow(rows * (int64_t)civ_dtype_size(dtype), columns,
+                                         &size) &&
+                 size >= LEAST_BLOCK;
+    self->owner = large ? new_array(ndim, dims, types[dtype], (size_t)size)
+                        : PyArray_SimpleNew(ndim, dims, types[dtype]);
     if (self->owner == NULL) {
         return false;
     }
-    int64_t columns = shape[ndim - 1];
     void *data = PyArray_DATA((PyArrayObject *)self->owner);
     self->mat = (civ_mat){data, rows, columns, columns, dtype};
     return true;
