@@ -25,7 +25,7 @@ from cintervene.models import (  # noqa: E402
 from cintervene.models.layer_descent import Drift, RefusalPoint, choose  # noqa: E402
 from cintervene.models.lessons import Lesson, Lessons, prepare  # noqa: E402
 from cintervene.models.risk_region import RiskRegion  # noqa: E402
-from cintervene.models.safe_region import SafeRegion  # noqa: E402
+from cintervene.models.safe_region import SafeRegion, divided  # noqa: E402
 from cintervene.models.separation import best_run, separation  # noqa: E402
 from cintervene.models.upper import differentiable  # noqa: E402
 from cintervene.progress import silent  # noqa: E402
@@ -89,6 +89,18 @@ def random_lessons(rng: Any, n: int, answer: int) -> list[list[Lesson]]:
         sets = tuple((t, (t + 1) % 97) for t in ids[6:]) if answer else ()
         groups.append([Lesson(ids, 4, 6, sets)])
     return groups
+
+
+@pytest.mark.parametrize("parts", [1, 4, 7, 8])
+def test_every_part_has_a_share_of_every_kind(parts: int) -> None:
+    groups = [[Lesson((kind, at), 0, 1)] for at in range(320) for kind in [at % 4]]
+    found = divided(groups, parts)
+    assert sorted(one.ids[1] for part in found for one in part) == list(range(320))
+    assert {len(part) for part in found} <= {320 // parts, 320 // parts + 1}
+    for part in found:
+        kinds = np.bincount([one.ids[0] for one in part], minlength=4)
+        assert kinds.min() > 0
+        assert kinds.max() < 0.6 * len(part)
 
 
 def test_the_descent_lowers_the_loss_on_every_architecture(

@@ -12,8 +12,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -34,13 +34,14 @@ from cintervene.models.upper import (
 from cintervene.preserve import Preserve
 from cintervene.update import LowRankUpdate
 
-__all__ = ["Part", "SafeRegion", "TSROptions"]
+__all__ = ["Part", "SafeRegion", "TSROptions", "divided"]
 
 # Tokens that make an answer a refusal; how it ends may differ.
 OPENING = 4
 # Of the parts, one in so many tells how outputs matter: a mean over thousands of
 # tokens changes little with more of them, and each costs a pass with gradients.
 FISHER_EVERY = 4
+SEED = 0
 
 
 @dataclass(frozen=True)
@@ -192,13 +193,16 @@ class SafeRegion:
         self.options = options
         sensitivity = Sensitivity(targets, unembedding)
         parts = min(options.parts, len(lessons.harmful), len(lessons.benign))
+        samples = zip(
+            divided(lessons.harmful, parts),
+            divided(lessons.benign, parts),
+            strict=True,
+        )
         self.parts = [
             Part(
-                model, targets, decoder, unembedding,
-                _flat(lessons.harmful[k::parts]), _flat(lessons.benign[k::parts]),
-                sensitivity.count,
+                model, targets, decoder, unembedding, harmful, benign, sensitivity.count
             )
-            for k in range(parts)
+            for harmful, benign in samples
         ]  # fmt: skip
         metrics = self._metrics(model, sensitivity)
         self.balls = [
@@ -287,5 +291,13 @@ class SafeRegion:
         return weights
 
 
-def _flat(groups: Sequence[Sequence[Any]]) -> list[Any]:
-    return [one for group in groups for one in group]
+def divided(groups: Sequence[list[Lesson]], parts: int) -> list[list[Lesson]]:
+    """All lessons of the groups in `parts` parts, each a fair sample.
+
+    Topics and kinds of lessons take turns, so equal steps would find only some of them.
+    """
+    order = np.random.default_rng(SEED).permutation(len(groups))
+    return [
+        [lesson for at in order[k::parts] for lesson in groups[at]]
+        for k in range(parts)
+    ]

@@ -30,7 +30,7 @@ from cintervene.study.suite import Suite
 __all__ = ["Sorter", "Trial", "run_study", "sorter"]
 
 # Requests whose cases are made, answered, judged and stored together.
-BATCH = 16
+BATCH = 32
 Sorter = Callable[[Sequence[Attempt], Sequence[str]], Sequence[Outcome]]
 
 
@@ -141,7 +141,7 @@ def run_study(
     trial : Trial
     progress : Progress, optional
         Each defence and attack is a phase.
-    batch : int, default 16
+    batch : int, default 32
         Requests at a time; as many are lost at most when the run is interrupted.
 
     Returns
