@@ -1,0 +1,93 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which matrix to change: down projections against attention's output projections.
+
+Words are forbidden to SmolLM2-135M-Instruct (PCR) in the same layers, from the same
+material, at a sweep of strengths, once by either matrix. Both are measured on the
+tuning split, on which nothing is chosen here: how many times its value the perplexity
+of forbidden and of benign words becomes, and KL on benign answers. In the end the
+effects are compared at equal KL, between the points nearest to it.
+
+    python benchmarks/bench_matrices.py [LAYERS ...]
+
+A group of layers is given as 28,29.
+"""
+
+import os
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+import sys
+from time import perf_counter
+
+import numpy as np
+
+from cintervene import data, models
+from cintervene.models import Budget, VocabularyOptions, find_decoder
+from cintervene.models.material import gather
+from cintervene.models.precision import quick_products
+from cintervene.models.tuning import Tuning
+from cintervene.models.vocabulary import Vocabulary
+from cintervene.progress import silent
+
+BUDGET = Budget(
+    contrast_words=20, text_words=100, prompts=60, texts=20, tune_prompts=24
+)
+MATRICES = ("down_proj", "o_proj")
+STRENGTHS = (5, 10, 15, 20, 28)
+EQUAL = (0.005, 0.01, 0.02, 0.04)
+
+
+def sweep(model, decoder, material, layers, matrix):
+    """Points of growing strength, printed as they are found."""
+    start = perf_counter()
+    parts = (material.probes, material.benign, material.contrast)
+    options = VocabularyOptions()
+    vocabulary = Vocabulary(model, *parts, layers, options, matrix=matrix)
+    tuning = Tuning(model, material, layers[0], decoder, vocabulary.unembedding)
+    points = []
+    for strength in STRENGTHS:
+        changes = vocabulary.solve(strength)
+        point = tuning.measure(changes, strength)
+        size = max(change.summary()["relative_norm"] for change in changes)
+        print(
+            f"| {matrix} | {strength} | {point.forbidden_ratio:.2f} x "
+            f"| {point.benign_ratio:.2f} x | {point.kl:.4f} | {size:.3f} |",
+            flush=True,
+        )
+        points.append(point)
+    print(f"{matrix}: {perf_counter() - start:.0f} s", file=sys.stderr)
+    return points
+
+
+def effect_at(points, kl):
+    """The forbidden words' ratio where the drift is `kl`; nan outside the sweep."""
+    drift = [0.0, *(point.kl for point in points)]
+    effect = [0.0, *(np.log(point.forbidden_ratio) for point in points)]
+    return float(np.exp(np.interp(kl, drift, effect, right=np.nan)))
+
+
+def compare(model, decoder, material, layers):
+    print("| matrix | strength | forbidden | benign | KL | largest relative norm |")
+    print("| --- | ---: | ---: | ---: | ---: | ---: |")
+    found = {
+        matrix: sweep(model, decoder, material, layers, matrix) for matrix in MATRICES
+    }
+    for kl in EQUAL:
+        shown = ", ".join(f"{m} {effect_at(p, kl):.2f} x" for m, p in found.items())
+        print(f"at KL {kl}: {shown}", flush=True)
+
+
+def main():
+    groups = [[int(i) for i in one.split(",")] for one in sys.argv[1:] or ["28,29"]]
+    model, tokenizer = models.load("smollm2")
+    decoder = find_decoder(model)
+    words = data.forbidden_words()[::5]
+    with quick_products():
+        material = gather(model, tokenizer, words, (), BUDGET, silent)
+        for layers in groups:
+            print(f"layers {layers}, {len(words)} words")
+            compare(model, decoder, material, layers)
+
+
+if __name__ == "__main__":
+    main()
