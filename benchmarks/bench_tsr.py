@@ -8,6 +8,7 @@ whole model runs on whole sequences, padded in batches of the same number of tok
 with logits where the loss looks and no gradient for other weights (and a cross entropy,
 which costs less, in place of the divergence). Both make one pass
 forward and back over the same lessons; what ours computes once is timed beside it.
+Products of half precision are widened for both where that is quicker.
 
     python benchmarks/bench_tsr.py [LAYER ...]
 """
@@ -25,11 +26,12 @@ from cintervene import data, models
 from cintervene.models import find_decoder, find_targets, find_unembedding
 from cintervene.models.batches import group_by_length
 from cintervene.models.lessons import prepare
+from cintervene.models.precision import quick_products
 from cintervene.models.safe_region import SafeRegion, TSROptions
 from cintervene.models.upper import differentiable
 from cintervene.progress import silent
 
-REQUESTS = 60
+REQUESTS = 24
 BATCH_TOKENS = 2048
 TURNS = 3
 
@@ -62,6 +64,7 @@ def plain_epoch(model, target, lessons):
         parameter.requires_grad_(True)
 
 
+@quick_products()
 def main():
     model, tokenizer = models.load("smollm2")
     decoder = find_decoder(model)

@@ -5,6 +5,7 @@ Needs the extra `hf` (torch, transformers, safetensors).
 """
 
 from cintervene.models import _requirements  # noqa: F401
+from cintervene.models.adversary import PromptAttack
 from cintervene.models.avoiding import avoid_harm
 from cintervene.models.capture import Captured, LayerStream, capture
 from cintervene.models.defence import defend
@@ -39,6 +40,7 @@ __all__ = [
     "Guard",
     "Intervention",
     "LayerStream",
+    "PromptAttack",
     "TSROptions",
     "Target",
     "Unembedding",
