@@ -132,7 +132,8 @@ def tsr(
         by itself, which the update then leaves out.
     tolerance : float
         Stationarity to stop at, relative to max(1, loss). Float32 logits resolve
-        about 1e-6.
+        about 1e-6. With 0, :func:`tsr` takes all steps, and goes on to the last digits
+        of the change after the stationarity has become rounding.
     max_iterations : int
         Steps after which to give up.
 

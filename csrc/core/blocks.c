@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Blocks kept between calls. What a solver needs is a few megabytes, which the system
- * takes back when they are freed and hands out again page by page, each with a fault;
- * a call of some milliseconds notices. Sizes are powers of two, so that any block of a
- * size serves any request for it; small ones are left to malloc, large ones are not
- * worth holding. Several blocks a size, because the arenas and arrays of a call
+ * The heap: blocks kept between calls. What a solver needs is a few megabytes, which
+ * the system takes back when they are freed and hands out again page by page, each with
+ * a fault; a call of some milliseconds notices. Sizes are powers of two, so that any
+ * block of a size serves any request for it; small ones are left to malloc, large ones
+ * are not worth holding. Several blocks a size, because the arenas and arrays of a call
  * overlap.
  *
  * Sanitizer builds keep nothing: there, every use after the end must be seen.

@@ -27,12 +27,12 @@ pack_inputs(void *arg, int64_t panel, int worker)
     (void)worker;
     const displacement_job *job = arg;
     const civ_mat *inputs = job->inputs;
-    int64_t width = job->kernels->gemm_cols_f64;
+    int64_t width = job->kernels->gemm_cols[CIV_F64];
     int64_t first = panel * width;
     int64_t count = civ_min(width, inputs->n_rows - first);
-    job->kernels->interleave_f64(civ_row(inputs, first), inputs->row_stride, count,
-                                 inputs->n_cols, width,
-                                 job->packed_inputs + first * inputs->n_cols);
+    job->kernels->interleave[CIV_F64](civ_row(inputs, first), inputs->row_stride, count,
+                                      inputs->n_cols, width,
+                                      job->packed_inputs + first * inputs->n_cols);
     return CIV_OK;
 }
 
@@ -50,15 +50,15 @@ pack_difference(const displacement_job *job, int64_t row, int64_t count, int64_t
             (const char *)civ_row(job->base, row + i) + offset, depth,
             rows + i * DEPTH);
     }
-    job->kernels->interleave_f64(rows, DEPTH, count, depth, height,
-                                 job->packed_rows + worker * height * DEPTH);
+    job->kernels->interleave[CIV_F64](rows, DEPTH, count, depth, height,
+                                      job->packed_rows + worker * height * DEPTH);
 }
 
 static civ_status
 displacement_tile(void *arg, int64_t tile, int worker)
 {
     const displacement_job *job = arg;
-    int64_t height = job->kernels->gemm_rows, width = job->kernels->gemm_cols_f64;
+    int64_t height = job->kernels->gemm_rows, width = job->kernels->gemm_cols[CIV_F64];
     int64_t n_cols = job->base->n_cols;
     int64_t row = tile * height;
     int64_t count = civ_min(height, job->base->n_rows - row);
@@ -70,7 +70,7 @@ displacement_tile(void *arg, int64_t tile, int worker)
         int64_t depth = civ_min(DEPTH, n_cols - col);
         pack_difference(job, row, count, col, depth, worker);
         for (int64_t panel = 0; panel < job->n_panels; panel++) {
-            job->kernels->accumulate_f64(
+            job->kernels->accumulate[CIV_F64](
                 depth, job->packed_rows + worker * height * DEPTH,
                 job->packed_inputs + (panel * n_cols + col) * width,
                 sums + panel * height * width);
@@ -88,7 +88,7 @@ displacement_tile(void *arg, int64_t tile, int worker)
 static void
 carve_displacement(civ_arena *arena, displacement_job *job, int workers)
 {
-    int64_t height = job->kernels->gemm_rows, width = job->kernels->gemm_cols_f64;
+    int64_t height = job->kernels->gemm_rows, width = job->kernels->gemm_cols[CIV_F64];
     int64_t tile = workers * height * DEPTH;
     job->rows = civ_arena_take(arena, tile, sizeof(double));
     job->packed_rows = civ_arena_take(arena, tile, sizeof(double));
@@ -114,7 +114,7 @@ civ_displacement(const civ_exec *exec, const civ_mat *base, const civ_mat *chang
                             .inputs = inputs,
                             .displacement = displacement,
                             .kernels = civ_kernel_table()};
-    int64_t width = job.kernels->gemm_cols_f64, height = job.kernels->gemm_rows;
+    int64_t width = job.kernels->gemm_cols[CIV_F64], height = job.kernels->gemm_rows;
     job.n_panels = (inputs->n_rows + width - 1) / width;
     int64_t n_tiles = (base->n_rows + height - 1) / height;
     int64_t cost = height * base->n_cols * (inputs->n_rows / 4 + 1);

@@ -28,7 +28,7 @@ measure(const civ_head_problem *problem, civ_head *self)
     const civ_kernels *kernels = civ_kernel_table();
     int64_t m = problem->logits.n_rows, vocab = problem->logits.n_cols;
     civ_dtype lanes = civ_dtype_compute(problem->logits.dtype);
-    int64_t panel = lanes == CIV_F64 ? kernels->gemm_cols_f64 : kernels->gemm_cols_f32;
+    int64_t panel = kernels->gemm_cols[lanes];
     int64_t panels = civ_min(TILE_PANELS, TILE_SIZE / civ_max(1, m * panel));
     *self = (civ_head){.problem = problem, .kernels = kernels, .m = m, .vocab = vocab};
     self->lanes = lanes;

@@ -28,6 +28,7 @@ static void
 pack_gram(civ_head *self, const double *weights)
 {
     int64_t m = self->m, height = self->kernels->gemm_rows;
+    int64_t item = (int64_t)civ_dtype_size(self->lanes);
     for (int64_t i = 0; i < m; i++) {
         for (int64_t j = 0; j < m; j++) {
             double weight = weights == NULL ? 1.0 : weights[j];
@@ -41,13 +42,9 @@ pack_gram(civ_head *self, const double *weights)
     }
     for (int64_t i = 0; i < m; i += height) {
         int64_t count = civ_min(height, m - i);
-        if (self->lanes == CIV_F64) {
-            self->kernels->interleave_f64((double *)self->rows + i * m, m, count, m,
-                                          height, (double *)self->left + i * m);
-        } else {
-            self->kernels->interleave_f32((float *)self->rows + i * m, m, count, m,
-                                          height, (float *)self->left + i * m);
-        }
+        self->kernels->interleave[self->lanes]((char *)self->rows + i * m * item, m,
+                                               count, m, height,
+                                               (char *)self->left + i * m * item);
     }
 }
 
@@ -57,19 +54,12 @@ pack_tile(const civ_head *head, const civ_mat *x, int64_t col, int64_t width,
           void *packed)
 {
     const civ_kernels *kernels = head->kernels;
-    int64_t m = head->m;
-    if (head->lanes == CIV_F64) {
-        for (int64_t j = 0; j < width; j += kernels->gemm_cols_f64) {
-            int64_t count = civ_min(kernels->gemm_cols_f64, width - j);
-            kernels->pack_columns[CIV_F64](at(x, 0, col + j), x->row_stride, m, count,
-                                           (double *)packed + j * m);
-        }
-        return;
-    }
-    for (int64_t j = 0; j < width; j += kernels->gemm_cols_f32) {
-        int64_t count = civ_min(kernels->gemm_cols_f32, width - j);
-        kernels->pack_columns[CIV_F32](at(x, 0, col + j), x->row_stride, m, count,
-                                       (float *)packed + j * m);
+    int64_t m = head->m, panel = kernels->gemm_cols[head->lanes];
+    int64_t item = (int64_t)civ_dtype_size(head->lanes);
+    for (int64_t j = 0; j < width; j += panel) {
+        int64_t count = civ_min(panel, width - j);
+        kernels->pack_columns[head->lanes](at(x, 0, col + j), x->row_stride, m, count,
+                                           (char *)packed + j * m * item);
     }
 }
 
@@ -153,15 +143,12 @@ static void
 interleave_tile(const civ_head *head, const civ_mat *x, int64_t col, int64_t width,
                 int64_t height, void *packed)
 {
+    int64_t item = (int64_t)civ_dtype_size(head->lanes);
     for (int64_t i = 0; i < head->m; i += height) {
         int64_t count = civ_min(height, head->m - i);
-        if (head->lanes == CIV_F64) {
-            head->kernels->interleave_f64(at(x, i, col), x->row_stride, count, width,
-                                          height, (double *)packed + i * width);
-        } else {
-            head->kernels->interleave_f32(at(x, i, col), x->row_stride, count, width,
-                                          height, (float *)packed + i * width);
-        }
+        head->kernels->interleave[head->lanes](at(x, i, col), x->row_stride, count,
+                                               width, height,
+                                               (char *)packed + i * width * item);
     }
 }
 
@@ -171,23 +158,16 @@ add_products(const civ_head *head, const civ_mat *gradient, int64_t col, int64_t
              char *packed, double *sums)
 {
     const civ_kernels *kernels = head->kernels;
-    bool wide = head->lanes == CIV_F64;
-    int64_t height = kernels->gemm_rows;
-    int64_t panel = wide ? kernels->gemm_cols_f64 : kernels->gemm_cols_f32;
-    size_t item = civ_dtype_size(head->lanes);
-    char *right = packed + (size_t)(head->padded_rows * head->tile) * item;
+    int64_t height = kernels->gemm_rows, panel = kernels->gemm_cols[head->lanes];
+    int64_t item = (int64_t)civ_dtype_size(head->lanes);
+    char *right = packed + head->padded_rows * head->tile * item;
     interleave_tile(head, gradient, col, width, height, packed);
     interleave_tile(head, gradient, col, width, panel, right);
     for (int64_t i = 0; i < head->m; i += height) {
         for (int64_t j = 0; j < head->m; j += panel) {
             double *block = sums + i * head->padded_cols + j * height;
-            if (wide) {
-                kernels->accumulate_f64(width, (double *)(void *)packed + i * width,
-                                        (double *)(void *)right + j * width, block);
-            } else {
-                kernels->accumulate_f32(width, (float *)(void *)packed + i * width,
-                                        (float *)(void *)right + j * width, block);
-            }
+            kernels->accumulate[head->lanes](width, packed + i * width * item,
+                                             right + j * width * item, block);
         }
     }
 }
@@ -224,8 +204,7 @@ civ_head_align(const civ_exec *exec, civ_head *self, const civ_mat *gradient,
 {
     align_job job = {self, gradient, here};
     int64_t m = self->m, height = self->kernels->gemm_rows;
-    int64_t panel = self->lanes == CIV_F64 ? self->kernels->gemm_cols_f64
-                                           : self->kernels->gemm_cols_f32;
+    int64_t panel = self->kernels->gemm_cols[self->lanes];
     int64_t products = self->padded_rows * self->padded_cols;
     int64_t cost = m * (self->vocab / self->n_strips) * (m / 8 + COST);
     CIV_TRY(civ_parallel_for(exec, self->n_strips, cost, align_strip, &job));

@@ -6,7 +6,7 @@
 #include "common.h"
 #include "kernels.h"
 
-/* ---- arena: the only heap of the library ------------------------------------- */
+/* ---- arena: all work memory of the core --------------------------------------- */
 
 /*
  * One block from which a function takes all its work arrays. The same carving code

@@ -53,12 +53,8 @@ typedef void (*civ_share_out_fn)(const void *x, int64_t n, double top, double fi
                                  double others, void *out);
 
 /* packed[k * width + i] = x[i, k]; rows from n_rows to width are zero. */
-typedef void (*civ_interleave_f32_fn)(const float *x, int64_t row_stride,
-                                      int64_t n_rows, int64_t depth, int64_t width,
-                                      float *packed);
-typedef void (*civ_interleave_f64_fn)(const double *x, int64_t row_stride,
-                                      int64_t n_rows, int64_t depth, int64_t width,
-                                      double *packed);
+typedef void (*civ_interleave_fn)(const void *x, int64_t row_stride, int64_t n_rows,
+                                  int64_t depth, int64_t width, void *packed);
 
 /*
  * A panel of the right operand of civ_apply_block for weights of one type: x (depth,
@@ -69,10 +65,8 @@ typedef void (*civ_pack_columns_fn)(const void *x, int64_t row_stride, int64_t d
                                     int64_t n_cols, void *packed);
 
 /* sums (gemm_rows, gemm_cols) += left right, both packed over `depth`. */
-typedef void (*civ_accumulate_f32_fn)(int64_t depth, const float *left,
-                                      const float *right, double *sums);
-typedef void (*civ_accumulate_f64_fn)(int64_t depth, const double *left,
-                                      const double *right, double *sums);
+typedef void (*civ_accumulate_fn)(int64_t depth, const void *left, const void *right,
+                                  double *sums);
 
 /* Largest rows each way, and lanes, of civ_dots_fn. */
 #define CIV_DOT_ROWS 4
@@ -134,13 +128,10 @@ typedef struct civ_kernels {
     civ_clip_shifted_fn clip_shifted[CIV_N_DTYPES];
     civ_share_out_fn share_out[CIV_N_DTYPES];
     int gemm_rows; /* rows and columns of the register block of a product */
-    int gemm_cols_f32;
-    int gemm_cols_f64;
-    civ_interleave_f32_fn interleave_f32;
-    civ_interleave_f64_fn interleave_f64;
+    int gemm_cols[CIV_N_DTYPES];
+    civ_interleave_fn interleave[CIV_N_DTYPES]; /* these of CIV_F32 and CIV_F64 only */
+    civ_accumulate_fn accumulate[CIV_N_DTYPES];
     civ_pack_columns_fn pack_columns[CIV_N_DTYPES];
-    civ_accumulate_f32_fn accumulate_f32;
-    civ_accumulate_f64_fn accumulate_f64;
     int dot_rows; /* rows of inner products taken at a time, each way */
     int dot_lanes;
     civ_dots_fn dots;

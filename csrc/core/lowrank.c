@@ -44,16 +44,12 @@ pack_left(const apply_job *job, int64_t row, int64_t n_rows, void *packed)
 {
     const civ_mat *left = job->left;
     int64_t height = job->kernels->gemm_rows, rank = left->n_cols;
+    int64_t item = (int64_t)civ_dtype_size(left->dtype);
     for (int64_t i = 0; i < n_rows; i += height) {
         int64_t count = civ_min(height, n_rows - i);
         const void *source = civ_row(left, row + i);
-        if (left->dtype == CIV_F64) {
-            job->kernels->interleave_f64(source, left->row_stride, count, rank, height,
-                                         (double *)packed + i * rank);
-        } else {
-            job->kernels->interleave_f32(source, left->row_stride, count, rank, height,
-                                         (float *)packed + i * rank);
-        }
+        job->kernels->interleave[left->dtype](source, left->row_stride, count, rank,
+                                              height, (char *)packed + i * rank * item);
     }
 }
 
@@ -114,8 +110,7 @@ civ_lowrank_apply(const civ_exec *exec, const civ_mat *w, const civ_mat *left,
     apply_job job = {
         .w = w, .left = left, .right = right, .out = out, .kernels = kernels};
     job.tile_rows = TILE_PANELS * kernels->gemm_rows;
-    job.panel_cols =
-        left->dtype == CIV_F64 ? kernels->gemm_cols_f64 : kernels->gemm_cols_f32;
+    job.panel_cols = kernels->gemm_cols[w->dtype];
     job.n_panels = (w->n_cols + job.panel_cols - 1) / job.panel_cols;
     int64_t n_tiles = (w->n_rows + job.tile_rows - 1) / job.tile_rows;
     int64_t cost = job.tile_rows * w->n_cols * (left->n_cols / 4 + 1);

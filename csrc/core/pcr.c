@@ -87,16 +87,33 @@ solve_in(const civ_exec *exec, const civ_pcr_space *space,
     if (space->unit == 0.0) {
         return CIV_OK;
     }
-    CIV_TRY(has_balls(space)
-                ? civ_pcr_dual_solve(exec, space, options, result, info)
-                : civ_pcr_halfspace_solve(exec, space, options, result, info));
-    if (info->outcome == CIV_INFEASIBLE) {
-        bool proved;
-        set_zero(&result->coefficients);
-        CIV_TRY(civ_pcr_contradicts(exec, space, &result->multipliers, &proved));
-        info->outcome = proved ? CIV_INFEASIBLE : CIV_STALLED;
+    return has_balls(space)
+               ? civ_pcr_dual_solve(exec, space, options, result, info)
+               : civ_pcr_halfspace_solve(exec, space, options, result, info);
+}
+
+/*
+ * Where the dual seems to have no limit, or has come to rest without a solution: looks
+ * for the proof that there is none.
+ */
+static civ_status
+examine(const civ_exec *exec, const civ_pcr_problem *problem,
+        const civ_pcr_space *space, const civ_pcr_options *options,
+        const civ_pcr_result *result, civ_pcr_info *info)
+{
+    bool proved = false, unbounded = info->outcome == CIV_INFEASIBLE;
+    if (!unbounded) {
+        CIV_TRY(civ_pcr_finish(exec, problem, options, result, info));
     }
-    return CIV_OK;
+    if (unbounded || (info->outcome == CIV_STALLED && space->n < space->p)) {
+        CIV_TRY(civ_pcr_contradicts(exec, space, &result->multipliers, &proved));
+    }
+    if (!unbounded && !proved) {
+        return CIV_OK;
+    }
+    set_zero(&result->coefficients);
+    info->outcome = proved ? CIV_INFEASIBLE : CIV_STALLED;
+    return civ_pcr_finish(exec, problem, options, result, info);
 }
 
 civ_status
@@ -115,7 +132,9 @@ civ_pcr_exact(const civ_exec *exec, const civ_pcr_problem *problem,
     if (status == CIV_OK) {
         status = solve_in(exec, &space, options, result, info);
     }
+    if (status == CIV_OK) {
+        status = examine(exec, problem, &space, options, result, info);
+    }
     civ_arena_close(&arena);
-    return status == CIV_OK ? civ_pcr_finish(exec, problem, options, result, info)
-                            : status;
+    return status;
 }

@@ -45,13 +45,6 @@ typedef struct judge {
     double quadratic;     /* tr(Q^T G Q) */
 } judge;
 
-static civ_mat
-take(civ_arena *arena, int64_t n_rows, int64_t n_cols)
-{
-    double *data = civ_arena_take(arena, n_rows * n_cols, sizeof(double));
-    return civ_f64(data, n_rows, n_cols);
-}
-
 static bool
 has_nonzero(const civ_mat *x, int64_t i)
 {
@@ -76,13 +69,13 @@ carve(civ_arena *arena, judge *s)
     int64_t d = s->problem->outputs.n_cols;
     s->prompt = civ_arena_take(arena, s->rows, sizeof(int64_t));
     s->nu = civ_arena_take(arena, s->rows, sizeof(double));
-    s->gram = take(arena, s->rows, s->rows);
-    s->pull = take(arena, s->rows, d);
-    s->pulled = take(arena, s->rows, d);
-    s->own = take(arena, s->rows, d);
-    s->displacement = take(arena, s->rows, d);
-    s->system = take(arena, s->rows, s->rows);
-    s->half = take(arena, s->rows, d);
+    s->gram = civ_take_f64(arena, s->rows, s->rows);
+    s->pull = civ_take_f64(arena, s->rows, d);
+    s->pulled = civ_take_f64(arena, s->rows, d);
+    s->own = civ_take_f64(arena, s->rows, d);
+    s->displacement = civ_take_f64(arena, s->rows, d);
+    s->system = civ_take_f64(arena, s->rows, s->rows);
+    s->half = civ_take_f64(arena, s->rows, d);
 }
 
 /* What one constraint with multiplier mu adds to Q, nu, b . mu and complementarity. */

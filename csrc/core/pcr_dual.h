@@ -1,5 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* State of the dual solver for concepts: see pcr_dual.c for the mathematics. */
+/*
+ * State of the dual solver for concepts: see pcr_dual.c for the mathematics,
+ * pcr_dual_set.c for the working set, pcr_dual_scan.c for all other constraints,
+ * pcr_phases.c for the course.
+ */
 #ifndef CIV_PCR_DUAL_H
 #define CIV_PCR_DUAL_H
 
@@ -82,6 +86,17 @@ civ_status civ_pcr_dual_scan(civ_pcr_dual *s, double *largest);
 /* Least squared pivot of I - N^1/2 G N^1/2 at the last mu: an upper bound on its least
  * eigenvalue, and how far inside the domain mu lies. */
 double civ_pcr_dual_depth(const civ_pcr_dual *s);
+
+/* Lets `count` ranked candidates join. */
+civ_status civ_pcr_dual_admit(civ_pcr_dual *s, int64_t count);
+
+/* Everything that follows from the working set and the spare directions. */
+civ_status civ_pcr_dual_prepare(civ_pcr_dual *s);
+
+/* out = A = (N D + Q + kappa anchor) / (1 + kappa) at the last mu, from D and what it
+ * was made of, or from the inner products of both. */
+void civ_pcr_dual_combine(const civ_pcr_dual *s, const civ_mat *moved,
+                          const civ_mat *target, const civ_mat *out);
 
 /* Turns what the barrier holds outside the span into displacements along directions of
  * their own. */

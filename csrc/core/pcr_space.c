@@ -3,13 +3,6 @@
 
 #include <math.h>
 
-static civ_mat
-take(civ_arena *arena, int64_t n_rows, int64_t n_cols)
-{
-    double *data = civ_arena_take(arena, n_rows * n_cols, sizeof(double));
-    return civ_f64(data, n_rows, n_cols);
-}
-
 void
 civ_pcr_space_carve(civ_arena *arena, const civ_pcr_problem *problem,
                     civ_pcr_space *space)
@@ -19,10 +12,10 @@ civ_pcr_space_carve(civ_arena *arena, const civ_pcr_problem *problem,
     int64_t p = n + problem->directions.n_rows;
     int64_t d = problem->outputs.n_cols;
     *space = (civ_pcr_space){.m = m, .n = n, .p = p, .d = d, .gram = problem->gram};
-    space->outputs = take(arena, m, d);
-    space->points = take(arena, p, d);
-    space->cross = take(arena, m, p);
-    space->limit = take(arena, m, p);
+    space->outputs = civ_take_f64(arena, m, d);
+    space->points = civ_take_f64(arena, p, d);
+    space->cross = civ_take_f64(arena, m, p);
+    space->limit = civ_take_f64(arena, m, p);
     space->output_square = civ_arena_take(arena, m, sizeof(double));
     space->point_square = civ_arena_take(arena, p, sizeof(double));
     space->origin = civ_arena_take(arena, d, sizeof(double));

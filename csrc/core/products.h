@@ -16,6 +16,14 @@ civ_f64(double *data, int64_t n_rows, int64_t n_cols)
     return (civ_mat){data, n_rows, n_cols, n_cols, CIV_F64};
 }
 
+/* A float64 matrix from an arena; without memory while measuring. */
+CIV_INLINE civ_mat
+civ_take_f64(civ_arena *arena, int64_t n_rows, int64_t n_cols)
+{
+    double *data = civ_arena_take(arena, n_rows * n_cols, sizeof(double));
+    return civ_f64(data, n_rows, n_cols);
+}
+
 /* Element (i, j) of a float64 matrix. */
 CIV_INLINE double *
 civ_at(const civ_mat *x, int64_t i, int64_t j)

@@ -25,9 +25,11 @@ typedef struct state {
     double sum[CIV_PGD_SUMS];
     double loss; /* sum of the losses at y */
     double step;
+    double safe_step; /* below the inverse of every curvature */
     double age;
     double curvature; /* the most negative one possible */
     double noise;     /* relative error of a loss */
+    bool settled;     /* nothing but rounding is left of the stationarity */
 } state;
 
 static void
@@ -59,7 +61,7 @@ start(const civ_exec *exec, state *s)
     civ_head_clear(&s->trail);
     CIV_TRY(civ_head_fill(exec, &s->head));
     double lipschitz = civ_head_curvature(&s->head, NULL, false);
-    s->step = lipschitz > 0.0 ? 1.0 / lipschitz : 1.0;
+    s->step = s->safe_step = lipschitz > 0.0 ? 1.0 / lipschitz : 1.0;
     s->age = 1.0;
     s->curvature = civ_head_curvature(&s->head, NULL, true);
     s->noise =
@@ -82,10 +84,25 @@ look(const civ_exec *exec, const civ_head_options *options, state *s, double *lo
     double square = s->sum[CIV_HERE_HERE], radius = options->radius;
     double gain = civ_head_reach(radius, s->curvature, slope, along, square);
     info->loss = s->loss / m;
-    info->stationarity = civ_head_reach(radius, 0.0, slope, along, square) / m;
+    double reach = civ_head_reach(radius, 0.0, slope, along, square);
+    s->settled |= reach <= s->noise * radius * sqrt(slope);
+    info->stationarity = reach / m;
     info->bound = fmax(info->bound, (s->loss - gain) / m);
     info->norm = sqrt(fmax(square, 0.0));
     return CIV_OK;
+}
+
+/* By how much the quadratic model of the loss at y falls on the way to x'. */
+static double
+promise(const double *sum, const civ_pgd_move *move)
+{
+    double away = move->advance.scale * move->advance.step;
+    double back = move->advance.scale - 1.0;
+    double slope = back * sum[CIV_GRAD_HERE] - away * sum[CIV_GRAD_GRAD];
+    double square = back * back * sum[CIV_HERE_HERE] -
+                    2.0 * back * away * sum[CIV_GRAD_HERE] +
+                    away * away * sum[CIV_GRAD_GRAD];
+    return -slope - 0.5 * square / move->advance.step;
 }
 
 /*
@@ -95,22 +112,33 @@ look(const civ_exec *exec, const civ_head_options *options, state *s, double *lo
 static civ_status
 search(const civ_exec *exec, double radius, state *s, civ_pgd_move *move, bool *found)
 {
-    const double *sum = s->sum;
+    double rounding = s->noise * (s->loss + (double)s->head.m);
     *found = false;
     for (int i = 0; i < MAX_HALVINGS && !*found; i++) {
-        *move = civ_pgd_plain_move(sum, s->step, radius);
-        double scale = move->advance.scale, away = scale * s->step, back = scale - 1.0;
+        *move = civ_pgd_plain_move(s->sum, s->step, radius);
+        double model = s->loss - promise(s->sum, move);
         CIV_TRY(civ_head_evaluate(exec, &s->head, &s->here.displacements, &s->response,
-                                  scale, s->step, s->head.losses, NULL));
-        double slope = back * sum[CIV_GRAD_HERE] - away * sum[CIV_GRAD_GRAD];
-        double square = back * back * sum[CIV_HERE_HERE] -
-                        2.0 * back * away * sum[CIV_GRAD_HERE] +
-                        away * away * sum[CIV_GRAD_GRAD];
-        double model = s->loss + slope + 0.5 * square / s->step;
-        double rounding = s->noise * (s->loss + (double)s->head.m);
+                                  move->advance.scale, s->step, s->head.losses, NULL));
         *found = total(s->head.losses, s->head.m) <= model + rounding;
         s->step *= *found ? (i == 0 ? LONGER : 1.0) : SHORTER;
     }
+    return CIV_OK;
+}
+
+/*
+ * A step. Once the stationarity is no more than rounding, losses tell nothing either:
+ * then the shortest step, which is always right, without momentum.
+ */
+static civ_status
+plan(const civ_exec *exec, double radius, state *s, civ_pgd_move *move, bool *found)
+{
+    *found = s->settled;
+    if (s->settled) {
+        *move = civ_pgd_plain_move(s->sum, s->safe_step, radius);
+        return CIV_OK;
+    }
+    CIV_TRY(search(exec, radius, s, move, found));
+    civ_pgd_add_momentum(s->sum, s->age, radius, move);
     return CIV_OK;
 }
 
@@ -123,6 +151,7 @@ run(const civ_exec *exec, const civ_head_options *options, state *s,
         CIV_TRY(civ_poll(exec));
         CIV_TRY(look(exec, options, s, result->losses, info));
         bool converged =
+            options->tolerance > 0.0 &&
             info->stationarity <= options->tolerance * fmax(1.0, info->loss);
         if (converged || info->iterations == options->max_iterations) {
             info->outcome = converged ? CIV_CONVERGED : CIV_ITERATION_LIMIT;
@@ -130,12 +159,11 @@ run(const civ_exec *exec, const civ_head_options *options, state *s,
         }
         civ_pgd_move move;
         bool found;
-        CIV_TRY(search(exec, options->radius, s, &move, &found));
+        CIV_TRY(plan(exec, options->radius, s, &move, &found));
         if (!found) {
             info->outcome = CIV_STALLED;
             break;
         }
-        civ_pgd_add_momentum(s->sum, s->age, options->radius, &move);
         CIV_TRY(civ_head_advance(exec, &s->head, &move.advance, NULL, &s->gradient,
                                  &s->response, &s->here, &s->trail));
         s->age = move.age;

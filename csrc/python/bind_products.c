@@ -59,31 +59,47 @@ product_nn(PyObject *module, PyObject *const *args, Py_ssize_t n_args)
     return product(module, args, n_args, "product_nn", civ_product_nn, false);
 }
 
-/* moment_add(x, out) -> out, having added x^T x */
+typedef civ_status (*update_fn)(const civ_exec *, const civ_mat *, const civ_mat *);
+
+/* Calls fn on a matrix that is read and one that is changed; returns the latter. */
 static PyObject *
-moment_add(PyObject *module, PyObject *const *args, Py_ssize_t n_args)
+update(PyObject *module, PyObject *const *args, Py_ssize_t n_args, const char *name,
+       const char *read, const char *changed, update_fn fn)
 {
     module_state *state = module_get_state(module);
     tensor x = {0}, out = {0};
     PyObject *result = NULL;
-    if (!expect_arguments("moment_add", n_args, 2) ||
-        !tensor_read(state, args[0], "x", &x) ||
-        !tensor_write(state, args[1], "out", &out)) {
+    if (!expect_arguments(name, n_args, 2) || !tensor_read(state, args[0], read, &x) ||
+        !tensor_write(state, args[1], changed, &out)) {
         goto done;
     }
     core_call call;
     call_begin(&call, state);
-    civ_status status = civ_moment_add(&call.exec, &x.mat, &out.mat);
+    civ_status status = fn(&call.exec, &x.mat, &out.mat);
     call_end(&call);
-    if (status != CIV_OK) {
-        raise_status(state, status, "moment_add");
-        goto done;
+    if (status == CIV_OK) {
+        result = tensor_result(&out, args[1]);
+    } else {
+        raise_status(state, status, name);
     }
-    result = tensor_result(&out, args[1]);
 done:
     tensor_release(&x);
     tensor_release(&out);
     return result;
+}
+
+/* moment_add(x, out) -> out, having added x^T x */
+static PyObject *
+moment_add(PyObject *module, PyObject *const *args, Py_ssize_t n_args)
+{
+    return update(module, args, n_args, "moment_add", "x", "out", civ_moment_add);
+}
+
+/* spd_solve(factor, b) -> b, now b A^-1 */
+static PyObject *
+spd_solve(PyObject *module, PyObject *const *args, Py_ssize_t n_args)
+{
+    return update(module, args, n_args, "spd_solve", "factor", "b", civ_spd_solve);
 }
 
 /* spd_factor(a) -> a, now its lower Cholesky factor */
@@ -107,33 +123,6 @@ spd_factor(PyObject *module, PyObject *arg)
     result = tensor_result(&a, arg);
 done:
     tensor_release(&a);
-    return result;
-}
-
-/* spd_solve(factor, b) -> b, now b A^-1 */
-static PyObject *
-spd_solve(PyObject *module, PyObject *const *args, Py_ssize_t n_args)
-{
-    module_state *state = module_get_state(module);
-    tensor factor = {0}, b = {0};
-    PyObject *result = NULL;
-    if (!expect_arguments("spd_solve", n_args, 2) ||
-        !tensor_read(state, args[0], "factor", &factor) ||
-        !tensor_write(state, args[1], "b", &b)) {
-        goto done;
-    }
-    core_call call;
-    call_begin(&call, state);
-    civ_status status = civ_spd_solve(&call.exec, &factor.mat, &b.mat);
-    call_end(&call);
-    if (status != CIV_OK) {
-        raise_status(state, status, "spd_solve");
-        goto done;
-    }
-    result = tensor_result(&b, args[1]);
-done:
-    tensor_release(&factor);
-    tensor_release(&b);
     return result;
 }
 
