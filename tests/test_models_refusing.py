@@ -152,6 +152,32 @@ def test_the_worst_prompts_are_defended_most(tiny_model: Any) -> None:
     assert seen[0]["loss"] > 0.0
 
 
+def test_an_adversary_is_told_the_request_of_each_lesson(tiny_model: Any) -> None:
+    model = tiny_model("llama")
+    rng = np.random.default_rng(4)
+    harmful = random_lessons(rng, 7, 1)
+    decoder = find_decoder(model)
+    asked: list[tuple[int, Lesson]] = []
+
+    class Noting:
+        every, count = 1, 2
+
+        def harder(self, request: int, lesson: Lesson, seed: int) -> Lesson:
+            asked.append((request, lesson))
+            return lesson
+
+    problem = RiskRegion(
+        model, find_targets(model, [2], decoder), decoder,
+        find_unembedding(model, decoder),
+        Lessons(harmful, random_lessons(rng, 4, 0), [], []), 0.5,
+        TSROptions(steps=6, parts=3), nats=8.0, adversary=Noting(),
+    )  # fmt: skip
+    with differentiable(model):
+        list(problem.descend())
+    assert len({request for request, _ in asked}) > 3
+    assert all(lesson == harmful[request][0] for request, lesson in asked)
+
+
 def test_the_gradient_is_that_of_the_weight(tiny_model: Any) -> None:
     """Heads are empty here, so the change acts at every token, as in the weight."""
     model = tiny_model("gpt2")

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from cintervene.models.adversary import Adversary
 from cintervene.models.layer_ball import Floats
 from cintervene.models.lessons import Lessons
-from cintervene.models.safe_region import Part, SafeRegion, TSROptions
+from cintervene.models.safe_region import Part, SafeRegion, TSROptions, divided
 from cintervene.models.targets import Decoder, Target
 from cintervene.models.unembedding import Unembedding
 from cintervene.models.upper import UpperBatch, changed
@@ -63,10 +63,8 @@ class RiskRegion(SafeRegion):
         self._missing: dict[int, float] = {}
         self._steps = 0
         numbered = [[i] * len(group) for i, group in enumerate(lessons.harmful)]
-        self._requests = {
-            part: [i for group in numbered[k :: len(self.parts)] for i in group]
-            for k, part in enumerate(self.parts)
-        }
+        requests = divided(numbered, len(self.parts))
+        self._requests = dict(zip(self.parts, requests, strict=True))
 
     def objective(self, part: Part, batch: UpperBatch, losses: Tensor) -> Tensor:
         """Weighted shortfall of a batch's lessons from the nats asked for."""

@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -43,6 +44,8 @@ OPENING = 4
 FISHER_EVERY = 4
 SEED = 0
 
+T = TypeVar("T")
+
 
 @dataclass(frozen=True)
 class TSROptions:
@@ -71,8 +74,8 @@ class TSROptions:
         Everyday prompts that the model answers beforehand, and how far.
     """
 
-    steps: int = 20
-    parts: int = 16
+    steps: int = 40
+    parts: int = 32
     length: float = 0.3
     inertia: float = 0.7
     kl_weight: float = 20.0
@@ -291,8 +294,8 @@ class SafeRegion:
         return weights
 
 
-def divided(groups: Sequence[list[Lesson]], parts: int) -> list[list[Lesson]]:
-    """All lessons of the groups in `parts` parts, each a fair sample.
+def divided(groups: Sequence[Sequence[T]], parts: int) -> list[list[T]]:
+    """All lessons (or what stands for them) of the groups in parts, each a fair sample.
 
     Topics and kinds of lessons take turns, so equal steps would find only some of them.
     """
