@@ -32,7 +32,14 @@ def test_products_are_those_of_float32_rounded_once(slow, dtype) -> None:
     expected = (x.double() @ weight.double().T).float()
     ulp = torch.finfo(dtype).eps * expected.abs().clamp_min(1.0)
     with quick_products(), torch.no_grad():
-        for found in (linear(x, weight), x @ weight.T, torch.mm(x, weight.T)):
+        into = torch.empty(5, 7, dtype=dtype)
+        for found in (
+            linear(x, weight),
+            linear(input=x, weight=weight),
+            x @ weight.T,
+            torch.mm(x, weight.T, out=into),
+            into,
+        ):
             assert found.dtype == dtype
             assert (found.float() - expected).abs().le(ulp).all()
 

@@ -74,12 +74,13 @@ class WidenedProducts(TorchFunctionMode):
     ) -> Any:
         """Compute the product, or whatever else is called, as it is."""
         named = kwargs or {}
-        if function not in PRODUCTS or not _halved(args[0]):
+        first: Any = next(iter((*args, *named.values())), None)
+        if function not in PRODUCTS or not _halved(first) or "out" in named:
             return function(*args, **named)
         wide = function(
             *map(self._widen, args), **{k: self._widen(v) for k, v in named.items()}
         )
-        return wide.to(args[0].dtype)
+        return wide.to(first.dtype)
 
     def _widen(self, value: Any) -> Any:
         if not _halved(value):
