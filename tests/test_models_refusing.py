@@ -303,12 +303,13 @@ def test_a_few_requests_on_smollm2(smollm2: Any) -> None:
     model, tokenizer = smollm2
     before = state(model)
     requests = [prompt.text for prompt in data.harmful_prompts("train")[:16]]
-    options = TSROptions(steps=8, parts=8, answers=12, answer_tokens=4)
+    options = TSROptions(steps=9, parts=8, answers=12, answer_tokens=4)
     found = defend(
         model, tokenizer, method="tsr", harmful=requests, layers=[16],
         options=options, max_kl=1.0, max_false_refusals=1.0,
     )  # fmt: skip
     assert_untouched(model, before)
+    # The last step looks at the part that the first one looked at.
     steps = found.metrics["steps"]
     assert steps[-1]["loss"] < steps[0]["loss"] - 1.0
 
