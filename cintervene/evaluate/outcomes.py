@@ -97,11 +97,11 @@ def outcomes(
     refused = _refused(judge, asked, answers)
     if begun is not None:
         _check_length("begun", begun, count)
-        later = [
-            after_begun_sentence(one, answer)
-            for one, answer in zip(begun, answers, strict=True)
-        ]
-        refused |= _refused(judge, asked, later) & np.array([bool(x) for x in later])
+        ends = map(after_begun_sentence, begun, answers)
+        later = {at: text for at, text in enumerate(ends) if text}
+        if later:
+            prompted = [asked[at] for at in later]
+            refused[list(later)] |= _refused(judge, prompted, list(later.values()))
     clear = np.ones(count, dtype=bool)
     if perplexities is not None:
         measured = np.asarray(perplexities, dtype=np.float64)
