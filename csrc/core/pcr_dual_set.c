@@ -10,7 +10,7 @@
 #include <string.h>
 
 /* Candidates wanted at a time, and from each prompt. */
-#define OFFERS 8
+#define OFFERS 32
 #define OFFERS_EACH 4
 
 static void

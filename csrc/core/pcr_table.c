@@ -18,14 +18,7 @@
 bool
 civ_pcr_cancels(const civ_pcr_space *space)
 {
-    double square = 0.0;
-    for (int64_t j = 0; j < space->m; j++) {
-        square = fmax(square, space->output_square[j]);
-    }
-    for (int64_t l = 0; l < space->n; l++) {
-        square = fmax(square, space->point_square[l]);
-    }
-    return !(sqrt(square) <= LONG * space->unit);
+    return !(civ_pcr_longest(space) <= LONG * space->unit);
 }
 
 /* ---- from vectors -------------------------------------------------------------- */
