@@ -125,6 +125,19 @@ typedef struct civ_advance {
 typedef void (*civ_advance_fn)(const civ_advance *move, const void *direction,
                                int64_t n, void *here, void *trail);
 
+/* Row of the vectors behind an inner product of moves: coefficients of the first of
+ * them, displacements of the second. */
+typedef struct civ_turn {
+    const void *here; /* y, in coefficients */
+    const void *direction;
+    const void *here_moved; /* in displacements */
+    const void *direction_moved;
+    const void *trail_moved; /* x */
+} civ_turn;
+
+/* <y - x', x' - x> for x' = scale (y - step direction). */
+typedef double (*civ_turn_fn)(const civ_advance *move, const civ_turn *row, int64_t n);
+
 typedef struct civ_kernels {
     const char *name;
     civ_first_bad_fn first_bad[CIV_N_DTYPES];
@@ -156,6 +169,7 @@ typedef struct civ_kernels {
     civ_dot_fn dot[CIV_N_DTYPES];
     civ_displace_fn displace[CIV_N_DTYPES];
     civ_advance_fn advance[CIV_N_DTYPES];
+    civ_turn_fn turn[CIV_N_DTYPES];
 } civ_kernels;
 
 extern const civ_kernels civ_kernels_baseline;
