@@ -131,6 +131,17 @@ def test_output_almost_on_a_concept(seed, distance):
     assert solution.residuals["stationarity"] <= 1e-5
 
 
+@pytest.mark.parametrize("distance", [1e-9, 1e-8, 1e-7, 1e-6])
+@pytest.mark.parametrize("size", [(1, 1), (2, 3), (8, 4)], ids=str)
+def test_output_almost_on_a_concept_whose_dual_comes_to_rest_too_early(distance, size):
+    for seed in (1, 2, 5, 15, 18, 19, 20, 22, 28, 31, 35, 36):
+        solution = exact(almost_on_a_concept(seed, *size, distance))
+        assert solution.certified or solution.gap < 1e-7
+        assert solution.residuals["feasibility"] <= 1e-9
+        assert solution.residuals["complementarity"] <= 1e-9
+        assert solution.residuals["stationarity"] <= 1e-5
+
+
 @given(
     seed=st.integers(0, 2**31),
     exponent=st.floats(-14.0, -6.0),
