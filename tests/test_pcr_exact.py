@@ -105,6 +105,23 @@ def test_many_positions_tied_to_one_direction_each():
     assert_proved(exact(problem, slack=5.0))
 
 
+@pytest.mark.parametrize("m", [1, 3, 4, 5])
+@pytest.mark.parametrize("far", [0.0, 1.0, 100.0])
+@pytest.mark.parametrize("repeated", [False, True])
+def test_few_prompts_and_many_violated_concepts(m, far, repeated):
+    problem = random_problem(31 + m, m, n=70, d_out=300, quantile=0.9)
+    problem.outputs[:] += far
+    problem.concepts[:] += far
+    if repeated:
+        problem.concepts[35:] = problem.concepts[:35] + 1e-7
+        problem.concepts[-1] = problem.outputs[0]
+    solution = exact(problem)
+    assert_proved(solution)
+    assert repeated or np.count_nonzero(solution.multipliers) > 5
+    rule = solve(problem, method="most_violated")
+    assert solution.cost <= rule.cost * (1 + 1e-9)
+
+
 def test_output_on_a_concept_needs_a_direction_outside_the_span():
     inputs, outputs = np.array([[2.0, 0.0]]), np.array([[1.0, 1.0, 1.0]])
     solution = pcr(inputs, outputs, outputs, 3.0)
