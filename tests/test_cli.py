@@ -88,7 +88,7 @@ def test_defend(model: Path, words: Path, tmp_path: Path, capsys: Any) -> None:
 def test_teach_refusals(
     model: Path, tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    options = TSROptions(steps=2, parts=1, answers=4, answer_tokens=2)
+    options = TSROptions(steps=2, parts=1, answers=4, answer_tokens=2, borderline=24)
     monkeypatch.setattr(
         "cintervene.cli.refuse.defend", partial(defend, options=options)
     )
