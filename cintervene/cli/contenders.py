@@ -72,7 +72,7 @@ def named_defences(
         path = directory / f"{method}{FILE}"
         if path.exists():
             return Intervention.load(path)
-        asked = {"forbid": banned} if method == "pcr" else {"harmful": _harmful()}
+        asked = {"forbid": banned} if method == "pcr" else {}
         found = METHODS[method](model, tokenizer, progress=progress, **asked)
         found.save(path)
         return found
@@ -125,10 +125,6 @@ def _defence(
         label.append(title)
     intervention = reduce(add, changes) if changes else None
     return Defence("+".join(label) or BASE, model, clocked, answerer, intervention)
-
-
-def _harmful() -> list[str]:
-    return [prompt.text for prompt in data.harmful_prompts("train")]
 
 
 def _file(part: str) -> tuple[str, Path | None]:

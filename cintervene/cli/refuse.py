@@ -14,7 +14,7 @@ from cintervene.cli.failures import Exit
 from cintervene.cli.loading import load_named
 from cintervene.cli.output import print_json
 from cintervene.cli.reports import INTERVENTION, REPORT
-from cintervene.data import harmful_prompts, read_words
+from cintervene.data import read_words
 from cintervene.errors import ArgumentError
 from cintervene.evaluate.json_ready import json_ready
 from cintervene.models import Intervention, defend
@@ -31,7 +31,8 @@ def run(arguments: Namespace, console: Console) -> Exit:
         raise ArgumentError(
             "--forbid and --dry-run are for --method pcr; give --harmful"
         )
-    requests = _read_requests(arguments.harmful)
+    own = arguments.harmful == OWN
+    requests = None if own else read_words(arguments.harmful)
     with StagedDirectory(arguments.out) as stage:
         model, tokenizer = load_named(arguments, console)
         intervention = defend(
@@ -58,13 +59,6 @@ def run(arguments: Namespace, console: Console) -> Exit:
         print(f"\n{arguments.out / INTERVENTION} holds the change")
     within = bool(intervention.metrics["within_limits"])
     return Exit.DONE if within else Exit.GOAL_NOT_REACHED
-
-
-def _read_requests(source: str) -> list[str]:
-    """The package's requests, or those of a file, one a line."""
-    if source == OWN:
-        return [prompt.text for prompt in harmful_prompts("train")]
-    return read_words(source)
 
 
 def _told(intervention: Intervention) -> dict[str, Any]:

@@ -12,11 +12,10 @@ from typing import Any, Literal
 
 from torch import nn
 
-from cintervene import data
 from cintervene.errors import ArgumentError
 from cintervene.models.adversary import Adversary, PromptAttack
 from cintervene.models.intervention import Intervention
-from cintervene.models.layer_descent import Drift, check_positive, learn
+from cintervene.models.layer_descent import Drift, check_positive, learn, requested
 from cintervene.models.risk_region import RiskRegion
 from cintervene.models.safe_region import TSROptions
 from cintervene.models.targets import Matrix
@@ -81,8 +80,7 @@ max_false_refusals, options, progress
         radius=radius, nats=nats, max_kl=max_kl, max_false_refusals=max_false_refusals,
         attack_every=attack_every, attack_requests=attack_requests,
     )  # fmt: skip
-    if harmful is None:
-        harmful = [prompt.text for prompt in data.harmful_prompts("train")]
+    harmful = requested(harmful)
     told = {"method": "arr", "radius": radius, "matrix": matrix, "nats": nats}
     adversary = None
     if attack is not None:

@@ -34,7 +34,14 @@ from cintervene.models.upper import Changes, differentiable
 from cintervene.progress import Progress, counting
 from cintervene.update import LowRankUpdate
 
-__all__ = ["Drift", "RefusalPoint", "check_positive", "choose", "learn"]
+__all__ = [
+    "Drift",
+    "RefusalPoint",
+    "check_positive",
+    "choose",
+    "learn",
+    "requested",
+]
 
 # Shares of the change found that are measured on the tuning split.
 STRENGTHS = (0.5, 0.75, 1.0, 1.25, 1.6, 2.0)
@@ -115,8 +122,7 @@ def learn(
         included.
     """
     check_matrix(told["matrix"])
-    if harmful is None:
-        harmful = [prompt.text for prompt in data.harmful_prompts("train")]
+    harmful = requested(harmful)
     decoder = find_decoder(model)
     unembedding = find_unembedding(model, decoder)
     clock = Clock()
@@ -221,6 +227,13 @@ def _targets(
         )
     chosen = resolve_layers(layers, len(decoder.layers))
     return find_targets(model, sorted(chosen), decoder, matrix)
+
+
+def requested(harmful: Sequence[str] | None) -> Sequence[str]:
+    """The requests given, or the package's own."""
+    if harmful is not None:
+        return harmful
+    return [prompt.text for prompt in data.harmful_prompts("train")]
 
 
 def check_positive(**numbers: float) -> None:
