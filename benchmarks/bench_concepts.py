@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""PCR for a concept and for harmful answers: which points, which layers, what comes of it.
+"""PCR for a concept and for harmful answers: which points, which layers, what effect.
 
 On SmolLM2-135M-Instruct. A concept is 24 sentences about volcanoes, the requests are
 the package's. First a sweep: at single layers and groups of them, balls around mean
@@ -113,7 +113,8 @@ def compare(model, decoder, material, groups, name):
             last = points[-1]
             cells += [f"{last.benign_ratio:.2f} x", f"{last.kl:.3f}"]
             cells.append(f"{perf_counter() - start:.0f}")
-            print(f"| {name} | {group} | {concepts} | {' | '.join(cells)} |", flush=True)
+            cells = [name, group, concepts, *cells]
+            print(f"| {' | '.join(cells)} |", flush=True)
 
 
 class Yardstick:
@@ -189,7 +190,8 @@ def main():
     if arguments.sweep:
         decoder = find_decoder(model)
         given = (model, tokenizer)
-        print("| what | layers | concepts | at KL 0.02 | at KL 0.05 | benign | KL | s |")
+        head = ("what", "layers", "concepts", "at KL 0.02", "at KL 0.05", "benign")
+        print(f"| {' | '.join((*head, 'KL', 's'))} |")
         print("| --- | --- | --- | ---: | ---: | ---: | ---: | ---: |")
         found = gather_requests(*given, requests, (), BUDGET, silent)
         compare(model, decoder, found, arguments.layers, "harmful")

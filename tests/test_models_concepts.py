@@ -191,9 +191,11 @@ def test_a_quarter_is_held_apart() -> None:
     assert held_apart(list(range(9))) == ([0, 1, 2, 4, 5, 6, 8], [3, 7])
 
 
-def test_layers_in_the_middle_are_chosen_for_concepts() -> None:
-    assert choose_layers("auto", 30, "examples") == choose_layers("auto", 30, "harmful")
-    assert choose_layers("auto", 1, "examples") == [0]
+def test_layers_for_concepts_are_not_the_last() -> None:
+    for n, examples, harmful in ((30, 8, 15), (2, 0, 1), (1, 0, 0)):
+        assert choose_layers("auto", n, "examples") == [examples]
+        assert choose_layers("auto", n, "harmful") == [harmful]
+    assert choose_layers([-1, 0], 4, "harmful") == [0, 3]
 
 
 def test_requests_come_with_answers_and_talked_into(tiny: Any) -> None:
@@ -268,3 +270,18 @@ def test_requests_that_are_refused_already(
     )
     with pytest.raises(ArgumentError, match="harmful: the model refuses 3 requests"):
         defend(*tiny, harmful=REQUESTS, budget=SMALL)
+
+
+@pytest.mark.model
+def test_answers_to_requests_on_smollm2(smollm2: Any) -> None:
+    requests = [prompt.text for prompt in data.harmful_prompts("train")[:12]]
+    budget = Budget(
+        prompts=10, texts=4, contrast_words=4, tune_words=3, tune_prompts=6,
+        contrast_prompts=8, answer_tokens=10,
+    )  # fmt: skip
+    result = defend(*smollm2, harmful=requests, budget=budget, strength=16.0)
+    (point,) = result.metrics["sweep"]
+    assert point["forbidden_ratio"] > 1.02
+    assert point["kl"] < 0.3
+    assert [edit.layer for edit in result.edits.values()] == [15]
+    assert [edit.update.rank for edit in result.edits.values()] == [1]

@@ -38,18 +38,21 @@ STRENGTHS = {
     "contrast": (10.0, 14.0, 18.0, 24.0, 32.0),
     "unembedding": (10.0, 14.0, 18.0, 24.0, 32.0),
     "activation": (1.05, 1.2, 1.5, 2.0, 2.5, 3.0),
-    "difference": (1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0),
+    "difference": (4.0, 8.0, 12.0, 16.0, 20.0, 24.0, 32.0, 40.0),
 }
 CURVE = 3
-# Where "auto" changes a model for concepts and requests, in shares of its depth.
-MIDDLE = (0.4, 0.5, 0.6)
+# Where "auto" changes a model for concepts and requests, as a share of its depth: see
+# docs/concepts.md.
+DEPTH = {"examples": 0.28, "harmful": 0.51}
 # What stands for each kind of thing inside the model, where nothing else is asked for.
 CONCEPTS: dict[Kind, Concepts] = {
     "forbid": "contrast",
-    "examples": "activation",
-    "harmful": "activation",
+    "examples": "difference",
+    "harmful": "difference",
 }
 TOKENWISE = ("contrast", "unembedding")
+# Of the options, where none are given and rows are many and of one group.
+SLACK = 10.0
 
 
 @quick_products()
@@ -95,12 +98,12 @@ def keep_away(
         `examples`. Exactly one of `forbid`, `examples` and `harmful` is given.
     concepts : {"auto", "contrast", "unembedding", "activation", "difference"}
         What stands for it in a layer's outputs; see `VocabularyOptions`. `"auto"` is
-        `"contrast"` for words and `"activation"` for everything else.
+        `"contrast"` for words and `"difference"` for everything else.
     layers : "auto" or iterable of int
         Layers that are changed; negative indices count from the end. For words
         `"auto"` takes the last fifteenth of them, two at least: only there does the
-        direction of a token say what the layer does to its probability. For everything
-        else see `choose_layers`.
+        direction of a token say what the layer does to its probability. For examples it
+        is one layer at a quarter of the depth, for requests one at half of it.
     matrix : {"down_proj", "o_proj"}
         The projection of each that is changed: the MLP's or the attention's.
     preserve : iterable of str
@@ -117,7 +120,8 @@ def keep_away(
     max_benign_loss : float
         For `"auto"`: rise allowed of benign words' perplexity, as a fraction.
     options : VocabularyOptions, optional
-        Details of the constraints and of the norm; its `concepts` is replaced.
+        Details of the constraints and of the norm; its `concepts` is replaced. Without
+        it the slack for examples and requests is ten times that for words.
     budget : Budget, optional
         How much material to build from.
     progress : callable, optional
@@ -246,7 +250,10 @@ def _options(
             f"concepts: got {concepts!r}, which stands for a word; expected "
             f'"activation" or "difference" with {kind}='
         )
-    return replace(options or VocabularyOptions(), concepts=check_concepts(concepts))
+    if options is None:
+        default = VocabularyOptions()
+        options = default if kind == "forbid" else replace(default, slack=SLACK)
+    return replace(options, concepts=check_concepts(concepts))
 
 
 def _limits(min_effect: float, max_kl: float, max_benign_loss: float) -> Limits:
@@ -276,7 +283,7 @@ def choose_layers(layers: object, n_layers: int, kind: Kind) -> list[int]:
         if kind == "forbid":
             count = min(n_layers, max(2, round(n_layers / 15)))
             return list(range(n_layers - count, n_layers))
-        return sorted({min(int(part * n_layers), n_layers - 1) for part in MIDDLE})
+        return [int(DEPTH[kind] * n_layers)]
     if isinstance(layers, str) or not isinstance(layers, Iterable):
         raise ArgumentError(
             f'layers: got {layers!r}; expected "auto" or layer indices, e.g. [26, 27]'

@@ -33,6 +33,8 @@ STATISTICS_ROWS = 2048
 # How much contrasts count in `Preserve`, relative to all other benign text: they are
 # what is nearest to what is forbidden.
 CONTRAST_WEIGHT = 8.0
+# Of a change's squared norm, a part that rounding alone makes.
+NEGLIGIBLE = 1e-14
 
 
 @dataclass(frozen=True)
@@ -41,10 +43,11 @@ class VocabularyOptions:
 
     Attributes
     ----------
-    concepts : {"contrast", "unembedding", "activation"}
-        What stands for a token: a half-space away from the direction that raises its
-        logit, minus the mean direction of benign text or not, or a ball around the mean
-        output of the probes about to say it.
+    concepts : {"contrast", "unembedding", "activation", "difference"}
+        What stands for what is forbidden. For a token: a half-space away from the
+        direction that raises its logit, minus the mean direction of benign text or not.
+        For a token or a whole concept: a ball around the mean output of the probes
+        about to say it, or a half-space on the way from there to the benign mean.
     slack : float
         Price list for exceptions; see `cintervene.pcr`.
     ridge : float
@@ -273,9 +276,12 @@ class Layerwise(ABC):
 
 def leading(update: LowRankUpdate, preserve: Preserve, rank: int) -> LowRankUpdate:
     """The closest change of at most the given rank, in the norm of `preserve`."""
-    size = min(rank, update.rank, *update.shape)
     weighed = update.left @ preserve.gram(update.right) @ update.left.T
-    vectors = np.linalg.eigh(weighed)[1][:, ::-1][:, :size]
+    values, vectors = np.linalg.eigh(weighed)
+    # The rest is rounding: a few directions may be all there is.
+    real = max(1, np.count_nonzero(values > NEGLIGIBLE * values[-1]))
+    size = min(rank, real, update.rank, *update.shape)
+    vectors = vectors[:, ::-1][:, :size]
     return LowRankUpdate(vectors, (vectors.T @ update.left) @ update.right)
 
 
