@@ -23,6 +23,9 @@ Floats = npt.NDArray[np.float64]
 _PUSHES = 10_000
 _ROUNDS = 100
 _SETTLED = 1e-12
+# Relative move after which there is none, and gap below which that is waited for.
+_RESTS = 1e-11
+_CLOSE = 1e-4
 # Above this gap a second start is worth its time.
 _FAR = 1e-6
 
@@ -46,19 +49,48 @@ def repair(
 
 
 def _descend(
-    problem: Problem, start: "_core.Found", tolerance: float, max_iterations: int
+    problem: Problem,
+    start: "_core.Found",
+    tolerance: float,
+    max_iterations: int,
 ) -> "_core.Found | None":
-    """Repeat the convex-concave step while it lowers the cost."""
+    """Repeat the convex-concave step while it lowers the cost.
+
+    Near the least cost the cost says nothing about the last half of the digits, and a
+    proof needs them: there the steps go on until the change itself comes to rest.
+    """
+    near = False
     best = _improve(problem, start, tolerance, max_iterations)
     for _ in range(_ROUNDS):
         better = best and _improve(problem, best, tolerance, max_iterations)
         if not best or not better:
             break
-        gain = 1.0 - _cost(problem, better) / _cost(problem, best)
-        best = better if gain > 0.0 else best
-        if gain <= _SETTLED:
+        before, cost = _cost(problem, best), _cost(problem, better)
+        if cost > before * (1.0 + _SETTLED):
+            break
+        settled = cost >= before * (1.0 - _SETTLED)
+        rests = _distance(best, better) <= _RESTS
+        # Multipliers belong to where a step began: the last step has the right ones.
+        best = better
+        near = near or (settled and cost <= _bound(problem, best) * (1.0 + _CLOSE))
+        if settled and (rests or not near):
             break
     return best
+
+
+def _bound(problem: Problem, found: "_core.Found") -> float:
+    """Cost that its multipliers prove no change to be below."""
+    proof = _core.pcr_certify(
+        *problem.arrays, found["coefficients"], found["multipliers"]
+    )
+    return proof["lower_bound"]
+
+
+def _distance(a: "_core.Found", b: "_core.Found") -> float:
+    """Between two changes, relative to the second."""
+    first, second = a["coefficients"], b["coefficients"]
+    size = float(np.linalg.norm(second))
+    return float(np.linalg.norm(first - second)) / (size if size > 0.0 else 1.0)
 
 
 def _judged(problem: Problem, found: "_core.Found", tolerance: float) -> "_core.Found":

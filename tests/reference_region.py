@@ -12,6 +12,7 @@ class FullMatrixTsr:
         gram = inputs @ np.linalg.solve(metric, inputs.T)
         self.step = self.shortest = 2.0 / np.abs(gram).sum(axis=1).max()
         self.age = 1.0
+        self.settled = False
         self.here = self.trail = np.zeros((logits.shape[1], inputs.shape[1]))
 
     def inner(self, a, b):
@@ -41,7 +42,18 @@ class FullMatrixTsr:
     def advance(self):
         loss, gradient = self.loss(self.here)
         descent = np.linalg.solve(self.metric, gradient.T).T
-        moved = self.search(loss, gradient, descent)
+        most = self.radius * np.sqrt(np.sum(gradient * descent))
+        # Where only rounding is left of the stationarity, no loss decides any more.
+        self.settled |= np.sum(gradient * self.here) + most <= 16 * 2.0**-52 * most
+        if self.settled:
+            moved = self.project(self.here - self.shortest * descent)
+        else:
+            moved = self.search(loss, gradient, descent)
+        away = moved - self.here
+        self.last_move = np.sqrt(self.inner(away, away))
+        if self.settled:
+            self.here = self.trail = moved
+            return
         ahead = moved - self.trail
         older = (1 + np.sqrt(1 + 4 * self.age**2)) / 2
         momentum, self.age = (self.age - 1) / older, older

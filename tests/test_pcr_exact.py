@@ -105,6 +105,23 @@ def test_many_positions_tied_to_one_direction_each():
     assert_proved(exact(problem, slack=5.0))
 
 
+@pytest.mark.parametrize("m", [1, 3, 4, 5])
+@pytest.mark.parametrize("far", [0.0, 1.0, 100.0])
+@pytest.mark.parametrize("repeated", [False, True])
+def test_few_prompts_and_many_violated_concepts(m, far, repeated):
+    problem = random_problem(31 + m, m, n=70, d_out=300, quantile=0.9)
+    problem.outputs[:] += far
+    problem.concepts[:] += far
+    if repeated:
+        problem.concepts[35:] = problem.concepts[:35] + 1e-7
+        problem.concepts[-1] = problem.outputs[0]
+    solution = exact(problem)
+    assert_proved(solution)
+    assert repeated or np.count_nonzero(solution.multipliers) > 5
+    rule = solve(problem, method="most_violated")
+    assert solution.cost <= rule.cost * (1 + 1e-9)
+
+
 def test_output_on_a_concept_needs_a_direction_outside_the_span():
     inputs, outputs = np.array([[2.0, 0.0]]), np.array([[1.0, 1.0, 1.0]])
     solution = pcr(inputs, outputs, outputs, 3.0)
@@ -129,6 +146,17 @@ def test_output_almost_on_a_concept(seed, distance):
     assert solution.residuals["complementarity"] <= 1e-9
     # The cost hardly depends on the direction taken, which is known to fewer digits.
     assert solution.residuals["stationarity"] <= 1e-5
+
+
+@pytest.mark.parametrize("distance", [1e-9, 1e-8, 1e-7, 1e-6])
+@pytest.mark.parametrize("size", [(1, 1), (2, 3), (8, 4)], ids=str)
+def test_output_almost_on_a_concept_whose_dual_comes_to_rest_too_early(distance, size):
+    for seed in (1, 2, 5, 15, 18, 19, 20, 22, 28, 31, 35, 36):
+        solution = exact(almost_on_a_concept(seed, *size, distance))
+        assert solution.certified or solution.gap < 1e-7
+        assert solution.residuals["feasibility"] <= 1e-9
+        assert solution.residuals["complementarity"] <= 1e-9
+        assert solution.residuals["stationarity"] <= 1e-5
 
 
 @given(

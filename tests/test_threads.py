@@ -38,6 +38,15 @@ def solved():
     assert solution.certified and np.count_nonzero(solution.multipliers) > 500
     return solution.multipliers, solution.displacements, solution.update.left
 
+def moved_away(m):
+    moving = np.random.default_rng(m)
+    outputs = moving.normal(size=(m, 3000))
+    concepts = 0.7 * moving.normal(size=(60, 3000))
+    concepts += 0.8 * outputs[moving.integers(0, m, 60)]
+    solution = ci.pcr(prompts[:m], outputs, concepts, 70.0)
+    assert solution.certified and np.count_nonzero(solution.multipliers) > 20
+    return solution.multipliers, solution.displacements, solution.update.left
+
 def results():
     yield from ci.set_nll(logits, [1, 2, 3], grad=True)
     yield ci.project_simplex(logits)
@@ -45,6 +54,8 @@ def results():
     yield update.apply(weights, out=np.empty_like(weights))
     yield update.apply(weights.astype(np.float16))
     yield from solved()
+    yield from moved_away(1)
+    yield from moved_away(6)
     yield ci.displacement(weights, weights + np.float32(0.5), inputs)
     yield ci.project_simplex(logits, entropy=0.9)
     for solve in (ci.tsr, ci.arr):

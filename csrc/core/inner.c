@@ -14,7 +14,8 @@ typedef struct inner_job {
     const civ_inner_block *block;
     const civ_kernels *kernels;
     civ_dots_fn terms;
-    int64_t edge; /* rows and columns of a tile */
+    int64_t rows;    /* of a block of the kernel: dot_rows, or 1 */
+    int64_t columns; /* of it */
     int64_t tile_columns;
 } inner_job;
 
@@ -41,17 +42,18 @@ static void
 multiply(const inner_job *job, int64_t row, int64_t col, int64_t start, double *sums)
 {
     const civ_inner_block *block = job->block;
-    int64_t rows = job->kernels->dot_rows;
-    int64_t size = rows * rows * job->kernels->dot_lanes;
+    int64_t rows = job->rows, columns = job->columns;
+    int64_t size = rows * columns * job->kernels->dot_lanes;
     int64_t depth = civ_min(DEPTH, block->depth - start);
     const double *x[CIV_DOT_ROWS], *y[CIV_DOT_ROWS];
-    for (int64_t i = row; i < civ_min(row + job->edge, block->n_x); i += rows) {
+    for (int64_t i = row; i < civ_min(row + TILE * rows, block->n_x); i += rows) {
         point_at(block->x, block->n_x, i, rows, start, x);
         double *own = sums + (i - row) / rows * TILE * size;
-        for (int64_t k = col; k < civ_min(col + job->edge, block->n_y); k += rows) {
-            if (!is_above(block, i, rows, k, rows)) {
-                point_at(block->y, block->n_y, k, rows, start, y);
-                job->terms(x, y, depth, own + (k - col) / rows * size);
+        int64_t end = civ_min(col + TILE * columns, block->n_y);
+        for (int64_t k = col; k < end; k += columns) {
+            if (!is_above(block, i, rows, k, columns)) {
+                point_at(block->y, block->n_y, k, columns, start, y);
+                job->terms(x, y, depth, own + (k - col) / columns * size);
             }
         }
     }
@@ -61,9 +63,10 @@ multiply(const inner_job *job, int64_t row, int64_t col, int64_t start, double *
 static double
 fold(const inner_job *job, int64_t i, int64_t k, const double *sums)
 {
-    int64_t rows = job->kernels->dot_rows, lanes = job->kernels->dot_lanes;
-    int64_t block = i / rows * TILE + k / rows;
-    const double *lane = sums + ((block * rows + i % rows) * rows + k % rows) * lanes;
+    int64_t rows = job->rows, columns = job->columns, lanes = job->kernels->dot_lanes;
+    int64_t block = i / rows * TILE + k / columns;
+    int64_t place = (block * rows + i % rows) * columns + k % columns;
+    const double *lane = sums + place * lanes;
     double sum = 0.0;
     for (int64_t x = 0; x < lanes; x++) {
         sum += lane[x];
@@ -77,17 +80,18 @@ inner_tile(void *arg, int64_t index, int worker)
     (void)worker;
     const inner_job *job = arg;
     const civ_inner_block *block = job->block;
-    int64_t row = index / job->tile_columns * job->edge;
-    int64_t col = index % job->tile_columns * job->edge;
-    if (is_above(block, row, job->edge, col, job->edge)) {
+    int64_t height = TILE * job->rows, width = TILE * job->columns;
+    int64_t row = index / job->tile_columns * height;
+    int64_t col = index % job->tile_columns * width;
+    if (is_above(block, row, height, col, width)) {
         return CIV_OK;
     }
     double sums[SUMS] = {0};
     for (int64_t start = 0; start < block->depth; start += DEPTH) {
         multiply(job, row, col, start, sums);
     }
-    for (int64_t i = row; i < civ_min(row + job->edge, block->n_x); i++) {
-        for (int64_t k = col; k < civ_min(col + job->edge, block->n_y); k++) {
+    for (int64_t i = row; i < civ_min(row + height, block->n_x); i++) {
+        for (int64_t k = col; k < civ_min(col + width, block->n_y); k++) {
             bool twice = block->symmetric && k < block->n_x;
             if (!twice || k <= i) {
                 double value = fold(job, i - row, k - col, sums);
@@ -108,11 +112,18 @@ civ_inner_products(const civ_exec *exec, const civ_inner_block *block)
                 CIV_SHAPE);
     CIV_FAIL_IF(block->out.dtype != CIV_F64, CIV_DTYPE);
     inner_job job = {.block = block, .kernels = civ_kernel_table()};
-    job.terms = block->distances ? job.kernels->distances : job.kernels->dots;
-    job.edge = TILE * job.kernels->dot_rows;
-    int64_t tile_rows = (block->n_x + job.edge - 1) / job.edge;
-    job.tile_columns = (block->n_y + job.edge - 1) / job.edge;
-    int64_t cost = civ_min(job.edge, block->n_x) * civ_min(job.edge, block->n_y) *
-                   block->depth / 16;
+    const civ_kernels *kernels = job.kernels;
+    if (block->n_x == 1) {
+        job.terms = block->distances ? kernels->row_distances : kernels->row_dots;
+    } else {
+        job.terms = block->distances ? kernels->distances : kernels->dots;
+    }
+    job.rows = block->n_x == 1 ? 1 : kernels->dot_rows;
+    job.columns = kernels->dot_rows;
+    int64_t height = TILE * job.rows, width = TILE * job.columns;
+    int64_t tile_rows = (block->n_x + height - 1) / height;
+    job.tile_columns = (block->n_y + width - 1) / width;
+    int64_t cost =
+        civ_min(height, block->n_x) * civ_min(width, block->n_y) * block->depth / 16;
     return civ_parallel_for(exec, tile_rows * job.tile_columns, cost, inner_tile, &job);
 }

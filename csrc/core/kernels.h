@@ -79,6 +79,18 @@ typedef void (*civ_accumulate_fn)(int64_t depth, const void *left, const void *r
 typedef void (*civ_dots_fn)(const double *const *x, const double *const *y,
                             int64_t depth, double *sums);
 
+/* out += scale (x - base). */
+typedef void (*civ_add_difference_fn)(const double *x, const double *base, int64_t n,
+                                      double scale, double *out);
+
+/*
+ * With r = x - centre: pull += mu r; sums becomes ||r||^2 and what moving x by `moved`
+ * adds to it.
+ */
+typedef void (*civ_judge_ball_fn)(const double *x, const double *centre,
+                                  const double *moved, int64_t n, double mu,
+                                  double *pull, double sums[2]);
+
 /* out = round(w + left right) for some rows; left and right packed, compute type. */
 typedef struct civ_apply_block {
     const void *w;
@@ -113,6 +125,19 @@ typedef struct civ_advance {
 typedef void (*civ_advance_fn)(const civ_advance *move, const void *direction,
                                int64_t n, void *here, void *trail);
 
+/* Row of the vectors behind an inner product of moves: coefficients of the first of
+ * them, displacements of the second. */
+typedef struct civ_turn {
+    const void *here; /* y, in coefficients */
+    const void *direction;
+    const void *here_moved; /* in displacements */
+    const void *direction_moved;
+    const void *trail_moved; /* x */
+} civ_turn;
+
+/* <y - x', x' - x> for x' = scale (y - step direction). */
+typedef double (*civ_turn_fn)(const civ_advance *move, const civ_turn *row, int64_t n);
+
 typedef struct civ_kernels {
     const char *name;
     civ_first_bad_fn first_bad[CIV_N_DTYPES];
@@ -136,10 +161,15 @@ typedef struct civ_kernels {
     int dot_lanes;
     civ_dots_fn dots;
     civ_dots_fn distances;
+    civ_dots_fn row_dots; /* the same for one row of x: sums (1, dot_rows, dot_lanes) */
+    civ_dots_fn row_distances;
+    civ_add_difference_fn add_difference;
+    civ_judge_ball_fn judge_ball;
     civ_apply_block_fn apply_block[CIV_N_DTYPES];
     civ_dot_fn dot[CIV_N_DTYPES];
     civ_displace_fn displace[CIV_N_DTYPES];
     civ_advance_fn advance[CIV_N_DTYPES];
+    civ_turn_fn turn[CIV_N_DTYPES];
 } civ_kernels;
 
 extern const civ_kernels civ_kernels_baseline;

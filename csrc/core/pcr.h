@@ -20,12 +20,12 @@ typedef struct civ_pcr_space {
     int64_t d;             /* outputs' dimension */
     civ_mat gram;          /* G (m, m) */
     civ_mat outputs;       /* o (m, d) */
-    civ_mat points;        /* z (p, d) */
+    civ_mat points;        /* z (p, d); the concepts themselves while origin is 0 */
     civ_mat cross;         /* <o_j, z_l> (m, p) */
     civ_mat limit;         /* radius or offset (m, p) */
     double *output_square; /* <o_j, o_j> (m) */
     double *point_square;  /* <z_l, z_l> (p) */
-    double *origin;        /* the mean concept (d) */
+    double *origin;        /* the mean concept, or 0 (d) */
     double *shift;         /* <origin, z_l> for a direction, 0 for a concept (p) */
     double *length;        /* norm of the direction behind z_l; 1 for a concept (p) */
     int64_t *first;        /* constraints of prompt j: list[first[j] .. first[j + 1]) */
@@ -54,6 +54,9 @@ void civ_pcr_space_carve(civ_arena *arena, const civ_pcr_problem *problem,
                          civ_pcr_space *space);
 civ_status civ_pcr_space_fill(const civ_exec *exec, const civ_pcr_problem *problem,
                               civ_pcr_space *space);
+
+/* Largest norm of outputs and concepts. */
+double civ_pcr_longest(const civ_pcr_space *space);
 
 CIV_INLINE bool
 civ_pcr_is_ball(const civ_pcr_space *space, int64_t l)

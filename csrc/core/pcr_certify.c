@@ -11,6 +11,7 @@
  *
  * T is made safely definite by scaling the multipliers down a little.
  */
+#include "internal.h"
 #include "linalg.h"
 #include "products.h"
 
@@ -24,6 +25,8 @@ static const double shrinks[] = {0.0,  1e-14, 1e-12, 1e-10, 1e-8, 1e-6,
 /* until so many of them have given a bound, or one that leaves nothing to gain. */
 #define ENOUGH 4
 #define NOTHING 1e-13
+/* Columns summed up at a time: a part of Q stays in the first-level cache. */
+#define COLUMNS 1024
 
 typedef struct judge {
     const civ_exec *exec;
@@ -31,7 +34,12 @@ typedef struct judge {
     const civ_mat *coefficients;
     const civ_mat *multipliers;
     int64_t rows;         /* prompts with a coefficient or multiplier: R */
+    int64_t constraints;  /* with a multiplier: W */
+    int64_t slices;       /* of the columns */
     int64_t *prompt;      /* (R) */
+    int64_t *first;       /* constraints of r: point[first[r] .. first[r + 1]) */
+    int64_t *point;       /* (W) */
+    civ_mat parts;        /* what a slice says about a constraint (W, 2 slices) */
     double *nu;           /* (R) */
     bool curved;          /* whether nu is not zero throughout */
     civ_mat gram;         /* (R, R) */
@@ -57,6 +65,21 @@ has_nonzero(const civ_mat *x, int64_t i)
     return false;
 }
 
+/* Number of multipliers that are not zero; fails when one is not a number >= 0. */
+static civ_status
+count_constraints(const civ_mat *multipliers, int64_t *count)
+{
+    *count = 0;
+    for (int64_t j = 0; j < multipliers->n_rows; j++) {
+        for (int64_t l = 0; l < multipliers->n_cols; l++) {
+            double mu = *civ_at(multipliers, j, l);
+            CIV_FAIL_IF(!(mu >= 0.0), CIV_INVALID_ARGUMENT);
+            *count += mu > 0.0;
+        }
+    }
+    return CIV_OK;
+}
+
 static bool
 is_used(const judge *s, int64_t j)
 {
@@ -68,6 +91,9 @@ carve(civ_arena *arena, judge *s)
 {
     int64_t d = s->problem->outputs.n_cols;
     s->prompt = civ_arena_take(arena, s->rows, sizeof(int64_t));
+    s->first = civ_arena_take(arena, s->rows + 1, sizeof(int64_t));
+    s->point = civ_arena_take(arena, s->constraints, sizeof(int64_t));
+    s->parts = civ_take_f64(arena, s->constraints, 2 * s->slices);
     s->nu = civ_arena_take(arena, s->rows, sizeof(double));
     s->gram = civ_take_f64(arena, s->rows, s->rows);
     s->pull = civ_take_f64(arena, s->rows, d);
@@ -78,52 +104,82 @@ carve(civ_arena *arena, judge *s)
     s->half = civ_take_f64(arena, s->rows, d);
 }
 
-/* What one constraint with multiplier mu adds to Q, nu, b . mu and complementarity. */
+/* Columns [first, first + count) of the Q of a prompt, and what these columns say about
+ * its constraints. */
+static civ_status
+add_columns(void *arg, int64_t tile, int worker)
+{
+    (void)worker;
+    judge *s = arg;
+    const civ_pcr_problem *problem = s->problem;
+    int64_t r = tile / s->slices, slice = tile % s->slices;
+    int64_t j = s->prompt[r], n = problem->concepts.n_rows;
+    int64_t first = slice * COLUMNS;
+    int64_t count = civ_min(COLUMNS, problem->outputs.n_cols - first);
+    const double *o = civ_at(&problem->outputs, j, first);
+    const double *moved = civ_at(&s->displacement, r, first);
+    double *pull = civ_at(&s->pull, r, first);
+    memset(pull, 0, (size_t)count * sizeof(double));
+    for (int64_t w = s->first[r]; w < s->first[r + 1]; w++) {
+        int64_t l = s->point[w];
+        double mu = *civ_at(s->multipliers, j, l);
+        double *sums = civ_at(&s->parts, w, 2 * slice);
+        if (l < n) {
+            const double *c = civ_at(&problem->concepts, l, first);
+            civ_kernel_table()->judge_ball(o, c, moved, count, mu, pull, sums);
+        } else {
+            const double *u = civ_at(&problem->directions, l - n, first);
+            civ_axpy(count, -mu, u, pull);
+            sums[0] = civ_dot(count, u, o);
+            sums[1] = civ_dot(count, u, moved);
+        }
+    }
+    return CIV_OK;
+}
+
+/* What a constraint adds to nu, b . mu and complementarity. */
 static void
-add_constraint(judge *s, int64_t r, int64_t l, double mu, double *complementarity)
+add_constraint(judge *s, int64_t r, int64_t w, double *complementarity)
 {
     const civ_pcr_problem *problem = s->problem;
-    int64_t j = s->prompt[r], n = problem->concepts.n_rows;
-    int64_t d = problem->outputs.n_cols;
-    const double *o = civ_at(&problem->outputs, j, 0);
-    const double *moved = civ_at(&s->displacement, r, 0);
-    double *pull = civ_at(&s->pull, r, 0);
-    double bound, taken = 0.0;
+    int64_t j = s->prompt[r], l = s->point[w], n = problem->concepts.n_rows;
+    double mu = *civ_at(s->multipliers, j, l);
+    double start = 0.0, taken = 0.0, bound;
+    for (int64_t slice = 0; slice < s->slices; slice++) {
+        start += *civ_at(&s->parts, w, 2 * slice);
+        taken += *civ_at(&s->parts, w, 2 * slice + 1);
+    }
     if (l < n) {
-        const double *c = civ_at(&problem->concepts, l, 0);
-        double radius = *civ_at(&problem->radius, j, l), square = 0.0;
-#pragma omp simd reduction(+ : square, taken)
-        for (int64_t x = 0; x < d; x++) {
-            double r_x = o[x] - c[x];
-            pull[x] += mu * r_x;
-            square += r_x * r_x;
-            taken += moved[x] * (moved[x] + 2.0 * r_x);
-        }
-        bound = radius * radius - square;
+        double radius = *civ_at(&problem->radius, j, l);
+        bound = radius * radius - start;
         s->nu[r] += mu;
         s->curved = true;
     } else {
-        const double *u = civ_at(&problem->directions, l - n, 0);
-        for (int64_t x = 0; x < d; x++) {
-            pull[x] -= mu * u[x];
-        }
-        taken = -2.0 * civ_dot(d, u, moved);
-        bound = 2.0 * (civ_dot(d, u, o) - *civ_at(&problem->offsets, j, l - n));
+        taken *= -2.0;
+        bound = 2.0 * (start - *civ_at(&problem->offsets, j, l - n));
     }
     s->linear += mu * bound;
     *complementarity += fabs(mu * (taken - bound));
 }
 
-/* Lists the prompts, and picks their rows of A and G. */
+/* Lists the prompts and their constraints, and picks their rows of A and G. */
 static void
 pick(judge *s)
 {
-    int64_t r = 0;
+    int64_t r = 0, w = 0;
     for (int64_t j = 0; j < s->multipliers->n_rows; j++) {
-        if (is_used(s, j)) {
-            s->prompt[r++] = j;
+        if (!is_used(s, j)) {
+            continue;
+        }
+        s->first[r] = w;
+        s->prompt[r++] = j;
+        for (int64_t l = 0; l < s->multipliers->n_cols; l++) {
+            if (*civ_at(s->multipliers, j, l) != 0.0) {
+                s->point[w++] = l;
+            }
         }
     }
+    s->first[r] = w;
     for (r = 0; r < s->rows; r++) {
         memcpy(civ_at(&s->own, r, 0), civ_at(s->coefficients, s->prompt[r], 0),
                (size_t)s->own.n_cols * sizeof(double));
@@ -138,16 +194,14 @@ static civ_status
 gather(judge *s, double *complementarity)
 {
     pick(s);
-    memset(s->pull.data, 0, (size_t)(s->rows * s->pull.n_cols) * sizeof(double));
     CIV_TRY(civ_product_nn(s->exec, &s->gram, &s->own, &s->displacement));
+    int64_t each = s->constraints / civ_max(s->rows, 1) + 1;
+    CIV_TRY(
+        civ_parallel_for(s->exec, s->rows * s->slices, each * COLUMNS, add_columns, s));
     for (int64_t r = 0; r < s->rows; r++) {
         s->nu[r] = 0.0;
-        for (int64_t l = 0; l < s->multipliers->n_cols; l++) {
-            double mu = *civ_at(s->multipliers, s->prompt[r], l);
-            CIV_FAIL_IF(!(mu >= 0.0), CIV_INVALID_ARGUMENT);
-            if (mu > 0.0) {
-                add_constraint(s, r, l, mu, complementarity);
-            }
+        for (int64_t w = s->first[r]; w < s->first[r + 1]; w++) {
+            add_constraint(s, r, w, complementarity);
         }
     }
     CIV_TRY(civ_product_nn(s->exec, &s->gram, &s->pull, &s->pulled));
@@ -269,6 +323,8 @@ civ_pcr_certify(const civ_exec *exec, const civ_pcr_problem *problem,
     judge s = {.exec = exec, .problem = problem};
     s.coefficients = coefficients;
     s.multipliers = multipliers;
+    s.slices = (d + COLUMNS - 1) / COLUMNS;
+    CIV_TRY(count_constraints(multipliers, &s.constraints));
     for (int64_t j = 0; j < m; j++) {
         s.rows += is_used(&s, j);
     }

@@ -26,16 +26,21 @@ typedef struct civ_pcr_known {
 typedef struct civ_pcr_dual {
     const civ_exec *exec;
     civ_pcr_frame frame;
-    double sigma;            /* weight of the barrier */
-    double kappa;            /* weight of the pull to the anchor */
-    double barrier;          /* the barrier's share of the last value */
-    bool careful;            /* whether the table needs the constraints' own vectors */
-    int64_t *place;          /* index of a prompt among the R, or -1 (m) */
-    int64_t *listed;         /* vectors at hand (q) */
+    double sigma;    /* weight of the barrier */
+    double kappa;    /* weight of the pull to the anchor */
+    double barrier;  /* the barrier's share of the last value */
+    bool careful;    /* whether the table needs the constraints' own vectors */
+    bool lean;       /* whether the table has columns of the working set alone */
+    int64_t *place;  /* index of a prompt among the R, or -1 (m) */
+    int64_t *listed; /* vectors at hand (q) */
     const double **pointers; /* where they are (q) */
     int64_t n_spare;
     civ_mat spare;       /* orthonormal (n_spare, d) */
     civ_mat spare_table; /* their inner products with outputs and points (n_spare, q) */
+    civ_mat lean_factors; /* for civ_pcr_expand_pull, no rows where never lean (m, m) */
+    civ_mat lean_pull;    /* (m, d) */
+    civ_mat lean_solution; /* A (m, d) */
+    civ_mat lean_outputs;  /* y (m, d) */
     civ_pcr_newton_info progress;
     /* what grows with the working set */
     civ_arena growing;
@@ -97,6 +102,13 @@ civ_status civ_pcr_dual_prepare(civ_pcr_dual *s);
  * was made of, or from the inner products of both. */
 void civ_pcr_dual_combine(const civ_pcr_dual *s, const civ_mat *moved,
                           const civ_mat *target, const civ_mat *out);
+
+/*
+ * rows (R, d) = A = (N B + 1) Q, in the problem's units, where there is no pull to an
+ * anchor and no spare direction. factors (R, R) and pull (R, d): work memory.
+ */
+civ_status civ_pcr_expand_pull(const civ_pcr_dual *s, const civ_mat *factors,
+                               const civ_mat *pull, const civ_mat *rows);
 
 /* Turns what the barrier holds outside the span into displacements along directions of
  * their own. */

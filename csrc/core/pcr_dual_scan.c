@@ -2,9 +2,11 @@
 /* Checks of every constraint at the solution of the working set's dual. */
 #include "pcr_dual.h"
 
+#include "inner.h"
 #include "linalg.h"
 
 #include <math.h>
+#include <string.h>
 
 /* Where the outputs are now: <y_j, z_l> less its start, and <y_j, y_j>, in units of 1.
  */
@@ -51,6 +53,63 @@ moved_square(const civ_pcr_dual *s, int64_t j)
     return 2.0 * with_output + square;
 }
 
+/* ---- by vectors ------------------------------------------------------------------ */
+
+/* values = squared distances of the moved outputs from the points. */
+static civ_status
+measure_distances(civ_pcr_dual *s)
+{
+    const civ_pcr_space *space = s->frame.space;
+    civ_mat factors = civ_f64(s->lean_factors.data, s->n_rows, s->n_rows);
+    civ_mat pull = civ_f64(s->lean_pull.data, s->n_rows, space->d);
+    civ_mat solution = civ_f64(s->lean_solution.data, s->n_rows, space->d);
+    CIV_TRY(civ_pcr_expand_pull(s, &factors, &pull, &solution));
+    for (int64_t j = 0; j < space->m; j++) {
+        memcpy(civ_at(&s->lean_outputs, j, 0), civ_at(&space->outputs, j, 0),
+               (size_t)space->d * sizeof(double));
+        s->pointers[j] = civ_at(&s->lean_outputs, j, 0);
+    }
+    for (int64_t l = 0; l < space->n; l++) {
+        s->pointers[space->m + l] = civ_at(&space->points, l, 0);
+    }
+    CIV_TRY(
+        civ_gemm_nn(s->frame.gram_unit, &s->weights, &solution, 1.0, &s->lean_outputs));
+    civ_inner_block block = {.x = s->pointers, .y = s->pointers + space->m};
+    block.n_x = space->m;
+    block.n_y = space->n;
+    block.depth = space->d;
+    block.distances = true;
+    block.out = s->values;
+    return civ_inner_products(s->exec, &block);
+}
+
+/* ---- both ------------------------------------------------------------------------ */
+
+/* Offers a constraint if it is violated, by a length over the unit. */
+static void
+offer(civ_pcr_dual *s, int64_t j, int64_t l, double violation)
+{
+    if (violation > 0.0 && !s->frame.member[j * s->frame.space->p + l]) {
+        civ_pcr_offer(&s->frame, (civ_pcr_candidate){violation, j, l});
+    }
+}
+
+static double
+scan_distances(civ_pcr_dual *s, int64_t j)
+{
+    const civ_pcr_space *space = s->frame.space;
+    double largest = 0.0;
+    civ_pcr_open_offers(&s->frame);
+    for (int64_t c = space->first[j]; c < space->first[j + 1]; c++) {
+        int64_t l = space->list[c];
+        double distance = sqrt(*civ_at(&s->values, j, l));
+        double violation = (*civ_at(&space->limit, j, l) - distance) / space->unit;
+        largest = fmax(largest, violation);
+        offer(s, j, l, violation);
+    }
+    return largest;
+}
+
 /* Offers what is violated; returns the largest violation, as a length over the unit. */
 static double
 scan_prompt(civ_pcr_dual *s, int64_t j)
@@ -66,9 +125,7 @@ scan_prompt(civ_pcr_dual *s, int64_t j)
         double inner = *civ_at(&space->cross, j, l) + scale * moved[l];
         double violation = civ_pcr_violation(space, j, l, inner, square) / unit;
         largest = fmax(largest, violation);
-        if (violation > 0.0 && !s->frame.member[j * space->p + l]) {
-            civ_pcr_offer(&s->frame, (civ_pcr_candidate){violation, j, l});
-        }
+        offer(s, j, l, violation);
     }
     return largest;
 }
@@ -76,12 +133,13 @@ scan_prompt(civ_pcr_dual *s, int64_t j)
 civ_status
 civ_pcr_dual_scan(civ_pcr_dual *s, double *largest)
 {
-    CIV_TRY(move_outputs(s));
+    CIV_TRY(s->lean ? measure_distances(s) : move_outputs(s));
     CIV_TRY(square_solution(s));
     civ_pcr_clear_offers(&s->frame);
     *largest = 0.0;
     for (int64_t j = 0; j < s->frame.space->m; j++) {
-        *largest = fmax(*largest, scan_prompt(s, j));
+        double violation = s->lean ? scan_distances(s, j) : scan_prompt(s, j);
+        *largest = fmax(*largest, violation);
     }
     return CIV_OK;
 }

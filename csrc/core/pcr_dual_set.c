@@ -10,8 +10,22 @@
 #include <string.h>
 
 /* Candidates wanted at a time, and from each prompt. */
-#define OFFERS 8
+#define OFFERS 48
 #define OFFERS_EACH 4
+/* Most prompts for which constraints may be checked by vectors, and how many must be
+ * violated at the start. */
+#define LEAN_PROMPTS 4
+#define LEAN_LEAST 16
+
+/*
+ * A check of all constraints needs a row of the table for each of the set, or one pass
+ * over the points for each prompt: that is less when few prompts have many constraints.
+ */
+static bool
+may_be_lean(const civ_pcr_space *space)
+{
+    return space->m <= LEAN_PROMPTS && space->n == space->p;
+}
 
 static void
 carve(civ_arena *arena, const civ_pcr_space *space, civ_pcr_dual *s)
@@ -24,6 +38,11 @@ carve(civ_arena *arena, const civ_pcr_space *space, civ_pcr_dual *s)
     s->pointers = civ_arena_take(arena, space->m + space->p, sizeof *s->pointers);
     s->spare = civ_take_f64(arena, CIV_PCR_SPARES, space->d);
     s->spare_table = civ_take_f64(arena, CIV_PCR_SPARES, space->m + space->p);
+    int64_t few = may_be_lean(space) ? space->m : 0;
+    s->lean_factors = civ_take_f64(arena, few, few);
+    s->lean_pull = civ_take_f64(arena, few, space->d);
+    s->lean_solution = civ_take_f64(arena, few, space->d);
+    s->lean_outputs = civ_take_f64(arena, few, space->d);
 }
 
 static void
@@ -237,4 +256,5 @@ civ_pcr_dual_start(bool careful, civ_pcr_dual *s)
     s->active.n = s->n_rows = 0;
     s->solution.n_rows = s->solution.n_cols = 0;
     civ_pcr_offer_initial(&s->frame);
+    s->lean = !s->careful && may_be_lean(space) && s->frame.n_candidates >= LEAN_LEAST;
 }

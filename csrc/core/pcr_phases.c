@@ -10,7 +10,9 @@
 #include <string.h>
 
 /* Least number of constraints that may join at once. */
-#define BATCH 8
+#define BATCH 16
+/* The same where every check of all constraints is a pass over the points. */
+#define LEAN_BATCH 48
 /* Part of the last violation to which the dual is solved next on the direct way. */
 #define DIRECT_EFFORT 0.1
 /* Steps for one working set after which the direct way is given up. */
@@ -72,8 +74,9 @@ static int64_t
 count_joining(civ_pcr_dual *s, double goal)
 {
     bool first = s->active.n == 0;
+    int64_t batch = s->lean ? LEAN_BATCH : BATCH;
     return civ_pcr_rank_candidates(&s->frame, first ? 0.0 : goal,
-                                   civ_max(BATCH, s->active.n));
+                                   civ_max(batch, s->active.n));
 }
 
 /* Solves the working set, and lets violated constraints join, until none is. */
@@ -229,32 +232,6 @@ expand_solution(const civ_pcr_dual *s, const civ_mat *outputs,
     return s->n_spare > 0 ? civ_gemm_nn(unit, &over_spare, &spare, 1.0, rows) : CIV_OK;
 }
 
-/* The same where there is no pull to an anchor and no spare direction: A = (N B + 1) Q,
- * with Q in `pull`. */
-static civ_status
-expand_pull(const civ_pcr_dual *s, const civ_mat *factors, const civ_mat *pull,
-            const civ_mat *rows)
-{
-    const civ_pcr_space *space = s->frame.space;
-    double unit = space->unit / s->frame.gram_unit;
-    double *vector = rows->data;
-    memset(pull->data, 0, (size_t)(s->n_rows * space->d) * sizeof(double));
-    for (int64_t w = 0; w < s->active.n; w++) {
-        if (s->active.mu[w] > 0.0) {
-            civ_pcr_constraint_vector(space, s->active.prompt[w], s->active.point[w],
-                                      vector);
-            civ_axpy(space->d, unit * s->active.mu[w], vector,
-                     civ_at(pull, s->local[w], 0));
-        }
-    }
-    for (int64_t r = 0; r < s->n_rows; r++) {
-        for (int64_t c = 0; c < s->n_rows; c++) {
-            *civ_at(factors, r, c) = s->nu[r] * *civ_at(&s->response, r, c) + (r == c);
-        }
-    }
-    return civ_product_nn(s->exec, factors, pull, rows);
-}
-
 static civ_status
 write_coefficients(const course *c)
 {
@@ -271,7 +248,7 @@ write_coefficients(const course *c)
     civ_mat expanded = civ_f64(block + rows * (rows + p + d), rows, d);
     bool plain = s->kappa == 0.0 && s->sigma == 0.0;
     civ_status status =
-        plain ? expand_pull(s, &over_outputs, &outputs, &expanded)
+        plain ? civ_pcr_expand_pull(s, &over_outputs, &outputs, &expanded)
               : expand_solution(s, &outputs, &over_outputs, &over_points, &expanded);
     for (int64_t r = 0; r < rows && status == CIV_OK; r++) {
         memcpy(civ_at(&c->result->coefficients, s->rows[r], 0), civ_at(&expanded, r, 0),

@@ -1,7 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "pcr.h"
 
+#include "internal.h"
+
+#include <limits.h>
 #include <math.h>
+#include <string.h>
+
+/* Length of outputs and concepts, in units, up to which their origin stays. */
+#define SHORT 4.0
+/* Outputs with which a point is multiplied at once. */
+#define FEW 4
 
 void
 civ_pcr_space_carve(civ_arena *arena, const civ_pcr_problem *problem,
@@ -105,33 +114,96 @@ violated_length(const civ_pcr_space *space)
     return unit;
 }
 
-civ_status
-civ_pcr_space_fill(const civ_exec *exec, const civ_pcr_problem *problem,
-                   civ_pcr_space *space)
+/* ---- inner products at the start ------------------------------------------------ */
+
+typedef struct measure_job {
+    civ_pcr_space *space;
+    bool cross; /* inner products with the outputs too */
+} measure_job;
+
+/* Of one point, which lies in the cache after the first of them. */
+static civ_status
+measure_point(void *arg, int64_t l, int worker)
 {
-    /* Only differences matter, and about the mean concept they lose fewest digits. */
-    civ_mat points = civ_f64(space->points.data, space->n, space->d);
-    CIV_TRY(civ_centre(exec, &problem->concepts, space->origin, &points));
-    for (int64_t j = 0; j < space->m; j++) {
-        place_row(space, &problem->outputs, &space->outputs, j);
+    (void)worker;
+    const measure_job *job = arg;
+    civ_pcr_space *space = job->space;
+    const double *z = civ_at(&space->points, l, 0);
+    space->point_square[l] = civ_dot(space->d, z, z);
+    for (int64_t j = 0; job->cross && j < space->m; j++) {
+        *civ_at(&space->cross, j, l) =
+            civ_dot(space->d, civ_at(&space->outputs, j, 0), z);
     }
-    for (int64_t i = 0; i < space->n; i++) {
-        space->length[i] = 1.0;
-        space->shift[i] = 0.0;
-    }
-    place_directions(problem, space);
-    CIV_TRY(civ_product_nt(exec, &space->outputs, &space->points, &space->cross));
+    return CIV_OK;
+}
+
+static civ_status
+measure(const civ_exec *exec, civ_pcr_space *space)
+{
+    measure_job job = {space, space->m <= FEW};
     for (int64_t j = 0; j < space->m; j++) {
         const double *o = civ_at(&space->outputs, j, 0);
         space->output_square[j] = civ_dot(space->d, o, o);
     }
-    for (int64_t l = 0; l < space->p; l++) {
-        const double *z = civ_at(&space->points, l, 0);
-        space->point_square[l] = civ_dot(space->d, z, z);
+    int64_t cost = space->d * (job.cross ? space->m + 1 : 1) / 4;
+    CIV_TRY(civ_parallel_for(exec, space->p, cost, measure_point, &job));
+    return job.cross
+               ? CIV_OK
+               : civ_product_nt(exec, &space->outputs, &space->points, &space->cross);
+}
+
+/* ---- the origin ------------------------------------------------------------------ */
+
+static civ_status
+place(const civ_exec *exec, const civ_pcr_problem *problem, civ_pcr_space *space)
+{
+    for (int64_t j = 0; j < space->m; j++) {
+        place_row(space, &problem->outputs, &space->outputs, j);
     }
+    place_directions(problem, space);
+    CIV_TRY(measure(exec, space));
     place_limits(problem, space);
     space->unit = violated_length(space);
     return CIV_OK;
+}
+
+double
+civ_pcr_longest(const civ_pcr_space *space)
+{
+    double square = 0.0;
+    for (int64_t j = 0; j < space->m; j++) {
+        square = fmax(square, space->output_square[j]);
+    }
+    for (int64_t l = 0; l < space->n; l++) {
+        square = fmax(square, space->point_square[l]);
+    }
+    return sqrt(square);
+}
+
+civ_status
+civ_pcr_space_fill(const civ_exec *exec, const civ_pcr_problem *problem,
+                   civ_pcr_space *space)
+{
+    civ_mat centred = space->points;
+    for (int64_t i = 0; i < space->n; i++) {
+        space->length[i] = 1.0;
+        space->shift[i] = 0.0;
+    }
+    /* Only differences matter. Where the vectors are about as short as these, they do
+     * well as they are, and need no copy. */
+    if (space->n == space->p && problem->concepts.row_stride <= INT_MAX) {
+        memset(space->origin, 0, (size_t)space->d * sizeof(double));
+        space->points = problem->concepts;
+        CIV_TRY(place(exec, problem, space));
+        if (civ_pcr_longest(space) <= SHORT * space->unit) {
+            return CIV_OK;
+        }
+        space->points = centred;
+    }
+    /* About the mean concept they lose fewest digits. */
+    centred.n_rows = space->n;
+    CIV_TRY(civ_centre(exec, &problem->concepts, space->origin, &centred));
+    return place(exec, problem, space);
 }
 
 void

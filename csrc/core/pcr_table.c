@@ -18,14 +18,7 @@
 bool
 civ_pcr_cancels(const civ_pcr_space *space)
 {
-    double square = 0.0;
-    for (int64_t j = 0; j < space->m; j++) {
-        square = fmax(square, space->output_square[j]);
-    }
-    for (int64_t l = 0; l < space->n; l++) {
-        square = fmax(square, space->point_square[l]);
-    }
-    return !(sqrt(square) <= LONG * space->unit);
+    return !(civ_pcr_longest(space) <= LONG * space->unit);
 }
 
 /* ---- from vectors -------------------------------------------------------------- */
@@ -109,7 +102,7 @@ typedef struct family {
 /*
  * Inner products of the rows from `first_row` on that belong to a family with all of
  * it: with those that have no row yet, or a new one, they are computed; the others'
- * rows have them.
+ * rows have them. Lean: with all that have a row they are computed, for both.
  */
 static civ_status
 fill_within(civ_pcr_dual *s, const family *all, int64_t first_row)
@@ -125,7 +118,8 @@ fill_within(civ_pcr_dual *s, const family *all, int64_t first_row)
     }
     block.n_y = block.n_x;
     for (int64_t x = 0; x < all->count && block.n_x > 0; x++) {
-        if (known->place[all->first + x] < 0) {
+        int64_t place = known->place[all->first + x];
+        if (s->lean ? place >= 0 && place < first_row : place < 0) {
             listed[block.n_y++] = x;
         }
     }
@@ -144,12 +138,17 @@ fill_within(civ_pcr_dual *s, const family *all, int64_t first_row)
             civ_at(&known->rows, known->place[all->first + listed[i]], all->first);
         for (int64_t r = 0; r < first_row; r++) {
             int64_t x = known->vector[r] - all->first;
-            if (x >= 0 && x < all->count) {
+            if (!s->lean && x >= 0 && x < all->count) {
                 row[x] = *civ_at(&known->rows, r, all->first + listed[i]);
             }
         }
         for (int64_t k = 0; k < block.n_y; k++) {
-            row[listed[k]] = values[i * block.n_y + k];
+            double value = values[i * block.n_y + k];
+            row[listed[k]] = value;
+            if (s->lean) {
+                int64_t other = known->place[all->first + listed[k]];
+                *civ_at(&known->rows, other, all->first + listed[i]) = value;
+            }
         }
     }
     civ_arena_close(&arena);

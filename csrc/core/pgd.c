@@ -6,11 +6,14 @@
  */
 #include "pgd.h"
 
+#include <float.h>
 #include <math.h>
 #include <string.h>
 
 /* Rough operations for one element of a row. */
 #define COST 8
+/* Relative error of an inner product of two points. */
+#define NOISE (16.0 * DBL_EPSILON)
 
 typedef struct pgd_job {
     civ_pgd *self;
@@ -89,30 +92,112 @@ civ_pgd_plain_move(const double *sum, double t, double radius)
     return (civ_pgd_move){{civ_pgd_shrinkage(square, radius), t, 1.0, 0.0}, 1.0};
 }
 
+/* Inner products of x' with y, x and x' itself. */
+typedef struct stepped_sums {
+    double here;
+    double trail;
+    double own;
+} stepped_sums;
+
+static stepped_sums
+sums_of_stepped(const double *sum, const civ_pgd_move *move)
+{
+    double s = move->advance.scale, t = move->advance.step;
+    double gradient = sum[CIV_GRAD_HERE] - t * sum[CIV_GRAD_GRAD];   /* <g, x'> / s */
+    double here = s * (sum[CIV_HERE_HERE] - t * sum[CIV_GRAD_HERE]); /* <y, x'> */
+    return (stepped_sums){
+        .here = here,
+        .trail = s * (sum[CIV_HERE_TRAIL] - t * sum[CIV_GRAD_TRAIL]),
+        .own = s * (here - s * t * gradient),
+    };
+}
+
+double
+civ_pgd_turn(const double *sum, const civ_pgd_move *move, double noise, bool *doubtful)
+{
+    stepped_sums x = sums_of_stepped(sum, move);
+    double turn = x.here - sum[CIV_HERE_TRAIL] - x.own + x.trail;
+    double away = move->advance.scale * move->advance.step;
+    double terms =
+        sum[CIV_HERE_HERE] + sum[CIV_TRAIL_TRAIL] + away * away * sum[CIV_GRAD_GRAD];
+    *doubtful = fabs(turn) <= noise * terms;
+    return turn;
+}
+
+typedef struct turn_job {
+    const civ_pgd_vectors *vectors;
+    const civ_advance *move;
+    double *sums;
+} turn_job;
+
+static civ_status
+turn_row(void *arg, int64_t j, int worker)
+{
+    (void)worker;
+    const turn_job *job = arg;
+    const civ_pgd_vectors *v = job->vectors;
+    civ_turn row = {
+        .here = civ_row(&v->here->coefficients, j),
+        .direction = civ_row(v->gradient, j),
+        .here_moved = civ_row(&v->here->displacements, j),
+        .direction_moved = civ_row(v->response, j),
+        .trail_moved = civ_row(&v->trail->displacements, j),
+    };
+    civ_turn_fn turn = civ_kernel_table()->turn[v->gradient->dtype];
+    job->sums[j] = turn(job->move, &row, v->gradient->n_cols);
+    return CIV_OK;
+}
+
+civ_status
+civ_pgd_turn_of(const civ_exec *exec, const civ_pgd_vectors *vectors,
+                const civ_pgd_move *move, double *row_sums, double *turn)
+{
+    turn_job job = {vectors, &move->advance, row_sums};
+    int64_t m = vectors->gradient->n_rows;
+    CIV_TRY(
+        civ_parallel_for(exec, m, COST * vectors->gradient->n_cols, turn_row, &job));
+    *turn = 0.0;
+    for (int64_t j = 0; j < m; j++) {
+        *turn += row_sums[j];
+    }
+    return CIV_OK;
+}
+
 void
 civ_pgd_add_momentum(const double *sum, double age, double radius, civ_pgd_move *move)
 {
-    double s = move->advance.scale, t = move->advance.step;
-    double gradient = sum[CIV_GRAD_HERE] - t * sum[CIV_GRAD_GRAD];     /* <g, x'> / s */
-    double before = s * (sum[CIV_HERE_HERE] - t * sum[CIV_GRAD_HERE]); /* <y, x'> */
-    double along = s * (sum[CIV_HERE_TRAIL] - t * sum[CIV_GRAD_TRAIL]); /* <x, x'> */
-    double stepped = s * (before - s * t * gradient);                   /* <x', x'> */
-    if (before - sum[CIV_HERE_TRAIL] - stepped + along > 0.0) {
-        return;
-    }
+    stepped_sums x = sums_of_stepped(sum, move);
     move->age = 0.5 * (1.0 + sqrt(1.0 + 4.0 * age * age));
     double b = (age - 1.0) / move->age;
-    double square = (1.0 + b) * (1.0 + b) * stepped - 2.0 * b * (1.0 + b) * along +
+    double square = (1.0 + b) * (1.0 + b) * x.own - 2.0 * b * (1.0 + b) * x.trail +
                     b * b * sum[CIV_TRAIL_TRAIL];
     double shrink = civ_pgd_shrinkage(square, radius);
     move->advance.ahead = shrink * (1.0 + b);
     move->advance.behind = shrink * b;
 }
 
+static civ_status
+go_on(const civ_exec *exec, const pgd_job *job, const double *sum, double radius,
+      civ_pgd_move *move)
+{
+    const civ_pgd *self = job->self;
+    bool doubtful;
+    double turn = civ_pgd_turn(sum, move, NOISE, &doubtful);
+    if (doubtful) {
+        civ_pgd_vectors vectors = {&job->gradient, &job->response, &self->here,
+                                   &self->trail};
+        CIV_TRY(civ_pgd_turn_of(exec, &vectors, move, job->squares, &turn));
+    }
+    if (turn <= 0.0) {
+        civ_pgd_add_momentum(sum, self->age, radius, move);
+    }
+    return CIV_OK;
+}
+
 /* Decides the step from the inner products, before anything is written. */
 static civ_status
-plan(const pgd_job *job, const civ_pgd_options *options, civ_pgd_move *move,
-     civ_pgd_info *info)
+plan(const civ_exec *exec, const pgd_job *job, const civ_pgd_options *options,
+     civ_pgd_move *move, civ_pgd_info *info)
 {
     double sum[CIV_PGD_SUMS] = {0}, radius = options->radius;
     for (int64_t j = 0; j < job->gradient.n_rows; j++) {
@@ -126,7 +211,7 @@ plan(const pgd_job *job, const civ_pgd_options *options, civ_pgd_move *move,
     double t = options->step > 0.0 ? options->step : length;
     *move = civ_pgd_plain_move(sum, t, radius);
     if (job->self->momentum) {
-        civ_pgd_add_momentum(sum, job->self->age, radius, move);
+        CIV_TRY(go_on(exec, job, sum, radius, move));
     }
     *info = (civ_pgd_info){.step = t,
                            .gradient_norm = slope,
@@ -172,7 +257,7 @@ run(const civ_exec *exec, const civ_mat *gram, const civ_mat *gradient,
     CIV_TRY(civ_convert(exec, gradient, &job->gradient));
     CIV_TRY(civ_product_nn(exec, gram, &job->gradient, &job->response));
     CIV_TRY(civ_parallel_for(exec, m, cost, sum_row, job));
-    CIV_TRY(plan(job, options, &job->move, info));
+    CIV_TRY(plan(exec, job, options, &job->move, info));
     /* From here on the state changes: a step is made as a whole or not at all. */
     civ_exec whole = {.n_threads = exec == NULL ? 0 : exec->n_threads};
     CIV_TRY(civ_parallel_for(&whole, m, cost, move_point, job));

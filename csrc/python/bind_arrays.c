@@ -10,17 +10,17 @@ read_as(PyObject *module, PyObject *arg, const char *name, civ_dtype dtype, bool
     PyObject *result = NULL;
     module_state *state = module_get_state(module);
     if (!tensor_read(state, arg, name, &x) ||
-        (finite && raise_nonfinite(state, &x, false)) ||
         !tensor_new(name, x.ndim, x.shape, dtype, &copy)) {
         goto done;
     }
     core_call call;
     call_begin(&call, state);
-    civ_status status = civ_convert(&call.exec, &x.mat, &copy.mat);
+    civ_status status = finite ? civ_convert_finite(&call.exec, &x.mat, &copy.mat)
+                               : civ_convert(&call.exec, &x.mat, &copy.mat);
     call_end(&call);
     if (status == CIV_OK) {
         result = tensor_result(&copy, Py_None);
-    } else {
+    } else if (status != CIV_NONFINITE || !raise_nonfinite(state, &x, false)) {
         raise_status(state, status, name);
     }
 done:

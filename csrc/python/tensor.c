@@ -1,134 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/* NumPy arrays, read and made: the only file that knows them. */
 #define NPY_NO_DEPRECATED_API NPY_2_0_API_VERSION
 #define NPY_TARGET_VERSION NPY_2_0_API_VERSION
 #include "module.h"
 
 #include <numpy/arrayobject.h>
 
+#include "capsule.h"
 #include "tensor_parts.h"
 
-/* Name of capsules that own a block of the core; smaller arrays are NumPy's own. */
-#define BLOCK "cintervene.block"
+/* Bytes from which on arrays are blocks of the core; smaller ones are NumPy's own. */
 #define LEAST_BLOCK 65536
-
-/* ---- geometry ---------------------------------------------------------------- */
-
-static int64_t
-count_rows(const tensor *self)
-{
-    int64_t rows = 1;
-    for (int i = 0; i < self->ndim - 1; i++) {
-        rows *= self->shape[i];
-    }
-    return rows;
-}
-
-/* Bytes from row to row, when the leading axes can be walked with one stride. */
-static bool
-single_row_stride(const tensor *self, int64_t *stride)
-{
-    int64_t step = 0, extent = 0;
-    for (int i = self->ndim - 2; i >= 0; i--) {
-        if (self->shape[i] == 1) {
-            continue;
-        }
-        if (extent == 0) {
-            step = self->strides[i];
-            extent = self->shape[i] * step;
-        } else if (self->strides[i] != extent) {
-            return false;
-        } else {
-            extent *= self->shape[i];
-        }
-    }
-    *stride = step;
-    return true;
-}
-
-static bool
-fits_matrix(const tensor *self, int64_t item, int64_t *row_stride)
-{
-    int64_t columns = self->shape[self->ndim - 1];
-    return (columns <= 1 || self->strides[self->ndim - 1] == item) &&
-           single_row_stride(self, row_stride) && *row_stride % item == 0 &&
-           (uintptr_t)self->source % (uintptr_t)item == 0;
-}
-
-/* Copies all elements between the strided source and the packed rows. */
-static void
-transfer(const tensor *self, bool pack)
-{
-    int64_t item = (int64_t)civ_dtype_size(self->mat.dtype);
-    int64_t index[TENSOR_MAX_NDIM] = {0};
-    int last = self->ndim - 1;
-    int64_t rows = count_rows(self);
-    char *dense = self->packed;
-    for (int64_t row = 0; row < rows; row++) {
-        char *element = self->source;
-        for (int i = 0; i < last; i++) {
-            element += index[i] * self->strides[i];
-        }
-        for (int64_t j = 0; j < self->shape[last]; j++) {
-            memcpy(pack ? dense : element, pack ? element : dense, (size_t)item);
-            dense += item;
-            element += self->strides[last];
-        }
-        for (int i = last - 1; i >= 0 && ++index[i] == self->shape[i]; i--) {
-            index[i] = 0;
-        }
-    }
-}
-
-/* Fills mat from the source fields; packs what a matrix cannot express. */
-bool
-tensor_make_matrix(const module_state *state, tensor *self, civ_dtype dtype)
-{
-    if (self->ndim == 0) {
-        PyErr_Format(state->argument_error,
-                     "%s: got a scalar; expected an array with at least one axis. "
-                     "Wrap it in a list",
-                     self->name);
-        return false;
-    }
-    int64_t item = (int64_t)civ_dtype_size(dtype);
-    int64_t rows = count_rows(self), columns = self->shape[self->ndim - 1];
-    int64_t stride = 0;
-    self->mat = (civ_mat){self->source, rows, columns, columns, dtype};
-    if (rows * columns == 0) {
-        return true;
-    }
-    if (fits_matrix(self, item, &stride)) {
-        self->mat.row_stride = rows > 1 ? stride / item : columns;
-        return true;
-    }
-    self->packed = PyMem_RawMalloc((size_t)(rows * columns * item));
-    if (self->packed == NULL) {
-        PyErr_NoMemory();
-        return false;
-    }
-    transfer(self, true);
-    self->mat.data = self->packed;
-    return true;
-}
-
-bool
-tensor_refuse_ndim(const module_state *state, const char *name, int ndim)
-{
-    PyErr_Format(state->argument_error,
-                 "%s: has %d axes; expected at most %d. Merge some with reshape", name,
-                 ndim, TENSOR_MAX_NDIM);
-    return false;
-}
-
-bool
-tensor_refuse_dtype(const module_state *state, const char *name, PyObject *got)
-{
-    PyErr_Format(state->dtype_error,
-                 "%s: has dtype %S; expected float32, float64, bfloat16 or float16. "
-                 "Convert it first",
-                 name, got);
-    return false;
-}
 
 /* ---- NumPy ------------------------------------------------------------------- */
 
@@ -191,57 +73,7 @@ from_numpy(const module_state *state, PyArrayObject *array, tensor *self)
     return from_array(state, (PyArrayObject *)copy, self);
 }
 
-/* ---- buffers and lists ------------------------------------------------------- */
-
-static bool
-dtype_of_format(const char *format, civ_dtype *dtype)
-{
-    if (format == NULL || (*format == '@' || *format == '=' ? format[2] : format[1])) {
-        return false;
-    }
-    switch (*format == '@' || *format == '=' ? format[1] : format[0]) {
-    case 'f':
-        *dtype = CIV_F32;
-        return true;
-    case 'd':
-        *dtype = CIV_F64;
-        return true;
-    case 'e':
-        *dtype = CIV_F16;
-        return true;
-    default:
-        return false;
-    }
-}
-
-static bool
-from_buffer(const module_state *state, PyObject *obj, tensor *self)
-{
-    if (PyObject_GetBuffer(obj, &self->buffer, PyBUF_RECORDS_RO) < 0) {
-        return false;
-    }
-    self->has_buffer = true;
-    civ_dtype dtype;
-    const Py_buffer *buffer = &self->buffer;
-    if (!dtype_of_format(buffer->format, &dtype)) {
-        PyErr_Format(state->dtype_error,
-                     "%s: has buffer format '%s'; expected 'f', 'd' or 'e' in native "
-                     "byte order. Wrap it with numpy.frombuffer",
-                     self->name, buffer->format == NULL ? "B" : buffer->format);
-        return false;
-    }
-    if (buffer->ndim > TENSOR_MAX_NDIM) {
-        return tensor_refuse_ndim(state, self->name, buffer->ndim);
-    }
-    self->ndim = buffer->ndim;
-    for (int i = 0; i < self->ndim; i++) {
-        self->shape[i] = buffer->shape[i];
-        self->strides[i] = buffer->strides[i];
-    }
-    self->source = buffer->buf;
-    self->writable = !buffer->readonly;
-    return tensor_make_matrix(state, self, dtype);
-}
+/* ---- lists ---------------------------------------------------------------------- */
 
 static bool
 from_list(const module_state *state, PyObject *obj, tensor *self)
@@ -274,7 +106,7 @@ open_any(const module_state *state, PyObject *obj, tensor *self)
         return tensor_from_producer(state, obj, self);
     }
     if (PyObject_CheckBuffer(obj)) {
-        return from_buffer(state, obj, self);
+        return tensor_from_buffer(state, obj, self);
     }
     return from_list(state, obj, self);
 }
@@ -319,33 +151,21 @@ tensor_write(const module_state *state, PyObject *obj, const char *name, tensor 
     return false;
 }
 
-static void
-give_block(PyObject *capsule)
-{
-    civ_block_give(PyCapsule_GetPointer(capsule, BLOCK),
-                   (size_t)(uintptr_t)PyCapsule_GetContext(capsule));
-}
-
 /* A new array in a block of the core, which keeps large ones from call to call. */
 static PyObject *
 new_array(int ndim, const npy_intp *dims, int type, size_t size)
 {
-    void *block = civ_block_take(size);
-    if (block == NULL) {
-        return PyErr_NoMemory();
-    }
-    PyObject *capsule = PyCapsule_New(block, BLOCK, give_block);
-    if (capsule == NULL) {
-        civ_block_give(block, size);
+    void *block;
+    PyObject *owner = capsule_take_block(size, &block);
+    if (owner == NULL) {
         return NULL;
     }
-    PyCapsule_SetContext(capsule, (void *)(uintptr_t)size);
     PyObject *array = PyArray_SimpleNewFromData(ndim, dims, type, block);
     if (array == NULL) {
-        Py_DECREF(capsule);
+        Py_DECREF(owner);
         return NULL;
     }
-    if (PyArray_SetBaseObject((PyArrayObject *)array, capsule) < 0) {
+    if (PyArray_SetBaseObject((PyArrayObject *)array, owner) < 0) {
         Py_CLEAR(array);
     }
     return array;
@@ -458,7 +278,7 @@ PyObject *
 tensor_result(tensor *self, PyObject *given)
 {
     if (self->packed != NULL) {
-        transfer(self, false);
+        tensor_unpack(self);
     }
     return Py_NewRef(given == Py_None ? self->owner : given);
 }

@@ -3,7 +3,7 @@
  * Arrays from Python as matrices for the core. Takes NumPy arrays (ml_dtypes'
  * bfloat16 too), anything with __dlpack__ (torch, JAX), buffers, and nested lists.
  * The memory is borrowed for the length of one call; only strides that a civ_mat
- * cannot express are packed into a copy. Nothing else knows about capsules or NumPy.
+ * cannot express are packed into a copy. Nothing else knows about NumPy.
  *
  * All functions need the GIL. On failure they set an exception that names the
  * argument and leave the tensor released.

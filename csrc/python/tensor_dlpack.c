@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Tensors of libraries that speak DLPack: the only file that knows capsules. */
+/* Tensors of libraries that speak DLPack. */
+#include "capsule.h"
 #include "module.h"
-#include "dlpack.h"
 #include "tensor_parts.h"
 
 static bool
@@ -25,51 +25,6 @@ check_device(const module_state *state, PyObject *obj, const char *name)
         return false;
     }
     return true;
-}
-
-/* Asks for a versioned capsule; producers that predate versions get asked bare. */
-static PyObject *
-request_capsule(PyObject *obj)
-{
-    PyObject *method = PyObject_GetAttrString(obj, "__dlpack__");
-    PyObject *arguments = PyTuple_New(0);
-    PyObject *keywords = Py_BuildValue("{s:(ii)}", "max_version", DLPACK_MAJOR, 0);
-    PyObject *capsule = NULL;
-    if (method != NULL && arguments != NULL && keywords != NULL) {
-        capsule = PyObject_Call(method, arguments, keywords);
-        if (capsule == NULL && PyErr_ExceptionMatches(PyExc_TypeError)) {
-            PyErr_Clear();
-            capsule = PyObject_Call(method, arguments, NULL);
-        }
-    }
-    Py_XDECREF(method);
-    Py_XDECREF(arguments);
-    Py_XDECREF(keywords);
-    return capsule;
-}
-
-/*
- * The capsule is not renamed: it is held until tensor_release, and then its own
- * destructor tells the producer that the memory is free again.
- */
-static const dlpack_tensor *
-open_capsule(const module_state *state, PyObject *capsule, tensor *self)
-{
-    if (PyCapsule_IsValid(capsule, "dltensor_versioned")) {
-        dlpack_versioned *managed = PyCapsule_GetPointer(capsule, "dltensor_versioned");
-        if (managed->major > DLPACK_MAJOR) {
-            PyErr_Format(state->argument_error,
-                         "%s: exported with DLPack %u; expected version 1. Pass it as "
-                         "a NumPy array",
-                         self->name, managed->major);
-            return NULL;
-        }
-        self->writable = (managed->flags & DLPACK_FLAG_READ_ONLY) == 0;
-        return &managed->tensor;
-    }
-    dlpack_legacy *managed = PyCapsule_GetPointer(capsule, "dltensor");
-    self->writable = false; /* a legacy capsule cannot tell */
-    return managed == NULL ? NULL : &managed->tensor;
 }
 
 static bool
@@ -112,11 +67,12 @@ from_dlpack(const module_state *state, PyObject *obj, tensor *self)
     if (!check_device(state, obj, self->name)) {
         return false;
     }
-    self->owner = request_capsule(obj);
+    self->owner = capsule_request(obj);
     if (self->owner == NULL) {
         return false;
     }
-    const dlpack_tensor *source = open_capsule(state, self->owner, self);
+    const dlpack_tensor *source =
+        capsule_open(state, self->owner, self->name, &self->writable);
     if (source == NULL) {
         return false;
     }

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Shared by tensor.c and tensor_dlpack.c, the two halves of tensor.h. */
+/* Shared by the files that make up tensor.h: tensor.c and one for each other source. */
 #ifndef CIV_TENSOR_PARTS_H
 #define CIV_TENSOR_PARTS_H
 
@@ -9,9 +9,15 @@
 bool tensor_from_producer(const struct module_state *state, PyObject *obj,
                           tensor *self);
 
+/* View of an object with the buffer protocol. */
+bool tensor_from_buffer(const struct module_state *state, PyObject *obj, tensor *self);
+
 /* Fills mat from the source fields; packs what a matrix cannot express. */
 bool tensor_make_matrix(const struct module_state *state, tensor *self,
                         civ_dtype dtype);
+
+/* Writes the packed elements back to where they came from. */
+void tensor_unpack(const tensor *self);
 
 /* Set an exception and return false. */
 bool tensor_refuse_ndim(const struct module_state *state, const char *name, int ndim);

@@ -23,6 +23,14 @@ check_uniform(void)
     int64_t row, col;
     CHECK(civ_find_nonfinite(NULL, &x, true, &row, &col) == CIV_OK);
     CHECK(row == 1 && col == 5);
+    static double wide[ROWS * VOCAB];
+    civ_mat copy = {wide, ROWS, VOCAB, VOCAB, CIV_F64};
+    CHECK(civ_convert_finite(NULL, &x, &copy) == CIV_NONFINITE);
+    CHECK(civ_convert(NULL, &x, &copy) == CIV_OK);
+    CHECK(isnan(wide[VOCAB + 5]));
+    logits[PADDED + 5] = 0.5F;
+    CHECK(civ_convert_finite(NULL, &x, &copy) == CIV_OK);
+    CHECK(wide[VOCAB + 5] == 0.5);
     logits[PADDED + 5] = 0;
 }
 

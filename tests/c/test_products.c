@@ -2,6 +2,9 @@
 #include "cintervene.h"
 #include "inner.h"
 #include "minunit.h"
+#include "products.h"
+
+#include <string.h>
 
 /* More than a tile each way, and an incomplete last one. */
 enum { ROWS = 150, COLS = 140, DEPTH = 600 };
@@ -84,6 +87,12 @@ check_inner(const char *kernels)
                 CHECK_NEAR(out[i * MORE + k], sum, 1e-11);
             }
         }
+        double alone[MORE];
+        civ_inner_block one = block;
+        one.n_x = 1;
+        one.out = civ_f64(alone, 1, MORE);
+        CHECK(civ_inner_products(NULL, &one) == CIV_OK);
+        CHECK(memcmp(alone, out, sizeof alone) == 0);
         block.out.n_cols = FEW;
         CHECK(civ_inner_products(NULL, &block) == CIV_SHAPE);
     }
