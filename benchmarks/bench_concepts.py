@@ -9,7 +9,8 @@ material that nothing was built from or chosen on: eight other sentences, or hel
 requests, their compliant answers and what becomes of them (20 of them, judged as in
 docs/outcomes.md), and KL on held-out everyday prompts.
 
-    python benchmarks/bench_concepts.py [--sweep] [--requests 96] [LAYERS ...]
+    python benchmarks/bench_concepts.py [--sweep] [--pushed] [--requests N]
+        [LAYERS ...]
 
 A group of layers is given as 12,15,18.
 """
@@ -48,6 +49,7 @@ BUDGET = Budget(
 STRENGTHS = {"activation": (2, 3, 4, 5.5), "difference": (6, 12, 24, 40)}
 EQUAL = (0.02, 0.05)
 HELD_OUT = 20
+PUSHED = 28.0
 TOKENS = 40
 SENTENCES = """\
 The volcano erupted before dawn and covered the valley in ash.
@@ -183,6 +185,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("layers", nargs="*", default=LAYERS, metavar="LAYERS")
     parser.add_argument("--sweep", action="store_true")
+    parser.add_argument("--pushed", action="store_true", help="past the limits, too")
     parser.add_argument("--requests", type=int, default=96, metavar="N")
     arguments = parser.parse_args()
     model, tokenizer = models.load("smollm2")
@@ -201,9 +204,13 @@ def main():
     print("\n| defence | answers | sentences | KL | refused | complied | broken | s |")
     print("| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |")
     yardstick.row("none", None)
-    for name, given in (("harmful", requests), ("examples", SENTENCES[:BUILT])):
-        found = defend(model, tokenizer, **{name: given}, budget=BUDGET)
-        yardstick.row(f"{name}, strength {found.metrics['strength']}", found)
+    cases = [("harmful", requests, "auto"), ("examples", SENTENCES[:BUILT], "auto")]
+    cases += [(kind, given, PUSHED) for kind, given, _ in cases]
+    for kind, given, strength in cases[: 4 if arguments.pushed else 2]:
+        found = defend(
+            model, tokenizer, **{kind: given}, strength=strength, budget=BUDGET
+        )
+        yardstick.row(f"{kind}, strength {found.metrics['strength']}", found)
         for point in found.metrics["sweep"]:
             print("   ", point)
 
