@@ -87,7 +87,7 @@ class TSROptions:
     output_ridge: float = 0.1
     answers: int = 340
     answer_tokens: int = 12
-    borderline: int = 1000
+    borderline: int = 340
 
 
 class Part:
