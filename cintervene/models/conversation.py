@@ -4,13 +4,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers import DynamicCache, NoBadWordsLogitsProcessor
 
-from cintervene.models.batches import group_by_length
+from cintervene.models.batches import common_length, group_by_length
+from cintervene.models.lower import SHORTEST_PREFIX, repeated
 from cintervene.models.precision import quick_products
 
 __all__ = ["continue_embeddings", "generate", "render"]
@@ -50,7 +52,8 @@ def generate(
     """Greedy answers to rendered prompts; never a run of tokens that is `banned`.
 
     Greedy whatever the model's generation settings say, so that answers are the same
-    in any company but for rounding.
+    in any company but for rounding. What all prompts begin with is run once, unless
+    somebody watches the model's calls, as a guard does: then prompts come whole.
 
     Parameters
     ----------
@@ -72,9 +75,13 @@ def generate(
     """
     stops = _stop_tokens(model, tokenizer)
     answers: list[list[int]] = [[] for _ in prompts]
-    lengths = [len(prompt) for prompt in prompts]
+    if not prompts:
+        return answers
+    begun = _beginning(model, prompts, max_new_tokens)
+    lengths = [len(prompt) - len(begun.tokens) for prompt in prompts]
     for batch in group_by_length(lengths, BATCH_TOKENS, SIMILAR, most=batch_size):
-        found = _generate(model, prompts, batch, max_new_tokens, stops, banned)
+        own = [prompts[i][len(begun.tokens) :] for i in batch]
+        found = _generate(model, own, begun, max_new_tokens, stops, banned)
         for index, answer in zip(batch, found, strict=True):
             answers[index] = answer
         if progress is not None:
@@ -104,24 +111,69 @@ def continue_embeddings(
     return answer
 
 
+@dataclass(frozen=True, eq=False)
+class _Beginning:
+    """What prompts begin with, perhaps nothing, and its keys and values."""
+
+    tokens: tuple[int, ...] = ()
+    cache: DynamicCache | None = None
+
+    def of(self, count: int) -> DynamicCache | None:
+        """The cache of as many prompts, free to be added to."""
+        return None if self.cache is None else repeated(self.cache, count)
+
+
+def _beginning(
+    model: Any, prompts: Sequence[Sequence[int]], max_new_tokens: int
+) -> _Beginning:
+    """Run what all prompts begin with."""
+    tokens = tuple(prompts[0][: _shareable(model, prompts, max_new_tokens)])
+    if not tokens:
+        return _Beginning()
+    cache = DynamicCache(config=model.config.get_text_config())
+    ids = torch.tensor([tokens], device=next(model.parameters()).device)
+    with torch.no_grad():
+        model(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
+    return _Beginning(tokens, cache)
+
+
+def _shareable(
+    model: Any, prompts: Sequence[Sequence[int]], max_new_tokens: int
+) -> int:
+    """How many first tokens of the prompts are run once."""
+    watched = model._forward_pre_hooks or model._forward_hooks
+    if watched or len(prompts) < 2:
+        return 0
+    # One token at least has to be left in each.
+    size = min(common_length(prompts), min(map(len, prompts)) - 1)
+    longest = max(map(len, prompts)) + max_new_tokens
+    window = getattr(model.config.get_text_config(), "sliding_window", None)
+    # Padding behind the beginning takes up room in a window of attention.
+    fits = window is None or longest <= window
+    return size if fits and size >= SHORTEST_PREFIX else 0
+
+
 def _generate(
     model: nn.Module,
     prompts: Sequence[Sequence[int]],
-    batch: Sequence[int],
+    begun: _Beginning,
     max_new_tokens: int,
     stops: list[int],
     banned: Sequence[Sequence[int]],
 ) -> list[list[int]]:
-    length = max(len(prompts[i]) for i in batch)
+    """Answers to prompts without their beginning."""
+    length = max(map(len, prompts))
     device = next(model.parameters()).device
     pad = stops[0] if stops else 0
-    rows = [[pad] * (length - len(prompts[i])) + list(prompts[i]) for i in batch]
+    rows = [[pad] * (length - len(one)) + list(one) for one in prompts]
     ids = torch.tensor(rows, device=device)
-    lengths = torch.tensor([len(prompts[i]) for i in batch], device=device)
-    mask = torch.arange(length, device=device) >= length - lengths[:, None]
+    lengths = torch.tensor([len(one) for one in prompts], device=device)
+    own = torch.arange(length, device=device) >= length - lengths[:, None]
+    mask = torch.cat([own.new_ones(len(own), len(begun.tokens)), own], dim=1)
     return _greedy(
-        model, {"input_ids": ids}, mask.long(), max_new_tokens, stops, banned
-    )
+        model, {"input_ids": ids}, mask.long(), max_new_tokens, stops, banned,
+        begun.of(len(prompts)),
+    )  # fmt: skip
 
 
 def _greedy(
@@ -131,18 +183,21 @@ def _greedy(
     max_new_tokens: int,
     stops: list[int],
     banned: Sequence[Sequence[int]] = (),
+    cache: Any = None,
 ) -> list[list[int]]:
     """Greedy answers; one that has ended leaves the batch.
 
-    `given` holds either ``input_ids`` or ``inputs_embeds``.
+    `given` holds either ``input_ids`` or ``inputs_embeds``, `mask` the tokens of the
+    cache too.
     """
-    cache: Any = DynamicCache(config=model.config.get_text_config())
+    if cache is None:
+        cache = DynamicCache(config=model.config.get_text_config())
     ban = NoBadWordsLogitsProcessor(list(map(list, banned)), stops) if banned else None
     ends = torch.tensor(stops, dtype=torch.long, device=mask.device)
     answers: list[list[int]] = [[] for _ in mask]
     rows = torch.arange(len(mask), device=mask.device)
     said = given.get("input_ids", mask[:, :0])
-    position = (mask.cumsum(dim=1) - 1).clamp_min(0)
+    position = (mask.cumsum(dim=1) - 1).clamp_min(0)[:, cache.get_seq_length() :]
     for _ in range(max_new_tokens):
         with torch.no_grad():
             logits = model(

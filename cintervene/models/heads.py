@@ -25,7 +25,7 @@ from cintervene.models.trace import Hook
 __all__ = ["SIMILAR", "HeadGroup", "Heads"]
 
 # Few large batches are worth some padding: see `batches.group_by_length`.
-SIMILAR = 0.4
+SIMILAR = 0.6
 
 
 @dataclass(frozen=True, eq=False)

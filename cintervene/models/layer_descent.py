@@ -123,7 +123,7 @@ def learn(
     with clock.phase("prompts"):
         lessons = prepare(
             model, tokenizer, harmful, safe, list(preserve), options.answers,
-            options.answer_tokens, progress,
+            options.answer_tokens, options.borderline, progress,
         )  # fmt: skip
     with clock.phase("layer"):
         targets = _targets(model, tokenizer, decoder, layers, told["matrix"], progress)

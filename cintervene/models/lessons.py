@@ -81,6 +81,7 @@ def prepare(
     preserve: Sequence[str],
     answers: int,
     answer_tokens: int,
+    borderline: int,
     progress: Progress,
 ) -> Lessons:
     """Render all prompts; let the model answer everyday ones.
@@ -98,6 +99,8 @@ def prepare(
         Everyday prompts that are answered, a quarter as many again for tuning.
     answer_tokens : int
         Length of the answers.
+    borderline : int
+        Prompts of the package's that sound harmful, a quarter as many again for tuning.
 
     Raises
     ------
@@ -136,16 +139,18 @@ def prepare(
         split: [[writer.keep(t, answer=answer[t])] for t in plain[split]]
         for split in plain
     }
-    borderline = [p.text for p in data.borderline_prompts("train")]
-    tune_border = [p.text for p in data.borderline_prompts("tune")]
+    sounding: dict[Split, list[str]] = {
+        "train": [p.text for p in data.borderline_prompts("train")[:borderline]],
+        "tune": [p.text for p in data.borderline_prompts("tune")[: borderline // 4]],
+    }
+    spared = [*sounding["train"], *preserve]
     return Lessons(
         harmful=refused["train"],
         benign=_alternate(
-            [list(writer.kept(i, t)) for i, t in enumerate((*borderline, *preserve))],
-            said["train"],
+            [list(writer.kept(i, t)) for i, t in enumerate(spared)], said["train"]
         ),
         tune_harmful=[one for group in refused["tune"] for one in group],
-        tune_benign=[writer.keep(text) for text in tune_border]
+        tune_benign=[writer.keep(text) for text in sounding["tune"]]
         + [one for group in said["tune"] for one in group],
     )
 

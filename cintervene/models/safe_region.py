@@ -72,6 +72,9 @@ class TSROptions:
         Of its outputs, relative to their mean Fisher information.
     answers, answer_tokens : int
         Everyday prompts that the model answers beforehand, and how far.
+    borderline : int
+        Of the package's prompts that only sound harmful, how many are to be answered as
+        before.
     """
 
     steps: int = 40
@@ -84,6 +87,7 @@ class TSROptions:
     output_ridge: float = 0.1
     answers: int = 340
     answer_tokens: int = 12
+    borderline: int = 340
 
 
 class Part:

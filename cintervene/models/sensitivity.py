@@ -25,6 +25,8 @@ from cintervene.preserve import BenignMoments, Preserve
 __all__ = ["Sensitivity"]
 
 SEED = 0
+# Adding to a matrix of second moments costs a pass over all of it, however few inputs.
+CHUNK = 2048
 
 
 class Sensitivity:
@@ -39,12 +41,20 @@ class Sensitivity:
     def __init__(self, targets: Sequence[Target], unembedding: Unembedding) -> None:
         self._unembedding = unembedding
         self._moments = [BenignMoments(target.d_in) for target in targets]
+        self._waiting: list[list[Tensor]] = [[] for _ in targets]
         self._fisher = [np.zeros((target.d_out, target.d_out)) for target in targets]
         self._random = torch.Generator().manual_seed(SEED)
 
     def count(self, index: int, inputs: Tensor) -> None:
         """Count inputs (n, d_in) of a target as not to be moved."""
-        self._moments[index].add(inputs)
+        self._waiting[index].append(inputs)
+        if sum(map(len, self._waiting[index])) >= CHUNK:
+            self._add_waiting(index)
+
+    def _add_waiting(self, index: int) -> None:
+        if self._waiting[index]:
+            self._moments[index].add(torch.cat(self._waiting[index]))
+            self._waiting[index] = []
 
     def add_answers(self, upper: Upper) -> None:
         """Count how the wanted rows depend on all tokens behind the heads.
@@ -71,6 +81,8 @@ class Sensitivity:
         self, ridge: float, output_ridge: float
     ) -> list[tuple[Preserve, OutputMetric]]:
         """The norms of each target's change, on its right and on its left."""
+        for index in range(len(self._waiting)):
+            self._add_waiting(index)
         return [
             (moments.preserve(ridge=ridge), OutputMetric(fisher, output_ridge))
             for moments, fisher in zip(self._moments, self._fisher, strict=True)

@@ -41,14 +41,22 @@ def sorter(model: nn.Module, tokenizer: Any, judge: Judge = refusal_matcher) -> 
     judge of refusals reads what the model itself went on to say: all of it, and what
     comes after the sentence that was begun.
     """
+    known: dict[tuple[str, str], float] = {}
+
+    def fluency(said: Sequence[tuple[str, str]]) -> list[float]:
+        """Perplexities of answers to prompts: defences often give the same answer."""
+        new = [pair for pair in dict.fromkeys(said) if pair not in known]
+        if new:
+            asked, answered = zip(*new, strict=True)
+            found = perplexities(model, tokenizer, asked, answered)
+            known.update(zip(new, found.tolist(), strict=True))
+        return [known[pair] for pair in said]
 
     def sort(attempts: Sequence[Attempt], answers: Sequence[str]) -> list[Outcome]:
         prompts = [attempt.prompt for attempt in attempts]
-        whole = [
-            one.prefill + said for one, said in zip(attempts, answers, strict=True)
-        ]
-        nats = perplexities(model, tokenizer, prompts, whole)
         begun = [attempt.prefill for attempt in attempts]
+        tries = zip(prompts, begun, answers, strict=True)
+        nats = fluency([(asked, start + said) for asked, start, said in tries])
         return outcomes(
             answers, prompts=prompts, begun=begun, judge=judge, perplexities=nats
         )
