@@ -20,7 +20,13 @@ from saved_models import save_tiny_model, work_little  # noqa: E402
 
 from cintervene.cli import main  # noqa: E402
 from cintervene.export import read_lora  # noqa: E402
-from cintervene.models import Intervention, TSROptions, defend, loading  # noqa: E402
+from cintervene.models import (  # noqa: E402
+    Budget,
+    Intervention,
+    TSROptions,
+    defend,
+    loading,
+)
 
 # Limits that any change of a random model keeps, and one that none reaches.
 LENIENT = ["--min-effect", "1e-9", "--max-kl", "1e9", "--max-benign-loss", "1e9"]
@@ -106,6 +112,34 @@ def test_teach_refusals(
     assert main([*argv, "--json", "--max-kl", "1e-30"]) == 1
     assert not json.loads(capsys.readouterr().out)["metrics"]["within_limits"]
     assert main([*argv, "--forbid", "obedience"]) == 2
+
+
+@pytest.mark.parametrize("kind", ["--examples", "--harmful"])
+def test_keep_away_from_what_texts_show(
+    model: Path, tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    few = Budget(
+        contrast_words=4, prompts=4, texts=2, answer_tokens=4, tune_words=2,
+        tune_prompts=2, contrast_prompts=4,
+    )  # fmt: skip
+    monkeypatch.setattr("cintervene.cli.refuse.defend", partial(defend, budget=few))
+    texts, out = tmp_path / "texts.txt", tmp_path / "out"
+    texts.write_text("Bees live in hives.\nHoney is sweet.\nBees sting.\n", "utf-8")
+    argv = ["defend", "--model", str(model), kind, str(texts), "--layers", "1"]
+    assert main([*argv, "--out", str(out), *LENIENT]) == 0
+    assert "perplexity, times  benign words', times" in capsys.readouterr().out
+    assert listing(out) == ["intervention.safetensors", "report.json"]
+    report = json.loads((out / "report.json").read_text("utf-8"))
+    assert report["options"][kind.removeprefix("--")] == 3
+    assert main([*argv, "--out", str(tmp_path / "again"), *OUT_OF_REACH]) == 1
+    argv += ["--out", str(tmp_path / "none")]
+    assert main([*argv, "--dry-run"]) == 2
+    both = [*argv, "--harmful", str(texts), "--examples", str(texts)]
+    assert main(both) == 2
+    assert "got examples and harmful" in capsys.readouterr().err
+    path = str(out / "intervention.safetensors")
+    shown = ["apply", "--model", str(model), "--intervention", path]
+    assert main([*shown, "--out", str(tmp_path / "changed")]) == 0
 
 
 def test_goal_not_reached(

@@ -43,12 +43,12 @@ VERDICT = {
 }  # fmt: skip
 
 
-def make(model: Any, **metrics: Any) -> Intervention:
+def make(model: Any, options: dict[str, Any] = OPTIONS, **metrics: Any) -> Intervention:
     source = np.random.default_rng(3)
     target = find_targets(model, [1])[0]
     left = source.normal(size=(target.d_out, 3)) * 0.3
     update = LowRankUpdate(left, source.normal(size=(3, target.d_in)))
-    return Intervention.of(model, [(target, update)], options=OPTIONS, metrics=metrics)
+    return Intervention.of(model, [(target, update)], options=options, metrics=metrics)
 
 
 def split(card: str) -> tuple[dict[str, Any], dict[str, str]]:
@@ -92,6 +92,24 @@ def test_what_is_reached_is_that_of_the_form(tiny_model: Any) -> None:
     for form, row in (("gguf", "2.50 | 1.50"), ("checkpoint", "2.50 | 1.25")):
         _, sections = split(model_card(change, Origin(form), {}))
         assert row in sections["Certificate"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "told"),
+    [
+        ("examples", "likely to say what its authors gave 9 examples of"),
+        ("harmful", "answers to 9 harmful requests were made less likely. It was not"),
+    ],
+)
+def test_a_change_without_words_says_what_it_is_for(
+    tiny_model: Any, kind: str, told: str
+) -> None:
+    options = {kind: 9, "method": "pcr", "layers": [1], "concepts": "difference"}
+    change = make(tiny_model("llama"), options, layers=[LAYER | {"asked": 3.0}])
+    _, sections = split(model_card(change, Origin("lora"), {}))
+    assert told in sections["Constraints"]
+    assert "asked, distances to benign" in sections["Certificate"]
+    assert f"--{kind} FILE --method pcr" in sections["Command"]
 
 
 def test_nothing_is_claimed_that_is_not_known(tiny_model: Any) -> None:

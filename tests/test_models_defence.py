@@ -64,7 +64,7 @@ def test_every_option_is_documented_for_its_methods(method: str) -> None:
             r"nats: is no option of method 'tsr' \(but of 'arr'\); did you mean",
         ),
         ({"forbid": ["bomb"], "max_benign_los": 0.1}, r"did you mean max_benign_loss"),
-        ({"forbid": ["bomb"], "zzz": 0.1}, r"did you mean concepts, layers, matrix"),
+        ({"forbid": ["bomb"], "zzz": 0.1}, r"did you mean examples, harmful, concepts"),
     ],
 )
 def test_unknown_options_name_what_may_be_meant(

@@ -287,7 +287,7 @@ def test_an_interruption_leaves_the_model_alone(tiny: Any, phase: str) -> None:
         ({"matrix": "q_proj"}, "matrix: got 'q_proj'"),
         ({"forbid": ["bomb"]}, 'forbid: is for method "pcr"'),
         ({"method": "magic"}, "method: got 'magic'"),
-        ({"method": "pcr"}, "forbid: got none"),
+        ({"method": "pcr"}, "forbid, examples, harmful: got none"),
     ],
 )
 def test_bad_arguments_name_the_fix(tiny: Any, wrong: Any, match: str) -> None:

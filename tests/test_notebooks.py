@@ -72,6 +72,26 @@ def test_guard() -> None:
     assert drawn
 
 
+@pytest.mark.model
+@pytest.mark.usefixtures("smollm2")
+def test_robustness() -> None:
+    text, drawn = run("robustness.ipynb")
+    figures = {
+        name: (float(nats), float(kl))
+        for name, nats, kl in re.findall(
+            r"^(\w+) +harmful answers +(\S+) nats a token, KL on benign (\S+)$",
+            text, re.M,
+        )
+    }  # fmt: skip
+    assert list(figures) == ["none", "TSR", "ARR", "PCR"]
+    assert figures["none"][1] == pytest.approx(0.0, abs=1e-4)
+    for name in ("TSR", "ARR", "PCR"):
+        assert figures[name][0] > figures["none"][0]
+    assert text.count("direct") == 4
+    assert "as before, to the bit: True" in text
+    assert drawn
+
+
 def test_certificate_by_hand() -> None:
     text, drawn = run("certificate_by_hand.ipynb")
     assert "certified: True" in text

@@ -26,10 +26,14 @@ from cintervene.staging import StagedDirectory, check_place
 
 def run(arguments: Namespace, console: Console) -> Exit:
     """Make an intervention, measure it and store both."""
-    if arguments.method in ("tsr", "arr"):
+    texts = arguments.harmful is not None or arguments.examples is not None
+    if arguments.method in ("tsr", "arr") or texts:
         return refuse.run(arguments, console)
     if arguments.forbid is None:
-        raise ArgumentError("--forbid: got none; give obedience or a file of words")
+        raise ArgumentError(
+            "--forbid: got none; give obedience or a file of words, "
+            "or sentences as --examples, or requests as --harmful"
+        )
     words = read_forbidden(arguments.forbid)
     if arguments.dry_run:
         return _dry_run(arguments, words, console)
@@ -91,7 +95,7 @@ def _dry_run(arguments: Namespace, words: Sequence[str], console: Console) -> Ex
     model, tokenizer = load_named(arguments, console)
     check_spellable(tokenizer, words)
     decoder = find_decoder(model)
-    layers = choose_layers(arguments.layers, len(decoder.layers))
+    layers = choose_layers(arguments.layers, len(decoder.layers), "forbid")
     found = explain(model, layers, decoder, arguments.matrix)
     for layer, reason in found.refused.items():
         raise ModelError(f"layer {layer} cannot be changed: {reason}")

@@ -104,19 +104,26 @@ def _add_defend(commands: Commands) -> None:
     )
     parser.add_argument(
         "--harmful",
-        default="own",
         metavar="REQUESTS",
-        help="for tsr: a UTF-8 file with a request to refuse on each line, or own for "
-        "the package's (default: %(default)s)",
+        help="a UTF-8 file with a request on each line that is to be refused (tsr) or "
+        "not to be answered, or own for the package's (default for tsr and arr)",
+    )
+    parser.add_argument(
+        "--examples",
+        type=Path,
+        metavar="FILE",
+        help="for pcr, in place of --forbid: a UTF-8 file with a sentence on each line "
+        "about what is not to come up",
     )
     _add_out(parser, "new directory for intervention, report and plots")
     _add_device(parser)
     build = parser.add_argument_group("how the change is made")
     build.add_argument(
         "--concepts",
-        choices=("contrast", "unembedding", "activation"),
-        default="contrast",
-        help="what stands for a word inside the model (default: %(default)s)",
+        choices=("auto", "contrast", "unembedding", "activation", "difference"),
+        default="auto",
+        help="what stands for a word or a concept inside the model "
+        "(default: %(default)s)",
     )
     build.add_argument(
         "--layers",

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``cintervene defend --method tsr`` or ``arr``: from requests to an intervention."""
+"""``cintervene defend`` of requests or examples: from texts to an intervention."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any
 
 from cintervene.cli.console import Console
 from cintervene.cli.failures import Exit
+from cintervene.cli.goals import asked_goals, tuning_reached
 from cintervene.cli.loading import load_named
 from cintervene.cli.output import print_json
 from cintervene.cli.reports import INTERVENTION, REPORT
@@ -18,32 +19,42 @@ from cintervene.data import read_words
 from cintervene.errors import ArgumentError
 from cintervene.evaluate.json_ready import json_ready
 from cintervene.models import Intervention, defend
+from cintervene.models.layer_descent import requested
 from cintervene.staging import StagedDirectory
 
 __all__ = ["run"]
 
 OWN = "own"
+# Of a sweep: heading and format.
+COLUMNS = {
+    "strength": ("strength", ".2f"),
+    "refused": ("refused", ".1%"),
+    "false_refusals": ("more benign refused", ".1%"),
+    "forbidden_ratio": ("perplexity, times", ".2f"),
+    "benign_ratio": ("benign words', times", ".2f"),
+    "kl": ("KL, nats a token", ".4f"),
+}
 
 
 def run(arguments: Namespace, console: Console) -> Exit:
     """Make an intervention and store it with what was seen while tuning."""
     if arguments.forbid is not None or arguments.dry_run:
         raise ArgumentError(
-            "--forbid and --dry-run are for --method pcr; give --harmful"
+            "--forbid and --dry-run are for words and --method pcr; give --harmful or "
+            "--examples alone"
         )
-    own = arguments.harmful == OWN
-    requests = None if own else read_words(arguments.harmful)
+    given = _given(arguments)
     with StagedDirectory(arguments.out) as stage:
         model, tokenizer = load_named(arguments, console)
         intervention = defend(
             model,
             tokenizer,
             method=arguments.method,
-            harmful=requests,
             layers=arguments.layers,
             matrix=arguments.matrix,
             max_kl=arguments.max_kl,
             progress=console,
+            **given,
         )
         intervention.save(stage.path / INTERVENTION)
         _write(stage.path / REPORT, intervention)
@@ -57,8 +68,33 @@ def run(arguments: Namespace, console: Console) -> Exit:
         print(intervention.summary())
         print(_table(intervention.metrics["sweep"]))
         print(f"\n{arguments.out / INTERVENTION} holds the change")
-    within = bool(intervention.metrics["within_limits"])
-    return Exit.DONE if within else Exit.GOAL_NOT_REACHED
+    if "within_limits" in intervention.metrics:
+        reached = bool(intervention.metrics["within_limits"])
+    else:
+        reached = tuning_reached(intervention, asked_goals(arguments))
+    return Exit.DONE if reached else Exit.GOAL_NOT_REACHED
+
+
+def _given(arguments: Namespace) -> dict[str, Any]:
+    """The texts, and what only their method is told."""
+    given: dict[str, Any] = {}
+    if arguments.examples is not None:
+        given["examples"] = read_words(arguments.examples)
+    if arguments.harmful is not None or not given:
+        given["harmful"] = _read_requests(arguments.harmful or OWN)
+    if arguments.method == "pcr":
+        given |= {
+            "concepts": arguments.concepts,
+            "strength": arguments.strength,
+            "min_effect": arguments.min_effect,
+            "max_benign_loss": arguments.max_benign_loss,
+        }
+    return given
+
+
+def _read_requests(source: str) -> Sequence[str]:
+    """The package's requests, or those of a file, one a line."""
+    return requested(None) if source == OWN else read_words(source)
 
 
 def _told(intervention: Intervention) -> dict[str, Any]:
@@ -71,12 +107,13 @@ def _write(path: Path, intervention: Intervention) -> None:
 
 
 def _table(sweep: Sequence[dict[str, Any]]) -> str:
-    """The strengths tried, on requests set aside."""
-    lines = ["", "strength  refused  more benign refused  KL, nats a token"]
+    """The strengths tried, on texts set aside."""
+    shown = {name: head for name, head in COLUMNS.items() if name in sweep[0]}
+    lines = ["", "  ".join(head for head, _ in shown.values())]
     for point in sweep:
-        mark = "  chosen" if point["chosen"] else ""
-        lines.append(
-            f"{point['strength']:8.2f}  {point['refused']:7.1%}  "
-            f"{point['false_refusals']:19.1%}  {point['kl']:16.4f}{mark}"
-        )
+        cells = [
+            format(format(point[name], how), f">{len(head)}")
+            for name, (head, how) in shown.items()
+        ]
+        lines.append("  ".join(cells) + ("  chosen" if point["chosen"] else ""))
     return "\n".join(lines)

@@ -157,6 +157,16 @@ def _constraints(intervention: Intervention) -> Iterator[str]:
     if words:
         listed = ", ".join(map(str, words))
         yield f"The model was made less likely to say {len(words)} words: {listed}."
+    elif "examples" in options:
+        yield (
+            "The model was made less likely to say what its authors gave "
+            f"{options['examples']} examples of; they are not recorded."
+        )
+    elif options.get("method") == "pcr" and "harmful" in options:
+        yield (
+            f"The model's answers to {options['harmful']} harmful requests were made "
+            "less likely. It was not taught to refuse."
+        )
     if not options:
         yield "How the change was made was not recorded."
         return
@@ -169,6 +179,10 @@ def _certificate(intervention: Intervention, origin: Origin) -> Iterator[str]:
     if not solved:
         yield "None was recorded for this change."
         return
+    kind = intervention.options.get("concepts")
+    unit = {"activation": "typical distances", "difference": "distances to benign"}.get(
+        str(kind), "nats"
+    )
     # Adapters round no weight.
     rounded = origin.form == "checkpoint"
     columns = {
@@ -176,8 +190,8 @@ def _certificate(intervention: Intervention, origin: Origin) -> Iterator[str]:
         "status": "status",
         "iterations": "iterations",
         "cost": "cost",
-        "asked": "asked, nats",
-        "reached_rounded" if rounded else "reached": "reached, nats",
+        "asked": f"asked, {unit}",
+        "reached_rounded" if rounded else "reached": f"reached, {unit}",
         "shortfall": "worst shortfall",
     }
     keys = [key for key in columns if any(key in entry for entry in solved)]
@@ -277,11 +291,15 @@ def _command(intervention: Intervention) -> Iterator[str]:
     given |= {name: str(options[name]) for name in ("concepts",) if name in options}
     if "strength" in intervention.metrics:
         given["strength"] = str(intervention.metrics["strength"])
+    texts = "--forbid WORDS"
+    for name in ("harmful", "examples"):
+        if name in options:
+            texts = f"--{name} FILE"
     yield "## Command"
     flags = " ".join(f"--{k} {v.replace(', ', ',')}" for k, v in given.items())
     yield (
-        f"```\ncintervene defend --model {intervention.model or 'MODEL'} --forbid "
-        f"WORDS {flags} --out OUT\n```"
+        f"```\ncintervene defend --model {intervention.model or 'MODEL'} "
+        f"{texts} {flags} --out OUT\n```"
     )
 
 

@@ -10,9 +10,10 @@ from cintervene.models.avoiding import avoid_harm
 from cintervene.models.capture import Captured, LayerStream, capture
 from cintervene.models.defence import defend
 from cintervene.models.edit import Edit
-from cintervene.models.forbidding import forbid_words
+from cintervene.models.forbidding import keep_away
 from cintervene.models.guard import Activity, Guard
 from cintervene.models.intervention import Applied, Intervention
+from cintervene.models.layerwise import VocabularyOptions
 from cintervene.models.loading import load
 from cintervene.models.material import Budget
 from cintervene.models.refusing import teach_refusal
@@ -26,7 +27,6 @@ from cintervene.models.targets import (
     find_targets,
 )
 from cintervene.models.unembedding import Unembedding, find_unembedding
-from cintervene.models.vocabulary import VocabularyOptions
 from cintervene.models.weights import rounded_change
 
 __all__ = [
@@ -52,7 +52,7 @@ __all__ = [
     "find_decoder",
     "find_targets",
     "find_unembedding",
-    "forbid_words",
+    "keep_away",
     "load",
     "rounded_change",
     "teach_refusal",

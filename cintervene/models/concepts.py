@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Forbidden tokens as regions of a layer's outputs, and the change that leaves them."""
+"""What is forbidden as regions of a layer's outputs, and changes that leave them."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from torch import Tensor
 from cintervene.errors import ArgumentError
 from cintervene.models.capture import Captured
 from cintervene.models.fisher import OutputMetric, TokenStatistics, spread
+from cintervene.models.pairs import Pairs, TokenPairs
 from cintervene.models.targets import Target
 from cintervene.models.unembedding import Unembedding, norm_scale
-from cintervene.models.utterances import Utterance
 from cintervene.preserve import Preserve
 from cintervene.solution import Solution
 from cintervene.solve import pcr
@@ -26,117 +26,27 @@ __all__ = [
     "CONCEPTS",
     "Balls",
     "Concepts",
+    "Differences",
     "HalfSpaces",
-    "Pairs",
+    "Points",
     "Region",
     "check_concepts",
     "logit_scale",
     "token_directions",
 ]
 
-Concepts = Literal["contrast", "unembedding", "activation"]
-CONCEPTS: tuple[str, ...] = get_args(Concepts)
+Concepts = Literal["contrast", "unembedding", "activation", "difference"]
+CONCEPTS: tuple[Concepts, ...] = get_args(Concepts)
 Floats = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int64]
 
 
-def check_concepts(concepts: object) -> None:
-    """Raise ArgumentError unless `concepts` names a kind of concept."""
-    if concepts not in CONCEPTS:
-        valid = ", ".join(repr(name) for name in CONCEPTS)
-        raise ArgumentError(f"concepts: got {concepts!r}; expected one of {valid}")
-
-
-@dataclass(frozen=True, eq=False)
-class Pairs:
-    """Which token must not be said, or must not be lost, at which captured row.
-
-    Attributes
-    ----------
-    sequences, positions : ndarray, shape (m,)
-        Where each row comes from.
-    tokens : ndarray, shape (k,)
-        Token of each column.
-    signs : ndarray, shape (k,)
-        1 for a token that shall fall, -1 for one that shall rise.
-    rows, columns : ndarray, shape (pairs,)
-        Row and column of each pair.
-    weights : ndarray, shape (pairs,)
-        Share of the amount asked for that falls on the pair: how distinctive the token
-        is; 1 for tokens that shall rise.
-    """
-
-    sequences: Ints
-    positions: Ints
-    tokens: Ints
-    signs: Floats
-    rows: Ints
-    columns: Ints
-    weights: Floats
-
-    @classmethod
-    def of(cls, probes: Sequence[Utterance], keep: Sequence[Utterance] = ()) -> Pairs:
-        """Pair places with tokens.
-
-        Parameters
-        ----------
-        probes : sequence of Utterance
-            None of their tokens shall be said; where the word begins, none of the first
-            tokens that could begin it.
-        keep : sequence of Utterance
-            Their tokens shall not become less likely. They are numbered on from the
-            probes.
-        """
-        said = {
-            (sequence, position, token, 1): weight
-            for sequence, probe in enumerate(probes)
-            for position, own in enumerate(_unwanted(probe), start=probe.start - 1)
-            for token, weight in own.items()
-        }
-        said |= {
-            (sequence, position, token, -1): 1.0
-            for sequence, one in enumerate(keep, start=len(probes))
-            for position, token in zip(one.positions, one.targets, strict=True)
-        }
-        table = np.array(list(said), dtype=np.int64).reshape(-1, 4)
-        places, rows = np.unique(table[:, :2], axis=0, return_inverse=True)
-        names, columns = np.unique(table[:, 2:], axis=0, return_inverse=True)
-        return cls(
-            sequences=places[:, 0],
-            positions=places[:, 1],
-            tokens=names[:, 0],
-            signs=names[:, 1].astype(np.float64),
-            rows=rows.reshape(-1),
-            columns=columns.reshape(-1),
-            weights=np.array(list(said.values())),
-        )
-
-    @property
-    def falling(self) -> npt.NDArray[np.bool_]:
-        """Which pairs shall fall, (pairs,)."""
-        return self.signs[self.columns] > 0.0
-
-    def wanted(self, n_sequences: int) -> list[list[int]]:
-        """Positions of each sequence, as `LayerStream` takes them."""
-        found: list[list[int]] = [[] for _ in range(n_sequences)]
-        for sequence, position in zip(self.sequences, self.positions, strict=True):
-            found[sequence].append(int(position))
-        return found
-
-    def scatter(self, values: Floats, fill: float) -> Floats:
-        """Spread one value a pair over a matrix (m, k)."""
-        table = np.full((len(self.positions), len(self.tokens)), fill)
-        table[self.rows, self.columns] = values
-        return table
-
-
-def _unwanted(probe: Utterance) -> list[dict[int, float]]:
-    """Tokens with weights for each position of a probe."""
-    own = [
-        {token: weight}
-        for token, weight in zip(probe.targets, probe.weights, strict=True)
-    ]
-    return [{**own[0], **probe.openings}, *own[1:]]
+def check_concepts(concepts: str) -> Concepts:
+    """Return what names a kind of concept; raise ArgumentError for anything else."""
+    for name in CONCEPTS:
+        if concepts == name:
+            return name
+    valid = ", ".join(repr(name) for name in CONCEPTS)
+    raise ArgumentError(f"concepts: got {concepts!r}; expected one of {valid}")
 
 
 class Region(Protocol):
@@ -165,7 +75,7 @@ class HalfSpaces:
 
     Parameters
     ----------
-    pairs : Pairs
+    pairs : TokenPairs
     rows : Captured
         The layer's inputs and outputs at the rows of `pairs`.
     target : Target
@@ -181,7 +91,7 @@ class HalfSpaces:
 
     def __init__(
         self,
-        pairs: Pairs,
+        pairs: TokenPairs,
         rows: Captured,
         target: Target,
         state: Tensor,
@@ -266,26 +176,55 @@ def logit_scale(
     return as_floats(scale)
 
 
-class Balls:
-    r"""Outputs keep a distance from the mean output of those about to say the token.
+@dataclass(frozen=True, eq=False)
+class Points:
+    """Where the base model's outputs of one layer are.
 
-    ``||o_j + delta h_j - c_t|| >= amount d_t`` with c_t the mean over the rows of token
-    t and d_t their root mean squared distance from it (the paper's reading).
+    Attributes
+    ----------
+    outputs : ndarray, shape (m, d_out)
+        At the rows of the pairs.
+    benign : ndarray, shape (d_out,)
+        Mean of benign outputs.
     """
 
-    def __init__(self, pairs: Pairs, rows: Captured, metric: OutputMetric) -> None:
+    outputs: Floats
+    benign: Floats
+
+    def centres(self, pairs: Pairs) -> Floats:
+        """Mean outputs (k, d_out) of the rows of each column."""
+        members = pairs.scatter(np.ones(len(pairs.rows)), 0.0)
+        means: Floats = (members / members.sum(axis=0)).T @ self.outputs
+        return means
+
+
+class Balls:
+    r"""Outputs keep a distance from the mean output of their group.
+
+    ``||o_j + delta h_j - c_g|| >= amount d_g`` with c_g the base model's mean over the
+    rows of group g, those about to say a token for instance, and d_g their root mean
+    squared distance from it (the paper's reading).
+
+    Parameters
+    ----------
+    pairs : Pairs
+    rows : Captured
+        The layer's inputs and outputs at the rows of `pairs`.
+    points : Points
+    metric : OutputMetric
+    """
+
+    def __init__(
+        self, pairs: Pairs, rows: Captured, points: Points, metric: OutputMetric
+    ) -> None:
         self._pairs, self._rows = pairs, rows
         self._outputs = metric.points(as_floats(rows.outputs))
-        members = pairs.scatter(np.ones(len(pairs.rows)), 0.0)
-        members /= members.sum(axis=0)
-        self._centres = members.T @ self._outputs
-        squares = np.square(self._distances(self._outputs))
-        typical = np.bincount(
-            pairs.columns, squares * members[pairs.rows, pairs.columns]
-        )
+        base = metric.points(points.outputs)
+        self._centres = metric.points(points.centres(pairs))
+        squares = np.square(self._distances(base))
+        typical = np.bincount(pairs.columns, squares) / np.bincount(pairs.columns)
         # A token seen once sits on its own mean: take how far the outputs lie apart.
-        apart = self._outputs - self._outputs.mean(axis=0)
-        overall = np.square(apart).sum(axis=1).mean()
+        overall = np.square(base - base.mean(axis=0)).sum(axis=1).mean()
         self._typical = np.sqrt(np.where(typical > 0.0, typical, overall))
 
     def solve(
@@ -313,6 +252,57 @@ class Balls:
         apart = outputs[self._pairs.rows] - self._centres[self._pairs.columns]
         lengths: Floats = np.linalg.norm(apart, axis=1)
         return lengths
+
+
+class Differences:
+    r"""Outputs go from the mean output of their group towards the benign mean, or past.
+
+    ``u_g . (o_j + delta h_j - c_g) <= -amount ||c_g - b||`` with c_g the base model's
+    mean over the rows of group g, b its mean over benign rows, and u_g the unit vector
+    from b to c_g: 0 is the concept, 1 the benign mean.
+
+    Parameters
+    ----------
+    pairs, rows, points, metric
+        As for `Balls`.
+    """
+
+    def __init__(
+        self, pairs: Pairs, rows: Captured, points: Points, metric: OutputMetric
+    ) -> None:
+        self._pairs, self._rows = pairs, rows
+        self._outputs = metric.points(as_floats(rows.outputs))
+        centres = metric.points(points.centres(pairs))
+        apart = centres - metric.points(points.benign[None])
+        gaps = np.linalg.norm(apart, axis=1)
+        self._gaps = np.maximum(gaps, np.finfo(float).tiny)
+        self._directions = apart / self._gaps[:, None]
+        self._levels = np.einsum("gd,gd->g", centres, self._directions)
+
+    def solve(
+        self, preserve: Preserve, amount: Floats, slack: float, method: str
+    ) -> Solution:
+        """Find the least change; `amount` in distances from concept to benign."""
+        columns = self._pairs.columns
+        offsets = self._levels[columns] - amount * self._gaps[columns]
+        return pcr(
+            self._rows.inputs,
+            self._outputs,
+            None,
+            0.0,
+            preserve=preserve,
+            slack=slack,
+            halfspaces=(self._directions, self._pairs.scatter(offsets, np.inf)),
+            method=method,
+        )
+
+    def value(self, displacements: Floats) -> Floats:
+        """How far each pair's output is from the concept towards the benign mean."""
+        columns = self._pairs.columns
+        moved = (self._outputs + displacements)[self._pairs.rows]
+        along = np.einsum("pd,pd->p", moved, self._directions[columns])
+        way: Floats = (self._levels[columns] - along) / self._gaps[columns]
+        return way
 
 
 def as_floats(x: Tensor) -> Floats:

@@ -14,13 +14,13 @@ from cintervene.errors import ArgumentError
 from cintervene.models.adversary import PromptAttack
 from cintervene.models.avoiding import avoid_harm
 from cintervene.models.concepts import Concepts
-from cintervene.models.forbidding import forbid_words
+from cintervene.models.forbidding import keep_away
 from cintervene.models.intervention import Intervention
+from cintervene.models.layerwise import VocabularyOptions
 from cintervene.models.material import Budget
 from cintervene.models.refusing import teach_refusal
 from cintervene.models.safe_region import TSROptions
 from cintervene.models.targets import Matrix
-from cintervene.models.vocabulary import VocabularyOptions
 from cintervene.progress import Progress
 
 __all__ = [
@@ -32,7 +32,7 @@ __all__ = [
 ]
 
 METHODS: dict[str, Callable[..., Intervention]] = {
-    "pcr": forbid_words,
+    "pcr": keep_away,
     "tsr": teach_refusal,
     "arr": avoid_harm,
 }
@@ -49,9 +49,11 @@ class _Common(TypedDict, total=False):
 
 
 class ForbiddingOptions(_Common, total=False):
-    """Options of ``method="pcr"``; see `forbid_words`."""
+    """Options of ``method="pcr"``; see `keep_away`."""
 
-    concepts: Concepts
+    examples: Sequence[str] | None
+    harmful: Sequence[str] | None
+    concepts: Literal["auto"] | Concepts
     strength: Literal["auto"] | float
     min_effect: float
     max_benign_loss: float
@@ -85,7 +87,7 @@ class AvoidingOptions(_Requests, total=False):
 def defend(
     model: nn.Module,
     tokenizer: Any,
-    forbid: Sequence[str],
+    forbid: Sequence[str] | None = None,
     *,
     method: Literal["pcr"] = "pcr",
     **options: Unpack[ForbiddingOptions],
@@ -136,7 +138,9 @@ def defend(
         What is wanted of the model:
 
         - ``"pcr"``, point-constrained regions: that it does not say the words of
-          `forbid`; see `models.forbid_words`.
+          `forbid`, nor what the sentences ``examples=`` are about, nor its answers to
+          the requests ``harmful=``, whichever of them is given; see
+          `models.keep_away`.
         - ``"tsr"``, towards the safe region: that it refuses the requests
           ``harmful=``; see `models.teach_refusal`.
         - ``"arr"``, away from the risk region: that its own answers to these become
@@ -154,13 +158,16 @@ def defend(
         `max_kl`              all          drift allowed, nats a token
         `progress`            all          called as ``progress(phase, done, total)``
         `options`             all          details: `VocabularyOptions`, `TSROptions`
-        `concepts`            pcr          ``"contrast"``, ``"unembedding"``,
-                                           ``"activation"``: what stands for a word
-        `strength`            pcr          ``"auto"``, or how strongly words are pushed
+        `examples`            pcr          sentences about what is not to come up
+        `concepts`            pcr          ``"auto"``, ``"contrast"``,
+                                           ``"unembedding"``, ``"activation"``,
+                                           ``"difference"``: what stands for a word
+        `strength`            pcr          ``"auto"``, or how far outputs are pushed
         `min_effect`          pcr          rise of the words' perplexity to reach
         `max_benign_loss`     pcr          rise of other words' perplexity allowed
         `budget`              pcr          `Budget`: how much material to build from
-        `harmful`             tsr, arr     requests; the package's own without it
+        `harmful`             all          requests; for tsr and arr the package's own
+                                           without it
         `radius`              tsr, arr     largest relative size of a layer's change
         `max_false_refusals`  tsr, arr     share of benign requests refused in addition
         `safe`                tsr          refusals that are all as good
@@ -186,8 +193,6 @@ def defend(
         raise ArgumentError(f"method: got {method!r}; expected one of {valid}")
     _check_names(method, options)
     if method == "pcr":
-        if forbid is None:
-            raise ArgumentError("forbid: got none; expected the words not to say")
         options["forbid"] = forbid
     elif forbid is not None:
         raise ArgumentError(

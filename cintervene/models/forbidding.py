@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Forbid a vocabulary: from words to an intervention."""
+"""From words, examples or requests to an intervention that keeps away from them."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
@@ -12,11 +12,14 @@ from torch import nn
 
 from cintervene.errors import ArgumentError
 from cintervene.models.clock import Clock
+from cintervene.models.concept_points import ConceptPoints
 from cintervene.models.concepts import Concepts, check_concepts
 from cintervene.models.intervention import Intervention
-from cintervene.models.material import Budget, gather
+from cintervene.models.layerwise import LayerChange, Layerwise, VocabularyOptions
+from cintervene.models.material import Budget, Material
+from cintervene.models.pairs import Pairs, TokenPairs
 from cintervene.models.precision import quick_products
-from cintervene.models.spelling import words_to_forbid
+from cintervene.models.subject import Kind, Subject
 from cintervene.models.targets import (
     Matrix,
     check_matrix,
@@ -24,10 +27,10 @@ from cintervene.models.targets import (
     resolve_layers,
 )
 from cintervene.models.tuning import Limits, Point, Tuning, knee
-from cintervene.models.vocabulary import LayerChange, Vocabulary, VocabularyOptions
+from cintervene.models.vocabulary import Vocabulary
 from cintervene.progress import Progress, counting, silent
 
-__all__ = ["choose_layers", "forbid_words"]
+__all__ = ["choose_layers", "keep_away"]
 
 # Strengths that "auto" tries, weakest first: as many as make a curve, and then on until
 # one reaches the effect or crosses the limits.
@@ -35,17 +38,32 @@ STRENGTHS = {
     "contrast": (10.0, 14.0, 18.0, 24.0, 32.0),
     "unembedding": (10.0, 14.0, 18.0, 24.0, 32.0),
     "activation": (1.05, 1.2, 1.5, 2.0, 2.5, 3.0),
+    "difference": (4.0, 8.0, 12.0, 16.0, 20.0, 24.0, 32.0, 40.0),
 }
 CURVE = 3
+# Where "auto" changes a model for concepts and requests, as a share of its depth: see
+# docs/concepts.md.
+DEPTH = {"examples": 0.28, "harmful": 0.51}
+# What stands for each kind of thing inside the model, where nothing else is asked for.
+CONCEPTS: dict[Kind, Concepts] = {
+    "forbid": "contrast",
+    "examples": "difference",
+    "harmful": "difference",
+}
+TOKENWISE = ("contrast", "unembedding")
+# Of the options, where none are given and rows are many and of one group.
+SLACK = 10.0
 
 
 @quick_products()
-def forbid_words(
+def keep_away(
     model: nn.Module,
     tokenizer: Any,
-    forbid: Sequence[str],
+    forbid: Sequence[str] | None = None,
     *,
-    concepts: Concepts = "contrast",
+    examples: Sequence[str] | None = None,
+    harmful: Sequence[str] | None = None,
+    concepts: Literal["auto"] | Concepts = "auto",
     layers: Literal["auto"] | Iterable[int] = "auto",
     matrix: Matrix = "down_proj",
     preserve: Iterable[str] = (),
@@ -57,9 +75,9 @@ def forbid_words(
     budget: Budget | None = None,
     progress: Progress = silent,
 ) -> Intervention:
-    """Find the least change of a few layers that keeps the model from saying words.
+    """Find the least change of a few layers that keeps outputs away from points.
 
-    The forbidden outputs are constraints on points (PCR); the size of the change is
+    What is not to be said is constraints on points (PCR); the size of the change is
     what is minimised. The model is left as it was; give the result to
     `Intervention.apply`.
 
@@ -69,32 +87,41 @@ def forbid_words(
         A causal language model of transformers.
     tokenizer
         Its tokenizer.
-    forbid : sequence of str
+    forbid : sequence of str, optional
         Words, each forbidden in all its surface forms (lower-case, capitalised,
         upper-case, with and without a space before it) and wherever in an answer.
-    concepts : {"contrast", "unembedding", "activation"}
-        What stands for a word in a layer's outputs; see `VocabularyOptions`.
+    examples : sequence of str, optional
+        Sentences about what is not to come up, two at least. A quarter of them is used
+        to choose the strength and for nothing else.
+    harmful : sequence of str, optional
+        Requests, two at least, whose answers are to become unlikely; a quarter as for
+        `examples`. Exactly one of `forbid`, `examples` and `harmful` is given.
+    concepts : {"auto", "contrast", "unembedding", "activation", "difference"}
+        What stands for it in a layer's outputs; see `VocabularyOptions`. `"auto"` is
+        `"contrast"` for words and `"difference"` for everything else.
     layers : "auto" or iterable of int
-        Layers that are changed; negative indices count from the end. `"auto"` takes the
-        last fifteenth of them, two at least: only there does the direction of a token
-        say what the layer does to its probability.
+        Layers that are changed; negative indices count from the end. For words
+        `"auto"` takes the last fifteenth of them, two at least: only there does the
+        direction of a token say what the layer does to its probability. For examples it
+        is one layer at a quarter of the depth, for requests one at half of it.
     matrix : {"down_proj", "o_proj"}
         The projection of each that is changed: the MLP's or the attention's.
     preserve : iterable of str
         Texts whose processing is to stay as it is, besides the package's own.
     strength : "auto" or float
-        See `Vocabulary.solve`. `"auto"` tries several on a tuning split and takes the
-        knee of effect against drift; see `tuning.knee`. The whole curve is in the
-        result's metrics.
+        See `Vocabulary` and `ConceptPoints`. `"auto"` tries several on a tuning split
+        and takes the knee of effect against drift; see `tuning.knee`. The whole curve
+        is in the result's metrics.
     min_effect : float
-        For `"auto"`: how many times its value the perplexity of forbidden words shall
-        become.
+        For `"auto"`: how many times its value the perplexity of forbidden words, of
+        the examples held apart or of the answers to such requests shall become.
     max_kl : float
         For `"auto"`: drift allowed on benign answers, nats a token.
     max_benign_loss : float
         For `"auto"`: rise allowed of benign words' perplexity, as a fraction.
     options : VocabularyOptions, optional
-        Details of the constraints and of the norm; its `concepts` is replaced.
+        Details of the constraints and of the norm; its `concepts` is replaced. Without
+        it the slack for examples and requests is ten times that for words.
     budget : Budget, optional
         How much material to build from.
     progress : callable, optional
@@ -108,36 +135,38 @@ def forbid_words(
     Raises
     ------
     ArgumentError
-        An option is unknown or out of range, or a word cannot be spelled.
+        An option is unknown or out of range, a word cannot be spelled, or the model
+        refuses all requests.
     ModelError
         The model has no layers that can be changed.
     """
     check_matrix(matrix)
-    words = words_to_forbid(tokenizer, forbid)
-    details = _options(concepts, options)
+    subject = Subject.of(tokenizer, forbid, examples, harmful)
+    details = _options(subject.kind, concepts, options)
     limits = _limits(min_effect, max_kl, max_benign_loss)
-    strengths = _strengths(strength, concepts)
+    strengths = _strengths(strength, details.concepts)
     decoder = find_decoder(model)
-    chosen = choose_layers(layers, len(decoder.layers))
+    chosen = choose_layers(layers, len(decoder.layers), subject.kind)
+    used = budget or Budget()
     clock = Clock()
     with clock.phase("prompts"):
-        material = gather(
-            model, tokenizer, words, preserve, budget or Budget(), progress
-        )
+        material = subject.gather(model, tokenizer, preserve, used, progress)
     with clock.phase("capture"):
         parts = (material.probes, material.benign, material.contrast)
         entered = counting(progress, "watching layers", sum(map(len, parts)))
-        vocabulary = Vocabulary(model, *parts, chosen, details, entered, matrix)
+        problem = _problem(
+            model, subject, material, chosen, details, used, entered, matrix
+        )
     with clock.phase("tune"):
-        tuning = Tuning(model, material, chosen[0], decoder, vocabulary.unembedding)
-    candidates = _sweep(vocabulary, tuning, strengths, limits, clock, progress)
+        tuning = Tuning(model, material, chosen[0], decoder, problem.unembedding)
+    candidates = _sweep(problem, tuning, strengths, limits, clock, progress)
     best = knee([one.point for one in candidates], limits)
     changes = next(one.changes for one in candidates if one.point is best)
     return Intervention.of(
         model,
         [(change.target, change.update) for change in changes],
         options={
-            "forbid": words,
+            **subject.recorded,
             "method": "pcr",
             "layers": chosen,
             "matrix": matrix,
@@ -167,7 +196,7 @@ class _Candidate:
 
 
 def _sweep(
-    vocabulary: Vocabulary,
+    problem: Layerwise,
     tuning: Tuning,
     strengths: Sequence[float],
     limits: Limits,
@@ -179,7 +208,7 @@ def _sweep(
     for index, strength in enumerate(strengths):
         progress("solving", index, len(strengths))
         with clock.phase("solve"):
-            changes = vocabulary.solve(strength)
+            changes = problem.solve(strength)
         with clock.phase("tune"):
             point = tuning.measure(changes, strength)
         found.append(_Candidate(changes, point))
@@ -190,11 +219,41 @@ def _sweep(
     return found
 
 
+def _problem(
+    model: nn.Module,
+    subject: Subject,
+    material: Material,
+    layers: Sequence[int],
+    options: VocabularyOptions,
+    budget: Budget,
+    entered: Callable[[int], None],
+    matrix: Matrix,
+) -> Layerwise:
+    """The constraints: on tokens, or on points among the outputs."""
+    parts = (material.probes, material.benign, material.contrast)
+    if options.concepts in TOKENWISE:
+        return Vocabulary(model, *parts, layers, options, entered, matrix)
+    if subject.kind == "forbid":
+        pairs: Pairs = TokenPairs.of(material.probes)
+    else:
+        pairs = Pairs.grouped(material.probes, budget.positions)
+    return ConceptPoints(model, *parts, pairs, layers, options, entered, matrix)
+
+
 def _options(
-    concepts: Concepts, options: VocabularyOptions | None
+    kind: Kind, concepts: str, options: VocabularyOptions | None
 ) -> VocabularyOptions:
-    check_concepts(concepts)
-    return replace(options or VocabularyOptions(), concepts=concepts)
+    if concepts == "auto":
+        concepts = CONCEPTS[kind]
+    if kind != "forbid" and concepts in TOKENWISE:
+        raise ArgumentError(
+            f"concepts: got {concepts!r}, which stands for a word; expected "
+            f'"activation" or "difference" with {kind}='
+        )
+    if options is None:
+        default = VocabularyOptions()
+        options = default if kind == "forbid" else replace(default, slack=SLACK)
+    return replace(options, concepts=check_concepts(concepts))
 
 
 def _limits(min_effect: float, max_kl: float, max_benign_loss: float) -> Limits:
@@ -218,12 +277,13 @@ def _strengths(strength: object, concepts: str) -> tuple[float, ...]:
     )
 
 
-def choose_layers(layers: object, n_layers: int) -> list[int]:
-    """Return the layers that `forbid_words` changes, for its argument `layers`."""
+def choose_layers(layers: object, n_layers: int, kind: Kind) -> list[int]:
+    """Return the layers that `keep_away` changes, for its argument `layers`."""
     if layers == "auto":
-        return list(
-            range(n_layers - min(n_layers, max(2, round(n_layers / 15))), n_layers)
-        )
+        if kind == "forbid":
+            count = min(n_layers, max(2, round(n_layers / 15)))
+            return list(range(n_layers - count, n_layers))
+        return [int(DEPTH[kind] * n_layers)]
     if isinstance(layers, str) or not isinstance(layers, Iterable):
         raise ArgumentError(
             f'layers: got {layers!r}; expected "auto" or layer indices, e.g. [26, 27]'

@@ -6,7 +6,7 @@ from __future__ import annotations
 import re
 from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypedDict
 
 from torch import nn
 
@@ -17,7 +17,16 @@ from cintervene.models.spelling import encode_text
 from cintervene.models.utterances import Utterance, answered, spoken
 from cintervene.progress import Progress, counting
 
-__all__ = ["Budget", "Material", "gather"]
+__all__ = [
+    "Budget",
+    "Everyday",
+    "Material",
+    "benign_words",
+    "everyday",
+    "gather",
+    "passages",
+    "text",
+]
 
 
 @dataclass(frozen=True)
@@ -39,6 +48,11 @@ class Budget:
         Length of the answers.
     tune_words, tune_prompts : int
         Benign words and everyday prompts to choose the strength on.
+    positions : int
+        Places that are constrained in each example of a concept, or the first so many
+        of each harmful answer.
+    contrast_prompts : int
+        Prompts that sound harmful but are not, answered like harmful ones.
     """
 
     starting: int = 3
@@ -50,6 +64,8 @@ class Budget:
     answer_tokens: int = 24
     tune_words: int = 15
     tune_prompts: int = 50
+    positions: int = 8
+    contrast_prompts: int = 64
 
 
 @dataclass(frozen=True)
@@ -95,32 +111,63 @@ def gather(
     """
     forbidden = {word.casefold() for word in words}
     benign = [word for word in data.benign_words("train") if word not in forbidden]
-    listed = benign[: budget.contrast_words]
-    passages = [one.text for one in data.benign_texts("train")[: budget.texts]]
-    found = _words_of(passages, forbidden.union(benign), budget.text_words)
-    prompts: dict[Split, int] = {"train": budget.prompts, "tune": budget.tune_prompts}
-    answers = _answers(model, tokenizer, prompts, budget.answer_tokens, progress)
+    found = _words_of(passages(budget), forbidden.union(benign), budget.text_words)
+    common = everyday(model, tokenizer, texts, budget, progress, benign)
     return Material(
         probes=_spoken(tokenizer, words, "train", budget.starting, budget.later),
-        contrast=_spoken(tokenizer, listed, "train", 2, 2)
+        contrast=benign_words(tokenizer, benign, budget)
         + _spoken(tokenizer, found[::2], "train", 1, 0)
         + _spoken(tokenizer, found[1::2], "train", 0, 1),
-        benign=answers["train"] + [_text(tokenizer, t) for t in (*passages, *texts)],
         tune_probes=_spoken(tokenizer, words, "tune", 1, 1),
-        tune_contrast=_spoken(
-            tokenizer, benign[len(listed) :][: budget.tune_words], "tune", 2, 2
-        ),
-        tune_benign=answers["tune"],
+        **common,
     )
 
 
-def _words_of(
-    passages: Iterable[str], without: Container[str], count: int
-) -> list[str]:
+class Everyday(TypedDict):
+    """Parts of `Material` that do not depend on what is forbidden."""
+
+    benign: list[Utterance]
+    tune_contrast: list[Utterance]
+    tune_benign: list[Utterance]
+
+
+def everyday(
+    model: nn.Module,
+    tokenizer: Any,
+    texts: Iterable[str],
+    budget: Budget,
+    progress: Progress,
+    words: Sequence[str],
+) -> Everyday:
+    """Let the model answer everyday prompts; say benign words to tune on."""
+    prompts: dict[Split, int] = {"train": budget.prompts, "tune": budget.tune_prompts}
+    answers = _answers(model, tokenizer, prompts, budget.answer_tokens, progress)
+    running = [text(tokenizer, one) for one in (*passages(budget), *texts)]
+    tuned = words[budget.contrast_words :]
+    return {
+        "benign": answers["train"] + running,
+        "tune_contrast": _spoken(tokenizer, tuned[: budget.tune_words], "tune", 2, 2),
+        "tune_benign": answers["tune"],
+    }
+
+
+def benign_words(
+    tokenizer: Any, words: Sequence[str], budget: Budget
+) -> list[Utterance]:
+    """Answers that say the first of some benign words."""
+    return _spoken(tokenizer, words[: budget.contrast_words], "train", 2, 2)
+
+
+def passages(budget: Budget) -> list[str]:
+    """The package's own running text."""
+    return [one.text for one in data.benign_texts("train")[: budget.texts]]
+
+
+def _words_of(running: Iterable[str], without: Container[str], count: int) -> list[str]:
     """Different words of running text, spread evenly over their alphabetical list."""
     found = {
         word.casefold()
-        for passage in passages
+        for passage in running
         for word in re.findall(r"[^\W\d_]{4,}", passage)
     }
     usable = sorted(word for word in found if word not in without)
@@ -165,6 +212,6 @@ def _answers(
     }
 
 
-def _text(tokenizer: Any, text: str) -> Utterance:
+def text(tokenizer: Any, text: str) -> Utterance:
     """Running text; from its second token on all of it counts."""
     return Utterance(tuple(encode_text(tokenizer, text)), start=1)

@@ -14,12 +14,12 @@ from torch import nn
 
 from cintervene.models.capture import LayerStream
 from cintervene.models.intervention import Intervention
+from cintervene.models.layerwise import LayerChange
 from cintervene.models.material import Material
 from cintervene.models.scoring import divergence, token_nll
 from cintervene.models.targets import Decoder
 from cintervene.models.unembedding import Unembedding
 from cintervene.models.utterances import Utterance
-from cintervene.models.vocabulary import LayerChange
 
 __all__ = ["Limits", "Point", "Tuning", "knee"]
 

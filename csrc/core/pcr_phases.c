@@ -10,7 +10,7 @@
 #include <string.h>
 
 /* Least number of constraints that may join at once. */
-#define BATCH 16
+#define BATCH 8
 /* The same where every check of all constraints is a pass over the points. */
 #define LEAN_BATCH 48
 /* Part of the last violation to which the dual is solved next on the direct way. */
