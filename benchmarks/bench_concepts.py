@@ -205,8 +205,9 @@ def main():
     print("| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |")
     yardstick.row("none", None)
     cases = [("harmful", requests, "auto"), ("examples", SENTENCES[:BUILT], "auto")]
-    cases += [(kind, given, PUSHED) for kind, given, _ in cases]
-    for kind, given, strength in cases[: 4 if arguments.pushed else 2]:
+    if arguments.pushed:
+        cases.append(("harmful", requests, PUSHED))
+    for kind, given, strength in cases:
         found = defend(
             model, tokenizer, **{kind: given}, strength=strength, budget=BUDGET
         )
