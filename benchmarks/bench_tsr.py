@@ -71,7 +71,7 @@ def main():
     requests = [one.text for one in data.harmful_prompts("train")[:REQUESTS]]
     options = TSROptions(parts=1)
     lessons = prepare(
-        model, tokenizer, requests, data.safe_refusals(), [], 40, 4, silent
+        model, tokenizer, requests, data.safe_refusals(), [], 40, 4, 340, silent
     )
     benign = lessons.benign[: 2 * REQUESTS]
     lessons = type(lessons)(lessons.harmful, benign, [], [])
