@@ -79,6 +79,11 @@ def common_length(sequences: Sequence[Sequence[int]]) -> int:
     return next((at for at, (a, b) in pairs if a != b), min(len(first), len(last)))
 
 
+def shared_length(sequences: Sequence[Sequence[int]]) -> int:
+    """How many first tokens can be run once: one at least is left in each sequence."""
+    return min(common_length(sequences), min(map(len, sequences)) - 1)
+
+
 def group_by_length(
     lengths: Sequence[int],
     batch_tokens: int,

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 from transformers import DynamicCache, NoBadWordsLogitsProcessor
 
-from cintervene.models.batches import common_length, group_by_length
-from cintervene.models.lower import SHORTEST_PREFIX, repeated
+from cintervene.models.batches import group_by_length, shared_length
+from cintervene.models.lower import SHORTEST_PREFIX, attention_window, repeated
 from cintervene.models.precision import quick_products
 
 __all__ = ["continue_embeddings", "generate", "render"]
@@ -144,12 +144,10 @@ def _shareable(
     watched = model._forward_pre_hooks or model._forward_hooks
     if watched or len(prompts) < 2:
         return 0
-    # One token at least has to be left in each.
-    size = min(common_length(prompts), min(map(len, prompts)) - 1)
+    size = shared_length(prompts)
     longest = max(map(len, prompts)) + max_new_tokens
-    window = getattr(model.config.get_text_config(), "sliding_window", None)
     # Padding behind the beginning takes up room in a window of attention.
-    fits = window is None or longest <= window
+    fits = longest <= attention_window(model.config.get_text_config())
     return size if fits and size >= SHORTEST_PREFIX else 0
 
 

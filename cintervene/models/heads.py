@@ -17,8 +17,8 @@ import torch
 from torch import Tensor, nn
 from transformers import Cache, DynamicCache
 
-from cintervene.models.batches import common_length, group_by_length
-from cintervene.models.lower import Arguments, LowerLayers
+from cintervene.models.batches import group_by_length, shared_length
+from cintervene.models.lower import Arguments, LowerLayers, attention_window
 from cintervene.models.targets import Decoder, Target
 from cintervene.models.trace import Hook
 
@@ -112,9 +112,8 @@ class Heads:
         self._lower = LowerLayers(decoder, len(decoder.layers))
         self._inputs: list[list[Tensor]] = [[] for _ in targets]
         # Padding takes up room in a window of attention.
-        within = longest <= _window(decoder)
-        self.shared = min(common_length(heads), len(min(heads, key=len)) - 1)
-        self.shared = self.shared if within and self.shared > 0 else 0
+        within = longest <= attention_window(decoder.module.config)
+        self.shared = max(shared_length(heads), 0) if within else 0
         self.groups: list[HeadGroup] = []
         beginning = self._begin(heads[0][: self.shared])
         own = [list(head[self.shared :]) for head in heads]
@@ -173,10 +172,3 @@ class Heads:
         finally:
             for handle in handles:
                 handle.remove()
-
-
-def _window(decoder: Decoder) -> float:
-    """How many tokens every layer sees."""
-    config: Any = decoder.module.config
-    window = getattr(config, "sliding_window", None)
-    return float("inf") if window is None else float(window)

@@ -17,7 +17,7 @@ from torch import nn
 from cintervene import data
 from cintervene.data import Split
 from cintervene.errors import ArgumentError
-from cintervene.models.batches import common_length
+from cintervene.models.batches import shared_length
 from cintervene.models.conversation import generate, render
 from cintervene.models.spelling import encode_text
 from cintervene.progress import Progress, counting
@@ -175,10 +175,8 @@ class _Writer:
         self._end = [] if end is None else [end]
         self._templates = data.jailbreak_templates("train")
         self._beginnings = data.compliance_prefixes("train")
-        rendered = [self.render(text) for text in samples]
-        shortest = min(map(len, rendered))
         # What the template puts before every request is left as it is.
-        self._split = min(common_length(rendered), shortest - 1)
+        self._split = shared_length([self.render(text) for text in samples])
 
     def render(self, text: str) -> list[int]:
         return render(self._tokenizer, text)

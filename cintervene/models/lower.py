@@ -22,7 +22,14 @@ from cintervene.models.batches import common_length
 from cintervene.models.targets import Decoder
 from cintervene.models.trace import evaluating
 
-__all__ = ["Arguments", "LowerLayers", "Prefix", "repeated", "shared_prefix"]
+__all__ = [
+    "Arguments",
+    "LowerLayers",
+    "Prefix",
+    "attention_window",
+    "repeated",
+    "shared_prefix",
+]
 
 # What a layer was called with besides the hidden states.
 Arguments = tuple[tuple[Any, ...], dict[str, Any]]
@@ -163,6 +170,12 @@ class LowerLayers:
         kept = {k: v for k, v in record.arguments.items() if k >= self._first}
         hidden = tokens.new_empty(0) if record.hidden is None else record.hidden
         return hidden, kept
+
+
+def attention_window(config: Any) -> float:
+    """How many tokens every layer sees."""
+    window = getattr(config, "sliding_window", None)
+    return float("inf") if window is None else float(window)
 
 
 def repeated(cache: DynamicCache, count: int) -> DynamicCache:
