@@ -3,11 +3,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
-from torch import nn
 
 from cintervene.models.capture import Captured
 from cintervene.models.concepts import Balls, Differences, Points, Region, as_floats
@@ -15,12 +14,9 @@ from cintervene.models.fisher import OutputMetric
 from cintervene.models.layerwise import (
     LayerChange,
     Layerwise,
-    VocabularyOptions,
     Watched,
 )
-from cintervene.models.pairs import Pairs
-from cintervene.models.targets import Matrix, Target
-from cintervene.models.utterances import Utterance
+from cintervene.models.targets import Target
 
 __all__ = ["ConceptPoints"]
 
@@ -34,39 +30,18 @@ class ConceptPoints(Layerwise):
     typical distances (`Balls`), or the way towards the benign mean (`Differences`).
     What the layers before did counts, for the points stay where the base model has
     them.
-
-    Parameters
-    ----------
-    model, probes, benign, contrast, pairs, layers, options, entered, matrix
-        See `Layerwise`.
     """
 
-    def __init__(
-        self,
-        model: nn.Module,
-        probes: Sequence[Utterance],
-        benign: Sequence[Utterance],
-        contrast: Sequence[Utterance],
-        pairs: Pairs,
-        layers: Sequence[int],
-        options: VocabularyOptions,
-        entered: Callable[[int], None] | None = None,
-        matrix: Matrix = "down_proj",
-    ) -> None:
-        self.pairs = pairs
-        self._points: dict[int, Points] = {}
-        super().__init__(
-            model, probes, benign, contrast, pairs, layers, options, entered, matrix
-        )
-
-    def _saw(self, target: Target, benign: Watched, spoken: Watched) -> None:
+    def _seen(self, benign: Watched, spoken: Watched) -> Points:
         """The mean of what is like the probes, or of all that is benign."""
         mean = spoken.mean if spoken.moments.count else benign.mean
-        self._points[target.layer] = Points(as_floats(spoken.rows.outputs), mean)
+        return Points(as_floats(spoken.rows.outputs), mean)
 
     def _asked(self, strength: float, _found: Sequence[LayerChange]) -> Floats:
         return np.full(len(self.pairs.rows), strength)
 
     def _region(self, target: Target, rows: Captured, metric: OutputMetric) -> Region:
         kind = Balls if self.options.concepts == "activation" else Differences
-        return kind(self.pairs, rows, self._points[target.layer], metric)
+        points = self._points[target.layer]
+        assert points is not None
+        return kind(self.pairs, rows, points, metric)

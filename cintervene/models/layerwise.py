@@ -13,7 +13,7 @@ import numpy.typing as npt
 from torch import Tensor, nn
 
 from cintervene.models.capture import Captured, LayerStream
-from cintervene.models.concepts import Concepts, Region, as_floats
+from cintervene.models.concepts import Concepts, Points, Region, as_floats
 from cintervene.models.fisher import OutputMetric, TokenStatistics, token_statistics
 from cintervene.models.pairs import Pairs
 from cintervene.models.targets import Matrix, Target, find_decoder, find_targets
@@ -171,10 +171,11 @@ class Layerwise(ABC):
         pairs: Pairs,
         layers: Sequence[int],
         options: VocabularyOptions,
-        entered: Callable[[int], None] | None,
-        matrix: Matrix,
+        entered: Callable[[int], None] | None = None,
+        matrix: Matrix = "down_proj",
     ) -> None:
-        self.options = options
+        self.options, self.pairs = options, pairs
+        self._points: dict[int, Points | None] = {}
         self._metrics: dict[int | None, OutputMetric] = {}
         decoder = find_decoder(model)
         self.unembedding: Unembedding = find_unembedding(model, decoder)
@@ -202,7 +203,7 @@ class Layerwise(ABC):
         found = {}
         for target in self.targets:
             plain, near = Watched(benign, target), Watched(spoken, target)
-            self._saw(target, plain, near)
+            self._points[target.layer] = self._seen(plain, near)
             total = plain.moments
             if near.moments.count > 0:
                 share = CONTRAST_WEIGHT * total.count / near.moments.count
@@ -210,10 +211,9 @@ class Layerwise(ABC):
             found[target.layer] = total.preserve(ridge=self.options.ridge)
         return found
 
-    def _saw(  # noqa: B027
-        self, target: Target, benign: Watched, spoken: Watched
-    ) -> None:
-        """Keep what is needed of the base model's activations; nothing here."""
+    def _seen(self, _benign: Watched, _spoken: Watched) -> Points | None:
+        """What regions need of the base model's outputs of a layer; nothing here."""
+        return None
 
     def _statistics(self, benign: LayerStream, _spoken: LayerStream) -> TokenStatistics:
         """Take next tokens from benign text."""

@@ -46,6 +46,8 @@ class Vocabulary(Layerwise):
         See `Layerwise`. In the probes the forbidden words are said.
     """
 
+    pairs: TokenPairs
+
     def __init__(
         self,
         model: nn.Module,
@@ -57,9 +59,9 @@ class Vocabulary(Layerwise):
         entered: Callable[[int], None] | None = None,
         matrix: Matrix = "down_proj",
     ) -> None:
-        self.pairs = TokenPairs.of(probes, contrast)
+        pairs = TokenPairs.of(probes, contrast)
         super().__init__(
-            model, probes, benign, contrast, self.pairs, layers, options, entered,
+            model, probes, benign, contrast, pairs, layers, options, entered,
             matrix,
         )  # fmt: skip
         self.nll = self._pair_nll()
