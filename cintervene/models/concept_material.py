@@ -26,10 +26,11 @@ from cintervene.models.material import (
     text,
 )
 from cintervene.models.spelling import encode_text
+from cintervene.models.texts import check_texts
 from cintervene.models.utterances import Utterance
 from cintervene.progress import Progress, counting
 
-__all__ = ["check_texts", "gather_examples", "gather_requests", "held_apart"]
+__all__ = ["check_several", "gather_examples", "gather_requests", "held_apart"]
 
 T = TypeVar("T")
 APART = 4
@@ -134,14 +135,9 @@ def held_apart(given: Sequence[T]) -> tuple[list[T], list[T]]:
     return [one for i, one in enumerate(given) if i % APART != APART - 1], tune
 
 
-def check_texts(name: str, texts: object) -> list[str]:
-    """Return the texts; refuse what is none, and a single one."""
-    if isinstance(texts, str) or not isinstance(texts, Iterable):
-        raise ArgumentError(f"{name}: got {texts!r}; expected a list of texts")
-    found = list(texts)
-    for one in found:
-        if not isinstance(one, str) or not one.strip():
-            raise ArgumentError(f"{name}: got {one!r}; expected texts, none blank")
+def check_several(name: str, texts: object) -> list[str]:
+    """Return the texts; refuse what is none, and fewer than can be held apart."""
+    found = check_texts(name, texts)
     if len(found) < 2:
         raise ArgumentError(
             f"{name}: got {len(found)} of them; expected two or more, for a part is "

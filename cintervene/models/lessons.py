@@ -20,6 +20,7 @@ from cintervene.errors import ArgumentError
 from cintervene.models.batches import shared_length
 from cintervene.models.conversation import generate, render
 from cintervene.models.spelling import encode_text
+from cintervene.models.texts import check_texts
 from cintervene.progress import Progress, counting
 
 __all__ = ["Lesson", "Lessons", "prepare"]
@@ -156,11 +157,8 @@ def prepare(
 
 
 def _check(texts: Sequence[str], name: str) -> None:
-    if isinstance(texts, str) or not texts:
+    if not check_texts(name, texts):
         raise ArgumentError(f"{name}: got {texts!r}; expected a list of texts")
-    for text in texts:
-        if not isinstance(text, str) or not text.strip():
-            raise ArgumentError(f"{name}: got {text!r}; expected texts, none blank")
 
 
 class _Writer:

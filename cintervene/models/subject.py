@@ -11,7 +11,7 @@ from torch import nn
 
 from cintervene.errors import ArgumentError
 from cintervene.models.concept_material import (
-    check_texts,
+    check_several,
     gather_examples,
     gather_requests,
 )
@@ -70,7 +70,7 @@ class Subject:
         kind = named[0]
         if forbid is not None:
             return cls(kind, words_to_forbid(tokenizer, forbid))
-        return cls(kind, check_texts(kind, given[kind]))
+        return cls(kind, check_several(kind, given[kind]))
 
     def gather(
         self,
