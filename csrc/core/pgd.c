@@ -112,8 +112,9 @@ sums_of_stepped(const double *sum, const civ_pgd_move *move)
     };
 }
 
-double
-civ_pgd_turn(const double *sum, const civ_pgd_move *move, double noise, bool *doubtful)
+/* <y - x', x' - x> from the inner products; *doubtful: it may be their rounding. */
+static double
+turn_of_sums(const double *sum, const civ_pgd_move *move, double noise, bool *doubtful)
 {
     stepped_sums x = sums_of_stepped(sum, move);
     double turn = x.here - sum[CIV_HERE_TRAIL] - x.own + x.trail;
@@ -148,23 +149,24 @@ turn_row(void *arg, int64_t j, int worker)
     return CIV_OK;
 }
 
-civ_status
-civ_pgd_turn_of(const civ_exec *exec, const civ_pgd_vectors *vectors,
-                const civ_pgd_move *move, double *row_sums, double *turn)
+/* The same from differences of the vectors. */
+static civ_status
+turn_of_vectors(const civ_exec *exec, const civ_pgd_vectors *vectors,
+                const civ_pgd_move *move, double *turn)
 {
-    turn_job job = {vectors, &move->advance, row_sums};
+    turn_job job = {vectors, &move->advance, vectors->row_sums};
     int64_t m = vectors->gradient->n_rows;
     CIV_TRY(
         civ_parallel_for(exec, m, COST * vectors->gradient->n_cols, turn_row, &job));
     *turn = 0.0;
     for (int64_t j = 0; j < m; j++) {
-        *turn += row_sums[j];
+        *turn += vectors->row_sums[j];
     }
     return CIV_OK;
 }
 
-void
-civ_pgd_add_momentum(const double *sum, double age, double radius, civ_pgd_move *move)
+static void
+go_on(const double *sum, double age, double radius, civ_pgd_move *move)
 {
     stepped_sums x = sums_of_stepped(sum, move);
     move->age = 0.5 * (1.0 + sqrt(1.0 + 4.0 * age * age));
@@ -176,20 +178,18 @@ civ_pgd_add_momentum(const double *sum, double age, double radius, civ_pgd_move 
     move->advance.behind = shrink * b;
 }
 
-static civ_status
-go_on(const civ_exec *exec, const pgd_job *job, const double *sum, double radius,
-      civ_pgd_move *move)
+civ_status
+civ_pgd_add_momentum(const civ_exec *exec, const double *sum, double noise,
+                     const civ_pgd_vectors *vectors, double age, double radius,
+                     civ_pgd_move *move)
 {
-    const civ_pgd *self = job->self;
     bool doubtful;
-    double turn = civ_pgd_turn(sum, move, NOISE, &doubtful);
-    if (doubtful) {
-        civ_pgd_vectors vectors = {&job->gradient, &job->response, &self->here,
-                                   &self->trail};
-        CIV_TRY(civ_pgd_turn_of(exec, &vectors, move, job->squares, &turn));
+    double turn = turn_of_sums(sum, move, noise, &doubtful);
+    if (doubtful && vectors != NULL) {
+        CIV_TRY(turn_of_vectors(exec, vectors, move, &turn));
     }
     if (turn <= 0.0) {
-        civ_pgd_add_momentum(sum, self->age, radius, move);
+        go_on(sum, age, radius, move);
     }
     return CIV_OK;
 }
@@ -211,7 +211,11 @@ plan(const civ_exec *exec, const pgd_job *job, const civ_pgd_options *options,
     double t = options->step > 0.0 ? options->step : length;
     *move = civ_pgd_plain_move(sum, t, radius);
     if (job->self->momentum) {
-        CIV_TRY(go_on(exec, job, sum, radius, move));
+        const civ_pgd *self = job->self;
+        civ_pgd_vectors vectors = {&job->gradient, &job->response, &self->here,
+                                   &self->trail, job->squares};
+        CIV_TRY(
+            civ_pgd_add_momentum(exec, sum, NOISE, &vectors, self->age, radius, move));
     }
     *info = (civ_pgd_info){.step = t,
                            .gradient_norm = slope,

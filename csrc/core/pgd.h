@@ -37,22 +37,17 @@ typedef struct civ_pgd_vectors {
     const civ_mat *response; /* G g */
     const civ_pgd_point *here;
     const civ_pgd_point *trail;
+    double *row_sums; /* room for one a row */
 } civ_pgd_vectors;
 
 /*
- * <y - x', x' - x> of a plain move: momentum leads uphill where it is positive
- * (O'Donoghue and Candes). *doubtful: it is no more than the rounding of the inner
- * products that it comes from, of relative error `noise`; late moves are that short.
+ * Adds the momentum of the step from y to x' to a plain move, unless it leads uphill:
+ * <y - x', x' - x> > 0 (O'Donoghue and Candes). `noise`: relative error of the inner
+ * products. Where that of theirs is no more than their rounding, as late moves are
+ * short, differences of the vectors decide, if there are any (NULL: none).
  */
-double civ_pgd_turn(const double *sum, const civ_pgd_move *move, double noise,
-                    bool *doubtful);
-
-/* The same from differences of the vectors. row_sums: room for one a row. */
-civ_status civ_pgd_turn_of(const civ_exec *exec, const civ_pgd_vectors *vectors,
-                           const civ_pgd_move *move, double *row_sums, double *turn);
-
-/* Adds the momentum of the step from y to x', which does not lead uphill. */
-void civ_pgd_add_momentum(const double *sum, double age, double radius,
-                          civ_pgd_move *move);
+civ_status civ_pgd_add_momentum(const civ_exec *exec, const double *sum, double noise,
+                                const civ_pgd_vectors *vectors, double age,
+                                double radius, civ_pgd_move *move);
 
 #endif

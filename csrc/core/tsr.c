@@ -138,16 +138,11 @@ plan(const civ_exec *exec, double radius, state *s, civ_pgd_move *move, bool *fo
         return CIV_OK;
     }
     CIV_TRY(search(exec, radius, s, move, found));
-    bool doubtful;
-    double turn = civ_pgd_turn(s->sum, move, s->noise, &doubtful);
-    if (doubtful && s->head.lanes == CIV_F64) {
-        civ_pgd_vectors vectors = {&s->gradient, &s->response, &s->here, &s->trail};
-        CIV_TRY(civ_pgd_turn_of(exec, &vectors, move, s->head.losses, &turn));
-    }
-    if (turn <= 0.0) {
-        civ_pgd_add_momentum(s->sum, s->age, radius, move);
-    }
-    return CIV_OK;
+    civ_pgd_vectors vectors = {&s->gradient, &s->response, &s->here, &s->trail,
+                               s->head.losses};
+    bool precise = s->head.lanes == CIV_F64;
+    return civ_pgd_add_momentum(exec, s->sum, s->noise, precise ? &vectors : NULL,
+                                s->age, radius, move);
 }
 
 static civ_status
