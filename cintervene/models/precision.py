@@ -8,7 +8,7 @@ rounded as it would have been: sums are float32 either way.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, MutableMapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear, scaled_dot_product_attention
 from torch.overrides import TorchFunctionMode
+from torch.utils.weak import WeakIdKeyDictionary
 
 __all__ = ["WidenedProducts", "quick_products"]
 
@@ -62,8 +63,8 @@ class WidenedProducts(TorchFunctionMode):
 
     def __init__(self) -> None:
         super().__init__()
-        self._kept: dict[int, _Kept] = {}
-        self._room = KEPT_BYTES
+        # Weights that are brought in for one call only take what was kept with them.
+        self._kept: MutableMapping[Tensor, _Kept] = WeakIdKeyDictionary()
 
     def __torch_function__(
         self,
@@ -92,22 +93,21 @@ class WidenedProducts(TorchFunctionMode):
 
     def _weight(self, weight: nn.Parameter) -> Tensor:
         """A widened weight, as it was kept if it has not been changed since."""
-        known = self._kept.get(id(weight))
-        if known is not None and known.weight is weight:
+        known = self._kept.get(weight)
+        if known is not None:
             if known.version != weight._version:
                 known.wide.copy_(weight.detach())
                 known.version = weight._version
             return known.wide
         wide = weight.detach().float()
-        if wide.nbytes <= self._room:
-            self._room -= wide.nbytes
-            self._kept[id(weight)] = _Kept(weight, weight._version, wide)
+        taken = sum(kept.wide.nbytes for kept in self._kept.values())
+        if taken + wide.nbytes <= KEPT_BYTES:
+            self._kept[weight] = _Kept(weight._version, wide)
         return wide
 
 
 @dataclass(eq=False)
 class _Kept:
-    weight: nn.Parameter
     version: int
     wide: Tensor
 
