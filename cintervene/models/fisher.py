@@ -117,7 +117,7 @@ def token_statistics(unembedding: Unembedding, hidden: Tensor) -> TokenStatistic
         (n, hidden) what the final norm reads at benign positions.
     """
     rows = unembedding.directions(range(unembedding.weight.shape[0]))
-    weights = 1.0 / spread(hidden, unembedding.centred)
+    weights = 1.0 / spread(hidden, unembedding.centred).to(rows.device)
     weights = weights / weights.mean()
     size = len(hidden)
     mean_token = torch.zeros(rows.shape[0], device=rows.device)

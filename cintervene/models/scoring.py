@@ -32,8 +32,8 @@ def logits_in_blocks(
         part = slice(start, start + rows)
         # Not around the loop: a generator that pauses inside would leave gradients off.
         with torch.no_grad():
-            logits = unembedding.norm(hidden[part]).float() @ weight.T
-            logits = unembedding.capped(logits)
+            normed = unembedding.norm(hidden[part]).to(weight.device)
+            logits = unembedding.capped(normed.float() @ weight.T)
         yield part, logits
 
 

@@ -74,7 +74,8 @@ class Sensitivity:
             set_loss(logits, sampled.tolist()).sum().backward()  # type: ignore[no-untyped-call]
             for fisher, output in zip(self._fisher, outputs, strict=True):
                 assert output.grad is not None
-                rows = output.grad[batch.real].double().cpu().numpy()
+                real = batch.real.to(output.device)
+                rows = output.grad[real].double().cpu().numpy()
                 fisher += rows.T @ rows
 
     def metrics(

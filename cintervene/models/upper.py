@@ -160,7 +160,8 @@ class Upper:
                 hidden = self._watched(batch, layer, hidden, hook)
             else:
                 hidden = self._call(batch, layer, hidden)
-        return hidden.reshape(-1, hidden.shape[-1])[batch.wanted]
+        rows = batch.wanted.to(hidden.device)
+        return hidden.reshape(-1, hidden.shape[-1])[rows]
 
     def _leave(
         self, batch: UpperBatch, changes: Changes, watch: Watch | None
@@ -279,7 +280,8 @@ def differentiable(model: nn.Module) -> Iterator[None]:
 def logits_of(unembedding: Unembedding, hidden: Tensor) -> Tensor:
     """Differentiable float32 logits (n, vocabulary) of last hidden states."""
     weight = unembedding.weight.detach()
-    logits: Tensor = (unembedding.norm(hidden) @ weight.T).float()
+    normed = unembedding.norm(hidden).to(weight.device)
+    logits: Tensor = (normed @ weight.T).float()
     return unembedding.capped(logits)
 
 
