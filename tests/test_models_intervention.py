@@ -519,15 +519,6 @@ def test_quantised_weights_are_refused(tiny_model: Any, packed: str) -> None:
     change = make(model)
     quantise(model.model.layers[3].mlp.down_proj, packed)
     before = bits(model)
-    with pytest.raises(InterventionError, match=r"layers\.3\..*int8.*export\.lora"):
+    with pytest.raises(InterventionError, match=r"layers\.3\..*packed.*export\.lora"):
         change.apply(model)
     assert bits(model) == before
-
-
-def test_offloaded_weights_are_refused(tiny_model: Any) -> None:
-    accelerate = pytest.importorskip("accelerate")
-    model = tiny_model("llama")
-    change = make(model)
-    accelerate.cpu_offload(model, execution_device="cpu")
-    with pytest.raises(InterventionError, match=r"meta device .offloaded"):
-        change.apply(model)

@@ -196,27 +196,25 @@ def test_listed_experts(tiny_model: Any) -> None:
         find_targets(model)
 
 
-class Packed(nn.Linear):
-    """A quantised projection in the manner of the usual libraries."""
+class Computed(nn.Linear):
+    """Its weight is of another shape than what it multiplies with."""
 
     def __init__(self, base: Any) -> None:
         super().__init__(base.in_features, base.out_features, bias=False)
         self.dense = base.weight.data.clone()
-        packed = torch.zeros(base.weight.numel() // 2, 1, dtype=torch.uint8)
-        self.weight = nn.Parameter(packed, requires_grad=False)
+        self.weight = nn.Parameter(torch.zeros(7, 3))
 
     def forward(self, x: Any) -> Any:
         return nn.functional.linear(x, self.dense)
 
 
-class GroupQuantised(nn.Module):
+class Unknown(nn.Module):
     def __init__(self, base: Any) -> None:
         super().__init__()
-        self.register_buffer("qweight", torch.zeros(5, 24, dtype=torch.int32))
-        self.dense = base.weight.data.clone()
+        self.theta = nn.Parameter(base.weight.data.clone())
 
     def forward(self, x: Any) -> Any:
-        return nn.functional.linear(x, self.dense)
+        return nn.functional.linear(x, self.theta)
 
 
 class Scaled(nn.Linear):
@@ -231,11 +229,8 @@ class Scaled(nn.Linear):
 @pytest.mark.parametrize(
     ("wrapper", "reason"),
     [
-        (Packed, r"down_proj\.weight is a Parameter of torch\.uint8"),
-        (
-            GroupQuantised,
-            r"down_proj is a GroupQuantised, expected nn\.Linear or Conv1D",
-        ),
+        (Computed, r"down_proj\.weight is a Parameter of torch\.float32 and shape"),
+        (Unknown, r"down_proj is a Unknown, expected nn\.Linear, Conv1D or"),
         (Scaled, r"down_proj does not return its input times its weight"),
     ],
 )

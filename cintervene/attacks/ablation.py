@@ -21,6 +21,7 @@ from cintervene.baselines.answering import Answerer, Generation
 from cintervene.errors import ArgumentError, ModelError
 from cintervene.models.capture import LayerStream
 from cintervene.models.conversation import render
+from cintervene.models.packed import check_whole
 from cintervene.models.targets import find_decoder
 from cintervene.models.weights import overwriting
 
@@ -87,8 +88,10 @@ def direction_removed(model: nn.Module, direction: Tensor) -> Iterator[None]:
     Raises
     ------
     ModelError
-        A layer has other parts than attention and MLP that write.
+        A layer has other parts than attention and MLP that write, or weights are
+        packed or offloaded.
     """
+    check_whole(model)
     unit = direction / direction.norm()
     with overwriting() as overwrite:
         for tensor, axis in _writers(model):

@@ -15,6 +15,8 @@ from cintervene.errors import ArgumentError
 from cintervene.models.batches import common_length
 from cintervene.models.conversation import render
 from cintervene.models.lower import repeated
+from cintervene.models.offload import device_of
+from cintervene.models.packed import check_gradients
 from cintervene.models.spelling import encode_text
 
 __all__ = ["Layout", "Objective", "allowed_tokens", "lay_out"]
@@ -120,12 +122,18 @@ class Objective:
     model : nn.Module
         In evaluation mode. Its weights get no gradient.
     layout : Layout
+
+    Raises
+    ------
+    ModelError
+        The model has packed weights that pass no gradients.
     """
 
     def __init__(self, model: nn.Module, layout: Layout) -> None:
         self._model: Any = model
         self._embed: Any = model.get_input_embeddings()  # type: ignore[operator]
-        device = next(model.parameters()).device
+        check_gradients(model)
+        device = device_of(model)
         self.target = torch.tensor(layout.target, device=device)
         self.free = torch.tensor(layout.free, device=device)
         with torch.no_grad():

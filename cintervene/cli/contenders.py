@@ -30,6 +30,7 @@ from cintervene.baselines import (
 from cintervene.cli.reports import INTERVENTION
 from cintervene.errors import ArgumentError
 from cintervene.models import Intervention
+from cintervene.models.attached import suited
 from cintervene.models.defence import METHODS
 from cintervene.progress import Progress, silent
 from cintervene.study import Clocked, Defence, InTurn
@@ -123,7 +124,7 @@ def _defence(
         else:
             answerer = _known("--defence", part, wrappers)(answerer)
         label.append(title)
-    intervention = reduce(add, changes) if changes else None
+    intervention = suited(reduce(add, changes), model) if changes else None
     return Defence("+".join(label) or BASE, model, clocked, answerer, intervention)
 
 

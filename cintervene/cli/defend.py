@@ -19,6 +19,7 @@ from cintervene.cli.words import read_forbidden
 from cintervene.errors import ArgumentError, ModelError
 from cintervene.evaluate import Measurement, measure, write_report
 from cintervene.models import Intervention, defend, explain, find_decoder
+from cintervene.models.attached import suited
 from cintervene.models.forbidding import choose_layers
 from cintervene.models.spelling import check_spellable, surface_forms
 from cintervene.staging import StagedDirectory, check_place
@@ -56,7 +57,8 @@ def run(arguments: Namespace, console: Console) -> Exit:
         )
         found = None
         if not arguments.no_evaluate:
-            found = measure(model, tokenizer, intervention, progress=console)
+            form = suited(intervention, model)
+            found = measure(model, tokenizer, form, progress=console)
         intervention.save(stage.path / INTERVENTION)
         write_report(stage.path, intervention, found, goals=goals)
         stage.commit()

@@ -16,6 +16,7 @@ from cintervene.cli.words import read_forbidden
 from cintervene.errors import ArgumentError
 from cintervene.evaluate import measure, write_report
 from cintervene.models import Intervention
+from cintervene.models.attached import suited
 from cintervene.staging import StagedDirectory
 
 
@@ -50,7 +51,8 @@ def _measure(arguments: Namespace, console: Console) -> Exit:
     staging = nullcontext() if arguments.out is None else StagedDirectory(arguments.out)
     with staging as stage:
         model, tokenizer = load_named(arguments, console)
-        found = measure(model, tokenizer, intervention, forbid=words, progress=console)
+        form = suited(intervention, model)
+        found = measure(model, tokenizer, form, forbid=words, progress=console)
         if stage is not None:
             write_report(stage.path, intervention, found, goals=goals)
             stage.commit()

@@ -11,6 +11,7 @@ from typing import Any
 from torch import nn
 
 from cintervene.errors import ArgumentError
+from cintervene.models.offload import device_of
 from cintervene.models.trace import evaluating
 
 __all__ = ["Classifier", "refusing_label"]
@@ -41,7 +42,7 @@ class Classifier:
     def __call__(self, prompts: Sequence[str], answers: Sequence[str]) -> list[bool]:
         """Tell for each answer whether the refusing label is the likeliest."""
         found: list[bool] = []
-        device = next(self.model.parameters()).device
+        device = device_of(self.model)
         for start in range(0, len(answers), self.batch):
             part = slice(start, start + self.batch)
             given = self.tokenizer(

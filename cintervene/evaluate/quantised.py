@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from cintervene.errors import ArgumentError
+from cintervene.models.packed import check_whole
 from cintervene.models.targets import find_decoder
 from cintervene.models.weights import overwriting
 
@@ -39,7 +40,10 @@ def quantised(model: nn.Module, bits: int, group: int | None = None) -> Iterator
     ------
     ArgumentError
         The bits are out of range, or a row cannot be parted into groups.
+    ModelError
+        Weights are packed already, or offloaded.
     """
+    check_whole(model)
     with overwriting() as overwrite:
         for module in find_decoder(model).layers.modules():
             if isinstance(module, (nn.Linear, Conv1D)):

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from cintervene.errors import ArgumentError
 from cintervene.models.next_token import answer_nll
+from cintervene.models.packed import check_whole
 from cintervene.models.utterances import Utterance
 from cintervene.progress import Progress, counting, silent
 
@@ -73,6 +74,8 @@ def relearn(
     ------
     ArgumentError
         There are no answers of a kind, or a number is not positive.
+    ModelError
+        Weights are packed or offloaded.
     """
     if not trained or not others or steps < 1 or batch < 1 or not rate > 0:
         raise ArgumentError(
@@ -80,6 +83,7 @@ def relearn(
             f"{len(others)} answers, {steps}, {batch}, {rate}; expected at least one "
             "of each and positive numbers"
         )
+    check_whole(model)
     pupil = copy.deepcopy(model).float().train()
     _no_dropout(pupil)
     optimiser = torch.optim.Adam(pupil.parameters(), lr=rate)

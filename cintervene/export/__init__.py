@@ -5,13 +5,13 @@ Needs the extra `hf` (torch, transformers, safetensors).
 """
 
 from cintervene.export.artefact import Artefact
-from cintervene.export.attached import Attached
 from cintervene.export.card import Origin, model_card
 from cintervene.export.checkpoints import save_checkpoint as checkpoint
 from cintervene.export.comparison import Comparison, Difference, compare
 from cintervene.export.gguf_lora import save_gguf as gguf
 from cintervene.export.peft_lora import read_lora
 from cintervene.export.peft_lora import save_lora as lora
+from cintervene.models.attached import Attached
 
 __all__ = [
     "Artefact",

@@ -25,8 +25,7 @@ from cintervene.export.card import CARD, Origin, front_matter, inherited, write_
 from cintervene.export.shards import DTYPES, Shards
 from cintervene.models.edit import Edit
 from cintervene.models.intervention import Applied, Intervention
-from cintervene.models.targets import FLOAT_DTYPES
-from cintervene.models.weights import add_update, same_bits, sha256
+from cintervene.models.weights import FLOAT_DTYPES, add_update, same_bits, sha256
 from cintervene.staging import StagedDirectory
 
 __all__ = [
@@ -209,7 +208,8 @@ def _before_and_after(
         raise InterventionError(
             f"{name} is {shards.shape(key)} of {shards.dtype(key)} in "
             f"{shards.directory}, expected {edit.shape} of a floating-point type; this "
-            "intervention was made for another model, or this one is quantised"
+            "intervention was made for another model, or this one is quantised and "
+            "takes a LoRA only (cintervene export)"
         )
     before = shards.read(key)
     return before, change(name, edit, before)

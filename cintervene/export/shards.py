@@ -114,7 +114,8 @@ class Shards:
         if len(found) != 1:
             raise InterventionError(
                 f"{self.directory} holds no plain tensor {name}; this intervention was "
-                "made for another model, or this one is quantised"
+                "made for another model, or this one is quantised and takes a LoRA "
+                "only (cintervene export)"
             )
         return found[0]
 

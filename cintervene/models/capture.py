@@ -76,7 +76,7 @@ class _Rows:
     positions: list[int]
 
     def of(self, x: Tensor) -> Tensor:
-        return x.reshape(-1, x.shape[-1])[self.flat]
+        return x.reshape(-1, x.shape[-1])[self.flat.to(x.device)]
 
 
 @dataclass(eq=False)
@@ -382,8 +382,8 @@ class _Change:
 
     def __init__(self, update: LowRankUpdate | Tensor, target: Target) -> None:
         parts = [update] if isinstance(update, Tensor) else [update.right, update.left]
-        device = target.weight.device
-        self.factors = [torch.as_tensor(p).to(device, torch.float32) for p in parts]
+        place = target.device
+        self.factors = [torch.as_tensor(p).to(place, torch.float32) for p in parts]
         shape = (self.factors[-1].shape[0], self.factors[0].shape[1])
         if shape != (target.d_out, target.d_in):
             raise ArgumentError(

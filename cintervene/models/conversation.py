@@ -13,6 +13,7 @@ from transformers import DynamicCache, NoBadWordsLogitsProcessor
 
 from cintervene.models.batches import group_by_length, shared_length
 from cintervene.models.lower import SHORTEST_PREFIX, attention_window, repeated
+from cintervene.models.offload import device_of
 from cintervene.models.precision import quick_products
 
 __all__ = ["continue_embeddings", "generate", "render"]
@@ -131,7 +132,7 @@ def _beginning(
     if not tokens:
         return _Beginning()
     cache = DynamicCache(config=model.config.get_text_config())
-    ids = torch.tensor([tokens], device=next(model.parameters()).device)
+    ids = torch.tensor([tokens], device=device_of(model))
     with torch.no_grad():
         model(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
     return _Beginning(tokens, cache)
@@ -161,7 +162,7 @@ def _generate(
 ) -> list[list[int]]:
     """Answers to prompts without their beginning."""
     length = max(map(len, prompts))
-    device = next(model.parameters()).device
+    device = device_of(model)
     pad = stops[0] if stops else 0
     rows = [[pad] * (length - len(one)) + list(one) for one in prompts]
     ids = torch.tensor(rows, device=device)

@@ -121,7 +121,7 @@ class Heads:
         for members in group_by_length(lengths, batch_tokens, SIMILAR):
             self.groups.append(self._run(own, members, beginning))
         self.inputs = [
-            torch.cat(parts or [target.weight.new_empty((0, target.d_in))])
+            torch.cat(parts or [_no_rows(target)])
             for target, parts in zip(targets, self._inputs, strict=True)
         ]
 
@@ -172,3 +172,7 @@ class Heads:
         finally:
             for handle in handles:
                 handle.remove()
+
+
+def _no_rows(target: Target) -> Tensor:
+    return torch.empty((0, target.d_in), dtype=target.dtype, device=target.device)

@@ -25,8 +25,10 @@ from torch import Tensor, nn
 from cintervene.errors import ArgumentError, InterventionError
 from cintervene.models import intervention_file
 from cintervene.models.edit import Edit, dtype_name
-from cintervene.models.targets import FLOAT_DTYPES, Target
-from cintervene.models.weights import add_update, same_bits, sha256
+from cintervene.models.offload import held, in_memory, is_offloaded
+from cintervene.models.packed import is_packed
+from cintervene.models.targets import Target
+from cintervene.models.weights import FLOAT_DTYPES, add_update, same_bits, sha256
 from cintervene.update import LowRankUpdate
 
 Model = TypeVar("Model", bound=nn.Module)
@@ -125,8 +127,10 @@ class Intervention:
                     f"updates: got shape {update.shape} for {target.name}, expected "
                     f"({target.d_out}, {target.d_in})"
                 )
+            # What cannot be applied leaves nothing to be taken back.
+            undo = reversible and not target.packed
             edits[target.name] = Edit.of(
-                target.weight, update, target.layer, target.transposed, reversible
+                target.weight, update, target.layer, target.transposed, undo
             )
         name = str(getattr(model, "name_or_path", "") or type(model).__name__)
         return cls(edits, model=name, options=options, metrics=metrics)
@@ -157,9 +161,10 @@ class Intervention:
         ------
         InterventionError
             The model is another one, has other weights than those the intervention was
-            made for, carries it already, or nothing would change.
+            made for, carries it already, holds them packed or on a disk, or nothing
+            would change.
         """
-        weights = self._weights(model)
+        weights = self._changeable(model)
         for name, weight in weights.items():
             self.edits[name].check_base(name, weight)
         originals = {name: weight.detach().clone() for name, weight in weights.items()}
@@ -195,7 +200,7 @@ class Intervention:
             The intervention is not applied, the weights were changed since, or the
             original bits are not known.
         """
-        weights = self._weights(model)
+        weights = self._changeable(model)
         records = _records.get(model, [])
         digest = self.digest
         record = next((r for r in reversed(records) if r.digest == digest), None)
@@ -333,36 +338,43 @@ class Intervention:
     ) -> Intervention:
         return Intervention(edits, model=self.model, options=options, metrics=metrics)
 
-    def _weights(self, model: nn.Module) -> dict[str, nn.Parameter]:
-        """Find the weights in the model, each one once, in the right shape."""
-        found: dict[str, nn.Parameter] = {}
+    def _changeable(self, model: nn.Module) -> dict[str, Tensor]:
+        """Find the weights and refuse those whose change the model would not see."""
+        for name in self.edits:
+            reason = _why_packed(model, name) or _why_away(model, name)
+            if reason is not None:
+                raise InterventionError(reason)
+        found = self._weights(model)
         storages: dict[int, str] = {}
+        for name, weight in found.items():
+            twin = storages.setdefault(weight.data_ptr(), name)
+            if twin != name:
+                raise InterventionError(
+                    f"{name} and {twin} share their memory; a weight is changed once"
+                )
+        return found
+
+    def _weights(self, model: nn.Module) -> dict[str, Tensor]:
+        """Find the weights in the model, in the right shape."""
+        found: dict[str, Tensor] = {}
         for name, edit in self.edits.items():
-            _refuse_quantised(model, name)
-            try:
-                weight = model.get_parameter(name)
-            except AttributeError:
+            module = _owner(model, name)
+            reason = _why_packed(model, name)
+            if reason is not None:
+                raise InterventionError(reason)
+            weight = getattr(module, _key(name), None)
+            if module is None or not isinstance(weight, nn.Parameter):
                 raise InterventionError(
                     f"{type(model).__name__} has no parameter {name}; this "
                     f"intervention was made for {self.model or 'another model'}"
-                ) from None
+                )
             if weight.dtype not in FLOAT_DTYPES or weight.shape != edit.shape:
                 raise InterventionError(
                     f"{name}: got {tuple(weight.shape)} of {dtype_name(weight.dtype)}, "
                     f"expected {edit.shape} of a floating-point type; this "
                     f"intervention was made for {self.model or 'another model'}"
                 )
-            if weight.is_meta:
-                raise InterventionError(
-                    f"{name} is on the meta device (offloaded or never loaded); load "
-                    "the whole model, or change its checkpoint with cintervene apply"
-                )
-            twin = storages.setdefault(weight.data_ptr(), name)
-            if twin != name:
-                raise InterventionError(
-                    f"{name} and {twin} share their memory; a weight is changed once"
-                )
-            found[name] = weight
+            found[name] = held(module, _key(name))
         return found
 
     def _to_file(self) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -429,19 +441,50 @@ class Intervention:
             ) from error
 
 
-def _refuse_quantised(model: nn.Module, name: str) -> None:
-    """Refuse weights of packed integers: bitsandbytes, GPTQ, AWQ and the like."""
-    module = dict(model.named_modules()).get(name.removesuffix(".weight"))
-    weight = getattr(module, "weight", None)
-    packed = getattr(module, "qweight", None)
-    if isinstance(weight, Tensor) and not weight.dtype.is_floating_point:
-        packed = weight
-    if isinstance(packed, Tensor):
-        raise InterventionError(
-            f"{name} is quantised ({type(module).__name__} of "
-            f"{dtype_name(packed.dtype)}) and cannot be changed; export the "
-            "intervention as an adapter (cintervene.export.lora) and load that on top"
+def can_change(model: nn.Module, names: Iterable[str]) -> bool:
+    """Tell whether weights are held in a form and at a place where they are changed."""
+    return not any(_why_packed(model, n) or _why_away(model, n) for n in names)
+
+
+def _why_packed(model: nn.Module, name: str) -> str | None:
+    module = _owner(model, name)
+    if module is None or not is_packed(module):
+        return None
+    return (
+        f"{name}: got packed weights ({type(module).__name__}), expected a matrix of "
+        "floats, which alone can be changed; export the intervention with "
+        "cintervene.export.lora and load that with peft, or attach it with "
+        "cintervene.export.Attached"
+    )
+
+
+def _why_away(model: nn.Module, name: str) -> str | None:
+    module = _owner(model, name)
+    lacking = not isinstance(getattr(module, _key(name), None), nn.Parameter)
+    if module is None or lacking or in_memory(module, _key(name)) is not None:
+        return None
+    if not is_offloaded(module):
+        return (
+            f"{name}: got a weight on the meta device that nothing brings in, expected "
+            "one in memory; load the whole model"
         )
+    return (
+        f"{name}: got a weight that is offloaded to a disk, expected one in memory; "
+        "change the checkpoint with cintervene apply, or attach the intervention with "
+        "cintervene.export.Attached"
+    )
+
+
+def _owner(model: nn.Module, name: str) -> nn.Module | None:
+    """Return the module that has a weight of this name, perhaps packed."""
+    try:
+        return model.get_submodule(name.rpartition(".")[0])
+    except AttributeError:
+        return None
+
+
+def _key(name: str) -> str:
+    return name.rpartition(".")[2]
 
 
 def _restore(weights: Mapping[str, Tensor], originals: Mapping[str, Tensor]) -> None:

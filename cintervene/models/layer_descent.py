@@ -16,6 +16,7 @@ from cintervene.errors import ArgumentError
 from cintervene.models.clock import Clock
 from cintervene.models.intervention import Intervention
 from cintervene.models.lessons import prepare
+from cintervene.models.packed import check_gradients
 from cintervene.models.precision import quick_products
 from cintervene.models.safe_region import Part, SafeRegion, TSROptions
 from cintervene.models.separation import most_separating
@@ -125,6 +126,7 @@ def learn(
     harmful = requested(harmful)
     decoder = find_decoder(model)
     unembedding = find_unembedding(model, decoder)
+    check_gradients(model)
     clock = Clock()
     with clock.phase("prompts"):
         lessons = prepare(

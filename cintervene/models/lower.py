@@ -19,6 +19,7 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from cintervene.models.batches import common_length
+from cintervene.models.offload import device_of
 from cintervene.models.targets import Decoder
 from cintervene.models.trace import evaluating
 
@@ -148,7 +149,7 @@ class LowerLayers:
         arguments : dict of int to Arguments
             Of the layers from `first` on.
         """
-        device = next(self._decoder.module.parameters()).device
+        device = device_of(self._decoder.module)
         tokens = torch.tensor(ids, dtype=torch.int64, device=device)
         past = 0 if cache is None else cache.get_seq_length()
         options: dict[str, Any] = {} if cache is None else {"past_key_values": cache}

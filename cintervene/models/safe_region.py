@@ -114,7 +114,7 @@ class Part:
     ) -> None:
         self._model, self.targets, self._decoder = model, targets, decoder
         self._unembedding = unembedding
-        self.devices = [target.weight.device for target in targets]
+        self.devices = [target.device for target in targets]
         self.teach(harmful)
         self.benign = self._gather(benign)
         with torch.no_grad():
@@ -128,7 +128,7 @@ class Part:
             return self.benign.states(batch, None)
 
         def watch(index: int, inputs: Tensor, _outputs: Tensor) -> None:
-            count(index, inputs[batch.real])
+            count(index, inputs[batch.real.to(inputs.device)])
 
         return self.benign.states(batch, None, watch)
 

@@ -10,7 +10,7 @@ with a reason that names the module.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal, get_args
@@ -21,10 +21,19 @@ from torch.nn.utils.parametrize import is_parametrized
 from transformers.pytorch_utils import Conv1D
 
 from cintervene.errors import ArgumentError, ModelError
+from cintervene.models.offload import device_of, held, identity
+from cintervene.models.packed import (
+    PACKED_TOLERANCE,
+    is_packed,
+    is_plain,
+    unpacked,
+)
 from cintervene.models.trace import Call, trace
+from cintervene.models.weights import FLOAT_DTYPES
 
-FLOAT_DTYPES = (torch.bfloat16, torch.float16, torch.float32, torch.float64)
 ADAPTER_MARKS = ("lora_A", "lora_B", "base_layer")
+# Of a probe's result relative to its size: rounding.
+TOLERANCE = 0.02
 # Which projection of a layer, by its usual name: what ends the MLP or the attention.
 Matrix = Literal["down_proj", "o_proj"]
 
@@ -40,7 +49,7 @@ class Target:
     name : str
         Path of the weight parameter in the model.
     module : nn.Module
-        The projection, an `nn.Linear` or a GPT-2 `Conv1D`.
+        The projection: an `nn.Linear`, a GPT-2 `Conv1D` or a packed linear module.
     d_in, d_out : int
         Widths of its input and output; `d_out` is the hidden size.
     transposed : bool
@@ -48,6 +57,10 @@ class Target:
     after : nn.Module or None
         The norm between the projection's output and the residual stream (Gemma).
     matrix : {"down_proj", "o_proj"}
+    packed : torch.dtype or None
+        Where the module computes with packed weights (bitsandbytes, GPTQ, AWQ), the
+        type of what it takes and returns. Such a weight cannot be changed; adapters
+        can change what the module returns.
     """
 
     layer: int
@@ -58,6 +71,7 @@ class Target:
     transposed: bool
     after: nn.Module | None = None
     matrix: Matrix = "down_proj"
+    packed: torch.dtype | None = None
 
     @property
     def ends_layer(self) -> bool:
@@ -65,16 +79,29 @@ class Target:
         return self.matrix == "down_proj"
 
     @property
-    def weight(self) -> nn.Parameter:
-        """The weight parameter, as the model stores it."""
-        weight = self.module.weight
-        assert isinstance(weight, nn.Parameter)
-        return weight
+    def weight(self) -> Tensor:
+        """The weight parameter, as the model stores it.
+
+        Where it is offloaded, what accelerate holds of it or reads anew each time;
+        where it is packed, the (d_out, d_in) matrix that it stands for, anew each time.
+        """
+        if self.packed:
+            return unpacked(self.module, self.d_in, self.packed)
+        return held(self.module)
 
     @property
     def dtype(self) -> torch.dtype:
-        """Storage type of the weight."""
-        return self.weight.dtype
+        """Storage type of the weight; of the unpacked one where it is packed."""
+        if self.packed:
+            return self.packed
+        dtype = self.module.weight.dtype
+        assert isinstance(dtype, torch.dtype)
+        return dtype
+
+    @property
+    def device(self) -> torch.device:
+        """Where the module computes."""
+        return device_of(self.module)
 
 
 @dataclass(frozen=True, eq=False)
@@ -247,6 +274,8 @@ def _describe(target: Target) -> str:
         ", transposed" if target.transposed else ""
     )
     dtype = str(target.dtype).removeprefix("torch.")
+    if target.packed:
+        dtype = f"packed ({type(target.module).__name__}), by an adapter only"
     return f"  {target.layer:3d}  {target.name}  {shape}  {dtype}"
 
 
@@ -285,19 +314,24 @@ def _chain_width(layers: nn.ModuleList, calls: Sequence[Call]) -> int | None:
     return chain[0].x.shape[-1] if all(c.x.shape == c.y.shape for c in chain) else None
 
 
-def _shared_names(model: nn.Module) -> dict[int, list[str]]:
-    """Paths under which each parameter object is reachable, by its id."""
-    names: dict[int, list[str]] = {}
-    for name, parameter in model.named_parameters(remove_duplicate=False):
-        names.setdefault(id(parameter), []).append(name)
+def _shared_names(model: nn.Module) -> dict[Hashable, list[str]]:
+    """Paths under which each parameter is reachable."""
+    names: dict[Hashable, list[str]] = {}
+    for path, module in model.named_modules(remove_duplicate=False):
+        for name, _ in module.named_parameters(recurse=False, remove_duplicate=False):
+            names.setdefault(identity(module, name), []).append(_path(path, name))
     return names
+
+
+def _path(module: str, name: str) -> str:
+    return f"{module}.{name}" if module else name
 
 
 def _projection(
     model: nn.Module,
     decoder: Decoder,
     layer: int,
-    shared: dict[int, list[str]],
+    shared: dict[Hashable, list[str]],
     matrix: Matrix,
 ) -> Target:
     prefix = f"{decoder.layers_name}.{layer}."
@@ -317,12 +351,17 @@ def _projection(
     _refuse_twins(decoder.layers[layer], prefix, last)
     d_in, d_out = last.x.shape[-1], last.y.shape[-1]
     name = f"{last.name}.weight"
-    others = [other for other in shared[id(last.module.weight)] if other != name]
+    packed = is_packed(last.module)
+    names = [] if packed else shared[identity(last.module)]
+    others = [other for other in names if other != name]
     if others:
         raise ModelError(f"{name} is shared with {', '.join(others)}")
     transposed = isinstance(last.module, Conv1D)
     after = _norm_after(last, calls)
-    return Target(layer, name, last.module, d_in, d_out, transposed, after, matrix)
+    return Target(
+        layer, name, last.module, d_in, d_out, transposed, after, matrix,
+        last.x.dtype if packed else None,
+    )  # fmt: skip
 
 
 def _attention_output(
@@ -390,34 +429,34 @@ def _refuse_opaque(call: Call) -> None:
             f"{call.name} computes its weight (torch.nn.utils.parametrize); make it "
             "a plain one with remove_parametrizations"
         )
+    if is_packed(module) and call.x.dtype in FLOAT_DTYPES:
+        matrix = unpacked(module, call.x.shape[-1], call.x.dtype)
+        return _refuse_altered_result(call, matrix, PACKED_TOLERANCE)
     weight = getattr(module, "weight", None)
     if not isinstance(module, (nn.Linear, Conv1D)) or not isinstance(weight, Tensor):
         raise ModelError(
-            f"{call.name} is a {kind}, expected nn.Linear or Conv1D; a quantised or "
-            "packed model has to be loaded in its original precision"
+            f"{call.name} is a {kind}, expected nn.Linear, Conv1D or a linear module "
+            "with weights packed in integers; load the model in its original precision"
         )
-    plain = type(weight) is nn.Parameter and type(weight.data) is Tensor
-    matrix = weight if not isinstance(module, Conv1D) else weight.T
-    if (
-        not plain
-        or weight.dtype not in FLOAT_DTYPES
-        or matrix.shape != (call.y.shape[-1], call.x.shape[-1])
-    ):
+    shape = weight.shape if not isinstance(module, Conv1D) else weight.T.shape
+    if not is_plain(weight) or shape != (call.y.shape[-1], call.x.shape[-1]):
         raise ModelError(
             f"{call.name}.weight is a {type(weight).__name__} of {weight.dtype} and "
             f"shape {tuple(weight.shape)}: quantised, packed or computed weights "
-            "cannot be changed; load the model in its original precision"
+            "of this kind cannot be changed; load the model in its original precision"
         )
-    _refuse_altered_result(call, matrix)
+    matrix = held(module) if not isinstance(module, Conv1D) else held(module).T
+    return _refuse_altered_result(call, matrix, TOLERANCE)
 
 
-def _refuse_altered_result(call: Call, matrix: Tensor) -> None:
-    expected = call.x.double() @ matrix.detach().double().T
+def _refuse_altered_result(call: Call, matrix: Tensor, tolerance: float) -> None:
+    place = call.x.device
+    expected = call.x.double() @ matrix.detach().to(place).double().T
     bias = getattr(call.module, "bias", None)
     if isinstance(bias, Tensor):
-        expected = expected + bias.detach().double()
+        expected = expected + held(call.module, "bias").detach().to(place).double()
     error = torch.linalg.vector_norm(call.y.double() - expected)
-    if not error <= 0.02 * torch.linalg.vector_norm(expected):
+    if not error <= tolerance * torch.linalg.vector_norm(expected):
         raise ModelError(
             f"{call.name} does not return its input times its weight (hooks, an "
             "adapter or a wrapper change the result, or a value is not finite); remove "

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from cintervene.errors import ModelError
+from cintervene.models.offload import device_of, is_offloaded
 
 PROBE_TOKENS = 3
 # A forward hook: called with module, arguments and output.
@@ -94,12 +95,7 @@ def trace(model: nn.Module) -> list[Call]:
     ModelError
         A parameter is on the meta device, or the model cannot be run on token ids.
     """
-    for name, parameter in model.named_parameters():
-        if parameter.is_meta:
-            raise ModelError(
-                f"parameter {name} is on the meta device (offloaded or never loaded); "
-                "load the whole model onto a real device, say without device_map"
-            )
+    _refuse_unloaded(model)
     calls: list[Call] = []
     handles = [
         module.register_forward_hook(_recorder(calls, name), with_kwargs=True)
@@ -120,6 +116,18 @@ def trace(model: nn.Module) -> list[Call]:
     return calls
 
 
+def _refuse_unloaded(model: nn.Module) -> None:
+    for path, module in model.named_modules():
+        if is_offloaded(module):
+            continue
+        for name, parameter in module.named_parameters(recurse=False):
+            if parameter.is_meta:
+                raise ModelError(
+                    f"parameter {path}.{name} is on the meta device and no hook of "
+                    "accelerate on its module brings it in; load the whole model"
+                )
+
+
 def _recorder(calls: list[Call], name: str) -> Callable[..., None]:
     def record(module: nn.Module, args: Any, kwargs: Any, result: Any) -> None:
         x = first_tensor(args)
@@ -133,10 +141,11 @@ def _recorder(calls: list[Call], name: str) -> Callable[..., None]:
 
 
 def _probe_ids(model: nn.Module) -> Tensor:
-    embedding = getattr(model, "get_input_embeddings", lambda: None)()
+    embedding: Any = getattr(model, "get_input_embeddings", lambda: None)()
     weight = getattr(embedding, "weight", None)
     if not isinstance(weight, Tensor):
         raise TypeError("the model has no input embedding")
     # Token 0 is often the padding token, whose embedding is a row of zeros.
-    ids = torch.arange(1, PROBE_TOKENS + 1, device=weight.device) % weight.shape[0]
+    place = device_of(embedding)
+    ids = torch.arange(1, PROBE_TOKENS + 1, device=place) % weight.shape[0]
     return ids.unsqueeze(0)

@@ -12,6 +12,7 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
+from cintervene.models.attached import suited
 from cintervene.models.capture import LayerStream
 from cintervene.models.intervention import Intervention
 from cintervene.models.layerwise import LayerChange
@@ -115,7 +116,7 @@ class Tuning:
         """Apply the changes for a moment and look at what they do."""
         pairs = [(change.target, change.update) for change in changes]
         trial = Intervention.of(self._model, pairs, reversible=False)
-        with trial.applied(self._model):
+        with suited(trial, self._model).applied(self._model):
             *spoken, benign_state = self._states()
         ratios = [
             float(np.exp(np.mean(token_nll(self._unembedding, state, tokens) - before)))

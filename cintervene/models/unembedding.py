@@ -10,7 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from cintervene.errors import ModelError
-from cintervene.models.targets import FLOAT_DTYPES, Decoder, Target, find_decoder
+from cintervene.models.offload import device_of, held, identity
+from cintervene.models.targets import Decoder, Target, find_decoder
+from cintervene.models.weights import FLOAT_DTYPES
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,7 +32,7 @@ class Scale:
 
     def pull_back(self, directions: Tensor) -> Tensor:
         """Turn directions of the norm's output into those of its input (n, width)."""
-        rows = directions * self.scale
+        rows = directions * self.scale.to(directions.device)
         return rows - rows.mean(dim=-1, keepdim=True) if self.centred else rows
 
 
@@ -41,7 +43,8 @@ class Unembedding:
     Attributes
     ----------
     weight : Tensor
-        (vocabulary, hidden) rows of the head, in the model's dtype, not copied.
+        (vocabulary, hidden) rows of the head, in the model's dtype, on the device where
+        the head computes. Not copied, unless it is offloaded elsewhere.
     head : nn.Module
         The module that holds them.
     norm : nn.Module
@@ -129,13 +132,17 @@ def find_unembedding(model: nn.Module, decoder: Decoder | None = None) -> Unembe
         )
     norm = _final_norm(decoder)
     found = norm_scale(norm, decoder.hidden_size)
-    embedding = model.get_input_embeddings()  # type: ignore[operator]
     config = model.config.get_text_config()  # type: ignore[union-attr, operator]
     softcap = getattr(config, "final_logit_softcapping", None)
-    tied = weight.data_ptr() == embedding.weight.data_ptr()
     assert isinstance(head, nn.Module)
+    embedding = model.get_input_embeddings()  # type: ignore[operator]
+    tied = identity(head) == identity(embedding)
+    if weight.is_meta and not tied:
+        # Two files of a disk do not say that they hold one matrix.
+        tied = bool(getattr(config, "tie_word_embeddings", False))
+    rows = held(head).to(device_of(head))
     unembedding = Unembedding(
-        weight, head, norm, found.scale, found.centred, softcap, tied
+        rows, head, norm, found.scale, found.centred, softcap, tied
     )
     _check_logits(unembedding, decoder)
     return unembedding
@@ -146,7 +153,8 @@ def _check_logits(unembedding: Unembedding, decoder: Decoder) -> None:
     whole = decoder.calls[-1]
     last = next(call for call in decoder.calls if call.module is decoder.layers[-1])
     logits = unembedding.logits(last.y).float()
-    if not (logits - whole.y.float()).norm() <= 0.05 * logits.norm():
+    found = whole.y.to(logits.device).float()
+    if not (logits - found).norm() <= 0.05 * logits.norm():
         raise ModelError(
             f"{type(whole.module).__name__} scales or shifts its logits after the "
             "head; this architecture is not supported"
@@ -164,19 +172,20 @@ def norm_scale(norm: nn.Module, width: int) -> Scale:
     weight = norm.weight
     if not isinstance(weight, Tensor):
         raise ModelError(f"{type(norm).__name__} has no weight vector")
-    bias = getattr(norm, "bias", None)
+    place = device_of(norm)
+    shift = torch.zeros(width, device=place)
+    if isinstance(getattr(norm, "bias", None), Tensor):
+        shift = held(norm, "bias").detach().to(place).float()
+    factor = held(norm).detach().to(place).float()
     # Large, uneven values: epsilon does not matter and the mean is not zero.
-    x = 100.0 * torch.sin(torch.arange(1, width + 1, device=weight.device)) + 25.0
+    x = 100.0 * torch.sin(torch.arange(1, width + 1, device=place)) + 25.0
     with torch.no_grad():
         y = norm(x.to(weight.dtype).view(1, 1, -1)).view(-1).float()
-        shift = (
-            bias.detach().float() if isinstance(bias, Tensor) else torch.zeros_like(y)
-        )
         x = x.to(weight.dtype).float()
         for centred in (False, True):
             z = x - x.mean() if centred else x
             z = z / z.square().mean().sqrt()
-            for scale in (weight.detach().float(), 1.0 + weight.detach().float()):
+            for scale in (factor, 1.0 + factor):
                 if (y - shift - z * scale).norm() <= 0.02 * y.norm():
                     return Scale(scale, centred)
     raise ModelError(f"{type(norm).__name__} is neither an RMSNorm nor a LayerNorm")

@@ -17,6 +17,8 @@ from torch import Tensor
 from cintervene.update import LowRankUpdate
 
 Bytes = npt.NDArray[np.uint8]
+# Types of weights that can be changed.
+FLOAT_DTYPES = (torch.bfloat16, torch.float16, torch.float32, torch.float64)
 
 
 def raw_bytes(tensor: Tensor) -> Bytes:
@@ -116,7 +118,10 @@ def rounded_change(target: Any, update: LowRankUpdate) -> Tensor:
     -------
     Tensor
         (d_out, d_in) float32 (float64 for float64 weights), on the weight's device.
+        Packed weights stay as they are and an adapter adds the whole change.
     """
+    if target.packed:
+        return torch.from_numpy(update.matrix()).float().to(target.device)
     before: Tensor = target.weight.detach()
     after = before.clone()
     add_update(after, update, target.transposed)

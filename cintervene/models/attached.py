@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from cintervene.errors import InterventionError
-from cintervene.models.intervention import Applied, Intervention
+from cintervene.models.intervention import Applied, Intervention, can_change
 from cintervene.update import LowRankUpdate
 
 
@@ -22,7 +22,7 @@ class Attached(Intervention):
     `apply` leaves the weights alone and adds ``left @ (right @ x)`` to what the modules
     return, in float32 and without rounding the sum of weight and change. Adapters are
     measured in this form (`cintervene.evaluate.measure` takes it), and it works on
-    weights that cannot be changed, quantised ones for example. The base is not checked.
+    weights that cannot be changed, packed or offloaded ones. The base is not checked.
 
     Parameters
     ----------
@@ -78,6 +78,13 @@ class Attached(Intervention):
             raise InterventionError("this change is not attached to this model")
         for handle in self._handles.pop(model):
             handle.remove()
+
+
+def suited(intervention: Intervention, model: nn.Module) -> Intervention:
+    """Return an intervention in the form that a model takes: attached if need be."""
+    if can_change(model, intervention.edits):
+        return intervention
+    return Attached(intervention)
 
 
 def _module(model: nn.Module, name: str) -> nn.Module:

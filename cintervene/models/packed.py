@@ -1,0 +1,159 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Projections whose weights are packed: bitsandbytes, GPTQ, AWQ and the like.
+
+Libraries pack in many ways and repack for one processor or another, so the matrix is
+read off what the module does to unit vectors, whatever it holds.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from itertools import chain
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from cintervene.errors import ModelError
+from cintervene.models.offload import device_of, held
+from cintervene.models.trace import evaluating, evaluation_mode
+from cintervene.models.weights import FLOAT_DTYPES
+
+__all__ = [
+    "PACKED_TOLERANCE", "check_gradients", "check_whole", "is_packed", "is_plain",
+    "unpacked",
+]  # fmt: skip
+
+# Of a result relative to its size: rounding, and that of inputs to 8 bits.
+PACKED_TOLERANCE = 0.05
+# Unit vectors in a batch.
+BLOCK = 1024
+
+
+def is_plain(weight: object) -> bool:
+    """Tell whether a weight is an ordinary parameter of floats."""
+    return (
+        type(weight) is nn.Parameter
+        and type(weight.data) is Tensor
+        and weight.dtype in FLOAT_DTYPES
+    )
+
+
+def is_packed(module: nn.Module) -> bool:
+    """Tell whether a module holds codes instead of a matrix of floats."""
+    if is_plain(getattr(module, "weight", None)):
+        return False
+    tensors = [*module.parameters(recurse=False), *module.buffers(recurse=False)]
+    return any(map(_is_code, tensors))
+
+
+def unpacked(module: nn.Module, d_in: int, dtype: torch.dtype) -> Tensor:
+    """Return the (d_out, d_in) matrix that a module multiplies its inputs with.
+
+    Parameters
+    ----------
+    module : nn.Module
+    d_in : int
+    dtype : torch.dtype
+        Of its inputs and outputs.
+
+    Raises
+    ------
+    ModelError
+        It cannot be called on rows of that width and type.
+    """
+    starts = range(0, d_in, BLOCK)
+    try:
+        with evaluating(module):
+            columns = [module(_units(module, i, d_in, dtype))[0] for i in starts]
+    except Exception as error:
+        raise ModelError(
+            f"{type(module).__name__} could not be run on unit vectors of {dtype} "
+            f"({type(error).__name__}: {error}); load the model in its original "
+            "precision"
+        ) from error
+    found = torch.cat(columns)
+    if getattr(module, "bias", None) is not None:
+        found = found - held(module, "bias").to(found)
+    return found.T.contiguous()
+
+
+def _units(module: nn.Module, first: int, d_in: int, dtype: torch.dtype) -> Tensor:
+    """Unit vectors (1, up to BLOCK, d_in), from the given one on."""
+    size = min(BLOCK, d_in - first)
+    units = torch.zeros(size, d_in, dtype=dtype, device=device_of(module))
+    units.diagonal(first).fill_(1.0)
+    return units[None]
+
+
+def check_whole(model: nn.Module) -> None:
+    """Refuse a model some of whose weights cannot be written to.
+
+    Raises
+    ------
+    ModelError
+        Weights are packed, or offloaded by accelerate.
+    """
+    named = model.named_parameters()
+    odd = (name for name, p in named if p.is_meta or not is_plain(p))
+    packed = (name for name, _ in _packed_modules(model))
+    found = next(chain(odd, packed), None)
+    if found is not None:
+        raise ModelError(
+            f"model: got {found} packed or offloaded, expected weights that can be "
+            "written to; load the whole model in its original precision"
+        )
+
+
+def check_gradients(model: nn.Module) -> None:
+    """Refuse packed modules that pass no gradient; kernels for inference do not.
+
+    Raises
+    ------
+    ModelError
+    """
+    floats = (p.dtype for p in model.parameters() if p.dtype in FLOAT_DTYPES)
+    dtype = next(floats, torch.float32)
+    for name, module in _packed_modules(model):
+        if not _passes_gradients(module, dtype):
+            raise ModelError(
+                f"model: got {name}, a {type(module).__name__} that passes no gradient "
+                f"on {device_of(module)}, expected one that does; load the model in "
+                "its original precision or for another device (method pcr needs no "
+                "gradients)"
+            )
+
+
+def _packed_modules(model: nn.Module) -> Iterator[tuple[str, Any]]:
+    """Those that stand for a linear layer; others hold integers for other reasons."""
+    for name, module in model.named_modules():
+        if hasattr(module, "in_features") and is_packed(module):
+            yield name, module
+
+
+def _passes_gradients(module: Any, dtype: torch.dtype) -> bool:
+    x = torch.ones(1, module.in_features, dtype=dtype, device=device_of(module))
+    with evaluating(module):
+        # The first call without gradients may repack weights for good.
+        module(x)
+    x.requires_grad_()
+    with evaluation_mode(module), torch.enable_grad(), warnings.catch_warnings():
+        # That a kernel has no gradient is what is asked here.
+        warnings.simplefilter("ignore")
+        y = module(x)
+        if not y.requires_grad:
+            return False
+        bias = getattr(module, "bias", None)
+        size = (y if bias is None else y - held(module, "bias").to(y)).float().abs()
+        (found,) = torch.autograd.grad(size.sum(), x, allow_unused=True)
+    if found is None:
+        return False
+    # The derivative along x of what is proportional to x is its value.
+    error = (found.float() * x).sum() - size.sum()
+    return bool(error.abs() <= PACKED_TOLERANCE * size.sum())
+
+
+def _is_code(tensor: Tensor) -> bool:
+    # bitsandbytes can store its 4-bit codes in tensors that claim to be floats.
+    return tensor.dtype not in FLOAT_DTYPES or hasattr(tensor, "quant_state")
