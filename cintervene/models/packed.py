@@ -25,8 +25,9 @@ __all__ = [
     "unpacked",
 ]  # fmt: skip
 
-# Of a result relative to its size: rounding, and that of inputs to 8 bits.
-PACKED_TOLERANCE = 0.05
+# Of a result relative to its size. Inputs may be rounded to 8 bits too: that alone moves
+# the outputs of SmolLM2's layers by up to 5 %.
+PACKED_TOLERANCE = 0.15
 # Unit vectors in a batch.
 BLOCK = 1024
 
