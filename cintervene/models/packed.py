@@ -25,8 +25,8 @@ __all__ = [
     "unpacked",
 ]  # fmt: skip
 
-# Of a result relative to its size. Inputs may be rounded to 8 bits too: that alone moves
-# the outputs of SmolLM2's layers by up to 5 %.
+# Of a result relative to its size. Inputs may be rounded to 8 bits too, which moves
+# outputs of SmolLM2's layers by up to 5 %.
 PACKED_TOLERANCE = 0.15
 # Unit vectors in a batch.
 BLOCK = 1024
