@@ -29,7 +29,7 @@ def main():
     parser.add_argument("out")
     parser.add_argument("behaviours")
     parser.add_argument("prompts")
-    parser.add_argument("--steps", type=int, default=64)
+    parser.add_argument("--steps", type=int, default=48)
     arguments = parser.parse_args()
     behaviours = harmbench.read_behaviours(arguments.behaviours)
     prompts = xstest.read_prompts(arguments.prompts)

@@ -44,8 +44,9 @@ __all__ = [
     "requested",
 ]
 
-# Shares of the change found that are measured on the tuning split.
-STRENGTHS = (0.5, 0.75, 1.0, 1.25, 1.6, 2.0)
+# Multiples of the change found that are measured on the tuning split, as long as they
+# drift no further than allowed: more does not drift less.
+STRENGTHS = (0.5, 0.7, 0.85, 1.0, 1.15, 1.3, 1.5, 1.75, 2.0)
 
 
 @dataclass(frozen=True)
@@ -178,6 +179,9 @@ def _descend(
             changes = [ball.change * strength for ball in problem.balls]
             sweep.append(_measure(problem, tune, openings, changes, strength, before))
             report(1)
+            if sweep[-1].kl > limits.max_kl:
+                break
+        report(len(STRENGTHS) - len(sweep))
     best = choose(sweep, limits)
     changed = [(t, update * best.strength) for t, update in problem.updates]
     layers = [target.layer for target, _ in changed]

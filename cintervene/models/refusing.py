@@ -51,7 +51,8 @@ def teach_refusal(
     safe : sequence of str, optional
         Refusals that are all as good: at each token of one, the loss is the negative
         log probability of all tokens with which one of them goes on. One of the
-        package's own without it: a model that learns several at once mixes them.
+        package's own without it: a model that learns several at once mixes them. Best
+        are those with whose first word the model begins no other answer.
     layers : "auto" or iterable of int
         The layers that are changed. `"auto"` takes five whose projections' inputs tell
         harmful requests of the tuning split best from others.
