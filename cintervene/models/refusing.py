@@ -32,7 +32,7 @@ def teach_refusal(
     radius: float = 0.03,
     preserve: Iterable[str] = (),
     max_kl: float = 0.05,
-    max_false_refusals: float = 0.05,
+    max_false_refusals: float = 0.03,
     options: TSROptions | None = None,
     progress: Progress = silent,
 ) -> Intervention:
