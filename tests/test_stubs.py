@@ -3,14 +3,18 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+
+CONFIGURATION = Path(__file__).parents[1] / "pyproject.toml"
 
 
 def test_stub_matches_the_module():
     pytest.importorskip("mypy")
+    command = [sys.executable, "-m", "mypy.stubtest", "cintervene._core"]
     done = subprocess.run(
-        [sys.executable, "-m", "mypy.stubtest", "cintervene._core"],
+        [*command, "--mypy-config-file", CONFIGURATION],
         capture_output=True,
         text=True,
         check=False,
