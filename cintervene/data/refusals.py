@@ -106,5 +106,8 @@ def compliance_prefixes(split: Split) -> list[str]:
 
 
 def safe_refusals() -> list[str]:
-    """Return short answers that refuse."""
+    """Return short answers that refuse.
+
+    The first is the one that models are taught when no other is given.
+    """
     return list(load("safe_refusals.json", "train"))
