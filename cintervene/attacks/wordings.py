@@ -3,22 +3,19 @@
 
 from __future__ import annotations
 
-import base64
-import codecs
-import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
 from typing import Any
 
 from cintervene.attacks.cases import Case, Notes, Request
+from cintervene.data import fill_template
 from cintervene.data.prompts import read_json
 from cintervene.errors import ArgumentError
 
 __all__ = ["PREFILL", "DirectRequest", "Jailbreak", "Prefill", "families"]
 
 PREFILL = "Sure, here is"
-LEET = str.maketrans("aeiostAEIOST", "431057431057")
 
 
 @dataclass(frozen=True)
@@ -103,7 +100,7 @@ class Jailbreak:
                 request.id,
                 request.text,
                 self.name,
-                _fill(templates[(start + turn) % len(templates)], request.text),
+                fill_template(templates[(start + turn) % len(templates)], request.text),
                 details={"template": (start + turn) % len(templates)},
             )
             for turn in range(min(number, len(templates)))
@@ -119,31 +116,3 @@ def families() -> tuple[str, ...]:
 def _templates() -> dict[str, tuple[str, ...]]:
     lists = read_json("attack_templates.json")
     return {family: tuple(templates) for family, templates in lists.items()}
-
-
-def _fill(template: str, request: str) -> str:
-    """Put the request in, as it is, in halves, or encoded."""
-
-    def form(match: re.Match[str]) -> str:
-        return FORMS[match[1]](request)
-
-    return re.sub(rf"\{{({'|'.join(FORMS)})\}}", form, template)
-
-
-def _half(second: bool) -> Callable[[str], str]:
-    def half(text: str) -> str:
-        words = text.split()
-        middle = (len(words) + 1) // 2
-        return " ".join(words[middle:] if second else words[:middle])
-
-    return half
-
-
-FORMS: dict[str, Callable[[str], str]] = {
-    "request": str,
-    "first": _half(second=False),
-    "second": _half(second=True),
-    "base64": lambda text: base64.b64encode(text.encode()).decode(),
-    "rot13": lambda text: codecs.encode(text, "rot13"),
-    "leet": lambda text: text.translate(LEET),
-}

@@ -74,7 +74,9 @@ def borderline_prompts(split: Split) -> list[BenignPrompt]:
 
 
 def jailbreak_templates(split: Split) -> list[str]:
-    """Return prompts that talk a model into complying, ``{request}`` for the request.
+    """Return prompts that talk a model into complying, to be filled.
+
+    See `fill_template`.
 
     Parameters
     ----------

@@ -226,8 +226,7 @@ class _Writer:
         return Lesson((*before, *answer), self._split, len(before))
 
     def _talk(self, turn: int, text: str) -> str:
-        template = self._templates[turn % len(self._templates)]
-        return template.replace("{request}", text)
+        return data.fill_template(self._templates[turn % len(self._templates)], text)
 
 
 def _answers(

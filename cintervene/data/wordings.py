@@ -1,0 +1,49 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A request put into a template: as it is, in halves, or encoded."""
+
+from __future__ import annotations
+
+import base64
+import codecs
+import re
+from collections.abc import Callable
+
+__all__ = ["fill_template"]
+
+LEET = str.maketrans("aeiostAEIOST", "431057431057")
+
+
+def fill_template(template: str, request: str) -> str:
+    """Put a request in the places of a template.
+
+    Parameters
+    ----------
+    template : str
+        With ``{request}``, ``{first}`` and ``{second}`` for its halves, ``{base64}``,
+        ``{rot13}`` or ``{leet}``; other braces are left as they are.
+    request : str
+    """
+
+    def form(match: re.Match[str]) -> str:
+        return FORMS[match[1]](request)
+
+    return re.sub(rf"\{{({'|'.join(FORMS)})\}}", form, template)
+
+
+def _half(second: bool) -> Callable[[str], str]:
+    def half(text: str) -> str:
+        words = text.split()
+        middle = (len(words) + 1) // 2
+        return " ".join(words[middle:] if second else words[:middle])
+
+    return half
+
+
+FORMS: dict[str, Callable[[str], str]] = {
+    "request": str,
+    "first": _half(second=False),
+    "second": _half(second=True),
+    "base64": lambda text: base64.b64encode(text.encode()).decode(),
+    "rot13": lambda text: codecs.encode(text, "rot13"),
+    "leet": lambda text: text.translate(LEET),
+}
