@@ -266,10 +266,22 @@ def test_no_request_is_both_harmful_and_not() -> None:
 def test_jailbreak_templates(split: data.Split, minimum: int) -> None:
     templates = data.jailbreak_templates(split)
     assert len(templates) >= minimum
-    for template in templates:
-        filled = data.fill_template(template, "one two three four")
-        assert filled != template
-        assert "{" not in filled
+    assert all(template.count("{request}") == 1 for template in templates)
+
+
+@pytest.mark.parametrize(
+    ("template", "filled"),
+    [
+        ("Do {request} now", "Do pick a {leet} lock now"),
+        ("{first}|{second}", "pick a|{leet} lock"),
+        ("{base64}", "cGljayBhIHtsZWV0fSBsb2Nr"),
+        ("{rot13}", "cvpx n {yrrg} ybpx"),
+        ("{leet}", "p1ck 4 {l337} l0ck"),
+        ("{} {word} {request", "{} {word} {request"),
+    ],
+)
+def test_a_template_is_filled_once(template: str, filled: str) -> None:
+    assert data.fill_template(template, "pick a {leet} lock") == filled
 
 
 @pytest.mark.parametrize(("split", "minimum"), least(16, 4, 6))
