@@ -129,6 +129,7 @@ class Step(TypedDict):
 def pgd_step(
     gram: _Floats,
     gradient: Any,
+    response: Any | None,
     here: _Floats,
     trail: _Floats | None,
     age: float,

@@ -106,7 +106,8 @@ class ProjectedGradient:
     -----
     With ``K = inputs P^-1`` and ``G = inputs P^-1 inputs'``, a change is ``A' K`` by
     its coefficients A (m, d_out), ``D = G A`` and ``||delta||_P**2 = <A, D>``. A step
-    is ``A <- A - t grad``, and the projection a scaling. G is never inverted.
+    is ``A <- A - t grad`` and ``D <- D - t G grad``, and the projection a scaling. G is
+    never inverted.
     """
 
     def __init__(
@@ -157,12 +158,40 @@ class ProjectedGradient:
             norm = _norm(point)
             self._move_to(point * min(1.0, self.radius / norm) if norm > 0.0 else point)
 
+    def respond(self, grad_outputs: Any) -> Floats:
+        """How the outputs move when the change goes along a gradient; no step is taken.
+
+        Its product with the gradient is the squared slope of the loss: a change of norm
+        r lowers a linear loss by at most r times the root.
+
+        Parameters
+        ----------
+        grad_outputs : array_like, shape (..., d_out)
+            As in :meth:`step`.
+
+        Returns
+        -------
+        ndarray, shape (m, d_out), float64
+            ``inputs P^-1 inputs' grad_outputs``.
+
+        Raises
+        ------
+        ArgumentError
+            The shape is not that of the outputs.
+        NonFiniteError
+            The gradient is NaN or infinite.
+        """
+        d_out = self._check_shape(grad_outputs, "grad_outputs")
+        gradient = _core.widen(grad_outputs, "grad_outputs").reshape(-1, d_out)
+        return _core.product_nn(self._gram, gradient)
+
     def step(
         self,
         grad_outputs: Any,
         loss: float | None = None,
         *,
         length: float | None = None,
+        response: Any = None,
     ) -> Floats:
         """Take a step from the present displacements.
 
@@ -179,6 +208,9 @@ class ProjectedGradient:
         length : float, optional
             Length of this step, instead of the one given at the start. Let lengths
             fall where gradients are those of some of the data only.
+        response : array_like, shape (..., d_out), optional
+            What :meth:`respond` returned for this gradient. Most of what a step costs
+            is the product with G, which is then not computed again.
 
         Returns
         -------
@@ -188,35 +220,40 @@ class ProjectedGradient:
         Raises
         ------
         ArgumentError
-            The shape is not that of the outputs.
+            A shape is not that of the outputs.
         NonFiniteError
-            The gradient is NaN or infinite; nothing has changed then.
+            The gradient or its response is NaN or infinite; nothing has changed then.
         """
-        d_out = self._check_gradient(grad_outputs)
+        d_out = self._check_shape(grad_outputs, "grad_outputs")
+        if response is not None:
+            self._check_shape(response, "response", d_out)
+            _core.check_finite(response, "response")
         if not self._points:
             self._move_to(np.zeros((2, len(self._gram), d_out)))
         rejected = self._best is not None and not self._is_best(loss)
         if self._best is not None and rejected:
             self._share *= _SHORTER
             self._move_to(self._best.point.copy())
-            grad_outputs = self._best.gradient
+            grad_outputs, response = self._best.gradient, None
         elif loss is not None:
             gradient = _core.widen(grad_outputs, "grad_outputs").reshape(-1, d_out)
             self._best = _Best(float(loss), self._here.copy(), gradient)
             self._share = min(1.0, self._share * _LONGER)
-        self._advance(
-            grad_outputs, self._length if length is None else length, rejected
-        )
+        length = self._length if length is None else length
+        self._advance(grad_outputs, response, length, rejected)
         return self.displacements
 
     def _is_best(self, loss: float | None) -> bool:
         """Whether there is nothing to complain of; not so for a loss of NaN."""
         return loss is None or self._best is None or loss <= self._best.loss
 
-    def _advance(self, gradient: Any, length: float, rejected: bool) -> None:
+    def _advance(
+        self, gradient: Any, response: Any, length: float, rejected: bool
+    ) -> None:
         taken = _core.pgd_step(
             self._gram,
             gradient,
+            response,
             self._here,
             self._points[1] if self._momentum else None,
             self._age,
@@ -312,14 +349,16 @@ class ProjectedGradient:
                 "row of inputs"
             )
 
-    def _check_gradient(self, gradient: Any) -> int:
-        shape = shape_of(gradient)
+    def _check_shape(self, x: Any, name: str, width: int | None = None) -> int:
+        """The number of outputs, which may be known already."""
+        shape = shape_of(x)
         m = len(self._gram)
-        width = self._here.shape[2] if self._points else None
+        if self._points:
+            width = self._here.shape[2]
         rows = int(np.prod(shape[:-1]))
         if len(shape) < 2 or rows != m or (width is not None and shape[-1] != width):
             raise ArgumentError(
-                f"grad_outputs: got shape {shape}; expected ({m}, {width or 'd_out'}), "
+                f"{name}: got shape {shape}; expected ({m}, {width or 'd_out'}), "
                 "one row for each row of inputs"
             )
         return int(shape[-1])

@@ -101,6 +101,34 @@ def test_more_rows_than_dimensions(d_out):
     np.testing.assert_allclose(inputs @ pg.update.matrix().T, d, atol=1e-12)
 
 
+@pytest.mark.parametrize("momentum", [False, True])
+def test_a_step_with_its_response_is_the_same_step(momentum):
+    rng = np.random.default_rng(10)
+    inputs, preserve = make_inputs(6, 9)
+    ours = ci.ProjectedGradient(inputs, 1.0, preserve, momentum=momentum)
+    plain = ci.ProjectedGradient(inputs, 1.0, preserve, momentum=momentum)
+    for _ in range(5):
+        gradient = rng.normal(size=(6, 4))
+        response = ours.respond(gradient)
+        np.testing.assert_allclose(
+            response, preserve.solve(inputs) @ inputs.T @ gradient, atol=1e-12
+        )
+        d = ours.step(gradient, response=response)
+        np.testing.assert_array_equal(d, plain.step(gradient))
+        assert ours.last == plain.last
+        assert np.vdot(gradient, response) == pytest.approx(ours.last.gradient_norm**2)
+
+
+def test_a_rejected_step_has_no_use_for_a_response():
+    inputs, _ = make_inputs(4, 6)
+    gradients = np.random.default_rng(11).normal(size=(2, 4, 3))
+    ours, plain = (ci.ProjectedGradient(inputs, 1.0) for _ in range(2))
+    for gradient, loss in zip(gradients, (1.0, 2.0), strict=True):
+        d = ours.step(gradient, loss, response=ours.respond(gradient))
+        np.testing.assert_array_equal(d, plain.step(gradient, loss))
+    assert ours.last.rejected
+
+
 def test_repeated_and_zero_rows_need_no_inverse():
     inputs = np.array([[1.0, 2.0], [1.0, 2.0], [0.0, 0.0]])
     pg = ci.ProjectedGradient(inputs, 1.0)
@@ -256,9 +284,13 @@ def test_refusals():
         pg.restore_best()
     with pytest.raises(ci.ArgumentError, match=r"grad_outputs.*one row"):
         pg.step(np.zeros((2, 4)))
+    with pytest.raises(ci.ArgumentError, match=r"response.*expected \(3, 4\)"):
+        pg.step(np.zeros((3, 4)), response=np.zeros((3, 5)))
     pg.step(np.zeros((3, 4)))
     with pytest.raises(ci.ArgumentError, match=r"expected \(3, 4\)"):
         pg.step(np.zeros((3, 5)))
+    with pytest.raises(ci.ArgumentError, match=r"grad_outputs.*expected \(3, 4\)"):
+        pg.respond(np.zeros((3, 5)))
     with pytest.raises(ci.ArgumentError, match="coefficients: has 2 rows"):
         pg.reset(np.zeros((2, 4)))
 
@@ -273,4 +305,8 @@ def test_bad_gradient_is_named_and_changes_nothing(bad, loss):
     gradient[1, 2] = bad
     with pytest.raises(ci.NonFiniteError, match=r"grad_outputs.*row 1, column 2"):
         pg.step(gradient, loss)
+    with pytest.raises(ci.NonFiniteError, match=r"grad_outputs.*row 1, column 2"):
+        pg.respond(gradient)
+    with pytest.raises(ci.NonFiniteError, match=r"response.*row 1, column 2"):
+        pg.step(np.ones((3, 4)), loss, response=gradient)
     np.testing.assert_array_equal(pg.displacements, before)

@@ -51,7 +51,7 @@ class LayerBall:
         # With all of the inputs' space as rows, displacements are the change itself.
         self._descent = ProjectedGradient(np.eye(target.d_in), self.radius, preserve)
         self._inertia = inertia
-        self._direction = np.zeros((target.d_in, target.d_out))
+        self._direction = self._response = np.zeros((target.d_in, target.d_out))
         self.change = torch.zeros(target.d_in, target.d_out)
 
     def turn(self, gradient: Floats) -> float:
@@ -59,14 +59,16 @@ class LayerBall:
         steepest = self.metric.directions(gradient)
         kept, new = self._inertia, 1.0 - self._inertia
         self._direction = kept * self._direction + new * steepest
-        towards = self.preserve.solve(self._direction.T)
-        slope = float(np.vdot(towards, self._direction.T))
+        self._response = self._descent.respond(self._direction)
+        slope = float(np.vdot(self._response, self._direction))
         return self.radius * math.sqrt(max(slope, 0.0))
 
     def step(self, length: float) -> None:
         """Take a step of a length in units of the radius."""
         if length > 0.0:
-            change = self._descent.step(self._direction, length=length)
+            change = self._descent.step(
+                self._direction, length=length, response=self._response
+            )
             self.change = torch.from_numpy(self.metric.directions(change)).float()
 
     @property

@@ -224,21 +224,26 @@ plan(const civ_exec *exec, const pgd_job *job, const civ_pgd_options *options,
     return CIV_OK;
 }
 
+/* Whether x is of float64 and has the shape of the gradient. */
 static civ_status
-check_point(const civ_pgd_point *point, const civ_mat *gradient)
+check_beside(const civ_mat *x, const civ_mat *gradient)
 {
-    const civ_mat *parts[] = {&point->coefficients, &point->displacements};
-    for (int i = 0; i < 2; i++) {
-        CIV_FAIL_IF(parts[i]->dtype != CIV_F64, CIV_DTYPE);
-        CIV_FAIL_IF(parts[i]->n_rows != gradient->n_rows, CIV_SHAPE);
-        CIV_FAIL_IF(parts[i]->n_cols != gradient->n_cols, CIV_SHAPE);
-    }
+    CIV_FAIL_IF(x->dtype != CIV_F64, CIV_DTYPE);
+    CIV_FAIL_IF(x->n_rows != gradient->n_rows, CIV_SHAPE);
+    CIV_FAIL_IF(x->n_cols != gradient->n_cols, CIV_SHAPE);
     return CIV_OK;
 }
 
 static civ_status
-check(const civ_mat *gram, const civ_mat *gradient, const civ_pgd_options *options,
-      const civ_pgd *self)
+check_point(const civ_pgd_point *point, const civ_mat *gradient)
+{
+    CIV_TRY(check_beside(&point->coefficients, gradient));
+    return check_beside(&point->displacements, gradient);
+}
+
+static civ_status
+check(const civ_mat *gram, const civ_mat *gradient, const civ_mat *response,
+      const civ_pgd_options *options, const civ_pgd *self)
 {
     CIV_FAIL_IF(options->struct_size != sizeof *options, CIV_INVALID_ARGUMENT);
     CIV_FAIL_IF(!(options->radius >= 0.0 && options->radius <= 0x1p1000),
@@ -247,6 +252,9 @@ check(const civ_mat *gram, const civ_mat *gradient, const civ_pgd_options *optio
     CIV_FAIL_IF(gram->dtype != CIV_F64, CIV_DTYPE);
     CIV_FAIL_IF(gram->n_rows != gram->n_cols, CIV_SHAPE);
     CIV_FAIL_IF(gram->n_rows != gradient->n_rows, CIV_SHAPE);
+    if (response != NULL) {
+        CIV_TRY(check_beside(response, gradient));
+    }
     CIV_FAIL_IF(self->momentum && !(self->age >= 1.0), CIV_INVALID_ARGUMENT);
     CIV_TRY(check_point(&self->here, gradient));
     return self->momentum ? check_point(&self->trail, gradient) : CIV_OK;
@@ -254,12 +262,17 @@ check(const civ_mat *gram, const civ_mat *gradient, const civ_pgd_options *optio
 
 static civ_status
 run(const civ_exec *exec, const civ_mat *gram, const civ_mat *gradient,
-    const civ_pgd_options *options, pgd_job *job, civ_pgd_info *info)
+    const civ_mat *response, const civ_pgd_options *options, pgd_job *job,
+    civ_pgd_info *info)
 {
     int64_t m = gradient->n_rows, cost = COST * gradient->n_cols;
     CIV_TRY(civ_poll(exec));
     CIV_TRY(civ_convert(exec, gradient, &job->gradient));
-    CIV_TRY(civ_product_nn(exec, gram, &job->gradient, &job->response));
+    if (response == NULL) {
+        CIV_TRY(civ_product_nn(exec, gram, &job->gradient, &job->response));
+    } else {
+        job->response = *response;
+    }
     CIV_TRY(civ_parallel_for(exec, m, cost, sum_row, job));
     CIV_TRY(plan(exec, job, options, &job->move, info));
     /* From here on the state changes: a step is made as a whole or not at all. */
@@ -285,15 +298,16 @@ carve(civ_arena *arena, int64_t m, int64_t d, pgd_job *job)
 
 civ_status
 civ_pgd_step(const civ_exec *exec, const civ_mat *gram, const civ_mat *gradient,
-             const civ_pgd_options *options, civ_pgd *self, civ_pgd_info *info)
+             const civ_mat *response, const civ_pgd_options *options, civ_pgd *self,
+             civ_pgd_info *info)
 {
-    CIV_TRY(check(gram, gradient, options, self));
+    CIV_TRY(check(gram, gradient, response, options, self));
     pgd_job job = {.self = self};
     civ_arena arena = {0};
     carve(&arena, gradient->n_rows, gradient->n_cols, &job);
     CIV_TRY(civ_arena_open(&arena));
     carve(&arena, gradient->n_rows, gradient->n_cols, &job);
-    civ_status status = run(exec, gram, gradient, options, &job, info);
+    civ_status status = run(exec, gram, gradient, response, options, &job, info);
     civ_arena_close(&arena);
     return status;
 }

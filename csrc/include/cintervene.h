@@ -344,12 +344,14 @@ typedef struct civ_pgd_info {
  * One step from y along -gradient (m, d; any storage type), the derivative of the loss
  * with respect to the outputs: A <- A - t gradient, D <- D - t G gradient, scaled back
  * into the ball. gram: G (m, m), CIV_F64, symmetric, positive semidefinite; it may be
- * singular. Costs one product G gradient. A failure leaves the state as it was;
- * NONFINITE when the gradient is not finite or too large to square.
+ * singular. response: G gradient (m, d), CIV_F64, from whoever has computed it already;
+ * NULL: it is computed here, which is most of the cost. A failure leaves the state as
+ * it was; NONFINITE when gradient or response is not finite or too large to square.
  */
 civ_status civ_pgd_step(const civ_exec *exec, const civ_mat *gram,
-                        const civ_mat *gradient, const civ_pgd_options *options,
-                        civ_pgd *self, civ_pgd_info *info);
+                        const civ_mat *gradient, const civ_mat *response,
+                        const civ_pgd_options *options, civ_pgd *self,
+                        civ_pgd_info *info);
 
 /* ---- safe regions of a linear head --------------------------------------------- */
 

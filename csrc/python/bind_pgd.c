@@ -23,35 +23,39 @@ read_point(const module_state *state, PyObject *obj, const char *name, tensor *s
 }
 
 /*
- * pgd_step(gram, gradient, here, trail, age, radius, step, length) -> dict
- * trail is None without momentum; here and trail are changed.
+ * pgd_step(gram, gradient, response, here, trail, age, radius, step, length) -> dict
+ * response is None where it is to be computed, trail without momentum; here and trail
+ * are changed.
  */
 static PyObject *
 pgd_step(PyObject *module, PyObject *const *args, Py_ssize_t n_args)
 {
     module_state *state = module_get_state(module);
-    tensor gram = {0}, gradient = {0}, here = {0}, trail = {0};
+    tensor gram = {0}, gradient = {0}, response = {0}, here = {0}, trail = {0};
     PyObject *result = NULL;
-    if (!expect_arguments("pgd_step", n_args, 8)) {
+    if (!expect_arguments("pgd_step", n_args, 9)) {
         return NULL;
     }
-    civ_pgd self = {.momentum = args[3] != Py_None};
+    bool known = args[2] != Py_None;
+    civ_pgd self = {.momentum = args[4] != Py_None};
     civ_pgd_options options = civ_pgd_options_default();
-    self.age = PyFloat_AsDouble(args[4]);
-    options.radius = PyFloat_AsDouble(args[5]);
-    options.step = PyFloat_AsDouble(args[6]);
-    options.length = PyFloat_AsDouble(args[7]);
+    self.age = PyFloat_AsDouble(args[5]);
+    options.radius = PyFloat_AsDouble(args[6]);
+    options.step = PyFloat_AsDouble(args[7]);
+    options.length = PyFloat_AsDouble(args[8]);
     if (PyErr_Occurred() || !tensor_read(state, args[0], "gram", &gram) ||
         !tensor_read(state, args[1], "grad_outputs", &gradient) ||
-        !read_point(state, args[2], "here", &here, &self.here) ||
-        (self.momentum && !read_point(state, args[3], "trail", &trail, &self.trail))) {
+        (known && !tensor_read_as(state, args[2], "response", CIV_F64, &response)) ||
+        !read_point(state, args[3], "here", &here, &self.here) ||
+        (self.momentum && !read_point(state, args[4], "trail", &trail, &self.trail))) {
         goto done;
     }
     civ_pgd_info info;
     core_call call;
     call_begin(&call, state);
     civ_status status =
-        civ_pgd_step(&call.exec, &gram.mat, &gradient.mat, &options, &self, &info);
+        civ_pgd_step(&call.exec, &gram.mat, &gradient.mat, known ? &response.mat : NULL,
+                     &options, &self, &info);
     call_end(&call);
     if (status == CIV_OK) {
         result = Py_BuildValue("{s:d,s:d,s:d,s:d,s:O,s:d}", "step", info.step,
@@ -64,6 +68,7 @@ pgd_step(PyObject *module, PyObject *const *args, Py_ssize_t n_args)
 done:
     tensor_release(&gram);
     tensor_release(&gradient);
+    tensor_release(&response);
     tensor_release(&here);
     tensor_release(&trail);
     return result;

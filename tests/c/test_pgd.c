@@ -48,7 +48,7 @@ step(const civ_exec *exec, civ_pgd *self, civ_pgd_info *info)
     civ_pgd_options options = civ_pgd_options_default();
     civ_mat g = matrix(gram, M, M), along = matrix(gradient, M, D);
     options.radius = 2;
-    return civ_pgd_step(exec, &g, &along, &options, self, info);
+    return civ_pgd_step(exec, &g, &along, NULL, &options, self, info);
 }
 
 /* D stays G A, and the norm stays in the ball, however long one pulls. */
@@ -130,18 +130,22 @@ check_refusals(void)
     single.dtype = CIV_F32;
     civ_pgd_info info;
     options.radius = -1;
-    CHECK(civ_pgd_step(NULL, &g, &along, &options, &self, &info) ==
+    CHECK(civ_pgd_step(NULL, &g, &along, NULL, &options, &self, &info) ==
           CIV_INVALID_ARGUMENT);
     options.radius = 1;
-    CHECK(civ_pgd_step(NULL, &g, &narrow, &options, &self, &info) == CIV_SHAPE);
-    CHECK(civ_pgd_step(NULL, &along, &along, &options, &self, &info) == CIV_SHAPE);
-    CHECK(civ_pgd_step(NULL, &single, &along, &options, &self, &info) == CIV_DTYPE);
+    CHECK(civ_pgd_step(NULL, &g, &narrow, NULL, &options, &self, &info) == CIV_SHAPE);
+    CHECK(civ_pgd_step(NULL, &along, &along, NULL, &options, &self, &info) ==
+          CIV_SHAPE);
+    CHECK(civ_pgd_step(NULL, &single, &along, NULL, &options, &self, &info) ==
+          CIV_DTYPE);
+    CHECK(civ_pgd_step(NULL, &g, &along, &narrow, &options, &self, &info) == CIV_SHAPE);
+    CHECK(civ_pgd_step(NULL, &g, &along, &single, &options, &self, &info) == CIV_DTYPE);
     options.length = 0;
-    CHECK(civ_pgd_step(NULL, &g, &along, &options, &self, &info) ==
+    CHECK(civ_pgd_step(NULL, &g, &along, NULL, &options, &self, &info) ==
           CIV_INVALID_ARGUMENT);
     options.length = 1;
     self.age = 0.5;
-    CHECK(civ_pgd_step(NULL, &g, &along, &options, &self, &info) ==
+    CHECK(civ_pgd_step(NULL, &g, &along, NULL, &options, &self, &info) ==
           CIV_INVALID_ARGUMENT);
 }
 
