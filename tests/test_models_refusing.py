@@ -22,7 +22,12 @@ from cintervene.models import (  # noqa: E402
     find_unembedding,
     loading,
 )
-from cintervene.models.layer_descent import Drift, RefusalPoint, choose  # noqa: E402
+from cintervene.models.layer_descent import (  # noqa: E402
+    STRENGTHS,
+    Drift,
+    RefusalPoint,
+    choose,
+)
 from cintervene.models.lessons import Lesson, Lessons, prepare  # noqa: E402
 from cintervene.models.risk_region import RiskRegion  # noqa: E402
 from cintervene.models.safe_region import SafeRegion, divided  # noqa: E402
@@ -255,6 +260,26 @@ def test_defend_leaves_the_model_alone_and_says_what_it_did(
     with found.applied(model):
         assert not torch.equal(model.get_parameter(name), before[0][name])
     assert_untouched(model, before)
+
+
+@pytest.mark.parametrize(("max_kl", "tried"), [(1e-9, 1), (1e9, len(STRENGTHS))])
+def test_strengths_are_told_once_each_whether_tried_or_not(
+    tiny: Any, max_kl: float, tried: int
+) -> None:
+    model, tokenizer = tiny
+    told: list[int] = []
+
+    def progress(phase: str, done: int, total: int) -> None:
+        if phase == "choosing the strength":
+            told.append(done)
+            assert total == len(STRENGTHS)
+
+    found = defend(
+        model, tokenizer, method="tsr", harmful=HARMFUL, options=LITTLE,
+        layers=[1], max_kl=max_kl, progress=progress,
+    )  # fmt: skip
+    assert len(found.metrics["sweep"]) == tried
+    assert told == [*range(tried), len(STRENGTHS)]
 
 
 @pytest.mark.parametrize("phase", ["answering prompts", "learning to refuse"])

@@ -178,10 +178,10 @@ def _descend(
         for strength in STRENGTHS:
             changes = [ball.change * strength for ball in problem.balls]
             sweep.append(_measure(problem, tune, openings, changes, strength, before))
-            report(1)
             if sweep[-1].kl > limits.max_kl:
+                report(len(STRENGTHS) - len(sweep) + 1)
                 break
-        report(len(STRENGTHS) - len(sweep))
+            report(1)
     best = choose(sweep, limits)
     changed = [(t, update * best.strength) for t, update in problem.updates]
     layers = [target.layer for target, _ in changed]
