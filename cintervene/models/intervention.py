@@ -13,7 +13,7 @@ import hashlib
 import math
 import os
 import platform
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -245,7 +245,7 @@ class Intervention:
         """
         edits = {
             name: self.edits[name].rebased(weight, reversible)
-            for name, weight in self._weights(model).items()
+            for name, weight in self._weights(model, _why_packed).items()
         }
         return self._with(edits, self.options, self.metrics)
 
@@ -340,11 +340,7 @@ class Intervention:
 
     def _changeable(self, model: nn.Module) -> dict[str, Tensor]:
         """Find the weights and refuse those whose change the model would not see."""
-        for name in self.edits:
-            reason = _why_packed(model, name) or _why_away(model, name)
-            if reason is not None:
-                raise InterventionError(reason)
-        found = self._weights(model)
+        found = self._weights(model, _why_fixed)
         storages: dict[int, str] = {}
         for name, weight in found.items():
             twin = storages.setdefault(weight.data_ptr(), name)
@@ -354,14 +350,16 @@ class Intervention:
                 )
         return found
 
-    def _weights(self, model: nn.Module) -> dict[str, Tensor]:
-        """Find the weights in the model, in the right shape."""
+    def _weights(
+        self, model: nn.Module, why_not: Callable[[nn.Module, str], str | None]
+    ) -> dict[str, Tensor]:
+        """Find the weights in the right shape, unless `why_not` has a reason not to."""
         found: dict[str, Tensor] = {}
         for name, edit in self.edits.items():
-            module = _owner(model, name)
-            reason = _why_packed(model, name)
+            reason = why_not(model, name)
             if reason is not None:
                 raise InterventionError(reason)
+            module = _owner(model, name)
             weight = getattr(module, _key(name), None)
             if module is None or not isinstance(weight, nn.Parameter):
                 raise InterventionError(
@@ -443,7 +441,11 @@ class Intervention:
 
 def can_change(model: nn.Module, names: Iterable[str]) -> bool:
     """Tell whether weights are held in a form and at a place where they are changed."""
-    return not any(_why_packed(model, n) or _why_away(model, n) for n in names)
+    return not any(_why_fixed(model, name) for name in names)
+
+
+def _why_fixed(model: nn.Module, name: str) -> str | None:
+    return _why_packed(model, name) or _why_away(model, name)
 
 
 def _why_packed(model: nn.Module, name: str) -> str | None:
