@@ -17,6 +17,7 @@ pytest.importorskip("transformers")
 pytest.importorskip("matplotlib")
 
 from saved_models import save_tiny_model, work_little  # noqa: E402
+from test_models_packed import Codes, with_packed  # noqa: E402
 
 from cintervene.cli import main  # noqa: E402
 from cintervene.export import read_lora  # noqa: E402
@@ -167,6 +168,27 @@ def test_table_of_a_measurement(
     assert main([*argv, "--json", *OUT_OF_REACH]) == 1
     goals = json.loads(capsys.readouterr().out)["goals"]
     assert not goals[0]["reached"]
+
+
+@pytest.mark.parametrize("command", ["defend", "evaluate"])
+def test_reports_on_packed_weights_do_not_advise_apply(
+    model: Path, words: Path, made: Path, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch, command: str,
+) -> None:  # fmt: skip
+    def load_packed(*_: Any) -> tuple[Any, Any]:
+        base, tokenizer = loading.load(model)
+        return with_packed(base, Codes, layer=1), tokenizer
+
+    monkeypatch.setattr(f"cintervene.cli.{command}.load_named", load_packed)
+    argv = [command, "--model", str(model), "--out", str(tmp_path / "out")]
+    if command == "defend":
+        argv += ["--forbid", str(words), "--layers", "1", "--no-evaluate"]
+    else:
+        argv += ["--intervention", str(made)]
+    assert main([*argv, *LENIENT]) == 0
+    text = (tmp_path / "out" / "report.md").read_text("utf-8")
+    assert "attached.apply(model)" in text
+    assert "intervention.apply(model)" not in text
 
 
 def test_the_output_of_attention_is_changed_where_asked_for(

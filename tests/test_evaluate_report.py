@@ -40,6 +40,7 @@ from cintervene.evaluate.records import (
     WordPerplexity,
 )
 from cintervene.models import Intervention, find_targets
+from cintervene.models.attached import Attached
 from cintervene.update import LowRankUpdate
 
 SWEEP = [
@@ -256,6 +257,20 @@ def test_report_for_readers(intervention: Intervention) -> None:
     for table in re.findall(r"(?:^\|.*\n)+", text, flags=re.M):
         cells = {line.replace("\\|", "").count("|") for line in table.splitlines()}
         assert len(cells) == 1
+
+
+def test_report_of_what_is_attached(intervention: Intervention) -> None:
+    """Weights that are packed or on a disk: `apply` would be refused."""
+    plain = markdown(intervention, make_measurement(), Goals(), set())
+    text = markdown(Attached(intervention), make_measurement(), Goals(), set())
+    assert "intervention.apply(model)" in plain
+    assert "stored after rounding" in plain
+    assert "intervention.apply(model)" not in text
+    assert "stored after rounding" not in text
+    assert "attached.apply(model)" in text
+    assert "cintervene export --to lora" in text
+    assert "packed or offloaded to a disk" in text
+    assert intervention.digest in text
 
 
 def test_report_without_a_measurement(

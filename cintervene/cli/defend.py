@@ -55,12 +55,12 @@ def run(arguments: Namespace, console: Console) -> Exit:
             max_benign_loss=arguments.max_benign_loss,
             progress=console,
         )
+        form = suited(intervention, model)
         found = None
         if not arguments.no_evaluate:
-            form = suited(intervention, model)
             found = measure(model, tokenizer, form, progress=console)
         intervention.save(stage.path / INTERVENTION)
-        write_report(stage.path, intervention, found, goals=goals)
+        write_report(stage.path, form, found, goals=goals)
         stage.commit()
     console.close()
     if arguments.json:

@@ -54,7 +54,7 @@ def _measure(arguments: Namespace, console: Console) -> Exit:
         form = suited(intervention, model)
         found = measure(model, tokenizer, form, forbid=words, progress=console)
         if stage is not None:
-            write_report(stage.path, intervention, found, goals=goals)
+            write_report(stage.path, form, found, goals=goals)
             stage.commit()
     console.close()
     if arguments.json:

@@ -13,6 +13,7 @@ from cintervene.evaluate.measurement import Measurement
 from cintervene.evaluate.obedience import says
 from cintervene.evaluate.records import Answer
 from cintervene.evaluate.table import number, sections, verdict_text
+from cintervene.models.attached import Attached
 from cintervene.models.intervention import Intervention
 
 __all__ = ["LIMITS", "markdown", "table"]
@@ -40,6 +41,7 @@ def markdown(
     Parameters
     ----------
     intervention : Intervention
+        In the form in which it acts: see `write_report`.
     measurement : Measurement or None
     goals : Goals
     pictures : collection of str
@@ -84,9 +86,15 @@ def _opening(
             "Everything below was measured before and after on "
             f"{'held-out ' if measurement.split == 'held_out' else ''}templates, "
             "prompts, texts and benign words of the package's "
-            f"`{measurement.split}` split, with the weights as they are stored after "
-            f"rounding. Intervals are {measurement.level:.0%} intervals."
+            f"`{measurement.split}` split, {_form(intervention)}. Intervals are "
+            f"{measurement.level:.0%} intervals."
         )
+
+
+def _form(intervention: Intervention) -> str:
+    if isinstance(intervention, Attached):
+        return "with the change added to outputs, as adapters are"
+    return "with the weights as they are stored after rounding"
 
 
 def _results(
@@ -216,6 +224,11 @@ def _layers(intervention: Intervention, pictures: Collection[str]) -> Iterator[s
 def _use(intervention: Intervention) -> Iterator[str]:
     model = intervention.model or "MODEL"
     yield "## Use"
+    attached = isinstance(intervention, Attached)
+    yield from _use_attached(model) if attached else _use_applied(model)
+
+
+def _use_applied(model: str) -> Iterator[str]:
     yield (
         "```\n"
         f"cintervene apply --model {model} --intervention intervention.safetensors "
@@ -233,6 +246,32 @@ def _use(intervention: Intervention) -> Iterator[str]:
         "intervention.revert(model)  # the old weights, to the bit\n"
         "```"
     )
+
+
+def _use_attached(model: str) -> Iterator[str]:
+    """The ways for weights that are packed or on a disk."""
+    yield (
+        "Weights of this model are packed or offloaded to a disk, and cannot be "
+        "changed themselves. The change is added to outputs, as adapters are:"
+    )
+    yield (
+        "```python\n"
+        "from cintervene.export import Attached\n"
+        "from cintervene.models import Intervention, load\n\n"
+        f'model, tokenizer = load("{model}")\n'
+        'attached = Attached(Intervention.load("intervention.safetensors"))\n'
+        "attached.apply(model)   # the base is not checked\n"
+        "attached.revert(model)  # nothing is added any more\n"
+        "```"
+    )
+    yield "As a LoRA adapter, which peft loads onto packed weights:"
+    yield (
+        "```\n"
+        "cintervene export --to lora --intervention intervention.safetensors "
+        "--out adapter\n"
+        "```"
+    )
+    yield "Where weights are only on a disk, `cintervene apply` changes the checkpoint."
 
 
 def _limits(measurement: Measurement | None) -> Iterator[str]:

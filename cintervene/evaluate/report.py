@@ -47,6 +47,8 @@ def write_report(
     directory : path
         Made if need be.
     intervention : Intervention
+        In the form in which it was measured: `cintervene.export.Attached` for a model
+        whose weights cannot be changed, which the report then says how to use.
     measurement : Measurement, optional
         What `measure` found of it.
     goals : Goals, optional
