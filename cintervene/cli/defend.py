@@ -7,7 +7,7 @@ from argparse import Namespace
 from collections.abc import Sequence
 from typing import Any
 
-from cintervene.cli import refuse
+from cintervene.cli import defend_texts
 from cintervene.cli.console import Console
 from cintervene.cli.explain import as_dict
 from cintervene.cli.failures import Exit
@@ -29,7 +29,7 @@ def run(arguments: Namespace, console: Console) -> Exit:
     """Make an intervention, measure it and store both."""
     texts = arguments.harmful is not None or arguments.examples is not None
     if arguments.method in ("tsr", "arr") or texts:
-        return refuse.run(arguments, console)
+        return defend_texts.run(arguments, console)
     if arguments.forbid is None:
         raise ArgumentError(
             "--forbid: got none; give obedience or a file of words, "
