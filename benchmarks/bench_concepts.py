@@ -29,7 +29,7 @@ from bench_matrices import effect_at
 from cintervene import data, defend, models
 from cintervene.evaluate import Outcome, outcomes, wilson
 from cintervene.evaluate.fluency import perplexities
-from cintervene.models import Budget, VocabularyOptions, find_decoder, find_unembedding
+from cintervene.models import Budget, PCROptions, find_decoder, find_unembedding
 from cintervene.models.capture import LayerStream
 from cintervene.models.concept_material import gather_examples, gather_requests
 from cintervene.models.concept_points import ConceptPoints
@@ -92,7 +92,7 @@ LAYERS = ("6", "10", "13", "16", "20", "24", "28,29", "12,15,18")
 @quick_products()
 def sweep(model, decoder, material, layers, concepts):
     """Points of growing strength on the tuning part."""
-    options = VocabularyOptions(concepts=concepts, slack=SLACK)
+    options = PCROptions(concepts=concepts, slack=SLACK)
     pairs = Pairs.grouped(material.probes, BUDGET.positions)
     parts = (material.probes, material.benign, material.contrast)
     problem = ConceptPoints(model, *parts, pairs, layers, options)

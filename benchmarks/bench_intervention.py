@@ -18,7 +18,7 @@ from time import perf_counter
 import torch
 
 from cintervene import Intervention, data, models
-from cintervene.models import Budget, VocabularyOptions
+from cintervene.models import Budget, PCROptions
 from cintervene.models.material import gather
 from cintervene.models.vocabulary import Vocabulary
 from cintervene.progress import silent
@@ -53,7 +53,7 @@ def intervene(model, material):
     start = perf_counter()
     problem = Vocabulary(
         model, material.probes, material.benign, material.contrast, LAYERS,
-        VocabularyOptions(),
+        PCROptions(),
     )  # fmt: skip
     seconds["capture"] = perf_counter() - start
     start = perf_counter()

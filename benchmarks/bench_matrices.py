@@ -22,7 +22,7 @@ from time import perf_counter
 import numpy as np
 
 from cintervene import data, models
-from cintervene.models import Budget, VocabularyOptions, find_decoder
+from cintervene.models import Budget, PCROptions, find_decoder
 from cintervene.models.material import gather
 from cintervene.models.precision import quick_products
 from cintervene.models.tuning import Tuning
@@ -41,7 +41,7 @@ def sweep(model, decoder, material, layers, matrix):
     """Points of growing strength, printed as they are found."""
     start = perf_counter()
     parts = (material.probes, material.benign, material.contrast)
-    options = VocabularyOptions()
+    options = PCROptions()
     vocabulary = Vocabulary(model, *parts, layers, options, matrix=matrix)
     tuning = Tuning(model, material, layers[0], decoder, vocabulary.unembedding)
     points = []

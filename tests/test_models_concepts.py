@@ -17,7 +17,7 @@ from cintervene import data, defend  # noqa: E402
 from cintervene.errors import ArgumentError  # noqa: E402
 from cintervene.models import (  # noqa: E402
     Budget,
-    VocabularyOptions,
+    PCROptions,
     capture,
     loading,
 )
@@ -135,7 +135,7 @@ def test_outputs_leave_their_points_on_every_architecture(
     probes, benign, contrast = (utterances(rng, n) for n in (3, 12, 4))
     pairs = TokenPairs.of(probes) if by_token else Pairs.grouped(probes, 4)
     before = {n: p.detach().clone() for n, p in any_model.named_parameters()}
-    options = VocabularyOptions(concepts=concepts, slack=0.1, output_ridge=None)
+    options = PCROptions(concepts=concepts, slack=0.1, output_ridge=None)
     parts = (probes, benign, contrast)
     problem = ConceptPoints(any_model, *parts, pairs, [1, 3], options, matrix=matrix)
     changes = problem.solve(1.5)

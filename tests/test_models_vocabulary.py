@@ -16,7 +16,7 @@ pytest.importorskip("transformers")
 from cintervene import defend  # noqa: E402
 from cintervene.models import (  # noqa: E402
     Budget,
-    VocabularyOptions,
+    PCROptions,
     find_decoder,
     find_targets,
     find_unembedding,
@@ -250,7 +250,7 @@ def test_forbidden_tokens_become_unlikely_on_every_architecture(
 ) -> None:
     rng = np.random.default_rng(5)
     probes, benign, contrast = (_utterances(rng, n) for n in (3, 12, 4))
-    options = VocabularyOptions(concepts=concepts, slack=0.1)
+    options = PCROptions(concepts=concepts, slack=0.1)
     before = {n: p.detach().clone() for n, p in any_model.named_parameters()}
     problem = Vocabulary(
         any_model, probes, benign, contrast, [2, 3], options, matrix=matrix

@@ -13,7 +13,7 @@ from cintervene.models.edit import Edit
 from cintervene.models.forbidding import keep_away
 from cintervene.models.guard import Activity, Guard
 from cintervene.models.intervention import Applied, Intervention
-from cintervene.models.layerwise import VocabularyOptions
+from cintervene.models.layerwise import PCROptions
 from cintervene.models.loading import load
 from cintervene.models.material import Budget
 from cintervene.models.refusing import teach_refusal
@@ -40,11 +40,11 @@ __all__ = [
     "Guard",
     "Intervention",
     "LayerStream",
+    "PCROptions",
     "PromptAttack",
     "TSROptions",
     "Target",
     "Unembedding",
-    "VocabularyOptions",
     "avoid_harm",
     "capture",
     "defend",

@@ -16,7 +16,7 @@ from cintervene.models.avoiding import avoid_harm
 from cintervene.models.concepts import Concepts
 from cintervene.models.forbidding import keep_away
 from cintervene.models.intervention import Intervention
-from cintervene.models.layerwise import VocabularyOptions
+from cintervene.models.layerwise import PCROptions
 from cintervene.models.material import Budget
 from cintervene.models.refusing import teach_refusal
 from cintervene.models.safe_region import TSROptions
@@ -57,7 +57,7 @@ class ForbiddingOptions(_Common, total=False):
     strength: Literal["auto"] | float
     min_effect: float
     max_benign_loss: float
-    options: VocabularyOptions | None
+    options: PCROptions | None
     budget: Budget | None
 
 
@@ -157,7 +157,7 @@ def defend(
         `preserve`            all          texts (pcr) or prompts to leave as they are
         `max_kl`              all          drift allowed, nats a token
         `progress`            all          called as ``progress(phase, done, total)``
-        `options`             all          details: `VocabularyOptions`, `TSROptions`
+        `options`             all          details: `PCROptions`, `TSROptions`
         `examples`            pcr          sentences about what is not to come up
         `concepts`            pcr          ``"auto"``, ``"contrast"``,
                                            ``"unembedding"``, ``"activation"``,

@@ -15,7 +15,7 @@ from cintervene.models.clock import Clock
 from cintervene.models.concept_points import ConceptPoints
 from cintervene.models.concepts import Concepts, check_concepts
 from cintervene.models.intervention import Intervention
-from cintervene.models.layerwise import LayerChange, Layerwise, VocabularyOptions
+from cintervene.models.layerwise import LayerChange, Layerwise, PCROptions
 from cintervene.models.material import Budget, Material
 from cintervene.models.pairs import Pairs, TokenPairs
 from cintervene.models.precision import quick_products
@@ -71,7 +71,7 @@ def keep_away(
     min_effect: float = 5.0,
     max_kl: float = 0.05,
     max_benign_loss: float = 0.05,
-    options: VocabularyOptions | None = None,
+    options: PCROptions | None = None,
     budget: Budget | None = None,
     progress: Progress = silent,
 ) -> Intervention:
@@ -97,7 +97,7 @@ def keep_away(
         Requests, two at least, whose answers are to become unlikely; a quarter as for
         `examples`. Exactly one of `forbid`, `examples` and `harmful` is given.
     concepts : {"auto", "contrast", "unembedding", "activation", "difference"}
-        What stands for it in a layer's outputs; see `VocabularyOptions`. `"auto"` is
+        What stands for it in a layer's outputs; see `PCROptions`. `"auto"` is
         `"contrast"` for words and `"difference"` for everything else.
     layers : "auto" or iterable of int
         Layers that are changed; negative indices count from the end. For words
@@ -119,7 +119,7 @@ def keep_away(
         For `"auto"`: drift allowed on benign answers, nats a token.
     max_benign_loss : float
         For `"auto"`: rise allowed of benign words' perplexity, as a fraction.
-    options : VocabularyOptions, optional
+    options : PCROptions, optional
         Details of the constraints and of the norm; its `concepts` is replaced. Without
         it the slack for examples and requests is ten times that for words.
     budget : Budget, optional
@@ -224,7 +224,7 @@ def _problem(
     subject: Subject,
     material: Material,
     layers: Sequence[int],
-    options: VocabularyOptions,
+    options: PCROptions,
     budget: Budget,
     entered: Callable[[int], None],
     matrix: Matrix,
@@ -240,9 +240,7 @@ def _problem(
     return ConceptPoints(model, *parts, pairs, layers, options, entered, matrix)
 
 
-def _options(
-    kind: Kind, concepts: str, options: VocabularyOptions | None
-) -> VocabularyOptions:
+def _options(kind: Kind, concepts: str, options: PCROptions | None) -> PCROptions:
     if concepts == "auto":
         concepts = CONCEPTS[kind]
     if kind != "forbid" and concepts in TOKENWISE:
@@ -251,7 +249,7 @@ def _options(
             f'"activation" or "difference" with {kind}='
         )
     if options is None:
-        default = VocabularyOptions()
+        default = PCROptions()
         options = default if kind == "forbid" else replace(default, slack=SLACK)
     return replace(options, concepts=check_concepts(concepts))
 

@@ -24,7 +24,7 @@ from cintervene.preserve import BenignMoments, Preserve
 from cintervene.solution import Status
 from cintervene.update import LowRankUpdate
 
-__all__ = ["LayerChange", "Layerwise", "VocabularyOptions", "Watched", "leading"]
+__all__ = ["LayerChange", "Layerwise", "PCROptions", "Watched", "leading"]
 
 Floats = npt.NDArray[np.float64]
 
@@ -38,8 +38,8 @@ NEGLIGIBLE = 1e-14
 
 
 @dataclass(frozen=True)
-class VocabularyOptions:
-    """How the change of a layer is weighed.
+class PCROptions:
+    """How a layer is kept away from what is forbidden (PCR), and its change weighed.
 
     Attributes
     ----------
@@ -155,7 +155,7 @@ class Layerwise(ABC):
         Rows of the probes, and of `contrast` numbered on from them, that are
         constrained.
     layers : sequence of int
-    options : VocabularyOptions
+    options : PCROptions
     entered : callable, optional
         Called with numbers of utterances that have come to the first of the layers.
     matrix : {"down_proj", "o_proj"}
@@ -170,7 +170,7 @@ class Layerwise(ABC):
         contrast: Sequence[Utterance],
         pairs: Pairs,
         layers: Sequence[int],
-        options: VocabularyOptions,
+        options: PCROptions,
         entered: Callable[[int], None] | None = None,
         matrix: Matrix = "down_proj",
     ) -> None:

@@ -18,7 +18,7 @@ from torch import nn
 from cintervene.models.capture import Captured, LayerStream
 from cintervene.models.concepts import HalfSpaces, Region
 from cintervene.models.fisher import OutputMetric, TokenStatistics, token_statistics
-from cintervene.models.layerwise import LayerChange, Layerwise, VocabularyOptions
+from cintervene.models.layerwise import LayerChange, Layerwise, PCROptions
 from cintervene.models.pairs import TokenPairs
 from cintervene.models.scoring import token_nll
 from cintervene.models.targets import Matrix, Target
@@ -55,7 +55,7 @@ class Vocabulary(Layerwise):
         benign: Sequence[Utterance],
         contrast: Sequence[Utterance],
         layers: Sequence[int],
-        options: VocabularyOptions,
+        options: PCROptions,
         entered: Callable[[int], None] | None = None,
         matrix: Matrix = "down_proj",
     ) -> None:
