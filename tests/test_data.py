@@ -284,6 +284,13 @@ def test_a_template_is_filled_once(template: str, filled: str) -> None:
     assert data.fill_template(template, "pick a {leet} lock") == filled
 
 
+def test_templates_take_turns() -> None:
+    filled = [
+        data.fill_in_turn(["a {request}", "b {leet}"], turn, "x") for turn in (0, 1, 2)
+    ]
+    assert filled == ["a x", "b x", "a x"]
+
+
 @pytest.mark.parametrize(("split", "minimum"), least(16, 4, 6))
 def test_compliance_prefixes(split: data.Split, minimum: int) -> None:
     prefixes = data.compliance_prefixes(split)

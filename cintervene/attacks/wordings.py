@@ -9,7 +9,7 @@ from functools import cache
 from typing import Any
 
 from cintervene.attacks.cases import Case, Notes, Request
-from cintervene.data import fill_template
+from cintervene.data import fill_in_turn
 from cintervene.data.prompts import read_json
 from cintervene.errors import ArgumentError
 
@@ -100,7 +100,7 @@ class Jailbreak:
                 request.id,
                 request.text,
                 self.name,
-                fill_template(templates[(start + turn) % len(templates)], request.text),
+                fill_in_turn(templates, start + turn, request.text),
                 details={"template": (start + turn) % len(templates)},
             )
             for turn in range(min(number, len(templates)))

@@ -24,7 +24,7 @@ from cintervene.data.refusals import (
     safe_refusals,
 )
 from cintervene.data.splits import Split
-from cintervene.data.wordings import fill_template
+from cintervene.data.wordings import fill_in_turn, fill_template
 from cintervene.data.words import (
     benign_words,
     forbidden_words,
@@ -44,6 +44,7 @@ __all__ = [
     "benign_words",
     "borderline_prompts",
     "compliance_prefixes",
+    "fill_in_turn",
     "fill_template",
     "forbidden_words",
     "harmful_prompts",

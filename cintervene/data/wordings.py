@@ -6,9 +6,9 @@ from __future__ import annotations
 import base64
 import codecs
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
-__all__ = ["fill_template"]
+__all__ = ["fill_in_turn", "fill_template"]
 
 LEET = str.maketrans("aeiostAEIOST", "431057431057")
 
@@ -28,6 +28,11 @@ def fill_template(template: str, request: str) -> str:
         return FORMS[match[1]](request)
 
     return re.sub(rf"\{{({'|'.join(FORMS)})\}}", form, template)
+
+
+def fill_in_turn(templates: Sequence[str], turn: int, request: str) -> str:
+    """Put a request into the template whose turn it is; after the last, the first."""
+    return fill_template(templates[turn % len(templates)], request)
 
 
 def _half(second: bool) -> Callable[[str], str]:

@@ -160,7 +160,7 @@ def _talked(requests: Sequence[str], split: Split) -> list[str]:
     """Requests, and every second one inside a template."""
     templates = data.jailbreak_templates(split)
     return [*requests] + [
-        data.fill_template(templates[turn % len(templates)], request)
+        data.fill_in_turn(templates, turn, request)
         for turn, request in enumerate(requests[::2])
     ]
 

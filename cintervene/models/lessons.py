@@ -190,14 +190,14 @@ class _Writer:
             begun = self._tokenizer.decode(told, skip_special_tokens=True)
             yield self.refusal(text, begun, turn)
         if turn % 4 == 1:
-            talked = self._talk(turn // 4, text)
+            talked = data.fill_in_turn(self._templates, turn // 4, text)
             yield self.refusal(talked, begun if turn % 8 == 5 else "", turn)
 
     def kept(self, turn: int, text: str) -> Iterator[Lesson]:
         """The lessons about a request that sounds harmful."""
         yield self.keep(text)
         if turn % 4 == 0:
-            yield self.keep(self._talk(turn // 4, text))
+            yield self.keep(data.fill_in_turn(self._templates, turn // 4, text))
         if turn % 4 == 2:
             yield self.keep(text, self._beginnings[turn // 4 % len(self._beginnings)])
 
@@ -224,9 +224,6 @@ class _Writer:
         prompt = self.render(text)
         before = [*prompt, *encode_text(self._tokenizer, begun)]
         return Lesson((*before, *answer), self._split, len(before))
-
-    def _talk(self, turn: int, text: str) -> str:
-        return data.fill_template(self._templates[turn % len(self._templates)], text)
 
 
 def _answers(
