@@ -337,6 +337,23 @@ assert "matplotlib.pyplot" not in sys.modules
     assert done.stdout.startswith(b"\x89PNG")
 
 
+def test_names_of_close_points_are_not_over_one_another() -> None:
+    pytest.importorskip("matplotlib")
+    from cintervene.evaluate import plots
+
+    measurement = make_measurement()
+    close = [("mafia", 1.60), ("rape", 1.61), ("cartel", 1.62), ("gang", 300.0)]
+    by_word = [WordPerplexity(word, 10.0, 10.0 * ratio) for word, ratio in close]
+    forbidden = replace(measurement.forbidden, by_word=by_word)
+    figure = plots.perplexity_figure(replace(measurement, forbidden=forbidden))
+    figure.draw_without_rendering()
+    names = [text for text in figure.axes[0].texts if text.get_text() in dict(close)]
+    boxes = [name.get_window_extent() for name in names]
+    assert len(boxes) == len(close)
+    assert all(not box.count_overlaps(boxes[:at]) for at, box in enumerate(boxes))
+    assert names[-1].xyann == names[0].xyann  # What is alone stays at its point.
+
+
 def test_pictures_show_the_numbers(intervention: Intervention) -> None:
     pytest.importorskip("matplotlib")
     from cintervene.evaluate import plots

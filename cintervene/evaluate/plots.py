@@ -14,7 +14,9 @@ from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.text import Annotation
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+from matplotlib.transforms import Bbox
 
 from cintervene.evaluate.goals import DEFAULT_GOALS
 from cintervene.evaluate.measurement import Measurement
@@ -27,6 +29,9 @@ FORBIDDEN, BENIGN, RELATED = "#D55E00", "#0072B2", "#8A8A8A"
 INK, FAINT = "#222222", "#BBBBBB"
 # Of the axes; a label of two lines fits.
 LABEL_HEIGHT = 0.09
+# Between labels that were moved apart, in pixels.
+GAP = 1.0
+POINTS_PER_INCH = 72
 # Bars beyond which their labels stand upright.
 MANY = 12
 
@@ -49,12 +54,13 @@ def perplexity_figure(measurement: Measurement) -> Figure:
             ratio = spoken.all_tokens.together.effect.value
             _draw_words(axes, spoken, ratio, colour, marker)
             lines.append((ratio, f"{number(ratio)} x  {name}", colour))
-    _name_extremes(axes, measurement.forbidden)
+    names = _name_extremes(axes, measurement.forbidden)
     _label_lines(figure, axes, lines)
     _ratio_axis(axes)
     axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:,g}"))
     axes.set_xlabel("perplexity of the word in the base model")
     axes.set_ylabel("perplexity with the intervention,\nrelative to the base model")
+    _move_apart(figure, names)
     return figure
 
 
@@ -124,15 +130,32 @@ def _draw_words(
     axes.axhline(ratio, color=colour, linewidth=1.2, linestyle="--", zorder=1)
 
 
-def _name_extremes(axes: Axes, spoken: Spoken, count: int = 3) -> None:
+def _name_extremes(axes: Axes, spoken: Spoken, each: int = 3) -> list[Annotation]:
     """Write the words beside the points that moved most and least."""
     ranked = sorted(spoken.by_word, key=lambda word: word.after / word.before)
-    named = {word.word: word for word in ranked[:count] + ranked[-count:]}
-    for word in named.values():
+    named = {word.word: word for word in ranked[:each] + ranked[-each:]}
+    return [
         axes.annotate(
             word.word, (word.before, word.after / word.before), xytext=(5, 3),
             textcoords="offset points", fontsize=8, color=INK,
-        )  # fmt: skip
+        )
+        for word in named.values()
+    ]  # fmt: skip
+
+
+def _move_apart(figure: Figure, labels: Sequence[Annotation]) -> None:
+    """Move labels, given from the lowest on, up until none is over another."""
+    figure.draw_without_rendering()
+    taken: list[Bbox] = []
+    for label in labels:
+        box = label.get_window_extent()
+        rises = sorted([0.0, *(max(0.0, b.y1 - box.y0 + GAP) for b in taken)])
+        free = (r for r in rises if not box.translated(0, r).count_overlaps(taken))
+        # None is free for a label that is not drawn, of an infinite perplexity.
+        rise = next(free, 0.0)
+        taken.append(box.translated(0, rise))
+        x, y = label.xyann
+        label.xyann = (x, y + rise * POINTS_PER_INCH / figure.dpi)
 
 
 def _label_lines(
