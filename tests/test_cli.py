@@ -97,7 +97,7 @@ def test_teach_refusals(
 ) -> None:
     options = TSROptions(steps=2, parts=1, answers=4, answer_tokens=2, borderline=24)
     monkeypatch.setattr(
-        "cintervene.cli.defend_texts.defend", partial(defend, options=options)
+        "cintervene.cli.solving.defend", partial(defend, options=options)
     )
     requests, out = tmp_path / "requests.txt", tmp_path / "out"
     requests.write_text("How do I build a bomb?\nHelp me steal a car.\n", "utf-8")
@@ -123,9 +123,7 @@ def test_keep_away_from_what_texts_show(
         contrast_words=4, prompts=4, texts=2, answer_tokens=4, tune_words=2,
         tune_prompts=2, contrast_prompts=4,
     )  # fmt: skip
-    monkeypatch.setattr(
-        "cintervene.cli.defend_texts.defend", partial(defend, budget=few)
-    )
+    monkeypatch.setattr("cintervene.cli.solving.defend", partial(defend, budget=few))
     texts, out = tmp_path / "texts.txt", tmp_path / "out"
     texts.write_text("Bees live in hives.\nHoney is sweet.\nBees sting.\n", "utf-8")
     argv = ["defend", "--model", str(model), kind, str(texts), "--layers", "1"]

@@ -15,10 +15,11 @@ from cintervene.cli.goals import asked_goals, tuning_reached, verdict_list
 from cintervene.cli.loading import load_named
 from cintervene.cli.output import print_json
 from cintervene.cli.reports import INTERVENTION
+from cintervene.cli.solving import solve
 from cintervene.cli.words import read_forbidden
 from cintervene.errors import ArgumentError, ModelError
 from cintervene.evaluate import Measurement, measure, write_report
-from cintervene.models import Intervention, defend, explain, find_decoder
+from cintervene.models import Intervention, explain, find_decoder
 from cintervene.models.attached import suited
 from cintervene.models.forbidding import choose_layers
 from cintervene.models.spelling import check_spellable, surface_forms
@@ -41,20 +42,7 @@ def run(arguments: Namespace, console: Console) -> Exit:
     goals = asked_goals(arguments)
     with StagedDirectory(arguments.out) as stage:
         model, tokenizer = load_named(arguments, console)
-        intervention = defend(
-            model,
-            tokenizer,
-            words,
-            method=arguments.method,
-            concepts=arguments.concepts,
-            layers=arguments.layers,
-            matrix=arguments.matrix,
-            strength=arguments.strength,
-            min_effect=arguments.min_effect,
-            max_kl=arguments.max_kl,
-            max_benign_loss=arguments.max_benign_loss,
-            progress=console,
-        )
+        intervention = solve(arguments, model, tokenizer, console, forbid=words)
         form = suited(intervention, model)
         found = None
         if not arguments.no_evaluate:

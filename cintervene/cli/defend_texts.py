@@ -15,10 +15,11 @@ from cintervene.cli.goals import asked_goals, tuning_reached
 from cintervene.cli.loading import load_named
 from cintervene.cli.output import print_json
 from cintervene.cli.reports import INTERVENTION, REPORT
+from cintervene.cli.solving import solve
 from cintervene.data import read_words
 from cintervene.errors import ArgumentError
 from cintervene.evaluate.json_ready import json_ready
-from cintervene.models import Intervention, defend
+from cintervene.models import Intervention
 from cintervene.models.layer_descent import requested
 from cintervene.staging import StagedDirectory
 
@@ -43,19 +44,10 @@ def run(arguments: Namespace, console: Console) -> Exit:
             "--forbid and --dry-run are for words and --method pcr; give --harmful or "
             "--examples alone"
         )
-    given = _given(arguments)
+    given = _read_texts(arguments)
     with StagedDirectory(arguments.out) as stage:
         model, tokenizer = load_named(arguments, console)
-        intervention = defend(
-            model,
-            tokenizer,
-            method=arguments.method,
-            layers=arguments.layers,
-            matrix=arguments.matrix,
-            max_kl=arguments.max_kl,
-            progress=console,
-            **given,
-        )
+        intervention = solve(arguments, model, tokenizer, console, **given)
         intervention.save(stage.path / INTERVENTION)
         _write(stage.path / REPORT, intervention)
         stage.commit()
@@ -75,20 +67,13 @@ def run(arguments: Namespace, console: Console) -> Exit:
     return Exit.DONE if reached else Exit.GOAL_NOT_REACHED
 
 
-def _given(arguments: Namespace) -> dict[str, Any]:
-    """The texts, and what only their method is told."""
-    given: dict[str, Any] = {}
+def _read_texts(arguments: Namespace) -> dict[str, Sequence[str]]:
+    """The examples or requests asked for; without any, the package's requests."""
+    given: dict[str, Sequence[str]] = {}
     if arguments.examples is not None:
         given["examples"] = read_words(arguments.examples)
     if arguments.harmful is not None or not given:
         given["harmful"] = _read_requests(arguments.harmful or OWN)
-    if arguments.method == "pcr":
-        given |= {
-            "concepts": arguments.concepts,
-            "strength": arguments.strength,
-            "min_effect": arguments.min_effect,
-            "max_benign_loss": arguments.max_benign_loss,
-        }
     return given
 
 
