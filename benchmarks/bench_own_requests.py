@@ -30,6 +30,8 @@ def main():
     parser.add_argument("behaviours")
     parser.add_argument("prompts")
     parser.add_argument("--steps", type=int, default=48)
+    parser.add_argument("--kl-weight", type=float, default=20.0)
+    parser.add_argument("--answer-tokens", type=int, default=12)
     arguments = parser.parse_args()
     behaviours = harmbench.read_behaviours(arguments.behaviours)
     prompts = xstest.read_prompts(arguments.prompts)
@@ -45,7 +47,11 @@ def main():
         harmful=harmful,
         preserve=safe,
         layers=LAYERS,
-        options=TSROptions(steps=arguments.steps),
+        options=TSROptions(
+            steps=arguments.steps,
+            kl_weight=arguments.kl_weight,
+            answer_tokens=arguments.answer_tokens,
+        ),
     )
     wall, cpu = perf_counter() - wall, process_time() - cpu
     print(f"{len(harmful)} to refuse, {len(safe)} not: {wall:.0f} s, {cpu:.0f} CPU-s")

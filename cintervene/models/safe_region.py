@@ -63,7 +63,8 @@ class TSROptions:
     inertia : float
         Weight of the gradients before in the direction of a step.
     kl_weight : float
-        Weight of the divergence on benign lessons.
+        Weight of the divergence on benign lessons. Its derivatives come from few tokens
+        and differ from part to part; with a large weight, steps follow that noise.
     first_token : float
         Share of a refusal's first token in its loss.
     ridge : float
@@ -81,12 +82,12 @@ class TSROptions:
     parts: int = 32
     length: float = 0.3
     inertia: float = 0.7
-    kl_weight: float = 20.0
+    kl_weight: float = 5.0
     first_token: float = 0.3
     ridge: float = 1e-2
     output_ridge: float = 0.1
     answers: int = 340
-    answer_tokens: int = 12
+    answer_tokens: int = 20
     borderline: int = 340
 
 
