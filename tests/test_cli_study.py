@@ -39,10 +39,10 @@ def made(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = directory / "intervention.safetensors"
     with pytest.MonkeyPatch.context() as patch:
         work_little(patch)
-        from cintervene.cli import defend as command
+        from cintervene.cli import solving
 
         base, tokenizer = loading.load(model)
-        command.defend(base, tokenizer, ["bomb"], strength=4.0).save(path)
+        solving.defend(base, tokenizer, ["bomb"], strength=4.0).save(path)
     return path
 
 
