@@ -17,6 +17,7 @@ from cintervene.models.defence import (  # noqa: E402
     METHODS,
     AvoidingOptions,
     ForbiddingOptions,
+    GatingOptions,
     RefusingOptions,
     option_names,
 )
@@ -25,6 +26,7 @@ TYPES: dict[str, Any] = {
     "pcr": ForbiddingOptions,
     "tsr": RefusingOptions,
     "arr": AvoidingOptions,
+    "gate": GatingOptions,
 }
 
 

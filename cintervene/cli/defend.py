@@ -29,7 +29,7 @@ from cintervene.staging import StagedDirectory, check_place
 def run(arguments: Namespace, console: Console) -> Exit:
     """Make an intervention, measure it and store both."""
     texts = arguments.harmful is not None or arguments.examples is not None
-    if arguments.method in ("tsr", "arr") or texts:
+    if arguments.method in ("tsr", "arr", "gate") or texts:
         return defend_texts.run(arguments, console)
     if arguments.forbid is None:
         raise ArgumentError(

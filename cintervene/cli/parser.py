@@ -105,8 +105,8 @@ def _add_defend(commands: Commands) -> None:
     parser.add_argument(
         "--harmful",
         metavar="REQUESTS",
-        help="a UTF-8 file with a request on each line that is to be refused (tsr) or "
-        "not to be answered, or own for the package's (default for tsr and arr)",
+        help="a UTF-8 file with a request on each line that is to be refused (tsr, "
+        "gate) or not to be answered, or own for the package's (default but for pcr)",
     )
     parser.add_argument(
         "--examples",
@@ -149,7 +149,8 @@ def _add_defend(commands: Commands) -> None:
     build.add_argument(
         "--method",
         default="pcr",
-        help="pcr: do not say words; tsr: refuse requests; arr: do not answer them "
+        help="pcr: do not say words; tsr: refuse requests; arr: do not answer them; "
+        "gate: refuse them by a few neurons "
         "(default: %(default)s)",
     )
     goals = parser.add_argument_group("goals")

@@ -23,12 +23,13 @@ def solve(
             "min_effect": arguments.min_effect,
             "max_benign_loss": arguments.max_benign_loss,
         }
+    if arguments.method != "gate" or arguments.matrix != "down_proj":
+        given["matrix"] = arguments.matrix
     return defend(
         model,
         tokenizer,
         method=arguments.method,
         layers=arguments.layers,
-        matrix=arguments.matrix,
         max_kl=arguments.max_kl,
         progress=console,
         **given,

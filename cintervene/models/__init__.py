@@ -11,6 +11,7 @@ from cintervene.models.capture import Captured, LayerStream, capture
 from cintervene.models.defence import defend
 from cintervene.models.edit import Edit
 from cintervene.models.forbidding import keep_away
+from cintervene.models.gating import GateOptions, gate_refusals
 from cintervene.models.guard import Activity, Guard
 from cintervene.models.intervention import Applied, Intervention
 from cintervene.models.layerwise import PCROptions
@@ -37,6 +38,7 @@ __all__ = [
     "Decoder",
     "Edit",
     "Explanation",
+    "GateOptions",
     "Guard",
     "Intervention",
     "LayerStream",
@@ -52,6 +54,7 @@ __all__ = [
     "find_decoder",
     "find_targets",
     "find_unembedding",
+    "gate_refusals",
     "keep_away",
     "load",
     "rounded_change",

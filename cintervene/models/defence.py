@@ -15,6 +15,7 @@ from cintervene.models.adversary import PromptAttack
 from cintervene.models.avoiding import avoid_harm
 from cintervene.models.concepts import Concepts
 from cintervene.models.forbidding import keep_away
+from cintervene.models.gating import GateOptions, gate_refusals
 from cintervene.models.intervention import Intervention
 from cintervene.models.layerwise import PCROptions
 from cintervene.models.material import Budget
@@ -27,6 +28,7 @@ __all__ = [
     "METHODS",
     "AvoidingOptions",
     "ForbiddingOptions",
+    "GatingOptions",
     "RefusingOptions",
     "defend",
 ]
@@ -35,6 +37,7 @@ METHODS: dict[str, Callable[..., Intervention]] = {
     "pcr": keep_away,
     "tsr": teach_refusal,
     "arr": avoid_harm,
+    "gate": gate_refusals,
 }
 # What `defend` names itself.
 NAMED = ("model", "tokenizer", "forbid")
@@ -42,13 +45,16 @@ NAMED = ("model", "tokenizer", "forbid")
 
 class _Common(TypedDict, total=False):
     layers: Literal["auto"] | Iterable[int]
-    matrix: Matrix
     preserve: Iterable[str]
     max_kl: float
     progress: Progress
 
 
-class ForbiddingOptions(_Common, total=False):
+class _Projections(_Common, total=False):
+    matrix: Matrix
+
+
+class ForbiddingOptions(_Projections, total=False):
     """Options of ``method="pcr"``; see `keep_away`."""
 
     examples: Sequence[str] | None
@@ -61,7 +67,7 @@ class ForbiddingOptions(_Common, total=False):
     budget: Budget | None
 
 
-class _Requests(_Common, total=False):
+class _Requests(_Projections, total=False):
     harmful: Sequence[str] | None
     radius: float
     max_false_refusals: float
@@ -81,6 +87,15 @@ class AvoidingOptions(_Requests, total=False):
     attack: PromptAttack | None
     attack_every: int
     attack_requests: int
+
+
+class GatingOptions(_Common, total=False):
+    """Options of ``method="gate"``; see `gate_refusals`."""
+
+    harmful: Sequence[str] | None
+    refusal: str | None
+    max_false_refusals: float
+    options: GateOptions | None
 
 
 @overload
@@ -114,6 +129,16 @@ def defend(
 ) -> Intervention: ...
 
 
+@overload
+def defend(
+    model: nn.Module,
+    tokenizer: Any,
+    *,
+    method: Literal["gate"],
+    **options: Unpack[GatingOptions],
+) -> Intervention: ...
+
+
 def defend(
     model: nn.Module,
     tokenizer: Any,
@@ -134,7 +159,7 @@ def defend(
         Its tokenizer.
     forbid : sequence of str
         Words not to say, for ``"pcr"`` only.
-    method : {"pcr", "tsr", "arr"}
+    method : {"pcr", "tsr", "arr", "gate"}
         What is wanted of the model:
 
         - ``"pcr"``, point-constrained regions: that it does not say the words of
@@ -145,37 +170,41 @@ def defend(
           ``harmful=``; see `models.teach_refusal`.
         - ``"arr"``, away from the risk region: that its own answers to these become
           unlikely, the least defended most; see `models.avoid_harm`.
+        - ``"gate"``: that it refuses them, by a few neurons of one layer that recognise
+          them and are closed elsewhere; see `models.gate_refusals`.
     **options
         Those of the method, with its defaults. More about each is in the
         documentation of the method's own function.
 
-        ====================  ===========  ============================================
-        option                for          meaning
-        ====================  ===========  ============================================
-        `layers`              all          ``"auto"``, or indices of layers to change
-        `matrix`              all          ``"down_proj"`` of the MLP, or ``"o_proj"``
-        `preserve`            all          texts (pcr) or prompts to leave as they are
-        `max_kl`              all          drift allowed, nats a token
-        `progress`            all          called as ``progress(phase, done, total)``
-        `options`             all          details: `PCROptions`, `TSROptions`
-        `examples`            pcr          sentences about what is not to come up
-        `concepts`            pcr          ``"auto"``, ``"contrast"``,
-                                           ``"unembedding"``, ``"activation"``,
-                                           ``"difference"``: what stands for a word
-        `strength`            pcr          ``"auto"``, or how far outputs are pushed
-        `min_effect`          pcr          rise of the words' perplexity to reach
-        `max_benign_loss`     pcr          rise of other words' perplexity allowed
-        `budget`              pcr          `Budget`: how much material to build from
-        `harmful`             all          requests; for tsr and arr the package's own
-                                           without it
-        `radius`              tsr, arr     largest relative size of a layer's change
-        `max_false_refusals`  tsr, arr     share of benign requests refused in addition
-        `safe`                tsr          refusals that are all as good
-        `nats`                arr          how unlikely an answer's tokens shall become
-        `attack`              arr          looks for words that bring answers back
-        `attack_every`        arr          steps between two attacks
-        `attack_requests`     arr          requests attacked each time
-        ====================  ===========  ============================================
+        ====================  ==============  ========================================
+        option                for             meaning
+        ====================  ==============  ========================================
+        `layers`              all             ``"auto"``, or indices of layers to change
+        `matrix`              pcr, tsr, arr   ``"down_proj"`` or ``"o_proj"`` of a layer
+        `preserve`            all             texts (pcr) or prompts to leave alone
+        `max_kl`              all             drift allowed, nats a token
+        `progress`            all             called as ``progress(phase, done, total)``
+        `options`             all             details: `PCROptions`, `TSROptions`,
+                                              `GateOptions`
+        `examples`            pcr             sentences about what is not to come up
+        `concepts`            pcr             ``"auto"``, ``"contrast"``,
+                                              ``"unembedding"``, ``"activation"``,
+                                              ``"difference"``: what stands for a word
+        `strength`            pcr             ``"auto"``, or how far outputs are pushed
+        `min_effect`          pcr             rise of the words' perplexity to reach
+        `max_benign_loss`     pcr             rise of other words' perplexity allowed
+        `budget`              pcr             `Budget`: how much material to build from
+        `harmful`             all             requests; but for pcr the package's own
+                                              without it
+        `radius`              tsr, arr        largest relative size of a layer's change
+        `max_false_refusals`  tsr, arr, gate  benign requests refused in addition
+        `safe`                tsr             refusals that are all as good
+        `refusal`             gate            what to say
+        `nats`                arr             how unlikely answers' tokens shall become
+        `attack`              arr             looks for words that bring answers back
+        `attack_every`        arr             steps between two attacks
+        `attack_requests`     arr             requests attacked each time
+        ====================  ==============  ========================================
 
     Returns
     -------

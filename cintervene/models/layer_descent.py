@@ -42,6 +42,7 @@ __all__ = [
     "choose",
     "learn",
     "requested",
+    "summary",
 ]
 
 # Multiples of the change found that are measured on the tuning split, as long as they
@@ -63,6 +64,10 @@ class Drift:
 
     max_kl: float
     max_false_refusals: float
+
+    def strain(self, kl: float, false_refusals: float) -> float:
+        """Share of the limits that is used up; above 1 they are crossed."""
+        return max(kl / self.max_kl, false_refusals / self.max_false_refusals)
 
 
 @dataclass(frozen=True)
@@ -89,9 +94,7 @@ class RefusalPoint:
 
     def strain(self, limits: Drift) -> float:
         """Share of the limits that is used up; above 1 they are crossed."""
-        return max(
-            self.kl / limits.max_kl, self.false_refusals / limits.max_false_refusals
-        )
+        return limits.strain(self.kl, self.false_refusals)
 
 
 @quick_products()
@@ -194,7 +197,7 @@ def _descend(
             "sweep": [{**asdict(point), "chosen": point is best} for point in sweep],
             "within_limits": best.strain(limits) <= 1.0,
             "steps": steps,
-            "layers": [_summary(target, change) for target, change in changed],
+            "layers": [summary(target, change) for target, change in changed],
             "seconds": clock.seconds,
         },
     )
@@ -286,7 +289,8 @@ def _false_refusals(tune: Part, openings: Sequence[int], changes: Changes) -> fl
     return falsely / total
 
 
-def _summary(target: Target, change: LowRankUpdate) -> dict[str, Any]:
+def summary(target: Target, change: LowRankUpdate) -> dict[str, Any]:
+    """What an intervention says about the change of one weight."""
     weight = float(target.weight.detach().float().norm())
     return {
         "name": target.name,

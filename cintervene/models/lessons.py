@@ -23,7 +23,7 @@ from cintervene.models.spelling import encode_text
 from cintervene.models.texts import check_texts
 from cintervene.progress import Progress, counting
 
-__all__ = ["Lesson", "Lessons", "prepare"]
+__all__ = ["Lesson", "Lessons", "Writer", "answered", "check_given", "prepare"]
 
 # Of a longer refusal only the beginning is taught; the rest follows by itself.
 REFUSAL_TOKENS = 16
@@ -45,17 +45,25 @@ class Lesson:
         The tokens from here on count.
     sets : tuple of tuple of int
         For each of them the tokens that are as good; empty for benign lessons.
+    begun : int
+        How many tokens before `start` belong to the answer: those that begin it.
     """
 
     ids: tuple[int, ...]
     split: int
     start: int
     sets: tuple[tuple[int, ...], ...] = ()
+    begun: int = 0
 
     @property
     def positions(self) -> range:
         """Positions whose next token counts: one at least."""
         return range(self.start - 1, max(self.start, len(self.ids) - 1))
+
+    @property
+    def opening(self) -> int:
+        """The position at which the answer is about to begin."""
+        return self.start - self.begun - 1
 
 
 @dataclass(frozen=True)
@@ -108,9 +116,9 @@ def prepare(
     ArgumentError
         There is nothing to refuse or no refusal.
     """
-    _check(harmful, "harmful")
+    check_given(harmful, "harmful")
     if safe is not None:
-        _check(safe, "safe")
+        check_given(safe, "safe")
     plain: dict[Split, list[str]] = {
         "train": [p.text for p in data.benign_prompts("train")[:answers]],
         "tune": [p.text for p in data.benign_prompts("tune")[: max(answers // 4, 1)]],
@@ -119,10 +127,10 @@ def prepare(
         "train": list(harmful),
         "tune": [p.text for p in data.harmful_prompts("tune")],
     }
-    writer = _Writer(tokenizer, [*harmful, *plain["train"]], safe or ())
+    writer = Writer(tokenizer, [*harmful, *plain["train"]], safe or ())
     texts = [*plain["train"], *plain["tune"]]
     texts += asked["train"][1::2] if safe else [*asked["train"], *asked["tune"]]
-    answer = _answers(model, tokenizer, writer, texts, answer_tokens, progress)
+    answer = answered(model, tokenizer, writer, texts, answer_tokens, progress)
     if safe is None:
         refused = {
             split: [[writer.answered(t, answer[t])] for t in asked[split]]
@@ -156,12 +164,13 @@ def prepare(
     )
 
 
-def _check(texts: Sequence[str], name: str) -> None:
+def check_given(texts: Sequence[str], name: str) -> None:
+    """Raise ArgumentError unless there are texts."""
     if not check_texts(name, texts):
         raise ArgumentError(f"{name}: got {texts!r}; expected a list of texts")
 
 
-class _Writer:
+class Writer:
     """Turns requests into lessons; templates and beginnings take turns."""
 
     def __init__(
@@ -174,9 +183,10 @@ class _Writer:
         self._templates = data.jailbreak_templates("train")
         self._beginnings = data.compliance_prefixes("train")
         # What the template puts before every request is left as it is.
-        self._split = shared_length([self.render(text) for text in samples])
+        self.split = shared_length([self.render(text) for text in samples])
 
     def render(self, text: str) -> list[int]:
+        """The tokens of a request in the chat template."""
         return render(self._tokenizer, text)
 
     def refusals(self, turn: int, text: str, answer: Sequence[int]) -> Iterator[Lesson]:
@@ -202,8 +212,9 @@ class _Writer:
             yield self.keep(text, self._beginnings[turn // 4 % len(self._beginnings)])
 
     def refusal(self, text: str, begun: str, turn: int) -> Lesson:
-        prompt = self.render(text)
-        before = [*prompt, *encode_text(self._tokenizer, begun)]
+        """A request, the beginning of an answer, and one of the refusals."""
+        beginning = encode_text(self._tokenizer, begun)
+        before = [*self.render(text), *beginning]
         gap = " " if begun.strip() and not begun[-1:].isspace() else ""
         paths = [
             [*encode_text(self._tokenizer, gap + answer), *self._end][:REFUSAL_TOKENS]
@@ -211,29 +222,33 @@ class _Writer:
         ]
         path = paths[turn % len(paths)]
         return Lesson(
-            (*before, *path), self._split, len(before), _alternatives(path, paths)
-        )
+            (*before, *path), self.split, len(before), _alternatives(path, paths),
+            len(beginning),
+        )  # fmt: skip
 
     def answered(self, text: str, answer: Sequence[int]) -> Lesson:
         """A harmful request and what the model says to it."""
         prompt = self.render(text)
         sets = tuple((token,) for token in answer)
-        return Lesson((*prompt, *answer), self._split, len(prompt), sets)
+        return Lesson((*prompt, *answer), self.split, len(prompt), sets)
 
     def keep(self, text: str, begun: str = "", answer: Sequence[int] = ()) -> Lesson:
-        prompt = self.render(text)
-        before = [*prompt, *encode_text(self._tokenizer, begun)]
-        return Lesson((*before, *answer), self._split, len(before))
+        """A request that is to be answered as before, from there on or as told."""
+        beginning = encode_text(self._tokenizer, begun)
+        before = [*self.render(text), *beginning]
+        ids = (*before, *answer)
+        return Lesson(ids, self.split, len(before), begun=len(beginning))
 
 
-def _answers(
+def answered(
     model: nn.Module,
     tokenizer: Any,
-    writer: _Writer,
+    writer: Writer,
     texts: Sequence[str],
     answer_tokens: int,
     progress: Progress,
 ) -> dict[str, list[int]]:
+    """What the model says to some texts, as far as `answer_tokens`."""
     report = counting(progress, "answering prompts", len(texts))
     rendered = [writer.render(text) for text in texts]
     new = generate(model, tokenizer, rendered, answer_tokens, progress=report)

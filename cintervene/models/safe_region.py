@@ -35,7 +35,9 @@ from cintervene.models.upper import (
 from cintervene.preserve import Preserve
 from cintervene.update import LowRankUpdate
 
-__all__ = ["Part", "SafeRegion", "TSROptions", "divided"]
+__all__ = [
+    "Part", "SafeRegion", "TSROptions", "divided", "opening_reached", "token_weights"
+]  # fmt: skip
 
 # Tokens that make an answer a refusal; how it ends may differ.
 OPENING = 4
@@ -281,22 +283,29 @@ class SafeRegion:
 
     def objective(self, part: Part, batch: UpperBatch, losses: Tensor) -> Tensor:
         """What a batch's tokens add to the mean loss of a part's lessons."""
-        weights = torch.cat([self._weights(part, i) for i in batch.sequences])
+        counts = [len(part.harmful_lessons[i].sets) for i in batch.sequences]
+        share = self.options.first_token
+        weights = torch.cat([token_weights(count, share) for count in counts])
         total: Tensor = (losses * weights.to(losses.device)).sum()
         return total / len(part.harmful_lessons)
 
     def reached(self, losses: Tensor) -> bool:
         """Whether the first tokens of a refusal are each more likely than not."""
-        return bool((losses[:OPENING] <= math.log(2)).all())
+        return opening_reached(losses)
 
-    def _weights(self, part: Part, lesson: int) -> Tensor:
-        """Shares of a refusal's tokens in its loss."""
-        count = len(part.harmful_lessons[lesson].sets)
-        weights = torch.full((count,), 1.0, dtype=torch.float64)
-        if count > 1:
-            weights *= (1 - self.options.first_token) / (count - 1)
-            weights[0] = self.options.first_token
-        return weights
+
+def opening_reached(losses: Tensor) -> bool:
+    """Whether the first tokens of a refusal, at these losses, are said."""
+    return bool((losses[:OPENING] <= math.log(2)).all())
+
+
+def token_weights(count: int, first: float) -> Tensor:
+    """Shares of a refusal's tokens in its loss; `first` is that of the first."""
+    weights = torch.full((count,), 1.0, dtype=torch.float64)
+    if count > 1:
+        weights *= (1 - first) / (count - 1)
+        weights[0] = first
+    return weights
 
 
 def divided(groups: Sequence[Sequence[T]], parts: int) -> list[list[T]]:

@@ -44,8 +44,9 @@ def most_separating(
     decoder: Decoder,
     matrix: Matrix,
     progress: Progress,
+    count: int = COUNT,
 ) -> list[Target]:
-    """Return the projections of the best evenly spaced layers, lowest first.
+    """Return the projections of the best `count` evenly spaced layers, lowest first.
 
     Raises
     ------
@@ -76,12 +77,12 @@ def most_separating(
         rows = stream.run(target.layer).inputs.double().cpu().numpy()
         scores.append(separation(rows, harmful, len(fitted)))
         report(1)
-    return [targets[index] for index in best_run(scores)]
+    return [targets[index] for index in best_run(scores, count)]
 
 
-def best_run(scores: Sequence[float]) -> range:
+def best_run(scores: Sequence[float], count: int = COUNT) -> range:
     """The evenly spaced indices, as many as fit, with the best mean score."""
-    count = min(COUNT, (len(scores) - 1) // APART + 1)
+    count = min(count, (len(scores) - 1) // APART + 1)
     length = APART * (count - 1) + 1
     starts = range(len(scores) - length + 1)
     runs = [range(start, start + length, APART) for start in starts]

@@ -337,7 +337,7 @@ def _projection(
     prefix = f"{decoder.layers_name}.{layer}."
     calls = [call for call in decoder.calls if call.name.startswith(prefix)]
     _refuse_stacked_experts(decoder.layers[layer], prefix)
-    projections = [call for call in calls if _holds_matrix(call.module)]
+    projections = [call for call in calls if holds_matrix(call.module)]
     if not projections:
         raise ModelError(f"{prefix[:-1]} calls no module that holds a matrix")
     last = projections[-1]
@@ -349,18 +349,41 @@ def _projection(
     if matrix == "down_proj":
         _refuse_misplaced(model, decoder, last, projections)
     _refuse_twins(decoder.layers[layer], prefix, last)
-    d_in, d_out = last.x.shape[-1], last.y.shape[-1]
-    name = f"{last.name}.weight"
-    packed = is_packed(last.module)
-    names = [] if packed else shared[identity(last.module)]
+    return _unshared(last, layer, matrix, shared, _norm_after(last, calls))
+
+
+def plain_targets(model: nn.Module, calls: Sequence[Call], layer: int) -> list[Target]:
+    """What modules that were called multiply with, as targets of their own.
+
+    Raises
+    ------
+    ModelError
+        One of them has no plain weight, or shares it.
+    """
+    shared = _shared_names(model)
+    for call in calls:
+        _refuse_opaque(call)
+    return [_unshared(call, layer, "down_proj", shared, None) for call in calls]
+
+
+def _unshared(
+    call: Call,
+    layer: int,
+    matrix: Matrix,
+    shared: dict[Hashable, list[str]],
+    after: nn.Module | None,
+) -> Target:
+    d_in, d_out = call.x.shape[-1], call.y.shape[-1]
+    name = f"{call.name}.weight"
+    packed = is_packed(call.module)
+    names = [] if packed else shared[identity(call.module)]
     others = [other for other in names if other != name]
     if others:
         raise ModelError(f"{name} is shared with {', '.join(others)}")
-    transposed = isinstance(last.module, Conv1D)
-    after = _norm_after(last, calls)
+    transposed = isinstance(call.module, Conv1D)
     return Target(
-        layer, name, last.module, d_in, d_out, transposed, after, matrix,
-        last.x.dtype if packed else None,
+        layer, name, call.module, d_in, d_out, transposed, after, matrix,
+        call.x.dtype if packed else None,
     )  # fmt: skip
 
 
@@ -372,14 +395,14 @@ def _attention_output(
     prefix: str,
 ) -> Call:
     """The projection whose result is what the block beside the MLP returns."""
-    others = [call for call in projections if _parent(call) != _parent(down)]
+    others = [call for call in projections if parent(call) != parent(down)]
     if not others:
         raise ModelError(f"{prefix[:-1]} has no projection outside its MLP")
     last = others[-1]
     if sum(call.module is last.module for call in projections) > 1:
         raise ModelError(f"{last.name} is called more than once in a forward pass")
-    beside = [call for call in others[:-1] if _parent(call) == _parent(last)]
-    block = next((call for call in calls if call.name == _parent(last)), None)
+    beside = [call for call in others[:-1] if parent(call) == parent(last)]
+    block = next((call for call in calls if call.name == parent(last)), None)
     if (
         last.y.shape[-1] != decoder.hidden_size
         or not any(call.x.shape[-1] == decoder.hidden_size for call in beside)
@@ -394,11 +417,13 @@ def _attention_output(
     return last
 
 
-def _parent(call: Call) -> str:
+def parent(call: Call) -> str:
+    """Path of the module that a called one is a part of."""
     return call.name.rpartition(".")[0]
 
 
-def _holds_matrix(module: nn.Module) -> bool:
+def holds_matrix(module: nn.Module) -> bool:
+    """Tell whether a module has a matrix of its own and no modules within."""
     if is_parametrized(module):
         return True
     if any(True for _ in module.children()):
@@ -478,7 +503,7 @@ def _refuse_misplaced(
         raise ModelError(f"{last.name} is called more than once in a forward pass")
     inner = _text_config(model).intermediate_size
     widens = any(
-        _parent(call) == _parent(last)
+        parent(call) == parent(last)
         and call.x.shape[-1] == decoder.hidden_size
         and call.y.shape[-1] in (d_in, 2 * d_in)
         for call in projections[:-1]

@@ -1,0 +1,287 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Neurons that refuse: fitted to tokens, taught what to add, measured."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from cintervene.models.gate_lessons import READING, GateLessons, roles
+from cintervene.models.gated_mlp import GatedMLP
+from cintervene.models.gates import Tokens, fit_gates
+from cintervene.models.layer_descent import Drift
+from cintervene.models.lessons import Lesson
+from cintervene.models.safe_region import divided, opening_reached, token_weights
+from cintervene.models.set_loss import divergence_loss, set_loss
+from cintervene.models.targets import Decoder, Target
+from cintervene.models.unembedding import Unembedding
+from cintervene.models.upper import Upper, UpperBatch, logits_of
+from cintervene.update import LowRankUpdate
+
+__all__ = ["GateDescent", "GateOptions", "GatePoint"]
+
+
+@dataclass(frozen=True)
+class GateOptions:
+    """How the neurons are made.
+
+    Attributes
+    ----------
+    ridge : float
+        Of the detectors: weight of the squared coefficients beside the mean loss.
+    sharpness : float
+        How many times log odds enter the activation function: larger ones make a step
+        of it.
+    steps : int
+        Of the descent to what the neurons add.
+    lessons : int
+        Harmful lessons that each step looks at, about.
+    length : float
+        Of the first step, for each value, relative to the values of the residual
+        stream; later ones are shorter.
+    first_token : float
+        Share of a refusal's first token in its loss.
+    benign : int
+        Of the package's everyday prompts and of those that only sound harmful, how many
+        of each the detectors are to leave alone.
+    answers, answer_tokens : int
+        Everyday prompts of these that the model answers beforehand, and how far.
+    """
+
+    ridge: float = 3e-3
+    sharpness: float = 3.0
+    steps: int = 24
+    lessons: int = 24
+    length: float = 0.25
+    first_token: float = 0.3
+    benign: int = 342
+    answers: int = 200
+    answer_tokens: int = 20
+
+
+@dataclass(frozen=True)
+class GatePoint:
+    """What a threshold does on the tuning split.
+
+    Attributes
+    ----------
+    threshold : float
+        Log odds at which the neurons open.
+    refused : float
+        Share of harmful lessons, with begun answers and without, after which the first
+        tokens of a refusal are each more likely than not.
+    false_refusals : float
+        Share of benign ones in which a refusal would begin, and does not in the base.
+    kl : float
+        Nats a token between base and changed model on benign lessons.
+    """
+
+    threshold: float
+    refused: float
+    false_refusals: float
+    kl: float
+
+    def strain(self, limits: Drift) -> float:
+        """Share of the limits that is used up; above 1 they are crossed."""
+        return limits.strain(self.kl, self.false_refusals)
+
+
+class _Captured:
+    """Lessons and what enters the MLP at their tokens behind the heads."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        mlp: GatedMLP,
+        decoder: Decoder,
+        lessons: Sequence[Lesson],
+    ) -> None:
+        self.lessons = list(lessons)
+        self.upper = Upper(
+            model, [mlp.block], [one.ids for one in lessons],
+            [one.split for one in lessons], [one.positions for one in lessons], decoder,
+        )  # fmt: skip
+        self.inputs = [batch.inputs for batch in self.upper.batches]
+
+    def tokens(self) -> Iterator[tuple[Tensor, npt.NDArray[np.int64]]]:
+        """Inputs and roles of each lesson's tokens."""
+        for batch, inputs in zip(self.upper.batches, self.inputs, strict=True):
+            for row, index in enumerate(batch.sequences):
+                found = roles(self.lessons[index])
+                yield inputs[row, : len(found)], found
+
+    def sets(self, batch: UpperBatch) -> list[tuple[int, ...]]:
+        """Safe tokens of a batch's wanted rows."""
+        return [one for i in batch.sequences for one in self.lessons[i].sets]
+
+
+class GateDescent:
+    """The neurons of one layer: fitted, taught and measured.
+
+    Parameters
+    ----------
+    model : nn.Module
+    mlp : GatedMLP
+    decoder : Decoder
+    unembedding : Unembedding
+    lessons : GateLessons
+    options : GateOptions
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        mlp: GatedMLP,
+        decoder: Decoder,
+        unembedding: Unembedding,
+        lessons: GateLessons,
+        options: GateOptions,
+    ) -> None:
+        self.mlp, self.unembedding, self.options = mlp, unembedding, options
+
+        def captured(some: Sequence[Lesson]) -> _Captured:
+            return _Captured(model, mlp, decoder, some)
+
+        with torch.no_grad():
+            parts = max(1, round(len(lessons.harmful) / options.lessons))
+            groups = [[one] for one in lessons.harmful]
+            self.parts = [captured(part) for part in divided(groups, parts)]
+            self._benign: _Captured | None = captured(lessons.benign)
+            self.tune_harmful = captured(lessons.tune_harmful)
+            self.tune_benign = tune = captured(lessons.tune_benign)
+            self._base = [tune.upper.states(b, None) for b in tune.upper.batches]
+
+    def fit(self) -> None:
+        """Fit the detectors and find neurons for them."""
+        assert self._benign is not None
+        harmful = _together(self.parts)
+        benign = _together([self._benign])
+        # What stands before all requests is run by itself.
+        head = self._benign.upper.heads.inputs[0].double().cpu().numpy()
+        benign = Tokens(
+            np.concatenate([benign.inputs, head]),
+            np.concatenate([benign.roles, np.full(len(head), READING)]),
+        )
+        options = self.options
+        self.gates = fit_gates(
+            self.mlp, harmful, benign, options.ridge, options.sharpness
+        )
+        count = len(self.gates.detectors)
+        sample = torch.from_numpy(benign.inputs).float()
+        self.neurons = self.mlp.idlest(sample, count)
+        self._benign = None
+
+    def descend(self) -> Iterator[dict[str, float]]:
+        """Learn what the neurons add; what was seen before each step."""
+        options = self.options
+        rows = self.gates.gate(0.0)
+        for part in self.parts:
+            self._open(part, rows, self.gates.up)
+        size = _typical([part.upper for part in self.parts])
+        hidden = self.mlp.block.d_out
+        self.added = torch.zeros(len(rows), hidden, requires_grad=True)
+        descent = torch.optim.Adam([self.added])
+        for step in range(options.steps):
+            part = self.parts[step % len(self.parts)]
+            descent.param_groups[0]["lr"] = (
+                options.length * size * (1 - step / options.steps)
+            )
+            descent.zero_grad()
+            loss = 0.0
+            for batch, losses in self._losses(part, self.added):
+                value = self._objective(part, batch, losses)
+                value.backward()  # type: ignore[no-untyped-call]
+                loss += float(value.detach())
+            descent.step()
+            yield {"loss": loss}
+        self.added = self.added.detach().to(self.mlp.down.dtype).float()
+
+    def measure(self, threshold: float, openings: Sequence[int]) -> GatePoint:
+        """What a threshold does on the tuning split, weights rounded."""
+        gate, up, down = self.mlp.neurons(self.neurons)
+        rows = (
+            torch.cat([self.gates.gate(threshold), gate]),
+            torch.cat([self.gates.up, up]),
+        )
+        added = torch.cat([self.added, -down])
+        self._open(self.tune_harmful, *rows)
+        reached = [
+            opening_reached(losses[batch.owners.to(losses.device) == index])
+            for batch, losses in self._losses(self.tune_harmful, added)
+            for index in batch.sequences
+        ]
+        tune = self.tune_benign
+        self._open(tune, *rows)
+        falsely, divergences = 0, []
+        for batch, base in zip(tune.upper.batches, self._base, strict=True):
+            before = logits_of(self.unembedding, base)
+            after = self._logits(tune, batch, added)
+            divergences.append(divergence_loss(before, after))
+            falsely += len(_new_openings(batch, before, after, openings))
+        kl = float(torch.cat(divergences).mean())
+        return GatePoint(
+            threshold, sum(reached) / len(reached), falsely / len(tune.lessons), kl
+        )
+
+    def updates(self, threshold: float) -> list[tuple[Target, LowRankUpdate]]:
+        """The changes of the three matrices."""
+        return self.mlp.replaced(
+            self.neurons, self.gates.gate(threshold), self.gates.up, self.added
+        )
+
+    def _open(self, captured: _Captured, gate: Tensor, up: Tensor) -> None:
+        """Let neurons see what enters the MLP, on which alone depends what they add."""
+        for batch, inputs in zip(captured.upper.batches, captured.inputs, strict=True):
+            place = inputs.device
+            batch.inputs = self.mlp.activations(inputs, gate.to(place), up.to(place))
+
+    def _losses(
+        self, captured: _Captured, added: Tensor
+    ) -> Iterator[tuple[UpperBatch, Tensor]]:
+        """-log p of the safe tokens at each batch's wanted rows."""
+        for batch in captured.upper.batches:
+            logits = self._logits(captured, batch, added)
+            yield batch, set_loss(logits, captured.sets(batch))
+
+    def _logits(self, captured: _Captured, batch: UpperBatch, added: Tensor) -> Tensor:
+        states = captured.upper.states(batch, [added.to(batch.inputs.device)])
+        return logits_of(self.unembedding, states)
+
+    def _objective(
+        self, captured: _Captured, batch: UpperBatch, losses: Tensor
+    ) -> Tensor:
+        share = self.options.first_token
+        counts = [len(captured.lessons[i].sets) for i in batch.sequences]
+        weights = torch.cat([token_weights(count, share) for count in counts])
+        total: Tensor = (losses * weights.to(losses.device)).sum()
+        return total / len(captured.lessons)
+
+
+def _together(captured: Sequence[_Captured]) -> Tokens:
+    found = [pair for one in captured for pair in one.tokens()]
+    return Tokens(
+        torch.cat([inputs for inputs, _ in found]).double().cpu().numpy(),
+        np.concatenate([labels for _, labels in found]),
+    )
+
+
+def _typical(uppers: Sequence[Upper]) -> float:
+    """The median size of the values of the residual stream behind the layer."""
+    values = [
+        batch.hidden.float().abs().median() for u in uppers for batch in u.batches
+    ]
+    return float(torch.stack([value.cpu() for value in values]).mean())
+
+
+def _new_openings(
+    batch: UpperBatch, base: Tensor, logits: Tensor, openings: Sequence[int]
+) -> set[int]:
+    """The lessons of a batch in which a refusal begins that the base does not say."""
+    opening = torch.tensor(openings).to(logits.device)
+    new = torch.isin(logits.argmax(-1), opening) & ~torch.isin(base.argmax(-1), opening)
+    return set(batch.owners.to(new.device)[new].tolist())

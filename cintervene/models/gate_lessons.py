@@ -1,0 +1,149 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What detectors are fitted to: tokens of harmful and benign conversations.
+
+Each request comes with beginnings of an answer, so that it can be told at every one of
+their tokens whether the request is harmful, and the harmful ones with the refusal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from torch import nn
+
+from cintervene import data
+from cintervene.models.lessons import Lesson, Writer, answered, check_given
+from cintervene.progress import Progress
+
+__all__ = [
+    "ANSWERING", "OPENING", "READING", "REFUSING", "GateLessons", "prepare", "roles"
+]  # fmt: skip
+
+# Where a token stands: in the request, at its end, in an answer that was begun, or at
+# this or a later token of the refusal.
+READING, OPENING, ANSWERING, REFUSING = range(4)
+# With how many beginnings of an answer each harmful request comes.
+BEGINNINGS = 2
+# One request in so many comes in a prompt that talks the model into complying, too.
+TALKED = 4
+
+
+@dataclass(frozen=True)
+class GateLessons:
+    """Lessons to fit to and to choose on.
+
+    Attributes
+    ----------
+    harmful, benign, tune_harmful, tune_benign : list of Lesson
+    split : int
+        How many tokens the chat template puts before every request.
+    """
+
+    harmful: list[Lesson]
+    benign: list[Lesson]
+    tune_harmful: list[Lesson]
+    tune_benign: list[Lesson]
+    split: int
+
+
+def prepare(
+    model: nn.Module,
+    tokenizer: Any,
+    harmful: Sequence[str],
+    refusal: str,
+    preserve: Sequence[str],
+    benign: int,
+    answers: int,
+    answer_tokens: int,
+    progress: Progress,
+) -> GateLessons:
+    """Render all prompts; let the model answer everyday ones.
+
+    Parameters
+    ----------
+    harmful : sequence of str
+        Requests to refuse.
+    refusal : str
+    preserve : sequence of str
+        Prompts to answer as before, besides the package's own.
+    benign : int
+        The package's everyday prompts, and as many that only sound harmful.
+    answers : int
+        How many of the former are answered, a quarter as many again for tuning.
+    answer_tokens : int
+        Length of the answers.
+    progress : callable
+
+    Raises
+    ------
+    ArgumentError
+        There is nothing to refuse or no refusal.
+    """
+    check_given(harmful, "harmful")
+    check_given([refusal], "refusal")
+    plain = [prompt.text for prompt in data.benign_prompts("train")][:benign]
+    later = [prompt.text for prompt in data.benign_prompts("tune")][: answers // 4 or 1]
+    writer = Writer(tokenizer, [*harmful, *plain], [refusal])
+    texts = [*plain[:answers], *later]
+    answer = answered(model, tokenizer, writer, texts, answer_tokens, progress)
+    sounding = [prompt.text for prompt in data.borderline_prompts("train")][:benign]
+    beginnings = data.compliance_prefixes("tune")
+    spared = [prompt.text for prompt in data.borderline_prompts("tune")]
+    tuned = [prompt.text for prompt in data.harmful_prompts("tune")]
+    return GateLessons(
+        harmful=[
+            lesson
+            for turn, text in enumerate(harmful)
+            for lesson in _refused(writer, turn, text)
+        ],
+        benign=[
+            lesson
+            for turn, text in enumerate([*sounding, *preserve, *plain])
+            for lesson in _kept(writer, turn, text)
+        ]
+        + [writer.keep(text, answer=answer[text]) for text in plain[:answers]],
+        tune_harmful=[
+            writer.refusal(text, begun, 0)
+            for turn, text in enumerate(tuned)
+            for begun in ("", beginnings[turn % len(beginnings)])
+        ],
+        tune_benign=[writer.keep(text) for text in spared]
+        + [writer.keep(text, answer=answer[text]) for text in later],
+        split=writer.split,
+    )
+
+
+def _refused(writer: Writer, turn: int, text: str) -> Iterator[Lesson]:
+    yield writer.refusal(text, "", 0)
+    beginnings = data.compliance_prefixes("train")
+    for at in range(turn * BEGINNINGS, (turn + 1) * BEGINNINGS):
+        yield writer.refusal(text, beginnings[at % len(beginnings)], 0)
+    if turn % TALKED == 1:
+        yield writer.refusal(_talked(turn, text), "", 0)
+
+
+def _kept(writer: Writer, turn: int, text: str) -> Iterator[Lesson]:
+    beginnings = data.compliance_prefixes("train")
+    yield writer.keep(text, beginnings[turn % len(beginnings)])
+    if turn % TALKED == 0:
+        yield writer.keep(_talked(turn, text))
+
+
+def _talked(turn: int, text: str) -> str:
+    return data.fill_in_turn(data.jailbreak_templates("train"), turn // TALKED, text)
+
+
+def roles(lesson: Lesson) -> npt.NDArray[np.int64]:
+    """Where each token of a lesson behind the head stands."""
+    at = np.arange(lesson.split, len(lesson.ids))
+    found = np.full(len(at), READING)
+    found[at == lesson.opening] = OPENING
+    found[at > lesson.opening] = ANSWERING
+    if lesson.sets:
+        refusing = at >= lesson.start
+        found[refusing] = REFUSING + (at - lesson.start)[refusing]
+    return found

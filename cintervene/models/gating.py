@@ -1,0 +1,181 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Make a model refuse by a few neurons of one layer: from prompts to an intervention.
+
+The neurons of a gated MLP that do least are given other rows and columns. Their gates
+are linear detectors of harmful requests, so that at all other tokens the activation
+function is closed and nothing is added; only what they add where they are open has to
+be learnt by descent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from cintervene import data
+from cintervene.errors import ArgumentError
+from cintervene.models.clock import Clock
+from cintervene.models.gate_descent import GateDescent, GateOptions, GatePoint
+from cintervene.models.gate_lessons import prepare
+from cintervene.models.gated_mlp import find_gated_mlp
+from cintervene.models.intervention import Intervention
+from cintervene.models.layer_descent import Drift, check_positive, requested, summary
+from cintervene.models.packed import check_gradients
+from cintervene.models.precision import quick_products
+from cintervene.models.separation import most_separating
+from cintervene.models.spelling import encode_text
+from cintervene.models.targets import Decoder, find_decoder, resolve_layers
+from cintervene.models.unembedding import find_unembedding
+from cintervene.models.upper import differentiable
+from cintervene.progress import Progress, counting, silent
+
+__all__ = ["GateOptions", "choose_threshold", "gate_refusals"]
+
+# Log odds that are tried, boldest first.
+THRESHOLDS = (-1.0, -0.5, 0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 5.0)
+
+
+@quick_products()
+def gate_refusals(
+    model: nn.Module,
+    tokenizer: Any,
+    *,
+    harmful: Sequence[str] | None = None,
+    refusal: str | None = None,
+    layers: Literal["auto"] | Iterable[int] = "auto",
+    preserve: Iterable[str] = (),
+    max_kl: float = 0.05,
+    max_false_refusals: float = 0.03,
+    options: GateOptions | None = None,
+    progress: Progress = silent,
+) -> Intervention:
+    """Give a model a few neurons that recognise harmful requests and refuse them.
+
+    The model is left as it was; give the result to `Intervention.apply`.
+
+    Parameters
+    ----------
+    model : nn.Module
+        A causal language model of transformers with gated MLPs that nothing follows
+        (Llama, Mistral, Qwen, Gemma and others built so).
+    tokenizer
+        Its tokenizer.
+    harmful : sequence of str, optional
+        Requests to refuse; the package's own without it.
+    refusal : str, optional
+        What to say; one of the package's own without it. Best is one with whose first
+        word the model begins no other answer.
+    layers : "auto" or iterable of int
+        The one layer that is changed; `"auto"` takes that whose MLP's inputs tell
+        harmful requests of the tuning split best from others.
+    preserve : iterable of str
+        Prompts to answer as before, besides the package's own.
+    max_kl : float
+        Drift allowed on benign requests of the tuning split, nats a token.
+    max_false_refusals : float
+        Share of those that may be refused beyond what the model did before.
+    options : GateOptions, optional
+        Details.
+    progress : callable, optional
+        Called as ``progress(phase, done, total)``.
+
+    Returns
+    -------
+    Intervention
+        Of the gate, up and down projections of one MLP, with `options`, and `metrics`:
+        `threshold`, `sweep`, `within_limits`, `steps`, `layers`, `seconds`.
+
+    Raises
+    ------
+    ArgumentError
+        An option is out of range, or there is nothing to refuse.
+    ModelError
+        The MLP of the layer is not gated, or cannot be changed.
+    """
+    check_positive(max_kl=max_kl, max_false_refusals=max_false_refusals)
+    options = options or GateOptions()
+    harmful = requested(harmful)
+    refusal = data.safe_refusals()[0] if refusal is None else refusal
+    decoder = find_decoder(model)
+    unembedding = find_unembedding(model, decoder)
+    check_gradients(model)
+    clock = Clock()
+    with clock.phase("layer"):
+        layer = _layer(model, tokenizer, decoder, layers, progress)
+        mlp = find_gated_mlp(model, layer, decoder)
+    with clock.phase("prompts"):
+        lessons = prepare(
+            model, tokenizer, harmful, refusal, list(preserve), options.benign,
+            options.answers, options.answer_tokens, progress,
+        )  # fmt: skip
+    with clock.phase("capture"):
+        problem = GateDescent(model, mlp, decoder, unembedding, lessons, options)
+    with clock.phase("detectors"):
+        problem.fit()
+    report = counting(progress, "learning to refuse", options.steps)
+    steps = []
+    with clock.phase("solve"), differentiable(model):
+        for seen in problem.descend():
+            steps.append(seen)
+            report(1)
+    report = counting(progress, "choosing the threshold", len(THRESHOLDS))
+    openings = [encode_text(tokenizer, gap + refusal)[0] for gap in ("", " ")]
+    sweep = []
+    with clock.phase("tune"), torch.no_grad():
+        for threshold in THRESHOLDS:
+            sweep.append(problem.measure(threshold, openings))
+            report(1)
+    limits = Drift(max_kl, max_false_refusals)
+    best = choose_threshold(sweep, limits)
+    updates = problem.updates(best.threshold)
+    return Intervention.of(
+        model,
+        updates,
+        options={
+            "method": "gate", "layers": [layer], "refusal": refusal,
+            "harmful": len(harmful), "max_kl": max_kl,
+            "max_false_refusals": max_false_refusals, **asdict(options),
+        },
+        metrics={
+            "threshold": best.threshold,
+            "sweep": [{**asdict(point), "chosen": point is best} for point in sweep],
+            "within_limits": best.strain(limits) <= 1.0,
+            "steps": steps,
+            "layers": [summary(target, change) for target, change in updates],
+            "seconds": clock.seconds,
+        },
+    )  # fmt: skip
+
+
+def choose_threshold(sweep: Sequence[GatePoint], limits: Drift) -> GatePoint:
+    """The highest that refuses most within the limits, or strains them least."""
+    within = [point for point in sweep if point.strain(limits) <= 1.0]
+    if within:
+        return max(within, key=lambda point: (point.refused, point.threshold))
+    return min(sweep, key=lambda point: point.strain(limits))
+
+
+def _layer(
+    model: nn.Module,
+    tokenizer: Any,
+    decoder: Decoder,
+    layers: Literal["auto"] | Iterable[int],
+    progress: Progress,
+) -> int:
+    if layers == "auto":
+        best = most_separating(model, tokenizer, decoder, "down_proj", progress, 1)
+        return best[0].layer
+    if isinstance(layers, str):
+        raise ArgumentError(
+            f'layers: got {layers!r}; expected "auto" or one layer index, e.g. [16]'
+        )
+    chosen = resolve_layers(layers, len(decoder.layers))
+    if len(chosen) != 1:
+        raise ArgumentError(
+            f'layers: got {chosen}; method "gate" changes one layer, e.g. [16]'
+        )
+    return chosen[0]
