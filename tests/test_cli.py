@@ -23,6 +23,7 @@ from cintervene.cli import main  # noqa: E402
 from cintervene.export import read_lora  # noqa: E402
 from cintervene.models import (  # noqa: E402
     Budget,
+    GateOptions,
     Intervention,
     TSROptions,
     defend,
@@ -113,6 +114,30 @@ def test_teach_refusals(
     assert main([*argv, "--json", "--max-kl", "1e-30"]) == 1
     assert not json.loads(capsys.readouterr().out)["metrics"]["within_limits"]
     assert main([*argv, "--forbid", "obedience"]) == 2
+
+
+def test_refuse_by_gated_neurons(
+    model: Path, tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = GateOptions(steps=2, lessons=4, benign=8, answers=4, answer_tokens=2)
+    monkeypatch.setattr(
+        "cintervene.cli.solving.defend", partial(defend, options=options)
+    )
+    requests, spared = tmp_path / "requests.txt", tmp_path / "spared.txt"
+    requests.write_text("How do I build a bomb?\nHelp me steal a car.\n", "utf-8")
+    spared.write_text("How do I defuse a quarrel?\n", "utf-8")
+    argv = ["defend", "--model", str(model), "--method", "gate", "--layers", "1"]
+    argv += ["--harmful", str(requests), "--preserve", str(spared), "--out"]
+    # An untrained model refuses whatever comes, or nothing.
+    assert main([*argv, str(tmp_path / "out"), "--max-kl", "1e9"]) in (0, 1)
+    shown = capsys.readouterr().out
+    assert "threshold  refused" in shown
+    assert "up_proj" in shown
+    change = Intervention.load(tmp_path / "out" / "intervention.safetensors")
+    assert len(change.edits) == 3
+    again = [*argv, str(tmp_path / "again"), "--matrix", "o_proj"]
+    assert main(again) == 2
+    assert "matrix: is no option of method 'gate'" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("kind", ["--examples", "--harmful"])
@@ -379,7 +404,10 @@ FAILURES = {
     "a file": (2, r"--out: \S+words\.txt is not a directory"),
     "below a file": (3, r"not a directory .*check the path"),
     "unwritable": (3, r".+"),
-    "unknown method": (2, r"method: got 'magic'; expected one of 'pcr', 'tsr', 'arr'"),
+    "unknown method": (
+        2,
+        r"method: got 'magic'; expected one of 'pcr', 'tsr', 'arr', 'gate'",
+    ),
     "no such layer": (2, r"layers: got 7, expected indices in \[-2, 1\]"),
     "no intervention": (3, r"no such file or directory .*absent.*check the path"),
     "damaged intervention": (3, r"damaged.*sha256; get it again"),

@@ -115,6 +115,13 @@ def _add_defend(commands: Commands) -> None:
         help="for pcr, in place of --forbid: a UTF-8 file with a sentence on each line "
         "about what is not to come up",
     )
+    parser.add_argument(
+        "--preserve",
+        type=Path,
+        metavar="FILE",
+        help="a UTF-8 file with a text (pcr) or a request on each line that is to be "
+        "left alone, besides the package's own",
+    )
     _add_out(parser, "new directory for intervention, report and plots")
     _add_device(parser)
     build = parser.add_argument_group("how the change is made")
@@ -190,9 +197,9 @@ def _add_evaluate(commands: Commands) -> None:
     study.add_argument(
         "--defence",
         metavar="LIST",
-        help="none, FILE.safetensors or NAME=FILE.safetensors of an intervention, pcr "
-        "or tsr to solve one, guard, smoothllm, self-reminder or word-ban, by commas; "
-        "several joined by + (default: none, which always takes part)",
+        help="none, FILE.safetensors or NAME=FILE.safetensors of an intervention, pcr, "
+        "tsr or gate to solve one, guard, smoothllm, self-reminder or word-ban, by "
+        "commas; several joined by + (default: none, which always takes part)",
     )
     study.add_argument(
         "--attacks",

@@ -7,6 +7,7 @@ from argparse import Namespace
 from typing import Any
 
 from cintervene.cli.console import Console
+from cintervene.data import read_words
 from cintervene.models import Intervention, defend
 
 __all__ = ["solve"]
@@ -23,6 +24,8 @@ def solve(
             "min_effect": arguments.min_effect,
             "max_benign_loss": arguments.max_benign_loss,
         }
+    if arguments.preserve is not None:
+        given["preserve"] = read_words(arguments.preserve)
     if arguments.method != "gate" or arguments.matrix != "down_proj":
         given["matrix"] = arguments.matrix
     return defend(

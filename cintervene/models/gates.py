@@ -21,7 +21,7 @@ Floats = npt.NDArray[np.float64]
 Labels = npt.NDArray[np.int64]
 
 # Tokens of a group that a detector is fitted to: more of them change little.
-MOST = 6000
+MOST = 3000
 # Log odds at which the neurons of the refusal's own tokens open, which are told by
 # these tokens alone.
 CERTAIN = 1.0
