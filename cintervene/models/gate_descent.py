@@ -162,7 +162,7 @@ class GateDescent:
         harmful = _together(self.parts)
         benign = _together([self._benign])
         # What stands before all requests is run by itself.
-        head = self._benign.upper.heads.inputs[0].double().cpu().numpy()
+        head = self._benign.upper.heads.inputs[0].float().cpu().numpy()
         benign = Tokens(
             np.concatenate([benign.inputs, head]),
             np.concatenate([benign.roles, np.full(len(head), READING)]),
@@ -172,8 +172,7 @@ class GateDescent:
             self.mlp, harmful, benign, options.ridge, options.sharpness
         )
         count = len(self.gates.detectors)
-        sample = torch.from_numpy(benign.inputs).float()
-        self.neurons = self.mlp.idlest(sample, count)
+        self.neurons = self.mlp.idlest(torch.from_numpy(benign.inputs), count)
         self._benign = None
 
     def descend(self) -> Iterator[dict[str, float]]:
@@ -265,7 +264,7 @@ class GateDescent:
 def _together(captured: Sequence[_Captured]) -> Tokens:
     found = [pair for one in captured for pair in one.tokens()]
     return Tokens(
-        torch.cat([inputs for inputs, _ in found]).double().cpu().numpy(),
+        torch.cat([inputs for inputs, _ in found]).float().cpu().numpy(),
         np.concatenate([labels for _, labels in found]),
     )
 

@@ -33,6 +33,8 @@ __all__ = ["GatedMLP", "find_gated_mlp"]
 Floats = npt.NDArray[np.float64]
 # Where an activation function that gates is open and where it is closed.
 FAR = 20.0
+# Inputs whose activations are computed at a time: there are thousands of each.
+BLOCK = 4096
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,7 +96,11 @@ class GatedMLP:
             _matrix(target).to(inputs.device)
             for target in (self.gate, self.up, self.down)
         )
-        size = self.activations(inputs, gate, up).square().mean(dim=0)
+        sizes = [
+            self.activations(inputs[at : at + BLOCK], gate, up).square().sum(dim=0)
+            for at in range(0, len(inputs), BLOCK)
+        ]
+        size = torch.stack(sizes).sum(dim=0)
         added = size * down.square().sum(dim=0)
         return sorted(added.argsort()[:count].tolist())
 

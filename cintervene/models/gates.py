@@ -18,6 +18,8 @@ from cintervene.models.gated_mlp import GatedMLP
 __all__ = ["Gates", "Tokens", "fit_gates"]
 
 Floats = npt.NDArray[np.float64]
+# Of these there are many.
+Singles = npt.NDArray[np.float32]
 Labels = npt.NDArray[np.int64]
 
 # Tokens of a group that a detector is fitted to: more of them change little.
@@ -35,22 +37,22 @@ class Tokens:
 
     Attributes
     ----------
-    inputs : ndarray, shape (n, hidden)
+    inputs : ndarray of float32, shape (n, hidden)
     roles : ndarray of int, shape (n,)
         See `gate_lessons`.
     """
 
-    inputs: Floats
+    inputs: Singles
     roles: Labels
 
-    def at(self, role: int) -> Floats:
+    def at(self, role: int) -> Singles:
         """Those of a role."""
-        found: Floats = self.inputs[self.roles == role]
+        found: Singles = self.inputs[self.roles == role]
         return found
 
-    def beside(self, role: int) -> Floats:
+    def beside(self, role: int) -> Singles:
         """Those of all other roles."""
-        found: Floats = self.inputs[self.roles != role]
+        found: Singles = self.inputs[self.roles != role]
         return found
 
 
@@ -117,7 +119,9 @@ def fit_gates(
     sharpness : float
     """
     detectors = [
-        fit_detector(harmful.at(role), list(_others(role, harmful, benign)), ridge)
+        fit_detector(
+            _spread(harmful.at(role)), list(_others(role, harmful, benign)), ridge
+        )
         for role in range(READING + 1, harmful.roles.max() + 1)
     ]
     constant = torch.from_numpy(_constant(_spread(benign.inputs))).float()
@@ -146,9 +150,9 @@ def _others(role: int, harmful: Tokens, benign: Tokens) -> Iterator[Floats]:
         yield np.concatenate([_spread(benign.beside(role)), _spread(answers)])
 
 
-def _spread(rows: Floats) -> Floats:
+def _spread(rows: Singles) -> Floats:
     """Rows evenly taken from all, as many as are worth it."""
-    return rows[:: -(-len(rows) // MOST)]
+    return rows[:: -(-len(rows) // MOST) or 1].astype(np.float64)
 
 
 def _constant(inputs: Floats) -> Floats:
