@@ -2,10 +2,12 @@
 """Teach SmolLM2-135M-Instruct to refuse with halves of HarmBench and XSTest.
 
 Every second request of each kind is learnt from: HarmBench's and XSTest's unsafe ones
-are to be refused, XSTest's safe ones to be answered as before. What came of it on the
-other half is measured by
+are to be refused, XSTest's safe ones to be answered as before; with --package the
+package's requests are to be refused as well. What came of it on the other half is
+measured by
 
     python benchmarks/bench_own_requests.py OUT.safetensors harmbench.csv xstest.csv
+        [--method gate] [--package]
     python benchmarks/bench_refusals.py OUT.safetensors --behaviours harmbench.csv
         --safe xstest.csv --half
 """
@@ -17,9 +19,9 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 import argparse
 from time import perf_counter, process_time
 
-from cintervene import models
+from cintervene import data, defend, models
 from cintervene.evaluate import harmbench, xstest
-from cintervene.models import TSROptions, teach_refusal
+from cintervene.models import TSROptions
 
 LAYERS = [10, 12, 14, 16, 18]
 
@@ -29,6 +31,8 @@ def main():
     parser.add_argument("out")
     parser.add_argument("behaviours")
     parser.add_argument("prompts")
+    parser.add_argument("--method", choices=("tsr", "gate"), default="tsr")
+    parser.add_argument("--package", action="store_true")
     parser.add_argument("--steps", type=int, default=48)
     parser.add_argument("--kl-weight", type=float, default=20.0)
     parser.add_argument("--answer-tokens", type=int, default=12)
@@ -38,23 +42,30 @@ def main():
     harmful = [b.prompt for b in behaviours if not b.context][::2]
     harmful += [b.prompt for b in behaviours if b.context][::2]
     harmful += [p.text for p in prompts if not p.safe][::2]
+    if arguments.package:
+        harmful += [p.text for p in data.harmful_prompts("train")]
     safe = [p.text for p in prompts if p.safe][::2]
     model, tokenizer = models.load("smollm2")
     wall, cpu = perf_counter(), process_time()
-    found = teach_refusal(
-        model,
-        tokenizer,
-        harmful=harmful,
-        preserve=safe,
-        layers=LAYERS,
-        options=TSROptions(
+    own = {}
+    if arguments.method == "tsr":
+        options = TSROptions(
             steps=arguments.steps,
             kl_weight=arguments.kl_weight,
             answer_tokens=arguments.answer_tokens,
-        ),
+        )
+        own = {"layers": LAYERS, "options": options}
+    found = defend(
+        model,
+        tokenizer,
+        method=arguments.method,
+        harmful=harmful,
+        preserve=safe,
+        **own,
     )
     wall, cpu = perf_counter() - wall, process_time() - cpu
     print(f"{len(harmful)} to refuse, {len(safe)} not: {wall:.0f} s, {cpu:.0f} CPU-s")
+    print(found.metrics["seconds"])
     for point in found.metrics["sweep"]:
         print(point)
     found.save(arguments.out)
