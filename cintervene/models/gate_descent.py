@@ -21,6 +21,7 @@ from cintervene.models.set_loss import divergence_loss, set_loss
 from cintervene.models.targets import Decoder, Target
 from cintervene.models.unembedding import Unembedding
 from cintervene.models.upper import Upper, UpperBatch, logits_of
+from cintervene.progress import Progress, counting, silent
 from cintervene.update import LowRankUpdate
 
 __all__ = ["GateDescent", "GateOptions", "GatePoint"]
@@ -131,6 +132,7 @@ class GateDescent:
     unembedding : Unembedding
     lessons : GateLessons
     options : GateOptions
+    progress : callable
     """
 
     def __init__(
@@ -141,11 +143,17 @@ class GateDescent:
         unembedding: Unembedding,
         lessons: GateLessons,
         options: GateOptions,
+        progress: Progress = silent,
     ) -> None:
         self.mlp, self.unembedding, self.options = mlp, unembedding, options
+        kinds = (lessons.benign, lessons.tune_harmful, lessons.tune_benign)
+        total = sum(map(len, (lessons.harmful, *kinds)))
+        report = counting(progress, "reading requests", total)
 
         def captured(some: Sequence[Lesson]) -> _Captured:
-            return _Captured(model, mlp, decoder, some)
+            found = _Captured(model, mlp, decoder, some)
+            report(len(some))
+            return found
 
         with torch.no_grad():
             parts = max(1, round(len(lessons.harmful) / options.lessons))

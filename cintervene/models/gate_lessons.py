@@ -73,7 +73,7 @@ def prepare(
     benign : int
         The package's everyday prompts, and as many that only sound harmful.
     answers : int
-        How many of the former are answered, a quarter as many again for tuning.
+        How many of the former are answered, half as many again for tuning.
     answer_tokens : int
         Length of the answers.
     progress : callable
@@ -86,7 +86,7 @@ def prepare(
     check_given(harmful, "harmful")
     check_given([refusal], "refusal")
     plain = [prompt.text for prompt in data.benign_prompts("train")][:benign]
-    later = [prompt.text for prompt in data.benign_prompts("tune")][: answers // 4 or 1]
+    later = [prompt.text for prompt in data.benign_prompts("tune")][: answers // 2 or 1]
     writer = Writer(tokenizer, [*harmful, *plain], [refusal])
     texts = [*plain[:answers], *later]
     answer = answered(model, tokenizer, writer, texts, answer_tokens, progress)

@@ -113,7 +113,9 @@ def gate_refusals(
             options.answers, options.answer_tokens, progress,
         )  # fmt: skip
     with clock.phase("capture"):
-        problem = GateDescent(model, mlp, decoder, unembedding, lessons, options)
+        problem = GateDescent(
+            model, mlp, decoder, unembedding, lessons, options, progress
+        )
     with clock.phase("detectors"):
         problem.fit()
     report = counting(progress, "learning to refuse", options.steps)
