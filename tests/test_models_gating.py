@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from saved_models import save_tiny_model  # noqa: E402
 
 from cintervene import data, defend  # noqa: E402
 from cintervene.errors import ArgumentError, ModelError  # noqa: E402
+from cintervene.export import lora  # noqa: E402
 from cintervene.models import (  # noqa: E402
     GateOptions,
     Intervention,
@@ -283,6 +285,25 @@ def test_defend_leaves_the_model_alone_and_says_what_it_did(
             before[next(iter(found.edits))],
         )
     assert_untouched(model, before)
+
+
+def test_an_adapter_carries_all_three_matrices(tiny: Any, tmp_path: Any) -> None:
+    peft = pytest.importorskip("peft")
+    model, tokenizer = copy.deepcopy(tiny[0]).float(), tiny[1]
+    found = defend(
+        model, tokenizer, method="gate", harmful=HARMFUL, options=LITTLE, layers=[1]
+    )
+    ids = torch.arange(1, 13).reshape(2, 6)
+    with torch.no_grad():
+        before = model(input_ids=ids).logits.double()
+        with found.applied(model):
+            meant = model(input_ids=ids).logits.double()
+        lora(found, tmp_path / "adapter")
+        loaded = peft.PeftModel.from_pretrained(model, tmp_path / "adapter")
+        adapted = loaded(input_ids=ids).logits.double()
+        loaded.unload()
+    assert (before - meant).norm() > 0.01 * meant.norm()
+    assert (adapted - meant).norm() < 1e-3 * (before - meant).norm()
 
 
 @pytest.mark.parametrize("phase", ["answering prompts", "learning to refuse"])
