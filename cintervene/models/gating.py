@@ -36,7 +36,7 @@ from cintervene.progress import Progress, counting, silent
 __all__ = ["GateOptions", "choose_threshold", "gate_refusals"]
 
 # Log odds that are tried, boldest first.
-THRESHOLDS = (-1.0, -0.5, 0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 5.0)
+THRESHOLDS = (-0.5, 0.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.5, 4.0)
 
 
 @quick_products()
