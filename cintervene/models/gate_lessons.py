@@ -29,7 +29,9 @@ READING, OPENING, ANSWERING, REFUSING = range(4)
 # With how many beginnings of an answer each harmful request comes.
 BEGINNINGS = 2
 # One request in so many comes in a prompt that talks the model into complying, too.
-TALKED = 4
+TALKED = 2
+# How answers begin that only sound like refusals, with one benign prompt in so many.
+APOLOGIES, APOLOGISED = ("I'm sorry", "I'm sorry for", "I apologize", "Sorry"), 4
 
 
 @dataclass(frozen=True)
@@ -131,6 +133,8 @@ def _kept(writer: Writer, turn: int, text: str) -> Iterator[Lesson]:
     yield writer.keep(text, beginnings[turn % len(beginnings)])
     if turn % TALKED == 0:
         yield writer.keep(_talked(turn, text))
+    if turn % APOLOGISED == 1:
+        yield writer.keep(text, APOLOGIES[turn // APOLOGISED % len(APOLOGIES)])
 
 
 def _talked(turn: int, text: str) -> str:

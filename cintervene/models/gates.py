@@ -22,8 +22,7 @@ Floats = npt.NDArray[np.float64]
 Singles = npt.NDArray[np.float32]
 Labels = npt.NDArray[np.int64]
 
-# Tokens of a group that a detector is fitted to. For harmful requests every benign
-# token counts, the refusal's own tokens are told easily.
+# Tokens of a group that a detector is fitted to: of all and of those easily told.
 MOST, FEW = 12000, 3000
 # Log odds at which the neurons of the refusal's own tokens open, which are told by
 # these tokens alone.
@@ -145,7 +144,8 @@ def _others(role: int, harmful: Tokens, benign: Tokens) -> Iterator[Floats]:
     answers = harmful.inputs[(harmful.roles != role) & (harmful.roles != READING)]
     if role >= REFUSING:
         yield _spread(answers, FEW)
-        yield _spread(benign.inputs, FEW)
+        yield _spread(benign.beside(ANSWERING), FEW)
+        yield _spread(benign.at(ANSWERING))
     else:
         yield _spread(benign.at(role))
         yield np.concatenate([_spread(benign.beside(role)), _spread(answers)])
