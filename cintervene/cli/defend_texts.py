@@ -29,7 +29,7 @@ OWN = "own"
 # Of a sweep: heading and format.
 COLUMNS = {
     "strength": ("strength", ".2f"),
-    "threshold": ("threshold", ".1f"),
+    "threshold": ("threshold", ".2f"),
     "refused": ("refused", ".1%"),
     "false_refusals": ("more benign refused", ".1%"),
     "forbidden_ratio": ("perplexity, times", ".2f"),
