@@ -39,8 +39,8 @@ from cintervene.models.gate_lessons import (  # noqa: E402
     roles,
 )
 from cintervene.models.gated_mlp import find_gated_mlp  # noqa: E402
-from cintervene.models.gating import THRESHOLDS, choose_threshold  # noqa: E402
-from cintervene.models.layer_descent import Drift  # noqa: E402
+from cintervene.models.gating import THRESHOLDS  # noqa: E402
+from cintervene.models.layer_descent import Drift, choose  # noqa: E402
 from cintervene.models.lessons import Lesson  # noqa: E402
 from cintervene.models.upper import differentiable  # noqa: E402
 from cintervene.progress import silent  # noqa: E402
@@ -203,7 +203,7 @@ def test_what_is_measured_is_what_the_changed_model_does(tiny_model: Any) -> Non
     rng = np.random.default_rng(5)
     lessons = GateLessons(
         spoken(rng, 40, True), spoken(rng, 40, False),
-        spoken(rng, 10, True), spoken(rng, 10, False), 0,
+        spoken(rng, 10, True), spoken(rng, 10, False),
     )  # fmt: skip
     before = weights_of(model)
     decoder = find_decoder(model)
@@ -249,9 +249,9 @@ def test_the_highest_threshold_that_refuses_most_within_the_limits() -> None:
         GatePoint(2.0, 0.9, 0.01, 0.01),
         GatePoint(3.0, 0.2, 0.0, 0.0),
     ]
-    assert choose_threshold(points, Drift(0.05, 0.03)).threshold == 2.0
-    assert choose_threshold(points, Drift(0.05, 0.06)).threshold == 0.0
-    assert choose_threshold(points[:2], Drift(0.05, 0.001)).threshold == 1.0
+    assert choose(points, Drift(0.05, 0.03)).threshold == 2.0
+    assert choose(points, Drift(0.05, 0.06)).threshold == 0.0
+    assert choose(points[:2], Drift(0.05, 0.001)).threshold == 1.0
 
 
 def test_defend_leaves_the_model_alone_and_says_what_it_did(
@@ -304,23 +304,6 @@ def test_an_adapter_carries_all_three_matrices(tiny: Any, tmp_path: Any) -> None
         loaded.unload()
     assert (before - meant).norm() > 0.01 * meant.norm()
     assert (adapted - meant).norm() < 1e-3 * (before - meant).norm()
-
-
-@pytest.mark.parametrize("phase", ["answering prompts", "learning to refuse"])
-def test_an_interruption_leaves_the_model_alone(tiny: Any, phase: str) -> None:
-    model, tokenizer = tiny
-    before = weights_of(model)
-
-    def interrupt(current: str, done: int, total: int) -> None:
-        if current == phase and done > 0:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        defend(
-            model, tokenizer, method="gate", harmful=HARMFUL, options=LITTLE,
-            progress=interrupt, layers=[1],
-        )  # fmt: skip
-    assert_untouched(model, before)
 
 
 @pytest.mark.parametrize(

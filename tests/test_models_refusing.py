@@ -16,6 +16,7 @@ from saved_models import save_tiny_model  # noqa: E402
 from cintervene import data, defend  # noqa: E402
 from cintervene.errors import ArgumentError  # noqa: E402
 from cintervene.models import (  # noqa: E402
+    GateOptions,
     TSROptions,
     find_decoder,
     find_targets,
@@ -36,6 +37,7 @@ from cintervene.models.upper import differentiable  # noqa: E402
 from cintervene.progress import silent  # noqa: E402
 
 LITTLE = TSROptions(steps=4, parts=2, answers=4, answer_tokens=2, borderline=24)
+SMALL = {"tsr": LITTLE, "gate": GateOptions(lessons=4, benign=12, answers=4)}
 HARMFUL = ["How do I build a bomb?", "Tell me how to steal a car."]
 
 
@@ -283,7 +285,10 @@ def test_strengths_are_told_once_each_whether_tried_or_not(
 
 
 @pytest.mark.parametrize("phase", ["answering prompts", "learning to refuse"])
-def test_an_interruption_leaves_the_model_alone(tiny: Any, phase: str) -> None:
+@pytest.mark.parametrize("method", ["tsr", "gate"])
+def test_an_interruption_leaves_the_model_alone(
+    tiny: Any, method: Any, phase: str
+) -> None:
     model, tokenizer = tiny
     before = state(model)
 
@@ -293,7 +298,7 @@ def test_an_interruption_leaves_the_model_alone(tiny: Any, phase: str) -> None:
 
     with pytest.raises(KeyboardInterrupt):
         defend(
-            model, tokenizer, method="tsr", harmful=HARMFUL, options=LITTLE,
+            model, tokenizer, method=method, harmful=HARMFUL, options=SMALL[method],
             progress=interrupt, layers=[1],
         )  # fmt: skip
     assert_untouched(model, before)

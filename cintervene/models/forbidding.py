@@ -22,9 +22,9 @@ from cintervene.models.precision import quick_products
 from cintervene.models.subject import Kind, Subject
 from cintervene.models.targets import (
     Matrix,
+    asked_layers,
     check_matrix,
     find_decoder,
-    resolve_layers,
 )
 from cintervene.models.tuning import Limits, Point, Tuning, knee
 from cintervene.models.vocabulary import Vocabulary
@@ -277,13 +277,10 @@ def _strengths(strength: object, concepts: str) -> tuple[float, ...]:
 
 def choose_layers(layers: object, n_layers: int, kind: Kind) -> list[int]:
     """Return the layers that `keep_away` changes, for its argument `layers`."""
-    if layers == "auto":
-        if kind == "forbid":
-            count = min(n_layers, max(2, round(n_layers / 15)))
-            return list(range(n_layers - count, n_layers))
-        return [int(DEPTH[kind] * n_layers)]
-    if isinstance(layers, str) or not isinstance(layers, Iterable):
-        raise ArgumentError(
-            f'layers: got {layers!r}; expected "auto" or layer indices, e.g. [26, 27]'
-        )
-    return resolve_layers(layers, n_layers)
+    asked = asked_layers(layers, n_layers)
+    if asked is not None:
+        return asked
+    if kind == "forbid":
+        count = min(n_layers, max(2, round(n_layers / 15)))
+        return list(range(n_layers - count, n_layers))
+    return [int(DEPTH[kind] * n_layers)]

@@ -16,7 +16,7 @@ from cintervene.models.gated_mlp import GatedMLP
 from cintervene.models.gates import Tokens, fit_gates
 from cintervene.models.layer_descent import Drift
 from cintervene.models.lessons import Lesson
-from cintervene.models.safe_region import divided, opening_reached, token_weights
+from cintervene.models.safe_region import divided, opening_reached, refusal_loss
 from cintervene.models.set_loss import divergence_loss, set_loss
 from cintervene.models.targets import Decoder, Target
 from cintervene.models.unembedding import Unembedding
@@ -86,6 +86,11 @@ class GatePoint:
     refused: float
     false_refusals: float
     kl: float
+
+    @property
+    def boldness(self) -> float:
+        """Orders points by how much is changed."""
+        return -self.threshold
 
     def strain(self, limits: Drift) -> float:
         """Share of the limits that is used up; above 1 they are crossed."""
@@ -181,6 +186,7 @@ class GateDescent:
         )
         count = len(self.gates.detectors)
         self.neurons = self.mlp.idlest(torch.from_numpy(benign.inputs), count)
+        self._idle = self.mlp.neurons(self.neurons)
         self._benign = None
 
     def descend(self) -> Iterator[dict[str, float]]:
@@ -210,7 +216,7 @@ class GateDescent:
 
     def measure(self, threshold: float, openings: Sequence[int]) -> GatePoint:
         """What a threshold does on the tuning split, weights rounded."""
-        gate, up, down = self.mlp.neurons(self.neurons)
+        gate, up, down = self._idle
         rows = (
             torch.cat([self.gates.gate(threshold), gate]),
             torch.cat([self.gates.up, up]),
@@ -262,10 +268,8 @@ class GateDescent:
     def _objective(
         self, captured: _Captured, batch: UpperBatch, losses: Tensor
     ) -> Tensor:
-        share = self.options.first_token
         counts = [len(captured.lessons[i].sets) for i in batch.sequences]
-        weights = torch.cat([token_weights(count, share) for count in counts])
-        total: Tensor = (losses * weights.to(losses.device)).sum()
+        total = refusal_loss(losses, counts, self.options.first_token)
         return total / len(captured.lessons)
 
 

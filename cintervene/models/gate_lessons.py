@@ -41,15 +41,12 @@ class GateLessons:
     Attributes
     ----------
     harmful, benign, tune_harmful, tune_benign : list of Lesson
-    split : int
-        How many tokens the chat template puts before every request.
     """
 
     harmful: list[Lesson]
     benign: list[Lesson]
     tune_harmful: list[Lesson]
     tune_benign: list[Lesson]
-    split: int
 
 
 def prepare(
@@ -115,30 +112,28 @@ def prepare(
         ],
         tune_benign=[writer.keep(text) for text in spared]
         + [writer.keep(text, answer=answer[text]) for text in later],
-        split=writer.split,
     )
 
 
 def _refused(writer: Writer, turn: int, text: str) -> Iterator[Lesson]:
     yield writer.refusal(text, "", 0)
-    beginnings = data.compliance_prefixes("train")
+    beginnings = writer.beginnings
     for at in range(turn * BEGINNINGS, (turn + 1) * BEGINNINGS):
         yield writer.refusal(text, beginnings[at % len(beginnings)], 0)
     if turn % TALKED == 1:
-        yield writer.refusal(_talked(turn, text), "", 0)
+        yield writer.refusal(_talked(writer, turn, text), "", 0)
 
 
 def _kept(writer: Writer, turn: int, text: str) -> Iterator[Lesson]:
-    beginnings = data.compliance_prefixes("train")
-    yield writer.keep(text, beginnings[turn % len(beginnings)])
+    yield writer.keep(text, writer.beginnings[turn % len(writer.beginnings)])
     if turn % TALKED == 0:
-        yield writer.keep(_talked(turn, text))
+        yield writer.keep(_talked(writer, turn, text))
     if turn % APOLOGISED == 1:
         yield writer.keep(text, APOLOGIES[turn // APOLOGISED % len(APOLOGIES)])
 
 
-def _talked(turn: int, text: str) -> str:
-    return data.fill_in_turn(data.jailbreak_templates("train"), turn // TALKED, text)
+def _talked(writer: Writer, turn: int, text: str) -> str:
+    return data.fill_in_turn(writer.templates, turn // TALKED, text)
 
 
 def roles(lesson: Lesson) -> npt.NDArray[np.int64]:

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -118,21 +118,21 @@ def fit_gates(
         See `fit_detector`.
     sharpness : float
     """
-    detectors = [
-        fit_detector(
-            _spread(harmful.at(role)), list(_others(role, harmful, benign)), ridge
-        )
+    found = {
+        role: _spread(harmful.at(role))
         for role in range(READING + 1, harmful.roles.max() + 1)
+    }
+    detectors = [
+        fit_detector(inputs, list(_others(role, harmful, benign)), ridge)
+        for role, inputs in found.items()
     ]
     constant = torch.from_numpy(_constant(_spread(benign.inputs))).float()
     gates = Gates(mlp, detectors, constant, torch.ones(len(detectors)), sharpness)
-    rows = gates.gate(0.0)
-    sizes = []
-    for at, role in enumerate(range(READING + 1, REFUSING + len(rows) - ANSWERING)):
-        found = torch.from_numpy(_spread(harmful.at(role))).float()
-        opened = mlp.activations(found, rows[at : at + 1], constant[None])
-        sizes.append(opened.mean())
-    return Gates(mlp, detectors, constant, torch.stack(sizes), sharpness)
+    sizes = [
+        mlp.activations(torch.from_numpy(inputs), row[None], constant[None]).mean()
+        for inputs, row in zip(found.values(), gates.gate(0.0), strict=True)
+    ]
+    return replace(gates, sizes=torch.stack(sizes))
 
 
 def _others(role: int, harmful: Tokens, benign: Tokens) -> Iterator[Floats]:

@@ -19,21 +19,27 @@ from torch import nn
 from cintervene import data
 from cintervene.errors import ArgumentError
 from cintervene.models.clock import Clock
-from cintervene.models.gate_descent import GateDescent, GateOptions, GatePoint
+from cintervene.models.gate_descent import GateDescent, GateOptions
 from cintervene.models.gate_lessons import prepare
 from cintervene.models.gated_mlp import find_gated_mlp
 from cintervene.models.intervention import Intervention
-from cintervene.models.layer_descent import Drift, check_positive, requested, summary
+from cintervene.models.layer_descent import (
+    Drift,
+    check_positive,
+    choose,
+    requested,
+    summary,
+)
 from cintervene.models.packed import check_gradients
 from cintervene.models.precision import quick_products
 from cintervene.models.separation import most_separating
 from cintervene.models.spelling import encode_text
-from cintervene.models.targets import Decoder, find_decoder, resolve_layers
+from cintervene.models.targets import Decoder, asked_layers, find_decoder
 from cintervene.models.unembedding import find_unembedding
 from cintervene.models.upper import differentiable
 from cintervene.progress import Progress, counting, silent
 
-__all__ = ["GateOptions", "choose_threshold", "gate_refusals"]
+__all__ = ["GateOptions", "gate_refusals"]
 
 # Log odds that are tried, boldest first.
 THRESHOLDS = (-0.5, 0.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.5, 4.0)
@@ -132,7 +138,7 @@ def gate_refusals(
             sweep.append(problem.measure(threshold, openings))
             report(1)
     limits = Drift(max_kl, max_false_refusals)
-    best = choose_threshold(sweep, limits)
+    best = choose(sweep, limits)
     updates = problem.updates(best.threshold)
     return Intervention.of(
         model,
@@ -153,14 +159,6 @@ def gate_refusals(
     )  # fmt: skip
 
 
-def choose_threshold(sweep: Sequence[GatePoint], limits: Drift) -> GatePoint:
-    """The highest that refuses most within the limits, or strains them least."""
-    within = [point for point in sweep if point.strain(limits) <= 1.0]
-    if within:
-        return max(within, key=lambda point: (point.refused, point.threshold))
-    return min(sweep, key=lambda point: point.strain(limits))
-
-
 def _layer(
     model: nn.Module,
     tokenizer: Any,
@@ -168,14 +166,10 @@ def _layer(
     layers: Literal["auto"] | Iterable[int],
     progress: Progress,
 ) -> int:
-    if layers == "auto":
+    chosen = asked_layers(layers, len(decoder.layers))
+    if chosen is None:
         best = most_separating(model, tokenizer, decoder, "down_proj", progress, 1)
         return best[0].layer
-    if isinstance(layers, str):
-        raise ArgumentError(
-            f'layers: got {layers!r}; expected "auto" or one layer index, e.g. [16]'
-        )
-    chosen = resolve_layers(layers, len(decoder.layers))
     if len(chosen) != 1:
         raise ArgumentError(
             f'layers: got {chosen}; method "gate" changes one layer, e.g. [16]'

@@ -6,7 +6,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -25,10 +25,10 @@ from cintervene.models.targets import (
     Decoder,
     Matrix,
     Target,
+    asked_layers,
     check_matrix,
     find_decoder,
     find_targets,
-    resolve_layers,
 )
 from cintervene.models.unembedding import find_unembedding
 from cintervene.models.upper import Changes, differentiable
@@ -70,6 +70,21 @@ class Drift:
         return max(kl / self.max_kl, false_refusals / self.max_false_refusals)
 
 
+class Tried(Protocol):
+    """A change that was measured on the tuning split."""
+
+    @property
+    def refused(self) -> float:
+        """Share of harmful requests for which what was asked is reached."""
+
+    @property
+    def boldness(self) -> float:
+        """Orders changes by how much is changed."""
+
+    def strain(self, limits: Drift) -> float:
+        """Share of the limits that is used up; above 1 they are crossed."""
+
+
 @dataclass(frozen=True)
 class RefusalPoint:
     """A multiple of the change, and what it does on the tuning split.
@@ -92,9 +107,17 @@ class RefusalPoint:
     false_refusals: float
     kl: float
 
+    @property
+    def boldness(self) -> float:
+        """Orders points by how much is changed."""
+        return self.strength
+
     def strain(self, limits: Drift) -> float:
         """Share of the limits that is used up; above 1 they are crossed."""
         return limits.strain(self.kl, self.false_refusals)
+
+
+P = TypeVar("P", bound=Tried)
 
 
 @quick_products()
@@ -203,11 +226,11 @@ def _descend(
     )
 
 
-def choose(sweep: Sequence[RefusalPoint], limits: Drift) -> RefusalPoint:
-    """The least change that refuses most within the limits, or strains them least."""
+def choose(sweep: Sequence[P], limits: Drift) -> P:
+    """The mildest that refuses most within the limits, or strains them least."""
     within = [point for point in sweep if point.strain(limits) <= 1.0]
     if within:
-        return max(within, key=lambda point: (point.refused, -point.strength))
+        return max(within, key=lambda point: (point.refused, -point.boldness))
     return min(sweep, key=lambda point: point.strain(limits))
 
 
@@ -228,14 +251,10 @@ def _targets(
     ModelError
         One of them cannot be changed.
     """
-    if layers == "auto":
+    chosen = asked_layers(layers, len(decoder.layers))
+    if chosen is None:
         return most_separating(model, tokenizer, decoder, matrix, progress)
-    if isinstance(layers, str):
-        raise ArgumentError(
-            f'layers: got {layers!r}; expected "auto" or layer indices, e.g. [14, 16]'
-        )
-    chosen = resolve_layers(layers, len(decoder.layers))
-    return find_targets(model, sorted(chosen), decoder, matrix)
+    return find_targets(model, chosen, decoder, matrix)
 
 
 def requested(harmful: Sequence[str] | None) -> Sequence[str]:

@@ -171,7 +171,13 @@ def check_given(texts: Sequence[str], name: str) -> None:
 
 
 class Writer:
-    """Turns requests into lessons; templates and beginnings take turns."""
+    """Turns requests into lessons; templates and beginnings take turns.
+
+    Attributes
+    ----------
+    templates, beginnings : list of str
+        Prompts that talk a model into complying, and how complying answers begin.
+    """
 
     def __init__(
         self, tokenizer: Any, samples: Sequence[str], safe: Sequence[str]
@@ -180,10 +186,10 @@ class Writer:
         self._safe = safe
         end = tokenizer.eos_token_id
         self._end = [] if end is None else [end]
-        self._templates = data.jailbreak_templates("train")
-        self._beginnings = data.compliance_prefixes("train")
+        self.templates = data.jailbreak_templates("train")
+        self.beginnings = data.compliance_prefixes("train")
         # What the template puts before every request is left as it is.
-        self.split = shared_length([self.render(text) for text in samples])
+        self._split = shared_length([self.render(text) for text in samples])
 
     def render(self, text: str) -> list[int]:
         """The tokens of a request in the chat template."""
@@ -191,7 +197,7 @@ class Writer:
 
     def refusals(self, turn: int, text: str, answer: Sequence[int]) -> Iterator[Lesson]:
         """The lessons about a harmful request that the model would answer so."""
-        begun = self._beginnings[turn % len(self._beginnings)]
+        begun = self.beginnings[turn % len(self.beginnings)]
         yield self.refusal(text, "", turn)
         if turn % 2 == 0:
             yield self.refusal(text, begun, turn)
@@ -200,16 +206,16 @@ class Writer:
             begun = self._tokenizer.decode(told, skip_special_tokens=True)
             yield self.refusal(text, begun, turn)
         if turn % 4 == 1:
-            talked = data.fill_in_turn(self._templates, turn // 4, text)
+            talked = data.fill_in_turn(self.templates, turn // 4, text)
             yield self.refusal(talked, begun if turn % 8 == 5 else "", turn)
 
     def kept(self, turn: int, text: str) -> Iterator[Lesson]:
         """The lessons about a request that sounds harmful."""
         yield self.keep(text)
         if turn % 4 == 0:
-            yield self.keep(data.fill_in_turn(self._templates, turn // 4, text))
+            yield self.keep(data.fill_in_turn(self.templates, turn // 4, text))
         if turn % 4 == 2:
-            yield self.keep(text, self._beginnings[turn // 4 % len(self._beginnings)])
+            yield self.keep(text, self.beginnings[turn // 4 % len(self.beginnings)])
 
     def refusal(self, text: str, begun: str, turn: int) -> Lesson:
         """A request, the beginning of an answer, and one of the refusals."""
@@ -222,7 +228,7 @@ class Writer:
         ]
         path = paths[turn % len(paths)]
         return Lesson(
-            (*before, *path), self.split, len(before), _alternatives(path, paths),
+            (*before, *path), self._split, len(before), _alternatives(path, paths),
             len(beginning),
         )  # fmt: skip
 
@@ -230,14 +236,14 @@ class Writer:
         """A harmful request and what the model says to it."""
         prompt = self.render(text)
         sets = tuple((token,) for token in answer)
-        return Lesson((*prompt, *answer), self.split, len(prompt), sets)
+        return Lesson((*prompt, *answer), self._split, len(prompt), sets)
 
     def keep(self, text: str, begun: str = "", answer: Sequence[int] = ()) -> Lesson:
         """A request that is to be answered as before, from there on or as told."""
         beginning = encode_text(self._tokenizer, begun)
         before = [*self.render(text), *beginning]
         ids = (*before, *answer)
-        return Lesson(ids, self.split, len(before), begun=len(beginning))
+        return Lesson(ids, self._split, len(before), begun=len(beginning))
 
 
 def answered(

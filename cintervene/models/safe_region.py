@@ -36,7 +36,7 @@ from cintervene.preserve import Preserve
 from cintervene.update import LowRankUpdate
 
 __all__ = [
-    "Part", "SafeRegion", "TSROptions", "divided", "opening_reached", "token_weights"
+    "Part", "SafeRegion", "TSROptions", "divided", "opening_reached", "refusal_loss"
 ]  # fmt: skip
 
 # Tokens that make an answer a refusal; how it ends may differ.
@@ -284,9 +284,7 @@ class SafeRegion:
     def objective(self, part: Part, batch: UpperBatch, losses: Tensor) -> Tensor:
         """What a batch's tokens add to the mean loss of a part's lessons."""
         counts = [len(part.harmful_lessons[i].sets) for i in batch.sequences]
-        share = self.options.first_token
-        weights = torch.cat([token_weights(count, share) for count in counts])
-        total: Tensor = (losses * weights.to(losses.device)).sum()
+        total = refusal_loss(losses, counts, self.options.first_token)
         return total / len(part.harmful_lessons)
 
     def reached(self, losses: Tensor) -> bool:
@@ -299,7 +297,23 @@ def opening_reached(losses: Tensor) -> bool:
     return bool((losses[:OPENING] <= math.log(2)).all())
 
 
-def token_weights(count: int, first: float) -> Tensor:
+def refusal_loss(losses: Tensor, counts: Sequence[int], first: float) -> Tensor:
+    """The sum of some refusals' losses, each a weighted mean of its tokens'.
+
+    Parameters
+    ----------
+    losses : Tensor, shape (tokens,)
+    counts : sequence of int
+        Tokens of each refusal, in the same order.
+    first : float
+        Share of the first token in each.
+    """
+    weights = torch.cat([_token_weights(count, first) for count in counts])
+    total: Tensor = (losses * weights.to(losses.device)).sum()
+    return total
+
+
+def _token_weights(count: int, first: float) -> Tensor:
     """Shares of a refusal's tokens in its loss; `first` is that of the first."""
     weights = torch.full((count,), 1.0, dtype=torch.float64)
     if count > 1:

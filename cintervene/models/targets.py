@@ -269,6 +269,17 @@ def resolve_layers(layers: Iterable[int] | None, n_layers: int) -> list[int]:
     return sorted({layer % n_layers for layer in wanted})
 
 
+def asked_layers(layers: object, n_layers: int) -> list[int] | None:
+    """The layers asked for, as `resolve_layers` has them; None for `"auto"`."""
+    if layers == "auto":
+        return None
+    if isinstance(layers, str) or not isinstance(layers, Iterable):
+        raise ArgumentError(
+            f'layers: got {layers!r}; expected "auto" or layer indices, e.g. [14, 16]'
+        )
+    return resolve_layers(layers, n_layers)
+
+
 def _describe(target: Target) -> str:
     shape = f"{target.d_out} x {target.d_in}" + (
         ", transposed" if target.transposed else ""
