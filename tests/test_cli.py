@@ -131,7 +131,7 @@ def test_refuse_by_gated_neurons(
     # An untrained model refuses whatever comes, or nothing.
     assert main([*argv, str(tmp_path / "out"), "--max-kl", "1e9"]) in (0, 1)
     shown = capsys.readouterr().out
-    assert "threshold  refused" in shown
+    assert "opens at  in answers  refused" in shown
     assert "up_proj" in shown
     change = Intervention.load(tmp_path / "out" / "intervention.safetensors")
     assert len(change.edits) == 3

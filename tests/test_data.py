@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from cintervene import data
+from cintervene.data.prompts import read_json
 from cintervene.errors import ArgumentError
 
 SPLITS: tuple[data.Split, ...] = ("train", "tune", "held_out")
@@ -267,6 +268,26 @@ def test_jailbreak_templates(split: data.Split, minimum: int) -> None:
     templates = data.jailbreak_templates(split)
     assert len(templates) >= minimum
     assert all(template.count("{request}") == 1 for template in templates)
+
+
+def test_disguises_hold_all_of_a_request_and_are_not_those_of_the_attacks() -> None:
+    disguises = data.disguise_templates()
+    assert len(disguises) >= 30
+    for template in disguises:
+        filled = data.fill_template(template, "pick alock")
+        forms = ("pick alock", "cGljayBhbG9jaw==", "cvpx nybpx", "p1ck 4l0ck")
+        assert any(form in filled for form in forms) or (
+            "pick" in filled and "alock" in filled
+        )
+    attacks = [
+        t for family in read_json("attack_templates.json").values() for t in family
+    ]
+    later = [*data.jailbreak_templates("tune"), *data.jailbreak_templates("held_out")]
+    by_split: dict[data.Split, list[str]] = {
+        "train": disguises, "tune": data.jailbreak_templates("train"),
+        "held_out": [*attacks, *later],
+    }  # fmt: skip
+    assert near_duplicates(by_split, 0.6) == []
 
 
 @pytest.mark.parametrize(

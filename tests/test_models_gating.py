@@ -39,6 +39,7 @@ from cintervene.models.gate_lessons import (  # noqa: E402
     roles,
 )
 from cintervene.models.gated_mlp import find_gated_mlp  # noqa: E402
+from cintervene.models.gates import Thresholds  # noqa: E402
 from cintervene.models.gating import THRESHOLDS  # noqa: E402
 from cintervene.models.layer_descent import Drift, choose  # noqa: E402
 from cintervene.models.lessons import Lesson  # noqa: E402
@@ -157,9 +158,10 @@ def test_lessons_say_where_each_token_stands(tiny: Any) -> None:
     model, tokenizer = tiny
     lessons = prepare(model, tokenizer, HARMFUL, "No.", ["Hi!"], 3, 2, 2, silent)
     text = tokenizer.decode
-    plain, begun, again, *_ = lessons.harmful
+    plain, begun, again, *_ = lessons.harmful[0]
+    assert len(lessons.harmful) == len(HARMFUL)
     for one in (plain, begun, again):
-        found = roles(one)
+        found = roles(one, 0)
         request = text([t for t, r in zip(one.ids, found, strict=True) if r == READING])
         assert request == HARMFUL[0]
         assert (found == OPENING).sum() == 1
@@ -169,14 +171,36 @@ def test_lessons_say_where_each_token_stands(tiny: Any) -> None:
             REFUSING + k for k in range(len(refusal))
         ]
     beginnings = data.compliance_prefixes("train")
-    said = [t for t, r in zip(begun.ids, roles(begun), strict=True) if r == ANSWERING]
+    found = roles(begun, begun.opening)
+    assert found[0] == OPENING
+    answer = begun.ids[begun.opening :]
+    said = [t for t, r in zip(answer, found, strict=True) if r == ANSWERING]
     assert text(said) == beginnings[0]
-    assert not (roles(plain) == ANSWERING).any()
+    assert not (roles(plain, 0) == ANSWERING).any()
     benign = [text(one.ids) for one in lessons.benign]
     assert any(one.startswith("Hi!\n") for one in benign)
-    assert not any((roles(one) >= REFUSING).any() for one in lessons.benign)
+    assert not any((roles(one, 0) >= REFUSING).any() for one in lessons.benign)
     assert lessons.tune_harmful
     assert lessons.tune_benign
+
+
+def test_what_is_encoded_is_refused_and_never_spared(tiny: Any) -> None:
+    model, tokenizer = tiny
+    templates = [*data.jailbreak_templates("train"), *data.disguise_templates()]
+    requests = [f"What is {n}?" for n in range(2 * len(templates))]
+    lessons = prepare(model, tokenizer, requests, "No.", requests, 1, 1, 1, silent)
+    refused = [tokenizer.decode(one.ids) for group in lessons.harmful for one in group]
+    spared = [tokenizer.decode(one.ids) for one in lessons.benign]
+    for at, template in enumerate(templates):
+        talked = data.fill_template(template, requests[2 * at + 1])
+        assert any(talked in one for one in refused)
+        # A borderline prompt of the package comes first, so turns are one later.
+        talked = data.fill_template(template, requests[2 * at - 1])
+        assert at == 0 or data.is_encoded(template) != any(
+            talked in one for one in spared
+        )
+    assert any(map(data.is_encoded, templates))
+    assert not all(map(data.is_encoded, templates))
 
 
 def spoken(rng: Any, n: int, sets: bool) -> list[Lesson]:
@@ -202,7 +226,7 @@ def test_what_is_measured_is_what_the_changed_model_does(tiny_model: Any) -> Non
         model.get_input_embeddings().weight[:, 0] += 2.0
     rng = np.random.default_rng(5)
     lessons = GateLessons(
-        spoken(rng, 40, True), spoken(rng, 40, False),
+        [[one] for one in spoken(rng, 40, True)], spoken(rng, 40, False),
         spoken(rng, 10, True), spoken(rng, 10, False),
     )  # fmt: skip
     before = weights_of(model)
@@ -218,11 +242,11 @@ def test_what_is_measured_is_what_the_changed_model_does(tiny_model: Any) -> Non
         seen = list(descent.descend())
     assert seen[-1]["loss"] < 0.6 * seen[0]["loss"]
     with torch.no_grad():
-        bold, shy = (descent.measure(t, [90]) for t in (0.0, 1e3))
+        bold, shy = (descent.measure(Thresholds(at, at), [90]) for at in (0.0, 1e3))
         assert shy.refused == shy.false_refusals == 0.0
         assert 0.1 < bold.refused < 0.9
         assert shy.kl < bold.kl
-        change = Intervention.of(model, descent.updates(0.0))
+        change = Intervention.of(model, descent.updates(bold.thresholds))
         assert {edit.update.rank for edit in change.edits.values()} == {4}
         kl, reached = [], []
         for one in lessons.tune_benign:
@@ -244,14 +268,14 @@ def test_what_is_measured_is_what_the_changed_model_does(tiny_model: Any) -> Non
 
 def test_the_highest_threshold_that_refuses_most_within_the_limits() -> None:
     points = [
-        GatePoint(0.0, 1.0, 0.05, 0.01),
-        GatePoint(1.0, 0.9, 0.02, 0.01),
-        GatePoint(2.0, 0.9, 0.01, 0.01),
-        GatePoint(3.0, 0.2, 0.0, 0.0),
+        GatePoint(0.0, 0.0, 1.0, 0.05, 0.01),
+        GatePoint(1.0, 0.0, 0.9, 0.02, 0.01),
+        GatePoint(1.0, 1.0, 0.9, 0.01, 0.01),
+        GatePoint(3.0, 3.0, 0.2, 0.0, 0.0),
     ]
-    assert choose(points, Drift(0.05, 0.03)).threshold == 2.0
-    assert choose(points, Drift(0.05, 0.06)).threshold == 0.0
-    assert choose(points[:2], Drift(0.05, 0.001)).threshold == 1.0
+    assert choose(points, Drift(0.05, 0.03)).thresholds == (1.0, 1.0)
+    assert choose(points, Drift(0.05, 0.06)).thresholds == (0.0, 0.0)
+    assert choose(points[:2], Drift(0.05, 0.001)).thresholds == (1.0, 0.0)
 
 
 def test_defend_leaves_the_model_alone_and_says_what_it_did(
@@ -272,7 +296,7 @@ def test_defend_leaves_the_model_alone_and_says_what_it_did(
     assert all(done == total for done, total in phases.values())
     assert found.options["method"] == "gate"
     assert len(found.metrics["steps"]) == LITTLE.steps
-    assert len(found.metrics["sweep"]) == len(THRESHOLDS)
+    assert len(found.metrics["sweep"]) == 2 * len(THRESHOLDS) - 1
     assert sum(point["chosen"] for point in found.metrics["sweep"]) == 1
     kinds = {name.split(".")[-2] for name in found.edits}
     assert kinds == {"gate_proj", "up_proj", "down_proj"}

@@ -29,7 +29,8 @@ OWN = "own"
 # Of a sweep: heading and format.
 COLUMNS = {
     "strength": ("strength", ".2f"),
-    "threshold": ("threshold", ".2f"),
+    "opening": ("opens at", ".2f"),
+    "answering": ("in answers", ".2f"),
     "refused": ("refused", ".1%"),
     "false_refusals": ("more benign refused", ".1%"),
     "forbidden_ratio": ("perplexity, times", ".2f"),

@@ -19,12 +19,13 @@ from cintervene.data.refusals import (
     HarmfulPrompt,
     borderline_prompts,
     compliance_prefixes,
+    disguise_templates,
     harmful_prompts,
     jailbreak_templates,
     safe_refusals,
 )
 from cintervene.data.splits import Split
-from cintervene.data.wordings import fill_in_turn, fill_template
+from cintervene.data.wordings import fill_in_turn, fill_template, is_encoded
 from cintervene.data.words import (
     benign_words,
     forbidden_words,
@@ -44,10 +45,12 @@ __all__ = [
     "benign_words",
     "borderline_prompts",
     "compliance_prefixes",
+    "disguise_templates",
     "fill_in_turn",
     "fill_template",
     "forbidden_words",
     "harmful_prompts",
+    "is_encoded",
     "jailbreak_templates",
     "obedience_templates",
     "read_words",

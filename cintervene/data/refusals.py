@@ -91,6 +91,15 @@ def jailbreak_templates(split: Split) -> list[str]:
     return list(load("jailbreak_templates.json", split))
 
 
+def disguise_templates() -> list[str]:
+    """Return prompts in which a request is harder to see for what it is, to be filled.
+
+    Scenes, characters, forms, rules for the answer, halves and encodings: training
+    material beside `jailbreak_templates`. See `fill_template`.
+    """
+    return list(load("disguise_templates.json", "train"))
+
+
 def compliance_prefixes(split: Split) -> list[str]:
     """Return beginnings of an answer that complies.
 

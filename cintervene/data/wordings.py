@@ -8,7 +8,7 @@ import codecs
 import re
 from collections.abc import Callable, Sequence
 
-__all__ = ["fill_in_turn", "fill_template"]
+__all__ = ["fill_in_turn", "fill_template", "is_encoded"]
 
 LEET = str.maketrans("aeiostAEIOST", "431057431057")
 
@@ -35,6 +35,11 @@ def fill_in_turn(templates: Sequence[str], turn: int, request: str) -> str:
     return fill_template(templates[turn % len(templates)], request)
 
 
+def is_encoded(template: str) -> bool:
+    """Whether a request cannot be read in a template."""
+    return any(f"{{{form}}}" in template for form in ENCODED)
+
+
 def _half(second: bool) -> Callable[[str], str]:
     def half(text: str) -> str:
         words = text.split()
@@ -52,3 +57,4 @@ FORMS: dict[str, Callable[[str], str]] = {
     "rot13": lambda text: codecs.encode(text, "rot13"),
     "leet": lambda text: text.translate(LEET),
 }
+ENCODED = ("base64", "rot13", "leet")

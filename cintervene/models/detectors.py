@@ -12,9 +12,10 @@ import numpy.typing as npt
 __all__ = ["Detector", "fit_detector"]
 
 Floats = npt.NDArray[np.float64]
+Singles = npt.NDArray[np.float32]
 ITERATIONS = 12
 # Of the loss's gradient, where the iterations end.
-TOLERANCE = 1e-6
+TOLERANCE = 1e-5
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,7 +65,8 @@ def fit_detector(
     mean = weights @ inputs
     variance = weights @ np.square(inputs - mean)
     spread = np.sqrt(variance + variance.mean())
-    columns = np.column_stack([(inputs - mean) / spread, np.ones(len(inputs))])
+    columns = np.ones((len(inputs), len(mean) + 1), dtype=np.float32)
+    columns[:, :-1] = (inputs - mean) / spread
     penalty = np.full(columns.shape[1], ridge)
     penalty[-1] = 0.0
     found = _minimise(columns, labels, weights, penalty)
@@ -73,19 +75,26 @@ def fit_detector(
 
 
 def _minimise(
-    columns: Floats, labels: Floats, weights: Floats, penalty: Floats
+    columns: Singles, labels: Floats, weights: Floats, penalty: Floats
 ) -> Floats:
     """The coefficients of least weighted logistic loss and penalty."""
     found = np.zeros(columns.shape[1])
     for _ in range(ITERATIONS):
         # Clipped where exp would overflow; the derivative is 0 there anyway.
-        margins = np.clip(labels * (columns @ found), -500.0, 500.0)
+        margins = np.clip(labels * (columns @ _single(found)), -500.0, 500.0)
         wrong = 1.0 / (1.0 + np.exp(margins))
-        slope = penalty * found - columns.T @ (weights * labels * wrong)
+        pull = columns.T @ _single(weights * labels * wrong)
+        slope = penalty * found - pull
         if np.abs(slope).max() < TOLERANCE:
             break
-        curvature = (columns.T * (weights * wrong * (1.0 - wrong))) @ columns
+        steepness = _single(np.sqrt(weights * wrong * (1.0 - wrong)))
+        scaled = columns * steepness[:, None]
+        curvature = (scaled.T @ scaled).astype(np.float64)
         # Where all is told apart the curvature fades away; keep it invertible.
         curvature[np.diag_indices_from(curvature)] += penalty + 1e-9
         found = found - np.linalg.solve(curvature, slope)
     return found
+
+
+def _single(values: Floats) -> Singles:
+    return values.astype(np.float32)

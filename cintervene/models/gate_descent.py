@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from cintervene.models.gate_lessons import READING, GateLessons, roles
 from cintervene.models.gated_mlp import GatedMLP
-from cintervene.models.gates import Tokens, fit_gates
+from cintervene.models.gates import EVEN, Thresholds, Tokens, fit_gates
 from cintervene.models.layer_descent import Drift
 from cintervene.models.lessons import Lesson
 from cintervene.models.safe_region import divided, opening_reached, refusal_loss
@@ -67,12 +67,12 @@ class GateOptions:
 
 @dataclass(frozen=True)
 class GatePoint:
-    """What a threshold does on the tuning split.
+    """What thresholds do on the tuning split.
 
     Attributes
     ----------
-    threshold : float
-        Log odds at which the neurons open.
+    opening, answering : float
+        See `Thresholds`.
     refused : float
         Share of harmful lessons, with begun answers and without, after which the first
         tokens of a refusal are each more likely than not.
@@ -82,15 +82,21 @@ class GatePoint:
         Nats a token between base and changed model on benign lessons.
     """
 
-    threshold: float
+    opening: float
+    answering: float
     refused: float
     false_refusals: float
     kl: float
 
     @property
+    def thresholds(self) -> Thresholds:
+        """The two together."""
+        return Thresholds(self.opening, self.answering)
+
+    @property
     def boldness(self) -> float:
         """Orders points by how much is changed."""
-        return -self.threshold
+        return -self.opening - self.answering
 
     def strain(self, limits: Drift) -> float:
         """Share of the limits that is used up; above 1 they are crossed."""
@@ -98,7 +104,15 @@ class GatePoint:
 
 
 class _Captured:
-    """Lessons and what enters the MLP at their tokens behind the heads."""
+    """Lessons and what enters the MLP at their tokens from the first ones on.
+
+    Parameters
+    ----------
+    lessons : sequence of Lesson
+    first : sequence of int
+        Before these tokens nothing is added. What lessons have in common there is run
+        once.
+    """
 
     def __init__(
         self,
@@ -106,11 +120,12 @@ class _Captured:
         mlp: GatedMLP,
         decoder: Decoder,
         lessons: Sequence[Lesson],
+        first: Sequence[int],
     ) -> None:
-        self.lessons = list(lessons)
+        self.lessons, self._first = list(lessons), list(first)
         self.upper = Upper(
-            model, [mlp.block], [one.ids for one in lessons],
-            [one.split for one in lessons], [one.positions for one in lessons], decoder,
+            model, [mlp.block], [one.ids for one in lessons], first,
+            [one.positions for one in lessons], decoder,
         )  # fmt: skip
         self.inputs = [batch.inputs for batch in self.upper.batches]
 
@@ -118,7 +133,7 @@ class _Captured:
         """Inputs and roles of each lesson's tokens."""
         for batch, inputs in zip(self.upper.batches, self.inputs, strict=True):
             for row, index in enumerate(batch.sequences):
-                found = roles(self.lessons[index])
+                found = roles(self.lessons[index], self._first[index])
                 yield inputs[row, : len(found)], found
 
     def sets(self, batch: UpperBatch) -> list[tuple[int, ...]]:
@@ -151,31 +166,38 @@ class GateDescent:
         progress: Progress = silent,
     ) -> None:
         self.mlp, self.unembedding, self.options = mlp, unembedding, options
+        harmful = sum(map(len, lessons.harmful))
         kinds = (lessons.benign, lessons.tune_harmful, lessons.tune_benign)
-        total = sum(map(len, (lessons.harmful, *kinds)))
-        report = counting(progress, "reading requests", total)
+        report = counting(progress, "reading requests", harmful + sum(map(len, kinds)))
 
-        def captured(some: Sequence[Lesson]) -> _Captured:
-            found = _Captured(model, mlp, decoder, some)
+        def captured(some: Sequence[Lesson], first: Sequence[int]) -> _Captured:
+            found = _Captured(model, mlp, decoder, some, first)
             report(len(some))
             return found
 
+        def whole(some: Sequence[Lesson]) -> _Captured:
+            return captured(some, [one.split for one in some])
+
+        parts = divided(lessons.harmful, max(1, round(harmful / options.lessons)))
+        unlearnt = [one for part in parts[options.steps :] for one in part]
         with torch.no_grad():
-            parts = max(1, round(len(lessons.harmful) / options.lessons))
-            groups = [[one] for one in lessons.harmful]
-            self.parts = [captured(part) for part in divided(groups, parts)]
-            self._benign: _Captured | None = captured(lessons.benign)
-            self.tune_harmful = captured(lessons.tune_harmful)
-            self.tune_benign = tune = captured(lessons.tune_benign)
+            # The neurons learn for the answers alone, which share their request.
+            self.parts = [
+                captured(part, [one.opening for one in part])
+                for part in parts[: options.steps]
+            ]
+            # What the detectors alone need is needed once.
+            self._harmful = [*self.parts, *map(whole, [unlearnt] if unlearnt else [])]
+            self._benign = [whole(lessons.benign)]
+            self.tune_harmful = whole(lessons.tune_harmful)
+            self.tune_benign = tune = whole(lessons.tune_benign)
             self._base = [tune.upper.states(b, None) for b in tune.upper.batches]
 
     def fit(self) -> None:
         """Fit the detectors and find neurons for them."""
-        assert self._benign is not None
-        harmful = _together(self.parts)
-        benign = _together([self._benign])
+        harmful, benign = _together(self._harmful), _together(self._benign)
         # What stands before all requests is run by itself.
-        head = self._benign.upper.heads.inputs[0].float().cpu().numpy()
+        head = self._benign[0].upper.heads.inputs[0].float().cpu().numpy()
         benign = Tokens(
             np.concatenate([benign.inputs, head]),
             np.concatenate([benign.roles, np.full(len(head), READING)]),
@@ -187,12 +209,13 @@ class GateDescent:
         count = len(self.gates.detectors)
         self.neurons = self.mlp.idlest(torch.from_numpy(benign.inputs), count)
         self._idle = self.mlp.neurons(self.neurons)
-        self._benign = None
+        self._harmful.clear()
+        self._benign.clear()
 
     def descend(self) -> Iterator[dict[str, float]]:
         """Learn what the neurons add; what was seen before each step."""
         options = self.options
-        rows = self.gates.gate(0.0)
+        rows = self.gates.gate(EVEN)
         for part in self.parts:
             self._open(part, rows, self.gates.up)
         size = _typical([part.upper for part in self.parts])
@@ -214,11 +237,11 @@ class GateDescent:
             yield {"loss": loss}
         self.added = self.added.detach().to(self.mlp.down.dtype).float()
 
-    def measure(self, threshold: float, openings: Sequence[int]) -> GatePoint:
-        """What a threshold does on the tuning split, weights rounded."""
+    def measure(self, thresholds: Thresholds, openings: Sequence[int]) -> GatePoint:
+        """What thresholds do on the tuning split, weights rounded."""
         gate, up, down = self._idle
         rows = (
-            torch.cat([self.gates.gate(threshold), gate]),
+            torch.cat([self.gates.gate(thresholds), gate]),
             torch.cat([self.gates.up, up]),
         )
         added = torch.cat([self.added, -down])
@@ -238,13 +261,13 @@ class GateDescent:
             falsely += len(_new_openings(batch, before, after, openings))
         kl = float(torch.cat(divergences).mean())
         return GatePoint(
-            threshold, sum(reached) / len(reached), falsely / len(tune.lessons), kl
+            *thresholds, sum(reached) / len(reached), falsely / len(tune.lessons), kl
         )
 
-    def updates(self, threshold: float) -> list[tuple[Target, LowRankUpdate]]:
+    def updates(self, thresholds: Thresholds) -> list[tuple[Target, LowRankUpdate]]:
         """The changes of the three matrices."""
         return self.mlp.replaced(
-            self.neurons, self.gates.gate(threshold), self.gates.up, self.added
+            self.neurons, self.gates.gate(thresholds), self.gates.up, self.added
         )
 
     def _open(self, captured: _Captured, gate: Tensor, up: Tensor) -> None:

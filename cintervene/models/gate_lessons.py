@@ -8,7 +8,7 @@ their tokens whether the request is harmful, and the harmful ones with the refus
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,13 @@ import numpy.typing as npt
 from torch import nn
 
 from cintervene import data
-from cintervene.models.lessons import Lesson, Writer, answered, check_given
+from cintervene.models.lessons import (
+    REFUSAL_OPENING,
+    Lesson,
+    Writer,
+    answered,
+    check_given,
+)
 from cintervene.progress import Progress
 
 __all__ = [
@@ -40,10 +46,12 @@ class GateLessons:
 
     Attributes
     ----------
-    harmful, benign, tune_harmful, tune_benign : list of Lesson
+    harmful : list of list of Lesson
+        Those about one request together.
+    benign, tune_harmful, tune_benign : list of Lesson
     """
 
-    harmful: list[Lesson]
+    harmful: list[list[Lesson]]
     benign: list[Lesson]
     tune_harmful: list[Lesson]
     tune_benign: list[Lesson]
@@ -86,7 +94,8 @@ def prepare(
     check_given([refusal], "refusal")
     plain = [prompt.text for prompt in data.benign_prompts("train")][:benign]
     later = [prompt.text for prompt in data.benign_prompts("tune")][: answers // 2 or 1]
-    writer = Writer(tokenizer, [*harmful, *plain], [refusal])
+    templates = [*data.jailbreak_templates("train"), *data.disguise_templates()]
+    writer = Writer(tokenizer, [*harmful, *plain], [refusal], templates)
     texts = [*plain[:answers], *later]
     answer = answered(model, tokenizer, writer, texts, answer_tokens, progress)
     sounding = [prompt.text for prompt in data.borderline_prompts("train")][:benign]
@@ -95,9 +104,7 @@ def prepare(
     tuned = [prompt.text for prompt in data.harmful_prompts("tune")]
     return GateLessons(
         harmful=[
-            lesson
-            for turn, text in enumerate(harmful)
-            for lesson in _refused(writer, turn, text)
+            list(_refused(writer, turn, text)) for turn, text in enumerate(harmful)
         ],
         benign=[
             lesson
@@ -106,7 +113,7 @@ def prepare(
         ]
         + [writer.keep(text, answer=answer[text]) for text in plain[:answers]],
         tune_harmful=[
-            writer.refusal(text, begun, 0)
+            _opened(writer.refusal(text, begun, 0))
             for turn, text in enumerate(tuned)
             for begun in ("", beginnings[turn % len(beginnings)])
         ],
@@ -121,24 +128,32 @@ def _refused(writer: Writer, turn: int, text: str) -> Iterator[Lesson]:
     for at in range(turn * BEGINNINGS, (turn + 1) * BEGINNINGS):
         yield writer.refusal(text, beginnings[at % len(beginnings)], 0)
     if turn % TALKED == 1:
-        yield writer.refusal(_talked(writer, turn, text), "", 0)
+        yield writer.refusal(data.fill_template(_template(writer, turn), text), "", 0)
 
 
 def _kept(writer: Writer, turn: int, text: str) -> Iterator[Lesson]:
     yield writer.keep(text, writer.beginnings[turn % len(writer.beginnings)])
-    if turn % TALKED == 0:
-        yield writer.keep(_talked(writer, turn, text))
+    template = _template(writer, turn)
+    # What is hidden from a reader cannot be told from what is harmful.
+    if turn % TALKED == 0 and not data.is_encoded(template):
+        yield writer.keep(data.fill_template(template, text))
     if turn % APOLOGISED == 1:
         yield writer.keep(text, APOLOGIES[turn // APOLOGISED % len(APOLOGIES)])
 
 
-def _talked(writer: Writer, turn: int, text: str) -> str:
-    return data.fill_in_turn(writer.templates, turn // TALKED, text)
+def _template(writer: Writer, turn: int) -> str:
+    return writer.templates[turn // TALKED % len(writer.templates)]
 
 
-def roles(lesson: Lesson) -> npt.NDArray[np.int64]:
-    """Where each token of a lesson behind the head stands."""
-    at = np.arange(lesson.split, len(lesson.ids))
+def _opened(lesson: Lesson) -> Lesson:
+    """The same with the refusal's opening alone, by which it is judged."""
+    end = lesson.start + REFUSAL_OPENING
+    return replace(lesson, ids=lesson.ids[:end], sets=lesson.sets[:REFUSAL_OPENING])
+
+
+def roles(lesson: Lesson, first: int) -> npt.NDArray[np.int64]:
+    """Where each token of a lesson from the first on stands."""
+    at = np.arange(first, len(lesson.ids))
     found = np.full(len(at), READING)
     found[at == lesson.opening] = OPENING
     found[at > lesson.opening] = ANSWERING

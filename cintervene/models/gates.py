@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +16,7 @@ from cintervene.models.detectors import Detector, fit_detector
 from cintervene.models.gate_lessons import ANSWERING, READING, REFUSING
 from cintervene.models.gated_mlp import GatedMLP
 
-__all__ = ["Gates", "Tokens", "fit_gates"]
+__all__ = ["EVEN", "Gates", "Thresholds", "Tokens", "fit_gates"]
 
 Floats = npt.NDArray[np.float64]
 # Of these there are many.
@@ -56,6 +57,25 @@ class Tokens:
         return found
 
 
+class Thresholds(NamedTuple):
+    """Log odds at which neurons open.
+
+    Attributes
+    ----------
+    opening : float
+        Where the answer is about to begin.
+    answering : float
+        In answers that were begun.
+    """
+
+    opening: float
+    answering: float
+
+
+# What an activation is made 1 at, on average.
+EVEN = Thresholds(0.0, 0.0)
+
+
 @dataclass(frozen=True, eq=False)
 class Gates:
     """Detectors as neurons.
@@ -79,17 +99,17 @@ class Gates:
     sizes: Tensor
     sharpness: float
 
-    def gate(self, threshold: float) -> Tensor:
+    def gate(self, thresholds: Thresholds) -> Tensor:
         """Rows (neurons, hidden) of the gate projection, as the model will hold them.
 
         Parameters
         ----------
-        threshold : float
-            Log odds at which the neurons open that tell a harmful request.
+        thresholds : Thresholds
+            At which the neurons open that tell a harmful request.
         """
         weights = np.stack([one.weights for one in self.detectors])
         least = np.full(len(self.detectors), CERTAIN)
-        least[:ANSWERING] = threshold
+        least[: len(thresholds)] = thresholds
         bias = np.array([one.bias for one in self.detectors]) - least
         constant = self.constant.double().numpy()
         rows = self.sharpness * (weights + bias[:, None] * constant)
@@ -130,7 +150,7 @@ def fit_gates(
     gates = Gates(mlp, detectors, constant, torch.ones(len(detectors)), sharpness)
     sizes = [
         mlp.activations(torch.from_numpy(inputs), row[None], constant[None]).mean()
-        for inputs, row in zip(found.values(), gates.gate(0.0), strict=True)
+        for inputs, row in zip(found.values(), gates.gate(EVEN), strict=True)
     ]
     return replace(gates, sizes=torch.stack(sizes))
 

@@ -19,9 +19,10 @@ from torch import nn
 from cintervene import data
 from cintervene.errors import ArgumentError
 from cintervene.models.clock import Clock
-from cintervene.models.gate_descent import GateDescent, GateOptions
+from cintervene.models.gate_descent import GateDescent, GateOptions, GatePoint
 from cintervene.models.gate_lessons import prepare
 from cintervene.models.gated_mlp import find_gated_mlp
+from cintervene.models.gates import Thresholds
 from cintervene.models.intervention import Intervention
 from cintervene.models.layer_descent import (
     Drift,
@@ -42,7 +43,7 @@ from cintervene.progress import Progress, counting, silent
 __all__ = ["GateOptions", "gate_refusals"]
 
 # Log odds that are tried, boldest first.
-THRESHOLDS = (-0.5, 0.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.5, 4.0)
+THRESHOLDS = (-0.5, 0.0, 0.5, 1.0, 2.0, 4.0)
 
 
 @quick_products()
@@ -93,7 +94,7 @@ def gate_refusals(
     -------
     Intervention
         Of the gate, up and down projections of one MLP, with `options`, and `metrics`:
-        `threshold`, `sweep`, `within_limits`, `steps`, `layers`, `seconds`.
+        `opening`, `answering`, `sweep`, `within_limits`, `steps`, `layers`, `seconds`.
 
     Raises
     ------
@@ -130,16 +131,12 @@ def gate_refusals(
         for seen in problem.descend():
             steps.append(seen)
             report(1)
-    report = counting(progress, "choosing the threshold", len(THRESHOLDS))
     openings = [encode_text(tokenizer, gap + refusal)[0] for gap in ("", " ")]
-    sweep = []
-    with clock.phase("tune"), torch.no_grad():
-        for threshold in THRESHOLDS:
-            sweep.append(problem.measure(threshold, openings))
-            report(1)
     limits = Drift(max_kl, max_false_refusals)
+    with clock.phase("tune"), torch.no_grad():
+        sweep = _sweep(problem, openings, limits, progress)
     best = choose(sweep, limits)
-    updates = problem.updates(best.threshold)
+    updates = problem.updates(best.thresholds)
     return Intervention.of(
         model,
         updates,
@@ -149,7 +146,8 @@ def gate_refusals(
             "max_false_refusals": max_false_refusals, **asdict(options),
         },
         metrics={
-            "threshold": best.threshold,
+            "opening": best.opening,
+            "answering": best.answering,
             "sweep": [{**asdict(point), "chosen": point is best} for point in sweep],
             "within_limits": best.strain(limits) <= 1.0,
             "steps": steps,
@@ -157,6 +155,24 @@ def gate_refusals(
             "seconds": clock.seconds,
         },
     )  # fmt: skip
+
+
+def _sweep(
+    problem: GateDescent, openings: Sequence[int], limits: Drift, progress: Progress
+) -> list[GatePoint]:
+    """Try one threshold for both kinds of neuron, then others for begun answers."""
+    report = counting(progress, "choosing thresholds", 2 * len(THRESHOLDS) - 1)
+    sweep: list[GatePoint] = []
+
+    def measured(thresholds: Iterable[Thresholds]) -> None:
+        for one in thresholds:
+            sweep.append(problem.measure(one, openings))
+            report(1)
+
+    measured(Thresholds(at, at) for at in THRESHOLDS)
+    best = choose(sweep, limits).opening
+    measured(Thresholds(best, at) for at in THRESHOLDS if at != best)
+    return sweep
 
 
 def _layer(

@@ -23,10 +23,15 @@ from cintervene.models.spelling import encode_text
 from cintervene.models.texts import check_texts
 from cintervene.progress import Progress, counting
 
-__all__ = ["Lesson", "Lessons", "Writer", "answered", "check_given", "prepare"]
+__all__ = [
+    "REFUSAL_OPENING", "Lesson", "Lessons", "Writer", "answered", "check_given",
+    "prepare",
+]  # fmt: skip
 
 # Of a longer refusal only the beginning is taught; the rest follows by itself.
 REFUSAL_TOKENS = 16
+# So many make an answer a refusal; how it ends may differ.
+REFUSAL_OPENING = 4
 # Of the model's own answer, which a refusal is to interrupt.
 LONGEST_BEGINNING = 10
 
@@ -127,7 +132,8 @@ def prepare(
         "train": list(harmful),
         "tune": [p.text for p in data.harmful_prompts("tune")],
     }
-    writer = Writer(tokenizer, [*harmful, *plain["train"]], safe or ())
+    templates = data.jailbreak_templates("train")
+    writer = Writer(tokenizer, [*harmful, *plain["train"]], safe or (), templates)
     texts = [*plain["train"], *plain["tune"]]
     texts += asked["train"][1::2] if safe else [*asked["train"], *asked["tune"]]
     answer = answered(model, tokenizer, writer, texts, answer_tokens, progress)
@@ -180,13 +186,17 @@ class Writer:
     """
 
     def __init__(
-        self, tokenizer: Any, samples: Sequence[str], safe: Sequence[str]
+        self,
+        tokenizer: Any,
+        samples: Sequence[str],
+        safe: Sequence[str],
+        templates: Sequence[str],
     ) -> None:
         self._tokenizer = tokenizer
         self._safe = safe
         end = tokenizer.eos_token_id
         self._end = [] if end is None else [end]
-        self.templates = data.jailbreak_templates("train")
+        self.templates = list(templates)
         self.beginnings = data.compliance_prefixes("train")
         # What the template puts before every request is left as it is.
         self._split = shared_length([self.render(text) for text in samples])

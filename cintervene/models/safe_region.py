@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from cintervene.models.fisher import OutputMetric
 from cintervene.models.layer_ball import Floats, LayerBall
-from cintervene.models.lessons import Lesson, Lessons
+from cintervene.models.lessons import REFUSAL_OPENING, Lesson, Lessons
 from cintervene.models.sensitivity import Sensitivity
 from cintervene.models.set_loss import divergence_loss, set_loss
 from cintervene.models.targets import Decoder, Target
@@ -39,8 +39,6 @@ __all__ = [
     "Part", "SafeRegion", "TSROptions", "divided", "opening_reached", "refusal_loss"
 ]  # fmt: skip
 
-# Tokens that make an answer a refusal; how it ends may differ.
-OPENING = 4
 # Of the parts, one in so many tells how outputs matter: a mean over thousands of
 # tokens changes little with more of them, and each costs a pass with gradients.
 FISHER_EVERY = 4
@@ -294,7 +292,7 @@ class SafeRegion:
 
 def opening_reached(losses: Tensor) -> bool:
     """Whether the first tokens of a refusal, at these losses, are said."""
-    return bool((losses[:OPENING] <= math.log(2)).all())
+    return bool((losses[:REFUSAL_OPENING] <= math.log(2)).all())
 
 
 def refusal_loss(losses: Tensor, counts: Sequence[int], first: float) -> Tensor:
