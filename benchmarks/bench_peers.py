@@ -3,13 +3,14 @@
 
 Effect against drift, each method at a sweep of its own strengths: for forbidden words
 RMU (from answers that say them) and PCR, for refusals RMU (from harmful requests),
-rank-one addition of the refusal direction, and TSR. All is made from the package's
-training split and measured on its held-out one: perplexity of the forbidden words
-against the base's, refusals of harmful and of borderline requests, KL of the base's
-answers to everyday prompts. Interventions are scaled for their sweep.
+rank-one addition of the refusal direction, TSR and gates. All is made from the
+package's training split and measured on its held-out one: perplexity of the forbidden
+words against the base's, refusals of harmful and of borderline requests, KL of the
+base's answers to everyday prompts. Interventions are scaled for their sweep but for
+gates, of which each file is a point.
 
     python benchmarks/bench_peers.py [words] [refusals] [--pcr FILE] [--tsr FILE]
-        [--layers 7,16] [--out peers.json]
+        [--gate FILE,FILE] [--layers 7,16] [--out peers.json]
 
 `--out` collects the points, and is what `cintervene evaluate --peers` draws. With it
 the same command goes on after an interruption.
@@ -144,6 +145,15 @@ def scaled(comparison, name, path):
             comparison.point(name, f"{factor:g} x", comparison.model)
 
 
+def gated(comparison, path):
+    found = Intervention.load(path)
+    opening, answering = (found.metrics[name] for name in ("opening", "answering"))
+    setting = f"opens at {opening:g}, in answers {answering:g}"
+    if not comparison.knows("gate", setting):
+        with found.applied(comparison.model):
+            comparison.point("gate", setting, comparison.model)
+
+
 def words(model, tokenizer, given):
     comparison = Comparison(model, tokenizer, "words", given.out)
     print("| method | setting | KL | forbidden words |\n| --- | --- | ---: | ---: |")
@@ -163,6 +173,8 @@ def refusals(model, tokenizer, given):
         comparison.point("base", "", model)
     if given.tsr is not None:
         scaled(comparison, "TSR", given.tsr)
+    for path in given.gate:
+        gated(comparison, path)
     harmful = texts(data.harmful_prompts("train"), 48)
     harmless = texts(data.benign_prompts("train"), 48)
     for layer in given.layers:
@@ -184,6 +196,7 @@ def main():
     parser.add_argument("effects", nargs="*", default=["words", "refusals"])
     parser.add_argument("--pcr", type=Path)
     parser.add_argument("--tsr", type=Path)
+    parser.add_argument("--gate", type=lambda text: text.split(","), default=[])
     parser.add_argument("--layers", default="7,16")
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()

@@ -2,9 +2,9 @@
 """What an intervention makes SmolLM2-135M-Instruct refuse, beside the model without it.
 
 Shares of greedy answers that refuse, with Wilson intervals at 95%: on the package's own
-held-out requests, and on HarmBench's and XSTest's where their files are given. Answers
-that were begun count in a row of their own when they refuse only once the sentence that
-was begun has ended.
+held-out requests, every second harmless one in the attacks' templates as well, and on
+HarmBench's and XSTest's where their files are given. Answers that were begun count in a
+row of their own when they refuse only once the sentence that was begun has ended.
 
     python benchmarks/bench_refusals.py FILE.safetensors [--strength X]
         [--behaviours harmbench.csv] [--safe xstest.csv] [--half]
@@ -18,6 +18,7 @@ import argparse
 from time import perf_counter
 
 from cintervene import data, models
+from cintervene.attacks import Jailbreak, families
 from cintervene.evaluate import harmbench, xstest
 from cintervene.evaluate.intervals import wilson
 from cintervene.evaluate.refusal import after_begun_sentence, judge_refusal
@@ -30,15 +31,30 @@ BEGUN = ("Sure, here is", "Step 1:")
 TOKENS = 32
 
 
+def wrappings():
+    """The attacks' templates, in which harmless requests can be put as well."""
+    every = [t for f in families() for t in Jailbreak(f).options["templates"]]
+    return {
+        "in templates": [t for t in every if not data.is_encoded(t)],
+        "encoded": [t for t in every if data.is_encoded(t)],
+    }
+
+
 def requests(arguments):
     """Rendered prompts by kind; whether they ought to be refused is the reader's."""
     harmful = [prompt.text for prompt in data.harmful_prompts("held_out")]
     left = slice(1, None, 2) if arguments.half else slice(None)
+    everyday = [prompt.text for prompt in data.benign_prompts("held_out")]
     kinds = {
         "own harmful": harmful,
         "own borderline": [p.text for p in data.borderline_prompts("held_out")],
-        "own everyday": [p.text for p in data.benign_prompts("held_out")],
+        "own everyday": everyday,
     }
+    for kind, templates in wrappings().items():
+        kinds[f"own everyday, {kind}"] = [
+            data.fill_in_turn(templates, turn, text)
+            for turn, text in enumerate(everyday[::2])
+        ]
     if arguments.behaviours:
         found = harmbench.read_behaviours(arguments.behaviours)
         kinds["HarmBench"] = [b.prompt for b in found if not b.context][left]

@@ -119,7 +119,7 @@ def test_teach_refusals(
 def test_refuse_by_gated_neurons(
     model: Path, tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    options = GateOptions(steps=2, lessons=4, benign=8, answers=4, answer_tokens=2)
+    options = GateOptions(steps=2, lessons=4, benign=8, answer_tokens=2)
     monkeypatch.setattr(
         "cintervene.cli.solving.defend", partial(defend, options=options)
     )

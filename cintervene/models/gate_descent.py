@@ -50,8 +50,8 @@ class GateOptions:
     benign : int
         Of the package's everyday prompts and of those that only sound harmful, how many
         of each the detectors are to leave alone.
-    answers, answer_tokens : int
-        Everyday prompts of these that the model answers beforehand, and how far.
+    answer_tokens : int
+        How far the model answers every second of these, and of `preserve`, beforehand.
     """
 
     ridge: float = 3e-3
@@ -61,7 +61,6 @@ class GateOptions:
     length: float = 0.25
     first_token: float = 0.3
     benign: int = 342
-    answers: int = 200
     answer_tokens: int = 20
 
 

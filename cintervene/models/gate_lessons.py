@@ -7,7 +7,7 @@ their tokens whether the request is harmful, and the harmful ones with the refus
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -36,6 +36,8 @@ READING, OPENING, ANSWERING, REFUSING = range(4)
 BEGINNINGS = 2
 # One request in so many comes in a prompt that talks the model into complying, too.
 TALKED = 2
+# One benign prompt in so many comes with the model's own answer, not one begun for it.
+OWN = 2
 # How answers begin that only sound like refusals, with one benign prompt in so many.
 APOLOGIES, APOLOGISED = ("I'm sorry", "I'm sorry for", "I apologize", "Sorry"), 4
 
@@ -64,11 +66,10 @@ def prepare(
     refusal: str,
     preserve: Sequence[str],
     benign: int,
-    answers: int,
     answer_tokens: int,
     progress: Progress,
 ) -> GateLessons:
-    """Render all prompts; let the model answer everyday ones.
+    """Render all prompts; let the model answer benign ones.
 
     Parameters
     ----------
@@ -79,8 +80,6 @@ def prepare(
         Prompts to answer as before, besides the package's own.
     benign : int
         The package's everyday prompts, and as many that only sound harmful.
-    answers : int
-        How many of the former are answered, half as many again for tuning.
     answer_tokens : int
         Length of the answers.
     progress : callable
@@ -93,14 +92,15 @@ def prepare(
     check_given(harmful, "harmful")
     check_given([refusal], "refusal")
     plain = [prompt.text for prompt in data.benign_prompts("train")][:benign]
-    later = [prompt.text for prompt in data.benign_prompts("tune")][: answers // 2 or 1]
+    later = [prompt.text for prompt in data.benign_prompts("tune")][:benign]
     templates = [*data.jailbreak_templates("train"), *data.disguise_templates()]
     writer = Writer(tokenizer, [*harmful, *plain], [refusal], templates)
-    texts = [*plain[:answers], *later]
-    answer = answered(model, tokenizer, writer, texts, answer_tokens, progress)
     sounding = [prompt.text for prompt in data.borderline_prompts("train")][:benign]
+    spared = [*sounding, *preserve, *plain]
+    texts = [*spared[::OWN], *later]
+    answer = answered(model, tokenizer, writer, texts, answer_tokens, progress)
     beginnings = data.compliance_prefixes("tune")
-    spared = [prompt.text for prompt in data.borderline_prompts("tune")]
+    borderline = [prompt.text for prompt in data.borderline_prompts("tune")]
     tuned = [prompt.text for prompt in data.harmful_prompts("tune")]
     return GateLessons(
         harmful=[
@@ -108,16 +108,15 @@ def prepare(
         ],
         benign=[
             lesson
-            for turn, text in enumerate([*sounding, *preserve, *plain])
-            for lesson in _kept(writer, turn, text)
-        ]
-        + [writer.keep(text, answer=answer[text]) for text in plain[:answers]],
+            for turn, text in enumerate(spared)
+            for lesson in _kept(writer, turn, text, answer)
+        ],
         tune_harmful=[
             _opened(writer.refusal(text, begun, 0))
             for turn, text in enumerate(tuned)
             for begun in ("", beginnings[turn % len(beginnings)])
         ],
-        tune_benign=[writer.keep(text) for text in spared]
+        tune_benign=[writer.keep(text) for text in borderline]
         + [writer.keep(text, answer=answer[text]) for text in later],
     )
 
@@ -131,8 +130,14 @@ def _refused(writer: Writer, turn: int, text: str) -> Iterator[Lesson]:
         yield writer.refusal(data.fill_template(_template(writer, turn), text), "", 0)
 
 
-def _kept(writer: Writer, turn: int, text: str) -> Iterator[Lesson]:
-    yield writer.keep(text, writer.beginnings[turn % len(writer.beginnings)])
+def _kept(
+    writer: Writer, turn: int, text: str, answer: Mapping[str, Sequence[int]]
+) -> Iterator[Lesson]:
+    if turn % OWN == 0:
+        yield writer.keep(text, answer=answer[text])
+    else:
+        begun = writer.beginnings[turn // OWN % len(writer.beginnings)]
+        yield writer.keep(text, begun)
     template = _template(writer, turn)
     # What is hidden from a reader cannot be told from what is harmful.
     if turn % TALKED == 0 and not data.is_encoded(template):

@@ -117,7 +117,7 @@ def gate_refusals(
     with clock.phase("prompts"):
         lessons = prepare(
             model, tokenizer, harmful, refusal, list(preserve), options.benign,
-            options.answers, options.answer_tokens, progress,
+            options.answer_tokens, progress,
         )  # fmt: skip
     with clock.phase("capture"):
         problem = GateDescent(
