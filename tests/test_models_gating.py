@@ -299,7 +299,14 @@ def test_defend_leaves_the_model_alone_and_says_what_it_did(
     assert all(done == total for done, total in phases.values())
     assert found.options["method"] == "gate"
     assert len(found.metrics["steps"]) == LITTLE.steps
-    assert len(found.metrics["sweep"]) == 2 * len(THRESHOLDS) - 1
+    sweep = found.metrics["sweep"]
+    together, apart = sweep[: len(THRESHOLDS)], sweep[len(THRESHOLDS) :]
+    assert all(point["opening"] == point["answering"] for point in together)
+    assert len({point["opening"] for point in apart}) == 1
+    assert {point["answering"] for point in apart} < set(THRESHOLDS)
+    chosen = next(point for point in sweep if point["chosen"])
+    assert found.metrics["opening"] == chosen["opening"]
+    assert found.metrics["answering"] == chosen["answering"]
     assert sum(point["chosen"] for point in found.metrics["sweep"]) == 1
     kinds = {name.split(".")[-2] for name in found.edits}
     assert kinds == {"gate_proj", "up_proj", "down_proj"}
