@@ -185,9 +185,9 @@ class GateDescent:
                 captured(part, [one.opening for one in part])
                 for part in parts[: options.steps]
             ]
-            # What the detectors alone need is needed once.
-            self._harmful = [*self.parts, *map(whole, [unlearnt] if unlearnt else [])]
-            self._benign = [whole(lessons.benign)]
+            # What the detectors alone need is given back when they are fitted.
+            rest = [whole(unlearnt)] if unlearnt else []
+            self._harmful, self._benign = [*self.parts, *rest], [whole(lessons.benign)]
             self.tune_harmful = whole(lessons.tune_harmful)
             self.tune_benign = tune = whole(lessons.tune_benign)
             self._base = [tune.upper.states(b, None) for b in tune.upper.batches]
