@@ -321,6 +321,16 @@ def test_defend_leaves_the_model_alone_and_says_what_it_did(
     assert_untouched(model, before)
 
 
+def test_thresholds_can_be_given(tiny: Any) -> None:
+    found = defend(
+        *tiny, method="gate", harmful=HARMFUL, options=LITTLE, thresholds=(1.5, -0.25)
+    )
+    (point,) = found.metrics["sweep"]
+    assert (point["opening"], point["answering"]) == (1.5, -0.25)
+    assert (found.metrics["opening"], found.metrics["answering"]) == (1.5, -0.25)
+    assert found.options["thresholds"] == (1.5, -0.25)
+
+
 def test_an_adapter_carries_all_three_matrices(tiny: Any, tmp_path: Any) -> None:
     peft = pytest.importorskip("peft")
     model, tokenizer = copy.deepcopy(tiny[0]).float(), tiny[1]
@@ -350,6 +360,8 @@ def test_an_adapter_carries_all_three_matrices(tiny: Any, tmp_path: Any) -> None
         ({"layers": [7]}, "layers: got 7"),
         ({"layers": [0, 1]}, r"layers: got \[0, 1\]; method \"gate\" changes one"),
         ({"layers": "all"}, "layers: got 'all'"),
+        ({"thresholds": 1.0}, r"thresholds: got 1.0; expected \"auto\" or two"),
+        ({"thresholds": (0.0, float("nan"))}, r"thresholds: got \(0.0, nan\)"),
         ({"matrix": "o_proj"}, "matrix: is no option of method 'gate'"),
         ({"forbid": ["bomb"]}, 'forbid: is for method "pcr"'),
     ],

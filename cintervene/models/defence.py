@@ -95,6 +95,7 @@ class GatingOptions(_Common, total=False):
     harmful: Sequence[str] | None
     refusal: str | None
     max_false_refusals: float
+    thresholds: Literal["auto"] | tuple[float, float]
     options: GateOptions | None
 
 
@@ -200,6 +201,7 @@ def defend(
         `max_false_refusals`  tsr, arr, gate  benign requests refused in addition
         `safe`                tsr             refusals that are all as good
         `refusal`             gate            what to say
+        `thresholds`          gate            ``"auto"``, or log odds at which it opens
         `nats`                arr             how unlikely answers' tokens shall become
         `attack`              arr             looks for words that bring answers back
         `attack_every`        arr             steps between two attacks

@@ -9,6 +9,7 @@ be learnt by descent.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from typing import Any, Literal
@@ -57,6 +58,7 @@ def gate_refusals(
     preserve: Iterable[str] = (),
     max_kl: float = 0.05,
     max_false_refusals: float = 0.03,
+    thresholds: Literal["auto"] | tuple[float, float] = "auto",
     options: GateOptions | None = None,
     progress: Progress = silent,
 ) -> Intervention:
@@ -85,6 +87,10 @@ def gate_refusals(
         Drift allowed on benign requests of the tuning split, nats a token.
     max_false_refusals : float
         Share of those that may be refused beyond what the model did before.
+    thresholds : "auto" or (float, float)
+        Log odds at which neurons open where an answer begins, and in answers that were
+        begun: the lower, the more is refused. `"auto"` tries several on the tuning
+        split.
     options : GateOptions, optional
         Details.
     progress : callable, optional
@@ -104,6 +110,7 @@ def gate_refusals(
         The MLP of the layer is not gated, or cannot be changed.
     """
     check_positive(max_kl=max_kl, max_false_refusals=max_false_refusals)
+    fixed = _fixed(thresholds)
     options = options or GateOptions()
     harmful = requested(harmful)
     refusal = data.safe_refusals()[0] if refusal is None else refusal
@@ -134,7 +141,7 @@ def gate_refusals(
     openings = [encode_text(tokenizer, gap + refusal)[0] for gap in ("", " ")]
     limits = Drift(max_kl, max_false_refusals)
     with clock.phase("tune"), torch.no_grad():
-        sweep = _sweep(problem, openings, limits, progress)
+        sweep = _sweep(problem, openings, limits, fixed, progress)
     best = choose(sweep, limits)
     updates = problem.updates(best.thresholds)
     return Intervention.of(
@@ -143,7 +150,8 @@ def gate_refusals(
         options={
             "method": "gate", "layers": [layer], "refusal": refusal,
             "harmful": len(harmful), "max_kl": max_kl,
-            "max_false_refusals": max_false_refusals, **asdict(options),
+            "max_false_refusals": max_false_refusals, "thresholds": thresholds,
+            **asdict(options),
         },
         metrics={
             "opening": best.opening,
@@ -157,11 +165,30 @@ def gate_refusals(
     )  # fmt: skip
 
 
+def _fixed(thresholds: object) -> Thresholds | None:
+    """The thresholds asked for, if they are not to be chosen."""
+    match thresholds:
+        case "auto":
+            return None
+        case (int() | float() as opening, int() | float() as answering):
+            if math.isfinite(opening) and math.isfinite(answering):
+                return Thresholds(float(opening), float(answering))
+    raise ArgumentError(
+        f'thresholds: got {thresholds!r}; expected "auto" or two log odds, where an '
+        "answer begins and in answers that were begun, e.g. (1.0, -0.5)"
+    )
+
+
 def _sweep(
-    problem: GateDescent, openings: Sequence[int], limits: Drift, progress: Progress
+    problem: GateDescent,
+    openings: Sequence[int],
+    limits: Drift,
+    fixed: Thresholds | None,
+    progress: Progress,
 ) -> list[GatePoint]:
     """Try one threshold for both kinds of neuron, then others for begun answers."""
-    report = counting(progress, "choosing thresholds", 2 * len(THRESHOLDS) - 1)
+    total = 1 if fixed else 2 * len(THRESHOLDS) - 1
+    report = counting(progress, "choosing thresholds", total)
     sweep: list[GatePoint] = []
 
     def measured(thresholds: Iterable[Thresholds]) -> None:
@@ -169,6 +196,9 @@ def _sweep(
             sweep.append(problem.measure(one, openings))
             report(1)
 
+    if fixed:
+        measured([fixed])
+        return sweep
     measured(Thresholds(at, at) for at in THRESHOLDS)
     best = choose(sweep, limits).opening
     measured(Thresholds(best, at) for at in THRESHOLDS if at != best)
