@@ -10,6 +10,7 @@ import numpy.typing as npt
 from cintervene import _core
 from cintervene._arrays import shape_of
 from cintervene.errors import ArgumentError, SingularSystemError
+from cintervene.ranges import check_positive
 from cintervene.update import LowRankUpdate
 
 __all__ = ["BenignMoments", "Preserve"]
@@ -308,8 +309,7 @@ def _absolute_ridge(
 ) -> float:
     name = "ridge" if ridge_absolute is None else "ridge_absolute"
     given = ridge if ridge_absolute is None else ridge_absolute
-    if not 0.0 < given < np.inf:
-        raise ArgumentError(f"{name}: got {given}; expected a positive number")
+    check_positive(**{name: given})
     absolute = ridge * statistics.mean_square if ridge_absolute is None else given
     if not absolute > 0.0:
         raise ArgumentError(

@@ -12,6 +12,7 @@ from cintervene._arrays import shape_of
 from cintervene._problem import gram_matrices, matrix
 from cintervene.errors import ArgumentError
 from cintervene.preserve import Preserve
+from cintervene.ranges import check_positive
 from cintervene.update import LowRankUpdate
 
 __all__ = ["GradientStep", "ProjectedGradient"]
@@ -124,9 +125,9 @@ class ProjectedGradient:
         wide = matrix(inputs, "inputs")
         if not 0.0 <= radius < np.inf:
             raise ArgumentError(f"radius: got {radius}; expected a number >= 0")
-        for name, value in (("step", step), ("length", length)):
-            if value is not None and not 0.0 < value < np.inf:
-                raise ArgumentError(f"{name}: got {value}; expected a positive number")
+        check_positive(length=length)
+        if step is not None:
+            check_positive(step=step)
         self.radius = float(radius)
         self._dual_inputs = wide if preserve is None else preserve.solve(wide)
         self._gram = gram_matrices(wide, self._dual_inputs, slack)[1]

@@ -12,6 +12,7 @@ from cintervene._problem import Problem, prepare
 from cintervene._repair import repair
 from cintervene.errors import ArgumentError
 from cintervene.preserve import Preserve
+from cintervene.ranges import check_positive
 from cintervene.solution import Solution, Status
 from cintervene.update import LowRankUpdate
 
@@ -114,8 +115,7 @@ def _choose(method: str) -> Callable[..., "_core.Found"]:
 
 
 def _check_options(tolerance: float, max_iterations: int) -> None:
-    if not 0.0 < tolerance < np.inf:
-        raise ArgumentError(f"tolerance: got {tolerance}; expected a positive number")
+    check_positive(tolerance=tolerance)
     if max_iterations < 0:
         raise ArgumentError(f"max_iterations: got {max_iterations}; expected >= 0")
 

@@ -360,6 +360,7 @@ def test_an_adapter_carries_all_three_matrices(tiny: Any, tmp_path: Any) -> None
         ({"layers": [7]}, "layers: got 7"),
         ({"layers": [0, 1]}, r"layers: got \[0, 1\]; method \"gate\" changes one"),
         ({"layers": "all"}, "layers: got 'all'"),
+        ({"options": GateOptions(benign=0)}, "benign: got 0 and no preserve="),
         ({"thresholds": 1.0}, r"thresholds: got 1.0; expected \"auto\" or two"),
         ({"thresholds": (0.0, float("nan"))}, r"thresholds: got \(0.0, nan\)"),
         ({"matrix": "o_proj"}, "matrix: is no option of method 'gate'"),

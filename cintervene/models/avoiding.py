@@ -15,11 +15,12 @@ from torch import nn
 from cintervene.errors import ArgumentError
 from cintervene.models.adversary import Adversary, PromptAttack
 from cintervene.models.intervention import Intervention
-from cintervene.models.layer_descent import Drift, check_positive, learn, requested
+from cintervene.models.layer_descent import Drift, learn, requested
 from cintervene.models.risk_region import RiskRegion
 from cintervene.models.safe_region import TSROptions
 from cintervene.models.targets import Matrix
 from cintervene.progress import Progress, silent
+from cintervene.ranges import check_positive
 
 __all__ = ["avoid_harm"]
 

@@ -29,6 +29,7 @@ from cintervene.models.targets import (
 from cintervene.models.tuning import Limits, Point, Tuning, knee
 from cintervene.models.vocabulary import Vocabulary
 from cintervene.progress import Progress, counting, silent
+from cintervene.ranges import check_positive
 
 __all__ = ["choose_layers", "keep_away"]
 
@@ -255,13 +256,9 @@ def _options(kind: Kind, concepts: str, options: PCROptions | None) -> PCROption
 
 
 def _limits(min_effect: float, max_kl: float, max_benign_loss: float) -> Limits:
-    for name, value in (
-        ("min_effect", min_effect),
-        ("max_kl", max_kl),
-        ("max_benign_loss", max_benign_loss),
-    ):
-        if not 0.0 < value < math.inf:
-            raise ArgumentError(f"{name}: got {value}; expected a positive number")
+    check_positive(
+        min_effect=min_effect, max_kl=max_kl, max_benign_loss=max_benign_loss
+    )
     return Limits(min_effect, max_kl, max_benign_loss)
 
 

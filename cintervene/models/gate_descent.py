@@ -22,6 +22,7 @@ from cintervene.models.targets import Decoder, Target
 from cintervene.models.unembedding import Unembedding
 from cintervene.models.upper import Upper, UpperBatch, logits_of
 from cintervene.progress import Progress, counting, silent
+from cintervene.ranges import check_positive, check_share, check_whole
 from cintervene.update import LowRankUpdate
 
 __all__ = ["GateDescent", "GateOptions", "GatePoint"]
@@ -62,6 +63,13 @@ class GateOptions:
     first_token: float = 0.3
     benign: int = 342
     answer_tokens: int = 20
+
+    def __post_init__(self) -> None:
+        check_positive(ridge=self.ridge, sharpness=self.sharpness, length=self.length)
+        check_share(first_token=self.first_token)
+        check_whole(1, steps=self.steps, lessons=self.lessons)
+        check_whole(1, answer_tokens=self.answer_tokens)
+        check_whole(0, benign=self.benign)
 
 
 @dataclass(frozen=True)

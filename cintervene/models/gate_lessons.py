@@ -16,6 +16,7 @@ import numpy.typing as npt
 from torch import nn
 
 from cintervene import data
+from cintervene.errors import ArgumentError
 from cintervene.models.lessons import (
     REFUSAL_OPENING,
     Lesson,
@@ -87,7 +88,7 @@ def prepare(
     Raises
     ------
     ArgumentError
-        There is nothing to refuse or no refusal.
+        There is nothing to refuse, no refusal, or nothing to answer.
     """
     check_given(harmful, "harmful")
     check_given([refusal], "refusal")
@@ -97,6 +98,11 @@ def prepare(
     writer = Writer(tokenizer, [*harmful, *plain], [refusal], templates)
     sounding = [prompt.text for prompt in data.borderline_prompts("train")][:benign]
     spared = [*sounding, *preserve, *plain]
+    if not spared:
+        raise ArgumentError(
+            "benign: got 0 and no preserve=, which leaves no prompt to be answered; "
+            "expected at least one of either"
+        )
     texts = [*spared[::OWN], *later]
     answer = answered(model, tokenizer, writer, texts, answer_tokens, progress)
     beginnings = data.compliance_prefixes("tune")

@@ -27,7 +27,6 @@ from cintervene.models.gates import Thresholds
 from cintervene.models.intervention import Intervention
 from cintervene.models.layer_descent import (
     Drift,
-    check_positive,
     choose,
     requested,
     summary,
@@ -40,6 +39,7 @@ from cintervene.models.targets import Decoder, asked_layers, find_decoder
 from cintervene.models.unembedding import find_unembedding
 from cintervene.models.upper import differentiable
 from cintervene.progress import Progress, counting, silent
+from cintervene.ranges import check_positive
 
 __all__ = ["GateOptions", "gate_refusals"]
 

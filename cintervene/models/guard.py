@@ -10,7 +10,6 @@ again for that token.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -32,6 +31,7 @@ from cintervene.models.sequences import Call, Change, Sequences, follow
 from cintervene.models.spelling import encode_text, words_to_forbid
 from cintervene.models.targets import find_decoder
 from cintervene.models.utterances import Utterance, spoken
+from cintervene.ranges import check_positive
 
 __all__ = ["Activity", "Guard"]
 
@@ -301,8 +301,7 @@ def _check(method: str, concepts: str, strength: float) -> None:
         if value not in valid:
             choices = ", ".join(map(repr, valid))
             raise ArgumentError(f"{name}: got {value!r}; expected one of {choices}")
-    if not 0.0 < strength < math.inf:
-        raise ArgumentError(f"strength: got {strength}; expected a positive number")
+    check_positive(strength=strength)
 
 
 def _benign(

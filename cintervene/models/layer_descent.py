@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, Protocol, TypeVar
@@ -12,7 +11,6 @@ import torch
 from torch import Tensor, nn
 
 from cintervene import data
-from cintervene.errors import ArgumentError
 from cintervene.models.clock import Clock
 from cintervene.models.intervention import Intervention
 from cintervene.models.lessons import prepare
@@ -38,7 +36,6 @@ from cintervene.update import LowRankUpdate
 __all__ = [
     "Drift",
     "RefusalPoint",
-    "check_positive",
     "choose",
     "learn",
     "requested",
@@ -262,13 +259,6 @@ def requested(harmful: Sequence[str] | None) -> Sequence[str]:
     if harmful is not None:
         return harmful
     return [prompt.text for prompt in data.harmful_prompts("train")]
-
-
-def check_positive(**numbers: float) -> None:
-    """Refuse arguments that are not positive and finite."""
-    for name, value in numbers.items():
-        if not 0.0 < value < math.inf:
-            raise ArgumentError(f"{name}: got {value}; expected a positive number")
 
 
 def _measure(

@@ -13,10 +13,11 @@ from torch import nn
 
 from cintervene import data
 from cintervene.models.intervention import Intervention
-from cintervene.models.layer_descent import Drift, check_positive, learn
+from cintervene.models.layer_descent import Drift, learn
 from cintervene.models.safe_region import SafeRegion, TSROptions
 from cintervene.models.targets import Matrix
 from cintervene.progress import Progress, silent
+from cintervene.ranges import check_positive
 
 __all__ = ["teach_refusal"]
 

@@ -33,6 +33,7 @@ from cintervene.models.upper import (
     logits_of,
 )
 from cintervene.preserve import Preserve
+from cintervene.ranges import check_positive, check_share, check_whole
 from cintervene.update import LowRankUpdate
 
 __all__ = [
@@ -89,6 +90,14 @@ class TSROptions:
     answers: int = 340
     answer_tokens: int = 20
     borderline: int = 340
+
+    def __post_init__(self) -> None:
+        check_positive(length=self.length)
+        check_positive(ridge=self.ridge, output_ridge=self.output_ridge)
+        check_share(inertia=self.inertia, first_token=self.first_token)
+        check_whole(1, steps=self.steps, parts=self.parts)
+        check_whole(1, answers=self.answers, answer_tokens=self.answer_tokens)
+        check_whole(0, borderline=self.borderline)
 
 
 class Part:

@@ -1,0 +1,44 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Numbers that are in range pass, others are named."""
+
+import numpy as np
+import pytest
+
+from cintervene.errors import ArgumentError
+from cintervene.ranges import check_positive, check_share, check_whole
+
+
+@pytest.mark.parametrize("value", [1e-300, 1, np.float32(2.0), np.array(0.5)])
+def test_positive_numbers_pass(value):
+    check_positive(ridge=value)
+
+
+@pytest.mark.parametrize(
+    "value", [0.0, -1, np.inf, np.nan, None, "1", [1.0], np.array([1.0, 2.0])]
+)
+def test_others_are_named(value):
+    with pytest.raises(ArgumentError, match=r"ridge: got .*; expected a positive"):
+        check_positive(fine=1.0, ridge=value)
+
+
+def test_shares_include_both_ends():
+    check_share(none=0, half=np.float64(0.5), all=1.0)
+    for value in (-1e-9, 1.1, np.nan, "half"):
+        with pytest.raises(ArgumentError, match=r"part: got .*; expected a number from"):
+            check_share(part=value)
+
+
+def test_whole_numbers_from_the_least_on():
+    check_whole(1, steps=1, parts=np.int64(7))
+    for value in (0, 1.5, 2.0, None):
+        with pytest.raises(ArgumentError, match=r"steps: got .*; .* number from 1 on"):
+            check_whole(1, steps=value)
+
+
+def test_options_refuse_numbers_out_of_range():
+    models = pytest.importorskip("cintervene.models")
+    for options in (models.TSROptions, models.GateOptions):
+        with pytest.raises(ArgumentError, match="steps: got 0"):
+            options(steps=0)
+        with pytest.raises(ArgumentError, match="first_token: got 2"):
+            options(first_token=2)
