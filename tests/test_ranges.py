@@ -24,7 +24,7 @@ def test_others_are_named(value):
 def test_shares_include_both_ends():
     check_share(none=0, half=np.float64(0.5), all=1.0)
     for value in (-1e-9, 1.1, np.nan, "half"):
-        with pytest.raises(ArgumentError, match=r"part: got .*; expected a number from"):
+        with pytest.raises(ArgumentError, match=r"part: got .*; expected a number"):
             check_share(part=value)
 
 

@@ -31,11 +31,6 @@ class Detector:
     weights: Floats
     bias: float
 
-    def scores(self, inputs: npt.ArrayLike) -> Floats:
-        """Log odds (n,) of inputs (n, d)."""
-        scores: Floats = np.asarray(inputs) @ self.weights + self.bias
-        return scores
-
 
 def fit_detector(
     positive: Floats, negatives: Sequence[Floats], ridge: float
