@@ -42,3 +42,6 @@ def test_options_refuse_numbers_out_of_range():
             options(steps=0)
         with pytest.raises(ArgumentError, match="first_token: got 2"):
             options(first_token=2)
+    # None of the package's prompts, and none of the model's own answers.
+    models.TSROptions(answers=0, answer_tokens=0, borderline=0)
+    models.GateOptions(benign=0, answer_tokens=0)

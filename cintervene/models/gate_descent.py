@@ -68,8 +68,7 @@ class GateOptions:
         check_positive(ridge=self.ridge, sharpness=self.sharpness, length=self.length)
         check_share(first_token=self.first_token)
         check_whole(1, steps=self.steps, lessons=self.lessons)
-        check_whole(1, answer_tokens=self.answer_tokens)
-        check_whole(0, benign=self.benign)
+        check_whole(0, benign=self.benign, answer_tokens=self.answer_tokens)
 
 
 @dataclass(frozen=True)

@@ -16,13 +16,13 @@ import numpy.typing as npt
 from torch import nn
 
 from cintervene import data
-from cintervene.errors import ArgumentError
 from cintervene.models.lessons import (
     REFUSAL_OPENING,
     Lesson,
     Writer,
     answered,
     check_given,
+    check_spared,
 )
 from cintervene.progress import Progress
 
@@ -98,11 +98,7 @@ def prepare(
     writer = Writer(tokenizer, [*harmful, *plain], [refusal], templates)
     sounding = [prompt.text for prompt in data.borderline_prompts("train")][:benign]
     spared = [*sounding, *preserve, *plain]
-    if not spared:
-        raise ArgumentError(
-            "benign: got 0 and no preserve=, which leaves no prompt to be answered; "
-            "expected at least one of either"
-        )
+    check_spared(spared, "benign")
     texts = [*spared[::OWN], *later]
     answer = answered(model, tokenizer, writer, texts, answer_tokens, progress)
     beginnings = data.compliance_prefixes("tune")

@@ -25,7 +25,7 @@ from cintervene.progress import Progress, counting
 
 __all__ = [
     "REFUSAL_OPENING", "Lesson", "Lessons", "Writer", "answered", "check_given",
-    "prepare",
+    "check_spared", "prepare",
 ]  # fmt: skip
 
 # Of a longer refusal only the beginning is taught; the rest follows by itself.
@@ -119,7 +119,7 @@ def prepare(
     Raises
     ------
     ArgumentError
-        There is nothing to refuse or no refusal.
+        There is nothing to refuse, no refusal, or nothing to answer.
     """
     check_given(harmful, "harmful")
     if safe is not None:
@@ -128,6 +128,12 @@ def prepare(
         "train": [p.text for p in data.benign_prompts("train")[:answers]],
         "tune": [p.text for p in data.benign_prompts("tune")[: max(answers // 4, 1)]],
     }
+    sounding: dict[Split, list[str]] = {
+        "train": [p.text for p in data.borderline_prompts("train")[:borderline]],
+        "tune": [p.text for p in data.borderline_prompts("tune")[: borderline // 4]],
+    }
+    spared = [*sounding["train"], *preserve]
+    check_spared([*spared, *plain["train"]], "answers, borderline")
     asked: dict[Split, list[str]] = {
         "train": list(harmful),
         "tune": [p.text for p in data.harmful_prompts("tune")],
@@ -154,11 +160,6 @@ def prepare(
         split: [[writer.keep(t, answer=answer[t])] for t in plain[split]]
         for split in plain
     }
-    sounding: dict[Split, list[str]] = {
-        "train": [p.text for p in data.borderline_prompts("train")[:borderline]],
-        "tune": [p.text for p in data.borderline_prompts("tune")[: borderline // 4]],
-    }
-    spared = [*sounding["train"], *preserve]
     return Lessons(
         harmful=refused["train"],
         benign=_alternate(
@@ -174,6 +175,22 @@ def check_given(texts: Sequence[str], name: str) -> None:
     """Raise ArgumentError unless there are texts."""
     if not check_texts(name, texts):
         raise ArgumentError(f"{name}: got {texts!r}; expected a list of texts")
+
+
+def check_spared(texts: Sequence[str], counts: str) -> None:
+    """Raise ArgumentError unless there are prompts to answer as before.
+
+    Parameters
+    ----------
+    texts : sequence of str
+    counts : str
+        The options that say how many of the package's are taken.
+    """
+    if not texts:
+        raise ArgumentError(
+            f"{counts}: got 0 and no preserve=, which leaves no prompt to be answered; "
+            "expected at least one of either"
+        )
 
 
 class Writer:

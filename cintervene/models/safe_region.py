@@ -96,7 +96,7 @@ class TSROptions:
         check_positive(ridge=self.ridge, output_ridge=self.output_ridge)
         check_share(inertia=self.inertia, first_token=self.first_token)
         check_whole(1, steps=self.steps, parts=self.parts)
-        check_whole(1, answers=self.answers, answer_tokens=self.answer_tokens)
+        check_whole(0, answers=self.answers, answer_tokens=self.answer_tokens)
         check_whole(0, borderline=self.borderline)
 
 
