@@ -377,7 +377,7 @@ def _add_limits(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--min-effect",
         type=positive,
-        default=5.0,
+        default=10.0,
         metavar="RATIO",
         help="perplexity of forbidden words, after over before (default: %(default)s)",
     )

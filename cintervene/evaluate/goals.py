@@ -33,7 +33,7 @@ class Goals:
         The largest fall of the rate of obedience to requests for benign words.
     """
 
-    forbidden_ratio: float = 5.0
+    forbidden_ratio: float = 10.0
     kl: float = 0.05
     benign_loss: float = 0.05
     obedience_loss: float = 0.03

@@ -36,8 +36,8 @@ __all__ = ["choose_layers", "keep_away"]
 # Strengths that "auto" tries, weakest first: as many as make a curve, and then on until
 # one reaches the effect or crosses the limits.
 STRENGTHS = {
-    "contrast": (10.0, 14.0, 18.0, 24.0, 32.0),
-    "unembedding": (10.0, 14.0, 18.0, 24.0, 32.0),
+    "contrast": (10.0, 13.0, 16.0, 20.0, 25.0, 32.0),
+    "unembedding": (10.0, 13.0, 16.0, 20.0, 25.0, 32.0),
     "activation": (1.05, 1.2, 1.5, 2.0, 2.5, 3.0),
     "difference": (4.0, 8.0, 12.0, 16.0, 20.0, 24.0, 32.0, 40.0),
 }
@@ -69,7 +69,7 @@ def keep_away(
     matrix: Matrix = "down_proj",
     preserve: Iterable[str] = (),
     strength: Literal["auto"] | float = "auto",
-    min_effect: float = 5.0,
+    min_effect: float = 10.0,
     max_kl: float = 0.05,
     max_benign_loss: float = 0.05,
     options: PCROptions | None = None,

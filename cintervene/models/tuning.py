@@ -25,8 +25,9 @@ from cintervene.models.utterances import Utterance
 __all__ = ["Limits", "Point", "Tuning", "knee"]
 
 Floats = npt.NDArray[np.float64]
-# What is measured on a few hundred tokens will be somewhat different elsewhere.
-MARGIN = 0.75
+# What is measured on a few hundred tokens will be somewhat different elsewhere: drift
+# may be larger, and the logarithm of the effect was up to a ninth smaller.
+DRIFT_MARGIN, EFFECT_MARGIN = 0.75, 0.85
 PROMINENCE = 0.1
 
 
@@ -73,11 +74,11 @@ class Point:
 
     def acceptable(self, limits: Limits) -> bool:
         """Whether the drift leaves a margin for what other material will show."""
-        return self.strain(limits) <= MARGIN
+        return self.strain(limits) <= DRIFT_MARGIN
 
     def effective(self, limits: Limits) -> bool:
         """Whether the effect, as a logarithm, is beyond what is asked by a margin."""
-        return MARGIN * math.log(self.forbidden_ratio) >= math.log(limits.effect)
+        return EFFECT_MARGIN * math.log(self.forbidden_ratio) >= math.log(limits.effect)
 
 
 class Tuning:
@@ -135,12 +136,12 @@ class Tuning:
 def knee(points: Sequence[Point], limits: Limits) -> Point:
     """Choose the point after which more effect costs too much.
 
-    Points that use up more than `MARGIN` of the limits are left out, unless only among
-    them are some within the limits that reach the effect asked for: then it is the
-    first of these. Of the others it
-    is the one farthest above the straight line from no change to the strongest of
-    them, effect (log of the ratio) drawn over drift (share of the limits), each
-    relative to that strongest point, among those that reach the effect asked for.
+    Points that use up more than `DRIFT_MARGIN` of the limits are left out, unless only
+    among them are some within the limits that reach the effect asked for: then it is
+    the first of these. Of the others it is the one farthest above the straight line
+    from no change to the strongest of them, effect (log of the ratio) drawn over drift
+    (share of the limits), each relative to that strongest point, among those that reach
+    the effect asked for.
     Where no point stands out by `PROMINENCE`, effect and drift grow in step and it is
     the strongest; where none reaches the effect too. If all are left out, it is the
     one that strains the limits least.
