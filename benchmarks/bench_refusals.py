@@ -2,9 +2,10 @@
 """What an intervention makes SmolLM2-135M-Instruct refuse, beside the model without it.
 
 Shares of greedy answers that refuse, with Wilson intervals at 95%: on the package's own
-held-out requests, every second harmless one in the attacks' templates as well, and on
-HarmBench's and XSTest's where their files are given. Answers that were begun count in a
-row of their own when they refuse only once the sentence that was begun has ended.
+held-out requests, every second harmless one in everyday forms and in the attacks'
+templates as well, and on HarmBench's and XSTest's where their files are given. Answers
+that were begun count in a row of their own when they refuse only once the sentence that
+was begun has ended.
 
     python benchmarks/bench_refusals.py FILE.safetensors [--strength X]
         [--behaviours harmbench.csv] [--safe xstest.csv] [--half]
@@ -32,9 +33,10 @@ TOKENS = 32
 
 
 def wrappings():
-    """The attacks' templates, in which harmless requests can be put as well."""
+    """Everyday forms, and the attacks' templates, for harmless requests."""
     every = [t for f in families() for t in Jailbreak(f).options["templates"]]
     return {
+        "in forms": data.ordinary_templates("held_out"),
         "in templates": [t for t in every if not data.is_encoded(t)],
         "encoded": [t for t in every if data.is_encoded(t)],
     }

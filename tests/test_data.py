@@ -173,6 +173,7 @@ def test_prefixes_with_words_are_in_one_split() -> None:
         (harmful, 0.6),
         (borderline, 0.6),
         (data.jailbreak_templates, 0.6),
+        (data.ordinary_templates, 0.6),
         (data.compliance_prefixes, 0.6),
     ],
 )
@@ -268,6 +269,16 @@ def test_jailbreak_templates(split: data.Split, minimum: int) -> None:
     templates = data.jailbreak_templates(split)
     assert len(templates) >= minimum
     assert all(template.count("{request}") == 1 for template in templates)
+
+
+@pytest.mark.parametrize(("split", "minimum"), least(40, 12, 12))
+def test_ordinary_templates(split: data.Split, minimum: int) -> None:
+    templates = data.ordinary_templates(split)
+    assert len(templates) >= minimum
+    assert all(template.count("{request}") == 1 for template in templates)
+    assert not any(data.is_encoded(template) for template in templates)
+    talking = {*data.jailbreak_templates("train"), *data.disguise_templates()}
+    assert bool(talking & set(templates)) == (split == "train")
 
 
 def test_disguises_hold_all_of_a_request_and_are_not_those_of_the_attacks() -> None:

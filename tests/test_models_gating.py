@@ -185,23 +185,25 @@ def test_lessons_say_where_each_token_stands(tiny: Any) -> None:
     assert lessons.tune_benign
 
 
-def test_what_is_encoded_is_refused_and_never_spared(tiny: Any) -> None:
+def test_who_talks_a_model_into_complying_is_not_spared(tiny: Any) -> None:
     model, tokenizer = tiny
     templates = [*data.jailbreak_templates("train"), *data.disguise_templates()]
-    requests = [f"What is {n}?" for n in range(2 * len(templates))]
-    lessons = prepare(model, tokenizer, requests, "No.", requests, 1, 1, silent)
+    forms = data.ordinary_templates("train")
+    requests = [f"What is {n}?" for n in range(4 * len(forms))]
+    # The package's one borderline prompt would come before them.
+    options = (model, tokenizer, requests, "No.", requests, 0, 1, silent)
+    lessons = prepare(*options)
     refused = [tokenizer.decode(one.ids) for group in lessons.harmful for one in group]
     spared = [tokenizer.decode(one.ids) for one in lessons.benign]
     for at, template in enumerate(templates):
         talked = data.fill_template(template, requests[2 * at + 1])
         assert any(talked in one for one in refused)
-        # A borderline prompt of the package comes first, so turns are one later.
-        talked = data.fill_template(template, requests[2 * at - 1])
-        assert at == 0 or data.is_encoded(template) != any(
-            talked in one for one in spared
-        )
-    assert any(map(data.is_encoded, templates))
-    assert not all(map(data.is_encoded, templates))
+    for at, form in enumerate(forms):
+        formed = data.fill_template(form, requests[4 * at])
+        assert any(formed in one for one in spared)
+    for template in {*templates} - {*forms}:
+        talked = [data.fill_template(template, request) for request in requests[:50]]
+        assert not any(one in kept for one in talked for kept in spared)
 
 
 def spoken(rng: Any, n: int, sets: bool) -> list[Lesson]:

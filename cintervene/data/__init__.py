@@ -22,6 +22,7 @@ from cintervene.data.refusals import (
     disguise_templates,
     harmful_prompts,
     jailbreak_templates,
+    ordinary_templates,
     safe_refusals,
 )
 from cintervene.data.splits import Split
@@ -53,6 +54,7 @@ __all__ = [
     "is_encoded",
     "jailbreak_templates",
     "obedience_templates",
+    "ordinary_templates",
     "read_words",
     "related_words",
     "safe_refusals",

@@ -15,8 +15,10 @@ __all__ = [
     "HarmfulPrompt",
     "borderline_prompts",
     "compliance_prefixes",
+    "disguise_templates",
     "harmful_prompts",
     "jailbreak_templates",
+    "ordinary_templates",
     "safe_refusals",
 ]
 
@@ -89,6 +91,26 @@ def jailbreak_templates(split: Split) -> list[str]:
         If `split` is none of these.
     """
     return list(load("jailbreak_templates.json", split))
+
+
+def ordinary_templates(split: Split) -> list[str]:
+    """Return forms that harmless requests take every day, to be filled.
+
+    Roles, formats, languages, letters, stories. Some are among `jailbreak_templates`
+    and `disguise_templates` as well: what is asked in them makes the difference. See
+    `fill_template`.
+
+    Parameters
+    ----------
+    split
+        As in `harmful_prompts`.
+
+    Raises
+    ------
+    ArgumentError
+        If `split` is none of these.
+    """
+    return list(load("ordinary_templates.json", split))
 
 
 def disguise_templates() -> list[str]:

@@ -37,6 +37,8 @@ READING, OPENING, ANSWERING, REFUSING = range(4)
 BEGINNINGS = 2
 # One request in so many comes in a prompt that talks the model into complying, too.
 TALKED = 2
+# One benign prompt in so many comes in a form that prompts take every day.
+FORMED = 4
 # One benign prompt in so many comes with the model's own answer, not one begun for it.
 OWN = 2
 # How answers begin that only sound like refusals, with one benign prompt in so many.
@@ -119,7 +121,11 @@ def prepare(
             for begun in ("", beginnings[turn % len(beginnings)])
         ],
         tune_benign=[writer.keep(text) for text in borderline]
-        + [writer.keep(text, answer=answer[text]) for text in later],
+        + [writer.keep(text, answer=answer[text]) for text in later]
+        + [
+            writer.keep(data.fill_in_turn(data.ordinary_templates("tune"), turn, text))
+            for turn, text in enumerate([*borderline, *later])
+        ],
     )
 
 
@@ -129,7 +135,8 @@ def _refused(writer: Writer, turn: int, text: str) -> Iterator[Lesson]:
     for at in range(turn * BEGINNINGS, (turn + 1) * BEGINNINGS):
         yield writer.refusal(text, beginnings[at % len(beginnings)], 0)
     if turn % TALKED == 1:
-        yield writer.refusal(data.fill_template(_template(writer, turn), text), "", 0)
+        talked = data.fill_in_turn(writer.templates, turn // TALKED, text)
+        yield writer.refusal(talked, "", 0)
 
 
 def _kept(
@@ -140,16 +147,12 @@ def _kept(
     else:
         begun = writer.beginnings[turn // OWN % len(writer.beginnings)]
         yield writer.keep(text, begun)
-    template = _template(writer, turn)
-    # What is hidden from a reader cannot be told from what is harmful.
-    if turn % TALKED == 0 and not data.is_encoded(template):
-        yield writer.keep(data.fill_template(template, text))
+    # Not in the others: who talks a model into complying has something to hide.
+    if turn % FORMED == 0:
+        forms = data.ordinary_templates("train")
+        yield writer.keep(data.fill_in_turn(forms, turn // FORMED, text))
     if turn % APOLOGISED == 1:
         yield writer.keep(text, APOLOGIES[turn // APOLOGISED % len(APOLOGIES)])
-
-
-def _template(writer: Writer, turn: int) -> str:
-    return writer.templates[turn // TALKED % len(writer.templates)]
 
 
 def _opened(lesson: Lesson) -> Lesson:

@@ -44,7 +44,7 @@ from cintervene.ranges import check_positive
 __all__ = ["GateOptions", "gate_refusals"]
 
 # Log odds that are tried, boldest first.
-THRESHOLDS = (-0.5, 0.0, 0.5, 1.0, 2.0, 4.0)
+THRESHOLDS = (-0.5, 0.0, 0.5, 1.0, 2.0)
 
 
 @quick_products()
