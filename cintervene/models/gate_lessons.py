@@ -121,11 +121,7 @@ def prepare(
             for begun in ("", beginnings[turn % len(beginnings)])
         ],
         tune_benign=[writer.keep(text) for text in borderline]
-        + [writer.keep(text, answer=answer[text]) for text in later]
-        + [
-            writer.keep(data.fill_in_turn(data.ordinary_templates("tune"), turn, text))
-            for turn, text in enumerate([*borderline, *later])
-        ],
+        + [writer.keep(text, answer=answer[text]) for text in later],
     )
 
 
