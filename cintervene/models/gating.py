@@ -57,7 +57,7 @@ def gate_refusals(
     layers: Literal["auto"] | Iterable[int] = "auto",
     preserve: Iterable[str] = (),
     max_kl: float = 0.05,
-    max_false_refusals: float = 0.05,
+    max_false_refusals: float = 0.04,
     thresholds: Literal["auto"] | tuple[float, float] = "auto",
     options: GateOptions | None = None,
     progress: Progress = silent,
