@@ -45,6 +45,9 @@ __all__ = ["GateOptions", "gate_refusals"]
 
 # Log odds that are tried, boldest first.
 THRESHOLDS = (-0.5, 0.0, 0.5, 1.0, 2.0)
+# Requests of each kind to fit to and to judge on where a layer is chosen: fewer do not
+# tell it from its neighbours.
+COMPARED = (250, 50)
 
 
 @quick_products()
@@ -214,7 +217,9 @@ def _layer(
 ) -> int:
     chosen = asked_layers(layers, len(decoder.layers))
     if chosen is None:
-        best = most_separating(model, tokenizer, decoder, "down_proj", progress, 1)
+        best = most_separating(
+            model, tokenizer, decoder, "down_proj", progress, 1, COMPARED
+        )
         return best[0].layer
     if len(chosen) != 1:
         raise ArgumentError(

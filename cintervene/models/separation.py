@@ -45,8 +45,11 @@ def most_separating(
     matrix: Matrix,
     progress: Progress,
     count: int = COUNT,
+    requests: tuple[int, int] = (FITTED, JUDGED),
 ) -> list[Target]:
     """Return the projections of the best `count` evenly spaced layers, lowest first.
+
+    `requests` of each kind, where there are as many, are fitted to and judged on.
 
     Raises
     ------
@@ -60,7 +63,8 @@ def most_separating(
     targets = found.targets
     if not targets:
         raise ModelError(next(iter(found.refused.values())))
-    fitted, judged = (_requests(split, n) for split, n in _SPLITS)
+    fitted = _requests("train", requests[0])
+    judged = _requests("tune", requests[1])
     texts = [text for text, _ in (*fitted, *judged)]
     harmful = np.array([bad for _, bad in (*fitted, *judged)])
     stream = LayerStream(
@@ -87,9 +91,6 @@ def best_run(scores: Sequence[float], count: int = COUNT) -> range:
     starts = range(len(scores) - length + 1)
     runs = [range(start, start + length, APART) for start in starts]
     return max(runs, key=lambda run: sum(scores[index] for index in run))
-
-
-_SPLITS: tuple[tuple[data.Split, int], ...] = (("train", FITTED), ("tune", JUDGED))
 
 
 def separation(rows: Floats, harmful: npt.NDArray[np.bool_], fitted: int) -> float:
