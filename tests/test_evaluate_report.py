@@ -79,7 +79,7 @@ def make_measurement(**changes: Any) -> Measurement:
         split="held_out",
         level=0.95,
         words=["gun", "bomb"],
-        forbidden=spoken(8.0, 12.0),
+        forbidden=spoken(14.0, 24.0),
         benign=spoken(1.02, 1.02, width=0.01),
         related=spoken(1.2, 1.3),
         obedience=rate(0.4, 0.1),
@@ -130,8 +130,8 @@ def test_all_goals_reached() -> None:
 @pytest.mark.parametrize(
     ("changes", "missed"),
     [
-        ({"forbidden": spoken(4.9, 12.0)}, "said first"),
-        ({"forbidden": spoken(12.0, 4.9)}, "said later"),
+        ({"forbidden": spoken(9.9, 24.0)}, "said first"),
+        ({"forbidden": spoken(24.0, 9.9)}, "said later"),
         (
             {"drift": Drift(around(0.051), 0.3, 60, 1900, rise(1.0), 2500)},
             "KL on everyday answers",
@@ -151,7 +151,7 @@ def test_each_goal_can_be_missed(changes: dict[str, Any], missed: str) -> None:
 
 def test_other_goals() -> None:
     found = make_measurement()
-    assert not found.goal_reached(Goals(forbidden_ratio=9.0))
+    assert not found.goal_reached(Goals(forbidden_ratio=15.0))
     assert not found.goal_reached(Goals(kl=0.01))
     assert not found.goal_reached(Goals(benign_loss=0.01))
     assert not found.goal_reached(Goals(obedience_loss=0.005))
@@ -203,7 +203,7 @@ def test_table() -> None:
     lines = make_measurement().table().splitlines()
     assert max(map(len, lines[:16])) <= 100
     first = next(line for line in lines if "perplexity, said first" in line)
-    assert first.split()[-5:] == ["320", "8.00", "x", "[7.20,", "8.80]"]
+    assert first.split()[-5:] == ["560", "14.0", "x", "[12.6,", "15.4]"]
     said = next(line for line in lines if "said when asked" in line)
     assert "-30.0 points" in said
 
@@ -360,7 +360,7 @@ def test_pictures_show_the_numbers(intervention: Intervention) -> None:
 
     words = plots.perplexity_figure(make_measurement()).axes[0]
     texts = [text.get_text() for text in words.texts]
-    assert any(text.startswith("9.80 x  forbidden") for text in texts)
+    assert any(text.startswith("18.3 x  forbidden") for text in texts)
     assert any(text.startswith("1.02 x  benign") for text in texts)
     points = [len(group.get_offsets()) for group in words.collections]
     assert points == [5, 5, 5]
