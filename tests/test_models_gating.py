@@ -190,9 +190,8 @@ def test_who_talks_a_model_into_complying_is_not_spared(tiny: Any) -> None:
     templates = [*data.jailbreak_templates("train"), *data.disguise_templates()]
     forms = data.ordinary_templates("train")
     requests = [f"What is {n}?" for n in range(4 * len(forms))]
-    # The package's one borderline prompt would come before them.
-    options = (model, tokenizer, requests, "No.", requests, 0, 1, silent)
-    lessons = prepare(*options)
+    # None of the package's own: its borderline prompts would come before them.
+    lessons = prepare(model, tokenizer, requests, "No.", requests, 0, 1, silent)
     refused = [tokenizer.decode(one.ids) for group in lessons.harmful for one in group]
     spared = [tokenizer.decode(one.ids) for one in lessons.benign]
     for at, template in enumerate(templates):
@@ -201,7 +200,10 @@ def test_who_talks_a_model_into_complying_is_not_spared(tiny: Any) -> None:
     for at, form in enumerate(forms):
         formed = data.fill_template(form, requests[4 * at])
         assert any(formed in one for one in spared)
-    for template in {*templates} - {*forms}:
+    hiding = {*templates} - {*forms}
+    assert any(map(data.is_encoded, hiding))
+    assert not all(map(data.is_encoded, hiding))
+    for template in hiding:
         talked = [data.fill_template(template, request) for request in requests[:50]]
         assert not any(one in kept for one in talked for kept in spared)
 

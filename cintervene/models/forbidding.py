@@ -33,11 +33,11 @@ from cintervene.ranges import check_positive
 
 __all__ = ["choose_layers", "keep_away"]
 
+TOKENWISE = ("contrast", "unembedding")
 # Strengths that "auto" tries, weakest first: as many as make a curve, and then on until
 # one reaches the effect or crosses the limits.
 STRENGTHS = {
-    "contrast": (10.0, 13.0, 16.0, 18.0, 20.0, 24.0, 28.0, 32.0),
-    "unembedding": (10.0, 13.0, 16.0, 18.0, 20.0, 24.0, 28.0, 32.0),
+    **dict.fromkeys(TOKENWISE, (10.0, 13.0, 16.0, 18.0, 20.0, 24.0, 28.0, 32.0)),
     "activation": (1.05, 1.2, 1.5, 2.0, 2.5, 3.0),
     "difference": (4.0, 8.0, 12.0, 16.0, 20.0, 24.0, 32.0, 40.0),
 }
@@ -51,7 +51,6 @@ CONCEPTS: dict[Kind, Concepts] = {
     "examples": "difference",
     "harmful": "difference",
 }
-TOKENWISE = ("contrast", "unembedding")
 # Of the options, where none are given and rows are many and of one group.
 SLACK = 10.0
 

@@ -103,6 +103,7 @@ def prepare(
     check_spared(spared, "benign")
     texts = [*spared[::OWN], *later]
     answer = answered(model, tokenizer, writer, texts, answer_tokens, progress)
+    forms = data.ordinary_templates("train")
     beginnings = data.compliance_prefixes("tune")
     borderline = [prompt.text for prompt in data.borderline_prompts("tune")]
     tuned = [prompt.text for prompt in data.harmful_prompts("tune")]
@@ -113,7 +114,7 @@ def prepare(
         benign=[
             lesson
             for turn, text in enumerate(spared)
-            for lesson in _kept(writer, turn, text, answer)
+            for lesson in _kept(writer, forms, turn, text, answer)
         ],
         tune_harmful=[
             _opened(writer.refusal(text, begun, 0))
@@ -136,16 +137,20 @@ def _refused(writer: Writer, turn: int, text: str) -> Iterator[Lesson]:
 
 
 def _kept(
-    writer: Writer, turn: int, text: str, answer: Mapping[str, Sequence[int]]
+    writer: Writer,
+    forms: Sequence[str],
+    turn: int,
+    text: str,
+    answer: Mapping[str, Sequence[int]],
 ) -> Iterator[Lesson]:
     if turn % OWN == 0:
         yield writer.keep(text, answer=answer[text])
     else:
         begun = writer.beginnings[turn // OWN % len(writer.beginnings)]
         yield writer.keep(text, begun)
-    # Not in the others: who talks a model into complying has something to hide.
+    # Of `writer.templates` only those that are such forms, too: who uses the others has
+    # something to hide.
     if turn % FORMED == 0:
-        forms = data.ordinary_templates("train")
         yield writer.keep(data.fill_in_turn(forms, turn // FORMED, text))
     if turn % APOLOGISED == 1:
         yield writer.keep(text, APOLOGIES[turn // APOLOGISED % len(APOLOGIES)])
