@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -55,6 +56,17 @@ def randomised(model: Any, torch: Any) -> Any:
             else:
                 parameter.add_((noise * 0.2).to(parameter.dtype))
     return model.eval()
+
+
+@pytest.fixture(autouse=True)
+def no_kept_scores(
+    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Let every test compare layers by itself, not find what an earlier run kept."""
+    module = sys.modules.get("cintervene.models.layer_scores")
+    if module is not None:
+        place = tmp_path_factory.getbasetemp() / "kept"
+        monkeypatch.setattr(module, "cache_directory", lambda: place)
 
 
 @pytest.fixture(scope="session")

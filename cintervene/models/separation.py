@@ -19,6 +19,7 @@ from cintervene import data
 from cintervene.errors import ModelError
 from cintervene.models.capture import LayerStream
 from cintervene.models.conversation import render
+from cintervene.models.layer_scores import kept_scores
 from cintervene.models.targets import Decoder, Matrix, Target, explain
 from cintervene.progress import Progress, counting
 
@@ -49,7 +50,8 @@ def most_separating(
 ) -> list[Target]:
     """Return the projections of the best `count` evenly spaced layers, lowest first.
 
-    `requests` of each kind, where there are as many, are fitted to and judged on.
+    `requests` of each kind, where there are as many, are fitted to and judged on. What
+    comes out is kept for the next time: see `kept_scores`.
 
     Raises
     ------
@@ -67,21 +69,38 @@ def most_separating(
     judged = _requests("tune", requests[1])
     texts = [text for text, _ in (*fitted, *judged)]
     harmful = np.array([bad for _, bad in (*fitted, *judged)])
-    stream = LayerStream(
+    ids = [render(tokenizer, text) for text in texts]
+
+    scores = kept_scores(
         model,
-        [render(tokenizer, text) for text in texts],
-        targets[0].layer,
-        wanted=[[-1]] * len(texts),
-        decoder=decoder,
-        matrix=matrix,
-    )
+        [target.name for target in targets],
+        {"ids": ids, "harmful": harmful.tolist(), "fitted": len(fitted)},
+        lambda: _measured(
+            LayerStream(
+                model, ids, targets[0].layer, wanted=[[-1]] * len(ids),
+                decoder=decoder, matrix=matrix,
+            ),
+            targets, harmful, len(fitted), progress,
+        ),
+    )  # fmt: skip
+    return [targets[index] for index in best_run(scores, count)]
+
+
+def _measured(
+    stream: LayerStream,
+    targets: Sequence[Target],
+    harmful: npt.NDArray[np.bool_],
+    fitted: int,
+    progress: Progress,
+) -> list[float]:
+    """The separation of what each target reads."""
     report = counting(progress, "comparing layers", len(targets))
     scores = []
     for target in targets:
         rows = stream.run(target.layer).inputs.double().cpu().numpy()
-        scores.append(separation(rows, harmful, len(fitted)))
+        scores.append(separation(rows, harmful, fitted))
         report(1)
-    return [targets[index] for index in best_run(scores, count)]
+    return scores
 
 
 def best_run(scores: Sequence[float], count: int = COUNT) -> range:
