@@ -119,6 +119,21 @@ def test_without_a_change_the_states_are_the_models_own(
             ]
 
 
+@pytest.mark.parametrize("layer", [0, 1, 3])
+def test_heads_need_run_no_further_than_the_change_to_see_its_inputs(
+    any_model: Any, layer: int, matrix: Any
+) -> None:
+    decoder = find_decoder(any_model)
+    targets = find_targets(any_model, [layer], decoder, matrix)
+    whole, alone = (
+        Upper(any_model, targets, SEQUENCES, SPLITS, WANTED, decoder, above=above)
+        for above in (True, False)
+    )
+    for one, other in zip(whole.batches, alone.batches, strict=True):
+        torch.testing.assert_close(one.inputs, other.inputs)
+    torch.testing.assert_close(whole.heads.inputs, alone.heads.inputs)
+
+
 def test_a_watcher_sees_inputs_and_outputs_of_all_targets(
     any_model: Any, matrix: Any
 ) -> None:

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -118,6 +118,8 @@ class _Captured:
     first : sequence of int
         Before these tokens nothing is added. What lessons have in common there is run
         once.
+    above : bool
+        See `Upper`.
     """
 
     def __init__(
@@ -127,11 +129,12 @@ class _Captured:
         decoder: Decoder,
         lessons: Sequence[Lesson],
         first: Sequence[int],
+        above: bool = True,
     ) -> None:
         self.lessons, self._first = list(lessons), list(first)
         self.upper = Upper(
             model, [mlp.block], [one.ids for one in lessons], first,
-            [one.positions for one in lessons], decoder,
+            [one.positions for one in lessons], decoder, above=above,
         )  # fmt: skip
         self.inputs = [batch.inputs for batch in self.upper.batches]
 
@@ -176,25 +179,28 @@ class GateDescent:
         kinds = (lessons.benign, lessons.tune_harmful, lessons.tune_benign)
         report = counting(progress, "reading requests", harmful + sum(map(len, kinds)))
 
-        def captured(some: Sequence[Lesson], first: Sequence[int]) -> _Captured:
-            found = _Captured(model, mlp, decoder, some, first)
+        def captured(
+            some: Sequence[Lesson], first: Sequence[int], above: bool = True
+        ) -> _Captured:
+            found = _Captured(model, mlp, decoder, some, first, above)
             report(len(some))
             return found
 
         def whole(some: Sequence[Lesson]) -> _Captured:
             return captured(some, [one.split for one in some])
 
+        def answers(some: Sequence[Lesson], above: bool) -> _Captured:
+            return captured(some, [one.opening for one in some], above)
+
         parts = divided(lessons.harmful, max(1, round(harmful / options.lessons)))
-        unlearnt = [one for part in parts[options.steps :] for one in part]
+        unlearnt = [_asked(one) for part in parts[options.steps :] for one in part]
         with torch.no_grad():
             # The neurons learn for the answers alone, which share their request.
-            self.parts = [
-                captured(part, [one.opening for one in part])
-                for part in parts[: options.steps]
-            ]
+            self.parts = [answers(part, True) for part in parts[: options.steps]]
             # What the detectors alone need is given back when they are fitted.
-            rest = [whole(unlearnt)] if unlearnt else []
-            self._harmful, self._benign = [*self.parts, *rest], [whole(lessons.benign)]
+            rest = [answers(unlearnt, False)] if unlearnt else []
+            self._harmful = [*self.parts, *rest]
+            self._benign = [answers(lessons.benign, False)]
             self.tune_harmful = whole(lessons.tune_harmful)
             self.tune_benign = tune = whole(lessons.tune_benign)
             self._base = [tune.upper.states(b, None) for b in tune.upper.batches]
@@ -202,7 +208,7 @@ class GateDescent:
     def fit(self) -> None:
         """Fit the detectors and find neurons for them."""
         harmful, benign = _together(self._harmful), _together(self._benign)
-        # What stands before all requests is run by itself.
+        # Requests are run by themselves.
         head = self._benign[0].upper.heads.inputs[0].float().cpu().numpy()
         benign = Tokens(
             np.concatenate([benign.inputs, head]),
@@ -300,6 +306,11 @@ class GateDescent:
         counts = [len(captured.lessons[i].sets) for i in batch.sequences]
         total = refusal_loss(losses, counts, self.options.first_token)
         return total / len(captured.lessons)
+
+
+def _asked(lesson: Lesson) -> Lesson:
+    """The same without the refusal, whose tokens are easily told."""
+    return replace(lesson, ids=lesson.ids[: lesson.start], sets=())
 
 
 def _together(captured: Sequence[_Captured]) -> Tokens:

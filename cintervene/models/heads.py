@@ -77,7 +77,7 @@ class HeadGroup:
 
 
 class Heads:
-    """Runs heads through all layers.
+    """Runs heads through the first layers.
 
     Parameters
     ----------
@@ -89,6 +89,8 @@ class Heads:
     longest : int
         Tokens of the longest sequence that begins so.
     batch_tokens : int
+    layers : int
+        How many.
 
     Attributes
     ----------
@@ -107,8 +109,9 @@ class Heads:
         heads: Sequence[Sequence[int]],
         longest: int,
         batch_tokens: int,
+        layers: int,
     ) -> None:
-        self._decoder, self._targets = decoder, list(targets)
+        self._decoder, self._targets, self._layers = decoder, list(targets), layers
         self._lower = LowerLayers(decoder, len(decoder.layers))
         self._inputs: list[list[Tensor]] = [[] for _ in targets]
         # Padding takes up room in a window of attention.
@@ -145,7 +148,7 @@ class Heads:
         real = torch.arange(length) >= length - lengths[:, None]
         mask = torch.cat([begun, real.long()], dim=1)
         padded = [[own[i][0]] * (length - len(own[i])) + own[i] for i in members]
-        cache = beginning.past(rows)
+        cache = beginning.past(rows, slice(self._layers))
         if cache is None:
             config: Any = self._decoder.module.config
             cache = DynamicCache(config=config)
@@ -168,7 +171,7 @@ class Heads:
             for target, parts in zip(self._targets, self._inputs, strict=True)
         ]
         try:
-            self._lower.call(ids, len(self._decoder.layers), cache, mask)
+            self._lower.call(ids, self._layers, cache, mask)
         finally:
             for handle in handles:
                 handle.remove()

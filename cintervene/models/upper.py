@@ -94,6 +94,9 @@ class Upper:
     decoder : Decoder
     batch_tokens : int
         Largest number of tokens in a batch.
+    above : bool
+        False where `states` will not be asked for: heads are run no further than the
+        lowest changed layer.
 
     Attributes
     ----------
@@ -110,6 +113,7 @@ class Upper:
         wanted: Sequence[Sequence[int]],
         decoder: Decoder,
         batch_tokens: int = 1024,
+        above: bool = True,
     ) -> None:
         self._decoder, self._targets = decoder, list(targets)
         self._lowest = targets[0].layer
@@ -120,8 +124,9 @@ class Upper:
         places = [[p - n for p in one] for one, n in zip(wanted, splits, strict=True)]
         different = list(dict.fromkeys(heads))
         self.heads = Heads(
-            decoder, targets, different, max(map(len, ids)), batch_tokens
-        )
+            decoder, targets, different, max(map(len, ids)), batch_tokens,
+            len(decoder.layers) if above else self._lowest + 1,
+        )  # fmt: skip
         lower = LowerLayers(decoder, self._lowest)
         entering = [
             self._enter(lower, tails, places, members, group, rows)
@@ -197,7 +202,8 @@ class Upper:
         padded = [tails[i] + tails[i][:1] * (length - len(tails[i])) for i in members]
         mask = torch.ones((len(members), length), dtype=torch.int64)
         mask = torch.cat([group.mask[rows], mask], dim=1)
-        hidden, arguments = lower.call(padded, self._lowest, group.past(rows), mask)
+        past = group.past(rows, slice(self._lowest))
+        hidden, arguments = lower.call(padded, self._lowest, past, mask)
         pairs = [
             (at * length + p, i) for at, i in enumerate(members) for p in wanted[i]
         ]
