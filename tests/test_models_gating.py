@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import copy
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -40,7 +40,7 @@ from cintervene.models.gate_lessons import (  # noqa: E402
 )
 from cintervene.models.gated_mlp import find_gated_mlp  # noqa: E402
 from cintervene.models.gates import Thresholds  # noqa: E402
-from cintervene.models.gating import THRESHOLDS  # noqa: E402
+from cintervene.models.gating import THRESHOLDS, _sweep  # noqa: E402
 from cintervene.models.layer_descent import Drift, choose  # noqa: E402
 from cintervene.models.lessons import Lesson  # noqa: E402
 from cintervene.models.upper import differentiable  # noqa: E402
@@ -304,8 +304,7 @@ def test_defend_leaves_the_model_alone_and_says_what_it_did(
     sweep = found.metrics["sweep"]
     together, apart = sweep[: len(THRESHOLDS)], sweep[len(THRESHOLDS) :]
     assert all(point["opening"] == point["answering"] for point in together)
-    assert len({point["opening"] for point in apart}) == 1
-    assert {point["answering"] for point in apart} < set(THRESHOLDS)
+    assert all(point["answering"] < point["opening"] for point in apart)
     chosen = next(point for point in sweep if point["chosen"])
     assert found.metrics["opening"] == chosen["opening"]
     assert found.metrics["answering"] == chosen["answering"]
@@ -321,6 +320,42 @@ def test_defend_leaves_the_model_alone_and_says_what_it_did(
             before[next(iter(found.edits))],
         )
     assert_untouched(model, before)
+
+
+class Monotone:
+    """Refuses more, and drifts more, the lower its thresholds are."""
+
+    def measure(self, thresholds: Thresholds, _openings: Any) -> GatePoint:
+        low = 2.0 - np.array(thresholds)
+        return GatePoint(*thresholds, low.mean(), 0.01 * low[0], 0.004 * low.sum())
+
+
+@pytest.mark.parametrize(
+    ("max_kl", "max_false_refusals", "begun", "chosen"),
+    [
+        (1.0, 1.0, [], (-0.5, -0.5)),
+        (1.0, 0.021, [-0.5], (0.0, -0.5)),
+        (0.0145, 0.016, [-0.5, 0.0], (0.5, 0.0)),
+        (0.013, 0.016, [-0.5, 0.0], (0.5, 0.5)),
+        (1.0, 1e-6, [-0.5], (2.0, -0.5)),
+    ],
+)
+def test_begun_answers_are_refused_as_boldly_as_the_limits_allow(
+    max_kl: float,
+    max_false_refusals: float,
+    begun: list[float],
+    chosen: tuple[float, float],
+) -> None:
+    limits = Drift(max_kl, max_false_refusals)
+    calls = []
+    sweep = _sweep(
+        cast("GateDescent", Monotone()), [1], limits, None,
+        lambda *call: calls.append(call),
+    )  # fmt: skip
+    apart = sweep[len(THRESHOLDS) :]
+    assert [point.answering for point in apart] == begun
+    assert choose(sweep, limits).thresholds == chosen
+    assert calls[-1][1:] == (9, 9)
 
 
 def test_thresholds_can_be_given(tiny: Any) -> None:

@@ -189,22 +189,27 @@ def _sweep(
     fixed: Thresholds | None,
     progress: Progress,
 ) -> list[GatePoint]:
-    """Try one threshold for both kinds of neuron, then others for begun answers."""
-    total = 1 if fixed else 2 * len(THRESHOLDS) - 1
-    report = counting(progress, "choosing thresholds", total)
+    """Try one threshold for both kinds of neuron, then bolder ones for begun answers.
+
+    Of these the boldest within the limits is the last: milder ones refuse less.
+    """
+    both = [fixed] if fixed else [Thresholds(at, at) for at in THRESHOLDS]
+    most = len(both) if fixed else 2 * len(both) - 1
+    report = counting(progress, "choosing thresholds", most)
     sweep: list[GatePoint] = []
 
-    def measured(thresholds: Iterable[Thresholds]) -> None:
-        for one in thresholds:
-            sweep.append(problem.measure(one, openings))
-            report(1)
+    def measured(thresholds: Thresholds) -> GatePoint:
+        sweep.append(problem.measure(thresholds, openings))
+        report(1)
+        return sweep[-1]
 
-    if fixed:
-        measured([fixed])
-        return sweep
-    measured(Thresholds(at, at) for at in THRESHOLDS)
+    for thresholds in both:
+        measured(thresholds)
     best = choose(sweep, limits).opening
-    measured(Thresholds(best, at) for at in THRESHOLDS if at != best)
+    for at in () if fixed else THRESHOLDS:
+        if at >= best or measured(Thresholds(best, at)).strain(limits) <= 1.0:
+            break
+    report(most - len(sweep))
     return sweep
 
 

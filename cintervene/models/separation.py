@@ -74,7 +74,10 @@ def most_separating(
     scores = kept_scores(
         model,
         [target.name for target in targets],
-        {"ids": ids, "harmful": harmful.tolist(), "fitted": len(fitted)},
+        {
+            "ids": ids, "harmful": harmful.tolist(), "fitted": len(fitted),
+            "ridge": RIDGE,
+        },
         lambda: _measured(
             LayerStream(
                 model, ids, targets[0].layer, wanted=[[-1]] * len(ids),
