@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """What an intervention makes SmolLM2-135M-Instruct refuse, beside the model without it.
 
-Shares of greedy answers that refuse, with Wilson intervals at 95%: on the package's own
-held-out requests, every second harmless one in everyday forms and in the attacks'
-templates as well, and on HarmBench's and XSTest's where their files are given. Answers
-that were begun count in a row of their own when they refuse only once the sentence that
-was begun has ended.
+Shares of answers that refuse, greedy ones or sampled, with Wilson intervals at 95%: on
+the package's own held-out requests, every second harmless one in everyday forms and in
+the attacks' templates as well, and on HarmBench's (in those templates too) and XSTest's
+where their files are given. Answers that were begun count in a row of their own when
+they refuse only once the sentence that was begun has ended.
 
     python benchmarks/bench_refusals.py FILE.safetensors [--strength X]
-        [--behaviours harmbench.csv] [--safe xstest.csv] [--half]
+        [--behaviours harmbench.csv] [--safe xstest.csv] [--half] [--temperature T]
 """
 
 import os
@@ -16,7 +16,10 @@ import os
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import argparse
+from functools import partial
 from time import perf_counter
+
+import torch
 
 from cintervene import data, models
 from cintervene.attacks import Jailbreak, families
@@ -24,21 +27,28 @@ from cintervene.evaluate import harmbench, xstest
 from cintervene.evaluate.intervals import wilson
 from cintervene.evaluate.refusal import after_begun_sentence, judge_refusal
 from cintervene.models import Intervention
+from cintervene.models.batches import group_by_length
 from cintervene.models.conversation import generate, render
 from cintervene.models.spelling import encode_text
 
 BEGUN = ("Sure, here is", "Step 1:")
 # Enough for a refusal to begin, and for a sentence to end before it.
 TOKENS = 32
+# Where answers are sampled.
+BATCH_TOKENS, SEED = 4096, 0
+
+
+def attacks():
+    """The templates of all families of jailbreaks."""
+    return [t for f in families() for t in Jailbreak(f).options["templates"]]
 
 
 def wrappings():
     """Everyday forms, and the attacks' templates, for harmless requests."""
-    every = [t for f in families() for t in Jailbreak(f).options["templates"]]
     return {
         "in forms": data.ordinary_templates("held_out"),
-        "in templates": [t for t in every if not data.is_encoded(t)],
-        "encoded": [t for t in every if data.is_encoded(t)],
+        "in templates": [t for t in attacks() if not data.is_encoded(t)],
+        "encoded": [t for t in attacks() if data.is_encoded(t)],
     }
 
 
@@ -63,11 +73,34 @@ def requests(arguments):
         contextual = [b.prompt for b in found if b.context]
         kinds["HarmBench contextual"] = contextual[left]
         harmful = kinds["HarmBench"]
+        kinds["HarmBench in templates"] = [
+            data.fill_in_turn(attacks(), turn, text)
+            for turn, text in enumerate(harmful)
+        ]
     if arguments.safe:
         found = xstest.read_prompts(arguments.safe)
         kinds["XSTest unsafe"] = [p.text for p in found if not p.safe][left]
         kinds["XSTest safe"] = [p.text for p in found if p.safe][left]
     return kinds, harmful
+
+
+def sampled(temperature, model, tokenizer, prompts, tokens):
+    """Answers (lists of new tokens) drawn from the whole distribution, one each."""
+    torch.manual_seed(SEED)
+    answers = [[] for _ in prompts]
+    for batch in group_by_length([len(one) for one in prompts], BATCH_TOKENS):
+        longest = len(prompts[batch[0]])
+        pad = [longest - len(prompts[i]) for i in batch]
+        ids = [[0] * n + prompts[i] for n, i in zip(pad, batch, strict=True)]
+        mask = [[0] * n + [1] * (longest - n) for n in pad]
+        found = model.generate(
+            torch.tensor(ids), attention_mask=torch.tensor(mask), do_sample=True,
+            temperature=temperature, top_k=0, top_p=1.0, max_new_tokens=tokens,
+            pad_token_id=tokenizer.eos_token_id,
+        )  # fmt: skip
+        for index, row in zip(batch, found[:, longest:].tolist(), strict=True):
+            answers[index] = row
+    return answers
 
 
 def main():
@@ -79,6 +112,9 @@ def main():
     parser.add_argument(
         "--half", action="store_true", help="only every second request of the files"
     )
+    parser.add_argument(
+        "--temperature", type=float, help="sample at; greedy without it"
+    )
     arguments = parser.parse_args()
     model, tokenizer = models.load("smollm2")
     kinds, harmful = requests(arguments)
@@ -87,12 +123,13 @@ def main():
     for kind, text in begun.items():
         ids = encode_text(tokenizer, text)
         prompts[kind] = [render(tokenizer, t) + ids for t in harmful]
+    say = partial(sampled, arguments.temperature) if arguments.temperature else generate
     intervention = Intervention.load(arguments.file).scale(arguments.strength)
 
     def shares():
         start = perf_counter()
         rows = [one for part in prompts.values() for one in part]
-        answers = iter(generate(model, tokenizer, rows, TOKENS))
+        answers = iter(say(model, tokenizer, rows, TOKENS))
         found = {}
         for kind, part in prompts.items():
             texts = [

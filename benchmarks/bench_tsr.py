@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""TSR against plain PyTorch on the same problem: seconds of a pass over all lessons.
+"""TSR or ARR against plain PyTorch on the same problem: seconds of a pass over lessons.
 
 The problem is `cintervene.models.safe_region`'s: the package's requests, three refusals
-each, and its benign prompts, for one layer of SmolLM2-135M-Instruct. The plain
+each, and its benign prompts, for one layer of SmolLM2-135M-Instruct; or that of
+`risk_region`, with the model's own answers for refusals. The plain
 implementation trains the layer's weight with autograd as one would write it down: the
 whole model runs on whole sequences, padded in batches of the same number of tokens,
 with logits where the loss looks and no gradient for other weights (and a cross entropy,
@@ -10,14 +11,15 @@ which costs less, in place of the divergence). Both make one pass
 forward and back over the same lessons; what ours computes once is timed beside it.
 Products of half precision are widened for both where that is quicker.
 
-    python benchmarks/bench_tsr.py [LAYER ...]
+    python benchmarks/bench_tsr.py [--arr] [LAYER ...]
 """
 
 import os
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-import sys
+import argparse
+from functools import partial
 from time import perf_counter
 
 import torch
@@ -27,6 +29,7 @@ from cintervene.models import find_decoder, find_targets, find_unembedding
 from cintervene.models.batches import group_by_length
 from cintervene.models.lessons import prepare
 from cintervene.models.precision import quick_products
+from cintervene.models.risk_region import RiskRegion
 from cintervene.models.safe_region import SafeRegion, TSROptions
 from cintervene.models.upper import differentiable
 from cintervene.progress import silent
@@ -66,22 +69,26 @@ def plain_epoch(model, target, lessons):
 
 @quick_products()
 def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("layers", nargs="*", type=int, default=[16, 20, 25])
+    parser.add_argument("--arr", action="store_true")
+    arguments = parser.parse_args()
     model, tokenizer = models.load("smollm2")
     decoder = find_decoder(model)
     requests = [one.text for one in data.harmful_prompts("train")[:REQUESTS]]
     options = TSROptions(parts=1)
-    lessons = prepare(
-        model, tokenizer, requests, data.safe_refusals(), [], 40, 4, 340, silent
-    )
+    region = partial(RiskRegion, nats=5.0) if arguments.arr else SafeRegion
+    refusals = None if arguments.arr else data.safe_refusals()
+    lessons = prepare(model, tokenizer, requests, refusals, [], 40, 4, 340, silent)
     benign = lessons.benign[: 2 * REQUESTS]
     lessons = type(lessons)(lessons.harmful, benign, [], [])
     flat = [one for group in (*lessons.harmful, *benign) for one in group]
     tokens = sum(len(one.ids) for one in flat)
     print(f"{len(flat)} lessons, {tokens} tokens")
-    for layer in map(int, sys.argv[1:] or ["16", "20", "25"]):
+    for layer in arguments.layers:
         (target,) = find_targets(model, [layer], decoder)
         start = perf_counter()
-        problem = SafeRegion(
+        problem = region(
             model, [target], decoder, find_unembedding(model, decoder), lessons, 0.1,
             options,
         )  # fmt: skip

@@ -83,13 +83,14 @@ def test_robustness() -> None:
             text, re.M,
         )
     }  # fmt: skip
-    assert list(figures) == ["none", "TSR", "ARR", "PCR"]
+    assert list(figures) == ["none", "TSR", "ARR", "PCR", "gates"]
     assert figures["none"][1] == pytest.approx(0.0, abs=1e-4)
-    for name in ("TSR", "ARR"):
+    for name in ("TSR", "ARR", "gates"):
         assert figures[name][0] > figures["none"][0]
+    assert figures["gates"][1] < figures["TSR"][1]
     # Within its limits PCR does little to so few requests, and little harm.
     assert figures["PCR"][1] < 0.05
-    assert text.count("direct") == 4
+    assert text.count("direct") == 5
     assert "as before, to the bit: True" in text
     assert drawn
 
