@@ -32,7 +32,8 @@ from cintervene.models import (  # noqa: E402
 
 # Limits that any change of a random model keeps, and one that none reaches.
 LENIENT = ["--min-effect", "1e-9", "--max-kl", "1e9", "--max-benign-loss", "1e9"]
-LENIENT += ["--max-obedience-loss", "1"]
+TUNED = LENIENT
+LENIENT = [*TUNED, "--max-obedience-loss", "1"]
 OUT_OF_REACH = ["--min-effect", "1e9"]
 
 
@@ -58,7 +59,22 @@ def made(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An intervention on the tiny model."""
     path = tmp_path_factory.mktemp("made") / "intervention.safetensors"
     base, tokenizer = loading.load(model)
-    defend(base, tokenizer, ["bomb", "knife fight"], strength=4.0).save(path)
+    found = defend(base, tokenizer, ["bomb", "knife fight"], strength=4.0)
+    # Of a random model nothing is expected; the commands are not to be refused.
+    found.metrics["within_limits"] = True
+    found.save(path)
+    return path
+
+
+@pytest.fixture
+def beyond(made: Path, tmp_path: Path) -> Path:
+    """The same, as if it had crossed a limit."""
+    path = tmp_path / "beyond" / "intervention.safetensors"
+    path.parent.mkdir()
+    change = Intervention.load(made)
+    point = {"chosen": True, "kl": 0.5}
+    change.metrics.update({"within_limits": False, "sweep": [point]})
+    change.save(path, beyond_limits=True)
     return path
 
 
@@ -111,8 +127,19 @@ def test_teach_refusals(
     assert report["options"]["harmful"] == 2
     assert Intervention.load(out / "intervention.safetensors").edits
     argv[-1] = str(tmp_path / "again")
-    assert main([*argv, "--json", "--max-kl", "1e-30"]) == 1
-    assert not json.loads(capsys.readouterr().out)["metrics"]["within_limits"]
+    crossed = [*argv, "--max-kl", "1e-30", "--max-false-refusals", "0.5"]
+    assert main([*crossed, "--json"]) == 1
+    shown = capsys.readouterr()
+    printed = json.loads(shown.out)
+    assert not printed["metrics"]["within_limits"]
+    assert printed["options"]["max_false_refusals"] == 0.5
+    assert printed["files"] == []
+    told = "max_kl: got "
+    assert printed["withheld"].startswith(told)
+    assert f"cintervene: nothing was written; {told}" in shown.err
+    assert not (tmp_path / "again").exists()
+    assert main([*crossed, "--beyond-limits"]) == 1
+    assert listing(tmp_path / "again") == ["intervention.safetensors", "report.json"]
     assert main([*argv, "--forbid", "obedience"]) == 2
 
 
@@ -128,13 +155,14 @@ def test_refuse_by_gated_neurons(
     spared.write_text("How do I defuse a quarrel?\n", "utf-8")
     argv = ["defend", "--model", str(model), "--method", "gate", "--layers", "1"]
     argv += ["--harmful", str(requests), "--preserve", str(spared), "--out"]
-    # An untrained model refuses whatever comes, or nothing.
-    assert main([*argv, str(tmp_path / "out"), "--max-kl", "1e9"]) in (0, 1)
+    wide = ["--max-kl", "1e9", "--max-false-refusals", "1", "--thresholds", "0", "-.5"]
+    assert main([*argv, str(tmp_path / "out"), *wide]) == 0
     shown = capsys.readouterr().out
     assert "opens at  in answers  refused" in shown
     assert "up_proj" in shown
     change = Intervention.load(tmp_path / "out" / "intervention.safetensors")
     assert len(change.edits) == 3
+    assert change.options["thresholds"] == [0.0, -0.5]
     again = [*argv, str(tmp_path / "again"), "--matrix", "o_proj"]
     assert main(again) == 2
     assert "matrix: is no option of method 'gate'" in capsys.readouterr().err
@@ -152,12 +180,15 @@ def test_keep_away_from_what_texts_show(
     texts, out = tmp_path / "texts.txt", tmp_path / "out"
     texts.write_text("Bees live in hives.\nHoney is sweet.\nBees sting.\n", "utf-8")
     argv = ["defend", "--model", str(model), kind, str(texts), "--layers", "1"]
-    assert main([*argv, "--out", str(out), *LENIENT]) == 0
+    assert main([*argv, "--out", str(out), *TUNED]) == 0
     assert "perplexity, times  benign words', times" in capsys.readouterr().out
     assert listing(out) == ["intervention.safetensors", "report.json"]
     report = json.loads((out / "report.json").read_text("utf-8"))
     assert report["options"][kind.removeprefix("--")] == 3
-    assert main([*argv, "--out", str(tmp_path / "again"), *OUT_OF_REACH]) == 1
+    again = [*argv, "--out", str(tmp_path / "again"), *TUNED]
+    assert main([*again, *OUT_OF_REACH]) == 1
+    # Too little of an effect crosses no limit.
+    assert listing(tmp_path / "again") == listing(out)
     argv += ["--out", str(tmp_path / "none")]
     assert main([*argv, "--dry-run"]) == 2
     both = [*argv, "--harmful", str(texts), "--examples", str(texts)]
@@ -173,10 +204,65 @@ def test_goal_not_reached(
 ) -> None:
     out = tmp_path / "out"
     argv = ["defend", "--model", str(model), "--forbid", str(words), "--out", str(out)]
-    assert main([*argv, "--no-evaluate", "--layers", "1", *OUT_OF_REACH]) == 1
+    argv += ["--no-evaluate", "--layers", "1", *TUNED]
+    assert main([*argv, *OUT_OF_REACH]) == 1
     text = capsys.readouterr().out
     assert "1 weights, rank up to" in text
     assert (out / "intervention.safetensors").is_file()
+
+
+@pytest.mark.parametrize("empty", [False, True])
+def test_limits_crossed(
+    model: Path, words: Path, tmp_path: Path, capsys: Any, empty: bool
+) -> None:
+    out = tmp_path / "out"
+    if empty:
+        out.mkdir()
+    before = listing(tmp_path)
+    argv = ["defend", "--model", str(model), "--forbid", str(words), "--out", str(out)]
+    argv += ["--strength", "4", "--layers", "1", *TUNED, "--max-kl", "1e-30"]
+    assert main(argv) == 1
+    shown = capsys.readouterr()
+    assert re.search(
+        r"cintervene: nothing was written; max_kl: got \S+ on the tuning split, "
+        r"expected 1e-30 at most; .* \(--beyond-limits\)",
+        shown.err,
+    )
+    assert "holds the change" not in shown.out
+    assert "chosen" in shown.out
+    assert listing(tmp_path) == before
+    assert main([*argv, "--no-evaluate", "--beyond-limits"]) == 1
+    assert "holds the change" in capsys.readouterr().out
+    change = out / "intervention.safetensors"
+    text = (out / "report.md").read_text("utf-8")
+    assert "--beyond-limits" in text
+    argv = ["apply", "--model", str(model), "--intervention", str(change)]
+    assert main([*argv, "--out", str(tmp_path / "changed")]) == 3
+    assert not (tmp_path / "changed").exists()
+
+
+@pytest.mark.parametrize(
+    "command",
+    [["apply"], ["export", "--to", "lora"], ["export", "--to", "checkpoint"]],
+    ids=" ".join,
+)
+def test_beyond_limits_is_asked_for(
+    model: Path, beyond: Path, tmp_path: Path, capsys: Any, command: list[str]
+) -> None:
+    argv = [*command, "--model", str(model), "--intervention", str(beyond)]
+    argv += ["--out", str(tmp_path / "out")]
+    before = listing(tmp_path)
+    assert main(argv) == 3
+    assert capsys.readouterr().err == (
+        "cintervene: max_kl: got 0.5 on the tuning split, expected 0.05 at most; write "
+        "it all the same with beyond_limits=True (--beyond-limits)\n"
+    )
+    assert listing(tmp_path) == before
+    assert main([*argv, "--beyond-limits"]) == 0
+    if command != ["export", "--to", "lora"]:
+        argv = ["revert", "--model", str(tmp_path / "out"), "--intervention"]
+        assert main([*argv, str(beyond), "--out", str(tmp_path / "back")]) == 0
+        assert files(tmp_path / "back") == files(model)
 
 
 def test_table_of_a_measurement(
@@ -207,10 +293,10 @@ def test_reports_on_packed_weights_do_not_advise_apply(
     monkeypatch.setattr(f"cintervene.cli.{command}.load_named", load_packed)
     argv = [command, "--model", str(model), "--out", str(tmp_path / "out")]
     if command == "defend":
-        argv += ["--forbid", str(words), "--layers", "1", "--no-evaluate"]
+        argv += ["--forbid", str(words), "--layers", "1", "--no-evaluate", *TUNED]
     else:
-        argv += ["--intervention", str(made)]
-    assert main([*argv, *LENIENT]) == 0
+        argv += ["--intervention", str(made), *LENIENT]
+    assert main(argv) == 0
     text = (tmp_path / "out" / "report.md").read_text("utf-8")
     assert "attached.apply(model)" in text
     assert "intervention.apply(model)" not in text

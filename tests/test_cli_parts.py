@@ -42,6 +42,12 @@ def test_numbers_refused(text):
         parser.strength(text)
 
 
+@pytest.mark.parametrize("text", ["nan", "inf", "x", ""])
+def test_thresholds_refused(text):
+    with pytest.raises(parser.argparse.ArgumentTypeError, match="expected a number"):
+        parser.number(text)
+
+
 def test_strength():
     assert parser.strength("auto") == "auto"
     assert parser.strength("2.5") == 2.5
@@ -71,6 +77,89 @@ def test_wrong_usage_is_one_line(argv, capsys):
 def test_defend_without_words_says_what_to_give(tmp_path, capsys):
     assert main(["defend", "--out", str(tmp_path / "x")]) == 2
     assert "--forbid: got none; give obedience" in capsys.readouterr().err
+
+
+HARMFUL = ["--harmful", "own"]
+GIVEN = {
+    "tsr": (
+        ("--strength 2", "--max-kl and --max-false-refusals"),
+        ("--concepts auto", "leave it out"),
+        ("--min-effect 10", "leave it out"),
+        ("--max-benign-loss 0.1", "give --max-false-refusals"),
+        ("--max-obedience-loss 0.1", "leave it out"),
+        ("--no-evaluate", "leave it out"),
+        ("--thresholds 0 -0.5", "--max-kl and --max-false-refusals"),
+        ("--examples x", "give --harmful"),
+    ),
+    "arr": (("--strength auto", "--max-kl and --max-false-refusals"),),
+    "gate": (
+        ("--strength 2", "give --thresholds"),
+        ("--matrix down_proj", "leave it out"),
+    ),
+    "pcr": (
+        ("--max-false-refusals 0.1", "give --max-benign-loss"),
+        ("--thresholds 0 -0.5", "give --strength"),
+        ("--no-evaluate", "leave it out"),
+        ("--max-obedience-loss 0.1", "leave it out"),
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    ("method", "option", "instead"),
+    [(method, *case) for method, cases in GIVEN.items() for case in cases],
+)
+def test_options_that_a_method_does_not_have(method, option, instead, tmp_path, capsys):
+    pytest.importorskip("transformers")
+    argv = ["defend", "--method", method, *HARMFUL, *option.split()]
+    # No model of that name is looked for.
+    assert main([*argv, "--model", "absent", "--out", str(tmp_path / "x")]) == 2
+    err = capsys.readouterr().err
+    assert err.startswith(f"cintervene: {option.split()[0]}: is ")
+    assert instead in err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_not_measured_has_no_goal(tmp_path, capsys):
+    pytest.importorskip("transformers")
+    argv = ["defend", "--forbid", "obedience", "--out", str(tmp_path / "x")]
+    argv += ["--model", "absent", "--max-obedience-loss", "0.1"]
+    assert main([*argv, "--no-evaluate"]) == 2
+    assert "--no-evaluate skips; leave one of them out" in capsys.readouterr().err
+    assert main(argv) == 3
+    assert "model 'absent' is neither" in capsys.readouterr().err
+
+
+def test_every_option_that_not_all_methods_have_is_known():
+    pytest.importorskip("transformers")
+    from cintervene.cli.given import INSTEAD, MEASURED, OWN
+    from cintervene.models.defence import METHODS, option_names
+
+    parsed = parser.build_parser().parse_args(["defend", "--out", "x"])
+    for name in set(vars(parsed)) - {"harmful", "forbid", *MEASURED}:
+        owners = [name in option_names(method) for method in METHODS]
+        if any(owners) and not all(owners):
+            assert name in INSTEAD
+            assert name in (*OWN, "examples")
+
+
+def test_defaults_are_those_of_the_methods(capsys):
+    pytest.importorskip("transformers")
+    from inspect import signature
+
+    from cintervene.models.defence import METHODS
+
+    parsed = parser.build_parser().parse_args(["defend", "--out", "x"])
+    assert parsed.given == ()
+    for name, parameter in signature(METHODS["pcr"]).parameters.items():
+        if name in {"concepts", "strength", "min_effect", "max_benign_loss", "matrix"}:
+            assert getattr(parsed, name) == parameter.default
+    with pytest.raises(SystemExit):
+        main(["defend", "--help"])
+    text = " ".join(capsys.readouterr().out.split())
+    for method in ("tsr", "arr", "gate"):
+        most = signature(METHODS[method]).parameters["max_false_refusals"].default
+        assert f"{most} for {method}" in text
 
 
 @pytest.mark.parametrize("argv", [["--version"], ["--help"], ["defend", "--help"]])

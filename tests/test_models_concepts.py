@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ pytest.importorskip("transformers")
 from saved_models import save_tiny_model  # noqa: E402
 
 from cintervene import data, defend  # noqa: E402
-from cintervene.errors import ArgumentError  # noqa: E402
+from cintervene.errors import ArgumentError, InterventionError  # noqa: E402
 from cintervene.models import (  # noqa: E402
     Budget,
     PCROptions,
@@ -229,10 +230,24 @@ def test_defend_without_words(tiny: Any, given: Any, concepts: Any) -> None:
     assert result.options[kind] == 3
     assert "forbid" not in result.options
     assert result.options["method"] == "pcr"
-    assert sum(point["chosen"] for point in result.metrics["sweep"]) == 1
+    (chosen,) = [point for point in result.metrics["sweep"] if point["chosen"]]
+    within = chosen["kl"] <= 0.05 and chosen["benign_ratio"] <= 1.05
+    assert result.metrics["within_limits"] is within
     assert [edit.layer for edit in result.edits.values()] == [1]
     with result.applied(model):
         assert any(not torch.equal(p, before[n]) for n, p in model.named_parameters())
+
+
+def test_limits_hold_for_a_strength_that_was_given(tiny: Any, tmp_path: Path) -> None:
+    given = {"examples": SENTENCES, "budget": SMALL, "layers": [1], "strength": 4.0}
+    path = tmp_path / "change.safetensors"
+    found = defend(*tiny, **given, max_kl=1e-9, max_benign_loss=1e9)
+    assert found.metrics["within_limits"] is False
+    with pytest.raises(InterventionError, match=r"max_kl: got .*, expected 1e-09"):
+        found.save(path)
+    found = defend(*tiny, **given, max_kl=1e9, max_benign_loss=1e9, min_effect=1e9)
+    assert found.metrics["within_limits"] is True
+    found.save(path)
 
 
 @pytest.mark.parametrize(

@@ -11,11 +11,13 @@ from cintervene.cli import defend_texts
 from cintervene.cli.console import Console
 from cintervene.cli.explain import as_dict
 from cintervene.cli.failures import Exit
+from cintervene.cli.given import check_given
 from cintervene.cli.goals import asked_goals, tuning_reached, verdict_list
 from cintervene.cli.loading import load_named
 from cintervene.cli.output import print_json
 from cintervene.cli.reports import INTERVENTION
 from cintervene.cli.solving import solve
+from cintervene.cli.sweeps import withheld
 from cintervene.cli.words import read_forbidden
 from cintervene.errors import ArgumentError, ModelError
 from cintervene.evaluate import Measurement, measure, write_report
@@ -27,7 +29,8 @@ from cintervene.staging import StagedDirectory, check_place
 
 
 def run(arguments: Namespace, console: Console) -> Exit:
-    """Make an intervention, measure it and store both."""
+    """Make an intervention, measure it and store both, unless it crossed the limits."""
+    check_given(arguments)
     texts = arguments.harmful is not None or arguments.examples is not None
     if arguments.method in ("tsr", "arr", "gate") or texts:
         return defend_texts.run(arguments, console)
@@ -43,11 +46,15 @@ def run(arguments: Namespace, console: Console) -> Exit:
     with StagedDirectory(arguments.out) as stage:
         model, tokenizer = load_named(arguments, console)
         intervention = solve(arguments, model, tokenizer, console, forbid=words)
+        if withheld(arguments, intervention, console):
+            return Exit.GOAL_NOT_REACHED
         form = suited(intervention, model)
         found = None
         if not arguments.no_evaluate:
             found = measure(model, tokenizer, form, progress=console)
-        intervention.save(stage.path / INTERVENTION)
+        intervention.save(
+            stage.path / INTERVENTION, beyond_limits=arguments.beyond_limits
+        )
         write_report(stage.path, form, found, goals=goals)
         stage.commit()
     console.close()

@@ -16,27 +16,18 @@ from cintervene.cli.loading import load_named
 from cintervene.cli.output import print_json
 from cintervene.cli.reports import INTERVENTION, REPORT
 from cintervene.cli.solving import solve
+from cintervene.cli.sweeps import sweep_table, withheld
 from cintervene.data import read_words
 from cintervene.errors import ArgumentError
 from cintervene.evaluate.json_ready import json_ready
 from cintervene.models import Intervention
 from cintervene.models.layer_descent import requested
+from cintervene.models.limits import crossed
 from cintervene.staging import StagedDirectory
 
 __all__ = ["run"]
 
 OWN = "own"
-# Of a sweep: heading and format.
-COLUMNS = {
-    "strength": ("strength", ".2f"),
-    "opening": ("opens at", ".2f"),
-    "answering": ("in answers", ".2f"),
-    "refused": ("refused", ".1%"),
-    "false_refusals": ("more benign refused", ".1%"),
-    "forbidden_ratio": ("perplexity, times", ".2f"),
-    "benign_ratio": ("benign words', times", ".2f"),
-    "kl": ("KL, nats a token", ".4f"),
-}
 
 
 def run(arguments: Namespace, console: Console) -> Exit:
@@ -50,7 +41,11 @@ def run(arguments: Namespace, console: Console) -> Exit:
     with StagedDirectory(arguments.out) as stage:
         model, tokenizer = load_named(arguments, console)
         intervention = solve(arguments, model, tokenizer, console, **given)
-        intervention.save(stage.path / INTERVENTION)
+        if withheld(arguments, intervention, console):
+            return Exit.GOAL_NOT_REACHED
+        intervention.save(
+            stage.path / INTERVENTION, beyond_limits=arguments.beyond_limits
+        )
         _write(stage.path / REPORT, intervention)
         stage.commit()
     console.close()
@@ -60,12 +55,12 @@ def run(arguments: Namespace, console: Console) -> Exit:
         )
     else:
         print(intervention.summary())
-        print(_table(intervention.metrics["sweep"]))
+        print(sweep_table(intervention.metrics["sweep"]))
         print(f"\n{arguments.out / INTERVENTION} holds the change")
-    if "within_limits" in intervention.metrics:
-        reached = bool(intervention.metrics["within_limits"])
-    else:
+    if arguments.method == "pcr":
         reached = tuning_reached(intervention, asked_goals(arguments))
+    else:
+        reached = crossed(intervention) is None
     return Exit.DONE if reached else Exit.GOAL_NOT_REACHED
 
 
@@ -91,16 +86,3 @@ def _told(intervention: Intervention) -> dict[str, Any]:
 def _write(path: Path, intervention: Intervention) -> None:
     text = json.dumps(json_ready(_told(intervention)), indent=2, ensure_ascii=False)
     path.write_text(text + "\n", encoding="utf-8")
-
-
-def _table(sweep: Sequence[dict[str, Any]]) -> str:
-    """The strengths tried, on texts set aside."""
-    shown = {name: head for name, head in COLUMNS.items() if name in sweep[0]}
-    lines = ["", "  ".join(head for head, _ in shown.values())]
-    for point in sweep:
-        cells = [
-            format(format(point[name], how), f">{len(head)}")
-            for name, (head, how) in shown.items()
-        ]
-        lines.append("  ".join(cells) + ("  chosen" if point["chosen"] else ""))
-    return "\n".join(lines)

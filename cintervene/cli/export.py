@@ -16,6 +16,7 @@ from cintervene.evaluate import measure, report_content
 from cintervene.export import Artefact, Attached, gguf, lora
 from cintervene.export.factors import rounded
 from cintervene.models import Intervention, load
+from cintervene.models.limits import check_limits
 
 
 def run(arguments: Namespace, console: Console) -> Exit:
@@ -23,6 +24,8 @@ def run(arguments: Namespace, console: Console) -> Exit:
     if arguments.to == "checkpoint":
         return rewrite.run(arguments, console)
     intervention = Intervention.load(arguments.intervention)
+    # Here, because measuring takes minutes.
+    check_limits(intervention, arguments.beyond_limits)
     if arguments.measure:
         report: Any = _measured(arguments, intervention, console)
     else:
@@ -47,7 +50,11 @@ def run(arguments: Namespace, console: Console) -> Exit:
 
 
 def _adapter(arguments: Namespace, intervention: Intervention, report: Any) -> Artefact:
-    options = {"dtype": arguments.dtype, "report": report}
+    options = {
+        "dtype": arguments.dtype,
+        "report": report,
+        "beyond_limits": arguments.beyond_limits,
+    }
     if arguments.to == "lora":
         return lora(intervention, arguments.out, base=arguments.base, **options)
     if arguments.base is None:

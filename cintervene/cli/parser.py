@@ -4,15 +4,17 @@
 from __future__ import annotations
 
 import argparse
+import math
 import re
 from pathlib import Path
-from typing import NoReturn, TypeAlias
+from typing import Any, NoReturn, TypeAlias
 
 from cintervene import __version__
 
 EPILOG = """\
-exit codes: 0 done; 1 done, but a goal was not reached; 2 wrong usage; 3 a file, a model
-or the network failed; 130 interrupted. Whatever the code, nothing is left half written.
+exit codes: 0 done; 1 done, but a goal was not reached, or limits were crossed and so
+nothing was written; 2 wrong usage; 3 a file, a model or the network failed; 130
+interrupted. Whatever the code, nothing is left half written.
 """
 EXAMPLES = """\
 examples:
@@ -37,6 +39,20 @@ class _Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
+
+
+class _Noted(argparse.Action):
+    """Stores a value, and that it was given: `check_given` refuses what is not used."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any,
+        option_string: str | None = None,
+    ) -> None:
+        setattr(namespace, self.dest, values)
+        namespace.given = (*getattr(namespace, "given", ()), self.dest)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -110,6 +126,7 @@ def _add_defend(commands: Commands) -> None:
     )
     parser.add_argument(
         "--examples",
+        action=_Noted,
         type=Path,
         metavar="FILE",
         help="for pcr, in place of --forbid: a UTF-8 file with a sentence on each line "
@@ -124,12 +141,39 @@ def _add_defend(commands: Commands) -> None:
     )
     _add_out(parser, "new directory for intervention, report and plots")
     _add_device(parser)
-    build = parser.add_argument_group("how the change is made")
+    _add_making(parser.add_argument_group("how the change is made"))
+    goals = parser.add_argument_group("goals")
+    _add_limits(goals, "pcr: ")
+    goals.add_argument(
+        "--max-false-refusals",
+        action=_Noted,
+        type=positive,
+        metavar="SHARE",
+        help="tsr, arr, gate: benign requests refused in addition (default: 0.03 for "
+        "tsr, 0.05 for arr, 0.04 for gate)",
+    )
+    _add_beyond(goals)
+    parser.add_argument(
+        "--no-evaluate",
+        action="store_true",
+        help="with --forbid: skip the measurement on held-out data and its part of the "
+        "report",
+    )
+    parser.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="print what would be changed and forbidden; compute and write nothing",
+    )
+    parser.set_defaults(given=())
+
+
+def _add_making(build: argparse._ArgumentGroup) -> None:
     build.add_argument(
         "--concepts",
+        action=_Noted,
         choices=("auto", "contrast", "unembedding", "activation", "difference"),
         default="auto",
-        help="what stands for a word or a concept inside the model "
+        help="pcr: what stands for a word or a concept inside the model "
         "(default: %(default)s)",
     )
     build.add_argument(
@@ -141,17 +185,28 @@ def _add_defend(commands: Commands) -> None:
     )
     build.add_argument(
         "--matrix",
+        action=_Noted,
         choices=("down_proj", "o_proj"),
         default="down_proj",
-        help="the projection of each layer that is changed: the MLP's or the "
-        "attention's (default: %(default)s)",
+        help="pcr, tsr, arr: the projection of each layer that is changed: the MLP's "
+        "or the attention's (default: %(default)s)",
     )
     build.add_argument(
         "--strength",
+        action=_Noted,
         type=strength,
         default="auto",
         metavar="NUMBER",
-        help="auto sweeps on words and prompts set aside (default: auto)",
+        help="pcr: auto sweeps on words and prompts set aside (default: auto)",
+    )
+    build.add_argument(
+        "--thresholds",
+        action=_Noted,
+        nargs=2,
+        type=number,
+        metavar=("OPENING", "ANSWERING"),
+        help="gate: log odds at which neurons open where an answer begins, and in "
+        "answers that were begun (default: chosen on requests set aside)",
     )
     build.add_argument(
         "--method",
@@ -159,18 +214,6 @@ def _add_defend(commands: Commands) -> None:
         help="pcr: do not say words; tsr: refuse requests; arr: do not answer them; "
         "gate: refuse them by a few neurons "
         "(default: %(default)s)",
-    )
-    goals = parser.add_argument_group("goals")
-    _add_limits(goals)
-    parser.add_argument(
-        "--no-evaluate",
-        action="store_true",
-        help="skip the measurement on held-out data and its part of the report",
-    )
-    parser.add_argument(
-        "--dry-run",
-        action="store_true",
-        help="print what would be changed and forbidden; compute and write nothing",
     )
 
 
@@ -267,6 +310,7 @@ def _add_apply(commands: Commands) -> None:
     _add_intervention(parser)
     _add_out(parser, "new directory for the changed model and its model card")
     _add_report(parser)
+    _add_beyond(parser)
 
 
 def _add_revert(commands: Commands) -> None:
@@ -307,6 +351,7 @@ def _add_export(commands: Commands) -> None:
         help="measure an adapter on --model, as adapters act, for the model card",
     )
     _add_report(parser)
+    _add_beyond(parser)
 
 
 def _add_compare(commands: Commands) -> None:
@@ -330,6 +375,15 @@ def _add_report(parser: argparse.ArgumentParser) -> None:
         type=Path,
         metavar="FILE",
         help="report.json for the model card (default: that beside the intervention)",
+    )
+
+
+def _add_beyond(parser: argparse._ActionsContainer) -> None:
+    parser.add_argument(
+        "--beyond-limits",
+        action="store_true",
+        help="write a change even if it crossed the limits it was made within, on "
+        "material set aside",
     )
 
 
@@ -373,13 +427,16 @@ def _add_out(
     )
 
 
-def _add_limits(group: argparse._ArgumentGroup) -> None:
+def _add_limits(group: argparse._ArgumentGroup, words: str = "") -> None:
+    """Add what an intervention is held to; `words` comes before what is for words."""
     group.add_argument(
         "--min-effect",
+        action=_Noted,
         type=positive,
         default=10.0,
         metavar="RATIO",
-        help="perplexity of forbidden words, after over before (default: %(default)s)",
+        help=f"{words}perplexity of forbidden words, after over before (default: "
+        "%(default)s)",
     )
     group.add_argument(
         "--max-kl",
@@ -390,17 +447,19 @@ def _add_limits(group: argparse._ArgumentGroup) -> None:
     )
     group.add_argument(
         "--max-benign-loss",
+        action=_Noted,
         type=positive,
         default=0.05,
         metavar="SHARE",
-        help="rise of benign words' perplexity (default: %(default)s)",
+        help=f"{words}rise of benign words' perplexity (default: %(default)s)",
     )
     group.add_argument(
         "--max-obedience-loss",
+        action=_Noted,
         type=positive,
         default=0.03,
         metavar="SHARE",
-        help="requests for benign words that are no longer obeyed (default: "
+        help=f"{words}requests for benign words that are no longer obeyed (default: "
         "%(default)s)",
     )
 
@@ -434,13 +493,26 @@ def whole(text: str) -> int:
 
 def positive(text: str) -> float:
     """Read a positive, finite number."""
+    value = _finite(text)
+    if value is None or not value > 0.0:
+        raise argparse.ArgumentTypeError(f"got {text!r}, expected a positive number")
+    return value
+
+
+def number(text: str) -> float:
+    """Read a finite number."""
+    value = _finite(text)
+    if value is None:
+        raise argparse.ArgumentTypeError(f"got {text!r}, expected a number")
+    return value
+
+
+def _finite(text: str) -> float | None:
     try:
         value = float(text)
     except ValueError:
-        value = 0.0
-    if not 0.0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"got {text!r}, expected a positive number")
-    return value
+        return None
+    return value if math.isfinite(value) else None
 
 
 def strength(text: str) -> str | float:

@@ -15,6 +15,7 @@ from cintervene.cli.output import print_json
 from cintervene.cli.reports import report_of
 from cintervene.export.checkpoints import revert_directory, write_checkpoint
 from cintervene.models import Intervention, load
+from cintervene.models.limits import check_limits
 from cintervene.staging import StagedDirectory
 
 # Where models that are not directories of safetensors are written to for a while.
@@ -24,16 +25,26 @@ CONVERTED = ".converted"
 def run(arguments: Namespace, console: Console) -> Exit:
     """Write the changed model, or the one that was there before the change."""
     intervention = Intervention.load(arguments.intervention)
+    reverting = arguments.command == "revert"
+    if not reverting:
+        # Here, because a model that is no directory is written first.
+        check_limits(intervention, arguments.beyond_limits)
     report = report_of(arguments, intervention)
     found = {"command": arguments.command, "out": str(arguments.out)}
     with StagedDirectory(arguments.out) as stage:
         source = _as_directory(arguments.model, arguments.hub, stage.path, console)
         console.note(f"writing {arguments.out}")
-        if arguments.command == "revert":
+        if reverting:
             revert_directory(intervention, source, stage.path)
             changed, said = list(intervention.edits), "are what they were, bit by bit"
         else:
-            made = write_checkpoint(intervention, source, stage.path, report)
+            made = write_checkpoint(
+                intervention,
+                source,
+                stage.path,
+                report,
+                beyond_limits=arguments.beyond_limits,
+            )
             changed, said = made.changed, "changed"
         if source.parent == stage.path:
             shutil.rmtree(source)

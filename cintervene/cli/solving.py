@@ -7,6 +7,7 @@ from argparse import Namespace
 from typing import Any
 
 from cintervene.cli.console import Console
+from cintervene.cli.given import own_options
 from cintervene.data import read_words
 from cintervene.models import Intervention, defend
 
@@ -17,17 +18,9 @@ def solve(
     arguments: Namespace, model: Any, tokenizer: Any, console: Console, **given: Any
 ) -> Intervention:
     """Defend a model against what is given, with the options that the method has."""
-    if arguments.method == "pcr":
-        given |= {
-            "concepts": arguments.concepts,
-            "strength": arguments.strength,
-            "min_effect": arguments.min_effect,
-            "max_benign_loss": arguments.max_benign_loss,
-        }
+    given |= own_options(arguments)
     if arguments.preserve is not None:
         given["preserve"] = read_words(arguments.preserve)
-    if arguments.method != "gate" or arguments.matrix != "down_proj":
-        given["matrix"] = arguments.matrix
     return defend(
         model,
         tokenizer,

@@ -15,6 +15,7 @@ from cintervene.evaluate.records import Answer
 from cintervene.evaluate.table import number, sections, verdict_text
 from cintervene.models.attached import Attached
 from cintervene.models.intervention import Intervention
+from cintervene.models.limits import crossed
 
 __all__ = ["LIMITS", "markdown", "table"]
 
@@ -224,15 +225,16 @@ def _layers(intervention: Intervention, pictures: Collection[str]) -> Iterator[s
 def _use(intervention: Intervention) -> Iterator[str]:
     model = intervention.model or "MODEL"
     yield "## Use"
-    attached = isinstance(intervention, Attached)
-    yield from _use_attached(model) if attached else _use_applied(model)
+    beyond = "" if crossed(intervention) is None else "--beyond-limits "
+    use = _use_attached if isinstance(intervention, Attached) else _use_applied
+    yield from use(model, beyond)
 
 
-def _use_applied(model: str) -> Iterator[str]:
+def _use_applied(model: str, beyond: str) -> Iterator[str]:
     yield (
         "```\n"
         f"cintervene apply --model {model} --intervention intervention.safetensors "
-        "--out changed\n"
+        f"{beyond}--out changed\n"
         "cintervene revert --model changed --intervention intervention.safetensors "
         "--out base\n"
         "```"
@@ -248,7 +250,7 @@ def _use_applied(model: str) -> Iterator[str]:
     )
 
 
-def _use_attached(model: str) -> Iterator[str]:
+def _use_attached(model: str, beyond: str) -> Iterator[str]:
     """The ways for weights that are packed or on a disk."""
     yield (
         "Weights of this model are packed or offloaded to a disk, and cannot be "
@@ -268,7 +270,7 @@ def _use_attached(model: str) -> Iterator[str]:
     yield (
         "```\n"
         "cintervene export --to lora --intervention intervention.safetensors "
-        "--out adapter\n"
+        f"{beyond}--out adapter\n"
         "```"
     )
     yield "Where weights are only on a disk, `cintervene apply` changes the checkpoint."

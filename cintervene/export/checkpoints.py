@@ -25,6 +25,7 @@ from cintervene.export.card import CARD, Origin, front_matter, inherited, write_
 from cintervene.export.shards import DTYPES, Shards
 from cintervene.models.edit import Edit
 from cintervene.models.intervention import Applied, Intervention
+from cintervene.models.limits import check_limits
 from cintervene.models.weights import FLOAT_DTYPES, add_update, same_bits, sha256
 from cintervene.staging import StagedDirectory
 
@@ -48,6 +49,7 @@ def save_checkpoint(
     directory: str | os.PathLike[str],
     *,
     report: Mapping[str, Any] | None = None,
+    beyond_limits: bool = False,
 ) -> Artefact:
     """Write a changed copy of a saved model, with a model card, whole or not at all.
 
@@ -60,6 +62,8 @@ def save_checkpoint(
         Must not exist, or be an empty directory.
     report : mapping, optional
         For the model card; see `Origin`.
+    beyond_limits : bool, default False
+        Write it even if it crossed its limits; see `Intervention.save`.
 
     Returns
     -------
@@ -71,7 +75,7 @@ def save_checkpoint(
     ArgumentError
         `directory` is not empty.
     InterventionError
-        As `Intervention.apply`.
+        As `Intervention.apply`, or it crossed its limits and `beyond_limits` is False.
     ModelError
         The model is damaged or stored in another way.
     OSError
@@ -79,7 +83,9 @@ def save_checkpoint(
     """
     place = Path(directory)
     with StagedDirectory(place) as stage:
-        made = write_checkpoint(intervention, Path(source), stage.path, report)
+        made = write_checkpoint(
+            intervention, Path(source), stage.path, report, beyond_limits=beyond_limits
+        )
         stage.commit()
     return replace(made, path=place)
 
@@ -90,9 +96,13 @@ def write_checkpoint(
     target: Path,
     report: Mapping[str, Any] | None = None,
     base: str = "",
+    *,
+    beyond_limits: bool = False,
 ) -> Artefact:
     """Write what `save_checkpoint` does into an existing directory."""
-    applied = apply_to_directory(intervention, source, target)
+    applied = apply_to_directory(
+        intervention, source, target, beyond_limits=beyond_limits
+    )
     card = target / CARD
     front = inherited(card)
     if card.exists():
@@ -107,6 +117,8 @@ def apply_to_directory(
     intervention: Intervention,
     source: str | os.PathLike[str],
     target: str | os.PathLike[str],
+    *,
+    beyond_limits: bool = False,
 ) -> Applied:
     """Write the changed copy of a saved model.
 
@@ -118,16 +130,20 @@ def apply_to_directory(
     target : path
         Existing directory to write to, whose files of the same names are replaced. It
         may be `source`. Other forms of the weights and hidden files are not copied.
+    beyond_limits : bool, default False
+        Write it even if it crossed its limits; see `Intervention.save`.
 
     Raises
     ------
     InterventionError
-        As `Intervention.apply`; nothing is written then.
+        As `Intervention.apply`, or it crossed its limits and `beyond_limits` is False;
+        nothing is written then.
     ModelError
         The model is damaged or stored in another way.
     OSError
         A file cannot be read or written; what `target` holds then is not complete.
     """
+    check_limits(intervention, beyond_limits)
     same = _rewrite(intervention, Path(source), Path(target), _changed)
     return Applied([n for n in intervention.edits if n not in same], sorted(same))
 
@@ -139,7 +155,8 @@ def revert_directory(
 ) -> None:
     """Write the copy of a changed model as it was before, bit by bit.
 
-    Parameters and errors are those of `apply_to_directory`.
+    Parameters and errors are those of `apply_to_directory`, but for `beyond_limits`:
+    the model as it was is never refused.
 
     Raises
     ------

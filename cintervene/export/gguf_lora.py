@@ -17,6 +17,7 @@ from cintervene.export.artefact import Artefact
 from cintervene.export.card import Origin, write_card
 from cintervene.export.factors import Factors, errors, uniform
 from cintervene.models.intervention import Intervention
+from cintervene.models.limits import check_limits
 from cintervene.staging import StagedDirectory
 from cintervene.update import LowRankUpdate
 
@@ -31,6 +32,7 @@ def save_gguf(
     *,
     dtype: str = "float32",
     report: Any = None,
+    beyond_limits: bool = False,
 ) -> Artefact:
     """Write an intervention as a LoRA adapter that llama.cpp loads.
 
@@ -49,6 +51,8 @@ def save_gguf(
         Of the factors.
     report : mapping, optional
         For the card; see `Origin`.
+    beyond_limits : bool, default False
+        Write it even if it crossed its limits; see `Intervention.save`.
 
     Returns
     -------
@@ -61,12 +65,14 @@ def save_gguf(
     ModelError
         `base` is no GGUF model, or its architecture is not known.
     InterventionError
-        `base` lacks one of the weights, or it has another shape there.
+        `base` lacks one of the weights, or it has another shape there, or the change
+        crossed its limits and `beyond_limits` is False.
     OSError
         The file cannot be written.
     """
     if dtype not in ("float32", "float16"):
         raise ArgumentError(f"dtype: got {dtype!r}, expected float32 or float16")
+    check_limits(intervention, beyond_limits)
     factors = uniform(intervention, dtype)
     about = _Base(Path(base))
     names = {name: about.find(name, edit.update.shape) for name, edit in

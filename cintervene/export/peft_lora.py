@@ -17,6 +17,7 @@ from cintervene.export.artefact import Artefact
 from cintervene.export.card import Origin, write_card
 from cintervene.export.factors import Factors, errors, uniform
 from cintervene.models.intervention import Intervention
+from cintervene.models.limits import check_limits
 from cintervene.staging import StagedDirectory
 from cintervene.update import LowRankUpdate
 
@@ -32,6 +33,7 @@ def save_lora(
     base: str | None = None,
     dtype: str = "float32",
     report: Mapping[str, Any] | None = None,
+    beyond_limits: bool = False,
 ) -> Artefact:
     """Write an intervention as a LoRA adapter that `peft.PeftModel` loads.
 
@@ -51,6 +53,8 @@ def save_lora(
         Of the factors. The narrow ones halve the file and round the change.
     report : mapping, optional
         For the model card; see `Origin`.
+    beyond_limits : bool, default False
+        Write it even if it crossed its limits; see `Intervention.save`.
 
     Returns
     -------
@@ -61,8 +65,8 @@ def save_lora(
     ArgumentError
         `directory` is not empty, or `dtype` is none of these.
     InterventionError
-        The intervention changes nothing, `dtype` cannot hold it, or `report` is about
-        another one.
+        The intervention changes nothing, `dtype` cannot hold it, `report` is about
+        another one, or it crossed its limits and `beyond_limits` is False.
     OSError
         The files cannot be written.
 
@@ -70,6 +74,7 @@ def save_lora(
     -----
     LoRA is Hu et al., arXiv 2106.09685.
     """
+    check_limits(intervention, beyond_limits)
     factors = uniform(intervention, dtype)
     place = Path(directory)
     with StagedDirectory(place) as stage:

@@ -116,9 +116,11 @@ def keep_away(
         For `"auto"`: how many times its value the perplexity of forbidden words, of
         the examples held apart or of the answers to such requests shall become.
     max_kl : float
-        For `"auto"`: drift allowed on benign answers, nats a token.
+        Drift allowed on benign answers, nats a token.
     max_benign_loss : float
-        For `"auto"`: rise allowed of benign words' perplexity, as a fraction.
+        Rise allowed of benign words' perplexity, as a fraction. Both are what `"auto"`
+        chooses by. A number for `strength` is measured on the tuning split too, and a
+        change that is beyond them is not saved unasked: see `Intervention.save`.
     options : PCROptions, optional
         Details of the constraints and of the norm; its `concepts` is replaced. Without
         it the slack for examples and requests is ten times that for words.
@@ -130,7 +132,8 @@ def keep_away(
     Returns
     -------
     Intervention
-        With `options`, and `metrics`: `strength`, `sweep`, `layers`, `seconds`.
+        With `options`, and `metrics`: `strength`, `sweep`, `within_limits`, `layers`,
+        `seconds`.
 
     Raises
     ------
@@ -181,6 +184,7 @@ def keep_away(
             "sweep": [
                 {**asdict(one.point), "chosen": one.point is best} for one in candidates
             ],
+            "within_limits": best.strain(limits) <= 1.0,
             "layers": [change.summary() for change in changes],
             "seconds": clock.seconds,
         },

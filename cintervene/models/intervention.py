@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from cintervene.errors import ArgumentError, InterventionError
 from cintervene.models import intervention_file
 from cintervene.models.edit import Edit, dtype_name
+from cintervene.models.limits import check_limits
 from cintervene.models.offload import held, in_memory, is_offloaded
 from cintervene.models.packed import is_packed
 from cintervene.models.targets import Target
@@ -252,7 +253,8 @@ class Intervention:
     def scale(self, factor: float) -> Intervention:
         """Return the intervention with all changes multiplied by `factor`.
 
-        What was measured of the original does not hold for it and is left out.
+        What was measured of the original does not hold for it and is left out, so that
+        it can be saved whatever limits the original crossed.
         """
         if not math.isfinite(factor):
             raise ArgumentError(f"factor: got {factor}, expected a finite number")
@@ -263,7 +265,7 @@ class Intervention:
         return self._with(edits, {"scaled_by": float(factor), "from": self.options}, {})
 
     def __add__(self, other: Intervention) -> Intervention:
-        """Return the sum of two interventions on one base."""
+        """Return the sum of two interventions on one base; it has no `metrics`."""
         if not isinstance(other, Intervention):
             return NotImplemented
         edits = dict(self.edits)
@@ -280,16 +282,29 @@ class Intervention:
             edits[name] = mine.with_update(mine.update + edit.update)
         return self._with(edits, {"sum_of": [self.options, other.options]}, {})
 
-    def save(self, path: str | os.PathLike[str]) -> None:
+    def save(
+        self, path: str | os.PathLike[str], *, beyond_limits: bool = False
+    ) -> None:
         """Write one safetensors file, whole or not at all.
+
+        Parameters
+        ----------
+        path : path
+        beyond_limits : bool, default False
+            Write it even if it crossed the limits it was made within (`max_kl=` and
+            others) on the tuning split. Where nothing was measured nothing is refused:
+            changes by `Intervention.of`, scaled or added ones.
 
         Raises
         ------
+        InterventionError
+            It crossed its limits, and `beyond_limits` is False.
         OSError
             The file cannot be written; a file that was there stays as it was.
         ArgumentError
             Options or metrics hold what JSON cannot.
         """
+        check_limits(self, beyond_limits)
         intervention_file.write(path, *self._to_file())
 
     @classmethod
