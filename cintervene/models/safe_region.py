@@ -33,7 +33,12 @@ from cintervene.models.upper import (
     logits_of,
 )
 from cintervene.preserve import Preserve
-from cintervene.ranges import check_positive, check_share, check_whole
+from cintervene.ranges import (
+    check_not_negative,
+    check_positive,
+    check_share,
+    check_whole,
+)
 from cintervene.update import LowRankUpdate
 
 __all__ = [
@@ -93,6 +98,7 @@ class TSROptions:
 
     def __post_init__(self) -> None:
         check_positive(length=self.length)
+        check_not_negative(kl_weight=self.kl_weight)
         check_positive(ridge=self.ridge, output_ridge=self.output_ridge)
         check_share(inertia=self.inertia, first_token=self.first_token)
         check_whole(1, steps=self.steps, parts=self.parts)
