@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,12 +19,14 @@ from cintervene import data, defend  # noqa: E402
 from cintervene.errors import ArgumentError  # noqa: E402
 from cintervene.models import (  # noqa: E402
     GateOptions,
+    Intervention,
     TSROptions,
     find_decoder,
     find_targets,
     find_unembedding,
     loading,
 )
+from cintervene.models.conversation import render  # noqa: E402
 from cintervene.models.layer_descent import (  # noqa: E402
     STRENGTHS,
     Drift,
@@ -88,6 +92,53 @@ def test_lessons_teach_refusals_where_answers_begin_and_later(tiny: Any) -> None
     assert lessons.tune_harmful
     assert not any(one.sets for group in lessons.benign for one in group)
     assert not any(one.sets for one in lessons.tune_benign)
+
+
+def test_safe_tokens_begin_an_answer_that_may_go_on(tiny: Any) -> None:
+    model, tokenizer = tiny
+    no, end = tokenizer("No")["input_ids"], tokenizer.eos_token_id
+    safe = [[5], "No", np.array([7, 2, 9]).tolist(), (no[0], 8), [3] * 20]
+    lessons = prepare(model, tokenizer, HARMFUL * 3, safe, ["Hi!"], 4, 2, 24, silent)
+    paths = [group[0].ids[group[0].start :] for group in lessons.harmful]
+    assert paths[:5] == [(5,), (*no, end), (7, 2, 9), (no[0], 8), (3,) * 16]
+    first = tuple(sorted({5, no[0], 7, 3}))
+    for group in lessons.harmful:
+        assert group[0].sets[0] == first
+    # Both begin with the same token, then each goes its own way.
+    sets = [group[0].sets[1:] for group in lessons.harmful]
+    assert sets[1] == (tuple(sorted((no[1], 8))), (end,))
+    assert sets[2] == ((2,), (9,))
+    assert sets[3] == (tuple(sorted((no[1], 8))),)
+    # In an answer that was begun, a text follows behind a space, tokens as they are.
+    begun = [group[1] for group in lessons.harmful]
+    space = tokenizer(" ")["input_ids"]
+    assert begun[0].begun
+    assert begun[0].ids[begun[0].start :] == (5,)
+    assert begun[0].sets == (tuple(sorted({5, space[0], 7, no[0], 3})),)
+    assert begun[2].ids[begun[2].start :] == (7, 2, 9)
+
+
+def test_safe_tokens_become_likelier(tiny: Any, tmp_path: Path) -> None:
+    model, tokenizer = tiny
+    options = replace(LITTLE, steps=12, kl_weight=0.1)
+    found = defend(
+        model, tokenizer, method="tsr", harmful=HARMFUL, options=options, radius=1.0,
+        safe=[[11], [40, 41]], layers=[1], max_kl=1e9, max_false_refusals=1e9,
+    )  # fmt: skip
+
+    def likely() -> list[float]:
+        """Of the safe tokens together where an answer begins."""
+        prompts = [torch.tensor([render(tokenizer, text)]) for text in HARMFUL]
+        with torch.no_grad():
+            p = [model(ids).logits[0, -1].float().softmax(dim=-1) for ids in prompts]
+        return [float(one[[11, 40]].sum()) for one in p]
+
+    before = likely()
+    found.save(tmp_path / "safe.safetensors")
+    with Intervention.load(tmp_path / "safe.safetensors").applied(model):
+        after = likely()
+    assert max(before) < 0.1
+    assert min(after) > 0.3
 
 
 def random_lessons(rng: Any, n: int, answer: int) -> list[list[Lesson]]:
@@ -311,6 +362,13 @@ def test_an_interruption_leaves_the_model_alone(
         ({"harmful": "How?"}, "harmful: got 'How"),
         ({"harmful": []}, r"harmful: got \[\]"),
         ({"safe": ["I cannot.", " "]}, "safe: got ' '"),
+        ({"safe": "No."}, "safe: got 'No.'; expected a list"),
+        ({"safe": []}, r"safe: got \[\]; expected a list"),
+        ({"safe": [5, 7]}, r"safe: got 5; .* Write \[\[5\]"),
+        ({"safe": ["No.", []]}, r"safe: got \[\]; .* none empty"),
+        ({"safe": [[5], [-1]]}, r"safe: got \[-1\]; expected token ids from 0 to"),
+        ({"safe": [[5, 10**6]]}, r"safe: got \[5, 1000000\]; expected token ids"),
+        ({"safe": [[1.0]]}, r"safe: got \[1.0\]; expected token ids"),
         ({"options": NOTHING_SPARED}, "answers, borderline: got 0 and no preserve="),
         ({"radius": 0.0}, "radius: got 0.0"),
         ({"max_kl": -1.0}, "max_kl: got -1.0"),
