@@ -27,6 +27,8 @@ from cintervene.models import (  # noqa: E402
     loading,
 )
 from cintervene.models.conversation import render  # noqa: E402
+from cintervene.models.fisher import OutputMetric  # noqa: E402
+from cintervene.models.layer_ball import LayerBall  # noqa: E402
 from cintervene.models.layer_descent import (  # noqa: E402
     STRENGTHS,
     Drift,
@@ -162,8 +164,9 @@ def test_every_part_has_a_share_of_every_kind(parts: int) -> None:
         assert kinds.max() < 0.6 * len(part)
 
 
+@pytest.mark.parametrize("ball", ["preserve", "frobenius"])
 def test_the_descent_lowers_the_loss_on_every_architecture(
-    any_model: Any, matrix: Any
+    any_model: Any, matrix: Any, ball: Any
 ) -> None:
     rng = np.random.default_rng(8)
     harmful, benign = (random_lessons(rng, 4, answer) for answer in (1, 0))
@@ -173,7 +176,7 @@ def test_the_descent_lowers_the_loss_on_every_architecture(
     problem = SafeRegion(
         any_model, targets, decoder, find_unembedding(any_model, decoder),
         Lessons(harmful, benign, [], []), 0.5,
-        TSROptions(steps=8, parts=1, kl_weight=0.1),
+        TSROptions(steps=8, parts=1, kl_weight=0.1, ball=ball),
     )  # fmt: skip
     with differentiable(any_model):
         seen = list(problem.descend())
@@ -182,12 +185,40 @@ def test_the_descent_lowers_the_loss_on_every_architecture(
     assert seen[0]["kl"] == pytest.approx(0.0, abs=1e-6)
     assert seen[-1]["loss"] < seen[0]["loss"] - 0.05
     assert [target for target, _ in problem.updates] == targets
-    for ball in problem.balls:
-        assert 0.0 < ball.norm <= 1.0 + 1e-9
-        change = ball.update.matrix()
-        np.testing.assert_allclose(change, ball.change.T, atol=1e-6)
-        measured = ball.preserve.norm(ball.metric.points(change.T).T)
-        assert measured == pytest.approx(ball.norm * ball.radius, rel=1e-6)
+    for one in problem.balls:
+        assert 0.0 < one.norm <= 1.0 + 1e-9
+        change = one.update.matrix()
+        np.testing.assert_allclose(change, one.change.T, atol=1e-6)
+        if one.preserve is None:
+            measured = float(np.linalg.norm(change))
+            assert measured <= 0.5 * float(one.target.weight.detach().norm()) * 1.000001
+        else:
+            measured = one.preserve.norm(one.metric.points(change.T).T)
+        assert measured == pytest.approx(one.norm * one.radius, rel=1e-6)
+
+
+def test_steps_in_the_frobenius_ball_are_those_of_numpy(tiny_model: Any) -> None:
+    """Onto the ball a matrix is projected by scaling it, and the norm is the plain."""
+    model = tiny_model("gpt2")
+    rng = np.random.default_rng(2)
+    (target,) = find_targets(model, [1], find_decoder(model))
+    ball = LayerBall(target, None, OutputMetric.plain(target.d_out), 0.1, inertia=0.6)
+    radius = 0.1 * float(target.weight.detach().double().norm())
+    change = direction = np.zeros((target.d_in, target.d_out))
+    largest = 0.0
+    for _ in range(12):
+        gradient = rng.standard_normal(change.shape) + 0.2
+        direction = 0.6 * direction + 0.4 * gradient
+        size = np.linalg.norm(direction)
+        assert ball.turn(gradient) == pytest.approx(radius * size)
+        change = change - 0.3 * radius * direction / size
+        largest = max(largest, np.linalg.norm(change))
+        change *= min(1.0, radius / np.linalg.norm(change))
+        ball.step(0.3)
+        np.testing.assert_allclose(ball.change, change, atol=1e-6)
+        np.testing.assert_allclose(ball.update.matrix(), change.T, atol=1e-12)
+        assert ball.norm == pytest.approx(np.linalg.norm(change) / radius)
+    assert largest > radius  # The projection had something to do.
 
 
 def test_the_worst_prompts_are_defended_most(tiny_model: Any) -> None:
@@ -284,6 +315,20 @@ def test_the_strongest_within_the_limits_is_chosen_and_no_more_than_needed() -> 
     assert choose(points, Drift(0.003, 0.02)).strength == 0.7
     assert choose(points, Drift(0.003, 0.05)).strength == 1.0
     assert choose(points, Drift(0.0001, 0.05)).strength == 0.5
+
+
+@pytest.mark.parametrize("method", ["tsr", "arr"])
+def test_defend_keeps_the_plain_norm_where_asked(tiny: Any, method: Any) -> None:
+    model, tokenizer = tiny
+    found = defend(
+        model, tokenizer, method=method, harmful=HARMFUL, radius=0.1, layers=[0, 1],
+        options=replace(LITTLE, ball="frobenius", steps=8),
+    )  # fmt: skip
+    assert found.options["ball"] == "frobenius"
+    most = 0.1 * found.metrics["strength"] * (1 + 1e-6)
+    norms = [layer["relative_norm"] for layer in found.metrics["layers"]]
+    assert len(norms) == 2
+    assert all(0.0 < norm <= most for norm in norms)
 
 
 @pytest.mark.parametrize("method", ["tsr", "arr"])

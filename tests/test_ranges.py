@@ -65,7 +65,7 @@ def test_options_refuse_numbers_out_of_range():
 NEGATIVE, NONE, PART, WORD = -5, 0, 1.5, "x"
 BAD = {
     "TSROptions": {
-        "steps": PART, "parts": NONE, "length": NONE, "inertia": PART,
+        "steps": PART, "parts": NONE, "ball": WORD, "length": NONE, "inertia": PART,
         "kl_weight": NEGATIVE, "first_token": WORD, "ridge": NONE, "output_ridge": WORD,
         "answers": PART, "answer_tokens": NEGATIVE, "borderline": WORD,
     },

@@ -65,7 +65,8 @@ def teach_refusal(
         The projection of each that is changed: the MLP's or the attention's.
     radius : float
         Largest size of each layer's change, relative to the weight's, both in the norm
-        of benign inputs and outputs.
+        of benign inputs and outputs or in the plain one (`TSROptions.ball`). The
+        multiple that is chosen in the end may be up to twice as large.
     preserve : iterable of str
         Prompts to answer as before, besides the package's own.
     max_kl : float
