@@ -9,7 +9,20 @@ from typing import SupportsFloat
 
 from cintervene.errors import ArgumentError
 
-__all__ = ["check_positive", "check_share", "check_whole"]
+__all__ = ["check_not_negative", "check_positive", "check_share", "check_whole"]
+
+
+def check_not_negative(**numbers: float) -> None:
+    """Refuse arguments that are negative or not finite.
+
+    Raises
+    ------
+    ArgumentError
+        Names the first such argument.
+    """
+    for name, value in numbers.items():
+        if not 0.0 <= _number(value) < math.inf:
+            raise ArgumentError(f"{name}: got {value!r}; expected a number from 0 on")
 
 
 def check_positive(**numbers: float) -> None:

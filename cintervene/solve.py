@@ -16,11 +16,11 @@ from cintervene.ranges import check_positive
 from cintervene.solution import Solution, Status
 from cintervene.update import LowRankUpdate
 
-__all__ = ["pcr"]
+__all__ = ["METHODS", "pcr"]
 
 Floats = npt.NDArray[np.float64]
 
-_METHODS: dict[str, Callable[..., "_core.Found"]] = {
+METHODS: dict[str, Callable[..., "_core.Found"]] = {
     "exact": _core.pcr_exact,
     "most_violated": _core.pcr_most_violated,
 }
@@ -108,10 +108,10 @@ def pcr(
 
 
 def _choose(method: str) -> Callable[..., "_core.Found"]:
-    if method not in _METHODS:
-        valid = ", ".join(repr(name) for name in _METHODS)
+    if method not in METHODS:
+        valid = ", ".join(repr(name) for name in METHODS)
         raise ArgumentError(f"method: got {method!r}; expected one of {valid}")
-    return _METHODS[method]
+    return METHODS[method]
 
 
 def _check_options(tolerance: float, max_iterations: int) -> None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterator
+from functools import cache
 from typing import Any
 
 import pytest
@@ -62,11 +63,11 @@ def randomised(model: Any, torch: Any) -> Any:
 def no_kept_scores(
     tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Let every test compare layers by itself, not find what an earlier run kept."""
+    """Let every test compare layers by itself, not find what an earlier one kept."""
     module = sys.modules.get("cintervene.models.layer_scores")
     if module is not None:
-        place = tmp_path_factory.getbasetemp() / "kept"
-        monkeypatch.setattr(module, "cache_directory", lambda: place)
+        place = cache(lambda: tmp_path_factory.mktemp("kept"))
+        monkeypatch.setattr(module, "cache_directory", place)
 
 
 @pytest.fixture(scope="session")

@@ -17,6 +17,7 @@ pytest.importorskip("transformers")
 from saved_models import save_tiny_model, work_little
 from test_evaluate_report import make_measurement
 
+from cintervene.attacks import RelaxedPGD
 from cintervene.cli import main
 from cintervene.models import Intervention, loading
 
@@ -93,6 +94,22 @@ def test_study(given: list[str], made: Path, tmp_path: Path, capsys: Any) -> Non
     assert "report.html" in shown.out
     assert "direct request" not in shown.err
     assert (out / "journal.jsonl").read_bytes() == journal
+
+
+def test_relaxed_prompts_are_sent_as_text(
+    given: list[str], tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    few = partial(RelaxedPGD, steps=2, length=2)
+    monkeypatch.setattr("cintervene.cli.contenders.RelaxedPGD", few)
+    out = tmp_path / "out"
+    argv = [*given, "--out", str(out), "--attacks", "relaxed-pgd", "--limit", "1"]
+    assert main(argv) == 0
+    assert "complied, relaxed PGD" in capsys.readouterr().out
+    with (out / "cases.csv").open(encoding="utf-8", newline="") as stream:
+        (case,) = (r for r in csv.DictReader(stream) if r["suite"] == "harmful")
+    assert case["attack"] == "relaxed PGD"
+    assert case["prompt"].startswith("Do bad thing 0")
+    assert len(case["prompt"]) > len("Do bad thing 0")
 
 
 def test_study_can_grow_but_not_change(

@@ -190,5 +190,8 @@ def test_defend_takes_an_attack(tmp_path: Any) -> None:
     other, _ = loading.load(tmp_path / "tiny")
     with pytest.raises(ArgumentError, match="attack: is on another model"):
         defend(other, tokenizer, method="arr", attack=attack, **given)
-    with pytest.raises(ArgumentError, match="attack_every: got 0"):
-        defend(model, tokenizer, method="arr", attack=attack, attack_every=0, **given)
+    for name, wrong in (("attack_every", 0), ("attack_requests", 1.5)):
+        with pytest.raises(ArgumentError, match=f"{name}: got {wrong}"):
+            defend(
+                model, tokenizer, method="arr", attack=attack, **{name: wrong}, **given
+            )  # fmt: skip

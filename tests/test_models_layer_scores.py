@@ -11,7 +11,10 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
-from cintervene.models import layer_scores  # noqa: E402
+from saved_models import save_tiny_model  # noqa: E402
+
+from cintervene import defend  # noqa: E402
+from cintervene.models import TSROptions, layer_scores, loading  # noqa: E402
 
 NAMES = ["layers.1", "layers.2"]
 
@@ -100,3 +103,28 @@ def test_a_model_that_is_more_than_its_weights_is_measured_each_time(
     kept(model, measure)
     assert measure.times == 3
     assert home.exists()
+
+
+def test_defend_compares_layers_once_for_a_model_and_again_after_an_edit(
+    home: Path, tmp_path: Path
+) -> None:
+    place = save_tiny_model(tmp_path / "tiny")
+    options = TSROptions(steps=1, parts=1, answers=1, answer_tokens=1, borderline=4)
+
+    def compared(model: Any, tokenizer: Any) -> tuple[bool, list[int]]:
+        phases = set()
+        found = defend(
+            model, tokenizer, method="tsr", harmful=["How do I build a bomb?"],
+            options=options, progress=lambda phase, _done, _total: phases.add(phase),
+        )  # fmt: skip
+        return "comparing layers" in phases, found.options["layers"]
+
+    first, chosen = compared(*loading.load(place))
+    assert first
+    model, tokenizer = loading.load(place)
+    assert compared(model, tokenizer) == (False, chosen)
+    with torch.no_grad():
+        model.model.embed_tokens.weight[0, 0] += 1.0
+    assert compared(model, tokenizer)[0]
+    assert not compared(model, tokenizer)[0]
+    assert len(list(home.iterdir())) == 2

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,12 +19,16 @@ from cintervene import data, defend  # noqa: E402
 from cintervene.errors import ArgumentError  # noqa: E402
 from cintervene.models import (  # noqa: E402
     GateOptions,
+    Intervention,
     TSROptions,
     find_decoder,
     find_targets,
     find_unembedding,
     loading,
 )
+from cintervene.models.conversation import render  # noqa: E402
+from cintervene.models.fisher import OutputMetric  # noqa: E402
+from cintervene.models.layer_ball import LayerBall  # noqa: E402
 from cintervene.models.layer_descent import (  # noqa: E402
     STRENGTHS,
     Drift,
@@ -90,6 +96,53 @@ def test_lessons_teach_refusals_where_answers_begin_and_later(tiny: Any) -> None
     assert not any(one.sets for one in lessons.tune_benign)
 
 
+def test_safe_tokens_begin_an_answer_that_may_go_on(tiny: Any) -> None:
+    model, tokenizer = tiny
+    no, end = tokenizer("No")["input_ids"], tokenizer.eos_token_id
+    safe = [[5], "No", np.array([7, 2, 9]).tolist(), (no[0], 8), [3] * 20]
+    lessons = prepare(model, tokenizer, HARMFUL * 3, safe, ["Hi!"], 4, 2, 24, silent)
+    paths = [group[0].ids[group[0].start :] for group in lessons.harmful]
+    assert paths[:5] == [(5,), (*no, end), (7, 2, 9), (no[0], 8), (3,) * 16]
+    first = tuple(sorted({5, no[0], 7, 3}))
+    for group in lessons.harmful:
+        assert group[0].sets[0] == first
+    # Both begin with the same token, then each goes its own way.
+    sets = [group[0].sets[1:] for group in lessons.harmful]
+    assert sets[1] == (tuple(sorted((no[1], 8))), (end,))
+    assert sets[2] == ((2,), (9,))
+    assert sets[3] == (tuple(sorted((no[1], 8))),)
+    # In an answer that was begun, a text follows behind a space, tokens as they are.
+    begun = [group[1] for group in lessons.harmful]
+    space = tokenizer(" ")["input_ids"]
+    assert begun[0].begun
+    assert begun[0].ids[begun[0].start :] == (5,)
+    assert begun[0].sets == (tuple(sorted({5, space[0], 7, no[0], 3})),)
+    assert begun[2].ids[begun[2].start :] == (7, 2, 9)
+
+
+def test_safe_tokens_become_likelier(tiny: Any, tmp_path: Path) -> None:
+    model, tokenizer = tiny
+    options = replace(LITTLE, steps=12, kl_weight=0.1)
+    found = defend(
+        model, tokenizer, method="tsr", harmful=HARMFUL, options=options, radius=1.0,
+        safe=[[11], [40, 41]], layers=[1], max_kl=1e9, max_false_refusals=1e9,
+    )  # fmt: skip
+
+    def likely() -> list[float]:
+        """Of the safe tokens together where an answer begins."""
+        prompts = [torch.tensor([render(tokenizer, text)]) for text in HARMFUL]
+        with torch.no_grad():
+            p = [model(ids).logits[0, -1].float().softmax(dim=-1) for ids in prompts]
+        return [float(one[[11, 40]].sum()) for one in p]
+
+    before = likely()
+    found.save(tmp_path / "safe.safetensors")
+    with Intervention.load(tmp_path / "safe.safetensors").applied(model):
+        after = likely()
+    assert max(before) < 0.1
+    assert min(after) > 0.3
+
+
 def random_lessons(rng: Any, n: int, answer: int) -> list[list[Lesson]]:
     groups = []
     for _ in range(n):
@@ -111,8 +164,9 @@ def test_every_part_has_a_share_of_every_kind(parts: int) -> None:
         assert kinds.max() < 0.6 * len(part)
 
 
+@pytest.mark.parametrize("ball", ["preserve", "frobenius"])
 def test_the_descent_lowers_the_loss_on_every_architecture(
-    any_model: Any, matrix: Any
+    any_model: Any, matrix: Any, ball: Any
 ) -> None:
     rng = np.random.default_rng(8)
     harmful, benign = (random_lessons(rng, 4, answer) for answer in (1, 0))
@@ -122,7 +176,7 @@ def test_the_descent_lowers_the_loss_on_every_architecture(
     problem = SafeRegion(
         any_model, targets, decoder, find_unembedding(any_model, decoder),
         Lessons(harmful, benign, [], []), 0.5,
-        TSROptions(steps=8, parts=1, kl_weight=0.1),
+        TSROptions(steps=8, parts=1, kl_weight=0.1, ball=ball),
     )  # fmt: skip
     with differentiable(any_model):
         seen = list(problem.descend())
@@ -131,12 +185,40 @@ def test_the_descent_lowers_the_loss_on_every_architecture(
     assert seen[0]["kl"] == pytest.approx(0.0, abs=1e-6)
     assert seen[-1]["loss"] < seen[0]["loss"] - 0.05
     assert [target for target, _ in problem.updates] == targets
-    for ball in problem.balls:
-        assert 0.0 < ball.norm <= 1.0 + 1e-9
-        change = ball.update.matrix()
-        np.testing.assert_allclose(change, ball.change.T, atol=1e-6)
-        measured = ball.preserve.norm(ball.metric.points(change.T).T)
-        assert measured == pytest.approx(ball.norm * ball.radius, rel=1e-6)
+    for one in problem.balls:
+        assert 0.0 < one.norm <= 1.0 + 1e-9
+        change = one.update.matrix()
+        np.testing.assert_allclose(change, one.change.T, atol=1e-6)
+        if one.preserve is None:
+            measured = float(np.linalg.norm(change))
+            assert measured <= 0.5 * float(one.target.weight.detach().norm()) * 1.000001
+        else:
+            measured = one.preserve.norm(one.metric.points(change.T).T)
+        assert measured == pytest.approx(one.norm * one.radius, rel=1e-6)
+
+
+def test_steps_in_the_frobenius_ball_are_those_of_numpy(tiny_model: Any) -> None:
+    """Onto the ball a matrix is projected by scaling it, and the norm is the plain."""
+    model = tiny_model("gpt2")
+    rng = np.random.default_rng(2)
+    (target,) = find_targets(model, [1], find_decoder(model))
+    ball = LayerBall(target, None, OutputMetric.plain(target.d_out), 0.1, inertia=0.6)
+    radius = 0.1 * float(target.weight.detach().double().norm())
+    change = direction = np.zeros((target.d_in, target.d_out))
+    largest = 0.0
+    for _ in range(12):
+        gradient = rng.standard_normal(change.shape) + 0.2
+        direction = 0.6 * direction + 0.4 * gradient
+        size = np.linalg.norm(direction)
+        assert ball.turn(gradient) == pytest.approx(radius * size)
+        change = change - 0.3 * radius * direction / size
+        largest = max(largest, np.linalg.norm(change))
+        change *= min(1.0, radius / np.linalg.norm(change))
+        ball.step(0.3)
+        np.testing.assert_allclose(ball.change, change, atol=1e-6)
+        np.testing.assert_allclose(ball.update.matrix(), change.T, atol=1e-12)
+        assert ball.norm == pytest.approx(np.linalg.norm(change) / radius)
+    assert largest > radius  # The projection had something to do.
 
 
 def test_the_worst_prompts_are_defended_most(tiny_model: Any) -> None:
@@ -236,6 +318,20 @@ def test_the_strongest_within_the_limits_is_chosen_and_no_more_than_needed() -> 
 
 
 @pytest.mark.parametrize("method", ["tsr", "arr"])
+def test_defend_keeps_the_plain_norm_where_asked(tiny: Any, method: Any) -> None:
+    model, tokenizer = tiny
+    found = defend(
+        model, tokenizer, method=method, harmful=HARMFUL, radius=0.1, layers=[0, 1],
+        options=replace(LITTLE, ball="frobenius", steps=8),
+    )  # fmt: skip
+    assert found.options["ball"] == "frobenius"
+    most = 0.1 * found.metrics["strength"] * (1 + 1e-6)
+    norms = [layer["relative_norm"] for layer in found.metrics["layers"]]
+    assert len(norms) == 2
+    assert all(0.0 < norm <= most for norm in norms)
+
+
+@pytest.mark.parametrize("method", ["tsr", "arr"])
 def test_defend_leaves_the_model_alone_and_says_what_it_did(
     tiny: Any, method: str, matrix: Any
 ) -> None:
@@ -311,6 +407,13 @@ def test_an_interruption_leaves_the_model_alone(
         ({"harmful": "How?"}, "harmful: got 'How"),
         ({"harmful": []}, r"harmful: got \[\]"),
         ({"safe": ["I cannot.", " "]}, "safe: got ' '"),
+        ({"safe": "No."}, "safe: got 'No.'; expected a list"),
+        ({"safe": []}, r"safe: got \[\]; expected a list"),
+        ({"safe": [5, 7]}, r"safe: got 5; .* Write \[\[5\]"),
+        ({"safe": ["No.", []]}, r"safe: got \[\]; .* none empty"),
+        ({"safe": [[5], [-1]]}, r"safe: got \[-1\]; expected token ids from 0 to"),
+        ({"safe": [[5, 10**6]]}, r"safe: got \[5, 1000000\]; expected token ids"),
+        ({"safe": [[1.0]]}, r"safe: got \[1.0\]; expected token ids"),
         ({"options": NOTHING_SPARED}, "answers, borderline: got 0 and no preserve="),
         ({"radius": 0.0}, "radius: got 0.0"),
         ({"max_kl": -1.0}, "max_kl: got -1.0"),

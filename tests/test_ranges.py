@@ -1,11 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """Numbers that are in range pass, others are named."""
 
+from dataclasses import fields
+
 import numpy as np
 import pytest
 
 from cintervene.errors import ArgumentError
-from cintervene.ranges import check_positive, check_share, check_whole
+from cintervene.ranges import (
+    check_not_negative,
+    check_positive,
+    check_share,
+    check_whole,
+)
 
 
 @pytest.mark.parametrize("value", [1e-300, 1, np.float32(2.0), np.array(0.5)])
@@ -19,6 +26,13 @@ def test_positive_numbers_pass(value):
 def test_others_are_named(value):
     with pytest.raises(ArgumentError, match=r"ridge: got .*; expected a positive"):
         check_positive(fine=1.0, ridge=value)
+
+
+def test_numbers_from_zero_on():
+    check_not_negative(none=0, some=np.float32(2.0))
+    for value in (-5, np.nan, np.inf, "x", None):
+        with pytest.raises(ArgumentError, match=r"weight: got .*; .* number from 0 on"):
+            check_not_negative(weight=value)
 
 
 def test_shares_include_both_ends():
@@ -45,3 +59,49 @@ def test_options_refuse_numbers_out_of_range():
     # None of the package's prompts, and none of the model's own answers.
     models.TSROptions(answers=0, answer_tokens=0, borderline=0)
     models.GateOptions(benign=0, answer_tokens=0)
+
+
+# What is wrong for a number of each kind.
+NEGATIVE, NONE, PART, WORD = -5, 0, 1.5, "x"
+BAD = {
+    "TSROptions": {
+        "steps": PART, "parts": NONE, "ball": WORD, "length": NONE, "inertia": PART,
+        "kl_weight": NEGATIVE, "first_token": WORD, "ridge": NONE, "output_ridge": WORD,
+        "answers": PART, "answer_tokens": NEGATIVE, "borderline": WORD,
+    },
+    "GateOptions": {
+        "ridge": NONE, "sharpness": WORD, "steps": PART, "lessons": NONE,
+        "length": NEGATIVE, "first_token": PART, "benign": PART,
+        "answer_tokens": NEGATIVE,
+    },
+    "PCROptions": {
+        "concepts": WORD, "slack": NEGATIVE, "ridge": NONE, "output_ridge": NONE,
+        "solver": WORD, "max_rank": PART,
+    },
+    "Budget": {
+        "starting": NEGATIVE, "later": PART, "contrast_words": WORD,
+        "text_words": NEGATIVE, "prompts": PART, "texts": WORD, "answer_tokens": NONE,
+        "tune_words": NONE, "tune_prompts": NONE, "positions": NONE,
+        "contrast_prompts": NEGATIVE,
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", BAD)
+def test_no_option_is_left_unchecked(kind):
+    models = pytest.importorskip("cintervene.models")
+    options = getattr(models, kind)
+    checked = {field.name for field in fields(options)}
+    assert checked == set(BAD[kind])
+    for name, value in BAD[kind].items():
+        for wrong in (value, float("nan"), [1, 2]):
+            with pytest.raises(ArgumentError, match=f"{name}: got "):
+                options(**{name: wrong})
+
+
+def test_a_measurement_has_a_whole_number_of_everything():
+    evaluate = pytest.importorskip("cintervene.evaluate")
+    for field in fields(evaluate.Budget):
+        for wrong in (0, 1.5, float("nan"), "x"):
+            with pytest.raises(ArgumentError, match=f"{field.name}: got "):
+                evaluate.Budget(**{field.name: wrong})

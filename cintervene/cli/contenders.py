@@ -17,6 +17,7 @@ from cintervene.attacks import (
     EmbeddingPGD,
     Jailbreak,
     Prefill,
+    RelaxedPGD,
     families,
 )
 from cintervene.baselines import (
@@ -100,6 +101,7 @@ def named_attacks(names: str, model: Any, tokenizer: Any) -> list[Attack]:
         "prefill": Prefill(),
         "templates": every,
         "gcg": GCG(model, tokenizer),
+        "relaxed-pgd": RelaxedPGD(model, tokenizer),
         "embedding-pgd": EmbeddingPGD(model, tokenizer),
         **{family: Jailbreak(family, count=1) for family in kinds},
     }

@@ -249,7 +249,7 @@ def _add_evaluate(commands: Commands) -> None:
         metavar="LIST",
         default="direct",
         help="direct, prefill, templates, or a family of them such as 'role play', "
-        "gcg, embedding-pgd, by commas (default: %(default)s)",
+        "gcg, relaxed-pgd, embedding-pgd, by commas (default: %(default)s)",
     )
     study.add_argument(
         "--behaviours",

@@ -4,14 +4,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import Any, TypeVar
 
 from cintervene import data
 from cintervene.data import Split
-from cintervene.errors import ArgumentError
 from cintervene.evaluate.obedience import says
 from cintervene.models.utterances import Utterance, spoken
+from cintervene.ranges import check_whole
 
 __all__ = ["Budget", "Request", "Sample", "gather", "spread"]
 
@@ -45,13 +45,7 @@ class Budget:
     request_tokens: int = 16
 
     def __post_init__(self) -> None:
-        for entry in fields(self):
-            value = getattr(self, entry.name)
-            if value < 1:
-                raise ArgumentError(
-                    f"{entry.name}: got {value}, expected at least 1; leave it out for "
-                    f"{entry.default}"
-                )
+        check_whole(1, **asdict(self))
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ from cintervene.models.risk_region import RiskRegion
 from cintervene.models.safe_region import TSROptions
 from cintervene.models.targets import Matrix
 from cintervene.progress import Progress, silent
-from cintervene.ranges import check_positive
+from cintervene.ranges import check_positive, check_whole
 
 __all__ = ["avoid_harm"]
 
@@ -78,9 +78,9 @@ max_false_refusals, options, progress
         As `teach_refusal`, or the attack is on another model.
     """
     check_positive(
-        radius=radius, nats=nats, max_kl=max_kl, max_false_refusals=max_false_refusals,
-        attack_every=attack_every, attack_requests=attack_requests,
-    )  # fmt: skip
+        radius=radius, nats=nats, max_kl=max_kl, max_false_refusals=max_false_refusals
+    )
+    check_whole(1, attack_every=attack_every, attack_requests=attack_requests)
     harmful = requested(harmful)
     told = {"method": "arr", "radius": radius, "matrix": matrix, "nats": nats}
     adversary = None

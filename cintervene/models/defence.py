@@ -18,6 +18,7 @@ from cintervene.models.forbidding import keep_away
 from cintervene.models.gating import GateOptions, gate_refusals
 from cintervene.models.intervention import Intervention
 from cintervene.models.layerwise import PCROptions
+from cintervene.models.lessons import Safe
 from cintervene.models.material import Budget
 from cintervene.models.refusing import teach_refusal
 from cintervene.models.safe_region import TSROptions
@@ -77,7 +78,7 @@ class _Requests(_Projections, total=False):
 class RefusingOptions(_Requests, total=False):
     """Options of ``method="tsr"``; see `teach_refusal`."""
 
-    safe: Sequence[str] | None
+    safe: Sequence[Safe] | None
 
 
 class AvoidingOptions(_Requests, total=False):
@@ -199,7 +200,8 @@ def defend(
                                               without it
         `radius`              tsr, arr        largest relative size of a layer's change
         `max_false_refusals`  tsr, arr, gate  benign requests refused in addition
-        `safe`                tsr             refusals that are all as good
+        `safe`                tsr             refusals that are all as good, as texts
+                                              or tokens
         `refusal`             gate            what to say
         `thresholds`          gate            ``"auto"``, or log odds at which it opens
         `nats`                arr             how unlikely answers' tokens shall become

@@ -26,8 +26,8 @@ class LayerBall:
     Parameters
     ----------
     target : Target
-    preserve : Preserve
-        Measures the change by the inputs that it must not move.
+    preserve : Preserve or None
+        Measures the change by the inputs that it must not move; None by its plain norm.
     metric : OutputMetric
         And by how much its outputs matter.
     radius : float
@@ -39,7 +39,7 @@ class LayerBall:
     def __init__(
         self,
         target: Target,
-        preserve: Preserve,
+        preserve: Preserve | None,
         metric: OutputMetric,
         radius: float,
         inertia: float,
@@ -47,7 +47,9 @@ class LayerBall:
         self.target, self.preserve, self.metric = target, preserve, metric
         weight = target.weight.detach().double().cpu().numpy()
         whole = weight.T if target.transposed else weight
-        self.radius = radius * preserve.norm(metric.points(whole.T).T)
+        measured = metric.points(whole.T).T
+        norm = np.linalg.norm(measured) if preserve is None else preserve.norm(measured)
+        self.radius = radius * float(norm)
         # With all of the inputs' space as rows, displacements are the change itself.
         self._descent = ProjectedGradient(np.eye(target.d_in), self.radius, preserve)
         self._inertia = inertia

@@ -13,12 +13,11 @@ from torch import Tensor, nn
 from cintervene import data
 from cintervene.models.clock import Clock
 from cintervene.models.intervention import Intervention
-from cintervene.models.lessons import prepare
+from cintervene.models.lessons import Safe, prepare, safe_tokens
 from cintervene.models.packed import check_gradients
 from cintervene.models.precision import quick_products
 from cintervene.models.safe_region import Part, SafeRegion, TSROptions
 from cintervene.models.separation import most_separating
-from cintervene.models.spelling import encode_text
 from cintervene.models.targets import (
     Decoder,
     Matrix,
@@ -123,7 +122,7 @@ def learn(
     tokenizer: Any,
     region: Callable[..., SafeRegion],
     harmful: Sequence[str] | None,
-    safe: Sequence[str] | None,
+    safe: Sequence[Safe] | None,
     layers: Literal["auto"] | Iterable[int],
     preserve: Iterable[str],
     told: dict[str, Any],
@@ -140,7 +139,7 @@ def learn(
         options.
     harmful : sequence of str or None
         The package's own without it.
-    safe : sequence of str or None
+    safe : sequence of str or of sequence of int, or None
         See `prepare`.
     told : dict
         What the intervention shall say about its method, `radius` and `matrix`
@@ -163,8 +162,8 @@ def learn(
         place = (model, targets, decoder, unembedding)
         problem = region(*place, lessons, told["radius"], options)
         tune = Part(*place, lessons.tune_harmful, lessons.tune_benign)
-    refusals = safe or data.safe_refusals()
-    openings = sorted({encode_text(tokenizer, text)[0] for text in refusals})
+    refusals: Sequence[Safe] = safe or data.safe_refusals()
+    openings = sorted({safe_tokens(tokenizer, one)[0] for one in refusals})
     told = {**told, "harmful": len(harmful), **asdict(limits)}
     return _descend(model, problem, tune, openings, limits, told, clock, progress)
 

@@ -12,8 +12,15 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor, nn
 
+from cintervene.errors import ArgumentError
 from cintervene.models.capture import Captured, LayerStream
-from cintervene.models.concepts import Concepts, Points, Region, as_floats
+from cintervene.models.concepts import (
+    Concepts,
+    Points,
+    Region,
+    as_floats,
+    check_concepts,
+)
 from cintervene.models.fisher import OutputMetric, TokenStatistics, token_statistics
 from cintervene.models.pairs import Pairs
 from cintervene.models.targets import Matrix, Target, find_decoder, find_targets
@@ -21,7 +28,9 @@ from cintervene.models.unembedding import Unembedding, find_unembedding
 from cintervene.models.utterances import Utterance
 from cintervene.models.weights import rounded_change
 from cintervene.preserve import BenignMoments, Preserve
+from cintervene.ranges import check_not_negative, check_positive, check_whole
 from cintervene.solution import Status
+from cintervene.solve import METHODS
 from cintervene.update import LowRankUpdate
 
 __all__ = ["LayerChange", "Layerwise", "PCROptions", "Watched", "leading"]
@@ -67,6 +76,17 @@ class PCROptions:
     output_ridge: float | None = 1e-2
     solver: str = "exact"
     max_rank: int = 256
+
+    def __post_init__(self) -> None:
+        check_concepts(self.concepts)
+        check_not_negative(slack=self.slack)
+        check_positive(ridge=self.ridge)
+        if self.output_ridge is not None:
+            check_positive(output_ridge=self.output_ridge)
+        if not (isinstance(self.solver, str) and self.solver in METHODS):
+            valid = ", ".join(repr(name) for name in METHODS)
+            raise ArgumentError(f"solver: got {self.solver!r}; expected one of {valid}")
+        check_whole(1, max_rank=self.max_rank)
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any
 
 from torch import nn
@@ -24,9 +25,12 @@ from cintervene.models.texts import check_texts
 from cintervene.progress import Progress, counting
 
 __all__ = [
-    "REFUSAL_OPENING", "Lesson", "Lessons", "Writer", "answered", "check_given",
-    "check_spared", "prepare",
+    "REFUSAL_OPENING", "Lesson", "Lessons", "Safe", "Writer", "answered", "check_given",
+    "check_safe", "check_spared", "prepare", "safe_tokens",
 ]  # fmt: skip
+
+# A refusal: as text, which is the whole answer, or as tokens with which one begins.
+Safe = str | Sequence[int]
 
 # Of a longer refusal only the beginning is taught; the rest follows by itself.
 REFUSAL_TOKENS = 16
@@ -91,7 +95,7 @@ def prepare(
     model: nn.Module,
     tokenizer: Any,
     harmful: Sequence[str],
-    safe: Sequence[str] | None,
+    safe: Sequence[Safe] | None,
     preserve: Sequence[str],
     answers: int,
     answer_tokens: int,
@@ -104,9 +108,9 @@ def prepare(
     ----------
     harmful : sequence of str
         Requests to refuse.
-    safe : sequence of str or None
-        Refusals. None makes lessons of what is not to be said: the model's own answers
-        to the harmful requests.
+    safe : sequence of str or of sequence of int, or None
+        Refusals, or tokens with which answers are to begin. None makes lessons of what
+        is not to be said: the model's own answers to the harmful requests.
     preserve : sequence of str
         Prompts to answer as before, besides the package's own.
     answers : int
@@ -119,11 +123,13 @@ def prepare(
     Raises
     ------
     ArgumentError
-        There is nothing to refuse, no refusal, or nothing to answer.
+        There is nothing to refuse, no refusal, or nothing to answer, or a token is none
+        of the vocabulary's.
     """
     check_given(harmful, "harmful")
     if safe is not None:
-        check_given(safe, "safe")
+        embedding: Any = model.get_input_embeddings()  # type: ignore[operator]
+        check_safe(safe, len(embedding.weight))
     plain: dict[Split, list[str]] = {
         "train": [p.text for p in data.benign_prompts("train")[:answers]],
         "tune": [p.text for p in data.benign_prompts("tune")[: max(answers // 4, 1)]],
@@ -177,6 +183,33 @@ def check_given(texts: Sequence[str], name: str) -> None:
         raise ArgumentError(f"{name}: got {texts!r}; expected a list of texts")
 
 
+def check_safe(safe: Sequence[Safe], vocabulary: int) -> None:
+    """Raise ArgumentError unless there are refusals, as texts or as tokens.
+
+    Parameters
+    ----------
+    safe : sequence of str or of sequence of int
+    vocabulary : int
+        How many tokens there are.
+    """
+    if isinstance(safe, str) or not isinstance(safe, Sequence) or not safe:
+        raise ArgumentError(
+            f"safe: got {safe!r}; expected a list of texts or of lists of token ids"
+        )
+    for one in safe:
+        if isinstance(one, str):
+            check_texts("safe", [one])
+        elif not isinstance(one, Sequence) or not one:
+            raise ArgumentError(
+                f"safe: got {one!r}; expected texts, or lists of token ids, none "
+                "empty. Write [[5], [7, 2]] for answers that begin with 5, or 7 and 2"
+            )
+        elif not all(isinstance(t, Integral) and 0 <= t < vocabulary for t in one):
+            raise ArgumentError(
+                f"safe: got {one!r}; expected token ids from 0 to {vocabulary - 1}"
+            )
+
+
 def check_spared(texts: Sequence[str], counts: str) -> None:
     """Raise ArgumentError unless there are prompts to answer as before.
 
@@ -206,7 +239,7 @@ class Writer:
         self,
         tokenizer: Any,
         samples: Sequence[str],
-        safe: Sequence[str],
+        safe: Sequence[Safe],
         templates: Sequence[str],
     ) -> None:
         self._tokenizer = tokenizer
@@ -249,15 +282,17 @@ class Writer:
         beginning = encode_text(self._tokenizer, begun)
         before = [*self.render(text), *beginning]
         gap = " " if begun.strip() and not begun[-1:].isspace() else ""
-        paths = [
-            [*encode_text(self._tokenizer, gap + answer), *self._end][:REFUSAL_TOKENS]
-            for answer in self._safe
-        ]
+        paths = [self._path(one, gap)[:REFUSAL_TOKENS] for one in self._safe]
         path = paths[turn % len(paths)]
         return Lesson(
             (*before, *path), self._split, len(before), _alternatives(path, paths),
             len(beginning),
         )  # fmt: skip
+
+    def _path(self, one: Safe, gap: str) -> list[int]:
+        """A refusal's tokens; one that was given as such may go on as it likes."""
+        end = self._end if isinstance(one, str) else []
+        return [*safe_tokens(self._tokenizer, one, gap), *end]
 
     def answered(self, text: str, answer: Sequence[int]) -> Lesson:
         """A harmful request and what the model says to it."""
@@ -271,6 +306,13 @@ class Writer:
         before = [*self.render(text), *beginning]
         ids = (*before, *answer)
         return Lesson(ids, self._split, len(before), begun=len(beginning))
+
+
+def safe_tokens(tokenizer: Any, one: Safe, gap: str = "") -> list[int]:
+    """A refusal as tokens: those given, or its text's behind a gap."""
+    if isinstance(one, str):
+        return encode_text(tokenizer, gap + one)
+    return [int(token) for token in one]
 
 
 def answered(

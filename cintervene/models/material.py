@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Container, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, TypedDict
 
 from torch import nn
@@ -16,6 +16,7 @@ from cintervene.models.conversation import generate, render
 from cintervene.models.spelling import encode_text
 from cintervene.models.utterances import Utterance, answered, spoken
 from cintervene.progress import Progress, counting
+from cintervene.ranges import check_whole
 
 __all__ = [
     "Budget",
@@ -66,6 +67,12 @@ class Budget:
     tune_prompts: int = 50
     positions: int = 8
     contrast_prompts: int = 64
+
+    def __post_init__(self) -> None:
+        # What is chosen on, and what is constrained, has to be there.
+        check_whole(1, answer_tokens=self.answer_tokens, positions=self.positions)
+        check_whole(1, tune_words=self.tune_words, tune_prompts=self.tune_prompts)
+        check_whole(0, **asdict(self))
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from torch import nn
 from cintervene import data
 from cintervene.models.intervention import Intervention
 from cintervene.models.layer_descent import Drift, learn
+from cintervene.models.lessons import Safe
 from cintervene.models.safe_region import SafeRegion, TSROptions
 from cintervene.models.targets import Matrix
 from cintervene.progress import Progress, silent
@@ -27,7 +28,7 @@ def teach_refusal(
     tokenizer: Any,
     *,
     harmful: Sequence[str] | None = None,
-    safe: Sequence[str] | None = None,
+    safe: Sequence[Safe] | None = None,
     layers: Literal["auto"] | Iterable[int] = "auto",
     matrix: Matrix = "down_proj",
     radius: float = 0.03,
@@ -49,9 +50,12 @@ def teach_refusal(
         Its tokenizer.
     harmful : sequence of str, optional
         Requests to refuse; the package's own without it.
-    safe : sequence of str, optional
+    safe : sequence of str or of sequence of int, optional
         Refusals that are all as good: at each token of one, the loss is the negative
-        log probability of all tokens with which one of them goes on. One of the
+        log probability of all tokens with which one of them goes on. A text is the
+        whole answer, which ends there; of more than 16 tokens only the first 16 are
+        taught. A list of token ids is how an answer begins, to go on as the model
+        likes: ``[[5], [7, 2]]`` begins with token 5, or with 7 and 2. One of the
         package's own without it: a model that learns several at once mixes them. Best
         are those with whose first word the model begins no other answer.
     layers : "auto" or iterable of int
@@ -61,7 +65,8 @@ def teach_refusal(
         The projection of each that is changed: the MLP's or the attention's.
     radius : float
         Largest size of each layer's change, relative to the weight's, both in the norm
-        of benign inputs and outputs.
+        of benign inputs and outputs or in the plain one (`TSROptions.ball`). The
+        multiple that is chosen in the end may be up to twice as large.
     preserve : iterable of str
         Prompts to answer as before, besides the package's own.
     max_kl : float

@@ -12,12 +12,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Literal, TypeVar, get_args
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from cintervene.errors import ArgumentError
 from cintervene.models.fisher import OutputMetric
 from cintervene.models.layer_ball import Floats, LayerBall
 from cintervene.models.lessons import REFUSAL_OPENING, Lesson, Lessons
@@ -33,7 +34,12 @@ from cintervene.models.upper import (
     logits_of,
 )
 from cintervene.preserve import Preserve
-from cintervene.ranges import check_positive, check_share, check_whole
+from cintervene.ranges import (
+    check_not_negative,
+    check_positive,
+    check_share,
+    check_whole,
+)
 from cintervene.update import LowRankUpdate
 
 __all__ = [
@@ -45,6 +51,7 @@ __all__ = [
 FISHER_EVERY = 4
 SEED = 0
 
+Ball = Literal["preserve", "frobenius"]
 T = TypeVar("T")
 
 
@@ -58,6 +65,10 @@ class TSROptions:
         Projected gradient steps.
     parts : int
         Into how many parts the lessons are divided; each step looks at one.
+    ball : {"preserve", "frobenius"}
+        What the radius bounds: `"preserve"` how far benign inputs and outputs are
+        moved, `"frobenius"` the plain norm of the change. Both are relative to the same
+        norm of the weight.
     length : float
         Length of the first step in units of the radius, at the layer that gains most;
         later ones are shorter.
@@ -69,9 +80,10 @@ class TSROptions:
     first_token : float
         Share of a refusal's first token in its loss.
     ridge : float
-        Of the norm's inputs, relative to the mean squared input.
+        Of the norm's inputs, relative to the mean squared input; not used in the
+        Frobenius ball.
     output_ridge : float
-        Of its outputs, relative to their mean Fisher information.
+        Of its outputs, relative to their mean Fisher information; as `ridge`.
     answers, answer_tokens : int
         Everyday prompts that the model answers beforehand, and how far.
     borderline : int
@@ -81,6 +93,7 @@ class TSROptions:
 
     steps: int = 40
     parts: int = 32
+    ball: Ball = "preserve"
     length: float = 0.3
     inertia: float = 0.7
     kl_weight: float = 5.0
@@ -92,7 +105,11 @@ class TSROptions:
     borderline: int = 340
 
     def __post_init__(self) -> None:
+        if self.ball not in get_args(Ball):
+            valid = ", ".join(repr(name) for name in get_args(Ball))
+            raise ArgumentError(f"ball: got {self.ball!r}; expected one of {valid}")
         check_positive(length=self.length)
+        check_not_negative(kl_weight=self.kl_weight)
         check_positive(ridge=self.ridge, output_ridge=self.output_ridge)
         check_share(inertia=self.inertia, first_token=self.first_token)
         check_whole(1, steps=self.steps, parts=self.parts)
@@ -208,7 +225,9 @@ class SafeRegion:
         options: TSROptions,
     ) -> None:
         self.options = options
+        plain = options.ball == "frobenius"
         sensitivity = Sensitivity(targets, unembedding)
+        count = None if plain else sensitivity.count
         parts = min(options.parts, len(lessons.harmful), len(lessons.benign))
         samples = zip(
             divided(lessons.harmful, parts),
@@ -216,12 +235,14 @@ class SafeRegion:
             strict=True,
         )
         self.parts = [
-            Part(
-                model, targets, decoder, unembedding, harmful, benign, sensitivity.count
-            )
+            Part(model, targets, decoder, unembedding, harmful, benign, count)
             for harmful, benign in samples
-        ]  # fmt: skip
-        metrics = self._metrics(model, sensitivity)
+        ]
+        metrics: Sequence[tuple[Preserve | None, OutputMetric]]
+        if plain:
+            metrics = [(None, OutputMetric.plain(one.d_out)) for one in targets]
+        else:
+            metrics = self._metrics(model, sensitivity)
         self.balls = [
             LayerBall(target, preserve, metric, radius, options.inertia)
             for target, (preserve, metric) in zip(targets, metrics, strict=True)
