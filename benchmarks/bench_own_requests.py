@@ -68,7 +68,7 @@ def main():
     print(found.metrics["seconds"])
     for point in found.metrics["sweep"]:
         print(point)
-    found.save(arguments.out)
+    found.save(arguments.out, beyond_limits=True)
 
 
 if __name__ == "__main__":
