@@ -124,7 +124,7 @@ def test_nothing_is_claimed_that_is_not_known(tiny_model: Any) -> None:
     tuned = make(model, sweep=[POINT])
     _, sections = split(model_card(tuned, Origin("checkpoint"), {}))
     assert "On the tuning split" in sections["Measures"]
-    assert "| forbidden_ratio | 7.50 |" in sections["Measures"]
+    assert "forbidden words, after over before | 7.50 |" in sections["Measures"]
 
 
 def test_report_of_another_change_is_refused(tiny_model: Any, tmp_path: Path) -> None:
