@@ -237,4 +237,4 @@ def test_reports_of_taught_refusals_are_known_again(
     argv += ["--report", str(made / "report.json"), "--out", str(tmp_path / "out")]
     assert main(argv) == 0
     card = (tmp_path / "out" / "README.md").read_text("utf-8")
-    assert "On the tuning split, from which this was chosen" in card
+    assert "On the tuning split, by which this was chosen" in card

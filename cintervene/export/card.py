@@ -35,13 +35,15 @@ LIBRARIES = {"lora": "peft", "gguf": "llama.cpp", "checkpoint": "transformers"}
 INHERITED = ("license", "license_name", "license_link", "language", "pipeline_tag")
 # What `reached` of a layer is; the activations to compute it anew are not kept.
 ROUNDED = (
-    "*Reached* is without slack, with the change rounded to the type of the weights it "
-    "was made for. It was computed when the change was made, not from these files."
+    "*Reached* and *shortfall* are without slack, with the change rounded to the type "
+    "of the weights it was made for. They were computed when the change was made, not "
+    "from these files."
 )
 UNROUNDED = (
     "*Reached* is without slack, for the change as it was found. It was computed when "
     "the change was made and not from these files, whose own rounding it leaves out; "
-    "how far they are from that change is at the end of *Measures*."
+    "how far they are from that change is at the end of *Measures*. The *shortfall* is "
+    "that of weights rounded to their own type."
 )
 
 
@@ -309,7 +311,7 @@ def _command(intervention: Intervention) -> Iterator[str]:
     names = ("method", "layers", *account.flags)
     given = {name: known[name] for name in names if known.get(name) is not None}
     flags = [
-        f"--{name.replace('_', '-')} {_value(value).replace(', ', ',')}"
+        f"--{name.replace('_', '-')} {_argument(value)}"
         for name, value in given.items()
     ]
     if options.get("preserve"):
@@ -322,6 +324,11 @@ def _command(intervention: Intervention) -> Iterator[str]:
         f"{account.texts} {' '.join(flags)} --out OUT\n```"
     )
     yield from _absent(options)
+
+
+def _argument(value: Any) -> str:
+    """A value as the command takes it, not rounded."""
+    return ",".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def _absent(options: Mapping[str, Any]) -> Iterator[str]:

@@ -148,11 +148,11 @@ def _share(estimate: Mapping[str, float]) -> str:
 def _tuning(intervention: Intervention) -> Iterator[str]:
     point = _chosen(intervention)
     settings = [
-        f"{label} {number(point[name])}"
+        f"{label}: {number(point[name])}"
         for name, label in SETTINGS.items()
         if name in point
     ]
-    yield f"On the tuning split, from which this was chosen: {', '.join(settings)}."
+    yield f"On the tuning split, by which this was chosen ({'; '.join(settings)}):"
     limits = _limits(intervention, point)
     yield table(
         ("measure", "measured", "allowed"),
