@@ -128,8 +128,10 @@ def _requests(found: Mapping[str, Any]) -> Iterator[str]:
     for asked in found["asked"]:
         for outcome in ("refused", "broken"):
             change = asked[outcome]["rate"]
-            shares = (_share(change[when]) for when in ("before", "after", "effect"))
-            rows.append((f"{asked['kind']} ({asked['requests']})", outcome, *shares))
+            shares = (_percent(change[when], "%") for when in ("before", "after"))
+            points = _percent(change["effect"], "")
+            kind = f"{asked['kind']} ({asked['requests']})"
+            rows.append((kind, outcome, *shares, points))
     yield table(("requests", "", "before", "after", "change, points"), rows)
     kl = Estimate(**found["kl"])
     yield (
@@ -140,9 +142,9 @@ def _requests(found: Mapping[str, Any]) -> Iterator[str]:
     )
 
 
-def _share(estimate: Mapping[str, float]) -> str:
+def _percent(estimate: Mapping[str, float], unit: str) -> str:
     value, low, high = (100 * estimate[end] for end in ("value", "low", "high"))
-    return f"{value:.1f}% [{low:.1f}, {high:.1f}]"
+    return f"{value:.1f}{unit} [{low:.1f}, {high:.1f}]"
 
 
 def _tuning(intervention: Intervention) -> Iterator[str]:
