@@ -92,6 +92,15 @@ def test_what_is_reached_is_that_of_the_form(tiny_model: Any) -> None:
     for form, row in (("gguf", "2.50 | 1.50"), ("checkpoint", "2.50 | 1.25")):
         _, sections = split(model_card(change, Origin(form), {}))
         assert row in sections["Certificate"]
+        assert "computed when the change was made" in sections["Certificate"]
+        assert "after the rounding of this form" not in sections["Certificate"]
+
+
+def test_the_command_rounds_no_option(tiny_model: Any) -> None:
+    options = OPTIONS | {"layers": [1, 2], "max_kl": 0.012345}
+    change = make(tiny_model("llama"), options, strength=13.3333)
+    _, sections = split(model_card(change, Origin("lora"), {}))
+    assert "--layers 1,2 --strength 13.3333 --max-kl 0.012345 " in sections["Command"]
 
 
 @pytest.mark.parametrize(
@@ -124,7 +133,7 @@ def test_nothing_is_claimed_that_is_not_known(tiny_model: Any) -> None:
     tuned = make(model, sweep=[POINT])
     _, sections = split(model_card(tuned, Origin("checkpoint"), {}))
     assert "On the tuning split" in sections["Measures"]
-    assert "| forbidden_ratio | 7.50 |" in sections["Measures"]
+    assert "forbidden words, after over before | 7.50 |" in sections["Measures"]
 
 
 def test_report_of_another_change_is_refused(tiny_model: Any, tmp_path: Path) -> None:

@@ -84,5 +84,7 @@ def _told(intervention: Intervention) -> dict[str, Any]:
 
 
 def _write(path: Path, intervention: Intervention) -> None:
-    text = json.dumps(json_ready(_told(intervention)), indent=2, ensure_ascii=False)
+    # Without the digest nobody could tell which change it is about.
+    content = {"digest": intervention.digest, **_told(intervention)}
+    text = json.dumps(json_ready(content), indent=2, ensure_ascii=False)
     path.write_text(text + "\n", encoding="utf-8")

@@ -9,13 +9,12 @@ from typing import Any
 from cintervene.cli import rewrite
 from cintervene.cli.console import Console
 from cintervene.cli.failures import Exit
+from cintervene.cli.measuring import quoted
 from cintervene.cli.output import print_json
-from cintervene.cli.reports import report_of
 from cintervene.errors import ArgumentError
-from cintervene.evaluate import measure, report_content
-from cintervene.export import Artefact, Attached, gguf, lora
-from cintervene.export.factors import rounded
-from cintervene.models import Intervention, load
+from cintervene.export import Artefact, gguf, lora
+from cintervene.export.card import Report
+from cintervene.models import Intervention
 from cintervene.models.limits import check_limits
 
 
@@ -26,10 +25,7 @@ def run(arguments: Namespace, console: Console) -> Exit:
     intervention = Intervention.load(arguments.intervention)
     # Here, because measuring takes minutes.
     check_limits(intervention, arguments.beyond_limits)
-    if arguments.measure:
-        report: Any = _measured(arguments, intervention, console)
-    else:
-        report = report_of(arguments, intervention)
+    report = quoted(arguments, intervention, console)
     made = _adapter(arguments, intervention, report)
     if arguments.json:
         print_json(
@@ -49,27 +45,19 @@ def run(arguments: Namespace, console: Console) -> Exit:
     return Exit.DONE
 
 
-def _adapter(arguments: Namespace, intervention: Intervention, report: Any) -> Artefact:
-    options = {
+def _adapter(
+    arguments: Namespace, intervention: Intervention, report: Report | None
+) -> Artefact:
+    base = arguments.base
+    options: dict[str, Any] = {
         "dtype": arguments.dtype,
         "report": report,
         "beyond_limits": arguments.beyond_limits,
     }
     if arguments.to == "lora":
-        return lora(intervention, arguments.out, base=arguments.base, **options)
-    if arguments.base is None:
+        return lora(intervention, arguments.out, base=base, **options)
+    if base is None:
         raise ArgumentError(
             "--base: is missing; give the .gguf file that the adapter shall be used on"
         )
-    return gguf(intervention, arguments.out, arguments.base, **options)
-
-
-def _measured(
-    arguments: Namespace, intervention: Intervention, console: Console
-) -> dict[str, Any]:
-    """Measure the change as the adapter's factors hold it and as adapters act."""
-    model, tokenizer = load(arguments.model, hub=arguments.hub, progress=console.note)
-    attached = Attached(intervention, rounded(intervention, arguments.dtype))
-    found = measure(model, tokenizer, attached, progress=console)
-    console.close()
-    return report_content(intervention, found)
+    return gguf(intervention, arguments.out, base, **options)

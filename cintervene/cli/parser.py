@@ -348,7 +348,15 @@ def _add_export(commands: Commands) -> None:
     parser.add_argument(
         "--measure",
         action="store_true",
-        help="measure an adapter on --model, as adapters act, for the model card",
+        help="measure on --model what was read again from the files, on held-out data, "
+        "for the model card: words, or else which requests are refused",
+    )
+    parser.add_argument(
+        "--limit",
+        type=whole,
+        default=60,
+        metavar="N",
+        help="requests of each kind to measure on (default: %(default)s)",
     )
     _add_report(parser)
     _add_beyond(parser)

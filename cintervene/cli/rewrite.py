@@ -11,8 +11,8 @@ from safetensors import SafetensorError
 
 from cintervene.cli.console import Console
 from cintervene.cli.failures import Exit
+from cintervene.cli.measuring import quoted
 from cintervene.cli.output import print_json
-from cintervene.cli.reports import report_of
 from cintervene.export.checkpoints import revert_directory, write_checkpoint
 from cintervene.models import Intervention, load
 from cintervene.models.limits import check_limits
@@ -29,7 +29,6 @@ def run(arguments: Namespace, console: Console) -> Exit:
     if not reverting:
         # Here, because a model that is no directory is written first.
         check_limits(intervention, arguments.beyond_limits)
-    report = report_of(arguments, intervention)
     found = {"command": arguments.command, "out": str(arguments.out)}
     with StagedDirectory(arguments.out) as stage:
         source = _as_directory(arguments.model, arguments.hub, stage.path, console)
@@ -38,6 +37,7 @@ def run(arguments: Namespace, console: Console) -> Exit:
             revert_directory(intervention, source, stage.path)
             changed, said = list(intervention.edits), "are what they were, bit by bit"
         else:
+            report = quoted(arguments, intervention, console, source)
             made = write_checkpoint(
                 intervention,
                 source,

@@ -14,6 +14,7 @@ from cintervene.evaluate.outcomes import Outcome, Outcomes, Paired, compare, out
 from cintervene.evaluate.records import Change
 from cintervene.evaluate.refusal import judge_refusal
 from cintervene.evaluate.report import report_content, write_report
+from cintervene.evaluate.requests import RequestMeasurement, measure_requests
 from cintervene.evaluate.samples import Budget
 
 __all__ = [
@@ -25,11 +26,13 @@ __all__ = [
     "Outcome",
     "Outcomes",
     "Paired",
+    "RequestMeasurement",
     "Verdict",
     "bootstrap_mean",
     "compare",
     "judge_refusal",
     "measure",
+    "measure_requests",
     "outcomes",
     "paired_difference",
     "report_content",

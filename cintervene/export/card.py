@@ -4,26 +4,47 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from cintervene.errors import InterventionError
-from cintervene.evaluate.goals import Verdict
-from cintervene.evaluate.intervals import Estimate
 from cintervene.evaluate.layers import changed_layers
-from cintervene.evaluate.markdown import LIMITS, table
-from cintervene.evaluate.table import number, verdict_text
+from cintervene.evaluate.markdown import table
+from cintervene.evaluate.table import number
+from cintervene.export.card_measures import crossed, measured, measures
+from cintervene.export.card_methods import (
+    REVERSIBLE,
+    accounts,
+    kind_of,
+    kinds,
+    recorded,
+    unreachable,
+)
 from cintervene.models.embedded import EMBEDDED, file_sha256
 from cintervene.models.intervention import Intervention
 
 Form = Literal["lora", "gguf", "checkpoint"]
+# A report, or what makes one of the intervention in the form that was written.
+Report = Mapping[str, Any] | Callable[[Intervention], Mapping[str, Any]]
 CARD = "README.md"
 RELATIONS = {"lora": "adapter", "gguf": "adapter", "checkpoint": "finetune"}
 LIBRARIES = {"lora": "peft", "gguf": "llama.cpp", "checkpoint": "transformers"}
 # Of the base's card: what holds for a changed model as well.
 INHERITED = ("license", "license_name", "license_link", "language", "pipeline_tag")
+# What `reached` of a layer is; the activations to compute it anew are not kept.
+ROUNDED = (
+    "*Reached* and *shortfall* are without slack, with the change rounded to the type "
+    "of the weights it was made for. They were computed when the change was made, not "
+    "from these files."
+)
+UNROUNDED = (
+    "*Reached* is without slack, for the change as it was found. It was computed when "
+    "the change was made and not from these files, whose own rounding it leaves out; "
+    "how far they are from that change is at the end of *Measures*. The *shortfall* is "
+    "that of weights rounded to their own type."
+)
 
 
 @dataclass(frozen=True)
@@ -36,7 +57,9 @@ class Origin:
     base : str
         Name of the base model, by default what the intervention calls it.
     report : mapping, optional
-        What `cintervene.evaluate.report_content` returns, or a ``report.json``.
+        What `cintervene.evaluate.report_content` returns, or a ``report.json``, and
+        under ``"requests"`` what `measure_requests` found. With a true ``"read_again"``
+        it is about what the files hold.
     errors : mapping of str to float
         Of `Artefact`.
     front : mapping of str to str
@@ -48,6 +71,15 @@ class Origin:
     report: Mapping[str, Any] | None = None
     errors: Mapping[str, float] = field(default_factory=dict)
     front: Mapping[str, str] = field(default_factory=dict)
+
+
+def reported(
+    report: Report | None, form: Callable[[], Intervention]
+) -> Mapping[str, Any] | None:
+    """Return a report, made of the form that was read again if it is not there yet."""
+    if not callable(report):
+        return report
+    return {**report(form()), "read_again": True}
 
 
 def write_card(intervention: Intervention, directory: Path, origin: Origin) -> Path:
@@ -91,7 +123,7 @@ def model_card(
         *_constraints(intervention),
         *_certificate(intervention, origin),
         *_measures(intervention, origin),
-        *_limits(report),
+        _limits(intervention, report),
         *_use(intervention, origin),
         *_command(intervention),
         *_hashes(intervention, files),
@@ -143,42 +175,54 @@ def _opening(intervention: Intervention, origin: Origin) -> Iterator[str]:
     size = max(layer.relative_norm for layer in layers)
     base = _base(intervention, origin)
     yield f"# {base}, changed by cintervene"
+    warning = crossed(intervention)
+    if warning:
+        yield warning
+    told = accounts(intervention.options)
+    found = unique(account.fill(account.found, options) for account, options in told)
     yield (
         f"{len(layers)} weight matrices of {base} were changed, each by a matrix of "
-        f"rank {rank} or less and of at most {size:.1%} of the weight's norm. Nothing "
-        "was trained, and no other weight was touched."
+        f"rank {rank} or less and of at most {size:.1%} of the weight's norm. "
+        f"{' '.join(found)} No other weight was touched."
     )
 
 
 def _constraints(intervention: Intervention) -> Iterator[str]:
     yield "## Constraints"
-    options = dict(intervention.options)
-    words = options.pop("forbid", None)
-    if words:
-        listed = ", ".join(map(str, words))
-        yield f"The model was made less likely to say {len(words)} words: {listed}."
-    elif "examples" in options:
-        yield (
-            "The model was made less likely to say what its authors gave "
-            f"{options['examples']} examples of; they are not recorded."
-        )
-    elif options.get("method") == "pcr" and "harmful" in options:
-        yield (
-            f"The model's answers to {options['harmful']} harmful requests were made "
-            "less likely. It was not taught to refuse."
-        )
-    if not options:
-        yield "How the change was made was not recorded."
-        return
-    yield table(("option", "value"), [(k, _value(v)) for k, v in options.items()])
+    for part, (account, told) in zip(
+        recorded(intervention.options), accounts(intervention.options), strict=True
+    ):
+        yield account.fill(account.asked, told)
+        if part.get("preserve"):
+            yield (
+                "Texts that were to be left alone besides the package's own: "
+                f"{part['preserve']}; they are not recorded."
+            )
+        shown = [(k, _value(v)) for k, v in part.items() if k != "forbid"]
+        if shown:
+            yield table(("option", "value"), shown)
+    if "scaled_by" in intervention.options:
+        factor = number(intervention.options["scaled_by"])
+        yield f"What was found was multiplied by {factor} afterwards."
 
 
 def _certificate(intervention: Intervention, origin: Origin) -> Iterator[str]:
     yield "## Certificate"
-    solved = [entry for entry in intervention.metrics.get("layers", []) if entry]
-    if not solved:
+    entries = intervention.metrics.get("layers", [])
+    solved = [entry for entry in entries if "status" in entry]
+    told = accounts(intervention.options)
+    reasons = [account.unproved for account, _ in told if account.unproved]
+    if solved:
+        yield from _solved(solved, intervention, origin)
+    elif not reasons:
         yield "None was recorded for this change."
-        return
+    yield from unique(reasons)
+
+
+def _solved(
+    solved: Sequence[Mapping[str, Any]], intervention: Intervention, origin: Origin
+) -> Iterator[str]:
+    """What was proved of each layer when it was solved."""
     kind = intervention.options.get("concepts")
     unit = {"activation": "typical distances", "difference": "distances to benign"}.get(
         str(kind), "nats"
@@ -205,34 +249,16 @@ def _certificate(intervention: Intervention, origin: Origin) -> Iterator[str]:
             "Each layer's problem was solved to a proved global optimum: multipliers "
             "show that no smaller change meets its constraints (with the slack of the "
             "options, in the norm that was minimised, for the solution before its rank "
-            "was cut). *Reached* is without slack, after the rounding of this form. "
-            "The proof is about these constraints, not about other prompts."
+            "was cut). The proof is about these constraints, not about other prompts."
         )
     else:
         yield "Optimality was not proved for every layer."
+    yield ROUNDED if rounded else UNROUNDED
 
 
 def _measures(intervention: Intervention, origin: Origin) -> Iterator[str]:
     yield "## Measures"
-    report = origin.report
-    sweep = [p for p in intervention.metrics.get("sweep", []) if p.get("chosen")]
-    if report is not None and report.get("verdicts"):
-        split = (report.get("measurement") or {}).get("split", "")
-        yield f"Before and after, on the package's `{split}` split, with 95% intervals."
-        yield table(
-            ("measure", "measured", "interval", ""), list(map(_row, report["verdicts"]))
-        )
-        yield "\n".join(f"- {sentence}" for sentence in report["side_effects"])
-    elif sweep:
-        point = sweep[0]
-        yield "On the tuning split, from which the strength was chosen:"
-        yield table(
-            ("measure", "after over before"),
-            [(name, number(v)) for name, v in point.items()
-             if isinstance(v, float) and name != "strength"],
-        )  # fmt: skip
-    else:
-        yield "Not measured."
+    yield from measures(intervention, origin.report, origin.form)
     if origin.errors:
         worst = max(origin.errors.values())
         yield (
@@ -241,25 +267,18 @@ def _measures(intervention: Intervention, origin: Origin) -> Iterator[str]:
         )
 
 
-def _row(entry: Mapping[str, Any]) -> tuple[str, ...]:
-    measured = Estimate(**entry["measured"])
-    verdict = Verdict(
-        entry["name"], measured, entry["unit"], entry["limit"], entry["at_least"]
-    )
-    return (
-        verdict.name,
-        verdict_text(verdict),
-        f"[{number(measured.low)}, {number(measured.high)}]",
-        "reached" if verdict.reached else "**missed**",
-    )
-
-
-def _limits(report: Mapping[str, Any] | None) -> Iterator[str]:
-    yield "## Limits"
-    points = list(LIMITS)
-    if report is None or not report.get("verdicts"):
+def _limits(intervention: Intervention, report: Mapping[str, Any] | None) -> str:
+    told = accounts(intervention.options)
+    points = [point for account, _ in told for point in account.limits]
+    points.append(REVERSIBLE)
+    if not measured(report):
         points.append("What it does was not measured on held-out data for this card.")
-    yield "\n".join(f"- {point}" for point in points)
+    elif "examples" in kinds(intervention.options):
+        points.append(
+            "How much less likely the subject of the examples became was measured on "
+            "the tuning split only: the examples are not recorded."
+        )
+    return "\n".join(["## Limits\n", *(f"- {point}" for point in unique(points))])
 
 
 def _use(intervention: Intervention, origin: Origin) -> Iterator[str]:
@@ -287,20 +306,42 @@ def _command(intervention: Intervention) -> Iterator[str]:
     options = intervention.options
     if not {"method", "layers"} <= set(options):
         return
-    given = {"method": options["method"], "layers": _value(options["layers"])}
-    given |= {name: str(options[name]) for name in ("concepts",) if name in options}
-    if "strength" in intervention.metrics:
-        given["strength"] = str(intervention.metrics["strength"])
-    texts = "--forbid WORDS"
-    for name in ("harmful", "examples"):
-        if name in options:
-            texts = f"--{name} FILE"
+    ((account, _),) = accounts(options)
+    known = {**options, "strength": intervention.metrics.get("strength")}
+    names = ("method", "layers", *account.flags)
+    given = {name: known[name] for name in names if known.get(name) is not None}
+    flags = [
+        f"--{name.replace('_', '-')} {_argument(value)}"
+        for name, value in given.items()
+    ]
+    if options.get("preserve"):
+        flags.append("--preserve FILE")
+    if intervention.metrics.get("within_limits") is False:
+        flags.append("--beyond-limits")
     yield "## Command"
-    flags = " ".join(f"--{k} {v.replace(', ', ',')}" for k, v in given.items())
     yield (
         f"```\ncintervene defend --model {intervention.model or 'MODEL'} "
-        f"{texts} {flags} --out OUT\n```"
+        f"{account.texts} {' '.join(flags)} --out OUT\n```"
     )
+    yield from _absent(options)
+
+
+def _argument(value: Any) -> str:
+    """A value as the command takes it, not rounded."""
+    return ",".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def _absent(options: Mapping[str, Any]) -> Iterator[str]:
+    """What the command lacks to do the same again."""
+    if "harmful" in options and kind_of(options) != "harmful":
+        yield (
+            f"REQUESTS is a file with the {options['harmful']} requests, or `own` if "
+            "they were the package's."
+        )
+    others = unreachable(options)
+    if others:
+        told = ", ".join(f"`{name}` {_value(value)}" for name, value in others.items())
+        yield f"Set from Python, for which the command has no option: {told}."
 
 
 def _hashes(intervention: Intervention, files: Mapping[str, str]) -> Iterator[str]:
@@ -328,3 +369,8 @@ def _value(value: Any) -> str:
         return number(value)
     text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
     return text.replace("|", "\\|").replace("\n", " ")
+
+
+def unique(texts: Iterable[str]) -> list[str]:
+    """Each text once, in order."""
+    return list(dict.fromkeys(texts))

@@ -11,18 +11,26 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from cintervene.errors import InterventionError
 from cintervene.export.artefact import Artefact
-from cintervene.export.card import CARD, Origin, front_matter, inherited, write_card
+from cintervene.export.card import (
+    CARD,
+    Origin,
+    Report,
+    front_matter,
+    inherited,
+    reported,
+    write_card,
+)
 from cintervene.export.shards import DTYPES, Shards
+from cintervene.export.stored import Stored
 from cintervene.models.edit import Edit
 from cintervene.models.intervention import Applied, Intervention
 from cintervene.models.limits import check_limits
@@ -48,7 +56,7 @@ def save_checkpoint(
     source: str | os.PathLike[str],
     directory: str | os.PathLike[str],
     *,
-    report: Mapping[str, Any] | None = None,
+    report: Report | None = None,
     beyond_limits: bool = False,
 ) -> Artefact:
     """Write a changed copy of a saved model, with a model card, whole or not at all.
@@ -60,8 +68,9 @@ def save_checkpoint(
         Directory of the model, with safetensors files. It is not changed.
     directory : path
         Must not exist, or be an empty directory.
-    report : mapping, optional
-        For the model card; see `Origin`.
+    report : mapping or callable, optional
+        For the model card; see `Origin`. A function is called with the change as the
+        files hold it, and returns the report.
     beyond_limits : bool, default False
         Write it even if it crossed its limits; see `Intervention.save`.
 
@@ -94,7 +103,7 @@ def write_checkpoint(
     intervention: Intervention,
     source: Path,
     target: Path,
-    report: Mapping[str, Any] | None = None,
+    report: Report | None = None,
     base: str = "",
     *,
     beyond_limits: bool = False,
@@ -108,7 +117,8 @@ def write_checkpoint(
     if card.exists():
         card.rename(target / BASE_CARD)
     found = _errors(intervention, Shards(source), Shards(target))
-    write_card(intervention, target, Origin("checkpoint", base, report, found, front))
+    told = reported(report, lambda: Stored(intervention, target))
+    write_card(intervention, target, Origin("checkpoint", base, told, found, front))
     rank = max(update.rank for update in intervention.updates.values())
     return Artefact(target, rank, found, applied.unchanged)
 

@@ -75,13 +75,6 @@ def uniform(intervention: Intervention, dtype: str = "float32") -> dict[str, Fac
     return found
 
 
-def rounded(
-    intervention: Intervention, dtype: str = "float32"
-) -> dict[str, LowRankUpdate]:
-    """Return the changes that factors of a type hold."""
-    return {name: f.update for name, f in uniform(intervention, dtype).items()}
-
-
 def errors(
     intervention: Intervention, stored: Mapping[str, LowRankUpdate]
 ) -> dict[str, float]:

@@ -7,15 +7,15 @@ import os
 import re
 from importlib import import_module
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 
 from cintervene.errors import ArgumentError, InterventionError, ModelError
 from cintervene.export.artefact import Artefact
-from cintervene.export.card import Origin, write_card
+from cintervene.export.card import Origin, Report, reported, write_card
 from cintervene.export.factors import Factors, errors, uniform
+from cintervene.models.attached import Attached
 from cintervene.models.intervention import Intervention
 from cintervene.models.limits import check_limits
 from cintervene.staging import StagedDirectory
@@ -31,7 +31,7 @@ def save_gguf(
     base: str | os.PathLike[str],
     *,
     dtype: str = "float32",
-    report: Any = None,
+    report: Report | None = None,
     beyond_limits: bool = False,
 ) -> Artefact:
     """Write an intervention as a LoRA adapter that llama.cpp loads.
@@ -49,8 +49,9 @@ def save_gguf(
         and names are taken from it, and the shapes are compared.
     dtype : {"float32", "float16"}, default "float32"
         Of the factors.
-    report : mapping, optional
-        For the card; see `Origin`.
+    report : mapping or callable, optional
+        For the card; see `Origin`. A function is called with the change as it was read
+        again from the file, and returns the report.
     beyond_limits : bool, default False
         Write it even if it crossed its limits; see `Intervention.save`.
 
@@ -80,8 +81,10 @@ def save_gguf(
     place = Path(directory)
     with StagedDirectory(place) as stage:
         _write(stage.path / FILE, about.architecture, names, factors)
-        found = errors(intervention, _read(stage.path / FILE, names))
-        origin = Origin("gguf", report=report, errors=found)
+        stored = _read(stage.path / FILE, names)
+        found = errors(intervention, stored)
+        told = reported(report, lambda: Attached(intervention, stored))
+        origin = Origin("gguf", report=told, errors=found)
         write_card(intervention, stage.path, origin)
         stage.commit()
     rank = next(iter(factors.values())).a.shape[0]

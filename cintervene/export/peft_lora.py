@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +13,9 @@ from safetensors.torch import load_file, save_file
 
 from cintervene.errors import InterventionError
 from cintervene.export.artefact import Artefact
-from cintervene.export.card import Origin, write_card
+from cintervene.export.card import Origin, Report, reported, write_card
 from cintervene.export.factors import Factors, errors, uniform
+from cintervene.models.attached import Attached
 from cintervene.models.intervention import Intervention
 from cintervene.models.limits import check_limits
 from cintervene.staging import StagedDirectory
@@ -32,7 +32,7 @@ def save_lora(
     *,
     base: str | None = None,
     dtype: str = "float32",
-    report: Mapping[str, Any] | None = None,
+    report: Report | None = None,
     beyond_limits: bool = False,
 ) -> Artefact:
     """Write an intervention as a LoRA adapter that `peft.PeftModel` loads.
@@ -51,8 +51,9 @@ def save_lora(
         the model was called.
     dtype : {"float32", "bfloat16", "float16"}, default "float32"
         Of the factors. The narrow ones halve the file and round the change.
-    report : mapping, optional
-        For the model card; see `Origin`.
+    report : mapping or callable, optional
+        For the model card; see `Origin`. A function is called with the change as it was
+        read again from the files, and returns the report.
     beyond_limits : bool, default False
         Write it even if it crossed its limits; see `Intervention.save`.
 
@@ -79,8 +80,10 @@ def save_lora(
     place = Path(directory)
     with StagedDirectory(place) as stage:
         _write(intervention, stage.path, factors, base)
-        found = errors(intervention, read_lora(intervention, stage.path))
-        write_card(intervention, stage.path, Origin("lora", base or "", report, found))
+        stored = read_lora(intervention, stage.path)
+        found = errors(intervention, stored)
+        told = reported(report, lambda: Attached(intervention, stored))
+        write_card(intervention, stage.path, Origin("lora", base or "", told, found))
         stage.commit()
     rank = next(iter(factors.values())).a.shape[0]
     return Artefact(place, rank, found)

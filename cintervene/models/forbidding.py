@@ -151,7 +151,7 @@ def keep_away(
     decoder = find_decoder(model)
     chosen = choose_layers(layers, len(decoder.layers), subject.kind)
     used = budget or Budget()
-    clock = Clock()
+    clock, preserve = Clock(), list(preserve)
     with clock.phase("prompts"):
         material = subject.gather(model, tokenizer, preserve, used, progress)
     with clock.phase("capture"):
@@ -170,6 +170,7 @@ def keep_away(
         [(change.target, change.update) for change in changes],
         options={
             **subject.recorded,
+            "preserve": len(preserve),
             "method": "pcr",
             "layers": chosen,
             "matrix": matrix,

@@ -115,7 +115,7 @@ def gate_refusals(
     check_positive(max_kl=max_kl, max_false_refusals=max_false_refusals)
     fixed = _fixed(thresholds)
     options = options or GateOptions()
-    harmful = requested(harmful)
+    harmful, preserve = requested(harmful), list(preserve)
     refusal = data.safe_refusals()[0] if refusal is None else refusal
     decoder = find_decoder(model)
     unembedding = find_unembedding(model, decoder)
@@ -126,7 +126,7 @@ def gate_refusals(
         mlp = find_gated_mlp(model, layer, decoder)
     with clock.phase("prompts"):
         lessons = prepare(
-            model, tokenizer, harmful, refusal, list(preserve), options.benign,
+            model, tokenizer, harmful, refusal, preserve, options.benign,
             options.answer_tokens, progress,
         )  # fmt: skip
     with clock.phase("capture"):
@@ -152,7 +152,7 @@ def gate_refusals(
         updates,
         options={
             "method": "gate", "layers": [layer], "refusal": refusal,
-            "harmful": len(harmful), "max_kl": max_kl,
+            "harmful": len(harmful), "preserve": len(preserve), "max_kl": max_kl,
             "max_false_refusals": max_false_refusals, "thresholds": thresholds,
             **asdict(options),
         },

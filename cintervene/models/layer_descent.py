@@ -146,14 +146,14 @@ def learn(
         included.
     """
     check_matrix(told["matrix"])
-    harmful = requested(harmful)
+    harmful, preserve = requested(harmful), list(preserve)
     decoder = find_decoder(model)
     unembedding = find_unembedding(model, decoder)
     check_gradients(model)
     clock = Clock()
     with clock.phase("prompts"):
         lessons = prepare(
-            model, tokenizer, harmful, safe, list(preserve), options.answers,
+            model, tokenizer, harmful, safe, preserve, options.answers,
             options.answer_tokens, options.borderline, progress,
         )  # fmt: skip
     with clock.phase("layer"):
@@ -164,7 +164,8 @@ def learn(
         tune = Part(*place, lessons.tune_harmful, lessons.tune_benign)
     refusals: Sequence[Safe] = safe or data.safe_refusals()
     openings = sorted({safe_tokens(tokenizer, one)[0] for one in refusals})
-    told = {**told, "harmful": len(harmful), **asdict(limits)}
+    told = {**told, "harmful": len(harmful), "preserve": len(preserve)}
+    told |= asdict(limits)
     return _descend(model, problem, tune, openings, limits, told, clock, progress)
 
 
