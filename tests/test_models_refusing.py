@@ -420,6 +420,7 @@ def test_an_interruption_leaves_the_model_alone(
         ({"layers": [7]}, "layers: got 7"),
         ({"layers": "all"}, "layers: got 'all'"),
         ({"matrix": "q_proj"}, "matrix: got 'q_proj'"),
+        ({"method": "arr", "options": TSROptions(answer_tokens=0)}, "answer_tokens"),
         ({"forbid": ["bomb"]}, 'forbid: is for method "pcr"'),
         ({"method": "magic"}, "method: got 'magic'"),
         ({"method": "pcr"}, "forbid, examples, harmful: got none"),

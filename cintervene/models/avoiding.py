@@ -81,6 +81,9 @@ max_false_refusals, options, progress
         radius=radius, nats=nats, max_kl=max_kl, max_false_refusals=max_false_refusals
     )
     check_whole(1, attack_every=attack_every, attack_requests=attack_requests)
+    options = options or TSROptions()
+    # The answers to leave are as long.
+    check_whole(1, answer_tokens=options.answer_tokens)
     harmful = requested(harmful)
     told = {"method": "arr", "radius": radius, "matrix": matrix, "nats": nats}
     adversary = None
@@ -96,5 +99,5 @@ max_false_refusals, options, progress
     return learn(
         model, tokenizer, partial(RiskRegion, nats=nats, adversary=adversary), harmful,
         None, layers, preserve, told, Drift(max_kl, max_false_refusals),
-        options or TSROptions(), progress,
+        options, progress,
     )  # fmt: skip
