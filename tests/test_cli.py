@@ -341,6 +341,16 @@ def test_explain(model: Path, capsys: Any) -> None:
     assert [target["layer"] for target in found["targets"]] == [1]
 
 
+@pytest.mark.parametrize("tied", [True, False])
+def test_explain_names_tied_embeddings(tmp_path: Path, capsys: Any, tied: bool) -> None:
+    own = save_tiny_model(tmp_path / "own", tie_word_embeddings=tied)
+    assert main(["explain", "--model", str(own)]) == 0
+    said = "the unembedding is the input embedding" in capsys.readouterr().out
+    assert said == tied
+    assert main(["explain", "--model", str(own), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["tied_embeddings"] == tied
+
+
 def test_apply_and_revert(model: Path, made: Path, tmp_path: Path, capsys: Any) -> None:
     changed, back = tmp_path / "changed", tmp_path / "back"
     change = ["--intervention", str(made)]

@@ -18,6 +18,7 @@ yaml = pytest.importorskip("yaml")
 from cintervene.errors import InterventionError  # noqa: E402
 from cintervene.export import Origin, checkpoint, lora, model_card  # noqa: E402
 from cintervene.export.checkpoints import revert_directory  # noqa: E402
+from cintervene.export.shards import Shards  # noqa: E402
 from cintervene.models import Intervention, find_targets, loading  # noqa: E402
 from cintervene.update import LowRankUpdate  # noqa: E402
 
@@ -188,22 +189,41 @@ def test_card_of_a_checkpoint(tiny_model: Any, tmp_path: Path, card: Any) -> Non
     assert {path.name: path.read_bytes() for path in back.iterdir()} == before
 
 
+@pytest.mark.parametrize("block", [1, 100, 1 << 20])
+@pytest.mark.parametrize("name", ["gpt2", "llama"])
 def test_errors_of_a_checkpoint_are_those_of_its_rounding(
-    tiny_model: Any, tmp_path: Path
-) -> None:
-    model = tiny_model("gpt2").bfloat16()
+    tiny_model: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str,
+    block: int,
+) -> None:  # fmt: skip
+    monkeypatch.setattr("cintervene.export.checkpoints.BLOCK", block)
+    model = tiny_model(name).bfloat16()
     with loading.quiet():
         model.save_pretrained(tmp_path / "base")
     change = make(model)
-    ((name, edit),) = change.edits.items()
+    ((key, edit),) = change.edits.items()
     made = checkpoint(change, tmp_path / "base", tmp_path / "changed")
-    before = model.get_parameter(name).detach().double().clone()
+    before = model.get_parameter(key).detach().double().clone()
     change.apply(model)
-    off = model.get_parameter(name).detach().double() - before
-    meant = torch.from_numpy(edit.update.matrix()).T
-    assert made.errors[name] == pytest.approx(
-        float((off - meant).norm() / meant.norm())
-    )
-    assert 1e-4 < made.errors[name] < 1e-2
+    stored = Shards(made.path)
+    assert torch.equal(stored.read(stored.find(key)), model.get_parameter(key))
+    off = model.get_parameter(key).detach().double() - before
+    meant = torch.from_numpy(edit.update.matrix())
+    meant = meant.T if edit.transposed else meant
+    assert made.errors[key] == pytest.approx(float((off - meant).norm() / meant.norm()))
+    assert 1e-4 < made.errors[key] < 1e-2
     assert json.dumps(made.errors)
-    assert made.changed == [name]
+    assert made.changed == [key]
+
+
+def test_a_change_of_rank_0_has_no_errors(tiny_model: Any, tmp_path: Path) -> None:
+    model = tiny_model("llama")
+    with loading.quiet():
+        model.save_pretrained(tmp_path / "base")
+    (nothing,) = find_targets(model, [2])
+    pairs = [(nothing, LowRankUpdate.zero(nothing.d_out, nothing.d_in))]
+    made = checkpoint(
+        make(model) + Intervention.of(model, pairs),
+        tmp_path / "base", tmp_path / "changed",
+    )  # fmt: skip
+    assert made.errors[nothing.name] == 0.0
+    assert made.unchanged == [nothing.name]

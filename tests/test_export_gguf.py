@@ -15,7 +15,8 @@ gguf = pytest.importorskip("gguf")
 
 from cintervene import export  # noqa: E402
 from cintervene.errors import ArgumentError, InterventionError, ModelError  # noqa: E402
-from cintervene.models import Intervention, find_targets  # noqa: E402
+from cintervene.models import Intervention, find_decoder, find_targets  # noqa: E402
+from cintervene.models.gated_mlp import find_gated_mlp  # noqa: E402
 from cintervene.update import LowRankUpdate  # noqa: E402
 
 ARCHITECTURES = {
@@ -87,6 +88,32 @@ def test_names_shapes_and_change(
         assert a.shape == (5, update.shape[1])
         np.testing.assert_allclose(b @ a, update.matrix(), rtol=1e-4, atol=1e-5)
     assert change.digest in (made.path / "README.md").read_text("utf-8")
+
+
+@pytest.mark.parametrize("name", ["llama", "mistral", "qwen2", "qwen3"])
+def test_the_three_matrices_of_gates(
+    tiny_model: Any, tmp_path: Path, name: str
+) -> None:
+    model = tiny_model(name)
+    source = np.random.default_rng(5)
+    mlp = find_gated_mlp(model, 2, find_decoder(model))
+    names = {"ffn_gate": mlp.gate, "ffn_up": mlp.up, "ffn_down": mlp.down}
+    rows = (torch.from_numpy(source.normal(size=(3, 24))).float() for _ in names)
+    change = Intervention.of(model, mlp.replaced([7, 1, 30], *rows))
+    shapes = {
+        f"blk.2.{own}.weight": (target.d_out, target.d_in)
+        for own, target in names.items()
+    }
+    base = write_base(tmp_path / "base.gguf", ARCHITECTURES[name], shapes)
+    made = export.gguf(change, tmp_path / "out", base)
+    assert max(made.errors.values()) < 1e-6
+    reader = gguf.GGUFReader(made.path / "adapter.gguf")
+    stored = {tensor.name: np.array(tensor.data) for tensor in reader.tensors}
+    assert len(stored) == 6
+    for own, target in names.items():
+        a, b = (stored[f"blk.2.{own}.weight.lora_{part}"] for part in "ab")
+        meant = change.updates[target.name].matrix()
+        np.testing.assert_allclose(b @ a, meant, rtol=1e-4, atol=1e-5)
 
 
 def test_half_precision(tiny_model: Any, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ pytest.importorskip("transformers")
 
 from cintervene.errors import ModelError  # noqa: E402
 from cintervene.models import find_decoder, find_targets, find_unembedding  # noqa: E402
+from cintervene.models.unembedding import is_tied  # noqa: E402
 
 
 def logit_gradients(norm: Any, weight: Any, x: Any) -> Any:
@@ -61,6 +62,13 @@ def test_conventions(any_model: Any) -> None:
     assert unembedding.softcap == (30.0 if kind == "gemma2" else None)
     assert unembedding.tied == any_model.config.tie_word_embeddings
     assert unembedding.weight is any_model.get_output_embeddings().weight
+
+
+def test_models_without_a_head_are_not_tied(tiny_model: Any) -> None:
+    model = tiny_model("llama")
+    assert is_tied(model)
+    assert not is_tied(model.model)
+    assert not is_tied(torch.nn.Linear(2, 2))
 
 
 def test_logits(any_model: Any) -> None:

@@ -10,6 +10,12 @@ from cintervene.cli.console import Console
 from cintervene.cli.failures import Exit
 from cintervene.cli.output import print_json
 from cintervene.models import Explanation, Target, explain, load
+from cintervene.models.unembedding import is_tied
+
+TIED = (
+    "embeddings are tied: the unembedding is the input embedding, one matrix, which no "
+    "change touches"
+)
 
 
 def run(arguments: Namespace, console: Console) -> Exit:
@@ -18,9 +24,11 @@ def run(arguments: Namespace, console: Console) -> Exit:
     layers = None if arguments.layers == "auto" else arguments.layers
     found = explain(model, layers)
     if arguments.json:
-        print_json(as_dict(found))
+        print_json({**as_dict(found), "tied_embeddings": is_tied(model)})
     else:
         print(found)
+        if is_tied(model):
+            print(TIED)
     return Exit.DONE if found.targets else Exit.GOAL_NOT_REACHED
 
 

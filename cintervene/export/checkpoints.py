@@ -9,6 +9,7 @@ one weight at a time is in memory, and taking the change back gives the same fil
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 from collections.abc import Callable, Collection
@@ -47,6 +48,8 @@ WEIGHTS = (
 )  # fmt: skip
 FLOATS = {name for name, dtype in DTYPES.items() if dtype in FLOAT_DTYPES}
 Change = Callable[[str, Edit, Tensor], Tensor]
+# Rows are widened to float64 this many elements at a time.
+BLOCK = 1 << 20
 # What the card of the base is called beside that of the changed model.
 BASE_CARD = "BASE_README.md"
 
@@ -249,11 +252,22 @@ def _errors(
     found = {}
     for name, edit in intervention.edits.items():
         key = after.find(name)
-        change = after.read(key).double() - before.read(key).double()
-        meant = torch.from_numpy(edit.update.matrix())
-        off = (change.T if edit.transposed else change) - meant
-        found[name] = float(off.norm() / meant.norm()) if edit.update.norm else 0.0
+        found[name] = _rounding(edit, before.read(key), after.read(key))
     return found
+
+
+def _rounding(edit: Edit, before: Tensor, after: Tensor) -> float:
+    """Norm of what was added less what was meant, over the norm of what was meant."""
+    update = edit.update.T if edit.transposed else edit.update
+    count = max(1, BLOCK // max(1, before.shape[1]))
+    off = meant = 0.0
+    for start in range(0, len(before), count):
+        rows = slice(start, start + count)
+        wanted = torch.from_numpy(update.left[rows] @ update.right).double()
+        meant += float(wanted.square().sum())
+        added = after[rows].double() - before[rows].double()
+        off += float((added - wanted).square().sum())
+    return math.sqrt(off / meant) if meant else 0.0
 
 
 def _copy(source: Path, target: Path, weights: Collection[str]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -135,17 +136,27 @@ def find_unembedding(model: nn.Module, decoder: Decoder | None = None) -> Unembe
     config = model.config.get_text_config()  # type: ignore[union-attr, operator]
     softcap = getattr(config, "final_logit_softcapping", None)
     assert isinstance(head, nn.Module)
-    embedding = model.get_input_embeddings()  # type: ignore[operator]
-    tied = identity(head) == identity(embedding)
-    if weight.is_meta and not tied:
-        # Two files of a disk do not say that they hold one matrix.
-        tied = bool(getattr(config, "tie_word_embeddings", False))
     rows = held(head).to(device_of(head))
     unembedding = Unembedding(
-        rows, head, norm, found.scale, found.centred, softcap, tied
+        rows, head, norm, found.scale, found.centred, softcap, is_tied(model)
     )
     _check_logits(unembedding, decoder)
     return unembedding
+
+
+def is_tied(model: nn.Module) -> bool:
+    """Tell whether the unembedding of `model` is its input embedding too."""
+    head: Any = getattr(model, "get_output_embeddings", lambda: None)()
+    embedding: Any = getattr(model, "get_input_embeddings", lambda: None)()
+    weights = [getattr(module, "weight", None) for module in (head, embedding)]
+    if not all(isinstance(weight, Tensor) for weight in weights):
+        return False
+    if identity(head) == identity(embedding):
+        return True
+    # Two files of a disk do not say that they hold one matrix.
+    config: Any = model.config
+    named = getattr(config.get_text_config(), "tie_word_embeddings", False)
+    return bool(head.weight.is_meta and named)
 
 
 def _check_logits(unembedding: Unembedding, decoder: Decoder) -> None:
