@@ -238,3 +238,22 @@ def test_reports_of_taught_refusals_are_known_again(
     assert main(argv) == 0
     card = (tmp_path / "out" / "README.md").read_text("utf-8")
     assert "On the tuning split, by which this was chosen" in card
+
+
+@pytest.mark.parametrize("kind", ["gate", "examples"])
+def test_evaluate_measures_requests_where_no_words_were_forbidden(
+    place: Path, saved: Any, tmp_path: Path, kind: str, capsys: Any
+) -> None:
+    out = tmp_path / "found"
+    code = main(
+        ["evaluate", "--model", str(place), "--intervention", str(saved(kind)), *FEW,
+         "--tokens", "3", "--out", str(out)]
+    )  # fmt: skip
+    shown = capsys.readouterr().out
+    assert code == 0
+    for line in ("Harmful (2)", "Only sounding harmful (2)", "Everyday (2)", "refused"):
+        assert line in shown
+    report = json.loads((out / "report.json").read_text("utf-8"))
+    assert report["digest"] == Intervention.load(saved(kind)).digest
+    assert [one["requests"] for one in report["requests"]["asked"]] == [2, 2, 2]
+    assert report["requests"]["tokens"] == 3

@@ -6,7 +6,7 @@ from __future__ import annotations
 from argparse import Namespace
 from contextlib import nullcontext
 
-from cintervene.cli import study
+from cintervene.cli import evaluate_requests, study
 from cintervene.cli.console import Console
 from cintervene.cli.failures import Exit
 from cintervene.cli.goals import asked_goals, verdict_list
@@ -15,9 +15,13 @@ from cintervene.cli.output import print_json
 from cintervene.cli.words import read_forbidden
 from cintervene.errors import ArgumentError
 from cintervene.evaluate import measure, write_report
+from cintervene.export.card_methods import kinds
 from cintervene.models import Intervention
 from cintervene.models.attached import suited
 from cintervene.staging import StagedDirectory
+
+# Kinds of changes that are measured by words: those made for them, and unknown ones.
+WORDS = {"forbid", ""}
 
 
 def run(arguments: Namespace, console: Console) -> Exit:
@@ -47,6 +51,9 @@ def run(arguments: Namespace, console: Console) -> Exit:
 def _measure(arguments: Namespace, console: Console) -> Exit:
     words = None if arguments.forbid is None else read_forbidden(arguments.forbid)
     intervention = Intervention.load(arguments.intervention)
+    made_for = set(kinds(intervention.options))
+    if words is None and made_for and made_for.isdisjoint(WORDS):
+        return evaluate_requests.run(arguments, intervention, console)
     goals = asked_goals(arguments)
     staging = nullcontext() if arguments.out is None else StagedDirectory(arguments.out)
     with staging as stage:

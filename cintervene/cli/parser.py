@@ -267,7 +267,8 @@ def _add_evaluate(commands: Commands) -> None:
         "--limit",
         type=whole,
         metavar="N",
-        help="requests of each kind, spread evenly over the file (default: all)",
+        help="requests of each kind, spread evenly over the file (default: all; 60 of "
+        "our own with --intervention)",
     )
     study.add_argument(
         "--judge",

@@ -19,6 +19,7 @@ from cintervene.evaluate.json_ready import json_ready
 from cintervene.evaluate.outcomes import Outcome, Paired, compare, outcomes
 from cintervene.evaluate.phases import Phases
 from cintervene.evaluate.scores import item_sums, token_counts
+from cintervene.evaluate.table import Section, change_row, kl_row, lay_out
 from cintervene.models.capture import LayerStream
 from cintervene.models.conversation import generate, render
 from cintervene.models.intervention import Intervention
@@ -86,6 +87,21 @@ class RequestMeasurement:
     kl_prompts: int
     kl_tokens: int
     seconds: dict[str, float] = field(default_factory=dict)
+
+    def table(self) -> str:
+        """What changed and what did not, as text for a terminal."""
+        found = [
+            Section(
+                f"{one.kind[0].upper()}{one.kind[1:]} ({one.requests})",
+                [
+                    change_row("refused", one.refused.rate),
+                    change_row("broken", one.broken.rate),
+                ],
+            )
+            for one in self.asked
+        ]
+        drift = Section("Everyday answers", [kl_row(self.kl, self.kl_prompts)])
+        return "\n".join(lay_out([*found, drift], self.level))
 
     def to_dict(self) -> dict[str, Any]:
         """The record as JSON can hold it."""

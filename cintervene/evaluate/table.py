@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -14,7 +14,10 @@ from cintervene.evaluate.records import Change, Obedience, Spoken
 if TYPE_CHECKING:
     from cintervene.evaluate.measurement import Measurement
 
-__all__ = ["Row", "Section", "number", "sections", "text_table", "verdict_text"]
+__all__ = [
+    "Row", "Section", "change_row", "kl_row", "lay_out", "number", "sections",
+    "text_table", "verdict_text",
+]  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,10 +51,9 @@ def sections(measurement: Measurement) -> list[Section]:
     if measurement.related is not None:
         title = f"Related words, not forbidden ({measurement.related.words})"
         found.append(Section(title, list(_anywhere(measurement.related))))
-    kl = number(drift.kl.value)
     rows = [
-        Row(f"KL, nats a token, {drift.prompts} answers", "", "", kl, _range(drift.kl)),
-        _row(f"perplexity of prose, {drift.text_tokens:,} tokens", drift.texts),
+        kl_row(drift.kl, drift.prompts),
+        change_row(f"perplexity of prose, {drift.text_tokens:,} tokens", drift.texts),
     ]
     return [*found, Section("Everything else", rows)]
 
@@ -82,21 +84,22 @@ def number(value: float) -> str:
 def _places(spoken: Spoken) -> Iterator[Row]:
     for place in ("starting", "later"):
         name = "said first" if place == "starting" else "said later"
-        yield _row(f"perplexity, {name}", getattr(spoken.all_tokens, place))
-        yield _row("  of the first token", getattr(spoken.first_token, place))
+        yield change_row(f"perplexity, {name}", getattr(spoken.all_tokens, place))
+        yield change_row("  of the first token", getattr(spoken.first_token, place))
 
 
 def _anywhere(spoken: Spoken) -> Iterator[Row]:
-    yield _row("perplexity", spoken.all_tokens.together)
-    yield _row("  of the first token", spoken.first_token.together)
+    yield change_row("perplexity", spoken.all_tokens.together)
+    yield change_row("  of the first token", spoken.first_token.together)
 
 
 def _asked(obedience: Obedience | None) -> Iterator[Row]:
     if obedience is not None:
-        yield _row(f"said when asked, {obedience.requests} times", obedience.rate)
+        yield change_row(f"said when asked, {obedience.requests} times", obedience.rate)
 
 
-def _row(label: str, change: Change) -> Row:
+def change_row(label: str, change: Change) -> Row:
+    """A measure before and after: as a ratio, or a share and its change in points."""
     if change.kind == "ratio":
         before, after = number(change.before.value), number(change.after.value)
         effect, interval = f"{number(change.effect.value)} x", _range(change.effect)
@@ -109,14 +112,20 @@ def _row(label: str, change: Change) -> Row:
     )  # fmt: skip
 
 
+def kl_row(kl: Estimate, answers: int) -> Row:
+    """Drift on so many answers."""
+    label = f"KL, nats a token, {answers} answers"
+    return Row(label, "", "", number(kl.value), _range(kl))
+
+
 def _range(estimate: Estimate) -> str:
     return f"[{number(estimate.low)}, {number(estimate.high)}]"
 
 
-def _lines(measurement: Measurement, goals: Goals) -> Iterator[str]:
-    found = sections(measurement)
-    level = f"{measurement.level:.0%} interval"
-    yield f"{'':36}{'before':>9}{'after':>9}{'change':>14}  {level}"
+def lay_out(found: Iterable[Section], level: float) -> Iterator[str]:
+    """Lines of sections for a terminal, with a heading; `level` of the intervals."""
+    interval = f"{level:.0%} interval"
+    yield f"{'':36}{'before':>9}{'after':>9}{'change':>14}  {interval}"
     for section in found:
         yield section.title
         for row in section.rows:
@@ -124,6 +133,10 @@ def _lines(measurement: Measurement, goals: Goals) -> Iterator[str]:
                 f"  {row.label:34}{row.before:>9}{row.after:>9}{row.effect:>14}"
                 f"  {row.interval}"
             ).rstrip()
+
+
+def _lines(measurement: Measurement, goals: Goals) -> Iterator[str]:
+    yield from lay_out(sections(measurement), measurement.level)
     yield "Goals"
     for verdict in measurement.verdicts(goals):
         mark = "reached" if verdict.reached else "MISSED"

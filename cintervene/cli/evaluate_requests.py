@@ -1,0 +1,45 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``cintervene evaluate`` of a change that was not made for words."""
+
+from __future__ import annotations
+
+import json
+from argparse import Namespace
+from contextlib import nullcontext
+
+from cintervene.cli.console import Console
+from cintervene.cli.failures import Exit
+from cintervene.cli.loading import load_named
+from cintervene.cli.output import print_json
+from cintervene.cli.reports import REPORT
+from cintervene.evaluate import measure_requests, report_content
+from cintervene.models import Intervention
+from cintervene.models.attached import suited
+from cintervene.staging import StagedDirectory
+
+__all__ = ["run"]
+
+
+def run(arguments: Namespace, intervention: Intervention, console: Console) -> Exit:
+    """Measure which held-out requests are refused; with ``--out`` keep a report."""
+    limit = {} if arguments.limit is None else {"limit": arguments.limit}
+    staging = nullcontext() if arguments.out is None else StagedDirectory(arguments.out)
+    with staging as stage:
+        model, tokenizer = load_named(arguments, console)
+        form = suited(intervention, model)
+        found = measure_requests(
+            model, tokenizer, form, tokens=arguments.tokens, progress=console, **limit
+        )
+        if stage is not None:
+            content = {**report_content(intervention), "requests": found.to_dict()}
+            text = json.dumps(content, ensure_ascii=False, indent=1)
+            (stage.path / REPORT).write_text(text + "\n", encoding="utf-8")
+            stage.commit()
+    console.close()
+    if arguments.json:
+        out = None if arguments.out is None else str(arguments.out)
+        told = {"command": "evaluate", "out": out, "requests": found.to_dict()}
+        print_json(told)
+    else:
+        print(found.table())
+    return Exit.DONE
