@@ -43,7 +43,7 @@ DESCENT = (
 BALL = (
     "What holds by construction is its size: before the strength multiplies it, each "
     "layer's change is within `radius` of its weight, both in the norm of benign "
-    "inputs and outputs."
+    "inputs and outputs, or in the plain one where `ball` is frobenius."
 )
 WORDS_FLAGS = (
     "concepts", "strength", "min_effect", "max_kl", "max_benign_loss",
