@@ -3,10 +3,8 @@
 
 from __future__ import annotations
 
-import json
 from argparse import Namespace
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from cintervene.cli.console import Console
@@ -14,12 +12,11 @@ from cintervene.cli.failures import Exit
 from cintervene.cli.goals import asked_goals, tuning_reached
 from cintervene.cli.loading import load_named
 from cintervene.cli.output import print_json
-from cintervene.cli.reports import INTERVENTION, REPORT
+from cintervene.cli.reports import INTERVENTION, write_report
 from cintervene.cli.solving import solve
 from cintervene.cli.sweeps import sweep_table, withheld
 from cintervene.data import read_words
 from cintervene.errors import ArgumentError
-from cintervene.evaluate.json_ready import json_ready
 from cintervene.models import Intervention
 from cintervene.models.layer_descent import requested
 from cintervene.models.limits import crossed
@@ -46,7 +43,9 @@ def run(arguments: Namespace, console: Console) -> Exit:
         intervention.save(
             stage.path / INTERVENTION, beyond_limits=arguments.beyond_limits
         )
-        _write(stage.path / REPORT, intervention)
+        # Without the digest nobody could tell which change the report is about.
+        told = {"digest": intervention.digest, **_told(intervention)}
+        write_report(stage.path, told)
         stage.commit()
     console.close()
     if arguments.json:
@@ -81,10 +80,3 @@ def _read_requests(source: str) -> Sequence[str]:
 
 def _told(intervention: Intervention) -> dict[str, Any]:
     return {"options": intervention.options, "metrics": intervention.metrics}
-
-
-def _write(path: Path, intervention: Intervention) -> None:
-    # Without the digest nobody could tell which change it is about.
-    content = {"digest": intervention.digest, **_told(intervention)}
-    text = json.dumps(json_ready(content), indent=2, ensure_ascii=False)
-    path.write_text(text + "\n", encoding="utf-8")

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import json
 from argparse import Namespace
 from contextlib import nullcontext
 
@@ -11,7 +10,7 @@ from cintervene.cli.console import Console
 from cintervene.cli.failures import Exit
 from cintervene.cli.loading import load_named
 from cintervene.cli.output import print_json
-from cintervene.cli.reports import REPORT
+from cintervene.cli.reports import write_report
 from cintervene.evaluate import measure_requests, report_content
 from cintervene.models import Intervention
 from cintervene.models.attached import suited
@@ -32,8 +31,7 @@ def run(arguments: Namespace, intervention: Intervention, console: Console) -> E
         )
         if stage is not None:
             content = {**report_content(intervention), "requests": found.to_dict()}
-            text = json.dumps(content, ensure_ascii=False, indent=1)
-            (stage.path / REPORT).write_text(text + "\n", encoding="utf-8")
+            write_report(stage.path, content)
             stage.commit()
     console.close()
     if arguments.json:

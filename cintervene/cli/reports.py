@@ -5,10 +5,12 @@ from __future__ import annotations
 
 import json
 from argparse import Namespace
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from cintervene.errors import ArgumentError
+from cintervene.evaluate.json_ready import json_ready
 from cintervene.models import Intervention
 
 INTERVENTION = "intervention.safetensors"
@@ -40,3 +42,9 @@ def report_of(
     if named is None and digest != intervention.digest:
         return None
     return dict(report)
+
+
+def write_report(directory: Path, content: Mapping[str, Any]) -> None:
+    """Write a report of what is not measured by words."""
+    text = json.dumps(json_ready(content), indent=2, ensure_ascii=False)
+    (directory / REPORT).write_text(text + "\n", encoding="utf-8")

@@ -12,6 +12,7 @@ from cintervene.evaluate.markdown import table
 from cintervene.evaluate.table import number, verdict_text
 from cintervene.export.card_methods import kind_of
 from cintervene.models.intervention import Intervention
+from cintervene.models.limits import allowed, chosen_point, excessive
 
 __all__ = ["crossed", "measured", "measures"]
 
@@ -36,12 +37,6 @@ LABELS = {
     "false_refusals": "share of benign requests refused, after minus before",
     "kl": "KL on benign answers, nats a token",
 }
-# The option that limits each measure; of ratios it is the rise.
-LIMITED = {
-    "kl": "max_kl",
-    "false_refusals": "max_false_refusals",
-    "benign_ratio": "max_benign_loss",
-}
 # How a measurement of what was exported was made.
 FORMS = {
     "lora": "Measured on what was read again from these files, added to outputs as "
@@ -57,15 +52,13 @@ EARLIER = "Measured when the change was made or evaluated, not on these files."
 
 def crossed(intervention: Intervention) -> str:
     """Say which limits the chosen change crosses on the tuning split; else nothing."""
-    point = _chosen(intervention)
+    point, limits = chosen_point(intervention), allowed(intervention)
     told = [
         f"{_label(intervention, name)}: {number(point[name])}, at most "
-        f"{number(limit)} was allowed"
-        for name, limit in _limits(intervention, point).items()
-        if point[name] > limit
+        f"{number(limits[name])} was allowed"
+        for name in excessive(intervention)
     ]
-    within = intervention.metrics.get("within_limits", not told)
-    if within:
+    if intervention.metrics.get("within_limits", not told):
         return ""
     return (
         "> **Limits were crossed.** No change that was tried keeps what was asked for "
@@ -88,7 +81,7 @@ def measures(
             yield from _words(report)
         if report.get("requests"):
             yield from _requests(report["requests"])
-    elif _chosen(intervention):
+    elif chosen_point(intervention):
         yield from _tuning(intervention)
     else:
         yield "Not measured."
@@ -148,14 +141,14 @@ def _percent(estimate: Mapping[str, float], unit: str) -> str:
 
 
 def _tuning(intervention: Intervention) -> Iterator[str]:
-    point = _chosen(intervention)
+    point = chosen_point(intervention)
     settings = [
         f"{label}: {number(point[name])}"
         for name, label in SETTINGS.items()
         if name in point
     ]
     yield f"On the tuning split, by which this was chosen ({'; '.join(settings)}):"
-    limits = _limits(intervention, point)
+    limits = allowed(intervention)
     yield table(
         ("measure", "measured", "allowed"),
         [
@@ -168,25 +161,6 @@ def _tuning(intervention: Intervention) -> Iterator[str]:
             if isinstance(value, float) and name not in SETTINGS
         ],
     )
-
-
-def _chosen(intervention: Intervention) -> dict[str, Any]:
-    """The point of the sweep that was taken; empty without one."""
-    sweep = intervention.metrics.get("sweep", [])
-    return next((point for point in sweep if point.get("chosen")), {})
-
-
-def _limits(intervention: Intervention, point: Mapping[str, Any]) -> dict[str, float]:
-    """Limits of the measures of a point that have one."""
-    options = intervention.options
-    found = {
-        name: float(options[option])
-        for name, option in LIMITED.items()
-        if name in point and option in options
-    }
-    if "benign_ratio" in found:
-        found["benign_ratio"] += 1.0
-    return found
 
 
 def _label(intervention: Intervention, name: str) -> str:

@@ -11,14 +11,37 @@ from cintervene.errors import InterventionError
 if TYPE_CHECKING:
     from cintervene.models.intervention import Intervention
 
-__all__ = ["check_limits", "crossed"]
+__all__ = ["allowed", "check_limits", "chosen_point", "crossed", "excessive"]
 
-# By option: what of the sweep it limits, and where that measure begins.
+# By measure of a sweep: the option that limits it, and where the measure begins.
 MEASURES = {
-    "max_kl": ("kl", 0.0),
-    "max_benign_loss": ("benign_ratio", 1.0),
-    "max_false_refusals": ("false_refusals", 0.0),
+    "kl": ("max_kl", 0.0),
+    "benign_ratio": ("max_benign_loss", 1.0),
+    "false_refusals": ("max_false_refusals", 0.0),
 }
+
+
+def chosen_point(intervention: Intervention) -> Mapping[str, Any]:
+    """The point of the sweep that was taken; empty without one."""
+    sweep: Sequence[Mapping[str, Any]] = intervention.metrics.get("sweep", ())
+    return next((point for point in sweep if point.get("chosen")), {})
+
+
+def allowed(intervention: Intervention) -> dict[str, float]:
+    """The most that measures of the chosen point may be, of those that have a limit."""
+    options, point = intervention.options, chosen_point(intervention)
+    return {
+        measure: least + float(options[option])
+        for measure, (option, least) in MEASURES.items()
+        if measure in point and option in options
+    }
+
+
+def excessive(intervention: Intervention) -> list[str]:
+    """The measures of the chosen point that are beyond their limits."""
+    point = chosen_point(intervention)
+    # So that no number at all is beyond it too.
+    return [m for m, most in allowed(intervention).items() if not point[m] <= most]
 
 
 def crossed(intervention: Intervention) -> str | None:
@@ -27,22 +50,15 @@ def crossed(intervention: Intervention) -> str | None:
     Only what was measured counts: nothing is known of changes that were put together
     by hand, scaled or added.
     """
-    options, metrics = intervention.options, intervention.metrics
-    if metrics.get("within_limits", True):
+    if intervention.metrics.get("within_limits", True):
         return None
-    sweep: Sequence[Mapping[str, Any]] = metrics.get("sweep", ())
-    chosen = next((point for point in sweep if point.get("chosen")), {})
-    found = []
-    for name, (measure, least) in MEASURES.items():
-        if name not in options or measure not in chosen:
-            continue
-        value, limit = chosen[measure] - least, options[name]
-        # So that no number at all is beyond it too.
-        if not value <= limit:
-            found.append(
-                f"{name}: got {value:.4g} on the tuning split, expected {limit:g} at "
-                "most"
-            )
+    point, found = chosen_point(intervention), []
+    for measure in excessive(intervention):
+        option, least = MEASURES[measure]
+        found.append(
+            f"{option}: got {point[measure] - least:.4g} on the tuning split, expected "
+            f"{intervention.options[option]:g} at most"
+        )
     return "; ".join(found) or "within_limits: got False, expected True"
 
 
