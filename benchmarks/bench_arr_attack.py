@@ -23,8 +23,11 @@ import cintervene as ci
 from cintervene import data, models
 from cintervene.attacks import RelaxedPGD
 from cintervene.evaluate import measure_requests
-from cintervene.evaluate.intervals import bootstrap_mean
-from cintervene.models.conversation import generate, render
+from cintervene.evaluate.statistics.intervals import bootstrap_mean
+from cintervene.prompts.chat import (
+    generate,
+    render,
+)
 
 LAYERS = [10, 12, 14, 16, 18]
 # Of the attack, while learning and when it is measured.

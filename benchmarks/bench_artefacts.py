@@ -23,7 +23,7 @@ import peft
 import torch
 
 from cintervene import Intervention, evaluate, export, models
-from cintervene.evaluate.samples import gather
+from cintervene.evaluate.words.samples import gather
 
 STEP = 12
 GROUPS = ("forbidden", "benign")

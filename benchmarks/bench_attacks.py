@@ -38,12 +38,15 @@ from cintervene.attacks import (
     Request,
     run_attack,
 )
-from cintervene.attacks.wordings import PREFILL
+from cintervene.attacks.templates import PREFILL
 from cintervene.baselines import Generation, Undefended
 from cintervene.baselines.answering import answer_prefilled
-from cintervene.cli.console import Console
-from cintervene.evaluate.fluency import perplexities
-from cintervene.evaluate.outcomes import count, outcomes
+from cintervene.cli.common.console import Console
+from cintervene.evaluate.requests.fluency import perplexities
+from cintervene.evaluate.requests.outcomes import (
+    count,
+    outcomes,
+)
 
 ANSWER = 48
 HEAD = (

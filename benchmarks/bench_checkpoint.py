@@ -16,10 +16,13 @@ import torch
 from safetensors.torch import save_file
 
 from cintervene import LowRankUpdate, export
-from cintervene.export import checkpoints
-from cintervene.export.shards import SINGLE, Shards
-from cintervene.models import Intervention
-from cintervene.models.edit import Edit
+from cintervene.export.checkpoint import write as checkpoints
+from cintervene.export.checkpoint.shards import (
+    SINGLE,
+    Shards,
+)
+from cintervene.intervention.edit import Edit
+from cintervene.intervention.intervention import Intervention
 
 NAME = "model.layers.0.mlp.down_proj.weight"
 

@@ -27,20 +27,41 @@ import torch
 from bench_matrices import effect_at
 
 from cintervene import data, defend, models
-from cintervene.evaluate import Outcome, outcomes, wilson
-from cintervene.evaluate.fluency import perplexities
-from cintervene.models import Budget, PCROptions, find_decoder, find_unembedding
-from cintervene.models.capture import LayerStream
-from cintervene.models.concept_material import gather_examples, gather_requests
-from cintervene.models.concept_points import ConceptPoints
-from cintervene.models.conversation import generate, render
-from cintervene.models.forbidding import SLACK
-from cintervene.models.pairs import Pairs
+from cintervene.activations.layer_stream import LayerStream
+from cintervene.activations.scoring import (
+    divergence,
+    token_nll,
+)
+from cintervene.evaluate import (
+    Outcome,
+    wilson,
+)
+from cintervene.evaluate.requests import outcomes
+from cintervene.evaluate.requests.fluency import perplexities
+from cintervene.methods.pcr.config import PCROptions
+from cintervene.methods.pcr.constraints import Pairs
+from cintervene.methods.pcr.method import SLACK
+from cintervene.methods.pcr.point_constraints import ConceptPoints
+from cintervene.methods.pcr.strength import Tuning
+from cintervene.models import (
+    find_decoder,
+    find_unembedding,
+)
 from cintervene.models.precision import quick_products
-from cintervene.models.scoring import divergence, token_nll
-from cintervene.models.tuning import Tuning
-from cintervene.models.utterances import Utterance, answered
-from cintervene.progress import silent
+from cintervene.prompts.calibration import Budget
+from cintervene.prompts.chat import (
+    generate,
+    render,
+)
+from cintervene.prompts.request_calibration import (
+    gather_examples,
+    gather_requests,
+)
+from cintervene.prompts.target_spans import (
+    Utterance,
+    answered,
+)
+from cintervene.utils.progress import silent
 
 BUDGET = Budget(
     prompts=60, texts=20, tune_prompts=24, contrast_words=20, tune_words=8,

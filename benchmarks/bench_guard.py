@@ -20,14 +20,20 @@ import torch
 
 import cintervene as ci
 from cintervene import data, models
+from cintervene.activations.layer_stream import LayerStream
 from cintervene.evaluate import bootstrap_mean, paired_difference, wilson
-from cintervene.evaluate.obedience import says
-from cintervene.evaluate.samples import Budget, gather
-from cintervene.models.capture import LayerStream
-from cintervene.models.concepts import as_floats
-from cintervene.models.conversation import generate, render
-from cintervene.models.spelling import encode_text
-from cintervene.models.utterances import answered
+from cintervene.evaluate.words.obedience import says
+from cintervene.evaluate.words.samples import (
+    Budget,
+    gather,
+)
+from cintervene.prompts.chat import (
+    generate,
+    render,
+)
+from cintervene.prompts.spelling import encode_text
+from cintervene.prompts.target_spans import answered
+from cintervene.utils.arrays import as_floats
 
 WORDS = data.forbidden_words()
 SPLIT = "tune"

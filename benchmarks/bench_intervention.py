@@ -18,10 +18,10 @@ from time import perf_counter
 import torch
 
 from cintervene import Intervention, data, models
-from cintervene.models import Budget, PCROptions
-from cintervene.models.material import gather
-from cintervene.models.vocabulary import Vocabulary
-from cintervene.progress import silent
+from cintervene.methods.pcr.config import PCROptions
+from cintervene.methods.pcr.token_constraints import Vocabulary
+from cintervene.prompts.calibration import Budget, gather
+from cintervene.utils.progress import silent
 
 LAYERS = [28, 29]
 BATCH_TOKENS = 2048

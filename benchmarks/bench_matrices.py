@@ -22,12 +22,13 @@ from time import perf_counter
 import numpy as np
 
 from cintervene import data, models
-from cintervene.models import Budget, PCROptions, find_decoder
-from cintervene.models.material import gather
+from cintervene.methods.pcr.config import PCROptions
+from cintervene.methods.pcr.strength import Tuning
+from cintervene.methods.pcr.token_constraints import Vocabulary
+from cintervene.models import find_decoder
 from cintervene.models.precision import quick_products
-from cintervene.models.tuning import Tuning
-from cintervene.models.vocabulary import Vocabulary
-from cintervene.progress import silent
+from cintervene.prompts.calibration import Budget, gather
+from cintervene.utils.progress import silent
 
 BUDGET = Budget(
     contrast_words=20, text_words=100, prompts=60, texts=20, tune_prompts=24

@@ -29,11 +29,17 @@ from bench_refusals import TOKENS, requests
 import cintervene as ci
 from cintervene import data, models
 from cintervene.evaluate import Budget, judge_refusal, wilson
-from cintervene.evaluate.obedience import says
-from cintervene.evaluate.samples import gather, spread
-from cintervene.models.conversation import generate, render
+from cintervene.evaluate.words.obedience import says
+from cintervene.evaluate.words.samples import (
+    gather,
+    spread,
+)
 from cintervene.models.precision import quick_products
-from cintervene.models.utterances import answered
+from cintervene.prompts.chat import (
+    generate,
+    render,
+)
+from cintervene.prompts.target_spans import answered
 
 KINDS = (
     "HarmBench",

@@ -20,8 +20,11 @@ import argparse
 from time import perf_counter, process_time
 
 from cintervene import data, defend, models
-from cintervene.evaluate import harmbench, xstest
-from cintervene.models import TSROptions
+from cintervene.evaluate.benchmarks import (
+    harmbench,
+    xstest,
+)
+from cintervene.methods.tsr.config import TSROptions
 
 LAYERS = [10, 12, 14, 16, 18]
 

@@ -11,8 +11,9 @@ import numpy as np
 from timing import best_times
 
 import cintervene as ci
+from cintervene.activations import layer_stream as capture
 from cintervene.data import forbidden_words, obedience_templates
-from cintervene.models import capture, load
+from cintervene.models import load
 
 
 def activations(spec):

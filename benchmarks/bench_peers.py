@@ -30,16 +30,25 @@ import numpy as np
 from peers import added_direction, rmu
 
 from cintervene import Intervention, data, models
+from cintervene.activations.layer_stream import LayerStream
+from cintervene.activations.next_token import answer_nll
+from cintervene.activations.scoring import divergence
 from cintervene.baselines import Generation, Undefended
-from cintervene.evaluate.fluency import perplexities
-from cintervene.evaluate.outcomes import Outcome, outcomes
-from cintervene.models.capture import LayerStream
-from cintervene.models.conversation import generate, render
-from cintervene.models.next_token import answer_nll
-from cintervene.models.scoring import divergence
+from cintervene.evaluate.requests.fluency import perplexities
+from cintervene.evaluate.requests.outcomes import (
+    Outcome,
+    outcomes,
+)
 from cintervene.models.trace import evaluating
-from cintervene.models.utterances import spoken
-from cintervene.study.peers import Peer, read_peers
+from cintervene.prompts.chat import (
+    generate,
+    render,
+)
+from cintervene.prompts.target_spans import spoken
+from cintervene.study.report.peers import (
+    Peer,
+    read_peers,
+)
 
 STEERING, WEIGHTS, RATES = (1.5, 0.5), (10.0, 100.0), (1e-3, 3e-4)
 STEPS = [4, 8, 16, 32]

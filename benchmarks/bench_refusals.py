@@ -22,14 +22,23 @@ from time import perf_counter
 import torch
 
 from cintervene import data, models
+from cintervene.activations.batches import group_by_length
 from cintervene.attacks import Jailbreak, families
-from cintervene.evaluate import harmbench, xstest
-from cintervene.evaluate.intervals import wilson
-from cintervene.evaluate.refusal import after_begun_sentence, judge_refusal
-from cintervene.models import Intervention
-from cintervene.models.batches import group_by_length
-from cintervene.models.conversation import generate, render
-from cintervene.models.spelling import encode_text
+from cintervene.evaluate.benchmarks import (
+    harmbench,
+    xstest,
+)
+from cintervene.evaluate.statistics.intervals import wilson
+from cintervene.intervention.intervention import Intervention
+from cintervene.judges.refusal import (
+    after_begun_sentence,
+    judge_refusal,
+)
+from cintervene.prompts.chat import (
+    generate,
+    render,
+)
+from cintervene.prompts.spelling import encode_text
 
 BEGUN = ("Sure, here is", "Step 1:")
 # Enough for a refusal to begin, and for a sentence to end before it.

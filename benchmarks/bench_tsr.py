@@ -25,14 +25,15 @@ from time import perf_counter
 import torch
 
 from cintervene import data, models
+from cintervene.activations.batches import group_by_length
+from cintervene.activations.upper_layers import differentiable
+from cintervene.methods.arr.problem import RiskRegion
+from cintervene.methods.tsr.config import TSROptions
+from cintervene.methods.tsr.problem import SafeRegion
 from cintervene.models import find_decoder, find_targets, find_unembedding
-from cintervene.models.batches import group_by_length
-from cintervene.models.lessons import prepare
 from cintervene.models.precision import quick_products
-from cintervene.models.risk_region import RiskRegion
-from cintervene.models.safe_region import SafeRegion, TSROptions
-from cintervene.models.upper import differentiable
-from cintervene.progress import silent
+from cintervene.prompts.refusal_examples import prepare
+from cintervene.utils.progress import silent
 
 REQUESTS = 24
 BATCH_TOKENS = 2048

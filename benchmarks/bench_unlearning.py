@@ -19,13 +19,13 @@ from contextlib import nullcontext
 import numpy as np
 
 from cintervene import Intervention, data, models
+from cintervene.activations.next_token import answer_nll
 from cintervene.baselines import Intervened, Undefended
-from cintervene.evaluate.extraction import extraction
-from cintervene.evaluate.quantised import quantised
-from cintervene.evaluate.relearning import relearn
-from cintervene.evaluate.top_k import ranks
-from cintervene.models.next_token import answer_nll
-from cintervene.models.utterances import spoken
+from cintervene.evaluate.robustness.extraction import extraction
+from cintervene.evaluate.robustness.quantised import quantised
+from cintervene.evaluate.robustness.relearning import relearn
+from cintervene.evaluate.robustness.top_k import ranks
+from cintervene.prompts.target_spans import spoken
 
 TOP = (1, 10, 100)
 ROUNDINGS = {

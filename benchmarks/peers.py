@@ -6,8 +6,8 @@ import copy
 import torch
 
 from cintervene import models
-from cintervene.models.conversation import render
 from cintervene.models.trace import evaluating
+from cintervene.prompts.chat import render
 
 BATCH = 4
 

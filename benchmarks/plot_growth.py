@@ -12,7 +12,7 @@ from matplotlib.ticker import LogLocator, StrMethodFormatter
 from timing import best_times
 
 import cintervene as ci
-from cintervene.config import thread_limit
+from cintervene.utils.runtime import thread_limit
 
 OUT = Path(__file__).parent.parent / "docs" / "images" / "growth.png"
 

@@ -4,8 +4,6 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from cintervene.certify import Certificate, certify
-from cintervene.config import show_config, thread_limit
 from cintervene.errors import (
     ArgumentError,
     CinterveneError,
@@ -15,19 +13,48 @@ from cintervene.errors import (
     NonFiniteError,
     SingularSystemError,
 )
-from cintervene.losses import set_nll
-from cintervene.preserve import BenignMoments, Preserve
-from cintervene.projected_gradient import GradientStep, ProjectedGradient
-from cintervene.projections import project_ball, project_simplex
-from cintervene.safe_region import RegionSolution, arr, tsr
-from cintervene.solution import Solution, Status
-from cintervene.solve import pcr
-from cintervene.update import LowRankUpdate, displacement
+from cintervene.solvers.certify import (
+    Certificate,
+    certify,
+)
+from cintervene.solvers.linear_head import (
+    RegionSolution,
+    arr,
+    tsr,
+)
+from cintervene.solvers.losses import set_nll
+from cintervene.solvers.pcr import pcr
+from cintervene.solvers.preserve import (
+    BenignMoments,
+    Preserve,
+)
+from cintervene.solvers.projected_gradient import (
+    GradientStep,
+    ProjectedGradient,
+)
+from cintervene.solvers.projections import (
+    project_ball,
+    project_simplex,
+)
+from cintervene.solvers.solution import (
+    Solution,
+    Status,
+)
+from cintervene.solvers.update import (
+    LowRankUpdate,
+    displacement,
+)
+from cintervene.utils.runtime import (
+    show_config,
+    thread_limit,
+)
 
 if TYPE_CHECKING:
     from cintervene import data, evaluate, export, models
     from cintervene.export import compare
-    from cintervene.models import Guard, Intervention, defend
+    from cintervene.intervention.intervention import Intervention
+    from cintervene.methods.defend import defend
+    from cintervene.methods.guard.guard import Guard
 
 __version__ = "0.1.0"
 
@@ -70,10 +97,10 @@ __all__ = [
 
 _MODULES = ("data", "evaluate", "export", "models")
 _PLACES = {
-    "Guard": "models",
-    "Intervention": "models",
+    "Guard": "methods.guard.guard",
+    "Intervention": "intervention.intervention",
     "compare": "export",
-    "defend": "models",
+    "defend": "methods.defend",
 }
 
 

@@ -64,7 +64,7 @@ def no_kept_scores(
     tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Let every test compare layers by itself, not find what an earlier one kept."""
-    module = sys.modules.get("cintervene.models.layer_scores")
+    module = sys.modules.get("cintervene.methods.common.layer_scores")
     if module is not None:
         place = cache(lambda: tmp_path_factory.mktemp("kept"))
         monkeypatch.setattr(module, "cache_directory", place)

@@ -3,7 +3,7 @@
 
 import numpy as np
 
-from cintervene.preserve import Preserve
+from cintervene.solvers.preserve import Preserve
 
 KINDS = (
     "plain",

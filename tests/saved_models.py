@@ -49,7 +49,7 @@ def work_little(patch: pytest.MonkeyPatch) -> None:
     budget = models.Budget(1, 1, 4, 4, prompts=12, tune_prompts=4, answer_tokens=8)
     sample = evaluate.Budget(**{field.name: 6 for field in fields(evaluate.Budget)})
     patch.setattr(
-        "cintervene.cli.solving.defend", partial(models.defend, budget=budget)
+        "cintervene.cli.common.solving.defend", partial(models.defend, budget=budget)
     )
     measure = partial(evaluate.measure, budget=sample)
     for command in ("defend", "evaluate"):

@@ -15,7 +15,7 @@ from conftest import make_tiny_model
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
-from cintervene.attacks import (  # noqa: E402
+from cintervene.attacks import (
     GCG,
     DirectionAblated,
     EmbeddingPGD,
@@ -24,22 +24,22 @@ from cintervene.attacks import (  # noqa: E402
     refusal_direction,
     run_attack,
 )
-from cintervene.attacks import relaxed as relaxed_module  # noqa: E402
-from cintervene.attacks.ablation import direction_removed  # noqa: E402
-from cintervene.attacks.objective import (  # noqa: E402
+from cintervene.attacks import relaxed as relaxed_module
+from cintervene.attacks.ablation import direction_removed
+from cintervene.attacks.objective import (
     Layout,
     Objective,
     allowed_tokens,
     lay_out,
 )
-from cintervene.baselines import Generation, Undefended  # noqa: E402
-from cintervene.errors import ArgumentError  # noqa: E402
-from cintervene.models.conversation import (  # noqa: E402
+from cintervene.baselines import Generation, Undefended
+from cintervene.errors import ArgumentError
+from cintervene.models.trace import evaluating
+from cintervene.prompts.chat import (
     continue_embeddings,
     generate,
     render,
 )
-from cintervene.models.trace import evaluating  # noqa: E402
 
 REQUEST = Request("r", "Say it")
 

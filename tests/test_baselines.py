@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
-from cintervene.baselines import (  # noqa: E402
+from cintervene.baselines import (
     BadWords,
     Generation,
     Guarded,
@@ -27,12 +27,16 @@ from cintervene.baselines import (  # noqa: E402
     SmoothLLM,
     Undefended,
 )
-from cintervene.baselines.bad_words import spellings  # noqa: E402
-from cintervene.baselines.smoothllm import perturb  # noqa: E402
-from cintervene.errors import ArgumentError  # noqa: E402
-from cintervene.models import Intervention, find_targets  # noqa: E402
-from cintervene.models.conversation import generate, render  # noqa: E402
-from cintervene.update import LowRankUpdate  # noqa: E402
+from cintervene.baselines.bad_words import spellings
+from cintervene.baselines.smoothllm import perturb
+from cintervene.errors import ArgumentError
+from cintervene.intervention.intervention import Intervention
+from cintervene.models import find_targets
+from cintervene.prompts.chat import (
+    generate,
+    render,
+)
+from cintervene.solvers.update import LowRankUpdate
 
 SHORT = Generation(max_new_tokens=8)
 

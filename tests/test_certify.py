@@ -9,11 +9,11 @@ from generated_pcr import KINDS, generated
 from reference_pcr import random_halfspaces, random_problem
 from test_pcr import solve
 
-from cintervene.certify import certify
 from cintervene.errors import ArgumentError
-from cintervene.solution import Status
-from cintervene.solve import pcr
-from cintervene.update import LowRankUpdate
+from cintervene.solvers.certify import certify
+from cintervene.solvers.pcr import pcr
+from cintervene.solvers.solution import Status
+from cintervene.solvers.update import LowRankUpdate
 
 
 def check(solution, problem, **options):

@@ -16,19 +16,17 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 pytest.importorskip("matplotlib")
 
-from saved_models import save_tiny_model, work_little  # noqa: E402
-from test_models_packed import Codes, with_packed  # noqa: E402
+from saved_models import save_tiny_model, work_little
+from test_models_packed import Codes, with_packed
 
-from cintervene.cli import main  # noqa: E402
-from cintervene.export import read_lora  # noqa: E402
-from cintervene.models import (  # noqa: E402
-    Budget,
-    GateOptions,
-    Intervention,
-    TSROptions,
-    defend,
-    loading,
-)
+from cintervene.cli import main
+from cintervene.export import read_lora
+from cintervene.intervention.intervention import Intervention
+from cintervene.methods.defend import defend
+from cintervene.methods.gate.config import GateOptions
+from cintervene.methods.tsr.config import TSROptions
+from cintervene.models import loading
+from cintervene.prompts.calibration import Budget
 
 # Limits that any change of a random model keeps, and one that none reaches.
 LENIENT = ["--min-effect", "1e-9", "--max-kl", "1e9", "--max-benign-loss", "1e9"]
@@ -114,7 +112,7 @@ def test_teach_refusals(
 ) -> None:
     options = TSROptions(steps=2, parts=1, answers=4, answer_tokens=2, borderline=24)
     monkeypatch.setattr(
-        "cintervene.cli.solving.defend", partial(defend, options=options)
+        "cintervene.cli.common.solving.defend", partial(defend, options=options)
     )
     requests, out = tmp_path / "requests.txt", tmp_path / "out"
     requests.write_text("How do I build a bomb?\nHelp me steal a car.\n", "utf-8")
@@ -148,7 +146,7 @@ def test_refuse_by_gated_neurons(
 ) -> None:
     options = GateOptions(steps=2, lessons=4, benign=8, answer_tokens=2)
     monkeypatch.setattr(
-        "cintervene.cli.solving.defend", partial(defend, options=options)
+        "cintervene.cli.common.solving.defend", partial(defend, options=options)
     )
     requests, spared = tmp_path / "requests.txt", tmp_path / "spared.txt"
     requests.write_text("How do I build a bomb?\nHelp me steal a car.\n", "utf-8")
@@ -176,7 +174,9 @@ def test_keep_away_from_what_texts_show(
         contrast_words=4, prompts=4, texts=2, answer_tokens=4, tune_words=2,
         tune_prompts=2, contrast_prompts=4,
     )  # fmt: skip
-    monkeypatch.setattr("cintervene.cli.solving.defend", partial(defend, budget=few))
+    monkeypatch.setattr(
+        "cintervene.cli.common.solving.defend", partial(defend, budget=few)
+    )
     texts, out = tmp_path / "texts.txt", tmp_path / "out"
     texts.write_text("Bees live in hives.\nHoney is sweet.\nBees sting.\n", "utf-8")
     argv = ["defend", "--model", str(model), kind, str(texts), "--layers", "1"]
@@ -451,7 +451,7 @@ def test_compare(model: Path, made: Path, tmp_path: Path, capsys: Any) -> None:
 def test_apply_to_a_model_that_is_no_directory(
     model: Path, made: Path, tmp_path: Path, capsys: Any, monkeypatch: Any
 ) -> None:
-    monkeypatch.setattr("cintervene.cli.rewrite.load", lambda *_, **__: loaded)
+    monkeypatch.setattr("cintervene.cli.commands.rewrite.load", lambda *_, **__: loaded)
     loaded = loading.load(model)
     out = tmp_path / "out"
     argv = ["apply", "--model", "tiny", "--intervention", str(made), "--out", str(out)]

@@ -20,9 +20,13 @@ pytest.importorskip("matplotlib")
 
 from saved_models import save_tiny_model, work_little
 
-from cintervene import staging
-from cintervene.cli import console, entry, main
+from cintervene.cli import (
+    entry,
+    main,
+)
+from cintervene.cli.common import console
 from cintervene.models import loading
+from cintervene.utils import staging
 
 WORDS = "bomb\nknife fight\n"
 
@@ -205,7 +209,7 @@ def test_failed_download_leaves_no_model(
 def test_bugs_have_a_code_of_their_own(
     model: Path, capsys: Any, monkeypatch: Any
 ) -> None:
-    monkeypatch.setattr("cintervene.cli.explain.explain", lambda *_: 1 / 0)
+    monkeypatch.setattr("cintervene.cli.commands.explain.explain", lambda *_: 1 / 0)
     assert main(["explain", "--model", str(model)]) == 70
     err = capsys.readouterr().err
     assert "ZeroDivisionError" in err

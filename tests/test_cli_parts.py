@@ -11,10 +11,15 @@ from pathlib import Path
 
 import pytest
 
-from cintervene import staging
-from cintervene.cli import console, failures, main, parser
-from cintervene.cli.words import read_forbidden
+from cintervene.cli import main
+from cintervene.cli.arguments import parser
+from cintervene.cli.common import (
+    console,
+    failures,
+)
+from cintervene.cli.common.words import read_forbidden
 from cintervene.errors import ArgumentError, ModelError, NonFiniteError
+from cintervene.utils import staging
 
 
 @pytest.mark.parametrize(
@@ -132,8 +137,15 @@ def test_what_is_not_measured_has_no_goal(tmp_path, capsys):
 
 def test_every_option_that_not_all_methods_have_is_known():
     pytest.importorskip("transformers")
-    from cintervene.cli.given import INSTEAD, MEASURED, OWN
-    from cintervene.models.defence import METHODS, option_names
+    from cintervene.cli.common.method_options import (
+        INSTEAD,
+        MEASURED,
+        OWN,
+    )
+    from cintervene.methods.defend import (
+        METHODS,
+        option_names,
+    )
 
     parsed = parser.build_parser().parse_args(["defend", "--out", "x"])
     for name in set(vars(parsed)) - {"harmful", "forbid", *MEASURED}:
@@ -147,7 +159,7 @@ def test_defaults_are_those_of_the_methods(capsys):
     pytest.importorskip("transformers")
     from inspect import signature
 
-    from cintervene.models.defence import METHODS
+    from cintervene.methods.defend import METHODS
 
     parsed = parser.build_parser().parse_args(["defend", "--out", "x"])
     assert parsed.given == ()

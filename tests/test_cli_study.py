@@ -19,7 +19,8 @@ from test_evaluate_report import make_measurement
 
 from cintervene.attacks import RelaxedPGD
 from cintervene.cli import main
-from cintervene.models import Intervention, loading
+from cintervene.intervention.intervention import Intervention
+from cintervene.models import loading
 
 HARMBENCH = (
     "Behavior", "FunctionalCategory", "SemanticCategory", "Tags", "ContextString",
@@ -40,7 +41,7 @@ def made(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = directory / "intervention.safetensors"
     with pytest.MonkeyPatch.context() as patch:
         work_little(patch)
-        from cintervene.cli import solving
+        from cintervene.cli.common import solving
 
         base, tokenizer = loading.load(model)
         found = solving.defend(base, tokenizer, ["bomb"], strength=4.0)
@@ -54,7 +55,9 @@ def made(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def given(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Arguments with small files of requests."""
     measured = make_measurement()
-    monkeypatch.setattr("cintervene.cli.study.measure", lambda *a, **k: measured)
+    monkeypatch.setattr(
+        "cintervene.cli.commands.study.measure", lambda *a, **k: measured
+    )
     harmful, safe = tmp_path / "harmful.csv", tmp_path / "safe.csv"
     with harmful.open("w", encoding="utf-8", newline="") as stream:
         rows = [(f"Do bad thing {n}", "standard", "topic", "", "", f"b{n}")
@@ -100,7 +103,7 @@ def test_relaxed_prompts_are_sent_as_text(
     given: list[str], tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     few = partial(RelaxedPGD, steps=2, length=2)
-    monkeypatch.setattr("cintervene.cli.contenders.RelaxedPGD", few)
+    monkeypatch.setattr("cintervene.cli.common.contenders.RelaxedPGD", few)
     out = tmp_path / "out"
     argv = [*given, "--out", str(out), "--attacks", "relaxed-pgd", "--limit", "1"]
     assert main(argv) == 0
@@ -199,7 +202,7 @@ def test_interventions_are_solved_once(
         return Intervention.load(made)
 
     methods = {name: partial(solve, name) for name in ("pcr", "tsr")}
-    monkeypatch.setattr("cintervene.cli.contenders.METHODS", methods)
+    monkeypatch.setattr("cintervene.cli.common.contenders.METHODS", methods)
     argv = [*given, "--out", str(tmp_path / "out"), "--json"]
     argv += ["--defence", "pcr,tsr,guard,pcr+guard"]
     for _ in range(2):

@@ -331,7 +331,7 @@ def test_compliance_prefixes(split: data.Split, minimum: int) -> None:
 
 
 def test_refusals_begin_as_refusals() -> None:
-    from cintervene.evaluate.refusal import judge_refusal
+    from cintervene.judges.refusal import judge_refusal
 
     assert all(judge_refusal(text) for text in data.safe_refusals())
 

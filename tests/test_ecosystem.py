@@ -13,10 +13,14 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
-from saved_models import save_tiny_model  # noqa: E402
+from saved_models import save_tiny_model
 
-from cintervene.models import Intervention, find_targets, loading  # noqa: E402
-from cintervene.update import LowRankUpdate  # noqa: E402
+from cintervene.intervention.intervention import Intervention
+from cintervene.models import (
+    find_targets,
+    loading,
+)
+from cintervene.solvers.update import LowRankUpdate
 
 WORDS = ["bomb", "cat"]
 

@@ -11,13 +11,16 @@ import pytest
 pytest.importorskip("torch")
 
 from cintervene.errors import ArgumentError
-from cintervene.evaluate.harmbench import (
+from cintervene.evaluate.benchmarks.harmbench import (
     Behaviour,
     read_behaviours,
     read_completions,
     write_completions,
 )
-from cintervene.evaluate.xstest import read_labelled_answers, read_prompts
+from cintervene.evaluate.benchmarks.xstest import (
+    read_labelled_answers,
+    read_prompts,
+)
 
 HEADER = "Behavior,FunctionalCategory,SemanticCategory,Tags,ContextString,BehaviorID\n"
 

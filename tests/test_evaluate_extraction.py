@@ -14,20 +14,26 @@ from conftest import make_tiny_model
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
-from cintervene import data  # noqa: E402
-from cintervene.baselines import Generation  # noqa: E402
-from cintervene.errors import ArgumentError  # noqa: E402
-from cintervene.evaluate.extraction import (  # noqa: E402
+from cintervene import data
+from cintervene.baselines import Generation
+from cintervene.errors import ArgumentError
+from cintervene.evaluate.robustness.extraction import (
     extracted,
     extraction,
     probes,
     ways,
 )
-from cintervene.evaluate.obedience import says  # noqa: E402
-from cintervene.evaluate.quantised import quantised, round_to_bits  # noqa: E402
-from cintervene.evaluate.relearning import relearn  # noqa: E402
-from cintervene.evaluate.top_k import ranks  # noqa: E402
-from cintervene.models.utterances import Utterance, spoken  # noqa: E402
+from cintervene.evaluate.robustness.quantised import (
+    quantised,
+    round_to_bits,
+)
+from cintervene.evaluate.robustness.relearning import relearn
+from cintervene.evaluate.robustness.top_k import ranks
+from cintervene.evaluate.words.obedience import says
+from cintervene.prompts.target_spans import (
+    Utterance,
+    spoken,
+)
 
 
 class Silent:

@@ -14,7 +14,7 @@ pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
 from cintervene.errors import ArgumentError
-from cintervene.evaluate.intervals import (
+from cintervene.evaluate.statistics.intervals import (
     Estimate,
     bootstrap_mean,
     paired_difference,

@@ -14,17 +14,23 @@ from conftest import make_tiny_model
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
-from cintervene.errors import ArgumentError  # noqa: E402
-from cintervene.evaluate.classifiers import refusing_label  # noqa: E402
-from cintervene.evaluate.fluency import perplexities  # noqa: E402
-from cintervene.evaluate.judges import (  # noqa: E402
+from cintervene.activations.next_token import (
+    answer_nll,
+    next_logits,
+)
+from cintervene.errors import ArgumentError
+from cintervene.evaluate.requests.fluency import perplexities
+from cintervene.evaluate.requests.outcomes import (
+    Outcome,
+    outcomes,
+)
+from cintervene.judges.classifiers import refusing_label
+from cintervene.judges.compliance import (
     CompliancePrompt,
     from_answers,
     harmbench29,
 )
-from cintervene.evaluate.outcomes import Outcome, outcomes  # noqa: E402
-from cintervene.models.conversation import render  # noqa: E402
-from cintervene.models.next_token import answer_nll, next_logits  # noqa: E402
+from cintervene.prompts.chat import render
 
 
 @pytest.fixture

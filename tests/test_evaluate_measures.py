@@ -16,16 +16,20 @@ from conftest import make_tiny_model
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
-from cintervene import data  # noqa: E402
-from cintervene.errors import ArgumentError, InterventionError  # noqa: E402
-from cintervene.evaluate import Budget, Measurement, measure  # noqa: E402
-from cintervene.evaluate.measures import forbidden_words  # noqa: E402
-from cintervene.evaluate.obedience import says  # noqa: E402
-from cintervene.evaluate.samples import gather  # noqa: E402
-from cintervene.models import Intervention, find_targets  # noqa: E402
-from cintervene.models.conversation import generate, render  # noqa: E402
-from cintervene.models.utterances import Utterance  # noqa: E402
-from cintervene.update import LowRankUpdate  # noqa: E402
+from cintervene import data
+from cintervene.errors import ArgumentError, InterventionError
+from cintervene.evaluate import Budget, Measurement, measure
+from cintervene.evaluate.words.measure import forbidden_words
+from cintervene.evaluate.words.obedience import says
+from cintervene.evaluate.words.samples import gather
+from cintervene.intervention.intervention import Intervention
+from cintervene.models import find_targets
+from cintervene.prompts.chat import (
+    generate,
+    render,
+)
+from cintervene.prompts.target_spans import Utterance
+from cintervene.solvers.update import LowRankUpdate
 
 WORDS = ["gun", "murder", "hit man"]
 SMALL = Budget(

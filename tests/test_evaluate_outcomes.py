@@ -16,17 +16,27 @@ from refusal_examples import ANSWERS, REFUSALS
 pytest.importorskip("torch")
 stats = pytest.importorskip("scipy.stats")
 
-from cintervene.errors import ArgumentError  # noqa: E402
-from cintervene.evaluate.broken import is_empty, is_looped, repetition  # noqa: E402
-from cintervene.evaluate.outcomes import (  # noqa: E402
+from cintervene.errors import ArgumentError
+from cintervene.evaluate.requests.outcomes import (
     Outcome,
     compare,
     count,
     judge_refusal,
     outcomes,
 )
-from cintervene.evaluate.paired import confusion, exact_mcnemar  # noqa: E402
-from cintervene.evaluate.refusal import after_begun_sentence, normalise  # noqa: E402
+from cintervene.evaluate.statistics.paired import (
+    confusion,
+    exact_mcnemar,
+)
+from cintervene.judges.degenerate import (
+    is_empty,
+    is_looped,
+    repetition,
+)
+from cintervene.judges.refusal import (
+    after_begun_sentence,
+    normalise,
+)
 
 REFUSED, COMPLIED, BROKEN = Outcome
 

@@ -24,14 +24,14 @@ from cintervene.evaluate import (
     Estimate,
     Goals,
     Measurement,
-    report,
     write_report,
 )
-from cintervene.evaluate.goals import side_effects
-from cintervene.evaluate.layers import changed_layers
-from cintervene.evaluate.markdown import markdown
-from cintervene.evaluate.obedience import obedience
-from cintervene.evaluate.records import (
+from cintervene.evaluate.report import report
+from cintervene.evaluate.report.markdown import markdown
+from cintervene.evaluate.words.changed_layers import changed_layers
+from cintervene.evaluate.words.goals import side_effects
+from cintervene.evaluate.words.obedience import obedience
+from cintervene.evaluate.words.records import (
     Answer,
     Drift,
     Obedience,
@@ -39,9 +39,10 @@ from cintervene.evaluate.records import (
     Spoken,
     WordPerplexity,
 )
-from cintervene.models import Intervention, find_targets
-from cintervene.models.attached import Attached
-from cintervene.update import LowRankUpdate
+from cintervene.intervention.adapter import Attached
+from cintervene.intervention.intervention import Intervention
+from cintervene.models import find_targets
+from cintervene.solvers.update import LowRankUpdate
 
 SWEEP = [
     {"strength": 2.0, "forbidden_ratio": 3.0, "benign_ratio": 0.99, "kl": 0.01},
@@ -339,7 +340,7 @@ assert "matplotlib.pyplot" not in sys.modules
 
 def test_names_of_close_points_are_not_over_one_another() -> None:
     pytest.importorskip("matplotlib")
-    from cintervene.evaluate import plots
+    from cintervene.evaluate.report import plots
 
     measurement = make_measurement()
     close = [("mafia", 1.60), ("rape", 1.61), ("cartel", 1.62), ("gang", 300.0)]
@@ -356,7 +357,7 @@ def test_names_of_close_points_are_not_over_one_another() -> None:
 
 def test_pictures_show_the_numbers(intervention: Intervention) -> None:
     pytest.importorskip("matplotlib")
-    from cintervene.evaluate import plots
+    from cintervene.evaluate.report import plots
 
     words = plots.perplexity_figure(make_measurement()).axes[0]
     texts = [text.get_text() for text in words.texts]

@@ -12,8 +12,12 @@ pytest.importorskip("transformers")
 
 from cintervene import data
 from cintervene.evaluate import Budget, measure
-from cintervene.models import Intervention, find_targets, find_unembedding
-from cintervene.update import LowRankUpdate
+from cintervene.intervention.intervention import Intervention
+from cintervene.models import (
+    find_targets,
+    find_unembedding,
+)
+from cintervene.solvers.update import LowRankUpdate
 
 LITTLE = Budget(
     forbidden=12,

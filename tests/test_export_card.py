@@ -15,12 +15,16 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 yaml = pytest.importorskip("yaml")
 
-from cintervene.errors import InterventionError  # noqa: E402
-from cintervene.export import Origin, checkpoint, lora, model_card  # noqa: E402
-from cintervene.export.checkpoints import revert_directory  # noqa: E402
-from cintervene.export.shards import Shards  # noqa: E402
-from cintervene.models import Intervention, find_targets, loading  # noqa: E402
-from cintervene.update import LowRankUpdate  # noqa: E402
+from cintervene.errors import InterventionError
+from cintervene.export import Origin, checkpoint, lora, model_card
+from cintervene.export.checkpoint.shards import Shards
+from cintervene.export.checkpoint.write import revert_directory
+from cintervene.intervention.intervention import Intervention
+from cintervene.models import (
+    find_targets,
+    loading,
+)
+from cintervene.solvers.update import LowRankUpdate
 
 OPTIONS = {
     "forbid": ["bomb", "knife"],
@@ -195,7 +199,7 @@ def test_errors_of_a_checkpoint_are_those_of_its_rounding(
     tiny_model: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str,
     block: int,
 ) -> None:  # fmt: skip
-    monkeypatch.setattr("cintervene.export.checkpoints.BLOCK", block)
+    monkeypatch.setattr("cintervene.export.checkpoint.write.BLOCK", block)
     model = tiny_model(name).bfloat16()
     with loading.quiet():
         model.save_pretrained(tmp_path / "base")

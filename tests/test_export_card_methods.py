@@ -13,13 +13,15 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 pytest.importorskip("yaml")
 
-from saved_models import save_tiny_model  # noqa: E402
-from small_changes import KINDS, small_change  # noqa: E402
-from test_export_card import split  # noqa: E402
+from saved_models import save_tiny_model
+from small_changes import KINDS, small_change
+from test_export_card import split
 
-from cintervene.cli.parser import build_parser  # noqa: E402
-from cintervene.export import Origin, model_card  # noqa: E402
-from cintervene.models import Intervention, TSROptions, loading  # noqa: E402
+from cintervene.cli.arguments.parser import build_parser
+from cintervene.export import Origin, model_card
+from cintervene.intervention.intervention import Intervention
+from cintervene.methods.tsr.config import TSROptions
+from cintervene.models import loading
 
 PCR = ["forbid", "examples", "harmful"]
 TAUGHT = ["tsr", "arr", "gate"]

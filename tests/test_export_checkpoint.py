@@ -16,17 +16,24 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
-from safetensors import safe_open  # noqa: E402
-from safetensors.torch import load_file, save_file  # noqa: E402
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
-from cintervene.errors import InterventionError, ModelError  # noqa: E402
-from cintervene.export.checkpoints import (  # noqa: E402
+from cintervene.errors import InterventionError, ModelError
+from cintervene.export.checkpoint.shards import (
+    SINGLE,
+    Shards,
+)
+from cintervene.export.checkpoint.write import (
     apply_to_directory,
     revert_directory,
 )
-from cintervene.export.shards import SINGLE, Shards  # noqa: E402
-from cintervene.models import Intervention, find_targets, loading  # noqa: E402
-from cintervene.update import LowRankUpdate  # noqa: E402
+from cintervene.intervention.intervention import Intervention
+from cintervene.models import (
+    find_targets,
+    loading,
+)
+from cintervene.solvers.update import LowRankUpdate
 
 
 def make(model: Any, layers: Any = (1, 3), matrix: Any = "down_proj") -> Intervention:

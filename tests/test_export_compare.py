@@ -13,15 +13,19 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
-from hypothesis import given, settings  # noqa: E402
-from hypothesis import strategies as st  # noqa: E402
-from safetensors.torch import load_file, save_file  # noqa: E402
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.torch import load_file, save_file
 
-import cintervene as ci  # noqa: E402
-from cintervene.errors import ArgumentError, ModelError  # noqa: E402
-from cintervene.export import residue  # noqa: E402
-from cintervene.models import Intervention, find_targets, loading  # noqa: E402
-from cintervene.update import LowRankUpdate  # noqa: E402
+import cintervene as ci
+from cintervene.errors import ArgumentError, ModelError
+from cintervene.export.comparison import residue
+from cintervene.intervention.intervention import Intervention
+from cintervene.models import (
+    find_targets,
+    loading,
+)
+from cintervene.solvers.update import LowRankUpdate
 
 LAYER = "model.layers.{}.mlp.down_proj.weight"
 

@@ -13,11 +13,15 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 gguf = pytest.importorskip("gguf")
 
-from cintervene import export  # noqa: E402
-from cintervene.errors import ArgumentError, InterventionError, ModelError  # noqa: E402
-from cintervene.models import Intervention, find_decoder, find_targets  # noqa: E402
-from cintervene.models.gated_mlp import find_gated_mlp  # noqa: E402
-from cintervene.update import LowRankUpdate  # noqa: E402
+from cintervene import export
+from cintervene.errors import ArgumentError, InterventionError, ModelError
+from cintervene.intervention.intervention import Intervention
+from cintervene.methods.gate.gated_mlp import find_gated_mlp
+from cintervene.models import (
+    find_decoder,
+    find_targets,
+)
+from cintervene.solvers.update import LowRankUpdate
 
 ARCHITECTURES = {
     "llama": "llama", "mistral": "llama", "gemma2": "gemma2", "gemma3": "gemma3",

@@ -16,10 +16,14 @@ llama_cpp = pytest.importorskip(
     "llama_cpp", reason="needs llama-cpp-python, a source build of some minutes"
 )
 
-from cintervene import export  # noqa: E402
-from cintervene.models import Intervention, embedded, find_targets  # noqa: E402
-from cintervene.models.conversation import render  # noqa: E402
-from cintervene.update import LowRankUpdate  # noqa: E402
+from cintervene import export
+from cintervene.intervention.intervention import Intervention
+from cintervene.models import (
+    embedded,
+    find_targets,
+)
+from cintervene.prompts.chat import render
+from cintervene.solvers.update import LowRankUpdate
 
 WORDS = ("bomb", "garden")
 FORBIDDEN = "bomb"

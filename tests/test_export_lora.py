@@ -13,13 +13,19 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
-from hypothesis import given, settings  # noqa: E402
-from hypothesis import strategies as st  # noqa: E402
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from cintervene.errors import ArgumentError, InterventionError  # noqa: E402
-from cintervene.export import Attached, factors, lora, read_lora  # noqa: E402
-from cintervene.models import Intervention, find_targets  # noqa: E402
-from cintervene.update import LowRankUpdate  # noqa: E402
+from cintervene.errors import ArgumentError, InterventionError
+from cintervene.export import (
+    Attached,
+    lora,
+    read_lora,
+)
+from cintervene.export.adapters import factors
+from cintervene.intervention.intervention import Intervention
+from cintervene.models import find_targets
+from cintervene.solvers.update import LowRankUpdate
 
 IDS = torch.arange(1, 13).reshape(2, 6)
 

@@ -14,17 +14,22 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
-from saved_models import save_tiny_model  # noqa: E402
-from small_changes import REQUESTS, STEPS, small_change  # noqa: E402
+from saved_models import save_tiny_model
+from small_changes import REQUESTS, STEPS, small_change
 
-from cintervene import data  # noqa: E402
-from cintervene.cli import main  # noqa: E402
-from cintervene.errors import ArgumentError, InterventionError  # noqa: E402
-from cintervene.evaluate import Outcome, measure_requests, wilson  # noqa: E402
-from cintervene.export import Attached, checkpoint, lora, read_lora  # noqa: E402
-from cintervene.export.stored import Stored  # noqa: E402
-from cintervene.models import Intervention, defend, loading  # noqa: E402
-from cintervene.models.conversation import generate, render  # noqa: E402
+from cintervene import data
+from cintervene.cli import main
+from cintervene.errors import ArgumentError, InterventionError
+from cintervene.evaluate import Outcome, measure_requests, wilson
+from cintervene.export import Attached, checkpoint, lora, read_lora
+from cintervene.export.checkpoint.stored import Stored
+from cintervene.intervention.intervention import Intervention
+from cintervene.methods.defend import defend
+from cintervene.models import loading
+from cintervene.prompts.chat import (
+    generate,
+    render,
+)
 
 FEW = ["--limit", "2"]
 
@@ -98,7 +103,7 @@ def test_requests_are_measured_as_by_hand(
 ) -> None:
     change = small_change(wide, kind)
     # A model of random weights refuses nothing; something has to tell answers apart.
-    monkeypatch.setattr("cintervene.evaluate.requests.outcomes", by_length)
+    monkeypatch.setattr("cintervene.evaluate.requests.measure.outcomes", by_length)
     found = measure_requests(*wide, change, limit=3, tokens=9)
     kinds = ["harmful", "only sounding harmful", "everyday"]
     assert [one.kind for one in found.asked] == kinds
@@ -225,7 +230,7 @@ def test_reports_of_taught_refusals_are_known_again(
     place: Path, tmp_path: Path, monkeypatch: Any
 ) -> None:
     few = partial(defend, options=STEPS)
-    monkeypatch.setattr("cintervene.cli.solving.defend", few)
+    monkeypatch.setattr("cintervene.cli.common.solving.defend", few)
     requests, made = tmp_path / "requests.txt", tmp_path / "made"
     requests.write_text("\n".join(REQUESTS), "utf-8")
     argv = ["defend", "--model", str(place), "--method", "tsr", "--layers", "1"]

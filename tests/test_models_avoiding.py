@@ -15,24 +15,33 @@ from conftest import make_tiny_model
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
-from saved_models import save_tiny_model  # noqa: E402
+from saved_models import save_tiny_model
 
-from cintervene import defend  # noqa: E402
-from cintervene.attacks import RelaxedPGD  # noqa: E402
-from cintervene.errors import ArgumentError  # noqa: E402
-from cintervene.models import (  # noqa: E402
-    TSROptions,
+from cintervene import defend
+from cintervene.activations.upper_layers import (
+    changed,
+    differentiable,
+)
+from cintervene.attacks import RelaxedPGD
+from cintervene.errors import ArgumentError
+from cintervene.methods.arr.adversary import Adversary
+from cintervene.methods.arr.problem import RiskRegion
+from cintervene.methods.tsr.config import TSROptions
+from cintervene.models import (
     find_decoder,
     find_targets,
     find_unembedding,
     loading,
 )
-from cintervene.models.adversary import Adversary  # noqa: E402
-from cintervene.models.conversation import generate, render  # noqa: E402
-from cintervene.models.lessons import Lesson, Lessons  # noqa: E402
-from cintervene.models.risk_region import RiskRegion  # noqa: E402
-from cintervene.models.trace import evaluating  # noqa: E402
-from cintervene.models.upper import changed, differentiable  # noqa: E402
+from cintervene.models.trace import evaluating
+from cintervene.prompts.chat import (
+    generate,
+    render,
+)
+from cintervene.prompts.refusal_examples import (
+    Lesson,
+    Lessons,
+)
 
 REQUESTS = ["Say it", "Do that", "Go on", "Tell me"]
 

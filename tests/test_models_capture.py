@@ -11,15 +11,15 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
-from cintervene.errors import ArgumentError, ModelError  # noqa: E402
-from cintervene.models import (  # noqa: E402
-    LayerStream,
-    capture,
+from cintervene.activations import layer_stream as capture
+from cintervene.activations.layer_stream import LayerStream
+from cintervene.errors import ArgumentError, ModelError
+from cintervene.models import (
     find_decoder,
     find_targets,
     find_unembedding,
 )
-from cintervene.update import LowRankUpdate  # noqa: E402
+from cintervene.solvers.update import LowRankUpdate
 
 IDS = [[5, 9, 3, 7, 11, 2, 8], [4], [13, 6, 1, 9, 9], list(range(20, 31))]
 TOLERANCE = {"rtol": 1e-4, "atol": 1e-5}

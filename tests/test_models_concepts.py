@@ -12,29 +12,34 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
-from saved_models import save_tiny_model  # noqa: E402
+from saved_models import save_tiny_model
 
-from cintervene import data, defend  # noqa: E402
-from cintervene.errors import ArgumentError, InterventionError  # noqa: E402
-from cintervene.models import (  # noqa: E402
-    Budget,
-    PCROptions,
-    capture,
-    loading,
+from cintervene import data, defend
+from cintervene.activations import layer_stream as capture
+from cintervene.activations.layer_stream import Captured
+from cintervene.errors import ArgumentError, InterventionError
+from cintervene.methods.common.output_metric import OutputMetric
+from cintervene.methods.pcr.config import PCROptions
+from cintervene.methods.pcr.constraints import (
+    Pairs,
+    TokenPairs,
 )
-from cintervene.models.capture import Captured  # noqa: E402
-from cintervene.models.concept_material import (  # noqa: E402
+from cintervene.methods.pcr.method import choose_layers
+from cintervene.methods.pcr.point_constraints import ConceptPoints
+from cintervene.methods.pcr.regions import (
+    Balls,
+    Differences,
+    Points,
+)
+from cintervene.models import loading
+from cintervene.prompts.calibration import Budget
+from cintervene.prompts.request_calibration import (
     gather_requests,
     held_apart,
 )
-from cintervene.models.concept_points import ConceptPoints  # noqa: E402
-from cintervene.models.concepts import Balls, Differences, Points  # noqa: E402
-from cintervene.models.fisher import OutputMetric  # noqa: E402
-from cintervene.models.forbidding import choose_layers  # noqa: E402
-from cintervene.models.pairs import Pairs, TokenPairs  # noqa: E402
-from cintervene.models.utterances import Utterance  # noqa: E402
-from cintervene.preserve import Preserve  # noqa: E402
-from cintervene.progress import silent  # noqa: E402
+from cintervene.prompts.target_spans import Utterance
+from cintervene.solvers.preserve import Preserve
+from cintervene.utils.progress import silent
 
 SMALL = Budget(
     contrast_words=4, prompts=4, texts=2, answer_tokens=4, tune_words=2,
@@ -278,7 +283,7 @@ def test_requests_that_are_refused_already(
     tiny: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        "cintervene.models.concept_material.generate",
+        "cintervene.prompts.request_calibration.generate",
         lambda model, tokenizer, prompts, *_, **__: [
             tokenizer(data.safe_refusals()[0])["input_ids"] for _ in prompts
         ],

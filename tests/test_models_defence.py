@@ -11,9 +11,9 @@ from characters import Characters
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
-from cintervene import defend  # noqa: E402
-from cintervene.errors import ArgumentError  # noqa: E402
-from cintervene.models.defence import (  # noqa: E402
+from cintervene import defend
+from cintervene.errors import ArgumentError
+from cintervene.methods.defend import (
     METHODS,
     AvoidingOptions,
     ForbiddingOptions,

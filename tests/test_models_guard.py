@@ -16,9 +16,9 @@ from cintervene.errors import ArgumentError, InterventionError, ModelError
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
-from cintervene import Guard  # noqa: E402
-from cintervene.models import find_targets  # noqa: E402
-from cintervene.update import LowRankUpdate  # noqa: E402
+from cintervene import Guard
+from cintervene.models import find_targets
+from cintervene.solvers.update import LowRankUpdate
 
 TOKENIZER = Characters()
 # Characters that begin and end words; to a random model all are about as likely.

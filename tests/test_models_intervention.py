@@ -15,16 +15,20 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
-from cintervene.errors import ArgumentError, InterventionError  # noqa: E402
-from cintervene.models import (  # noqa: E402
-    Intervention,
-    LayerStream,
-    find_targets,
+from cintervene.activations.layer_stream import LayerStream
+from cintervene.errors import ArgumentError, InterventionError
+from cintervene.intervention import (
+    file as intervention_file,
+)
+from cintervene.intervention import (
     intervention,
-    intervention_file,
+)
+from cintervene.intervention.intervention import Intervention
+from cintervene.models import (
+    find_targets,
     rounded_change,
 )
-from cintervene.update import LowRankUpdate  # noqa: E402
+from cintervene.solvers.update import LowRankUpdate
 
 DTYPES = [torch.bfloat16, torch.float16, torch.float32, torch.float64]
 

@@ -11,10 +11,12 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
-from saved_models import save_tiny_model  # noqa: E402
+from saved_models import save_tiny_model
 
-from cintervene import defend  # noqa: E402
-from cintervene.models import TSROptions, layer_scores, loading  # noqa: E402
+from cintervene import defend
+from cintervene.methods.common import layer_scores
+from cintervene.methods.tsr.config import TSROptions
+from cintervene.models import loading
 
 NAMES = ["layers.1", "layers.2"]
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
-from cintervene.models.lexicon import Lexicon
+from cintervene.methods.guard.automaton import Lexicon
 
 PIECES = [
     "k", "i", "l", "s", "e", "r", "K", "I", "L", "S", "E", "R", "ill", "kill", "Kill",

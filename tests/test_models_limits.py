@@ -12,18 +12,22 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
-from test_models_intervention import random_update  # noqa: E402
+from test_models_intervention import random_update
 
-from cintervene import export  # noqa: E402
-from cintervene.errors import InterventionError  # noqa: E402
-from cintervene.evaluate.goals import Goals  # noqa: E402
-from cintervene.evaluate.markdown import markdown  # noqa: E402
-from cintervene.export.checkpoints import (  # noqa: E402
+from cintervene import export
+from cintervene.errors import InterventionError
+from cintervene.evaluate.report.markdown import markdown
+from cintervene.evaluate.words.goals import Goals
+from cintervene.export.checkpoint.write import (
     apply_to_directory,
     revert_directory,
 )
-from cintervene.models import Intervention, find_targets, loading  # noqa: E402
-from cintervene.models.limits import crossed  # noqa: E402
+from cintervene.intervention.acceptance import crossed
+from cintervene.intervention.intervention import Intervention
+from cintervene.models import (
+    find_targets,
+    loading,
+)
 
 LIMITS = {"max_kl": 0.05, "max_benign_loss": 0.1}
 CROSSED = {"kl": 0.2125, "benign_ratio": 1.05, "chosen": True}

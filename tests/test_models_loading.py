@@ -16,8 +16,8 @@ import pytest
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
-from cintervene.errors import ArgumentError, ModelError  # noqa: E402
-from cintervene.models import embedded, load, loading  # noqa: E402
+from cintervene.errors import ArgumentError, ModelError
+from cintervene.models import embedded, load, loading
 
 CONTENT = b"GGUF" + bytes(range(256)) * 40
 

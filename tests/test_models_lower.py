@@ -6,10 +6,14 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
-from cintervene.models import lower  # noqa: E402
-from cintervene.models.capture import LayerStream  # noqa: E402
-from cintervene.models.lower import LowerLayers, shared_prefix  # noqa: E402
-from cintervene.models.targets import find_decoder, find_targets  # noqa: E402
+from cintervene.activations import lower_layers as lower
+from cintervene.activations.layer_stream import LayerStream
+from cintervene.activations.lower_layers import (
+    LowerLayers,
+    shared_prefix,
+)
+from cintervene.models.decoder import find_decoder
+from cintervene.models.targets import find_targets
 
 BEGINNING = [5, 9, 2, 7, 3, 8]
 IDS = [

@@ -13,22 +13,22 @@ torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 accelerate = pytest.importorskip("accelerate")
 
-from saved_models import save_tiny_model  # noqa: E402
-from test_models_intervention import make  # noqa: E402
+from saved_models import save_tiny_model
+from test_models_intervention import make
 
-import cintervene as ci  # noqa: E402
-from cintervene import export  # noqa: E402
-from cintervene.errors import InterventionError, ModelError  # noqa: E402
-from cintervene.models import (  # noqa: E402
-    Budget,
-    Intervention,
-    TSROptions,
-    capture,
+import cintervene as ci
+from cintervene import export
+from cintervene.activations import layer_stream as capture
+from cintervene.errors import InterventionError, ModelError
+from cintervene.intervention.adapter import suited
+from cintervene.intervention.intervention import Intervention
+from cintervene.methods.tsr.config import TSROptions
+from cintervene.models import (
     find_targets,
     find_unembedding,
 )
-from cintervene.models.attached import suited  # noqa: E402
-from cintervene.models.offload import device_of, held, in_memory  # noqa: E402
+from cintervene.models.offload import device_of, held, in_memory
+from cintervene.prompts.calibration import Budget
 
 IDS = [[5, 9, 3, 7, 11, 2, 8], [5, 9, 3, 1], [4, 4]]
 CPU = torch.device("cpu")

@@ -13,27 +13,27 @@ import pytest
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
-from saved_models import save_tiny_model  # noqa: E402
-from test_models_intervention import make, random_update  # noqa: E402
+from saved_models import save_tiny_model
+from test_models_intervention import make, random_update
 
-import cintervene as ci  # noqa: E402
-from cintervene import export  # noqa: E402
-from cintervene.errors import InterventionError, ModelError  # noqa: E402
-from cintervene.models import (  # noqa: E402
-    Budget,
-    Intervention,
-    TSROptions,
+import cintervene as ci
+from cintervene import export
+from cintervene.errors import InterventionError, ModelError
+from cintervene.intervention.adapter import suited
+from cintervene.intervention.intervention import Intervention
+from cintervene.methods.tsr.config import TSROptions
+from cintervene.models import (
     explain,
     find_targets,
     rounded_change,
 )
-from cintervene.models.attached import suited  # noqa: E402
-from cintervene.models.packed import (  # noqa: E402
+from cintervene.models.quantised import (
     check_gradients,
     check_whole,
     is_packed,
     unpacked,
 )
+from cintervene.prompts.calibration import Budget
 
 nn = torch.nn
 LITTLE = Budget(1, 1, 4, 4, prompts=12, tune_prompts=4, answer_tokens=8)
@@ -107,7 +107,7 @@ def test_the_matrix_is_read_off(tiny_model: Any, dtype: Any, bias: bool) -> None
 
 def test_wide_matrices_are_read_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     base = nn.Linear(10, 6)
-    monkeypatch.setattr("cintervene.models.packed.BLOCK", 4)
+    monkeypatch.setattr("cintervene.models.quantised.BLOCK", 4)
     module = Codes(base)
     found = unpacked(module, 10, torch.float32)
     torch.testing.assert_close(found, module.qweight.float() * module.scale)

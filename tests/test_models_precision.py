@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
-from torch import nn  # noqa: E402
-from torch.nn.functional import linear, scaled_dot_product_attention  # noqa: E402
+from torch import nn
+from torch.nn.functional import linear, scaled_dot_product_attention
 
-from cintervene.models.precision import WidenedProducts, quick_products  # noqa: E402
-from cintervene.models.weights import add_update  # noqa: E402
-from cintervene.update import LowRankUpdate  # noqa: E402
+from cintervene.models.precision import WidenedProducts, quick_products
+from cintervene.models.weights import add_update
+from cintervene.solvers.update import LowRankUpdate
 
 HALF = [torch.bfloat16, torch.float16]
 

@@ -13,34 +13,42 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
-from saved_models import save_tiny_model  # noqa: E402
+from saved_models import save_tiny_model
 
-from cintervene import data, defend  # noqa: E402
-from cintervene.errors import ArgumentError  # noqa: E402
-from cintervene.models import (  # noqa: E402
-    GateOptions,
-    Intervention,
-    TSROptions,
+from cintervene import data, defend
+from cintervene.activations.upper_layers import differentiable
+from cintervene.errors import ArgumentError
+from cintervene.intervention.intervention import Intervention
+from cintervene.methods.arr.problem import RiskRegion
+from cintervene.methods.common.layer_selection import (
+    best_run,
+    separation,
+)
+from cintervene.methods.common.output_metric import OutputMetric
+from cintervene.methods.common.sweep import (
+    STRENGTHS,
+    Drift,
+    choose,
+)
+from cintervene.methods.gate.config import GateOptions
+from cintervene.methods.tsr.config import TSROptions
+from cintervene.methods.tsr.fit import RefusalPoint
+from cintervene.methods.tsr.layer_ball import LayerBall
+from cintervene.methods.tsr.problem import SafeRegion
+from cintervene.models import (
     find_decoder,
     find_targets,
     find_unembedding,
     loading,
 )
-from cintervene.models.conversation import render  # noqa: E402
-from cintervene.models.fisher import OutputMetric  # noqa: E402
-from cintervene.models.layer_ball import LayerBall  # noqa: E402
-from cintervene.models.layer_descent import (  # noqa: E402
-    STRENGTHS,
-    Drift,
-    RefusalPoint,
-    choose,
+from cintervene.prompts.chat import render
+from cintervene.prompts.refusal_examples import (
+    Lesson,
+    Lessons,
+    divided,
+    prepare,
 )
-from cintervene.models.lessons import Lesson, Lessons, prepare  # noqa: E402
-from cintervene.models.risk_region import RiskRegion  # noqa: E402
-from cintervene.models.safe_region import SafeRegion, divided  # noqa: E402
-from cintervene.models.separation import best_run, separation  # noqa: E402
-from cintervene.models.upper import differentiable  # noqa: E402
-from cintervene.progress import silent  # noqa: E402
+from cintervene.utils.progress import silent
 
 LITTLE = TSROptions(steps=4, parts=2, answers=4, answer_tokens=2, borderline=24)
 NOTHING_SPARED = TSROptions(answers=0, borderline=0)

@@ -11,8 +11,8 @@ torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 nn = torch.nn
 
-from cintervene.errors import ArgumentError, ModelError  # noqa: E402
-from cintervene.models import explain, find_decoder, find_targets  # noqa: E402
+from cintervene.errors import ArgumentError, ModelError
+from cintervene.models import explain, find_decoder, find_targets
 
 PATHS = {
     ("gpt2", "down_proj"): "transformer.h.{}.mlp.c_proj.weight",

@@ -10,9 +10,9 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
-from cintervene.errors import ModelError  # noqa: E402
-from cintervene.models import find_decoder, find_targets, find_unembedding  # noqa: E402
-from cintervene.models.unembedding import is_tied  # noqa: E402
+from cintervene.errors import ModelError
+from cintervene.models import find_decoder, find_targets, find_unembedding
+from cintervene.models.unembedding import is_tied
 
 
 def logit_gradients(norm: Any, weight: Any, x: Any) -> Any:

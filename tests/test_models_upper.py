@@ -11,10 +11,17 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
-from cintervene.models import find_decoder, find_targets, find_unembedding  # noqa: E402
-from cintervene.models.batches import common_length  # noqa: E402
-from cintervene.models.set_loss import divergence_loss, set_loss  # noqa: E402
-from cintervene.models.upper import Upper, differentiable, logits_of  # noqa: E402
+from cintervene.activations.batches import common_length
+from cintervene.activations.upper_layers import (
+    Upper,
+    differentiable,
+    logits_of,
+)
+from cintervene.methods.common.objectives import (
+    divergence_loss,
+    set_loss,
+)
+from cintervene.models import find_decoder, find_targets, find_unembedding
 
 SEQUENCES = [
     [5, 9, 4, 7, 8, 9, 10, 11],

@@ -13,30 +13,40 @@ from cintervene.errors import ArgumentError
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
-from cintervene import defend  # noqa: E402
-from cintervene.models import (  # noqa: E402
-    Budget,
-    PCROptions,
+from cintervene import defend
+from cintervene.activations.scoring import (
+    divergence,
+    token_nll,
+)
+from cintervene.methods.common.output_metric import (
+    OutputMetric,
+    token_statistics,
+)
+from cintervene.methods.pcr.config import PCROptions
+from cintervene.methods.pcr.constraints import TokenPairs
+from cintervene.methods.pcr.layerwise import leading
+from cintervene.methods.pcr.strength import (
+    Limits,
+    Point,
+    knee,
+)
+from cintervene.methods.pcr.token_constraints import Vocabulary
+from cintervene.models import (
     find_decoder,
     find_targets,
     find_unembedding,
 )
-from cintervene.models.fisher import OutputMetric, token_statistics  # noqa: E402
-from cintervene.models.layerwise import leading  # noqa: E402
-from cintervene.models.pairs import TokenPairs  # noqa: E402
-from cintervene.models.scoring import divergence, token_nll  # noqa: E402
-from cintervene.models.spelling import (  # noqa: E402
+from cintervene.prompts.calibration import Budget
+from cintervene.prompts.spelling import (
     check_spellable,
     distinctive,
     first_tokens,
     spell,
     surface_forms,
 )
-from cintervene.models.tuning import Limits, Point, knee  # noqa: E402
-from cintervene.models.utterances import Utterance  # noqa: E402
-from cintervene.models.vocabulary import Vocabulary  # noqa: E402
-from cintervene.preserve import Preserve  # noqa: E402
-from cintervene.update import LowRankUpdate  # noqa: E402
+from cintervene.prompts.target_spans import Utterance
+from cintervene.solvers.preserve import Preserve
+from cintervene.solvers.update import LowRankUpdate
 
 
 class Letters:
@@ -297,7 +307,7 @@ def test_bad_arguments_name_the_fix(tiny_model: Any) -> None:
 
 
 def test_automatic_layers_are_the_last() -> None:
-    from cintervene.models.forbidding import choose_layers
+    from cintervene.methods.pcr.method import choose_layers
 
     assert choose_layers("auto", 30, "forbid") == [28, 29]
     assert choose_layers("auto", 1, "forbid") == [0]

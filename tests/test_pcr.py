@@ -17,11 +17,11 @@ from reference_pcr import (
 )
 
 from cintervene import _core
-from cintervene.config import thread_limit
 from cintervene.errors import ArgumentError, NonFiniteError
-from cintervene.preserve import Preserve
-from cintervene.solution import Status
-from cintervene.solve import pcr
+from cintervene.solvers.pcr import pcr
+from cintervene.solvers.preserve import Preserve
+from cintervene.solvers.solution import Status
+from cintervene.utils.runtime import thread_limit
 
 
 def solve(problem, **options):

@@ -15,9 +15,9 @@ from reference_pcr import (
 )
 from test_pcr import assert_consistent, solve
 
-from cintervene.config import thread_limit
-from cintervene.solution import Status
-from cintervene.solve import pcr
+from cintervene.solvers.pcr import pcr
+from cintervene.solvers.solution import Status
+from cintervene.utils.runtime import thread_limit
 
 
 def exact(problem, **options):

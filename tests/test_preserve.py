@@ -6,10 +6,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cintervene.config import thread_limit
 from cintervene.errors import ArgumentError, NonFiniteError, SingularSystemError
-from cintervene.preserve import BenignMoments, Preserve
-from cintervene.update import LowRankUpdate
+from cintervene.solvers.preserve import (
+    BenignMoments,
+    Preserve,
+)
+from cintervene.solvers.update import LowRankUpdate
+from cintervene.utils.runtime import thread_limit
 
 
 def dense(x, ridge):

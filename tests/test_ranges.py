@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from cintervene.errors import ArgumentError
-from cintervene.ranges import (
+from cintervene.utils.validation import (
     check_not_negative,
     check_positive,
     check_share,

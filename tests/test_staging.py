@@ -11,7 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from cintervene.staging import StagedDirectory, check_place
+from cintervene.utils.staging import (
+    StagedDirectory,
+    check_place,
+)
 
 KILLED = """
 import sys, time

@@ -13,12 +13,12 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
-from cintervene.attacks import Case as Attempt  # noqa: E402
-from cintervene.attacks import DirectRequest, Prefill, Request  # noqa: E402
-from cintervene.baselines import Generation, SelfReminder  # noqa: E402
-from cintervene.errors import ArgumentError  # noqa: E402
-from cintervene.evaluate.outcomes import Outcome  # noqa: E402
-from cintervene.study import (  # noqa: E402
+from cintervene.attacks import Case as Attempt
+from cintervene.attacks import DirectRequest, Prefill, Request
+from cintervene.baselines import Generation, SelfReminder
+from cintervene.errors import ArgumentError
+from cintervene.evaluate.requests.outcomes import Outcome
+from cintervene.study import (
     Case,
     Clocked,
     Defence,
@@ -28,9 +28,14 @@ from cintervene.study import (  # noqa: E402
     Trial,
     run_study,
 )
-from cintervene.study.paper import published  # noqa: E402
-from cintervene.study.samples import samples  # noqa: E402
-from cintervene.study.summary import category_cells, rows, times, worst  # noqa: E402
+from cintervene.study.report.paper import published
+from cintervene.study.report.samples import samples
+from cintervene.study.report.summary import (
+    category_cells,
+    rows,
+    times,
+    worst,
+)
 
 REQUESTS = [Request(f"b{n}", f"request {n}") for n in range(5)]
 TOPICS = {request.id: f"topic {n % 2}" for n, request in enumerate(REQUESTS)}

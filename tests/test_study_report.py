@@ -23,14 +23,23 @@ from test_evaluate_report import SWEEP, make_measurement
 from test_study import case
 
 from cintervene.errors import ArgumentError
-from cintervene.evaluate.harmbench import read_completions
-from cintervene.evaluate.outcomes import Outcome
-from cintervene.models import Intervention, find_targets
-from cintervene.study import Case, files, study_content, write_study
-from cintervene.study.completions import write_study_completions
-from cintervene.study.page import page
-from cintervene.study.peers import Peer, read_peers
-from cintervene.update import LowRankUpdate
+from cintervene.evaluate.benchmarks.harmbench import read_completions
+from cintervene.evaluate.requests.outcomes import Outcome
+from cintervene.intervention.intervention import Intervention
+from cintervene.models import find_targets
+from cintervene.solvers.update import LowRankUpdate
+from cintervene.study import (
+    Case,
+    study_content,
+    write_study,
+)
+from cintervene.study.report import files
+from cintervene.study.report.completions import write_study_completions
+from cintervene.study.report.page import page
+from cintervene.study.report.peers import (
+    Peer,
+    read_peers,
+)
 
 HOSTILE = "</pre><script>alert(1)</script>&lt;\x00\x1b[31m\u202e\ud800 <img src=//x>"
 VOID = {"meta", "img", "br"}

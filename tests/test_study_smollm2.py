@@ -13,8 +13,8 @@ pytest.importorskip("transformers")
 
 from cintervene.attacks import DirectRequest, Prefill, Request
 from cintervene.baselines import BadWords, Generation, Undefended
-from cintervene.evaluate.obedience import says
-from cintervene.evaluate.outcomes import Outcome
+from cintervene.evaluate.requests.outcomes import Outcome
+from cintervene.evaluate.words.obedience import says
 from cintervene.study import (
     Clocked,
     Defence,

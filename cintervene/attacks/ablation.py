@@ -17,13 +17,13 @@ import torch
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
+from cintervene.activations.layer_stream import LayerStream
 from cintervene.baselines.answering import Answerer, Generation
 from cintervene.errors import ArgumentError, ModelError
-from cintervene.models.capture import LayerStream
-from cintervene.models.conversation import render
-from cintervene.models.packed import check_whole
-from cintervene.models.targets import find_decoder
+from cintervene.models.decoder import find_decoder
+from cintervene.models.quantised import check_whole
 from cintervene.models.weights import overwriting
+from cintervene.prompts.chat import render
 
 __all__ = ["DirectionAblated", "direction_removed", "refusal_direction"]
 

@@ -14,12 +14,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cintervene.attacks.cases import Case, Notes, Request
+from cintervene.attacks.base import (
+    Case,
+    Notes,
+    Request,
+)
 from cintervene.attacks.objective import Objective, lay_out
-from cintervene.attacks.wordings import PREFILL
-from cintervene.models.conversation import continue_embeddings
+from cintervene.attacks.templates import PREFILL
 from cintervene.models.trace import evaluating
-from cintervene.projections import project_ball
+from cintervene.prompts.chat import continue_embeddings
+from cintervene.solvers.projections import project_ball
 
 __all__ = ["EmbeddingPGD"]
 

@@ -16,9 +16,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cintervene.attacks.cases import Case, Notes, Request
+from cintervene.attacks.base import (
+    Case,
+    Notes,
+    Request,
+)
 from cintervene.attacks.objective import Layout, Objective, allowed_tokens, lay_out
-from cintervene.attacks.wordings import PREFILL
+from cintervene.attacks.templates import PREFILL
 from cintervene.models.trace import evaluating
 
 __all__ = ["GCG"]

@@ -11,13 +11,13 @@ import torch
 from torch import Tensor, nn
 from transformers import DynamicCache
 
+from cintervene.activations.batches import common_length
+from cintervene.activations.lower_layers import repeated
 from cintervene.errors import ArgumentError
-from cintervene.models.batches import common_length
-from cintervene.models.conversation import render
-from cintervene.models.lower import repeated
 from cintervene.models.offload import device_of
-from cintervene.models.packed import check_gradients
-from cintervene.models.spelling import encode_text
+from cintervene.models.quantised import check_gradients
+from cintervene.prompts.chat import render
+from cintervene.prompts.spelling import encode_text
 
 __all__ = ["Layout", "Objective", "allowed_tokens", "lay_out"]
 

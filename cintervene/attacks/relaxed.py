@@ -17,11 +17,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from cintervene.attacks.cases import Case, Notes, Request
+from cintervene.attacks.base import (
+    Case,
+    Notes,
+    Request,
+)
 from cintervene.attacks.objective import Layout, Objective, allowed_tokens, lay_out
-from cintervene.attacks.wordings import PREFILL
+from cintervene.attacks.templates import PREFILL
 from cintervene.models.trace import evaluating
-from cintervene.projections import project_simplex
+from cintervene.solvers.projections import project_simplex
 
 __all__ = ["RelaxedPGD"]
 

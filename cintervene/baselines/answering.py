@@ -10,10 +10,13 @@ from typing import Any, Protocol
 from torch import nn
 
 from cintervene.errors import ArgumentError
-from cintervene.models.conversation import generate, render
-from cintervene.models.intervention import Intervention
-from cintervene.models.spelling import encode_text
+from cintervene.intervention.intervention import Intervention
 from cintervene.models.trace import evaluating
+from cintervene.prompts.chat import (
+    generate,
+    render,
+)
+from cintervene.prompts.spelling import encode_text
 
 __all__ = [
     "Answerer",

@@ -12,9 +12,12 @@ from collections.abc import Sequence
 from importlib import import_module
 from types import FrameType
 
-from cintervene.cli.console import Console
-from cintervene.cli.failures import Exit, failure
-from cintervene.cli.parser import build_parser
+from cintervene.cli.arguments.parser import build_parser
+from cintervene.cli.common.console import Console
+from cintervene.cli.common.failures import (
+    Exit,
+    failure,
+)
 
 COMMANDS = {
     "defend": "defend",

@@ -1,21 +1,36 @@
 # SPDX-License-Identifier: Apache-2.0
 """Measuring interventions, before and after, with an interval at each number."""
 
-from cintervene.evaluate.goals import Goals, Verdict
-from cintervene.evaluate.intervals import (
+from cintervene.evaluate.report.report import (
+    report_content,
+    write_report,
+)
+from cintervene.evaluate.requests.measure import (
+    RequestMeasurement,
+    measure_requests,
+)
+from cintervene.evaluate.requests.outcomes import (
+    Outcome,
+    Outcomes,
+    Paired,
+    compare,
+    outcomes,
+)
+from cintervene.evaluate.statistics.intervals import (
     Estimate,
     bootstrap_mean,
     paired_difference,
     wilson,
 )
-from cintervene.evaluate.measurement import Measurement
-from cintervene.evaluate.measures import measure
-from cintervene.evaluate.outcomes import Outcome, Outcomes, Paired, compare, outcomes
-from cintervene.evaluate.records import Change
-from cintervene.evaluate.refusal import judge_refusal
-from cintervene.evaluate.report import report_content, write_report
-from cintervene.evaluate.requests import RequestMeasurement, measure_requests
-from cintervene.evaluate.samples import Budget
+from cintervene.evaluate.statistics.paired import Change
+from cintervene.evaluate.words.goals import (
+    Goals,
+    Verdict,
+)
+from cintervene.evaluate.words.measure import measure
+from cintervene.evaluate.words.measurement import Measurement
+from cintervene.evaluate.words.samples import Budget
+from cintervene.judges.refusal import judge_refusal
 
 __all__ = [
     "Budget",

@@ -6,8 +6,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from cintervene.models.clock import Clock
-from cintervene.progress import Progress, counting
+from cintervene.utils.clock import Clock
+from cintervene.utils.progress import (
+    Progress,
+    counting,
+)
 
 __all__ = ["Phases", "Step"]
 

@@ -4,14 +4,21 @@
 Needs the extra `hf` (torch, transformers, safetensors).
 """
 
+from cintervene.export.adapters.gguf_lora import save_gguf as gguf
+from cintervene.export.adapters.peft_lora import read_lora
+from cintervene.export.adapters.peft_lora import save_lora as lora
 from cintervene.export.artefact import Artefact
-from cintervene.export.card import Origin, model_card
-from cintervene.export.checkpoints import save_checkpoint as checkpoint
-from cintervene.export.comparison import Comparison, Difference, compare
-from cintervene.export.gguf_lora import save_gguf as gguf
-from cintervene.export.peft_lora import read_lora
-from cintervene.export.peft_lora import save_lora as lora
-from cintervene.models.attached import Attached
+from cintervene.export.cards.card import (
+    Origin,
+    model_card,
+)
+from cintervene.export.checkpoint.write import save_checkpoint as checkpoint
+from cintervene.export.comparison.compare import (
+    Comparison,
+    Difference,
+    compare,
+)
+from cintervene.intervention.adapter import Attached
 
 __all__ = [
     "Artefact",

@@ -23,8 +23,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from cintervene.durable import sync
 from cintervene.errors import ModelError
+from cintervene.utils.files import sync
 
 logger = logging.getLogger(__name__)
 

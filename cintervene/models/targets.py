@@ -12,8 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
-from typing import Literal, get_args
+from typing import get_args
 
 import torch
 from torch import Tensor, nn
@@ -21,21 +20,26 @@ from torch.nn.utils.parametrize import is_parametrized
 from transformers.pytorch_utils import Conv1D
 
 from cintervene.errors import ArgumentError, ModelError
+from cintervene.models.decoder import (
+    Decoder,
+    _text_config,
+    find_decoder,
+    resolve_layers,
+)
 from cintervene.models.offload import device_of, held, identity
-from cintervene.models.packed import (
+from cintervene.models.quantised import (
     PACKED_TOLERANCE,
     is_packed,
     is_plain,
     unpacked,
 )
-from cintervene.models.trace import Call, trace
+from cintervene.models.trace import Call
 from cintervene.models.weights import FLOAT_DTYPES
+from cintervene.utils.literals import Matrix
 
 ADAPTER_MARKS = ("lora_A", "lora_B", "base_layer")
 # Of a probe's result relative to its size: rounding.
 TOLERANCE = 0.02
-# Which projection of a layer, by its usual name: what ends the MLP or the attention.
-Matrix = Literal["down_proj", "o_proj"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,32 +109,6 @@ class Target:
 
 
 @dataclass(frozen=True, eq=False)
-class Decoder:
-    """The stack of decoder layers of a model.
-
-    Attributes
-    ----------
-    module : nn.Module
-        The module that owns the layers, callable with `input_ids`, without the head.
-    name : str
-        Its path in the model.
-    layers : nn.ModuleList
-    layers_name : str
-        Path of the list.
-    hidden_size : int
-    calls : list of Call
-        The trace it was found in.
-    """
-
-    module: nn.Module
-    name: str
-    layers: nn.ModuleList
-    layers_name: str
-    hidden_size: int
-    calls: list[Call]
-
-
-@dataclass(frozen=True, eq=False)
 class Explanation:
     """What `find_targets` would return for each layer, or why it would refuse."""
 
@@ -150,40 +128,6 @@ class Explanation:
         parameters = sum(target.d_in * target.d_out for target in self.targets)
         lines.append(f"{len(self.targets)} matrices, {parameters:,} parameters")
         return "\n".join(lines)
-
-
-def find_decoder(model: nn.Module) -> Decoder:
-    """Find the chain of decoder layers of `model`.
-
-    Raises
-    ------
-    ModelError
-        No list of modules, or more than one, is called as a chain on the hidden state.
-    """
-    config = _text_config(model)
-    calls = trace(model)
-    found = []
-    for name, module in model.named_modules():
-        if (
-            isinstance(module, nn.ModuleList)
-            and len(module) == config.num_hidden_layers
-        ):
-            width = _chain_width(module, calls)
-            if width is not None and width == config.hidden_size:
-                found.append((name, module))
-    if len(found) != 1:
-        names = ", ".join(name for name, _ in found) or "none"
-        raise ModelError(
-            f"{type(model).__name__}: expected one list of "
-            f"{config.num_hidden_layers} decoder layers called in sequence on a hidden "
-            f"state of {config.hidden_size}, found: {names}; this architecture is not "
-            "supported"
-        )
-    layers_name, layers = found[0]
-    name = layers_name.rpartition(".")[0]
-    return Decoder(
-        model.get_submodule(name), name, layers, layers_name, config.hidden_size, calls
-    )
 
 
 def find_targets(
@@ -253,33 +197,6 @@ def check_matrix(matrix: str) -> None:
         raise ArgumentError(f"matrix: got {matrix!r}; expected {expected}")
 
 
-def resolve_layers(layers: Iterable[int] | None, n_layers: int) -> list[int]:
-    """Sort layer indices, repeats left out and negative ones counted from the end."""
-    if layers is None:
-        return list(range(n_layers))
-    wanted = [int(layer) for layer in layers]
-    for layer in wanted:
-        if not -n_layers <= layer < n_layers:
-            raise ArgumentError(
-                f"layers: got {layer}, expected indices in "
-                f"[{-n_layers}, {n_layers - 1}]"
-            )
-    if not wanted:
-        raise ArgumentError("layers: got none, expected at least one layer index")
-    return sorted({layer % n_layers for layer in wanted})
-
-
-def asked_layers(layers: object, n_layers: int) -> list[int] | None:
-    """The layers asked for, as `resolve_layers` has them; None for `"auto"`."""
-    if layers == "auto":
-        return None
-    if isinstance(layers, str) or not isinstance(layers, Iterable):
-        raise ArgumentError(
-            f'layers: got {layers!r}; expected "auto" or layer indices, e.g. [14, 16]'
-        )
-    return resolve_layers(layers, n_layers)
-
-
 def _describe(target: Target) -> str:
     shape = f"{target.d_out} x {target.d_in}" + (
         ", transposed" if target.transposed else ""
@@ -288,41 +205,6 @@ def _describe(target: Target) -> str:
     if target.packed:
         dtype = f"packed ({type(target.module).__name__}), by an adapter only"
     return f"  {target.layer:3d}  {target.name}  {shape}  {dtype}"
-
-
-@dataclass(frozen=True)
-class _Config:
-    num_hidden_layers: int
-    hidden_size: int
-    intermediate_size: int | None
-
-
-def _text_config(model: nn.Module) -> _Config:
-    config = getattr(model, "config", None)
-    text = getattr(config, "get_text_config", lambda: config)()
-    depth = getattr(text, "num_hidden_layers", None)
-    width = getattr(text, "hidden_size", None)
-    if not isinstance(depth, int) or not isinstance(width, int):
-        raise ModelError(
-            f"model: got {type(model).__name__} whose config names no "
-            "num_hidden_layers and hidden_size, expected a language model of "
-            "transformers"
-        )
-    inner = getattr(text, "intermediate_size", None)
-    return _Config(depth, width, inner if isinstance(inner, int) else None)
-
-
-def _chain_width(layers: nn.ModuleList, calls: Sequence[Call]) -> int | None:
-    """Return the width of the hidden state if `layers` form a chain, else None."""
-    chain = [call for call in calls if any(call.module is layer for layer in layers)]
-    if [call.module for call in chain] != list(layers):
-        return None
-    for before, after in pairwise(chain):
-        if before.y.shape != after.x.shape or not torch.equal(
-            before.y.cpu(), after.x.cpu()
-        ):
-            return None
-    return chain[0].x.shape[-1] if all(c.x.shape == c.y.shape for c in chain) else None
 
 
 def _shared_names(model: nn.Module) -> dict[Hashable, list[str]]:

@@ -11,8 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from cintervene.errors import ModelError
+from cintervene.models.decoder import (
+    Decoder,
+    find_decoder,
+)
 from cintervene.models.offload import device_of, held, identity
-from cintervene.models.targets import Decoder, Target, find_decoder
+from cintervene.models.targets import Target
 from cintervene.models.weights import FLOAT_DTYPES
 
 

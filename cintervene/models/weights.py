@@ -14,7 +14,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from cintervene.update import LowRankUpdate
+from cintervene.solvers.update import LowRankUpdate
+from cintervene.utils.arrays import Floats
 
 Bytes = npt.NDArray[np.uint8]
 # Types of weights that can be changed.
@@ -128,3 +129,8 @@ def rounded_change(target: Any, update: LowRankUpdate) -> Tensor:
     wide = torch.float64 if before.dtype == torch.float64 else torch.float32
     change = after.to(wide) - before.to(wide)
     return change.T if target.transposed else change
+
+
+def as_floats(x: Tensor) -> Floats:
+    """A tensor as a float64 array."""
+    return x.detach().to(device="cpu", dtype=torch.float64).numpy()

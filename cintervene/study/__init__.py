@@ -2,10 +2,10 @@
 """Studies: every defence against every attack on every request, and the report."""
 
 from cintervene.study.cases import Case
-from cintervene.study.content import study_content
 from cintervene.study.defence import Clocked, Defence
-from cintervene.study.files import write_study
 from cintervene.study.journal import Journal
+from cintervene.study.report.content import study_content
+from cintervene.study.report.files import write_study
 from cintervene.study.suite import InTurn, Suite
 from cintervene.study.trial import Trial, run_study, sorter
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, TypeAlias
 
-from cintervene.evaluate.outcomes import Outcome
+from cintervene.evaluate.requests.outcomes import Outcome
 
 __all__ = ["Case", "Key", "as_csv"]
 

@@ -14,8 +14,8 @@ from torch import nn
 from cintervene.attacks import Case as Attempt
 from cintervene.baselines import Answerer, Generation
 from cintervene.baselines.answering import answer_prefilled
-from cintervene.evaluate.json_ready import json_ready
-from cintervene.models.intervention import Intervention
+from cintervene.intervention.intervention import Intervention
+from cintervene.utils.json_ready import json_ready
 
 __all__ = ["Clocked", "Defence"]
 

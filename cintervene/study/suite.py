@@ -9,7 +9,7 @@ from typing import Any
 
 from cintervene.attacks import Attack, Request
 from cintervene.attacks import Case as Attempt
-from cintervene.attacks.cases import Notes
+from cintervene.attacks.base import Notes
 
 __all__ = ["InTurn", "Suite"]
 

@@ -17,15 +17,26 @@ from cintervene.attacks import Attack, Request, run_attack
 from cintervene.attacks import Case as Attempt
 from cintervene.baselines import Generation
 from cintervene.errors import ArgumentError
-from cintervene.evaluate.fluency import perplexities
-from cintervene.evaluate.json_ready import json_ready
-from cintervene.evaluate.outcomes import Judge, Outcome, outcomes, refusal_matcher
+from cintervene.evaluate.requests.fluency import perplexities
+from cintervene.evaluate.requests.outcomes import (
+    Outcome,
+    outcomes,
+)
+from cintervene.judges.base import (
+    Judge,
+    refusal_matcher,
+)
 from cintervene.models.precision import quick_products
-from cintervene.progress import Progress, counting, silent
 from cintervene.study.cases import Case
 from cintervene.study.defence import Defence
 from cintervene.study.journal import Journal
 from cintervene.study.suite import Suite
+from cintervene.utils.json_ready import json_ready
+from cintervene.utils.progress import (
+    Progress,
+    counting,
+    silent,
+)
 
 __all__ = ["Sorter", "Trial", "run_study", "sorter"]
 

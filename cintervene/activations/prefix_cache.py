@@ -1,0 +1,189 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What sequences begin with, run once: keys and values at tokens that do not change.
+
+Many sequences share a head (a prompt with several answers), and all heads of a chat
+template share their first tokens. Each is run once. Heads of different length are
+padded between the shared beginning and their own tokens.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import Cache, DynamicCache
+
+from cintervene.activations.batches import (
+    group_by_length,
+    shared_length,
+)
+from cintervene.activations.lower_layers import (
+    Arguments,
+    LowerLayers,
+    attention_window,
+)
+from cintervene.models.decoder import Decoder
+from cintervene.models.targets import Target
+from cintervene.models.trace import Hook
+
+__all__ = ["SIMILAR", "HeadGroup", "Heads"]
+
+# Few large batches are worth some padding: see `batches.group_by_length`.
+SIMILAR = 0.6
+
+
+@dataclass(frozen=True, eq=False)
+class HeadGroup:
+    """Heads that were run together.
+
+    Attributes
+    ----------
+    members : list of int
+        Which of the heads given.
+    mask : Tensor
+        (heads, length) int64, 0 where a row is padding.
+    cache : Cache or None
+        Keys and values; None where the heads are empty.
+    """
+
+    members: list[int]
+    mask: Tensor
+    cache: Any
+
+    def past(self, rows: Tensor, layers: slice = slice(None)) -> Any:
+        """A cache of some rows, free to be added to in the given layers."""
+        if self.cache is None:
+            return None
+        past = copy.copy(self.cache)
+        past.layers = list(self.cache.layers)
+        past.layers[layers] = [copy.copy(layer) for layer in past.layers[layers]]
+        for layer in past.layers[layers]:
+            layer.keys, layer.values = layer.keys[rows], layer.values[rows]
+        return past
+
+    def forget(self, first: int) -> None:
+        """Give the memory of the layers below `first` back."""
+        if self.cache is not None:
+            for layer in self.cache.layers[:first]:
+                layer.keys = layer.values = None
+
+    def renew(self, arguments: Arguments, rows: Tensor, layer: int) -> Arguments:
+        """Put a fresh cache where a layer's noted arguments hold a used one."""
+        if self.cache is None:
+            return arguments
+
+        def fresh(value: Any) -> Any:
+            only = slice(layer, layer + 1)
+            return self.past(rows, only) if isinstance(value, Cache) else value
+
+        args, kwargs = arguments
+        return tuple(map(fresh, args)), {k: fresh(v) for k, v in kwargs.items()}
+
+
+class Heads:
+    """Runs heads through the first layers.
+
+    Parameters
+    ----------
+    decoder : Decoder
+    targets : sequence of Target
+        Their inputs at the heads' tokens are kept too.
+    heads : sequence of sequence of int
+        Different ones. All of them empty, or none.
+    longest : int
+        Tokens of the longest sequence that begins so.
+    batch_tokens : int
+    layers : int
+        How many.
+
+    Attributes
+    ----------
+    groups : list of HeadGroup
+    inputs : list of Tensor
+        For each target (n, d_in): at the shared beginning, once, and at the own tokens
+        of all heads.
+    shared : int
+        How many tokens all heads begin with, or 0 where they are not shared.
+    """
+
+    def __init__(
+        self,
+        decoder: Decoder,
+        targets: Sequence[Target],
+        heads: Sequence[Sequence[int]],
+        longest: int,
+        batch_tokens: int,
+        layers: int,
+    ) -> None:
+        self._decoder, self._targets, self._layers = decoder, list(targets), layers
+        self._lower = LowerLayers(decoder, len(decoder.layers))
+        self._inputs: list[list[Tensor]] = [[] for _ in targets]
+        # Padding takes up room in a window of attention.
+        within = longest <= attention_window(decoder.module.config)
+        self.shared = max(shared_length(heads), 0) if within else 0
+        self.groups: list[HeadGroup] = []
+        beginning = self._begin(heads[0][: self.shared])
+        own = [list(head[self.shared :]) for head in heads]
+        lengths = [len(one) for one in own]
+        for members in group_by_length(lengths, batch_tokens, SIMILAR):
+            self.groups.append(self._run(own, members, beginning))
+        self.inputs = [
+            torch.cat(parts or [_no_rows(target)])
+            for target, parts in zip(targets, self._inputs, strict=True)
+        ]
+
+    def _begin(self, ids: Sequence[int]) -> HeadGroup:
+        if not ids:
+            return HeadGroup([0], torch.ones((1, 0), dtype=torch.int64), None)
+        cache = DynamicCache(config=self._decoder.module.config)  # type: ignore[arg-type]
+        mask = torch.ones((1, len(ids)), dtype=torch.int64)
+        self._call([ids], cache, mask)
+        return HeadGroup([0], mask, cache)
+
+    def _run(
+        self, own: Sequence[list[int]], members: list[int], beginning: HeadGroup
+    ) -> HeadGroup:
+        length = max(len(own[i]) for i in members)
+        rows = torch.zeros(len(members), dtype=torch.int64)
+        begun = beginning.mask[rows]
+        if length == 0:
+            return HeadGroup(members, begun, None)
+        lengths = torch.tensor([len(own[i]) for i in members])
+        real = torch.arange(length) >= length - lengths[:, None]
+        mask = torch.cat([begun, real.long()], dim=1)
+        padded = [[own[i][0]] * (length - len(own[i])) + own[i] for i in members]
+        cache = beginning.past(rows, slice(self._layers))
+        if cache is None:
+            config: Any = self._decoder.module.config
+            cache = DynamicCache(config=config)
+        self._call(padded, cache, mask)
+        return HeadGroup(members, mask, cache)
+
+    def _call(
+        self, ids: Sequence[Sequence[int]], cache: DynamicCache, mask: Tensor
+    ) -> None:
+        real = mask[:, -len(ids[0]) :].bool()
+
+        def watch(parts: list[Tensor]) -> Hook:
+            def hook(_module: nn.Module, args: Any, _y: Tensor) -> None:
+                parts.append(args[0][real.to(args[0].device)])
+
+            return hook
+
+        handles = [
+            target.module.register_forward_hook(watch(parts))
+            for target, parts in zip(self._targets, self._inputs, strict=True)
+        ]
+        try:
+            self._lower.call(ids, self._layers, cache, mask)
+        finally:
+            for handle in handles:
+                handle.remove()
+
+
+def _no_rows(target: Target) -> Tensor:
+    return torch.empty((0, target.d_in), dtype=target.dtype, device=target.device)

@@ -1,0 +1,337 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The part of a model that depends on changes of some layers, differentiable.
+
+What enters the lowest changed projection does not depend on a change, nor do keys and
+values at tokens where the changes do nothing. Both are computed once. What is left to
+run, and to differentiate, are the layers above, at the other tokens, and the
+unembedding at the rows that a loss looks at.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from cintervene.activations.batches import (
+    check_sequences,
+    group_by_length,
+)
+from cintervene.activations.lower_layers import (
+    Arguments,
+    LowerLayers,
+)
+from cintervene.activations.prefix_cache import (
+    SIMILAR,
+    HeadGroup,
+    Heads,
+)
+from cintervene.models.decoder import Decoder
+from cintervene.models.targets import Target
+from cintervene.models.trace import (
+    Hook,
+    adds_to_output,
+    evaluating,
+    evaluation_mode,
+    first_tensor,
+)
+from cintervene.models.unembedding import Unembedding
+
+__all__ = ["Changes", "Upper", "UpperBatch", "changed", "differentiable", "logits_of"]
+
+# The transposed change (d_in, d_out) of each target's weight, float32; None for none.
+Changes = Sequence[Tensor] | None
+# Called with the number of a target, its inputs and its changed outputs.
+Watch = Callable[[int, Tensor, Tensor], None]
+
+
+@dataclass(eq=False)
+class UpperBatch:
+    """Some sequences, padded on the right, as they are when they reach the change.
+
+    Attributes
+    ----------
+    sequences : list of int
+        Which of the sequences given, in the order of the rows.
+    group : HeadGroup
+        Where their heads are.
+    rows : Tensor
+        And in which of its rows.
+    inputs : Tensor
+        (batch, length, d_in) inputs of the lowest changed projection.
+    real : Tensor
+        (batch, length), False where a row is padding.
+    wanted : Tensor
+        Flat indices into (batch * length) of the rows that a loss looks at.
+    owners : Tensor
+        To which sequence each of them belongs, as an index into all given.
+    hidden : Tensor
+        (batch, length, hidden) what leaves the layer when nothing is changed, or what
+        enters it where the projection's output is not simply added to that.
+    arguments : dict of int to Arguments
+        What each layer is called with besides.
+    """
+
+    sequences: list[int]
+    group: HeadGroup
+    rows: Tensor
+    inputs: Tensor
+    real: Tensor
+    wanted: Tensor
+    owners: Tensor
+    hidden: Tensor
+    arguments: dict[int, Arguments]
+
+
+class Upper:
+    """Sequences at the lowest changed layer, and from there to the last hidden state.
+
+    Parameters
+    ----------
+    model : nn.Module
+    targets : sequence of Target
+        The projections that will be changed, one a layer, lowest first.
+    sequences : sequence of sequence of int
+        Token ids.
+    splits : sequence of int
+        How many tokens of each sequence come before those at which the changes are
+        looked at; fewer than it has. At these heads they are taken to do nothing.
+    wanted : sequence of sequence of int
+        For each sequence the positions that `states` returns, none in the head.
+    decoder : Decoder
+    batch_tokens : int
+        Largest number of tokens in a batch.
+    above : bool
+        False where `states` will not be asked for: heads are run no further than the
+        lowest changed layer.
+
+    Attributes
+    ----------
+    batches : list of UpperBatch
+    heads : Heads
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        targets: Sequence[Target],
+        sequences: Sequence[Sequence[int]],
+        splits: Sequence[int],
+        wanted: Sequence[Sequence[int]],
+        decoder: Decoder,
+        batch_tokens: int = 1024,
+        above: bool = True,
+    ) -> None:
+        self._decoder, self._targets = decoder, list(targets)
+        self._lowest = targets[0].layer
+        self._at = {target.layer: index for index, target in enumerate(targets)}
+        ids = check_sequences(sequences, model)
+        heads = [tuple(one[:n]) for one, n in zip(ids, splits, strict=True)]
+        tails = [one[n:] for one, n in zip(ids, splits, strict=True)]
+        places = [[p - n for p in one] for one, n in zip(wanted, splits, strict=True)]
+        different = list(dict.fromkeys(heads))
+        self.heads = Heads(
+            decoder, targets, different, max(map(len, ids)), batch_tokens,
+            len(decoder.layers) if above else self._lowest + 1,
+        )  # fmt: skip
+        lower = LowerLayers(decoder, self._lowest)
+        entering = [
+            self._enter(lower, tails, places, members, group, rows)
+            for group in self.heads.groups
+            for members, rows in _batches(group, different, heads, tails, batch_tokens)
+        ]
+        for group in self.heads.groups:
+            group.forget(self._lowest)
+        self.additive = self._adds_to_output(entering[0])
+        self.batches = [self._reach(batch) for batch in entering]
+
+    def states(
+        self, batch: UpperBatch, changes: Changes, watch: Watch | None = None
+    ) -> Tensor:
+        """What the final norm reads at the wanted rows of a batch.
+
+        Parameters
+        ----------
+        batch : UpperBatch
+            One of `batches`.
+        changes : sequence of Tensor or None
+            (d_in, d_out) float32, the transposed change of each target's weight.
+        watch : callable, optional
+            Called with the index of a target, its inputs and its outputs as changed,
+            at all tokens behind the heads.
+
+        Returns
+        -------
+        Tensor
+            (n, hidden) in the model's dtype.
+        """
+        hidden = self._leave(batch, changes, watch)
+        for layer in range(self._lowest + 1, len(self._decoder.layers)):
+            if layer in self._at and (changes is not None or watch is not None):
+                hook = _shift(self._at[layer], changes, watch)
+                hidden = self._watched(batch, layer, hidden, hook)
+            else:
+                hidden = self._call(batch, layer, hidden)
+        rows = batch.wanted.to(hidden.device)
+        return hidden.reshape(-1, hidden.shape[-1])[rows]
+
+    def _leave(
+        self, batch: UpperBatch, changes: Changes, watch: Watch | None
+    ) -> Tensor:
+        """What leaves the lowest changed layer."""
+        if not self.additive:
+            hook = _shift(0, changes, watch)
+            return self._watched(batch, self._lowest, batch.hidden, hook)
+        if changes is None and watch is None:
+            return batch.hidden
+        hidden = batch.hidden
+        if changes is not None:
+            moved = hidden + _displacement(batch.inputs, changes[0])
+            hidden = moved.to(batch.hidden.dtype)
+        if watch is not None:
+            # A shift of the projection's output is one of what leaves the layer.
+            hidden = hidden if hidden.requires_grad else hidden.clone().requires_grad_()
+            watch(0, batch.inputs, hidden)
+        return hidden
+
+    def _enter(
+        self,
+        lower: LowerLayers,
+        tails: Sequence[list[int]],
+        wanted: Sequence[Sequence[int]],
+        members: list[int],
+        group: HeadGroup,
+        rows: Tensor,
+    ) -> UpperBatch:
+        lengths = torch.tensor([len(tails[i]) for i in members])
+        length = int(lengths.max())
+        # Any token will do as padding.
+        padded = [tails[i] + tails[i][:1] * (length - len(tails[i])) for i in members]
+        mask = torch.ones((len(members), length), dtype=torch.int64)
+        mask = torch.cat([group.mask[rows], mask], dim=1)
+        past = group.past(rows, slice(self._lowest))
+        hidden, arguments = lower.call(padded, self._lowest, past, mask)
+        pairs = [
+            (at * length + p, i) for at, i in enumerate(members) for p in wanted[i]
+        ]
+        flat, owners = torch.tensor(pairs, dtype=torch.int64).reshape(-1, 2).unbind(1)
+        real = torch.arange(length) < lengths[:, None]
+        place = hidden.device
+        return UpperBatch(
+            members, group, rows, torch.empty(0), real.to(place), flat.to(place),
+            owners, hidden, arguments,
+        )  # fmt: skip
+
+    def _reach(self, batch: UpperBatch) -> UpperBatch:
+        """Run up to the projection; keep what does not depend on the change."""
+
+        def watch(_module: nn.Module, args: Any, _y: Tensor) -> None:
+            batch.inputs = args[0]
+
+        with torch.no_grad():
+            left = self._watched(batch, self._lowest, batch.hidden, watch)
+        if self.additive:
+            batch.hidden = left
+            del batch.arguments[self._lowest]
+        return batch
+
+    def _watched(
+        self, batch: UpperBatch, layer: int, hidden: Tensor, hook: Hook
+    ) -> Tensor:
+        """Run a layer with a hook on its target."""
+        module = self._targets[self._at[layer]].module
+        handle = module.register_forward_hook(hook)
+        try:
+            return self._call(batch, layer, hidden)
+        finally:
+            handle.remove()
+
+    def _call(self, batch: UpperBatch, layer: int, hidden: Tensor) -> Tensor:
+        args, kwargs = batch.group.renew(batch.arguments[layer], batch.rows, layer)
+        output = first_tensor(self._decoder.layers[layer](hidden, *args, **kwargs))
+        assert output is not None
+        return output
+
+    def _adds_to_output(self, batch: UpperBatch) -> bool:
+        """Whether the layer's output is its projection's output plus the rest."""
+        if not self._targets[0].ends_layer:
+            return False
+        with evaluating(self._decoder.layers[self._lowest]):
+            return adds_to_output(
+                lambda hook: self._watched(batch, self._lowest, batch.hidden, hook)
+            )
+
+
+@contextmanager
+def changed(targets: Sequence[Target], changes: Sequence[Tensor]) -> Iterator[None]:
+    """Let the whole model run as if weights were changed, at all tokens."""
+    handles = [
+        target.module.register_forward_hook(_shift(index, changes, None))
+        for index, target in enumerate(targets)
+    ]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@contextmanager
+def differentiable(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode with gradients, of activations only; as before afterwards."""
+    wanting = [p for p in model.parameters() if p.requires_grad]
+    try:
+        for parameter in wanting:
+            parameter.requires_grad_(False)
+        with evaluation_mode(model), torch.enable_grad():
+            yield
+    finally:
+        for parameter in wanting:
+            parameter.requires_grad_(True)
+
+
+def logits_of(unembedding: Unembedding, hidden: Tensor) -> Tensor:
+    """Differentiable float32 logits (n, vocabulary) of last hidden states."""
+    weight = unembedding.weight.detach()
+    normed = unembedding.norm(hidden).to(weight.device)
+    logits: Tensor = (normed @ weight.T).float()
+    return unembedding.capped(logits)
+
+
+def _batches(
+    group: HeadGroup,
+    different: Sequence[tuple[int, ...]],
+    heads: Sequence[tuple[int, ...]],
+    tails: Sequence[Sequence[int]],
+    batch_tokens: int,
+) -> Iterator[tuple[list[int], Tensor]]:
+    """Sequences whose heads are in a group, some at a time, and their heads' rows."""
+    row = {different[head]: at for at, head in enumerate(group.members)}
+    members = [index for index, head in enumerate(heads) if head in row]
+    lengths = [len(tails[i]) for i in members]
+    for part in group_by_length(lengths, batch_tokens, SIMILAR):
+        chosen = [members[i] for i in part]
+        yield chosen, torch.tensor([row[heads[i]] for i in chosen])
+
+
+def _shift(index: int, changes: Changes, watch: Watch | None) -> Hook:
+    """A hook that adds what a target's change does, and shows what comes of it."""
+
+    def hook(_module: nn.Module, args: Any, y: Tensor) -> Tensor:
+        if changes is not None:
+            y = (y + _displacement(args[0], changes[index])).to(y.dtype)
+        if watch is not None:
+            y = y if y.requires_grad else y.clone().requires_grad_()
+            watch(index, args[0], y)
+        return y
+
+    return hook
+
+
+def _displacement(inputs: Tensor, change: Tensor) -> Tensor:
+    moved: Tensor = inputs.float() @ change
+    return moved

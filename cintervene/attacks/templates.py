@@ -1,0 +1,122 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Attacks that only put a request into other words."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from functools import cache
+from typing import Any
+
+from cintervene.attacks.base import (
+    Case,
+    Notes,
+    Request,
+)
+from cintervene.data import fill_in_turn
+from cintervene.data.prompts import read_json
+from cintervene.errors import ArgumentError
+
+__all__ = ["PREFILL", "DirectRequest", "Jailbreak", "Prefill", "families"]
+
+PREFILL = "Sure, here is"
+
+
+@dataclass(frozen=True)
+class DirectRequest:
+    """Ask for it."""
+
+    name: str = "direct request"
+    steps: int = 1
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """No options."""
+        return {}
+
+    def cases(self, request: Request, seed: int, notes: Notes) -> Sequence[Case]:
+        """Make the one test case; see `Attack.cases`."""
+        return [Case(request.id, request.text, self.name, request.text)]
+
+
+@dataclass(frozen=True)
+class Prefill:
+    """Ask for it, and put the beginning of a compliant answer into the model's mouth.
+
+    Attributes
+    ----------
+    prefill : str
+    """
+
+    prefill: str = PREFILL
+    name: str = "prefill"
+    steps: int = 1
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The prefill."""
+        return {"prefill": self.prefill}
+
+    def cases(self, request: Request, seed: int, notes: Notes) -> Sequence[Case]:
+        """Make the one test case; see `Attack.cases`."""
+        return [Case(request.id, request.text, self.name, request.text, self.prefill)]
+
+
+@dataclass(frozen=True)
+class Jailbreak:
+    """Wrap the request in each template of a family, or in `count` of them.
+
+    Attributes
+    ----------
+    family : str
+        One of `families()`.
+    count : int, optional
+        Templates a request, taking turns by the request's id and the seed; default all.
+    """
+
+    family: str
+    count: int | None = None
+    steps: int = 1
+
+    def __post_init__(self) -> None:
+        if self.family not in families():
+            raise ArgumentError(
+                f"family: got {self.family!r}, expected one of {', '.join(families())}"
+            )
+
+    @property
+    def name(self) -> str:
+        """The family."""
+        return self.family
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """How many templates, and which."""
+        return {**asdict(self), "templates": list(_templates()[self.family])}
+
+    def cases(self, request: Request, seed: int, notes: Notes) -> Sequence[Case]:
+        """Make a test case for each template; see `Attack.cases`."""
+        templates = _templates()[self.family]
+        number = len(templates) if self.count is None else self.count
+        start = seed + sum(request.id.encode())
+        return [
+            Case(
+                request.id,
+                request.text,
+                self.name,
+                fill_in_turn(templates, start + turn, request.text),
+                details={"template": (start + turn) % len(templates)},
+            )
+            for turn in range(min(number, len(templates)))
+        ]
+
+
+def families() -> tuple[str, ...]:
+    """Kinds of templates in ``cintervene/data/attack_templates.json``."""
+    return tuple(_templates())
+
+
+@cache
+def _templates() -> dict[str, tuple[str, ...]]:
+    lists = read_json("attack_templates.json")
+    return {family: tuple(templates) for family, templates in lists.items()}

@@ -1,0 +1,45 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``cintervene compare``: whether a model was edited, where, and by what."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from cintervene.cli.common.console import Console
+from cintervene.cli.common.failures import Exit
+from cintervene.cli.common.output import print_json
+from cintervene.export import compare
+from cintervene.intervention.intervention import Intervention
+from cintervene.models import load
+
+
+def run(arguments: Namespace, console: Console) -> Exit:
+    """Print what differs; done if that is nothing, or all explained."""
+    given = [Intervention.load(path) for path in arguments.intervention]
+    before, after = (
+        _model(spec, arguments.hub, console)
+        for spec in (arguments.before, arguments.after)
+    )
+    found = compare(before, after, given)
+    if arguments.json:
+        print_json(
+            {
+                "command": "compare",
+                "tensors": found.tensors,
+                "same": found.same,
+                "explained": found.explained,
+                "interventions": [str(path) for path in arguments.intervention],
+                "differences": [asdict(one) for one in found.differences],
+            }
+        )
+    else:
+        print(found)
+    return Exit.DONE if found.explained else Exit.GOAL_NOT_REACHED
+
+
+def _model(spec: str, hub: bool, console: Console) -> Any:
+    path = Path(spec).expanduser()
+    return path if path.is_dir() else load(spec, hub=hub, progress=console.note)[0]

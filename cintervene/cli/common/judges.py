@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The judge that ``--judge`` names."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from pathlib import Path
+from typing import Any
+
+from cintervene.cli.common.console import Console
+from cintervene.errors import ArgumentError
+from cintervene.judges.base import (
+    Judge,
+    refusal_matcher,
+)
+from cintervene.judges.classifiers import (
+    Classifier,
+    refusing_label,
+)
+from cintervene.judges.compliance import (
+    QUESTION,
+    CompliancePrompt,
+    harmbench29,
+)
+from cintervene.models import load
+
+__all__ = ["named_judge"]
+
+MATCHER, SUBSTRINGS = "matcher", "harmbench29"
+
+
+def named_judge(arguments: Namespace, console: Console) -> tuple[Judge, dict[str, str]]:
+    """Return the judge and what a study says of it.
+
+    Raises
+    ------
+    ArgumentError
+        No model and no list of phrases has that name, or a classifier has no label for
+        refusals.
+    ModelError, OSError
+        It cannot be read.
+    """
+    name: str = arguments.judge
+    kind, _, path = name.partition("=")
+    if kind == SUBSTRINGS:
+        phrases = harmbench29(path or None)
+        return phrases, {"judge": phrases.name}
+    template = _template(arguments.judge_template)
+    if name == MATCHER:
+        return refusal_matcher, {"judge": MATCHER}
+    about = {"judge": name}
+    if _classifies(name, arguments.hub):
+        return _classifier(name, arguments), about
+    model, tokenizer = load(
+        name, hub=arguments.hub, device=arguments.device, progress=console.note
+    )
+    judge = CompliancePrompt(model, tokenizer, template)
+    return judge, {**about, "question of the judge": template}
+
+
+def _template(path: Path | None) -> str:
+    if path is None:
+        return QUESTION
+    text = path.read_text("utf-8")
+    if "{behavior}" not in text or "{generation}" not in text:
+        raise ArgumentError(
+            f"--judge-template: {path} lacks {{behavior}} or {{generation}}; put them "
+            "where the request and the answer go"
+        )
+    return text
+
+
+def _classifies(name: str, hub: bool) -> bool:
+    """Whether it is a model with a head for classes, not for words."""
+    from transformers import AutoConfig
+
+    if not hub and not (Path(name) / "config.json").is_file():
+        return False
+    config = AutoConfig.from_pretrained(name, local_files_only=not hub)
+    kinds = config.architectures or []
+    return any(kind.endswith("ForSequenceClassification") for kind in kinds)
+
+
+def _classifier(name: str, arguments: Namespace) -> Classifier:
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    local = not arguments.hub
+    model: Any = AutoModelForSequenceClassification.from_pretrained(
+        name, local_files_only=local, use_safetensors=True
+    ).to(arguments.device)
+    tokenizer = AutoTokenizer.from_pretrained(name, local_files_only=local)
+    return Classifier(model.eval(), tokenizer, refusing_label(model.config.id2label))

@@ -1,0 +1,353 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The report of an intervention for readers, as Markdown."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterator, Sequence
+from typing import Any
+
+from cintervene.evaluate.report.table import (
+    number,
+    sections,
+    verdict_text,
+)
+from cintervene.evaluate.words.changed_layers import changed_layers
+from cintervene.evaluate.words.goals import (
+    Goals,
+    side_effects,
+)
+from cintervene.evaluate.words.measurement import Measurement
+from cintervene.evaluate.words.obedience import says
+from cintervene.evaluate.words.records import Answer
+from cintervene.intervention.acceptance import crossed
+from cintervene.intervention.adapter import Attached
+from cintervene.intervention.intervention import Intervention
+
+__all__ = ["LIMITS", "markdown", "table"]
+
+EXAMPLES = 4
+EXCERPT = 120
+LIMITS = (
+    "Words become less likely, not impossible: who samples often enough, prefills the "
+    "answer or insists can still see one.",
+    "Only the words themselves are pushed down, in lower case, capitalised and in "
+    "upper case. Misspellings, other inflections, synonyms and translations are not, "
+    "and what a text means is not looked at.",
+    "Whoever holds the weights can take the change out again or train it away.",
+)
+
+
+def markdown(
+    intervention: Intervention,
+    measurement: Measurement | None,
+    goals: Goals,
+    pictures: Collection[str],
+) -> str:
+    """Write the report.
+
+    Parameters
+    ----------
+    intervention : Intervention
+        In the form in which it acts: see `write_report`.
+    measurement : Measurement or None
+    goals : Goals
+    pictures : collection of str
+        Files beside the report that it can show.
+    """
+    parts = [*_opening(intervention, measurement)]
+    if measurement is not None:
+        parts += _results(measurement, goals, pictures)
+        parts += _examples(measurement.answers)
+    parts += _strength(intervention, pictures)
+    parts += _layers(intervention, pictures)
+    parts += _use(intervention)
+    parts += _limits(measurement)
+    parts += _provenance(intervention, measurement)
+    if not pictures:
+        parts.append("There are no pictures: matplotlib (the extra `plot`) is missing.")
+    return "\n\n".join(parts) + "\n"
+
+
+def _opening(
+    intervention: Intervention, measurement: Measurement | None
+) -> Iterator[str]:
+    layers = changed_layers(intervention)
+    words = intervention.options.get("forbid", [])
+    if measurement is not None:
+        words = measurement.words
+    yield f"# {len(words)} words forbidden on {intervention.model or 'a model'}"
+    largest = max(layer.relative_norm for layer in layers)
+    rank = max(layer.rank for layer in layers)
+    yield (
+        f"{len(layers)} weight matrices were changed, each by a matrix of rank {rank} "
+        f"or less and of at most {largest:.1%} of the weight's norm, so that the model "
+        f"says {_quoted(words)} less. No other weight was touched."
+    )
+    if measurement is None:
+        yield (
+            "What this did has not been measured on held-out data; "
+            "`cintervene evaluate` does that."
+        )
+    else:
+        yield (
+            "Everything below was measured before and after on "
+            f"{'held-out ' if measurement.split == 'held_out' else ''}templates, "
+            "prompts, texts and benign words of the package's "
+            f"`{measurement.split}` split, {_form(intervention)}. Intervals are "
+            f"{measurement.level:.0%} intervals."
+        )
+
+
+def _form(intervention: Intervention) -> str:
+    if isinstance(intervention, Attached):
+        return "with the change added to outputs, as adapters are"
+    return "with the weights as they are stored after rounding"
+
+
+def _results(
+    measurement: Measurement, goals: Goals, pictures: Collection[str]
+) -> Iterator[str]:
+    yield "## Goals"
+    yield table(
+        ("goal", "measured", ""),
+        [
+            (v.name, verdict_text(v), "reached" if v.reached else "**missed**")
+            for v in measurement.verdicts(goals)
+        ],
+    )
+    yield "## What changed, and what did not"
+    yield from _picture(
+        pictures, "perplexity.png",
+        "Each point is a word: how many times its perplexity became what it was. "
+        "On the line at 1 x nothing changed; lines in colour are a kind's words "
+        "together.",
+    )  # fmt: skip
+    yield table(
+        ("", "before", "after", "change", "interval"),
+        [
+            row
+            for section in sections(measurement)
+            for row in (
+                (f"**{section.title}**", "", "", "", ""),
+                *((r.label, r.before, r.after, r.effect, r.interval)
+                  for r in section.rows),
+            )
+        ],
+        right=(1, 2, 3),
+    )  # fmt: skip
+    yield (
+        "Perplexity is that of a word's tokens in an answer to a prompt that asks for "
+        'the word: 1 would be certainty. "Said first" are answers that start with the '
+        'word, "said later" those in which something comes before it. "Said when '
+        'asked" is the share of greedy answers that contain the word.'
+    )
+    yield "## What it cost"
+    yield "\n".join(f"- {sentence}" for sentence in side_effects(measurement))
+
+
+def _examples(answers: Sequence[Answer]) -> Iterator[str]:
+    """A few answers that changed, that still say the word, and to benign requests."""
+    forbidden = [answer for answer in answers if answer.forbidden]
+    kept = [a for a in forbidden if says(a.after, a.word)]
+    lost = [a for a in forbidden if says(a.before, a.word) and a not in kept]
+    benign = [a for a in answers if not a.forbidden and says(a.before, a.word)]
+    yield "## Answers"
+    yield (
+        "Greedy answers, cut to the tokens that were generated; `report.json` has all "
+        f"{len(answers)}."
+    )
+    for title, group in (
+        ("Forbidden words that are no longer said", lost),
+        ("Forbidden words that are still said", kept),
+        ("Benign words", benign),
+    ):
+        if group:
+            shown = group[:EXAMPLES]
+            yield f"{title} ({len(shown)} of {len(group)}):"
+            yield table(
+                ("request", "before", "after"),
+                [(_code(a.prompt), _code(a.before), _code(a.after)) for a in shown],
+            )
+
+
+def _strength(intervention: Intervention, pictures: Collection[str]) -> Iterator[str]:
+    sweep = intervention.metrics.get("sweep", [])
+    if not sweep:
+        return
+    yield "## Strength"
+    yield (
+        "Tried on a tuning split, which shares nothing with the data of the "
+        "measurement; the one at the knee of effect against drift is taken."
+        if len(sweep) > 1
+        else "Given, not chosen; measured on the tuning split."
+    )
+    yield from _picture(pictures, "sweep.png", "Effect against drift.")
+    yield table(
+        ("strength", "forbidden words' perplexity", "benign words'", "KL, nats", ""),
+        [
+            (
+                number(point["strength"]),
+                f"{number(point['forbidden_ratio'])} x",
+                f"{number(point['benign_ratio'])} x",
+                number(point["kl"]),
+                "taken" if point["chosen"] else "",
+            )
+            for point in sweep
+        ],
+        right=(0, 1, 2, 3),
+    )
+
+
+def _layers(intervention: Intervention, pictures: Collection[str]) -> Iterator[str]:
+    yield "## Layers"
+    yield from _picture(pictures, "layers.png", "Size of the change of each layer.")
+    layers = changed_layers(intervention)
+    yield table(
+        ("layer", "weight", "rank", "norm", "asked", "reached", "worst shortfall"),
+        [
+            (
+                str(layer.layer),
+                f"`{layer.name}`",
+                str(layer.rank),
+                f"{layer.relative_norm:.2%}",
+                *(
+                    "" if nats is None else number(nats)
+                    for nats in (layer.asked, layer.reached, layer.shortfall)
+                ),
+            )
+            for layer in layers
+        ],
+        right=(0, 2, 3, 4, 5, 6),
+    )
+    if any(layer.shortfall is not None for layer in layers):
+        yield (
+            "The norm is relative to the weight's. *Asked* is how many nats the "
+            "constraints ask of the layer on average, *reached* how many the weights "
+            "as stored bring about, without slack and after rounding, and the "
+            "*shortfall* that of the constraint missed most."
+        )
+
+
+def _use(intervention: Intervention) -> Iterator[str]:
+    model = intervention.model or "MODEL"
+    yield "## Use"
+    beyond = "" if crossed(intervention) is None else "--beyond-limits "
+    use = _use_attached if isinstance(intervention, Attached) else _use_applied
+    yield from use(model, beyond)
+
+
+def _use_applied(model: str, beyond: str) -> Iterator[str]:
+    yield (
+        "```\n"
+        f"cintervene apply --model {model} --intervention intervention.safetensors "
+        f"{beyond}--out changed\n"
+        "cintervene revert --model changed --intervention intervention.safetensors "
+        "--out base\n"
+        "```"
+    )
+    yield (
+        "```python\n"
+        "from cintervene.models import Intervention, load\n\n"
+        f'model, tokenizer = load("{model}")\n'
+        'intervention = Intervention.load("intervention.safetensors")\n'
+        "intervention.apply(model)   # in place; refused if the base is another one\n"
+        "intervention.revert(model)  # the old weights, to the bit\n"
+        "```"
+    )
+
+
+def _use_attached(model: str, beyond: str) -> Iterator[str]:
+    """The ways for weights that are packed or on a disk."""
+    yield (
+        "Weights of this model are packed or offloaded to a disk, and cannot be "
+        "changed themselves. The change is added to outputs, as adapters are:"
+    )
+    yield (
+        "```python\n"
+        "from cintervene.export import Attached\n"
+        "from cintervene.models import Intervention, load\n\n"
+        f'model, tokenizer = load("{model}")\n'
+        'attached = Attached(Intervention.load("intervention.safetensors"))\n'
+        "attached.apply(model)   # the base is not checked\n"
+        "attached.revert(model)  # nothing is added any more\n"
+        "```"
+    )
+    yield "As a LoRA adapter, which peft loads onto packed weights:"
+    yield (
+        "```\n"
+        "cintervene export --to lora --intervention intervention.safetensors "
+        f"{beyond}--out adapter\n"
+        "```"
+    )
+    yield "Where weights are only on a disk, `cintervene apply` changes the checkpoint."
+
+
+def _limits(measurement: Measurement | None) -> Iterator[str]:
+    yield "## Limits"
+    points = list(LIMITS)
+    if measurement is not None:
+        still = measurement.obedience.rate.after
+        points.insert(
+            0,
+            f"{still.value:.1%} ({still.low:.1%} to {still.high:.1%}) of the requests "
+            "for a forbidden word are still obeyed in the greedy answer.",
+        )
+        points.append(
+            "The prompts are short and in English. Intervals cover the choice of "
+            "prompts, benign words and texts, not other kinds of use."
+        )
+    yield "\n".join(f"- {point}" for point in points)
+
+
+def _provenance(
+    intervention: Intervention, measurement: Measurement | None
+) -> Iterator[str]:
+    yield "## Provenance"
+    rows = [
+        (name, _value(value))
+        for name, value in intervention.options.items()
+        if name != "forbid"
+    ]
+    rows += [("version of " + name, v) for name, v in intervention.versions.items()]
+    rows.append(("sha256 of the change", f"`{intervention.digest}`"))
+    seconds = dict(intervention.metrics.get("seconds", {}))
+    if measurement is not None:
+        seconds |= {f"measurement: {k}": v for k, v in measurement.seconds.items()}
+    rows += [(f"seconds, {name}", f"{value:.1f}") for name, value in seconds.items()]
+    yield table(("", ""), rows)
+    yield "`report.json` has the words, the hashes of the weights and every number."
+
+
+def _picture(pictures: Collection[str], name: str, caption: str) -> Iterator[str]:
+    if name in pictures:
+        yield f"![{caption}]({name})"
+        yield f"*{caption}*"
+
+
+def table(
+    head: Sequence[str], rows: Sequence[Sequence[str]], right: Collection[int] = ()
+) -> str:
+    """Write a table; `right` are the columns to align there."""
+    rule = ["---:" if at in right else "---" for at in range(len(head))]
+    return "\n".join("| " + " | ".join(row) + " |" for row in (head, rule, *rows))
+
+
+def _code(text: str) -> str:
+    """A short excerpt on one line, shown as it is."""
+    line = " ".join(text.split())
+    if len(line) > EXCERPT:
+        line = line[:EXCERPT].rstrip() + " …"
+    fence = "`" * (1 + max(map(len, re.findall("`+", line)), default=0))
+    cell = line.replace("|", "\\|")
+    return f"{fence} {cell} {fence}" if line else "(nothing)"
+
+
+def _quoted(words: Sequence[str]) -> str:
+    if len(words) > 5:
+        return f"{len(words)} words"
+    return ", ".join(f"*{word}*" for word in words) or "some words"
+
+
+def _value(value: Any) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)

@@ -1,0 +1,209 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Pictures of an intervention and of what was measured of it.
+
+Figures are made without pyplot, so neither its state nor the backend of the program
+around this package matters. Colours are from the palette of Okabe and Ito, which stays
+apart for colour-blind eyes; shapes say the same once more.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.text import Annotation
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+from matplotlib.transforms import Bbox
+
+from cintervene.evaluate.report.table import number
+from cintervene.evaluate.words.goals import DEFAULT_GOALS
+from cintervene.evaluate.words.measurement import Measurement
+from cintervene.evaluate.words.records import (
+    Layer,
+    Spoken,
+)
+
+__all__ = ["layers_figure", "perplexity_figure", "sweep_figure"]
+
+FORBIDDEN, BENIGN, RELATED = "#D55E00", "#0072B2", "#8A8A8A"
+INK, FAINT = "#222222", "#BBBBBB"
+# Of the axes; a label of two lines fits.
+LABEL_HEIGHT = 0.09
+# Between labels that were moved apart, in pixels.
+GAP = 1.0
+POINTS_PER_INCH = 72
+# Bars beyond which their labels stand upright.
+MANY = 12
+
+
+def perplexity_figure(measurement: Measurement) -> Figure:
+    """Draw how much less likely each word became, and each kind of words in common."""
+    figure = Figure(figsize=(7.6, 4.4), layout="constrained")
+    axes = figure.subplots()
+    _clean(axes)
+    axes.set(xscale="log", yscale="log")
+    axes.axhline(1.0, color=INK, linewidth=1.0, zorder=1)
+    kinds = (
+        (measurement.related, "related words,\nnot forbidden", RELATED, "D"),
+        (measurement.benign, "benign words", BENIGN, "s"),
+        (measurement.forbidden, "forbidden words", FORBIDDEN, "o"),
+    )
+    lines = []
+    for spoken, name, colour, marker in kinds:
+        if spoken is not None:
+            ratio = spoken.all_tokens.together.effect.value
+            _draw_words(axes, spoken, ratio, colour, marker)
+            lines.append((ratio, f"{number(ratio)} x  {name}", colour))
+    names = _name_extremes(axes, measurement.forbidden)
+    _label_lines(figure, axes, lines)
+    _ratio_axis(axes)
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:,g}"))
+    axes.set_xlabel("perplexity of the word in the base model")
+    axes.set_ylabel("perplexity with the intervention,\nrelative to the base model")
+    _move_apart(figure, names)
+    return figure
+
+
+def sweep_figure(
+    sweep: Sequence[Mapping[str, Any]],
+    *,
+    max_kl: float = DEFAULT_GOALS.kl,
+    max_benign_loss: float = DEFAULT_GOALS.benign_loss,
+) -> Figure:
+    """Draw effect against drift for each strength that was tried on the tuning split.
+
+    Parameters
+    ----------
+    sweep : sequence of mapping
+        Of an intervention's metrics, in the order of strength.
+    max_kl, max_benign_loss : float
+        The limits that the choice kept to.
+    """
+    figure = Figure(figsize=(7.6, 3.6), layout="constrained")
+    left, right = figure.subplots(1, 2, sharey=True)
+    effect = [point["forbidden_ratio"] for point in sweep]
+    kl = [point["kl"] for point in sweep]
+    loss = [100 * (point["benign_ratio"] - 1) for point in sweep]
+    chosen = [index for index, point in enumerate(sweep) if point["chosen"]]
+    _draw_sweep(left, kl, effect, chosen, max_kl)
+    _draw_sweep(right, loss, effect, chosen, 100 * max_benign_loss)
+    for at in chosen:
+        left.annotate(
+            f"chosen: strength {sweep[at]['strength']:.3g}", (kl[at], effect[at]),
+            xytext=(10, -12), textcoords="offset points", color=FORBIDDEN,
+            bbox={"facecolor": "white", "edgecolor": "none", "pad": 1.0},
+        )  # fmt: skip
+    left.set_yscale("log")
+    _ratio_axis(left)
+    left.set_ylabel("forbidden words' perplexity,\nrelative to the base model")
+    left.set_xlabel("KL on everyday answers, nats a token")
+    right.set_xlabel("rise of benign words' perplexity, %")
+    return figure
+
+
+def layers_figure(layers: Sequence[Layer]) -> Figure:
+    """Draw how large the change of each layer is, with its rank."""
+    width = min(max(3.6, 0.7 * len(layers) + 1.6), 9.0)
+    figure = Figure(figsize=(width, 3.2), layout="constrained")
+    axes = figure.subplots()
+    _clean(axes)
+    sizes = [100 * layer.relative_norm for layer in layers]
+    bars = axes.bar(range(len(layers)), sizes, width=0.6, color=BENIGN)
+    ranks = [f"rank {layer.rank}" for layer in layers]
+    upright = 90 if len(layers) > MANY else 0
+    axes.bar_label(bars, ranks, padding=2, fontsize=9, rotation=upright)
+    axes.set_xticks(range(len(layers)), [str(layer.layer) for layer in layers])
+    axes.set_xlabel("layer")
+    axes.set_ylabel("norm of the change,\n% of the weight's")
+    return figure
+
+
+def _draw_words(
+    axes: Axes, spoken: Spoken, ratio: float, colour: str, marker: str
+) -> None:
+    """The words as points, and their common ratio as a line."""
+    before = [word.before for word in spoken.by_word]
+    ratios = [word.after / word.before for word in spoken.by_word]
+    axes.scatter(
+        before, ratios, s=26, marker=marker, color=colour, alpha=0.75, linewidths=0.0
+    )
+    axes.axhline(ratio, color=colour, linewidth=1.2, linestyle="--", zorder=1)
+
+
+def _name_extremes(axes: Axes, spoken: Spoken, each: int = 3) -> list[Annotation]:
+    """Write the words beside the points that moved most and least."""
+    ranked = sorted(spoken.by_word, key=lambda word: word.after / word.before)
+    named = {word.word: word for word in ranked[:each] + ranked[-each:]}
+    return [
+        axes.annotate(
+            word.word, (word.before, word.after / word.before), xytext=(5, 3),
+            textcoords="offset points", fontsize=8, color=INK,
+        )
+        for word in named.values()
+    ]  # fmt: skip
+
+
+def _move_apart(figure: Figure, labels: Sequence[Annotation]) -> None:
+    """Move labels, given from the lowest on, up until none is over another."""
+    figure.draw_without_rendering()
+    taken: list[Bbox] = []
+    for label in labels:
+        box = label.get_window_extent()
+        rises = sorted([0.0, *(max(0.0, b.y1 - box.y0 + GAP) for b in taken)])
+        free = (r for r in rises if not box.translated(0, r).count_overlaps(taken))
+        # None is free for a label that is not drawn, of an infinite perplexity.
+        rise = next(free, 0.0)
+        taken.append(box.translated(0, rise))
+        x, y = label.xyann
+        label.xyann = (x, y + rise * POINTS_PER_INCH / figure.dpi)
+
+
+def _label_lines(
+    figure: Figure, axes: Axes, lines: Sequence[tuple[float, str, str]]
+) -> None:
+    """Label lines (height, label, colour) in the right margin, none over another."""
+    # Axes know their limits, and so places in them, only once they were laid out.
+    figure.draw_without_rendering()
+    to_fraction = axes.transData + axes.transAxes.inverted()
+    free = -math.inf
+    for height, label, colour in sorted(lines):
+        place = max(float(to_fraction.transform((1.0, height))[1]), free)
+        free = place + LABEL_HEIGHT
+        axes.annotate(
+            label, (1.0, height), xycoords=("axes fraction", "data"),
+            xytext=(1.03, place), textcoords="axes fraction", color=colour, va="center",
+            fontweight="bold",
+            arrowprops={"arrowstyle": "-", "color": colour, "linewidth": 0.8},
+        )  # fmt: skip
+
+
+def _draw_sweep(
+    axes: Axes,
+    drift: Sequence[float],
+    effect: Sequence[float],
+    chosen: Sequence[int],
+    limit: float,
+) -> None:
+    _clean(axes)
+    axes.axvline(limit, color=FAINT, linewidth=1.0, linestyle="--", zorder=0)
+    axes.annotate(
+        "limit", (limit, 0.02), xycoords=("data", "axes fraction"), xytext=(3, 0),
+        textcoords="offset points", color=RELATED, fontsize=9,
+    )  # fmt: skip
+    axes.plot(drift, effect, color=BENIGN, marker="o", markersize=4, linewidth=1.2)
+    for at in chosen:
+        axes.plot(drift[at], effect[at], "o", color=FORBIDDEN, markersize=9)
+
+
+def _ratio_axis(axes: Axes) -> None:
+    axes.yaxis.set_major_locator(LogLocator(10, subs=(1, 2, 5)))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g} x"))
+    axes.yaxis.set_minor_formatter(NullFormatter())
+
+
+def _clean(axes: Axes) -> None:
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)

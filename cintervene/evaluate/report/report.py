@@ -1,0 +1,168 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A report of an intervention as files: for readers, for programs, and pictures."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+from dataclasses import asdict
+from datetime import UTC, datetime
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cintervene.evaluate.report.markdown import markdown
+from cintervene.evaluate.words.changed_layers import changed_layers
+from cintervene.evaluate.words.goals import (
+    DEFAULT_GOALS,
+    Goals,
+    side_effects,
+)
+from cintervene.evaluate.words.measurement import Measurement
+from cintervene.intervention.edit import (
+    Edit,
+    dtype_name,
+)
+from cintervene.intervention.intervention import Intervention
+from cintervene.utils.files import write_atomically
+from cintervene.utils.json_ready import json_ready
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = ["report_content", "write_report"]
+
+SCHEMA = 1
+DOTS_PER_INCH = 160
+
+
+def write_report(
+    directory: str | os.PathLike[str],
+    intervention: Intervention,
+    measurement: Measurement | None = None,
+    *,
+    goals: Goals = DEFAULT_GOALS,
+) -> list[Path]:
+    """Write ``report.md``, ``report.json`` and pictures.
+
+    Each file is written whole or not at all; what had its name is replaced. Pictures
+    need the extra `plot` (matplotlib); without it the report says so.
+
+    Parameters
+    ----------
+    directory : path
+        Made if need be.
+    intervention : Intervention
+        In the form in which it was measured: `cintervene.export.Attached` for a model
+        whose weights cannot be changed, which the report then says how to use.
+    measurement : Measurement, optional
+        What `measure` found of it.
+    goals : Goals, optional
+        What it is held to.
+
+    Returns
+    -------
+    list of Path
+        The files, the report for readers first.
+
+    Raises
+    ------
+    OSError
+        A file cannot be written.
+    """
+    place = Path(directory)
+    place.mkdir(parents=True, exist_ok=True)
+    pictures = _pictures(intervention, measurement)
+    files = {
+        "report.md": markdown(intervention, measurement, goals, set(pictures)).encode(),
+        "report.json": _json(intervention, measurement, goals),
+        **pictures,
+    }
+    for name, content in files.items():
+        write_atomically(place / name, content)
+    return [place / name for name in files]
+
+
+def report_content(
+    intervention: Intervention,
+    measurement: Measurement | None = None,
+    goals: Goals = DEFAULT_GOALS,
+) -> dict[str, Any]:
+    """Return what ``report.json`` holds, as JSON has it."""
+    found: dict[str, Any] = json_ready(
+        {
+            "schema": SCHEMA,
+            "written": datetime.now(UTC).isoformat(timespec="seconds"),
+            "model": intervention.model,
+            "versions": intervention.versions,
+            "digest": intervention.digest,
+            "options": intervention.options,
+            "metrics": intervention.metrics,
+            "weights": [_weight(name, e) for name, e in intervention.edits.items()],
+            "goals": asdict(goals),
+            "verdicts": _verdicts(measurement, goals),
+            "side_effects": [] if measurement is None else side_effects(measurement),
+            "measurement": None if measurement is None else measurement.to_dict(),
+        }
+    )
+    return found
+
+
+def _json(
+    intervention: Intervention, measurement: Measurement | None, goals: Goals
+) -> bytes:
+    content = report_content(intervention, measurement, goals)
+    text = json.dumps(content, ensure_ascii=False, indent=1)
+    return (text + "\n").encode()
+
+
+def _weight(name: str, edit: Edit) -> dict[str, Any]:
+    return {
+        "name": name,
+        "layer": edit.layer,
+        "shape": edit.shape,
+        "dtype": dtype_name(edit.dtype),
+        "rank": edit.update.rank,
+        "norm": edit.update.norm,
+        "relative_norm": edit.relative_norm,
+        "base_sha256": edit.base_sha256,
+        "result_sha256": edit.result_sha256,
+    }
+
+
+def _verdicts(measurement: Measurement | None, goals: Goals) -> list[dict[str, Any]]:
+    if measurement is None:
+        return []
+    return [
+        {**asdict(verdict), "reached": verdict.reached, "certain": verdict.certain}
+        for verdict in measurement.verdicts(goals)
+    ]
+
+
+def _pictures(
+    intervention: Intervention, measurement: Measurement | None
+) -> dict[str, bytes]:
+    """PNG files by name; none without matplotlib."""
+    if find_spec("matplotlib") is None:
+        return {}
+    from cintervene.evaluate.report import plots
+
+    figures = {"layers.png": plots.layers_figure(changed_layers(intervention))}
+    sweep = intervention.metrics.get("sweep", [])
+    if len(sweep) > 1:
+        limits = {
+            name: intervention.options[name]
+            for name in ("max_kl", "max_benign_loss")
+            if name in intervention.options
+        }
+        figures["sweep.png"] = plots.sweep_figure(sweep, **limits)
+    if measurement is not None:
+        figures["perplexity.png"] = plots.perplexity_figure(measurement)
+    return {name: _png(figure) for name, figure in figures.items()}
+
+
+def _png(figure: Figure) -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=DOTS_PER_INCH)
+    return buffer.getvalue()

@@ -1,0 +1,48 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How natural answers are to a model: their perplexity, prompt by prompt."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from torch import nn
+
+from cintervene.activations.next_token import answer_nll
+from cintervene.models.precision import quick_products
+from cintervene.prompts.chat import render
+from cintervene.prompts.spelling import encode_text
+
+__all__ = ["perplexities"]
+
+
+@quick_products()
+def perplexities(
+    model: nn.Module, tokenizer: Any, prompts: Sequence[str], answers: Sequence[str]
+) -> npt.NDArray[np.float64]:
+    """Perplexity of each answer to its prompt.
+
+    Parameters
+    ----------
+    model : nn.Module
+        The base: the model before it was defended.
+    tokenizer : Any
+    prompts, answers : sequence of str
+        As many of one as of the other.
+
+    Returns
+    -------
+    ndarray, shape (n,), float64
+        1 for answers without a token, which have nothing to be surprised at.
+
+    Raises
+    ------
+    ArgumentError
+        There are none, or a prompt with its answer is longer than the model's context.
+    """
+    asked = [render(tokenizer, prompt) for prompt in prompts]
+    said = [encode_text(tokenizer, answer) for answer in answers]
+    nats = answer_nll(model, asked, said)
+    return np.exp([one.mean() if one.size else 0.0 for one in nats])

@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is left of an effect under rounding, sampling, relearning and extraction."""

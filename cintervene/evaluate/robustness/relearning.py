@@ -1,0 +1,148 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How soon a model says its forbidden words again once somebody trains it to."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from cintervene.activations.next_token import answer_nll
+from cintervene.errors import ArgumentError
+from cintervene.models.quantised import check_whole
+from cintervene.prompts.target_spans import Utterance
+from cintervene.utils.progress import (
+    Progress,
+    counting,
+    silent,
+)
+
+__all__ = ["Relearned", "relearn"]
+
+
+@dataclass(frozen=True, slots=True)
+class Relearned:
+    """Perplexity of words while a model is trained on some of them.
+
+    Attributes
+    ----------
+    steps : list of int
+        Gradient steps done, from 0.
+    trained, others : list of float
+        Perplexity of the words trained on and of others, after so many steps.
+    """
+
+    steps: list[int]
+    trained: list[float]
+    others: list[float]
+
+
+def relearn(
+    model: nn.Module,
+    trained: Sequence[Utterance],
+    others: Sequence[Utterance],
+    *,
+    steps: int = 10,
+    rate: float = 2e-5,
+    batch: int = 8,
+    seed: int = 0,
+    progress: Progress = silent,
+) -> Relearned:
+    """Train a copy of the model to say words, and watch it.
+
+    All weights are trained, in float32, with Adam: what somebody with the weights and
+    a few examples would try first. The model itself is not changed; the copy takes as
+    much memory as four float32 models.
+
+    Parameters
+    ----------
+    model : nn.Module
+        With the intervention applied.
+    trained, others : sequence of Utterance
+        Answers that say words to train on, and others to see how far it carries.
+    steps : int, default 10
+    rate : float, default 2e-5
+        Adam's; constant.
+    batch : int, default 8
+        Answers a step.
+    seed : int, default 0
+        Of the order of the answers.
+    progress : Progress, optional
+
+    Raises
+    ------
+    ArgumentError
+        There are no answers of a kind, or a number is not positive.
+    ModelError
+        Weights are packed or offloaded.
+    """
+    if not trained or not others or steps < 1 or batch < 1 or not rate > 0:
+        raise ArgumentError(
+            f"trained, others, steps, batch, rate: got {len(trained)} and "
+            f"{len(others)} answers, {steps}, {batch}, {rate}; expected at least one "
+            "of each and positive numbers"
+        )
+    check_whole(model)
+    pupil = copy.deepcopy(model).float().train()
+    _no_dropout(pupil)
+    optimiser = torch.optim.Adam(pupil.parameters(), lr=rate)
+    source = np.random.default_rng(seed)
+    found = Relearned([], [], [])
+    step = counting(progress, "relearning", steps)
+    _watch(found, pupil, 0, trained, others)
+    for done in range(1, steps + 1):
+        chosen = source.choice(len(trained), min(batch, len(trained)), replace=False)
+        with torch.enable_grad():
+            loss = _loss(pupil, [trained[k] for k in chosen])
+            optimiser.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimiser.step()
+        # At 1, 2, 4, 8 steps and at the end.
+        if done == steps or done & (done - 1) == 0:
+            _watch(found, pupil, done, trained, others)
+        step(1)
+    return found
+
+
+def _watch(
+    found: Relearned,
+    model: nn.Module,
+    steps: int,
+    trained: Sequence[Utterance],
+    others: Sequence[Utterance],
+) -> None:
+    found.steps.append(steps)
+    found.trained.append(_perplexity(model, trained))
+    found.others.append(_perplexity(model, others))
+
+
+def _perplexity(model: nn.Module, utterances: Sequence[Utterance]) -> float:
+    prompts = [one.ids[: one.start] for one in utterances]
+    nats = answer_nll(model, prompts, [one.targets for one in utterances])
+    return float(np.exp(np.concatenate(nats).mean()))
+
+
+def _loss(model: Any, utterances: Sequence[Utterance]) -> Tensor:
+    """Mean -log p of the tokens that matter, padded on the right."""
+    length = max(len(one.ids) for one in utterances)
+    device = next(model.parameters()).device
+    rows = [[*one.ids, *[one.ids[0]] * (length - len(one.ids))] for one in utterances]
+    logits = model(torch.tensor(rows, device=device), use_cache=False).logits
+    row = [k for k, one in enumerate(utterances) for _ in one.positions]
+    at = [position for one in utterances for position in one.positions]
+    goal = [token for one in utterances for token in one.targets]
+    return nn.functional.cross_entropy(
+        logits[row, at], torch.tensor(goal, device=device)
+    )
+
+
+def _no_dropout(model: nn.Module) -> None:
+    """Dropout draws from the global random numbers, which are not ours to use."""
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0

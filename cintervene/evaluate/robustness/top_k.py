@@ -1,0 +1,41 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Whether a word is still among the likeliest next tokens where it could be said."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+
+from cintervene.activations.next_token import next_logits
+from cintervene.prompts.target_spans import Utterance
+
+__all__ = ["ranks"]
+
+
+def ranks(model: nn.Module, utterances: Sequence[Utterance]) -> npt.NDArray[np.int64]:
+    """Rank of the likeliest first token of each utterance's word.
+
+    All surface forms count, with and without a space. ``(ranks(...) <= k).mean()`` is
+    the share of places where the word is among the top k.
+
+    Parameters
+    ----------
+    model : nn.Module
+    utterances : sequence of Utterance
+        Of words (`spoken`), at least one.
+
+    Returns
+    -------
+    ndarray, shape (n,), int64
+        1 where the model says the word next.
+    """
+    logits = next_logits(model, [one.ids[: one.start] for one in utterances])
+    found = []
+    for row, one in zip(logits, utterances, strict=True):
+        best = row[torch.tensor(sorted(one.openings), device=row.device)].max()
+        found.append(int((row > best).sum()) + 1)
+    return np.array(found, dtype=np.int64)

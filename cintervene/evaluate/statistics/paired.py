@@ -1,0 +1,146 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Tests and agreement of paired yes-or-no judgements.
+
+Sources: Q. McNemar, "Note on the sampling error of the difference between correlated
+proportions or percentages", Psychometrika 12 (1947), with the binomial distribution
+instead of its approximation; J. Cohen, "A coefficient of agreement for nominal scales",
+Educational and Psychological Measurement 20 (1960).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fractions import Fraction
+from math import comb
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from cintervene.errors import ArgumentError
+from cintervene.evaluate.statistics.intervals import (
+    Estimate,
+    paired_difference,
+    wilson,
+)
+
+__all__ = ["Change", "Confusion", "confusion", "exact_mcnemar", "rate_change"]
+
+
+def rate_change(before: npt.NDArray[np.bool_], after: npt.NDArray[np.bool_]) -> Change:
+    """How often something holds before and after, item by item.
+
+    Rates have Wilson's intervals, their difference Newcombe's.
+
+    Parameters
+    ----------
+    before, after : ndarray of bool, shape (n,)
+
+    Raises
+    ------
+    ArgumentError
+        There are no items, or not as many before as after.
+    """
+    effect = paired_difference(before, after)
+    old, new = (wilson(int(x.sum()), x.size) for x in (before, after))
+    return Change(old, new, effect, "difference")
+
+
+def exact_mcnemar(gained: int, lost: int) -> float:
+    """Two-sided p of the exact McNemar test.
+
+    Parameters
+    ----------
+    gained, lost : int
+        Items that changed one way and the other; those that did not change say
+        nothing about the direction.
+
+    Raises
+    ------
+    ArgumentError
+        A count is negative.
+    """
+    if gained < 0 or lost < 0:
+        raise ArgumentError(
+            f"gained, lost: got {gained} and {lost}, expected counts; give numbers of "
+            "items"
+        )
+    changed = gained + lost
+    tail = sum(comb(changed, k) for k in range(min(gained, lost) + 1))
+    return float(min(Fraction(2 * tail, 2**changed), Fraction(1)))
+
+
+@dataclass(frozen=True, slots=True)
+class Confusion:
+    """A judge's yes and no against the truth.
+
+    Attributes
+    ----------
+    hits, misses, false_alarms, rejections : int
+        True items found and missed, false items taken for true and seen through.
+    """
+
+    hits: int
+    misses: int
+    false_alarms: int
+    rejections: int
+
+    @property
+    def accuracy(self) -> float:
+        """Share of the items judged rightly."""
+        return (self.hits + self.rejections) / self._total
+
+    @property
+    def kappa(self) -> float:
+        """Cohen's kappa: agreement beyond chance; nan where all items are alike."""
+        found = (self.hits + self.false_alarms) / self._total
+        true = (self.hits + self.misses) / self._total
+        chance = found * true + (1 - found) * (1 - true)
+        return (self.accuracy - chance) / (1 - chance) if chance < 1 else float("nan")
+
+    @property
+    def _total(self) -> int:
+        return self.hits + self.misses + self.false_alarms + self.rejections
+
+
+def confusion(truth: npt.ArrayLike, judged: npt.ArrayLike) -> Confusion:
+    """Count how `judged` agrees with `truth`; both of bool, shape (n,), n at least 1.
+
+    Raises
+    ------
+    ArgumentError
+        The shapes differ, or there are no items.
+    """
+    x, y = np.asarray(truth, dtype=bool), np.asarray(judged, dtype=bool)
+    if x.shape != y.shape or x.ndim != 1 or x.size == 0:
+        raise ArgumentError(
+            f"truth, judged: got shapes {x.shape} and {y.shape}, expected one of each "
+            "for the same items, at least one"
+        )
+    cells = (x & y, x & ~y, ~x & y, ~x & ~y)
+    return Confusion(*(int(cell.sum()) for cell in cells))
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A measure before and after, and what became of it.
+
+    Attributes
+    ----------
+    before, after : Estimate
+    effect : Estimate
+        After over before, or after minus before, compared item by item.
+    kind : {"ratio", "difference"}
+        Which of the two.
+    """
+
+    before: Estimate
+    after: Estimate
+    effect: Estimate
+    kind: Literal["ratio", "difference"]
+
+    @property
+    def certain(self) -> bool:
+        """Whether the interval of the effect leaves out "no change"."""
+        same = 1.0 if self.kind == "ratio" else 0.0
+        return not self.effect.low <= same <= self.effect.high

@@ -1,0 +1,139 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What an intervention should reach, and whether it did."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from cintervene.evaluate.statistics.intervals import Estimate
+from cintervene.evaluate.statistics.paired import Change
+
+if TYPE_CHECKING:
+    from cintervene.evaluate.words.measurement import Measurement
+
+__all__ = ["DEFAULT_GOALS", "Goals", "Verdict", "side_effects", "verdicts"]
+
+
+@dataclass(frozen=True, slots=True)
+class Goals:
+    """Bars that an intervention is held to.
+
+    Attributes
+    ----------
+    forbidden_ratio : float
+        The least rise of the forbidden words' perplexity, changed over base, both where
+        the answer starts with the word and where it says it later.
+    kl : float
+        The largest KL(base || changed) on everyday prompts, nats a token.
+    benign_loss : float
+        The largest rise of benign words' perplexity, as a fraction.
+    obedience_loss : float
+        The largest fall of the rate of obedience to requests for benign words.
+    """
+
+    forbidden_ratio: float = 10.0
+    kl: float = 0.05
+    benign_loss: float = 0.05
+    obedience_loss: float = 0.03
+
+
+DEFAULT_GOALS = Goals()
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """One bar and what was measured.
+
+    Attributes
+    ----------
+    name : str
+    measured : Estimate
+    unit : str
+        Of `measured` and `limit`.
+    limit : float
+    at_least : bool
+        Whether `limit` is to be reached or not to be crossed.
+    """
+
+    name: str
+    measured: Estimate
+    unit: str
+    limit: float
+    at_least: bool
+
+    @property
+    def reached(self) -> bool:
+        """Whether the measured value is on the right side of the limit."""
+        return self._right(self.measured.value)
+
+    @property
+    def certain(self) -> bool:
+        """Whether the whole interval is on the same side of the limit."""
+        low, high = self._right(self.measured.low), self._right(self.measured.high)
+        return low == high
+
+    def _right(self, value: float) -> bool:
+        return value >= self.limit if self.at_least else value <= self.limit
+
+
+def verdicts(measurement: Measurement, goals: Goals) -> list[Verdict]:
+    """Compare a measurement with the goals; those it says nothing about are left out.
+
+    The measured values decide, not the ends of their intervals.
+    """
+    forbidden, drift = measurement.forbidden.all_tokens, measurement.drift
+    least, name = goals.forbidden_ratio, "forbidden words' perplexity"
+    found = [
+        Verdict(f"{name}, said first", forbidden.starting.effect, "x", least, True),
+        Verdict(f"{name}, said later", forbidden.later.effect, "x", least, True),
+        Verdict("KL on everyday answers", drift.kl, "nats a token", goals.kl, False),
+    ]
+    if measurement.benign is not None:
+        rise = measurement.benign.all_tokens.together.effect.map(_percent_more)
+        most = 100 * goals.benign_loss
+        found.append(
+            Verdict("rise of benign words' perplexity", rise, "%", most, False)
+        )
+    if measurement.benign_obedience is not None:
+        change = measurement.benign_obedience.rate.effect.map(lambda x: 100 * x)
+        least, name = -100 * goals.obedience_loss, "benign words said when asked"
+        found.append(Verdict(name, change, "points", least, True))
+    return found
+
+
+def side_effects(measurement: Measurement) -> list[str]:
+    """Say what got worse beyond doubt, and how far everyday answers moved."""
+    return list(_side_effects(measurement))
+
+
+def _side_effects(measurement: Measurement) -> Iterator[str]:
+    for name, change in _bystanders(measurement):
+        rise = change.effect.map(_percent_more)
+        if change.certain and rise.value > 0:
+            yield (
+                f"{name} became less likely: perplexity rose by {rise.value:.1f}% "
+                f"({rise.low:.1f}% to {rise.high:.1f}%)."
+            )
+    benign = measurement.benign_obedience
+    if benign is not None and benign.rate.certain and benign.rate.effect.value < 0:
+        lost = -100 * benign.rate.effect.value
+        yield f"Benign words are said less often when asked for, by {lost:.1f} points."
+    drift = measurement.drift
+    yield (
+        f"Everyday answers moved by {drift.kl.value:.3g} nats a token on average, "
+        f"the one that moved most by {drift.worst_kl:.3g}."
+    )
+
+
+def _bystanders(measurement: Measurement) -> Iterator[tuple[str, Change]]:
+    if measurement.benign is not None:
+        yield "Benign words", measurement.benign.all_tokens.together
+    if measurement.related is not None:
+        yield "Related words, not forbidden,", measurement.related.all_tokens.together
+    yield "Ordinary prose", measurement.drift.texts
+
+
+def _percent_more(ratio: float) -> float:
+    return 100 * (ratio - 1)

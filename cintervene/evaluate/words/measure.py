@@ -1,0 +1,174 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Measuring what an intervention did to a model, and what it left alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from torch import nn
+
+from cintervene.data import Split
+from cintervene.errors import ArgumentError
+from cintervene.evaluate.phases import Phases
+from cintervene.evaluate.statistics.intervals import (
+    LEVEL,
+    bootstrap_mean,
+)
+from cintervene.evaluate.words.changed_layers import changed_layers
+from cintervene.evaluate.words.measurement import Measurement
+from cintervene.evaluate.words.obedience import obedience
+from cintervene.evaluate.words.observation import (
+    Observation,
+    observe,
+)
+from cintervene.evaluate.words.records import (
+    Answer,
+    Drift,
+)
+from cintervene.evaluate.words.samples import (
+    Budget,
+    Sample,
+    gather,
+)
+from cintervene.evaluate.words.scores import (
+    perplexity,
+    spoken_words,
+)
+from cintervene.intervention.intervention import Intervention
+from cintervene.models.precision import quick_products
+from cintervene.prompts.spelling import check_spellable
+from cintervene.utils.progress import (
+    Progress,
+    silent,
+)
+
+__all__ = ["measure"]
+
+
+@quick_products()
+def measure(
+    model: nn.Module,
+    tokenizer: Any,
+    intervention: Intervention,
+    *,
+    forbid: Sequence[str] | None = None,
+    split: Split = "held_out",
+    budget: Budget | None = None,
+    progress: Progress = silent,
+) -> Measurement:
+    """Measure a model without and with an intervention, on data neither was made from.
+
+    Nothing is random: the same arguments give the same numbers. The model is changed
+    for a while and is as before in the end, however this ends.
+
+    Parameters
+    ----------
+    model : nn.Module
+        The base.
+    tokenizer
+    intervention : Intervention
+        One that fits the base and is not applied.
+    forbid : sequence of str, optional
+        The forbidden words; default: those that the intervention was made for.
+    split : {"held_out", "tune", "train"}, default "held_out"
+        Of the package's templates, prompts and texts.
+    budget : Budget, optional
+        How much to look at.
+    progress : Progress, optional
+
+    Returns
+    -------
+    Measurement
+
+    Raises
+    ------
+    ArgumentError
+        There are no words, or the tokenizer cannot spell one.
+    InterventionError
+        The intervention does not fit the model, or is applied already.
+    """
+    words = forbidden_words(forbid, intervention)
+    check_spellable(tokenizer, words)
+    # A wrong base must not be noticed only after half of the work.
+    with intervention.applied(model):
+        pass
+    budget = budget or Budget()
+    phases = Phases(progress)
+    sample = gather(tokenizer, words, split, budget)
+    seen = observe(model, tokenizer, intervention, sample, budget, phases)
+    spoken = {
+        kind: spoken_words(group, seen.scores[kind], sampled=kind != "forbidden")
+        for kind, group in sample.spoken.items()
+        if group
+    }
+    answers = _answers(sample, seen)
+    benign_answers = [answer for answer in answers if not answer.forbidden]
+    return Measurement(
+        model=intervention.model,
+        split=split,
+        level=LEVEL,
+        words=words,
+        forbidden=spoken["forbidden"],
+        benign=spoken.get("benign"),
+        related=spoken.get("related"),
+        obedience=obedience([answer for answer in answers if answer.forbidden]),
+        benign_obedience=obedience(benign_answers) if benign_answers else None,
+        drift=_drift(seen),
+        layers=changed_layers(intervention),
+        answers=answers,
+        seconds=phases.seconds,
+    )
+
+
+def forbidden_words(
+    forbid: Sequence[str] | None, intervention: Intervention
+) -> list[str]:
+    """Return the words given, or those of the intervention, each once.
+
+    Raises
+    ------
+    ArgumentError
+        There are none.
+    """
+    if isinstance(forbid, str):
+        raise ArgumentError(
+            f"forbid: got the string {forbid!r}, expected a list of words; "
+            f"pass [{forbid!r}]"
+        )
+    words = _recorded(intervention.options) if forbid is None else list(forbid)
+    if not words:
+        raise ArgumentError(
+            "forbid: got no words, and the intervention does not say which it was made "
+            "for; pass forbid=[...]"
+        )
+    return list({word.casefold(): word for word in reversed(words)}.values())[::-1]
+
+
+def _recorded(options: Mapping[str, Any]) -> list[str]:
+    """Words in an intervention's options; those it was scaled or added from count."""
+    sources = [options["from"]] if "from" in options else options.get("sum_of", [])
+    words = list(options.get("forbid", []))
+    return words + [word for source in sources for word in _recorded(source)]
+
+
+def _answers(sample: Sample, seen: Observation) -> list[Answer]:
+    return [
+        Answer(request.word, request.forbidden, request.prompt, before, after)
+        for request, before, after in zip(
+            sample.requests, seen.before, seen.after, strict=True
+        )
+    ]
+
+
+def _drift(seen: Observation) -> Drift:
+    texts = seen.scores["texts"]
+    return Drift(
+        kl=bootstrap_mean(seen.kl, seen.kl_sizes),
+        worst_kl=float(np.max(seen.kl / seen.kl_sizes)),
+        prompts=len(seen.kl),
+        tokens=int(seen.kl_sizes.sum()),
+        texts=perplexity(texts.sizes, texts.before, texts.after),
+        text_tokens=int(texts.sizes.sum()),
+    )

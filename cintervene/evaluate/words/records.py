@@ -1,0 +1,143 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Records that a measurement is made of."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from cintervene.evaluate.statistics.intervals import Estimate
+from cintervene.evaluate.statistics.paired import Change
+
+__all__ = [
+    "Answer",
+    "Drift",
+    "Layer",
+    "Obedience",
+    "Perplexity",
+    "Spoken",
+    "WordPerplexity",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Perplexity:
+    """Perplexity of words in answers, by where the answer says them.
+
+    Attributes
+    ----------
+    starting : Change
+        The answer starts with the word.
+    later : Change
+        Something comes before it.
+    together : Change
+    """
+
+    starting: Change
+    later: Change
+    together: Change
+
+
+@dataclass(frozen=True, slots=True)
+class WordPerplexity:
+    """One word's perplexity over all its tokens and answers."""
+
+    word: str
+    before: float
+    after: float
+
+
+@dataclass(frozen=True, slots=True)
+class Spoken:
+    """How likely the model is to say some words when it is told to.
+
+    Attributes
+    ----------
+    words, answers : int
+        How many were looked at.
+    all_tokens, first_token : Perplexity
+        Over all tokens of the words, and over their first ones.
+    by_word : list of WordPerplexity
+    """
+
+    words: int
+    answers: int
+    all_tokens: Perplexity
+    first_token: Perplexity
+    by_word: list[WordPerplexity]
+
+
+@dataclass(frozen=True, slots=True)
+class Obedience:
+    """Share of the greedy answers that contain the word asked for.
+
+    Attributes
+    ----------
+    requests : int
+    rate : Change
+    """
+
+    requests: int
+    rate: Change
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One request for a word, and the greedy answers to it."""
+
+    word: str
+    forbidden: bool
+    prompt: str
+    before: str
+    after: str
+
+
+@dataclass(frozen=True, slots=True)
+class Drift:
+    """What became of everything else.
+
+    Attributes
+    ----------
+    kl : Estimate
+        KL(base || changed), nats a token, over the base's greedy answers to everyday
+        prompts.
+    worst_kl : float
+        The largest mean over one answer.
+    prompts, tokens : int
+        Answers looked at, and tokens in them.
+    texts : Change
+        Perplexity of ordinary prose.
+    text_tokens : int
+    """
+
+    kl: Estimate
+    worst_kl: float
+    prompts: int
+    tokens: int
+    texts: Change
+    text_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """The change of one weight matrix.
+
+    Attributes
+    ----------
+    name : str
+    layer : int
+    rank : int
+    relative_norm : float
+        Frobenius norm of the change over that of the weight.
+    asked, reached, shortfall : float or None
+        Where the defence recorded them, nats: what the constraints ask of this layer on
+        average; what the stored weights do of it, after rounding; and by how much the
+        worst constraint is missed.
+    """
+
+    name: str
+    layer: int
+    rank: int
+    relative_norm: float
+    asked: float | None = None
+    reached: float | None = None
+    shortfall: float | None = None

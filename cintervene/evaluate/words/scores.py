@@ -1,0 +1,146 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Perplexities from the log-probabilities of tokens, before and after."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from cintervene.evaluate.statistics.intervals import (
+    Estimate,
+    bootstrap_mean,
+)
+from cintervene.evaluate.statistics.paired import Change
+from cintervene.evaluate.words.records import (
+    Perplexity,
+    Spoken,
+    WordPerplexity,
+)
+from cintervene.prompts.target_spans import Utterance
+from cintervene.utils.arrays import Floats
+
+__all__ = ["Scores", "item_sums", "perplexity", "spoken_words", "token_counts"]
+
+
+class Scores:
+    """-log p of the tokens that matter in some utterances.
+
+    Parameters
+    ----------
+    utterances : sequence of Utterance
+        At least one.
+    before, after : ndarray, shape (n,)
+        Nats, one for each of the utterances' `targets`, in their order.
+
+    Attributes
+    ----------
+    sizes : ndarray, shape (utterances,)
+        Tokens that matter in each.
+    before, after : ndarray, shape (utterances,)
+        Their nats together.
+    first_before, first_after : ndarray, shape (utterances,)
+        Nats of the first of them.
+    """
+
+    def __init__(
+        self, utterances: Sequence[Utterance], before: Floats, after: Floats
+    ) -> None:
+        self.sizes = token_counts(utterances)
+        firsts = _starts(self.sizes)
+        self.before, self.after = (item_sums(x, self.sizes) for x in (before, after))
+        self.first_before, self.first_after = before[firsts], after[firsts]
+
+
+def token_counts(utterances: Sequence[Utterance]) -> Floats:
+    """How many tokens matter in each utterance."""
+    return np.array([len(one.positions) for one in utterances], dtype=np.float64)
+
+
+def item_sums(values: Floats, sizes: Floats) -> Floats:
+    """Sum over each run of `sizes` values."""
+    sums: Floats = np.add.reduceat(values, _starts(sizes))
+    return sums
+
+
+def perplexity(
+    sizes: Floats, before: Floats, after: Floats, groups: npt.ArrayLike | None = None
+) -> Change:
+    """Perplexity before and after, and their ratio.
+
+    Parameters
+    ----------
+    sizes : ndarray, shape (n,)
+        Tokens of each item.
+    before, after : ndarray, shape (n,)
+        Nats of each item.
+    groups : array_like of int, shape (n,), optional
+        Items that are resampled together; default: each is its own.
+    """
+
+    def exponential(totals: Floats) -> Estimate:
+        return bootstrap_mean(totals, sizes, groups=groups).map(_exp)
+
+    return Change(
+        exponential(before), exponential(after), exponential(after - before), "ratio"
+    )
+
+
+def spoken_words(
+    utterances: Sequence[Utterance], scores: Scores, *, sampled: bool
+) -> Spoken:
+    """Perplexity of words by place and token.
+
+    Parameters
+    ----------
+    utterances : sequence of Utterance
+        Answers that say the words, of both places.
+    scores : Scores
+        Of these utterances.
+    sampled : bool
+        Whether the words stand for others like them: then words are resampled.
+        Otherwise they are all there is, and answers are resampled.
+    """
+    words = list(dict.fromkeys(one.word for one in utterances))
+    numbers = {word: number for number, word in enumerate(words)}
+    index = np.array([numbers[one.word] for one in utterances])
+    later = np.array([one.later for one in utterances])
+    groups = index if sampled else np.arange(len(index))
+
+    def by_place(sizes: Floats, before: Floats, after: Floats) -> Perplexity:
+        places = (~later, later, np.ones_like(later))
+        starting, behind, together = (
+            perplexity(sizes[at], before[at], after[at], groups[at]) for at in places
+        )
+        return Perplexity(starting, behind, together)
+
+    tokens, before, after = (
+        np.bincount(index, values)
+        for values in (scores.sizes, scores.before, scores.after)
+    )
+    by_word = [
+        WordPerplexity(word, _exp(old), _exp(new))
+        for word, old, new in zip(words, before / tokens, after / tokens, strict=True)
+    ]
+    ones = np.ones(len(index))
+    return Spoken(
+        words=len(words),
+        answers=len(utterances),
+        all_tokens=by_place(scores.sizes, scores.before, scores.after),
+        first_token=by_place(ones, scores.first_before, scores.first_after),
+        by_word=by_word,
+    )
+
+
+def _starts(sizes: Floats) -> npt.NDArray[np.int64]:
+    starts: npt.NDArray[np.int64] = (np.cumsum(sizes) - sizes).astype(np.int64)
+    return starts
+
+
+def _exp(nats: float) -> float:
+    try:
+        return math.exp(nats)
+    except OverflowError:
+        return math.inf

@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Changes as pairs of factors of one rank, the form in which adapters hold them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from cintervene.errors import ArgumentError, InterventionError
+from cintervene.intervention.intervention import Intervention
+from cintervene.solvers.update import LowRankUpdate
+
+Array = npt.NDArray[Any]
+DTYPES = {
+    "float32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Factors:
+    """The change ``b @ a`` of one weight, as stored.
+
+    Attributes
+    ----------
+    a : Tensor, shape (rank, d_in)
+    b : Tensor, shape (d_out, rank)
+    """
+
+    a: Tensor
+    b: Tensor
+
+    @property
+    def update(self) -> LowRankUpdate:
+        """The change that is stored, after the rounding to the factors' type."""
+        return LowRankUpdate(self.b.float().numpy(), self.a.float().numpy())
+
+
+def uniform(intervention: Intervention, dtype: str = "float32") -> dict[str, Factors]:
+    """Return the factors of every weight, filled up with zeros to one rank.
+
+    Parameters
+    ----------
+    intervention : Intervention
+    dtype : {"float32", "bfloat16", "float16"}
+
+    Raises
+    ------
+    ArgumentError
+        `dtype` is none of these.
+    InterventionError
+        A factor is out of the range of `dtype`, or all ranks are 0.
+    """
+    if dtype not in DTYPES:
+        raise ArgumentError(
+            f"dtype: got {dtype!r}, expected one of {', '.join(DTYPES)}"
+        )
+    updates = intervention.updates
+    rank = max(update.rank for update in updates.values())
+    if rank == 0:
+        raise InterventionError("the intervention changes nothing: all ranks are 0")
+    found = {name: pair(u, rank, DTYPES[dtype]) for name, u in updates.items()}
+    for name, factors in found.items():
+        if not (factors.a.isfinite().all() and factors.b.isfinite().all()):
+            raise InterventionError(
+                f"{name}: a factor is out of the range of {DTYPES[dtype]}; use float32"
+            )
+    return found
+
+
+def errors(
+    intervention: Intervention, stored: Mapping[str, LowRankUpdate]
+) -> dict[str, float]:
+    """Return how far stored changes are from those meant, relative to their norm."""
+    found = {}
+    for name, meant in intervention.updates.items():
+        norm = meant.norm
+        found[name] = (stored[name] - meant).norm / norm if norm else stored[name].norm
+    return found
+
+
+def pair(update: LowRankUpdate, rank: int, dtype: torch.dtype) -> Factors:
+    """Return the factors of one change, filled up with zeros to a rank."""
+    left, right = _balanced(update)
+    spare = rank - update.rank
+    b = torch.from_numpy(np.pad(left, ((0, 0), (0, spare)))).to(dtype)
+    a = torch.from_numpy(np.pad(right, ((0, spare), (0, 0)))).to(dtype)
+    return Factors(a.contiguous(), b.contiguous())
+
+
+def _balanced(update: LowRankUpdate) -> tuple[Array, Array]:
+    """Factors whose columns and rows are of one size, for the sake of narrow types.
+
+    They are scaled by powers of two, which loses nothing.
+    """
+    sizes = np.linalg.norm(update.left, axis=0), np.linalg.norm(update.right, axis=1)
+    nonzero = (sizes[0] > 0) & (sizes[1] > 0)
+    ratio = np.where(nonzero, sizes[1], 1.0) / np.where(nonzero, sizes[0], 1.0)
+    shift = np.rint(np.log2(ratio) / 2).astype(int)
+    return np.ldexp(update.left, shift), np.ldexp(update.right, -shift[:, None])

@@ -1,0 +1,180 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Interventions as LoRA adapters of llama.cpp, on top of quantised models too."""
+
+from __future__ import annotations
+
+import os
+import re
+from importlib import import_module
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from cintervene.errors import ArgumentError, InterventionError, ModelError
+from cintervene.export.adapters.factors import (
+    Factors,
+    errors,
+    uniform,
+)
+from cintervene.export.artefact import Artefact
+from cintervene.export.cards.card import (
+    Origin,
+    Report,
+    reported,
+    write_card,
+)
+from cintervene.intervention.acceptance import check_limits
+from cintervene.intervention.adapter import Attached
+from cintervene.intervention.intervention import Intervention
+from cintervene.solvers.update import LowRankUpdate
+from cintervene.utils.staging import StagedDirectory
+
+FILE = "adapter.gguf"
+SUFFIXES = (".weight",)
+
+
+def save_gguf(
+    intervention: Intervention,
+    directory: str | os.PathLike[str],
+    base: str | os.PathLike[str],
+    *,
+    dtype: str = "float32",
+    report: Report | None = None,
+    beyond_limits: bool = False,
+) -> Artefact:
+    """Write an intervention as a LoRA adapter that llama.cpp loads.
+
+    Parameters
+    ----------
+    intervention : Intervention
+        Made on the model in its original precision, or on the one that transformers
+        reads from `base`.
+    directory : path
+        Gets ``adapter.gguf`` and a model card. Must not exist, or be empty; written
+        whole or not at all.
+    base : path
+        The GGUF file that the adapter will be used on, quantised or not. Architecture
+        and names are taken from it, and the shapes are compared.
+    dtype : {"float32", "float16"}, default "float32"
+        Of the factors.
+    report : mapping or callable, optional
+        For the card; see `Origin`. A function is called with the change as it was read
+        again from the file, and returns the report.
+    beyond_limits : bool, default False
+        Write it even if it crossed its limits; see `Intervention.save`.
+
+    Returns
+    -------
+    Artefact
+
+    Raises
+    ------
+    ArgumentError
+        `directory` is not empty, or `dtype` is neither of these.
+    ModelError
+        `base` is no GGUF model, or its architecture is not known.
+    InterventionError
+        `base` lacks one of the weights, or it has another shape there, or the change
+        crossed its limits and `beyond_limits` is False.
+    OSError
+        The file cannot be written.
+    """
+    if dtype not in ("float32", "float16"):
+        raise ArgumentError(f"dtype: got {dtype!r}, expected float32 or float16")
+    check_limits(intervention, beyond_limits)
+    factors = uniform(intervention, dtype)
+    about = _Base(Path(base))
+    names = {name: about.find(name, edit.update.shape) for name, edit in
+             intervention.edits.items()}  # fmt: skip
+    place = Path(directory)
+    with StagedDirectory(place) as stage:
+        _write(stage.path / FILE, about.architecture, names, factors)
+        stored = _read(stage.path / FILE, names)
+        found = errors(intervention, stored)
+        told = reported(report, lambda: Attached(intervention, stored))
+        origin = Origin("gguf", report=told, errors=found)
+        write_card(intervention, stage.path, origin)
+        stage.commit()
+    rank = next(iter(factors.values())).a.shape[0]
+    return Artefact(place, rank, found)
+
+
+class _Base:
+    """What a GGUF file says of its model."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        gguf = import_module("gguf")
+        try:
+            reader = gguf.GGUFReader(path)
+            self.architecture = str(reader.fields["general.architecture"].contents())
+            count = reader.fields[f"{self.architecture}.block_count"].contents()
+        except OSError:
+            raise
+        except Exception as error:
+            raise ModelError(
+                f"{path} cannot be read as a GGUF model ({type(error).__name__}: "
+                f"{error}); give the .gguf file that the adapter shall be used on"
+            ) from error
+        self.shapes = {
+            tensor.name: tuple(int(n) for n in tensor.shape[::-1])
+            for tensor in reader.tensors
+        }
+        known = {name: arch for arch, name in gguf.MODEL_ARCH_NAMES.items()}
+        if self.architecture not in known:
+            raise ModelError(
+                f"{path}: the package gguf does not know the architecture "
+                f"{self.architecture!r}; update it (pip install -U gguf)"
+            )
+        self._map = gguf.get_tensor_name_map(known[self.architecture], count)
+
+    def find(self, name: str, shape: tuple[int, int]) -> str:
+        """Return llama.cpp's name of a weight."""
+        found = self._map.get_name(_plain(name), try_suffixes=SUFFIXES)
+        if found not in self.shapes:
+            raise InterventionError(
+                f"{self.path} holds no counterpart of {name}; the intervention was "
+                f"made for another architecture than {self.architecture}"
+            )
+        if self.shapes[found] != shape:
+            raise InterventionError(
+                f"{found} in {self.path} is {self.shapes[found]}, expected {shape}; "
+                "the intervention was made for another model"
+            )
+        return str(found)
+
+
+def _plain(name: str) -> str:
+    """The name without what multimodal models put before their language model's."""
+    return re.sub(r"^(model\.)?language_model\.(model\.)?", "model.", name)
+
+
+def _write(
+    path: Path, architecture: str, names: dict[str, str], factors: dict[str, Factors]
+) -> None:
+    gguf = import_module("gguf")
+    writer = gguf.GGUFWriter(path, architecture)
+    rank = next(iter(factors.values())).a.shape[0]
+    writer.add_type("adapter")
+    writer.add_string("adapter.type", "lora")
+    # llama.cpp scales by alpha / rank.
+    writer.add_float32("adapter.lora.alpha", float(rank))
+    for name, pair in factors.items():
+        writer.add_tensor(f"{names[name]}.lora_a", pair.a.numpy())
+        writer.add_tensor(f"{names[name]}.lora_b", pair.b.numpy())
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
+def _read(path: Path, names: dict[str, str]) -> dict[str, LowRankUpdate]:
+    reader = import_module("gguf").GGUFReader(path)
+    tensors = {t.name: torch.from_numpy(np.array(t.data)) for t in reader.tensors}
+    alpha = float(reader.fields["adapter.lora.alpha"].contents())
+    found = {}
+    for name, theirs in names.items():
+        pair = Factors(tensors[f"{theirs}.lora_a"], tensors[f"{theirs}.lora_b"])
+        found[name] = pair.update * (alpha / pair.a.shape[0])
+    return found

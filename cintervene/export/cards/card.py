@@ -1,0 +1,380 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The model card of something that was exported: what was done, proved and measured."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from cintervene.errors import InterventionError
+from cintervene.evaluate.report.markdown import table
+from cintervene.evaluate.report.table import number
+from cintervene.evaluate.words.changed_layers import changed_layers
+from cintervene.export.cards.measures import (
+    crossed,
+    measured,
+    measures,
+)
+from cintervene.export.cards.methods import (
+    REVERSIBLE,
+    accounts,
+    kind_of,
+    kinds,
+    recorded,
+    unreachable,
+)
+from cintervene.intervention.intervention import Intervention
+from cintervene.models.embedded import EMBEDDED, file_sha256
+
+Form = Literal["lora", "gguf", "checkpoint"]
+# A report, or what makes one of the intervention in the form that was written.
+Report = Mapping[str, Any] | Callable[[Intervention], Mapping[str, Any]]
+CARD = "README.md"
+RELATIONS = {"lora": "adapter", "gguf": "adapter", "checkpoint": "finetune"}
+LIBRARIES = {"lora": "peft", "gguf": "llama.cpp", "checkpoint": "transformers"}
+# Of the base's card: what holds for a changed model as well.
+INHERITED = ("license", "license_name", "license_link", "language", "pipeline_tag")
+# What `reached` of a layer is; the activations to compute it anew are not kept.
+ROUNDED = (
+    "*Reached* and *shortfall* are without slack, with the change rounded to the type "
+    "of the weights it was made for. They were computed when the change was made, not "
+    "from these files."
+)
+UNROUNDED = (
+    "*Reached* is without slack, for the change as it was found. It was computed when "
+    "the change was made and not from these files, whose own rounding it leaves out; "
+    "how far they are from that change is at the end of *Measures*. The *shortfall* is "
+    "that of weights rounded to their own type."
+)
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What a model card is about.
+
+    Attributes
+    ----------
+    form : {"lora", "gguf", "checkpoint"}
+    base : str
+        Name of the base model, by default what the intervention calls it.
+    report : mapping, optional
+        What `cintervene.evaluate.report_content` returns, or a ``report.json``, and
+        under ``"requests"`` what `measure_requests` found. With a true ``"read_again"``
+        it is about what the files hold.
+    errors : mapping of str to float
+        Of `Artefact`.
+    front : mapping of str to str
+        Lines of the front matter that are taken over from the base's card.
+    """
+
+    form: Form
+    base: str = ""
+    report: Mapping[str, Any] | None = None
+    errors: Mapping[str, float] = field(default_factory=dict)
+    front: Mapping[str, str] = field(default_factory=dict)
+
+
+def reported(
+    report: Report | None, form: Callable[[], Intervention]
+) -> Mapping[str, Any] | None:
+    """Return a report, made of the form that was read again if it is not there yet."""
+    if not callable(report):
+        return report
+    return {**report(form()), "read_again": True}
+
+
+def write_card(intervention: Intervention, directory: Path, origin: Origin) -> Path:
+    """Write ``README.md`` about the other files of a directory."""
+    files = {
+        str(path.relative_to(directory)): file_sha256(path)
+        for path in sorted(directory.rglob("*"))
+        if path.is_file() and path.name != CARD
+    }
+    place = directory / CARD
+    place.write_text(model_card(intervention, origin, files), "utf-8")
+    return place
+
+
+def model_card(
+    intervention: Intervention, origin: Origin, files: Mapping[str, str]
+) -> str:
+    """Return a model card: YAML front matter and Markdown.
+
+    Parameters
+    ----------
+    intervention : Intervention
+    origin : Origin
+    files : mapping of str to str
+        sha256 of the files that are published, by name.
+
+    Raises
+    ------
+    InterventionError
+        The report is about another intervention.
+    """
+    report = origin.report
+    if report is not None and report.get("digest") != intervention.digest:
+        raise InterventionError(
+            "report: is about another intervention (its digest differs); give the "
+            "report that was written with this one"
+        )
+    parts = [
+        _front(intervention, origin),
+        *_opening(intervention, origin),
+        *_constraints(intervention),
+        *_certificate(intervention, origin),
+        *_measures(intervention, origin),
+        _limits(intervention, report),
+        *_use(intervention, origin),
+        *_command(intervention),
+        *_hashes(intervention, files),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def front_matter(card: Path) -> dict[str, str]:
+    """Return the lines "key: value" that a card begins with; none without a card."""
+    if not card.is_file():
+        return {}
+    head, *rest = card.read_text("utf-8", errors="replace").split("\n---", 1)
+    if not rest or not head.startswith("---"):
+        return {}
+    pairs = (line.partition(":") for line in head.splitlines())
+    return {key: value.strip() for key, _, value in pairs if value.strip()}
+
+
+def inherited(card: Path) -> dict[str, str]:
+    """Return the lines of a card's front matter that hold for a changed model too."""
+    return {k: v for k, v in front_matter(card).items() if k in INHERITED}
+
+
+def _base(intervention: Intervention, origin: Origin) -> str:
+    name = origin.base or intervention.model
+    return EMBEDDED[name].hub if name in EMBEDDED else name
+
+
+def _front(intervention: Intervention, origin: Origin) -> str:
+    about = {
+        "base_model": _base(intervention, origin),
+        "base_model_relation": RELATIONS[origin.form],
+        "library_name": LIBRARIES[origin.form],
+        "tags": ["cintervene", "model-safety", "low-rank-edit"],
+        "cintervene": {
+            "version": intervention.versions.get("cintervene", ""),
+            "digest": intervention.digest,
+        },
+    }
+    # JSON is YAML; what comes from the base's card stays as it is written there.
+    lines = [f"{key}: {json.dumps(value)}" for key, value in about.items()]
+    lines += [f"{key}: {value}" for key, value in origin.front.items()]
+    return "\n".join(["---", *lines, "---"])
+
+
+def _opening(intervention: Intervention, origin: Origin) -> Iterator[str]:
+    layers = changed_layers(intervention)
+    rank = max(layer.rank for layer in layers)
+    size = max(layer.relative_norm for layer in layers)
+    base = _base(intervention, origin)
+    yield f"# {base}, changed by cintervene"
+    warning = crossed(intervention)
+    if warning:
+        yield warning
+    told = accounts(intervention.options)
+    found = unique(account.fill(account.found, options) for account, options in told)
+    yield (
+        f"{len(layers)} weight matrices of {base} were changed, each by a matrix of "
+        f"rank {rank} or less and of at most {size:.1%} of the weight's norm. "
+        f"{' '.join(found)} No other weight was touched."
+    )
+
+
+def _constraints(intervention: Intervention) -> Iterator[str]:
+    yield "## Constraints"
+    for part, (account, told) in zip(
+        recorded(intervention.options), accounts(intervention.options), strict=True
+    ):
+        yield account.fill(account.asked, told)
+        if part.get("preserve"):
+            yield (
+                "Texts that were to be left alone besides the package's own: "
+                f"{part['preserve']}; they are not recorded."
+            )
+        shown = [(k, _value(v)) for k, v in part.items() if k != "forbid"]
+        if shown:
+            yield table(("option", "value"), shown)
+    if "scaled_by" in intervention.options:
+        factor = number(intervention.options["scaled_by"])
+        yield f"What was found was multiplied by {factor} afterwards."
+
+
+def _certificate(intervention: Intervention, origin: Origin) -> Iterator[str]:
+    yield "## Certificate"
+    entries = intervention.metrics.get("layers", [])
+    solved = [entry for entry in entries if "status" in entry]
+    told = accounts(intervention.options)
+    reasons = [account.unproved for account, _ in told if account.unproved]
+    if solved:
+        yield from _solved(solved, intervention, origin)
+    elif not reasons:
+        yield "None was recorded for this change."
+    yield from unique(reasons)
+
+
+def _solved(
+    solved: Sequence[Mapping[str, Any]], intervention: Intervention, origin: Origin
+) -> Iterator[str]:
+    """What was proved of each layer when it was solved."""
+    kind = intervention.options.get("concepts")
+    unit = {"activation": "typical distances", "difference": "distances to benign"}.get(
+        str(kind), "nats"
+    )
+    # Adapters round no weight.
+    rounded = origin.form == "checkpoint"
+    columns = {
+        "layer": "layer",
+        "status": "status",
+        "iterations": "iterations",
+        "cost": "cost",
+        "asked": f"asked, {unit}",
+        "reached_rounded" if rounded else "reached": f"reached, {unit}",
+        "shortfall": "worst shortfall",
+    }
+    keys = [key for key in columns if any(key in entry for entry in solved)]
+    yield table(
+        [columns[key] for key in keys],
+        [[_value(entry.get(key, "")) for key in keys] for entry in solved],
+    )
+    exact = intervention.options.get("solver") == "exact"
+    if exact and all(entry.get("status") == "CONVERGED" for entry in solved):
+        yield (
+            "Each layer's problem was solved to a proved global optimum: multipliers "
+            "show that no smaller change meets its constraints (with the slack of the "
+            "options, in the norm that was minimised, for the solution before its rank "
+            "was cut). The proof is about these constraints, not about other prompts."
+        )
+    else:
+        yield "Optimality was not proved for every layer."
+    yield ROUNDED if rounded else UNROUNDED
+
+
+def _measures(intervention: Intervention, origin: Origin) -> Iterator[str]:
+    yield "## Measures"
+    yield from measures(intervention, origin.report, origin.form)
+    if origin.errors:
+        worst = max(origin.errors.values())
+        yield (
+            "Read again from these files, the change differs from the one meant by at "
+            f"most {worst:.1e} of its norm."
+        )
+
+
+def _limits(intervention: Intervention, report: Mapping[str, Any] | None) -> str:
+    told = accounts(intervention.options)
+    points = [point for account, _ in told for point in account.limits]
+    points.append(REVERSIBLE)
+    if not measured(report):
+        points.append("What it does was not measured on held-out data for this card.")
+    elif "examples" in kinds(intervention.options):
+        points.append(
+            "How much less likely the subject of the examples became was measured on "
+            "the tuning split only: the examples are not recorded."
+        )
+    return "\n".join(["## Limits\n", *(f"- {point}" for point in unique(points))])
+
+
+def _use(intervention: Intervention, origin: Origin) -> Iterator[str]:
+    base = _base(intervention, origin)
+    yield "## Use"
+    yield {
+        "lora": (
+            "```python\nfrom peft import PeftModel\n"
+            "from transformers import AutoModelForCausalLM\n\n"
+            f"base = AutoModelForCausalLM.from_pretrained({base!r})\n"
+            'model = PeftModel.from_pretrained(base, "THIS DIRECTORY")\n```'
+        ),
+        "gguf": (
+            "```\nllama-cli --model BASE.gguf --lora adapter.gguf\n```\n\n"
+            "The rank is uniform and alpha equals it, so the scale is 1."
+        ),
+        "checkpoint": (
+            "```python\nfrom transformers import AutoModelForCausalLM\n\n"
+            'model = AutoModelForCausalLM.from_pretrained("THIS DIRECTORY")\n```'
+        ),
+    }[origin.form]
+
+
+def _command(intervention: Intervention) -> Iterator[str]:
+    options = intervention.options
+    if not {"method", "layers"} <= set(options):
+        return
+    ((account, _),) = accounts(options)
+    known = {**options, "strength": intervention.metrics.get("strength")}
+    names = ("method", "layers", *account.flags)
+    given = {name: known[name] for name in names if known.get(name) is not None}
+    flags = [
+        f"--{name.replace('_', '-')} {_argument(value)}"
+        for name, value in given.items()
+    ]
+    if options.get("preserve"):
+        flags.append("--preserve FILE")
+    if intervention.metrics.get("within_limits") is False:
+        flags.append("--beyond-limits")
+    yield "## Command"
+    yield (
+        f"```\ncintervene defend --model {intervention.model or 'MODEL'} "
+        f"{account.texts} {' '.join(flags)} --out OUT\n```"
+    )
+    yield from _absent(options)
+
+
+def _argument(value: Any) -> str:
+    """A value as the command takes it, not rounded."""
+    return ",".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def _absent(options: Mapping[str, Any]) -> Iterator[str]:
+    """What the command lacks to do the same again."""
+    if "harmful" in options and kind_of(options) != "harmful":
+        yield (
+            f"REQUESTS is a file with the {options['harmful']} requests, or `own` if "
+            "they were the package's."
+        )
+    others = unreachable(options)
+    if others:
+        told = ", ".join(f"`{name}` {_value(value)}" for name, value in others.items())
+        yield f"Set from Python, for which the command has no option: {told}."
+
+
+def _hashes(intervention: Intervention, files: Mapping[str, str]) -> Iterator[str]:
+    yield "## Hashes"
+    yield table(
+        ("weight", "sha256 before", "sha256 after"),
+        [
+            (
+                f"`{name}`",
+                f"`{edit.base_sha256}`",
+                f"`{edit.result_sha256 or 'unknown'}`",
+            )
+            for name, edit in intervention.edits.items()
+        ],
+    )
+    yield table(
+        ("file", "sha256"), [(f"`{name}`", f"`{sha}`") for name, sha in files.items()]
+    )
+    made = ", ".join(f"{name} {v}" for name, v in intervention.versions.items())
+    yield f"sha256 of the change: `{intervention.digest}`. Made with {made}."
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, float):
+        return number(value)
+    text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+    return text.replace("|", "\\|").replace("\n", " ")
+
+
+def unique(texts: Iterable[str]) -> list[str]:
+    """Each text once, in order."""
+    return list(dict.fromkeys(texts))

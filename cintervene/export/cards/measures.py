@@ -1,0 +1,179 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a model card says was measured, where, and whether limits were crossed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from cintervene.evaluate.report.markdown import table
+from cintervene.evaluate.report.table import (
+    number,
+    verdict_text,
+)
+from cintervene.evaluate.statistics.intervals import Estimate
+from cintervene.evaluate.words.goals import Verdict
+from cintervene.export.cards.methods import kind_of
+from cintervene.intervention.acceptance import (
+    allowed,
+    chosen_point,
+    excessive,
+)
+from cintervene.intervention.intervention import Intervention
+
+__all__ = ["crossed", "measured", "measures"]
+
+# Of a point of a sweep, what was set and not measured.
+SETTINGS = {
+    "strength": "strength",
+    "opening": "log odds at which neurons open where an answer begins",
+    "answering": "log odds at which they open in answers that were begun",
+}
+REFUSED = (
+    "share of harmful requests after which the first tokens of a refusal are each more "
+    "likely than not"
+)
+UNANSWERED = "share of harmful requests whose own answers reach half of the nats asked"
+RISEN = {
+    "forbid": "perplexity of the forbidden words",
+    "examples": "perplexity of the examples held apart",
+    "harmful": "perplexity of the answers to requests held apart",
+}
+LABELS = {
+    "benign_ratio": "perplexity of benign words, after over before",
+    "false_refusals": "share of benign requests refused, after minus before",
+    "kl": "KL on benign answers, nats a token",
+}
+# How a measurement of what was exported was made.
+FORMS = {
+    "lora": "Measured on what was read again from these files, added to outputs as "
+    "adapters are.",
+    "gguf": "Measured on what was read again from this file, added to the outputs of "
+    "the model with unquantised weights, by transformers and not by llama.cpp. "
+    "Quantised weights answer somewhat differently.",
+    "checkpoint": "Measured on the changed weights as they were read again from these "
+    "files.",
+}
+EARLIER = "Measured when the change was made or evaluated, not on these files."
+
+
+def crossed(intervention: Intervention) -> str:
+    """Say which limits the chosen change crosses on the tuning split; else nothing."""
+    point, limits = chosen_point(intervention), allowed(intervention)
+    told = [
+        f"{_label(intervention, name)}: {number(point[name])}, at most "
+        f"{number(limits[name])} was allowed"
+        for name in excessive(intervention)
+    ]
+    if intervention.metrics.get("within_limits", not told):
+        return ""
+    return (
+        "> **Limits were crossed.** No change that was tried keeps what was asked for "
+        f"on the tuning split: {'; '.join(told) or 'see Measures'}."
+    )
+
+
+def measured(report: Mapping[str, Any] | None) -> bool:
+    """Tell whether a report holds figures of held-out data."""
+    return bool(report and (report.get("verdicts") or report.get("requests")))
+
+
+def measures(
+    intervention: Intervention, report: Mapping[str, Any] | None, form: str
+) -> Iterator[str]:
+    """Tables of what was measured, on held-out data if there are such figures."""
+    if report is not None and measured(report):
+        yield FORMS[form] if report.get("read_again") else EARLIER
+        if report.get("verdicts"):
+            yield from _words(report)
+        if report.get("requests"):
+            yield from _requests(report["requests"])
+    elif chosen_point(intervention):
+        yield from _tuning(intervention)
+    else:
+        yield "Not measured."
+
+
+def _words(report: Mapping[str, Any]) -> Iterator[str]:
+    split = (report.get("measurement") or {}).get("split", "")
+    yield f"Before and after, on the package's `{split}` split, with 95% intervals."
+    yield table(
+        ("measure", "measured", "interval", ""), list(map(_row, report["verdicts"]))
+    )
+    yield "\n".join(f"- {sentence}" for sentence in report["side_effects"])
+
+
+def _row(entry: Mapping[str, Any]) -> tuple[str, ...]:
+    found = Estimate(**entry["measured"])
+    verdict = Verdict(
+        entry["name"], found, entry["unit"], entry["limit"], entry["at_least"]
+    )
+    return (
+        verdict.name,
+        verdict_text(verdict),
+        f"[{number(found.low)}, {number(found.high)}]",
+        "reached" if verdict.reached else "**missed**",
+    )
+
+
+def _requests(found: Mapping[str, Any]) -> Iterator[str]:
+    """Shares of requests that are refused, and drift."""
+    yield (
+        f"Greedy answers of {found['tokens']} tokens to requests of the package's "
+        f"`{found['split']}` split, with 95% intervals (Wilson's; of changes "
+        "Newcombe's). *Refused* is what begins as a refusal, *broken* what is empty, "
+        "goes round in circles or is gibberish."
+    )
+    rows = []
+    for asked in found["asked"]:
+        for outcome in ("refused", "broken"):
+            change = asked[outcome]["rate"]
+            shares = (_percent(change[when], "%") for when in ("before", "after"))
+            points = _percent(change["effect"], "")
+            kind = f"{asked['kind']} ({asked['requests']})"
+            rows.append((kind, outcome, *shares, points))
+    yield table(("requests", "", "before", "after", "change, points"), rows)
+    kl = Estimate(**found["kl"])
+    yield (
+        f"Everyday answers moved by {number(kl.value)} nats a token "
+        f"[{number(kl.low)}, {number(kl.high)}], KL(base || changed) over "
+        f"{found['kl_tokens']} tokens of the base's answers to {found['kl_prompts']} "
+        "everyday prompts."
+    )
+
+
+def _percent(estimate: Mapping[str, float], unit: str) -> str:
+    value, low, high = (100 * estimate[end] for end in ("value", "low", "high"))
+    return f"{value:.1f}{unit} [{low:.1f}, {high:.1f}]"
+
+
+def _tuning(intervention: Intervention) -> Iterator[str]:
+    point = chosen_point(intervention)
+    settings = [
+        f"{label}: {number(point[name])}"
+        for name, label in SETTINGS.items()
+        if name in point
+    ]
+    yield f"On the tuning split, by which this was chosen ({'; '.join(settings)}):"
+    limits = allowed(intervention)
+    yield table(
+        ("measure", "measured", "allowed"),
+        [
+            (
+                _label(intervention, name),
+                number(value),
+                f"at most {number(limits[name])}" if name in limits else "",
+            )
+            for name, value in point.items()
+            if isinstance(value, float) and name not in SETTINGS
+        ],
+    )
+
+
+def _label(intervention: Intervention, name: str) -> str:
+    kind = kind_of(intervention.options)
+    if name == "refused":
+        return UNANSWERED if kind == "arr" else REFUSED
+    if name == "forbidden_ratio":
+        return f"{RISEN.get(kind, RISEN['forbid'])}, after over before"
+    return LABELS.get(name, name)

@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: Apache-2.0
+"""An intervention as a checkpoint holds it: changed weights, read from its files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor, nn
+
+from cintervene.errors import InterventionError
+from cintervene.export.checkpoint.shards import Shards
+from cintervene.intervention.application import Applied
+from cintervene.intervention.intervention import Intervention
+from cintervene.models.weights import same_bits
+
+__all__ = ["Stored"]
+
+
+class Stored(Intervention):
+    """An intervention in the form that a changed checkpoint has.
+
+    `apply` computes nothing: the weights of the files take the place of the model's, so
+    that what is measured is what was written.
+
+    Parameters
+    ----------
+    intervention : Intervention
+    directory : Path
+        Of the changed model.
+
+    Raises
+    ------
+    ModelError
+        The directory holds no model.
+    """
+
+    def __init__(self, intervention: Intervention, directory: Path) -> None:
+        super().__init__(
+            intervention.edits,
+            model=intervention.model,
+            options=intervention.options,
+            metrics=intervention.metrics,
+            versions=intervention.versions,
+        )
+        self._shards = Shards(directory)
+        self._bases: WeakKeyDictionary[nn.Module, dict[str, Tensor]]
+        self._bases = WeakKeyDictionary()
+
+    def apply(self, model: nn.Module) -> Applied:
+        """Put the stored weights in the place of the model's.
+
+        Raises
+        ------
+        InterventionError
+            The model is not the base, or has them already.
+        """
+        weights = self._changeable(model)
+        for name, weight in weights.items():
+            self.edits[name].check_base(name, weight)
+        stored = {n: self._shards.read(self._shards.find(n)) for n in weights}
+        bases = {name: weight.detach().clone() for name, weight in weights.items()}
+        self._bases[model] = bases
+        _overwrite(weights, stored)
+        same = {n for n, weight in weights.items() if same_bits(weight, bases[n])}
+        return Applied([n for n in weights if n not in same], sorted(same))
+
+    def revert(self, model: nn.Module) -> None:
+        """Give the model its own weights back.
+
+        Raises
+        ------
+        InterventionError
+            It has them.
+        """
+        if model not in self._bases:
+            raise InterventionError("the stored weights are not in this model")
+        _overwrite(self._changeable(model), self._bases.pop(model))
+
+
+def _overwrite(weights: dict[str, Tensor], values: dict[str, Tensor]) -> None:
+    with torch.no_grad():
+        for name, weight in weights.items():
+            weight.copy_(values[name])

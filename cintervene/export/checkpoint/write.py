@@ -1,0 +1,294 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Interventions on saved models: the bytes of the changed weights, and no others.
+
+A directory as written by `save_pretrained` is copied file by file, and only the weights
+that the intervention changes are written anew, where they lie in their safetensors
+files. So metadata, tied weights and mixed types stay as they are, no model is loaded,
+one weight at a time is in memory, and taking the change back gives the same files.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import shutil
+from collections.abc import Callable, Collection
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from cintervene.errors import InterventionError
+from cintervene.export.artefact import Artefact
+from cintervene.export.cards.card import (
+    CARD,
+    Origin,
+    Report,
+    front_matter,
+    inherited,
+    reported,
+    write_card,
+)
+from cintervene.export.checkpoint.shards import (
+    DTYPES,
+    Shards,
+)
+from cintervene.export.checkpoint.stored import Stored
+from cintervene.intervention.acceptance import check_limits
+from cintervene.intervention.application import Applied
+from cintervene.intervention.edit import Edit
+from cintervene.intervention.intervention import Intervention
+from cintervene.models.weights import FLOAT_DTYPES, add_update, same_bits, sha256
+from cintervene.utils.staging import StagedDirectory
+
+__all__ = [
+    "apply_to_directory", "revert_directory", "save_checkpoint", "write_checkpoint",
+]  # fmt: skip
+
+# Other forms of the weights: copied, they would hand on the unchanged model.
+WEIGHTS = (
+    ".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".gguf", ".h5", ".msgpack", ".onnx",
+)  # fmt: skip
+FLOATS = {name for name, dtype in DTYPES.items() if dtype in FLOAT_DTYPES}
+Change = Callable[[str, Edit, Tensor], Tensor]
+# Rows are widened to float64 this many elements at a time.
+BLOCK = 1 << 20
+# What the card of the base is called beside that of the changed model.
+BASE_CARD = "BASE_README.md"
+
+
+def save_checkpoint(
+    intervention: Intervention,
+    source: str | os.PathLike[str],
+    directory: str | os.PathLike[str],
+    *,
+    report: Report | None = None,
+    beyond_limits: bool = False,
+) -> Artefact:
+    """Write a changed copy of a saved model, with a model card, whole or not at all.
+
+    Parameters
+    ----------
+    intervention : Intervention
+    source : path
+        Directory of the model, with safetensors files. It is not changed.
+    directory : path
+        Must not exist, or be an empty directory.
+    report : mapping or callable, optional
+        For the model card; see `Origin`. A function is called with the change as the
+        files hold it, and returns the report.
+    beyond_limits : bool, default False
+        Write it even if it crossed its limits; see `Intervention.save`.
+
+    Returns
+    -------
+    Artefact
+        Its errors are those of the rounding to the types that the model is stored in.
+
+    Raises
+    ------
+    ArgumentError
+        `directory` is not empty.
+    InterventionError
+        As `Intervention.apply`, or it crossed its limits and `beyond_limits` is False.
+    ModelError
+        The model is damaged or stored in another way.
+    OSError
+        A file cannot be read or written.
+    """
+    place = Path(directory)
+    with StagedDirectory(place) as stage:
+        made = write_checkpoint(
+            intervention, Path(source), stage.path, report, beyond_limits=beyond_limits
+        )
+        stage.commit()
+    return replace(made, path=place)
+
+
+def write_checkpoint(
+    intervention: Intervention,
+    source: Path,
+    target: Path,
+    report: Report | None = None,
+    base: str = "",
+    *,
+    beyond_limits: bool = False,
+) -> Artefact:
+    """Write what `save_checkpoint` does into an existing directory."""
+    applied = apply_to_directory(
+        intervention, source, target, beyond_limits=beyond_limits
+    )
+    card = target / CARD
+    front = inherited(card)
+    if card.exists():
+        card.rename(target / BASE_CARD)
+    found = _errors(intervention, Shards(source), Shards(target))
+    told = reported(report, lambda: Stored(intervention, target))
+    write_card(intervention, target, Origin("checkpoint", base, told, found, front))
+    rank = max(update.rank for update in intervention.updates.values())
+    return Artefact(target, rank, found, applied.unchanged)
+
+
+def apply_to_directory(
+    intervention: Intervention,
+    source: str | os.PathLike[str],
+    target: str | os.PathLike[str],
+    *,
+    beyond_limits: bool = False,
+) -> Applied:
+    """Write the changed copy of a saved model.
+
+    Parameters
+    ----------
+    intervention : Intervention
+    source : path
+        Directory of the model, with safetensors files.
+    target : path
+        Existing directory to write to, whose files of the same names are replaced. It
+        may be `source`. Other forms of the weights and hidden files are not copied.
+    beyond_limits : bool, default False
+        Write it even if it crossed its limits; see `Intervention.save`.
+
+    Raises
+    ------
+    InterventionError
+        As `Intervention.apply`, or it crossed its limits and `beyond_limits` is False;
+        nothing is written then.
+    ModelError
+        The model is damaged or stored in another way.
+    OSError
+        A file cannot be read or written; what `target` holds then is not complete.
+    """
+    check_limits(intervention, beyond_limits)
+    same = _rewrite(intervention, Path(source), Path(target), _changed)
+    return Applied([n for n in intervention.edits if n not in same], sorted(same))
+
+
+def revert_directory(
+    intervention: Intervention,
+    source: str | os.PathLike[str],
+    target: str | os.PathLike[str],
+) -> None:
+    """Write the copy of a changed model as it was before, bit by bit.
+
+    Parameters and errors are those of `apply_to_directory`, but for `beyond_limits`:
+    the model as it was is never refused.
+
+    Raises
+    ------
+    InterventionError
+        As `Intervention.revert`; nothing is written then.
+    """
+    # What `write_checkpoint` did to the cards is taken back as well.
+    target = Path(target)
+    _rewrite(intervention, Path(source), target, _recovered)
+    card = target / CARD
+    if intervention.digest in front_matter(card).get("cintervene", ""):
+        card.unlink()
+        if (target / BASE_CARD).is_file():
+            (target / BASE_CARD).rename(card)
+
+
+def _changed(name: str, edit: Edit, weight: Tensor) -> Tensor:
+    edit.check_base(name, weight)
+    result = weight.clone()
+    add_update(result, edit.update, edit.transposed)
+    return result
+
+
+def _recovered(name: str, edit: Edit, weight: Tensor) -> Tensor:
+    return edit.recover(name, weight)
+
+
+def _rewrite(
+    intervention: Intervention, source: Path, target: Path, change: Change
+) -> set[str]:
+    """Change a copy of a model; return the names of weights that stayed the same."""
+    shards = Shards(source)
+    keys = {name: shards.find(name) for name in intervention.edits}
+    if len(set(keys.values())) < len(keys):
+        raise InterventionError(f"{source}: two of the weights are one tensor there")
+    # Once without writing: a failure must not come after hours of copying.
+    same = {
+        name
+        for name, edit in intervention.edits.items()
+        if same_bits(*_before_and_after(shards, keys[name], name, edit, change))
+    }
+    if len(same) == len(keys):
+        raise InterventionError(
+            "nothing was changed: every change is lost in the rounding to the types of "
+            f"{source}; scale the intervention up"
+        )
+    if not source.samefile(target):
+        _copy(source, target, shards.files)
+    written = Shards(target)
+    for name, edit in intervention.edits.items():
+        _write(written, keys[name], name, edit, change)
+    return same
+
+
+def _write(shards: Shards, key: str, name: str, edit: Edit, change: Change) -> None:
+    after = _before_and_after(shards, key, name, edit, change)[1]
+    shards.write(key, after)
+    if sha256(shards.read(key)) != sha256(after):
+        raise OSError(f"{name} was not stored as it was written; check the disk")
+
+
+def _before_and_after(
+    shards: Shards, key: str, name: str, edit: Edit, change: Change
+) -> tuple[Tensor, Tensor]:
+    if shards.dtype(key) not in FLOATS or shards.shape(key) != edit.shape:
+        raise InterventionError(
+            f"{name} is {shards.shape(key)} of {shards.dtype(key)} in "
+            f"{shards.directory}, expected {edit.shape} of a floating-point type; this "
+            "intervention was made for another model, or this one is quantised and "
+            "takes a LoRA only (cintervene export)"
+        )
+    before = shards.read(key)
+    return before, change(name, edit, before)
+
+
+def _errors(
+    intervention: Intervention, before: Shards, after: Shards
+) -> dict[str, float]:
+    """Rounding of each change, relative to its norm."""
+    found = {}
+    for name, edit in intervention.edits.items():
+        key = after.find(name)
+        found[name] = _rounding(edit, before.read(key), after.read(key))
+    return found
+
+
+def _rounding(edit: Edit, before: Tensor, after: Tensor) -> float:
+    """Norm of what was added less what was meant, over the norm of what was meant."""
+    update = edit.update.T if edit.transposed else edit.update
+    count = max(1, BLOCK // max(1, before.shape[1]))
+    off = meant = 0.0
+    for start in range(0, len(before), count):
+        rows = slice(start, start + count)
+        wanted = torch.from_numpy(update.left[rows] @ update.right).double()
+        meant += float(wanted.square().sum())
+        added = after[rows].double() - before[rows].double()
+        off += float((added - wanted).square().sum())
+    return math.sqrt(off / meant) if meant else 0.0
+
+
+def _copy(source: Path, target: Path, weights: Collection[str]) -> None:
+    """Copy files with their rights, those of other forms of the weights left out."""
+    for path in sorted(source.iterdir()):
+        if path.name.startswith("."):
+            continue
+        if path.is_dir():
+            if any(_belongs(file) for file in path.rglob("*")):
+                (target / path.name).mkdir(exist_ok=True)
+                _copy(path, target / path.name, ())
+        elif path.name in weights or _belongs(path):
+            shutil.copyfile(path, target / path.name)
+            shutil.copymode(path, target / path.name)
+
+
+def _belongs(path: Path) -> bool:
+    """Tell whether a file is neither weights nor an index of them."""
+    form = path.name.lower().removesuffix(".index.json")
+    return path.is_file() and not form.endswith(WEIGHTS)

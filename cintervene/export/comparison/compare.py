@@ -1,0 +1,201 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What differs between two models, and which interventions explain it."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import TypeAlias
+
+from torch import Tensor, nn
+
+from cintervene.export.checkpoint.tensors import (
+    Tensors,
+    paired,
+    tensors_of,
+)
+from cintervene.export.comparison.residue import Residue
+from cintervene.intervention.edit import Edit
+from cintervene.intervention.intervention import Intervention
+from cintervene.models.weights import add_update, same_bits
+
+__all__ = ["Comparison", "Difference", "compare"]
+
+Model: TypeAlias = "str | os.PathLike[str] | nn.Module"
+# How many interventions on one weight are tried together, in every combination.
+TOGETHER = 4
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One tensor that is not the same in both models.
+
+    Attributes
+    ----------
+    name : str
+    kind : {"values", "type", "shape", "only before", "only after"}
+    relative_norm : float or None
+        Frobenius norm of after - before, over that of before.
+    rank : int or None
+        Of after - before above its rounding, where that is low.
+    explained_by : tuple of int
+        Indices of the interventions whose changes the difference is; () if none are.
+    exact : bool
+        Whether they give the very bits.
+    residual : float or None
+        What they leave unexplained, relative to the norm of the difference: rounding.
+    """
+
+    name: str
+    kind: str
+    relative_norm: float | None = None
+    rank: int | None = None
+    explained_by: tuple[int, ...] = ()
+    exact: bool = False
+    residual: float | None = None
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What `compare` found.
+
+    Attributes
+    ----------
+    tensors : int
+        In both models.
+    differences : list of Difference
+    """
+
+    tensors: int
+    differences: list[Difference]
+
+    @property
+    def same(self) -> bool:
+        """Whether all tensors are the same, to the bit."""
+        return not self.differences
+
+    @property
+    def explained(self) -> bool:
+        """Whether the interventions explain all that differs."""
+        return all(difference.explained_by for difference in self.differences)
+
+    def __str__(self) -> str:
+        if self.same:
+            return f"all {self.tensors} tensors are the same, to the bit"
+        lines = [f"{len(self.differences)} of {self.tensors} tensors differ"]
+        lines += [f"  {_describe(difference)}" for difference in self.differences]
+        return "\n".join(lines)
+
+
+def compare(
+    before: Model,
+    after: Model,
+    interventions: Intervention | Sequence[Intervention] = (),
+) -> Comparison:
+    """Tell which tensors differ between two models, by how much, and why.
+
+    Parameters
+    ----------
+    before, after : path or nn.Module
+        A directory with safetensors, of which one pair of tensors at a time is read, or
+        a loaded model.
+    interventions : Intervention or sequence of Intervention, optional
+        Those that might explain the differences, each alone or several of them added.
+
+    Returns
+    -------
+    Comparison
+
+    Raises
+    ------
+    ModelError
+        A directory holds no model, or a parameter is on the meta device.
+    """
+    given = interventions
+    if isinstance(given, Intervention):
+        given = [given]
+    old, new = tensors_of(before, "before"), tensors_of(after, "after")
+    pairs, lost, added = paired(old, new)
+    found = [Difference(name, "only before") for name in lost]
+    found += [Difference(name, "only after") for name in added]
+    for name, other in pairs.items():
+        if old.shape(name) != new.shape(other):
+            found.append(Difference(name, "shape"))
+        else:
+            found += _difference(old, name, new, other, given)
+    total = len(pairs) + len(lost) + len(added)
+    return Comparison(total, sorted(found, key=lambda one: _natural(one.name)))
+
+
+def _difference(
+    old: Tensors, name: str, new: Tensors, other: str, given: Sequence[Intervention]
+) -> Iterator[Difference]:
+    """At most one: what became of a tensor of one shape."""
+    a, b = old.read(name), new.read(other)
+    same_type = a.dtype == b.dtype
+    if same_type and same_bits(a, b):
+        return
+    residue = Residue(a, b)
+    known = [
+        (index, _edit(one, name)) for index, one in enumerate(given) if a.ndim == 2
+    ]
+    edits = {i: e for i, e in known if e is not None and e.shape == tuple(a.shape)}
+    chosen, exact, left = _explain(a, b, residue, edits)
+    yield Difference(
+        name,
+        "values" if same_type else "type",
+        residue.relative_norm,
+        residue.rank() if a.ndim == 2 else None,
+        chosen,
+        exact,
+        left,
+    )
+
+
+def _edit(intervention: Intervention, name: str) -> Edit | None:
+    """The edit of a tensor, under its name or under one with a prefix less or more."""
+    for key, edit in intervention.edits.items():
+        if key == name or key.endswith(f".{name}") or name.endswith(f".{key}"):
+            return edit
+    return None
+
+
+def _explain(
+    a: Tensor, b: Tensor, residue: Residue, edits: dict[int, Edit]
+) -> tuple[tuple[int, ...], bool, float | None]:
+    """Find the interventions whose changes, one after the other, turn `a` into `b`."""
+    best: tuple[int, ...] = ()
+    least = None
+    for size in range(1, min(len(edits), TOGETHER) + 1):
+        for chosen in combinations(edits, size):
+            result = a.clone()
+            for index in chosen:
+                add_update(result, edits[index].update, edits[index].transposed)
+            if result.dtype == b.dtype and same_bits(result, b):
+                return chosen, True, residue.without([edits[i] for i in chosen])
+            left = residue.without([edits[index] for index in chosen])
+            if left <= residue.tolerance(size) and (least is None or left < least):
+                best, least = chosen, left
+    return best, False, least
+
+
+def _describe(difference: Difference) -> str:
+    parts = [difference.name, difference.kind]
+    if difference.relative_norm is not None:
+        parts.append(f"{difference.relative_norm:.3%} of its norm")
+    if difference.rank is not None:
+        parts.append(f"rank {difference.rank}")
+    if difference.explained_by:
+        numbers = ", ".join(str(index + 1) for index in difference.explained_by)
+        how = "to the bit" if difference.exact else "within rounding"
+        parts.append(f"intervention {numbers}, {how}")
+    return "  ".join(parts)
+
+
+def _natural(name: str) -> list[tuple[int, str]]:
+    """A key that sorts layer 2 before layer 10."""
+    parts = re.split(r"(\d+)", name)
+    return [(int(p), "") if p.isdigit() else (0, p) for p in parts]

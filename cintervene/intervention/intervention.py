@@ -1,0 +1,442 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A change of a model's weights that can be applied, taken back, stored and added.
+
+An intervention remembers the bits it was made for. It applies only to those, knows its
+own result again, and takes itself back bit by bit: on a model that this process changed
+from the kept original weights, on any other copy of the result from the recorded
+difference of the bits, which costs less than the factors for 16-bit weights.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+from torch import Tensor, nn
+
+from cintervene.errors import ArgumentError, InterventionError
+from cintervene.intervention import file as intervention_file
+from cintervene.intervention.acceptance import check_limits
+from cintervene.intervention.application import (
+    Applied,
+    _key,
+    _owner,
+    _Record,
+    _records,
+    _restore,
+    _why_fixed,
+    _why_packed,
+)
+from cintervene.intervention.edit import (
+    Edit,
+    dtype_name,
+)
+from cintervene.models.offload import held
+from cintervene.models.targets import Target
+from cintervene.models.weights import FLOAT_DTYPES, add_update, same_bits, sha256
+from cintervene.solvers.update import LowRankUpdate
+from cintervene.utils.versions import library_versions
+
+Model = TypeVar("Model", bound=nn.Module)
+
+
+class Intervention:
+    """Low-rank changes of some weights of a model, with where they come from.
+
+    Made by `Intervention.of` (or by `cintervene.defend`), or loaded from a file.
+
+    Attributes
+    ----------
+    edits : dict of str to Edit
+        By parameter name.
+    model : str
+        What the model was called.
+    options, metrics : dict
+        How the change was made and what was measured of it; as JSON.
+    versions : dict of str to str
+        Of the libraries it was made with.
+    """
+
+    def __init__(
+        self,
+        edits: Mapping[str, Edit],
+        *,
+        model: str = "",
+        options: Mapping[str, Any] | None = None,
+        metrics: Mapping[str, Any] | None = None,
+        versions: Mapping[str, str] | None = None,
+    ) -> None:
+        if not edits:
+            raise ArgumentError("edits: got none, expected at least one changed weight")
+        self.edits = dict(edits)
+        self.model = model
+        self.options = dict(options or {})
+        self.metrics = dict(metrics or {})
+        self.versions = dict(library_versions() if versions is None else versions)
+
+    @classmethod
+    def of(
+        cls,
+        model: nn.Module,
+        updates: Iterable[tuple[Target, LowRankUpdate]],
+        *,
+        options: Mapping[str, Any] | None = None,
+        metrics: Mapping[str, Any] | None = None,
+        reversible: bool = True,
+    ) -> Intervention:
+        """Make an intervention for `model` as it is now; the model is not changed.
+
+        Parameters
+        ----------
+        model : nn.Module
+        updates : iterable of (Target, LowRankUpdate)
+            One for each weight to change.
+        options, metrics : mapping, optional
+            Kept and stored with it; anything that JSON can hold.
+        reversible : bool, default True
+            Record the difference of the bits, so that any copy of the changed model can
+            be taken back. That costs some tenths of the size of the changed 16-bit
+            weights, and nearly all of that of 32-bit ones.
+
+        Raises
+        ------
+        ArgumentError
+            There are no updates, one has the wrong shape, or two are for one weight.
+        """
+        edits: dict[str, Edit] = {}
+        for target, update in updates:
+            if target.name in edits:
+                raise ArgumentError(f"updates: got two for {target.name}, expected one")
+            if update.shape != (target.d_out, target.d_in):
+                raise ArgumentError(
+                    f"updates: got shape {update.shape} for {target.name}, expected "
+                    f"({target.d_out}, {target.d_in})"
+                )
+            # What cannot be applied leaves nothing to be taken back.
+            undo = reversible and not target.packed
+            edits[target.name] = Edit.of(
+                target.weight, update, target.layer, target.transposed, undo
+            )
+        name = str(getattr(model, "name_or_path", "") or type(model).__name__)
+        return cls(edits, model=name, options=options, metrics=metrics)
+
+    @property
+    def updates(self) -> dict[str, LowRankUpdate]:
+        """The changes of the (d_out, d_in) matrices by parameter name."""
+        return {name: edit.update for name, edit in self.edits.items()}
+
+    @property
+    def digest(self) -> str:
+        """sha256 of the changes: names, orientation and factors."""
+        state = hashlib.sha256()
+        for name, edit in sorted(self.edits.items()):
+            left, right = edit.update.left, edit.update.right
+            head = (name, edit.transposed, left.shape, right.shape)
+            state.update(repr((*head, left.dtype.str, right.dtype.str)).encode())
+            state.update(left.tobytes())
+            state.update(right.tobytes())
+        return state.hexdigest()
+
+    def apply(self, model: nn.Module) -> Applied:
+        """Change the weights of `model` in place, each rounded once to its own type.
+
+        All weights are changed or, if anything goes wrong, none.
+
+        Raises
+        ------
+        InterventionError
+            The model is another one, has other weights than those the intervention was
+            made for, carries it already, holds them packed or on a disk, or nothing
+            would change.
+        """
+        weights = self._changeable(model)
+        for name, weight in weights.items():
+            self.edits[name].check_base(name, weight)
+        originals = {name: weight.detach().clone() for name, weight in weights.items()}
+        try:
+            for name, weight in weights.items():
+                edit = self.edits[name]
+                add_update(weight, edit.update, edit.transposed)
+            same = {n for n, w in weights.items() if same_bits(originals[n], w)}
+            if len(same) == len(weights):
+                kinds = sorted({dtype_name(w.dtype) for w in weights.values()})
+                raise InterventionError(
+                    "nothing was changed: every change is lost in the rounding to "
+                    f"{', '.join(kinds)}; scale the intervention up or use a wider type"
+                )
+        except BaseException:
+            _restore(weights, originals)
+            raise
+        changed = [name for name in weights if name not in same]
+        results = {name: sha256(weights[name]) for name in changed}
+        kept = {name: originals[name] for name in changed}
+        _records.setdefault(model, []).append(_Record(self.digest, kept, results))
+        return Applied(changed, sorted(same))
+
+    def revert(self, model: nn.Module) -> None:
+        """Give the weights of `model` their bits from before `apply` back.
+
+        Works on a model that this process applied the intervention to, and on any copy
+        of the changed model if the intervention is `reversible`.
+
+        Raises
+        ------
+        InterventionError
+            The intervention is not applied, the weights were changed since, or the
+            original bits are not known.
+        """
+        weights = self._changeable(model)
+        records = _records.get(model, [])
+        digest = self.digest
+        record = next((r for r in reversed(records) if r.digest == digest), None)
+        if record is None:
+            if all(e.result_sha256 == e.base_sha256 for e in self.edits.values()):
+                raise InterventionError("this intervention changes nothing")
+            originals = {n: self.edits[n].recover(n, w) for n, w in weights.items()}
+        else:
+            originals = record.originals
+            for name, expected in record.results.items():
+                if sha256(weights[name]) != expected:
+                    raise InterventionError(
+                        f"{name} was changed after this intervention; take that back "
+                        "first (the last one applied is the first to be reverted)"
+                    )
+        _restore(weights, originals)
+        if record is not None:
+            records.remove(record)
+
+    @contextmanager
+    def applied(self, model: Model) -> Iterator[Model]:
+        """Apply inside a `with` block and revert at its end, whatever happens."""
+        self.apply(model)
+        try:
+            yield model
+        finally:
+            self.revert(model)
+
+    def is_reversible(self) -> bool:
+        """Tell whether the difference of the bits is recorded for every weight."""
+        return all(edit.flips is not None for edit in self.edits.values())
+
+    def rebase(self, model: nn.Module, *, reversible: bool = True) -> Intervention:
+        """Return the same changes made for `model` as it is now, without a comparison.
+
+        For weights stored in another type, or for another base on purpose.
+
+        Raises
+        ------
+        InterventionError
+            The model lacks one of the weights, or it has another shape.
+        """
+        edits = {
+            name: self.edits[name].rebased(weight, reversible)
+            for name, weight in self._weights(model, _why_packed).items()
+        }
+        return self._with(edits, self.options, self.metrics)
+
+    def scale(self, factor: float) -> Intervention:
+        """Return the intervention with all changes multiplied by `factor`.
+
+        What was measured of the original does not hold for it and is left out, so that
+        it can be saved whatever limits the original crossed.
+        """
+        if not math.isfinite(factor):
+            raise ArgumentError(f"factor: got {factor}, expected a finite number")
+        edits = {
+            name: edit.with_update(edit.update * float(factor))
+            for name, edit in self.edits.items()
+        }
+        return self._with(edits, {"scaled_by": float(factor), "from": self.options}, {})
+
+    def __add__(self, other: Intervention) -> Intervention:
+        """Return the sum of two interventions on one base; it has no `metrics`."""
+        if not isinstance(other, Intervention):
+            return NotImplemented
+        edits = dict(self.edits)
+        for name, edit in other.edits.items():
+            mine = edits.get(name)
+            if mine is None:
+                edits[name] = edit
+                continue
+            if (mine.base_sha256, mine.dtype) != (edit.base_sha256, edit.dtype):
+                raise InterventionError(
+                    f"{name}: the two interventions were made for different weights; "
+                    "rebase one onto the other's base first"
+                )
+            edits[name] = mine.with_update(mine.update + edit.update)
+        return self._with(edits, {"sum_of": [self.options, other.options]}, {})
+
+    def save(
+        self, path: str | os.PathLike[str], *, beyond_limits: bool = False
+    ) -> None:
+        """Write one safetensors file, whole or not at all.
+
+        Parameters
+        ----------
+        path : path
+        beyond_limits : bool, default False
+            Write it even if it crossed the limits it was made within (`max_kl=` and
+            others) on the tuning split. Where nothing was measured nothing is refused:
+            changes by `Intervention.of`, scaled or added ones.
+
+        Raises
+        ------
+        InterventionError
+            It crossed its limits, and `beyond_limits` is False.
+        OSError
+            The file cannot be written; a file that was there stays as it was.
+        ArgumentError
+            Options or metrics hold what JSON cannot.
+        """
+        check_limits(self, beyond_limits)
+        intervention_file.write(path, *self._to_file())
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Intervention:
+        """Read what `save` wrote.
+
+        Raises
+        ------
+        OSError
+            The file is missing or cannot be read.
+        InterventionError
+            It is not an intervention, or it is damaged.
+        """
+        return cls._from_file(path, *intervention_file.read(path))
+
+    def summary(self) -> str:
+        """Return a table of what is changed."""
+        width = max(len(name) for name in self.edits)
+        lines = [
+            repr(self),
+            f"layer  {'weight':{width}}  {'shape':>13}  type      rank     norm  "
+            "relative",
+        ]
+        for name, edit in sorted(self.edits.items(), key=lambda item: item[1].layer):
+            d_out, d_in = edit.update.shape
+            lines.append(
+                f"{edit.layer:5d}  {name:{width}}  {f'{d_out} x {d_in}':>13}  "
+                f"{dtype_name(edit.dtype):8}  {edit.update.rank:4d}  "
+                f"{edit.update.norm:7.3g}  {edit.relative_norm:8.2%}"
+            )
+        return "\n".join(lines)
+
+    def __repr__(self) -> str:
+        rank = max(edit.update.rank for edit in self.edits.values())
+        size = max(edit.relative_norm for edit in self.edits.values())
+        return (
+            f"<Intervention on {self.model or 'a model'}: {len(self.edits)} weights, "
+            f"rank up to {rank}, up to {size:.2%} of a weight's norm>"
+        )
+
+    def _with(
+        self,
+        edits: Mapping[str, Edit],
+        options: Mapping[str, Any],
+        metrics: Mapping[str, Any],
+    ) -> Intervention:
+        return Intervention(edits, model=self.model, options=options, metrics=metrics)
+
+    def _changeable(self, model: nn.Module) -> dict[str, Tensor]:
+        """Find the weights and refuse those whose change the model would not see."""
+        found = self._weights(model, _why_fixed)
+        storages: dict[int, str] = {}
+        for name, weight in found.items():
+            twin = storages.setdefault(weight.data_ptr(), name)
+            if twin != name:
+                raise InterventionError(
+                    f"{name} and {twin} share their memory; a weight is changed once"
+                )
+        return found
+
+    def _weights(
+        self, model: nn.Module, why_not: Callable[[nn.Module, str], str | None]
+    ) -> dict[str, Tensor]:
+        """Find the weights in the right shape, unless `why_not` has a reason not to."""
+        found: dict[str, Tensor] = {}
+        for name, edit in self.edits.items():
+            reason = why_not(model, name)
+            if reason is not None:
+                raise InterventionError(reason)
+            module = _owner(model, name)
+            weight = getattr(module, _key(name), None)
+            if module is None or not isinstance(weight, nn.Parameter):
+                raise InterventionError(
+                    f"{type(model).__name__} has no parameter {name}; this "
+                    f"intervention was made for {self.model or 'another model'}"
+                )
+            if weight.dtype not in FLOAT_DTYPES or weight.shape != edit.shape:
+                raise InterventionError(
+                    f"{name}: got {tuple(weight.shape)} of {dtype_name(weight.dtype)}, "
+                    f"expected {edit.shape} of a floating-point type; this "
+                    f"intervention was made for {self.model or 'another model'}"
+                )
+            found[name] = held(module, _key(name))
+        return found
+
+    def _to_file(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        tensors: dict[str, Any] = {}
+        listed = []
+        for name, edit in self.edits.items():
+            tensors[f"{name}.left"] = edit.update.left
+            tensors[f"{name}.right"] = edit.update.right
+            if edit.flips is not None:
+                tensors[f"{name}.flips"] = edit.flips
+            listed.append(
+                {
+                    "name": name,
+                    "layer": edit.layer,
+                    "transposed": edit.transposed,
+                    "dtype": dtype_name(edit.dtype),
+                    "base_sha256": edit.base_sha256,
+                    "base_norm": edit.base_norm,
+                    "result_sha256": edit.result_sha256,
+                }
+            )
+        about = {
+            "model": self.model,
+            "options": self.options,
+            "metrics": self.metrics,
+            "versions": self.versions,
+            "edits": listed,
+        }
+        return tensors, about
+
+    @classmethod
+    def _from_file(
+        cls,
+        path: str | os.PathLike[str],
+        tensors: Mapping[str, Any],
+        about: Mapping[str, Any],
+    ) -> Intervention:
+        dtypes = {dtype_name(dtype): dtype for dtype in FLOAT_DTYPES}
+        edits = {}
+        try:
+            for entry in about["edits"]:
+                name = entry["name"]
+                edits[name] = Edit(
+                    LowRankUpdate(tensors[f"{name}.left"], tensors[f"{name}.right"]),
+                    int(entry["layer"]),
+                    bool(entry["transposed"]),
+                    dtypes[entry["dtype"]],
+                    entry["base_sha256"],
+                    float(entry["base_norm"]),
+                    entry["result_sha256"],
+                    tensors.get(f"{name}.flips"),
+                )
+            return cls(
+                edits,
+                model=about["model"],
+                options=about["options"],
+                metrics=about["metrics"],
+                versions=about["versions"],
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise InterventionError(
+                f"{os.fspath(path)} is not a complete intervention "
+                f"({type(error).__name__}: {error})"
+            ) from error

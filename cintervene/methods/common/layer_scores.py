@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Scores of a model's layers: measured once, kept by what they were measured on.
+
+Comparing layers takes as long as all requests take to pass them, and comes out the same
+as long as model, requests and this package do. So scores are kept in a file that is
+named by a hash of all three, in the directory of `cache_directory`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import math
+from collections.abc import Callable, Mapping, Sequence
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from cintervene import __version__
+from cintervene.errors import ModelError
+from cintervene.models.embedded import cache_directory
+from cintervene.models.quantised import check_whole
+from cintervene.models.weights import raw_bytes
+from cintervene.utils.files import write_atomically
+
+__all__ = ["kept_scores"]
+
+logger = logging.getLogger(__name__)
+
+Scores = list[float]
+
+
+def kept_scores(
+    model: nn.Module,
+    names: Sequence[str],
+    asked: Mapping[str, Any],
+    measure: Callable[[], Scores],
+) -> Scores:
+    """Scores as they were measured on this very model before, or now.
+
+    Parameters
+    ----------
+    model : nn.Module
+        Where its weights do not tell all that it does (packed or offloaded ones, hooks,
+        adapters), scores are measured each time.
+    names : sequence of str
+        Of what has a score.
+    asked : dict
+        What scores depend on besides, as JSON has it.
+    measure : callable
+    """
+    if not _told_by_weights(model):
+        return measure()
+    place = cache_directory() / "layers" / f"{_hash(model, names, asked)}.json"
+    scores = _read(place, names)
+    if scores is None:
+        scores = measure()
+        _write(place, dict(zip(names, scores, strict=True)))
+    return scores
+
+
+def _told_by_weights(model: nn.Module) -> bool:
+    try:
+        check_whole(model)
+    except ModelError:
+        return False
+    hooked = any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
+    return not hooked and getattr(model, "peft_config", None) is None
+
+
+def _hash(model: Any, names: Sequence[str], asked: Mapping[str, Any]) -> str:
+    told = [__version__, model.config.to_json_string(), list(names), asked]
+    state = hashlib.sha256(json.dumps(told, sort_keys=True).encode())
+    for name, tensor in chain(model.named_parameters(), model.named_buffers()):
+        state.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        state.update(raw_bytes(tensor).data)
+    return state.hexdigest()
+
+
+def _read(place: Path, names: Sequence[str]) -> Scores | None:
+    """What was kept; None where nothing was, or not in one piece."""
+    try:
+        kept = json.loads(place.read_text("utf-8"))
+        scores = [float(kept[name]) for name in names]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return scores if all(map(math.isfinite, scores)) else None
+
+
+def _write(place: Path, scores: Mapping[str, float]) -> None:
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(place, json.dumps(scores, indent=1).encode())
+    except OSError as error:
+        logger.info("scores of layers cannot be kept in %s: %s", place.parent, error)

@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Losses of next tokens that torch differentiates."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cintervene.prompts.refusal_examples import (
+    REFUSAL_OPENING,
+)
+from cintervene.solvers.losses import set_nll
+
+__all__ = ["divergence_loss", "opening_reached", "refusal_loss", "set_loss"]
+
+
+class _SetNLL(torch.autograd.Function):
+    """`cintervene.set_nll`, loss and gradient in one pass of the core."""
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, token_ids: Sequence[Sequence[int]]) -> Tensor:
+        """Return the losses; keep the gradient."""
+        losses, gradient = set_nll(logits.detach().cpu(), token_ids, grad=True)
+        ctx.save_for_backward(torch.as_tensor(gradient).to(logits))
+        return torch.from_numpy(losses).to(logits.device)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        """Scale the kept gradient row by row."""
+        (gradient,) = ctx.saved_tensors
+        return gradient * grads[0][:, None].to(gradient), None
+
+
+def set_loss(logits: Tensor, token_ids: Sequence[Sequence[int]]) -> Tensor:
+    """Negative log probability of a set of tokens, for each row.
+
+    Parameters
+    ----------
+    logits : Tensor
+        (rows, vocabulary), floating point.
+    token_ids : sequence of sequence of int
+        One set for each row.
+
+    Returns
+    -------
+    Tensor
+        (rows,) float64, differentiable once.
+
+    Raises
+    ------
+    ArgumentError, NonFiniteError
+        As `cintervene.set_nll`.
+    """
+    sets = [np.asarray(tokens, dtype=np.int64) for tokens in token_ids]
+    losses: Tensor = _SetNLL.apply(logits, sets)  # type: ignore[no-untyped-call]
+    return losses
+
+
+def divergence_loss(base: Tensor, changed: Tensor) -> Tensor:
+    """KL(base || changed) of logits (rows, vocabulary), for each row (rows,)."""
+    before = torch.log_softmax(base, dim=-1)
+    after = torch.log_softmax(changed, dim=-1)
+    return (before.exp() * (before - after)).sum(dim=-1)
+
+
+def opening_reached(losses: Tensor) -> bool:
+    """Whether the first tokens of a refusal, at these losses, are said."""
+    return bool((losses[:REFUSAL_OPENING] <= math.log(2)).all())
+
+
+def refusal_loss(losses: Tensor, counts: Sequence[int], first: float) -> Tensor:
+    """The sum of some refusals' losses, each a weighted mean of its tokens'.
+
+    Parameters
+    ----------
+    losses : Tensor, shape (tokens,)
+    counts : sequence of int
+        Tokens of each refusal, in the same order.
+    first : float
+        Share of the first token in each.
+    """
+    weights = torch.cat([_token_weights(count, first) for count in counts])
+    total: Tensor = (losses * weights.to(losses.device)).sum()
+    return total
+
+
+def _token_weights(count: int, first: float) -> Tensor:
+    """Shares of a refusal's tokens in its loss; `first` is that of the first."""
+    weights = torch.full((count,), 1.0, dtype=torch.float64)
+    if count > 1:
+        weights *= (1 - first) / (count - 1)
+        weights[0] = first
+    return weights

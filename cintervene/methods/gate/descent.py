@@ -1,0 +1,320 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Neurons that refuse: fitted to tokens, taught what to add, measured."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from cintervene.activations.upper_layers import (
+    Upper,
+    UpperBatch,
+    logits_of,
+)
+from cintervene.methods.common.objectives import (
+    divergence_loss,
+    opening_reached,
+    refusal_loss,
+    set_loss,
+)
+from cintervene.methods.common.sweep import Drift
+from cintervene.methods.gate.config import GateOptions
+from cintervene.methods.gate.examples import (
+    READING,
+    GateLessons,
+    roles,
+)
+from cintervene.methods.gate.gated_mlp import GatedMLP
+from cintervene.methods.gate.gates import (
+    EVEN,
+    Thresholds,
+    Tokens,
+    fit_gates,
+)
+from cintervene.models.decoder import Decoder
+from cintervene.models.targets import Target
+from cintervene.models.unembedding import Unembedding
+from cintervene.prompts.refusal_examples import Lesson, divided
+from cintervene.solvers.update import LowRankUpdate
+from cintervene.utils.progress import (
+    Progress,
+    counting,
+    silent,
+)
+
+__all__ = [
+    "GateDescent",
+    "GatePoint",
+]
+
+
+@dataclass(frozen=True)
+class GatePoint:
+    """What thresholds do on the tuning split.
+
+    Attributes
+    ----------
+    opening, answering : float
+        See `Thresholds`.
+    refused : float
+        Share of harmful lessons, with begun answers and without, after which the first
+        tokens of a refusal are each more likely than not.
+    false_refusals : float
+        Share of benign ones in which a refusal would begin, and does not in the base.
+    kl : float
+        Nats a token between base and changed model on benign lessons.
+    """
+
+    opening: float
+    answering: float
+    refused: float
+    false_refusals: float
+    kl: float
+
+    @property
+    def thresholds(self) -> Thresholds:
+        """The two together."""
+        return Thresholds(self.opening, self.answering)
+
+    @property
+    def boldness(self) -> float:
+        """Orders points by how much is changed."""
+        return -self.opening - self.answering
+
+    def strain(self, limits: Drift) -> float:
+        """Share of the limits that is used up; above 1 they are crossed."""
+        return limits.strain(self.kl, self.false_refusals)
+
+
+class _Captured:
+    """Lessons and what enters the MLP at their tokens from the first ones on.
+
+    Parameters
+    ----------
+    lessons : sequence of Lesson
+    first : sequence of int
+        Before these tokens nothing is added. What lessons have in common there is run
+        once.
+    above : bool
+        See `Upper`.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        mlp: GatedMLP,
+        decoder: Decoder,
+        lessons: Sequence[Lesson],
+        first: Sequence[int],
+        above: bool = True,
+    ) -> None:
+        self.lessons, self._first = list(lessons), list(first)
+        self.upper = Upper(
+            model, [mlp.block], [one.ids for one in lessons], first,
+            [one.positions for one in lessons], decoder, above=above,
+        )  # fmt: skip
+        self.inputs = [batch.inputs for batch in self.upper.batches]
+
+    def tokens(self) -> Iterator[tuple[Tensor, npt.NDArray[np.int64]]]:
+        """Inputs and roles of each lesson's tokens."""
+        for batch, inputs in zip(self.upper.batches, self.inputs, strict=True):
+            for row, index in enumerate(batch.sequences):
+                found = roles(self.lessons[index], self._first[index])
+                yield inputs[row, : len(found)], found
+
+    def sets(self, batch: UpperBatch) -> list[tuple[int, ...]]:
+        """Safe tokens of a batch's wanted rows."""
+        return [one for i in batch.sequences for one in self.lessons[i].sets]
+
+
+class GateDescent:
+    """The neurons of one layer: fitted, taught and measured.
+
+    Parameters
+    ----------
+    model : nn.Module
+    mlp : GatedMLP
+    decoder : Decoder
+    unembedding : Unembedding
+    lessons : GateLessons
+    options : GateOptions
+    progress : callable
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        mlp: GatedMLP,
+        decoder: Decoder,
+        unembedding: Unembedding,
+        lessons: GateLessons,
+        options: GateOptions,
+        progress: Progress = silent,
+    ) -> None:
+        self.mlp, self.unembedding, self.options = mlp, unembedding, options
+        harmful = sum(map(len, lessons.harmful))
+        kinds = (lessons.benign, lessons.tune_harmful, lessons.tune_benign)
+        report = counting(progress, "reading requests", harmful + sum(map(len, kinds)))
+
+        def captured(
+            some: Sequence[Lesson], first: Sequence[int], above: bool = True
+        ) -> _Captured:
+            found = _Captured(model, mlp, decoder, some, first, above)
+            report(len(some))
+            return found
+
+        def whole(some: Sequence[Lesson]) -> _Captured:
+            return captured(some, [one.split for one in some])
+
+        def answers(some: Sequence[Lesson], above: bool) -> _Captured:
+            return captured(some, [one.opening for one in some], above)
+
+        parts = divided(lessons.harmful, max(1, round(harmful / options.lessons)))
+        unlearnt = [_asked(one) for part in parts[options.steps :] for one in part]
+        with torch.no_grad():
+            # The neurons learn for the answers alone, which share their request.
+            self.parts = [answers(part, True) for part in parts[: options.steps]]
+            # What the detectors alone need is given back when they are fitted.
+            rest = [answers(unlearnt, False)] if unlearnt else []
+            self._harmful = [*self.parts, *rest]
+            self._benign = [answers(lessons.benign, False)]
+            self.tune_harmful = whole(lessons.tune_harmful)
+            self.tune_benign = tune = whole(lessons.tune_benign)
+            self._base = [tune.upper.states(b, None) for b in tune.upper.batches]
+
+    def fit(self) -> None:
+        """Fit the detectors and find neurons for them."""
+        harmful, benign = _together(self._harmful), _together(self._benign)
+        # Requests are run by themselves.
+        head = self._benign[0].upper.heads.inputs[0].float().cpu().numpy()
+        benign = Tokens(
+            np.concatenate([benign.inputs, head]),
+            np.concatenate([benign.roles, np.full(len(head), READING)]),
+        )
+        options = self.options
+        self.gates = fit_gates(
+            self.mlp, harmful, benign, options.ridge, options.sharpness
+        )
+        count = len(self.gates.detectors)
+        self.neurons = self.mlp.idlest(torch.from_numpy(benign.inputs), count)
+        self._idle = self.mlp.neurons(self.neurons)
+        self._harmful.clear()
+        self._benign.clear()
+
+    def descend(self) -> Iterator[dict[str, float]]:
+        """Learn what the neurons add; what was seen before each step."""
+        options = self.options
+        rows = self.gates.gate(EVEN)
+        for part in self.parts:
+            self._open(part, rows, self.gates.up)
+        size = _typical([part.upper for part in self.parts])
+        hidden = self.mlp.block.d_out
+        self.added = torch.zeros(len(rows), hidden, requires_grad=True)
+        descent = torch.optim.Adam([self.added])
+        for step in range(options.steps):
+            part = self.parts[step % len(self.parts)]
+            descent.param_groups[0]["lr"] = (
+                options.length * size * (1 - step / options.steps)
+            )
+            descent.zero_grad()
+            loss = 0.0
+            for batch, losses in self._losses(part, self.added):
+                value = self._objective(part, batch, losses)
+                value.backward()  # type: ignore[no-untyped-call]
+                loss += float(value.detach())
+            descent.step()
+            yield {"loss": loss}
+        self.added = self.added.detach().to(self.mlp.down.dtype).float()
+
+    def measure(self, thresholds: Thresholds, openings: Sequence[int]) -> GatePoint:
+        """What thresholds do on the tuning split, weights rounded."""
+        gate, up, down = self._idle
+        rows = (
+            torch.cat([self.gates.gate(thresholds), gate]),
+            torch.cat([self.gates.up, up]),
+        )
+        added = torch.cat([self.added, -down])
+        self._open(self.tune_harmful, *rows)
+        reached = [
+            opening_reached(losses[batch.owners.to(losses.device) == index])
+            for batch, losses in self._losses(self.tune_harmful, added)
+            for index in batch.sequences
+        ]
+        tune = self.tune_benign
+        self._open(tune, *rows)
+        falsely, divergences = 0, []
+        for batch, base in zip(tune.upper.batches, self._base, strict=True):
+            before = logits_of(self.unembedding, base)
+            after = self._logits(tune, batch, added)
+            divergences.append(divergence_loss(before, after))
+            falsely += len(_new_openings(batch, before, after, openings))
+        kl = float(torch.cat(divergences).mean())
+        return GatePoint(
+            *thresholds, sum(reached) / len(reached), falsely / len(tune.lessons), kl
+        )
+
+    def updates(self, thresholds: Thresholds) -> list[tuple[Target, LowRankUpdate]]:
+        """The changes of the three matrices."""
+        return self.mlp.replaced(
+            self.neurons, self.gates.gate(thresholds), self.gates.up, self.added
+        )
+
+    def _open(self, captured: _Captured, gate: Tensor, up: Tensor) -> None:
+        """Let neurons see what enters the MLP, on which alone depends what they add."""
+        for batch, inputs in zip(captured.upper.batches, captured.inputs, strict=True):
+            place = inputs.device
+            batch.inputs = self.mlp.activations(inputs, gate.to(place), up.to(place))
+
+    def _losses(
+        self, captured: _Captured, added: Tensor
+    ) -> Iterator[tuple[UpperBatch, Tensor]]:
+        """-log p of the safe tokens at each batch's wanted rows."""
+        for batch in captured.upper.batches:
+            logits = self._logits(captured, batch, added)
+            yield batch, set_loss(logits, captured.sets(batch))
+
+    def _logits(self, captured: _Captured, batch: UpperBatch, added: Tensor) -> Tensor:
+        states = captured.upper.states(batch, [added.to(batch.inputs.device)])
+        return logits_of(self.unembedding, states)
+
+    def _objective(
+        self, captured: _Captured, batch: UpperBatch, losses: Tensor
+    ) -> Tensor:
+        counts = [len(captured.lessons[i].sets) for i in batch.sequences]
+        total = refusal_loss(losses, counts, self.options.first_token)
+        return total / len(captured.lessons)
+
+
+def _asked(lesson: Lesson) -> Lesson:
+    """The same without the refusal, whose tokens are easily told."""
+    return replace(lesson, ids=lesson.ids[: lesson.start], sets=())
+
+
+def _together(captured: Sequence[_Captured]) -> Tokens:
+    found = [pair for one in captured for pair in one.tokens()]
+    return Tokens(
+        torch.cat([inputs for inputs, _ in found]).float().cpu().numpy(),
+        np.concatenate([labels for _, labels in found]),
+    )
+
+
+def _typical(uppers: Sequence[Upper]) -> float:
+    """The median size of the values of the residual stream behind the layer."""
+    values = [
+        batch.hidden.float().abs().median() for u in uppers for batch in u.batches
+    ]
+    return float(torch.stack([value.cpu() for value in values]).mean())
+
+
+def _new_openings(
+    batch: UpperBatch, base: Tensor, logits: Tensor, openings: Sequence[int]
+) -> set[int]:
+    """The lessons of a batch in which a refusal begins that the base does not say."""
+    opening = torch.tensor(openings).to(logits.device)
+    new = torch.isin(logits.argmax(-1), opening) & ~torch.isin(base.argmax(-1), opening)
+    return set(batch.owners.to(new.device)[new].tolist())

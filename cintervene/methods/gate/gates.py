@@ -1,0 +1,195 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Neurons that open where a harmful request is to be refused, and nowhere else."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from cintervene.methods.gate.detector import (
+    Detector,
+    fit_detector,
+)
+from cintervene.methods.gate.examples import (
+    ANSWERING,
+    READING,
+    REFUSING,
+)
+from cintervene.methods.gate.gated_mlp import GatedMLP
+from cintervene.utils.arrays import Floats
+
+__all__ = ["EVEN", "Gates", "Thresholds", "Tokens", "fit_gates"]
+
+# Of these there are many.
+Singles = npt.NDArray[np.float32]
+Labels = npt.NDArray[np.int64]
+
+# Tokens of a group that a detector is fitted to: of all and of those easily told.
+MOST, FEW = 12000, 3000
+# Log odds at which the neurons of the refusal's own tokens open, which are told by
+# these tokens alone.
+CERTAIN = 1.0
+# Squared coefficients of the constant beside the mean squared error of it.
+CONSTANT_RIDGE = 1e-3
+
+
+@dataclass(frozen=True, eq=False)
+class Tokens:
+    """What enters an MLP at some tokens, and where these stand.
+
+    Attributes
+    ----------
+    inputs : ndarray of float32, shape (n, hidden)
+    roles : ndarray of int, shape (n,)
+        See `gate_lessons`.
+    """
+
+    inputs: Singles
+    roles: Labels
+
+    def at(self, role: int) -> Singles:
+        """Those of a role."""
+        found: Singles = self.inputs[self.roles == role]
+        return found
+
+    def beside(self, role: int) -> Singles:
+        """Those of all other roles."""
+        found: Singles = self.inputs[self.roles != role]
+        return found
+
+
+class Thresholds(NamedTuple):
+    """Log odds at which neurons open.
+
+    Attributes
+    ----------
+    opening : float
+        Where the answer is about to begin.
+    answering : float
+        In answers that were begun.
+    """
+
+    opening: float
+    answering: float
+
+
+# What an activation is made 1 at, on average.
+EVEN = Thresholds(0.0, 0.0)
+
+
+@dataclass(frozen=True, eq=False)
+class Gates:
+    """Detectors as neurons.
+
+    Attributes
+    ----------
+    mlp : GatedMLP
+    detectors : list of Detector
+        One for each role from `OPENING` on.
+    constant : Tensor, shape (hidden,)
+        What makes 1 of any input, nearly.
+    sizes : Tensor, shape (neurons,)
+        Mean activation at the tokens to be found, before it is made 1.
+    sharpness : float
+        Of the inputs of the activation function, in units of log odds.
+    """
+
+    mlp: GatedMLP
+    detectors: list[Detector]
+    constant: Tensor
+    sizes: Tensor
+    sharpness: float
+
+    def gate(self, thresholds: Thresholds) -> Tensor:
+        """Rows (neurons, hidden) of the gate projection, as the model will hold them.
+
+        Parameters
+        ----------
+        thresholds : Thresholds
+            At which the neurons open that tell a harmful request.
+        """
+        weights = np.stack([one.weights for one in self.detectors])
+        least = np.full(len(self.detectors), CERTAIN)
+        least[: len(thresholds)] = thresholds
+        bias = np.array([one.bias for one in self.detectors]) - least
+        constant = self.constant.double().numpy()
+        rows = self.sharpness * (weights + bias[:, None] * constant)
+        return _rounded(torch.from_numpy(rows), self.mlp.gate.dtype)
+
+    @property
+    def up(self) -> Tensor:
+        """Rows (neurons, hidden) of the up projection, as the model will hold them."""
+        return _rounded(self.constant / self.sizes[:, None], self.mlp.up.dtype)
+
+
+def fit_gates(
+    mlp: GatedMLP,
+    harmful: Tokens,
+    benign: Tokens,
+    ridge: float,
+    sharpness: float,
+) -> Gates:
+    """Fit a detector for each role.
+
+    Parameters
+    ----------
+    harmful, benign : Tokens
+        `harmful` with the roles from `REFUSING` on without a gap.
+    ridge : float
+        See `fit_detector`.
+    sharpness : float
+    """
+    found = {
+        role: _spread(harmful.at(role))
+        for role in range(READING + 1, harmful.roles.max() + 1)
+    }
+    detectors = [
+        fit_detector(inputs, list(_others(role, harmful, benign)), ridge)
+        for role, inputs in found.items()
+    ]
+    constant = torch.from_numpy(_constant(_spread(benign.inputs))).float()
+    gates = Gates(mlp, detectors, constant, torch.ones(len(detectors)), sharpness)
+    sizes = [
+        mlp.activations(torch.from_numpy(inputs), row[None], constant[None]).mean()
+        for inputs, row in zip(found.values(), gates.gate(EVEN), strict=True)
+    ]
+    return replace(gates, sizes=torch.stack(sizes))
+
+
+def _others(role: int, harmful: Tokens, benign: Tokens) -> Iterator[Floats]:
+    """Groups of tokens at which the detector of a role must not open.
+
+    In harmful conversations these are the answers' other tokens: what a neuron adds to
+    the request's own changes little.
+    """
+    answers = harmful.inputs[(harmful.roles != role) & (harmful.roles != READING)]
+    if role >= REFUSING:
+        yield _spread(answers, FEW)
+        yield _spread(benign.beside(ANSWERING), FEW)
+        yield _spread(benign.at(ANSWERING))
+    else:
+        yield _spread(benign.at(role))
+        yield np.concatenate([_spread(benign.beside(role)), _spread(answers)])
+
+
+def _spread(rows: Singles, most: int = MOST) -> Floats:
+    """Rows evenly taken from all, at most so many."""
+    return rows[:: -(-len(rows) // most) or 1].astype(np.float64)
+
+
+def _constant(inputs: Floats) -> Floats:
+    """What makes 1 of inputs (n, d), by least squares with a ridge."""
+    gram = inputs.T @ inputs / len(inputs)
+    gram[np.diag_indices_from(gram)] += CONSTANT_RIDGE
+    found: Floats = np.linalg.solve(gram, inputs.mean(axis=0))
+    return found
+
+
+def _rounded(rows: Tensor, dtype: torch.dtype) -> Tensor:
+    return rows.to(dtype).float()

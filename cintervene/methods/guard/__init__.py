@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The guard: PCR solved for each sequence while a model generates."""

@@ -1,0 +1,334 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The test-time form: weights change for the sequence at hand, and are then forgotten.
+
+At the end of a prompt the least change of the last down projection is solved for that
+keeps the answer's first token from being forbidden; it is of rank 1, and acts on the
+rest of that sequence only. There it has part of its effect, and what comes later needs
+more than the first token did: so where a later token comes near, the problem is solved
+again for that token.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from inspect import signature
+from types import TracebackType
+from typing import Any, Literal, Self
+from weakref import WeakKeyDictionary
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from cintervene import data
+from cintervene.errors import ArgumentError, InterventionError
+from cintervene.methods.guard.automaton import Lexicon
+from cintervene.methods.guard.output_shift import (
+    TOLERANCE,
+    Deflection,
+    Place,
+    Shift,
+)
+from cintervene.methods.guard.state import (
+    Call,
+    Change,
+    Sequences,
+    follow,
+)
+from cintervene.models.decoder import find_decoder
+from cintervene.prompts.spelling import (
+    encode_text,
+    words_to_forbid,
+)
+from cintervene.prompts.target_spans import (
+    Utterance,
+    spoken,
+)
+from cintervene.utils.arrays import Floats
+from cintervene.utils.validation import check_positive
+
+__all__ = ["Activity", "Guard"]
+
+# Passages of running text, and benign words with what tells the model to say them, that
+# the norms are taken from.
+TEXTS, WORDS = 24, 24
+
+
+@dataclass
+class Activity:
+    """What a guard has done so far.
+
+    Attributes
+    ----------
+    positions : int
+        Next tokens that were looked at.
+    shifted : int
+        Those at which a forbidden one was above its limit, so that the layer's output
+        was shifted.
+    unmet : int
+        Those at which one stayed above it.
+    worst : float
+        Nats by which the worst of these did.
+    """
+
+    positions: int = 0
+    shifted: int = 0
+    unmet: int = 0
+    worst: float = 0.0
+
+    def add(self, positions: int, excess: Floats) -> None:
+        """Count positions, and those of them that were shifted."""
+        self.positions += positions
+        self.shifted += len(excess)
+        self.unmet += int((excess > 0.0).sum())
+        self.worst = max(self.worst, float(excess.max(initial=0.0)))
+
+
+class Guard:
+    """Keeps a model from saying words while it generates, and leaves its weights alone.
+
+    Use it around anything that calls the model, or its own `generate`. Sequences of a
+    batch are guarded each by itself. One generation may run at a time.
+
+    Parameters
+    ----------
+    model : nn.Module
+        A causal language model of transformers.
+    tokenizer
+        Its tokenizer.
+    forbid : sequence of str
+        Words, each forbidden in lower case, capitalised and upper case, however it is
+        cut into tokens.
+    method : {"pcr"}
+        Point-constrained regions, solved exactly.
+    concepts : {"contrast", "unembedding"}
+        Direction that stands for a token: that which raises its logit, less the mean
+        one of what is said on benign text or not.
+    strength : float
+        Nats s: no token that says a word may have a probability above exp(-s). A token
+        in the middle of a word may have somewhat more while few letters are said.
+    every_token : bool
+        Whether to solve again wherever a later token needs it. False is the paper's
+        form: solved once for the prompt, whose change acts on the rest of the answer.
+    ridge : float
+        Of `Preserve`, in whose norm the prompt's change is least; large ones let it act
+        on more of what follows, wanted or not.
+    preserve : iterable of str
+        Texts whose processing is to stay as it is, besides the package's own.
+
+    Attributes
+    ----------
+    activity : Activity
+        What has been done since the guard was made.
+
+    Raises
+    ------
+    ArgumentError
+        An option is unknown or out of range, or a word cannot be spelled.
+    ModelError
+        The model's last down projection or its unembedding is not a plain one.
+
+    Examples
+    --------
+    >>> guard = ci.Guard(model, tokenizer, forbid=["bomb"])
+    >>> guard.generate(**inputs, max_new_tokens=50)
+    >>> with guard:
+    ...     model.generate(**inputs, do_sample=True, streamer=streamer)
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        tokenizer: Any,
+        forbid: Sequence[str],
+        *,
+        method: Literal["pcr"] = "pcr",
+        concepts: Literal["contrast", "unembedding"] = "contrast",
+        strength: float = 8.0,
+        every_token: bool = True,
+        ridge: float = 1e-3,
+        preserve: Iterable[str] = (),
+    ) -> None:
+        _check(method, concepts, strength)
+        words = words_to_forbid(tokenizer, forbid)
+        self.activity = Activity()
+        self._model, self._strength, self._every_token = model, strength, every_token
+        self._lexicon = Lexicon(tokenizer, words)
+        self._deflection = Deflection(
+            model, find_decoder(model), self._lexicon.tokens,
+            _benign(tokenizer, words, preserve), concepts == "contrast", ridge,
+        )  # fmt: skip
+        self._parameters = signature(model.forward)
+        self._sequences: WeakKeyDictionary[Any, Sequences] = WeakKeyDictionary()
+        self._call = Call(Sequences([]), 0, None)
+        self._hooks = ExitStack()
+        self._entered = 0
+
+    def generate(self, *args: Any, **kwargs: Any) -> Any:
+        """Call the model's `generate` under guard; arguments and result are its own."""
+        with self:
+            return self._model.generate(*args, **kwargs)  # type: ignore[operator]
+
+    def __enter__(self) -> Self:
+        if not self._entered:
+            self._attach()
+        self._entered += 1
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._entered -= 1
+        if not self._entered:
+            self._hooks.close()
+
+    def _attach(self) -> None:
+        hooks = self._model._forward_pre_hooks.values()
+        if any(isinstance(getattr(hook, "__self__", None), Guard) for hook in hooks):
+            raise InterventionError(
+                "the model is under another guard; leave that one first, or forbid "
+                "all words with one"
+            )
+        found = self._deflection
+        with ExitStack() as stack:
+            stack.callback(self._forget)
+            for handle in (
+                self._model.register_forward_pre_hook(self._begin, with_kwargs=True),
+                self._model.register_forward_hook(self._end),
+                found.target.module.register_forward_hook(self._project),
+                found.unembedding.norm.register_forward_hook(self._normalise),
+                found.unembedding.head.register_forward_hook(self._read),
+            ):
+                stack.callback(handle.remove)
+            self._hooks = stack.pop_all()
+
+    def _forget(self) -> None:
+        for cache in self._sequences:
+            vars(cache).pop("reorder_cache", None)
+        self._sequences.clear()
+        self._call = Call(Sequences([]), 0, None)
+
+    def _begin(self, _module: nn.Module, args: Any, kwargs: Any) -> None:
+        """Find the sequences that a call goes on with."""
+        given = self._parameters.bind_partial(*args, **kwargs).arguments
+        given = {**given, **given.get("kwargs", {})}
+        cache, ids = given.get("past_key_values"), given.get("input_ids")
+        past = 0 if cache is None else int(cache.get_seq_length())
+        if ids is None:
+            size = given["inputs_embeds"].shape[:2]
+            new = [[-1] * size[1]] * size[0]
+        else:
+            new = ids.tolist()
+        known = self._sequences.get(cache) if past else None
+        if known is None or len(known.tokens) != len(new):
+            known = Sequences([[-1] * past for _ in new])
+        known.tokens = [
+            [*old[:past], *own] for old, own in zip(known.tokens, new, strict=True)
+        ]
+        self._call = Call(known, past, given.get("attention_mask"))
+
+    def _project(self, _module: nn.Module, args: Any, outputs: Tensor) -> Tensor:
+        """Apply the changes that prompts were given to what follows them."""
+        call = self._call
+        call.inputs = args[0]
+        if call.past and call.sequences.change is not None:
+            outputs = call.sequences.change(args[0], outputs)
+        call.outputs = outputs
+        return outputs
+
+    def _normalise(self, _module: nn.Module, args: Any, normed: Tensor) -> None:
+        self._call.state, self._call.normed = args[0], normed
+
+    def _read(self, _module: nn.Module, args: Any, logits: Tensor) -> Tensor | None:
+        """Look at the next tokens, and shift where a forbidden one is too likely."""
+        call = self._call
+        if call.past and not self._every_token:
+            return None
+        rows, columns = call.positions(logits.shape[1])
+        kept = columns - (call.length - logits.shape[1])
+        limits = self._limits(rows.tolist(), columns.tolist())
+        seen = logits.detach()[rows, kept]
+        log_p = self._deflection.log_probabilities(seen)
+        wanted = np.flatnonzero((log_p > limits + TOLERANCE).any(axis=1))
+        if not len(wanted):
+            self.activity.add(len(limits), np.empty(0))
+            return None
+        call.check_kept(args[0])
+        at = torch.from_numpy(wanted)
+        rows, columns, kept = rows[at], columns[at], kept[at]
+        place = call.place(rows, columns, seen[at.to(seen.device)])
+        with torch.no_grad():
+            shift = self._deflection.solve(place, limits[wanted])
+            if not call.past:
+                self._remember(rows, place, shift)
+            changed = logits.clone()
+            changed[rows, kept] = shift.logits.to(changed.dtype)
+        self.activity.add(len(limits), shift.excess)
+        return changed
+
+    def _limits(self, rows: list[int], columns: list[int]) -> Floats:
+        """Largest log-probabilities, (positions, tokens)."""
+        reach, call = self._lexicon.reach, self._call
+        ends = [call.past + column + 1 for column in columns]
+        shares = np.stack(
+            [
+                self._lexicon.shares(
+                    call.sequences.tokens[row][max(0, end - reach) : end]
+                )
+                for row, end in zip(rows, ends, strict=True)
+            ]
+        )
+        limits: Floats = np.where(shares > 0.0, -self._strength * shares, np.inf)
+        return limits
+
+    def _remember(self, rows: Tensor, place: Place, shift: Shift) -> None:
+        """Keep the least change of the weight that shifts the prompts' outputs so.
+
+        Of the changes with ``delta h = d`` it is ``d k' / (k' h)``, k = P^-1 h.
+        """
+        inputs = place.inputs.double().cpu().numpy()
+        duals = self._deflection.preserve.solve(inputs)
+        duals /= np.sum(duals * inputs, axis=1, keepdims=True)
+        self._call.sequences.change = Change.of(
+            len(self._call.sequences.tokens), rows, shift.outputs,
+            torch.from_numpy(duals).to(shift.outputs),
+        )  # fmt: skip
+
+    def _end(self, _module: nn.Module, _args: Any, output: Any) -> None:
+        """Keep the sequences with their cache."""
+        cache = getattr(output, "past_key_values", None)
+        if cache is not None and cache not in self._sequences:
+            self._sequences[cache] = self._call.sequences
+            follow(cache, self._sequences)
+
+
+def _check(method: str, concepts: str, strength: float) -> None:
+    for name, value, valid in (
+        ("method", method, ("pcr",)),
+        ("concepts", concepts, ("contrast", "unembedding")),
+    ):
+        if value not in valid:
+            choices = ", ".join(map(repr, valid))
+            raise ArgumentError(f"{name}: got {value!r}; expected one of {choices}")
+    check_positive(strength=strength)
+
+
+def _benign(
+    tokenizer: Any, words: Sequence[str], texts: Iterable[str]
+) -> list[Utterance]:
+    """Running text, and benign words said to prompts like those for forbidden ones."""
+    forbidden = {word.casefold() for word in words}
+    benign = [word for word in data.benign_words("train") if word not in forbidden]
+    passages = [*(one.text for one in data.benign_texts("train")[:TEXTS]), *texts]
+    return [
+        *(Utterance(tuple(encode_text(tokenizer, text)), 1) for text in passages),
+        *spoken(
+            tokenizer, benign[:WORDS], data.obedience_templates("train"),
+            data.answer_prefixes("train"), starting=1, later=1,
+        ),
+    ]  # fmt: skip

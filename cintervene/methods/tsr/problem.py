@@ -1,0 +1,258 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Towards the safe region (TSR): a small change that makes a model refuse.
+
+The loss is the negative log probability of safe continuations after harmful requests,
+plus a divergence from the model's own answers to others. It is lowered by projected
+gradient steps within a ball of changes at each of some layers, on some of the lessons
+at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from cintervene.activations.upper_layers import (
+    Changes,
+    Upper,
+    UpperBatch,
+    differentiable,
+    logits_of,
+)
+from cintervene.methods.common.gradient_metric import Sensitivity
+from cintervene.methods.common.objectives import (
+    divergence_loss,
+    opening_reached,
+    refusal_loss,
+    set_loss,
+)
+from cintervene.methods.common.output_metric import OutputMetric
+from cintervene.methods.tsr.config import TSROptions
+from cintervene.methods.tsr.layer_ball import (
+    Floats,
+    LayerBall,
+)
+from cintervene.models.decoder import Decoder
+from cintervene.models.targets import Target
+from cintervene.models.unembedding import Unembedding
+from cintervene.prompts.refusal_examples import (
+    Lesson,
+    Lessons,
+    divided,
+)
+from cintervene.solvers.preserve import Preserve
+from cintervene.solvers.update import LowRankUpdate
+
+__all__ = [
+    "Part",
+    "SafeRegion",
+]
+
+# Of the parts, one in so many tells how outputs matter: a mean over thousands of
+# tokens changes little with more of them, and each costs a pass with gradients.
+FISHER_EVERY = 4
+
+
+class Part:
+    """Some harmful and benign lessons at the layers that are changed.
+
+    Parameters
+    ----------
+    harmful, benign : sequence of Lesson
+        At least one of each.
+    count : callable, optional
+        Called with the number of a target and its inputs (n, d_in) at all tokens of
+        benign lessons behind the heads.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        targets: Sequence[Target],
+        decoder: Decoder,
+        unembedding: Unembedding,
+        harmful: Sequence[Lesson],
+        benign: Sequence[Lesson],
+        count: Callable[[int, Tensor], None] | None = None,
+    ) -> None:
+        self._model, self.targets, self._decoder = model, targets, decoder
+        self._unembedding = unembedding
+        self.devices = [target.device for target in targets]
+        self.teach(harmful)
+        self.benign = self._gather(benign)
+        with torch.no_grad():
+            self._base = [self._unchanged(b, count) for b in self.benign.batches]
+
+    def _unchanged(
+        self, batch: UpperBatch, count: Callable[[int, Tensor], None] | None
+    ) -> Tensor:
+        """The base model's last hidden states at a benign batch's wanted rows."""
+        if count is None:
+            return self.benign.states(batch, None)
+
+        def watch(index: int, inputs: Tensor, _outputs: Tensor) -> None:
+            count(index, inputs[batch.real.to(inputs.device)])
+
+        return self.benign.states(batch, None, watch)
+
+    def teach(self, harmful: Sequence[Lesson]) -> None:
+        """Take these harmful lessons from now on."""
+        self.harmful_lessons = list(harmful)
+        self.harmful = self._gather(harmful)
+
+    def _gather(self, lessons: Sequence[Lesson]) -> Upper:
+        return Upper(
+            self._model,
+            self.targets,
+            [one.ids for one in lessons],
+            [one.split for one in lessons],
+            [one.positions for one in lessons],
+            self._decoder,
+        )
+
+    def losses(self, changes: Changes) -> Iterator[tuple[UpperBatch, Tensor]]:
+        """-log p of the safe tokens: of each batch one for each wanted row."""
+        for batch in self.harmful.batches:
+            logits = self._logits(self.harmful, batch, changes)
+            sets = [s for i in batch.sequences for s in self.harmful_lessons[i].sets]
+            yield batch, set_loss(logits, sets)
+
+    def benign_logits(self, changes: Changes) -> Iterator[tuple[UpperBatch, Tensor]]:
+        """Logits at the wanted rows of each benign batch."""
+        for batch in self.benign.batches:
+            yield batch, self._logits(self.benign, batch, changes)
+
+    def divergences(self, changes: Changes) -> Iterator[Tensor]:
+        """KL(base || changed) at the wanted rows of each benign batch."""
+        changed = self.benign_logits(changes)
+        for (_, logits), base in zip(changed, self._base, strict=True):
+            with torch.no_grad():
+                before = logits_of(self._unembedding, base)
+            yield divergence_loss(before, logits)
+
+    def _logits(self, upper: Upper, batch: UpperBatch, changes: Changes) -> Tensor:
+        return logits_of(self._unembedding, upper.states(batch, changes))
+
+
+class SafeRegion:
+    """The problem of some layers: the lessons, the balls, and the descent.
+
+    Parameters
+    ----------
+    model : nn.Module
+    targets : sequence of Target
+        One a layer, lowest first.
+    decoder : Decoder
+    unembedding : Unembedding
+    lessons : Lessons
+    radius : float
+        Of the balls, relative to the norms of the weights.
+    options : TSROptions
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        targets: Sequence[Target],
+        decoder: Decoder,
+        unembedding: Unembedding,
+        lessons: Lessons,
+        radius: float,
+        options: TSROptions,
+    ) -> None:
+        self.options = options
+        plain = options.ball == "frobenius"
+        sensitivity = Sensitivity(targets, unembedding)
+        count = None if plain else sensitivity.count
+        parts = min(options.parts, len(lessons.harmful), len(lessons.benign))
+        samples = zip(
+            divided(lessons.harmful, parts),
+            divided(lessons.benign, parts),
+            strict=True,
+        )
+        self.parts = [
+            Part(model, targets, decoder, unembedding, harmful, benign, count)
+            for harmful, benign in samples
+        ]
+        metrics: Sequence[tuple[Preserve | None, OutputMetric]]
+        if plain:
+            metrics = [(None, OutputMetric.plain(one.d_out)) for one in targets]
+        else:
+            metrics = self._metrics(model, sensitivity)
+        self.balls = [
+            LayerBall(target, preserve, metric, radius, options.inertia)
+            for target, (preserve, metric) in zip(targets, metrics, strict=True)
+        ]
+
+    def descend(self) -> Iterator[dict[str, float]]:
+        """Take the steps, one for each item drawn: what was seen before the step.
+
+        In a `differentiable` context.
+        """
+        options = self.options
+        for step in range(options.steps):
+            part = self.parts[step % len(self.parts)]
+            seen, gradients = self.gradients(part, [b.change for b in self.balls])
+            gains = [
+                ball.turn(gradient)
+                for ball, gradient in zip(self.balls, gradients, strict=True)
+            ]
+            length = options.length * (1 - step / options.steps)
+            for ball, gain in zip(self.balls, gains, strict=True):
+                ball.step(length * gain / (max(gains) or 1.0))
+            yield seen | {"norm": max(ball.norm for ball in self.balls)}
+
+    @property
+    def updates(self) -> list[tuple[Target, LowRankUpdate]]:
+        """The changes after the steps taken so far."""
+        return [(ball.target, ball.update) for ball in self.balls]
+
+    def _metrics(
+        self, model: nn.Module, sensitivity: Sensitivity
+    ) -> list[tuple[Preserve, OutputMetric]]:
+        """Where changes shall do little: at benign lessons and at the template."""
+        for part in self.parts:
+            for heads in (part.harmful.heads, part.benign.heads):
+                for index, inputs in enumerate(heads.inputs):
+                    sensitivity.count(index, inputs)
+        with differentiable(model):
+            for part in self.parts[::FISHER_EVERY]:
+                sensitivity.add_answers(part.benign)
+        return sensitivity.metrics(self.options.ridge, self.options.output_ridge)
+
+    def gradients(
+        self, part: Part, changes: Sequence[Tensor]
+    ) -> tuple[dict[str, float], list[Floats]]:
+        """Derivatives with respect to the transposed changes of the weights."""
+        leaves = [
+            change.to(device).clone().requires_grad_()
+            for change, device in zip(changes, part.devices, strict=True)
+        ]
+        loss = drift = 0.0
+        for batch, losses in part.losses(leaves):
+            value = self.objective(part, batch, losses)
+            value.backward()  # type: ignore[no-untyped-call]
+            loss += float(value.detach())
+        rows = sum(len(batch.wanted) for batch in part.benign.batches)
+        for divergences in part.divergences(leaves):
+            value = divergences.sum() / rows
+            (self.options.kl_weight * value).backward()  # type: ignore[no-untyped-call]
+            drift += float(value.detach())
+        gradients = [leaf.grad for leaf in leaves]
+        return {"loss": loss, "kl": drift}, [
+            gradient.double().cpu().numpy()
+            for gradient in gradients
+            if gradient is not None
+        ]
+
+    def objective(self, part: Part, batch: UpperBatch, losses: Tensor) -> Tensor:
+        """What a batch's tokens add to the mean loss of a part's lessons."""
+        counts = [len(part.harmful_lessons[i].sets) for i in batch.sequences]
+        total = refusal_loss(losses, counts, self.options.first_token)
+        return total / len(part.harmful_lessons)
+
+    def reached(self, losses: Tensor) -> bool:
+        """Whether the first tokens of a refusal are each more likely than not."""
+        return opening_reached(losses)

@@ -1,0 +1,136 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The stack of decoder layers of a model, found by a probe."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+from torch import nn
+
+from cintervene.errors import ArgumentError, ModelError
+from cintervene.models.trace import Call, trace
+
+
+@dataclass(frozen=True, eq=False)
+class Decoder:
+    """The stack of decoder layers of a model.
+
+    Attributes
+    ----------
+    module : nn.Module
+        The module that owns the layers, callable with `input_ids`, without the head.
+    name : str
+        Its path in the model.
+    layers : nn.ModuleList
+    layers_name : str
+        Path of the list.
+    hidden_size : int
+    calls : list of Call
+        The trace it was found in.
+    """
+
+    module: nn.Module
+    name: str
+    layers: nn.ModuleList
+    layers_name: str
+    hidden_size: int
+    calls: list[Call]
+
+
+def find_decoder(model: nn.Module) -> Decoder:
+    """Find the chain of decoder layers of `model`.
+
+    Raises
+    ------
+    ModelError
+        No list of modules, or more than one, is called as a chain on the hidden state.
+    """
+    config = _text_config(model)
+    calls = trace(model)
+    found = []
+    for name, module in model.named_modules():
+        if (
+            isinstance(module, nn.ModuleList)
+            and len(module) == config.num_hidden_layers
+        ):
+            width = _chain_width(module, calls)
+            if width is not None and width == config.hidden_size:
+                found.append((name, module))
+    if len(found) != 1:
+        names = ", ".join(name for name, _ in found) or "none"
+        raise ModelError(
+            f"{type(model).__name__}: expected one list of "
+            f"{config.num_hidden_layers} decoder layers called in sequence on a hidden "
+            f"state of {config.hidden_size}, found: {names}; this architecture is not "
+            "supported"
+        )
+    layers_name, layers = found[0]
+    name = layers_name.rpartition(".")[0]
+    return Decoder(
+        model.get_submodule(name), name, layers, layers_name, config.hidden_size, calls
+    )
+
+
+def resolve_layers(layers: Iterable[int] | None, n_layers: int) -> list[int]:
+    """Sort layer indices, repeats left out and negative ones counted from the end."""
+    if layers is None:
+        return list(range(n_layers))
+    wanted = [int(layer) for layer in layers]
+    for layer in wanted:
+        if not -n_layers <= layer < n_layers:
+            raise ArgumentError(
+                f"layers: got {layer}, expected indices in "
+                f"[{-n_layers}, {n_layers - 1}]"
+            )
+    if not wanted:
+        raise ArgumentError("layers: got none, expected at least one layer index")
+    return sorted({layer % n_layers for layer in wanted})
+
+
+def asked_layers(layers: object, n_layers: int) -> list[int] | None:
+    """The layers asked for, as `resolve_layers` has them; None for `"auto"`."""
+    if layers == "auto":
+        return None
+    if isinstance(layers, str) or not isinstance(layers, Iterable):
+        raise ArgumentError(
+            f'layers: got {layers!r}; expected "auto" or layer indices, e.g. [14, 16]'
+        )
+    return resolve_layers(layers, n_layers)
+
+
+@dataclass(frozen=True)
+class _Config:
+    num_hidden_layers: int
+    hidden_size: int
+    intermediate_size: int | None
+
+
+def _text_config(model: nn.Module) -> _Config:
+    config = getattr(model, "config", None)
+    text = getattr(config, "get_text_config", lambda: config)()
+    depth = getattr(text, "num_hidden_layers", None)
+    width = getattr(text, "hidden_size", None)
+    if not isinstance(depth, int) or not isinstance(width, int):
+        raise ModelError(
+            f"model: got {type(model).__name__} whose config names no "
+            "num_hidden_layers and hidden_size, expected a language model of "
+            "transformers"
+        )
+    inner = getattr(text, "intermediate_size", None)
+    return _Config(depth, width, inner if isinstance(inner, int) else None)
+
+
+def _chain_width(layers: nn.ModuleList, calls: Sequence[Call]) -> int | None:
+    """Return the width of the hidden state if `layers` form a chain, else None."""
+    chain = [call for call in calls if any(call.module is layer for layer in layers)]
+    if [call.module for call in chain] != list(layers):
+        return None
+    for before, after in pairwise(chain):
+        if before.y.shape != after.x.shape or not torch.equal(
+            before.y.cpu(), after.x.cpu()
+        ):
+            return None
+    return chain[0].x.shape[-1] if all(c.x.shape == c.y.shape for c in chain) else None

@@ -1,0 +1,239 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Prompts as the model expects them, and what it answers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import DynamicCache, NoBadWordsLogitsProcessor
+
+from cintervene.activations.batches import (
+    group_by_length,
+    shared_length,
+)
+from cintervene.activations.lower_layers import (
+    SHORTEST_PREFIX,
+    attention_window,
+    repeated,
+)
+from cintervene.models.offload import device_of
+from cintervene.models.precision import quick_products
+
+__all__ = ["continue_embeddings", "generate", "render"]
+
+# Of the prompts in a batch, padding included, and how alike their lengths are: a step
+# of a small batch costs nearly as much as one of a large one, so half is alike enough.
+BATCH_TOKENS = 8192
+SIMILAR = 0.5
+
+
+def render(tokenizer: Any, prompt: str) -> list[int]:
+    """Token ids of a user's prompt, up to where the answer begins.
+
+    The chat template is used where the tokenizer has one; otherwise the prompt is
+    plain text on a line of its own.
+    """
+    if getattr(tokenizer, "chat_template", None):
+        message = [{"role": "user", "content": prompt}]
+        ids = tokenizer.apply_chat_template(
+            message, tokenize=True, add_generation_prompt=True, return_dict=False
+        )
+        return list(ids)
+    return list(tokenizer(prompt + "\n")["input_ids"])
+
+
+@quick_products()
+def generate(
+    model: nn.Module,
+    tokenizer: Any,
+    prompts: Sequence[Sequence[int]],
+    max_new_tokens: int,
+    *,
+    batch_size: int = 64,
+    banned: Sequence[Sequence[int]] = (),
+    progress: Callable[[int], None] | None = None,
+) -> list[list[int]]:
+    """Greedy answers to rendered prompts; never a run of tokens that is `banned`.
+
+    Greedy whatever the model's generation settings say, so that answers are the same
+    in any company but for rounding. What all prompts begin with is run once, unless
+    somebody watches the model's calls, as a guard does: then prompts come whole.
+
+    Parameters
+    ----------
+    model : nn.Module
+    tokenizer
+    prompts : sequence of sequence of int
+        None empty.
+    max_new_tokens : int
+    batch_size : int, default 64
+        Answers at a time; fewer where prompts are long or of other lengths.
+    banned : sequence of sequence of int, optional
+    progress : callable, optional
+        Called with the number of answers done since.
+
+    Returns
+    -------
+    list of list of int
+        New tokens only, up to and including the end of the answer.
+    """
+    stops = _stop_tokens(model, tokenizer)
+    answers: list[list[int]] = [[] for _ in prompts]
+    if not prompts:
+        return answers
+    begun = _beginning(model, prompts, max_new_tokens)
+    lengths = [len(prompt) - len(begun.tokens) for prompt in prompts]
+    for batch in group_by_length(lengths, BATCH_TOKENS, SIMILAR, most=batch_size):
+        own = [prompts[i][len(begun.tokens) :] for i in batch]
+        found = _generate(model, own, begun, max_new_tokens, stops, banned)
+        for index, answer in zip(batch, found, strict=True):
+            answers[index] = answer
+        if progress is not None:
+            progress(len(batch))
+    return answers
+
+
+def continue_embeddings(
+    model: nn.Module,
+    tokenizer: Any,
+    before: Sequence[int],
+    embeddings: Tensor,
+    after: Sequence[int],
+    max_new_tokens: int,
+) -> list[int]:
+    """Greedy answer to a prompt of which a part is given as embeddings (n, hidden)."""
+    embed: Any = model.get_input_embeddings()  # type: ignore[operator]
+    device = embeddings.device
+    head, tail = (
+        embed(torch.tensor(list(part), dtype=torch.long, device=device))
+        for part in (before, after)
+    )
+    x = torch.cat([head, embeddings.to(head.dtype), tail])[None]
+    mask = torch.ones(x.shape[:2], dtype=torch.long, device=device)
+    stops = _stop_tokens(model, tokenizer)
+    (answer,) = _greedy(model, {"inputs_embeds": x}, mask, max_new_tokens, stops)
+    return answer
+
+
+@dataclass(frozen=True, eq=False)
+class _Beginning:
+    """What prompts begin with, perhaps nothing, and its keys and values."""
+
+    tokens: tuple[int, ...] = ()
+    cache: DynamicCache | None = None
+
+    def of(self, count: int) -> DynamicCache | None:
+        """The cache of as many prompts, free to be added to."""
+        return None if self.cache is None else repeated(self.cache, count)
+
+
+def _beginning(
+    model: Any, prompts: Sequence[Sequence[int]], max_new_tokens: int
+) -> _Beginning:
+    """Run what all prompts begin with."""
+    tokens = tuple(prompts[0][: _shareable(model, prompts, max_new_tokens)])
+    if not tokens:
+        return _Beginning()
+    cache = DynamicCache(config=model.config.get_text_config())
+    ids = torch.tensor([tokens], device=device_of(model))
+    with torch.no_grad():
+        model(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
+    return _Beginning(tokens, cache)
+
+
+def _shareable(
+    model: Any, prompts: Sequence[Sequence[int]], max_new_tokens: int
+) -> int:
+    """How many first tokens of the prompts are run once."""
+    watched = model._forward_pre_hooks or model._forward_hooks
+    if watched or len(prompts) < 2:
+        return 0
+    size = shared_length(prompts)
+    longest = max(map(len, prompts)) + max_new_tokens
+    # Padding behind the beginning takes up room in a window of attention.
+    fits = longest <= attention_window(model.config.get_text_config())
+    return size if fits and size >= SHORTEST_PREFIX else 0
+
+
+def _generate(
+    model: nn.Module,
+    prompts: Sequence[Sequence[int]],
+    begun: _Beginning,
+    max_new_tokens: int,
+    stops: list[int],
+    banned: Sequence[Sequence[int]],
+) -> list[list[int]]:
+    """Answers to prompts without their beginning."""
+    length = max(map(len, prompts))
+    device = device_of(model)
+    pad = stops[0] if stops else 0
+    rows = [[pad] * (length - len(one)) + list(one) for one in prompts]
+    ids = torch.tensor(rows, device=device)
+    lengths = torch.tensor([len(one) for one in prompts], device=device)
+    own = torch.arange(length, device=device) >= length - lengths[:, None]
+    mask = torch.cat([own.new_ones(len(own), len(begun.tokens)), own], dim=1)
+    return _greedy(
+        model, {"input_ids": ids}, mask.long(), max_new_tokens, stops, banned,
+        begun.of(len(prompts)),
+    )  # fmt: skip
+
+
+def _greedy(
+    model: Any,
+    given: dict[str, Tensor],
+    mask: Tensor,
+    max_new_tokens: int,
+    stops: list[int],
+    banned: Sequence[Sequence[int]] = (),
+    cache: Any = None,
+) -> list[list[int]]:
+    """Greedy answers; one that has ended leaves the batch.
+
+    `given` holds either ``input_ids`` or ``inputs_embeds``, `mask` the tokens of the
+    cache too.
+    """
+    if cache is None:
+        cache = DynamicCache(config=model.config.get_text_config())
+    ban = NoBadWordsLogitsProcessor(list(map(list, banned)), stops) if banned else None
+    ends = torch.tensor(stops, dtype=torch.long, device=mask.device)
+    answers: list[list[int]] = [[] for _ in mask]
+    rows = torch.arange(len(mask), device=mask.device)
+    said = given.get("input_ids", mask[:, :0])
+    position = (mask.cumsum(dim=1) - 1).clamp_min(0)[:, cache.get_seq_length() :]
+    for _ in range(max_new_tokens):
+        with torch.no_grad():
+            logits = model(
+                **given, attention_mask=mask, position_ids=position,
+                past_key_values=cache, use_cache=True, logits_to_keep=1,
+            ).logits[:, -1]  # fmt: skip
+        new = (logits if ban is None else ban(said, logits.float())).argmax(dim=1)
+        for row, token in zip(rows.tolist(), new.tolist(), strict=True):
+            answers[row].append(token)
+        left = (~torch.isin(new, ends)).nonzero()[:, 0]
+        if len(left) == 0:
+            break
+        if len(left) < len(new):
+            # Not batch_select_indices: a guard follows this.
+            cache.reorder_cache(left)
+            rows, new, said = rows[left], new[left], said[left]
+            mask, position = mask[left], position[left]
+        said = torch.cat([said, new[:, None]], dim=1)
+        mask = torch.cat([mask, torch.ones_like(new)[:, None]], dim=1)
+        position = position[:, -1:] + 1
+        given = {"input_ids": new[:, None]}
+    return answers
+
+
+def _stop_tokens(model: nn.Module, tokenizer: Any) -> list[int]:
+    """Tokens that end an answer: the tokenizer's and those of the generation config."""
+    config = getattr(model, "generation_config", None)
+    configured = getattr(config, "eos_token_id", None)
+    if isinstance(configured, int):
+        configured = [configured]
+    own = tokenizer.eos_token_id
+    found = ([] if own is None else [own]) + list(configured or [])
+    return list(dict.fromkeys(found))

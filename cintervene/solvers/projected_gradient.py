@@ -1,0 +1,369 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Projected gradient for a weight whose loss somebody else differentiates."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from cintervene import _core
+from cintervene.errors import ArgumentError
+from cintervene.solvers.preserve import Preserve
+from cintervene.solvers.problem import (
+    gram_matrices,
+    matrix,
+)
+from cintervene.solvers.update import LowRankUpdate
+from cintervene.utils.arrays import Floats, shape_of
+from cintervene.utils.validation import check_positive
+
+__all__ = ["GradientStep", "ProjectedGradient"]
+
+# What becomes of the steps when the loss rises, and when it does not.
+_SHORTER, _LONGER = 0.5, 1.2
+
+
+@dataclass(frozen=True)
+class GradientStep:
+    """What a step of :class:`ProjectedGradient` was.
+
+    Attributes
+    ----------
+    step : float
+        Step size taken: ``delta <- delta - step * gradient``.
+    gradient_norm : float
+        Norm of the gradient with respect to the change, dual to ``||.||_P``.
+    gap : float
+        ``max <gradient, delta - v>`` over all v in the ball, the Frank-Wolfe gap
+        where the gradient was taken. It is zero at a stationary point only, and no
+        point of the ball has a convex loss that is lower by more.
+    restarted : bool
+        The momentum led uphill and was dropped.
+    rejected : bool
+        The loss had risen, so the step started from the best point instead.
+    """
+
+    step: float
+    gradient_norm: float
+    gap: float
+    restarted: bool
+    rejected: bool
+
+
+@dataclass(frozen=True)
+class _Best:
+    loss: float
+    point: Floats
+    gradient: Floats
+
+
+class ProjectedGradient:
+    r"""Descent on displacements of a layer's outputs, within a ball of weight changes.
+
+    For a loss that a framework differentiates: the change delta of a weight
+    (d_out, d_in) enters only through ``D = inputs @ delta.T``, what it adds to the
+    layer's outputs. Give the derivative of the loss with respect to the outputs,
+    get the next D; the matrix delta itself is never formed. The iterates are those
+    of projected gradient on delta, preconditioned by P.
+
+    ::
+
+        pg = ci.ProjectedGradient(inputs, radius=0.03 * P.norm(W), preserve=P)
+        D = np.zeros((m, d_out))
+        for _ in range(16):
+            loss, grad = ...    # of the model with D added to the layer's outputs
+            D = pg.step(grad, loss)
+        pg.update.apply(W)
+
+    Parameters
+    ----------
+    inputs : array_like, shape (m, d_in)
+        Inputs of the layer at every position that the loss depends on. Equal rows
+        are fine. Memory: an (m, m) matrix, and a few (m, d_out) ones, of float64.
+    radius : float
+        Largest norm of the change: Frobenius, or that of `preserve`.
+    preserve : Preserve, optional
+        Measure the change by what it does to benign inputs.
+    slack : float
+        As in :func:`cintervene.pcr`: each row may take up part of its displacement
+        by itself. `displacements` and `norm` then include that share, which `update`
+        leaves out.
+    step : float, optional
+        Step size. Default: steps of a given length.
+    length : float
+        Length of a step, before projection, in units of the radius.
+    momentum : bool
+        Accelerate as Nesterov does, dropping the momentum when it leads uphill. Best
+        with a fixed `step` and a convex loss.
+
+    Raises
+    ------
+    ArgumentError
+        A shape or a number makes no sense.
+    NonFiniteError
+        An input is NaN or infinite.
+
+    Notes
+    -----
+    With ``K = inputs P^-1`` and ``G = inputs P^-1 inputs'``, a change is ``A' K`` by
+    its coefficients A (m, d_out), ``D = G A`` and ``||delta||_P**2 = <A, D>``. A step
+    is ``A <- A - t grad`` and ``D <- D - t G grad``, and the projection a scaling. G is
+    never inverted.
+    """
+
+    def __init__(
+        self,
+        inputs: Any,
+        radius: float,
+        preserve: Preserve | None = None,
+        slack: float = 0.0,
+        *,
+        step: float | None = None,
+        length: float = 0.5,
+        momentum: bool = False,
+    ) -> None:
+        wide = matrix(inputs, "inputs")
+        if not 0.0 <= radius < np.inf:
+            raise ArgumentError(f"radius: got {radius}; expected a number >= 0")
+        check_positive(length=length)
+        if step is not None:
+            check_positive(step=step)
+        self.radius = float(radius)
+        self._dual_inputs = wide if preserve is None else preserve.solve(wide)
+        self._gram = gram_matrices(wide, self._dual_inputs, slack)[1]
+        self._step, self._length = float(step or 0.0), float(length)
+        self._momentum = momentum
+        self.reset()
+
+    def reset(self, coefficients: Any = None) -> None:
+        """Start over from no change, or from the change with these coefficients.
+
+        Parameters
+        ----------
+        coefficients : array_like, shape (m, d_out), optional
+            What :attr:`coefficients` once was; scaled down if outside the ball.
+
+        Raises
+        ------
+        ArgumentError
+            The number of rows is not that of the inputs.
+        """
+        self.last: GradientStep | None = None
+        self._best: _Best | None = None
+        self._share, self._age, self._norm = 1.0, 1.0, 0.0
+        self._points: list[Floats] = []
+        if coefficients is not None:
+            start = matrix(coefficients, "coefficients")
+            self._check_rows(start, "coefficients")
+            point = np.stack([start, _core.product_nn(self._gram, start)])
+            norm = _norm(point)
+            self._move_to(point * min(1.0, self.radius / norm) if norm > 0.0 else point)
+
+    def respond(self, grad_outputs: Any) -> Floats:
+        """How the outputs move when the change goes along a gradient; no step is taken.
+
+        Its product with the gradient is the squared slope of the loss: a change of norm
+        r lowers a linear loss by at most r times the root.
+
+        Parameters
+        ----------
+        grad_outputs : array_like, shape (..., d_out)
+            As in :meth:`step`.
+
+        Returns
+        -------
+        ndarray, shape (m, d_out), float64
+            ``inputs P^-1 inputs' grad_outputs``.
+
+        Raises
+        ------
+        ArgumentError
+            The shape is not that of the outputs.
+        NonFiniteError
+            The gradient is NaN or infinite.
+        """
+        d_out = self._check_shape(grad_outputs, "grad_outputs")
+        gradient = _core.widen(grad_outputs, "grad_outputs").reshape(-1, d_out)
+        return _core.product_nn(self._gram, gradient)
+
+    def step(
+        self,
+        grad_outputs: Any,
+        loss: float | None = None,
+        *,
+        length: float | None = None,
+        response: Any = None,
+    ) -> Floats:
+        """Take a step from the present displacements.
+
+        Parameters
+        ----------
+        grad_outputs : array_like, shape (..., d_out)
+            Derivative of the loss with respect to the layer's outputs, at the present
+            :attr:`displacements`: m rows, leading axes flattened; NumPy, torch or
+            JAX, any float dtype.
+        loss : float, optional
+            The loss there. If it has risen above the least so far, the step is taken
+            from the best point instead, half as long and without momentum; steps grow
+            again with every success.
+        length : float, optional
+            Length of this step, instead of the one given at the start. Let lengths
+            fall where gradients are those of some of the data only.
+        response : array_like, shape (..., d_out), optional
+            What :meth:`respond` returned for this gradient. Most of what a step costs
+            is the product with G, which is then not computed again.
+
+        Returns
+        -------
+        ndarray, shape (m, d_out), float64
+            The new displacements.
+
+        Raises
+        ------
+        ArgumentError
+            A shape is not that of the outputs.
+        NonFiniteError
+            The gradient or its response is NaN or infinite; nothing has changed then.
+        """
+        d_out = self._check_shape(grad_outputs, "grad_outputs")
+        if response is not None:
+            self._check_shape(response, "response", d_out)
+            _core.check_finite(response, "response")
+        if not self._points:
+            self._move_to(np.zeros((2, len(self._gram), d_out)))
+        rejected = self._best is not None and not self._is_best(loss)
+        if self._best is not None and rejected:
+            self._share *= _SHORTER
+            self._move_to(self._best.point.copy())
+            grad_outputs, response = self._best.gradient, None
+        elif loss is not None:
+            gradient = _core.widen(grad_outputs, "grad_outputs").reshape(-1, d_out)
+            self._best = _Best(float(loss), self._here.copy(), gradient)
+            self._share = min(1.0, self._share * _LONGER)
+        length = self._length if length is None else length
+        self._advance(grad_outputs, response, length, rejected)
+        return self.displacements
+
+    def _is_best(self, loss: float | None) -> bool:
+        """Whether there is nothing to complain of; not so for a loss of NaN."""
+        return loss is None or self._best is None or loss <= self._best.loss
+
+    def _advance(
+        self, gradient: Any, response: Any, length: float, rejected: bool
+    ) -> None:
+        taken = _core.pgd_step(
+            self._gram,
+            gradient,
+            response,
+            self._here,
+            self._points[1] if self._momentum else None,
+            self._age,
+            self.radius,
+            self._step * self._share,
+            length * self._share,
+        )
+        self._age, self._norm = taken["age"], taken["norm"]
+        self.last = GradientStep(
+            taken["step"],
+            taken["gradient_norm"],
+            taken["gap"],
+            taken["restarted"],
+            rejected,
+        )
+
+    def restore_best(self) -> Floats:
+        """Go back to the point of least loss among those given to :meth:`step`.
+
+        Returns
+        -------
+        ndarray, shape (m, d_out), float64
+            The displacements there.
+
+        Raises
+        ------
+        ArgumentError
+            No loss has been given.
+        """
+        if self._best is None:
+            raise ArgumentError("loss: none was given so far; pass it to step")
+        self._move_to(self._best.point.copy())
+        return self.displacements
+
+    @property
+    def best_loss(self) -> float:
+        """Least loss given to :meth:`step`; infinity before the first."""
+        return np.inf if self._best is None else self._best.loss
+
+    @property
+    def displacements(self) -> Floats:
+        """Change of the outputs (m, d_out); a copy.
+
+        Raises ArgumentError before the first step, which tells d_out.
+        """
+        return np.array(self._known()[1])
+
+    @property
+    def coefficients(self) -> Floats:
+        """Coefficients A (m, d_out) of the change over the inputs; a copy."""
+        return np.array(self._known()[0])
+
+    @property
+    def norm(self) -> float:
+        """Norm of the change, at most the radius."""
+        return self._norm
+
+    @property
+    def update(self) -> LowRankUpdate:
+        """The change of the weight, of rank at most the number of inputs."""
+        coefficients = self._known()[0]
+        used = np.any(coefficients != 0.0, axis=1)
+        left, right = coefficients[used].T, self._dual_inputs[used]
+        d_out, d_in = len(left), right.shape[1]
+        if len(right) <= min(d_out, d_in):
+            return LowRankUpdate(left.copy(), right)
+        change = _core.product_nn(left, right)
+        if d_out <= d_in:
+            return LowRankUpdate(np.eye(d_out), change)
+        return LowRankUpdate(change, np.eye(d_in))
+
+    @property
+    def _here(self) -> Floats:
+        return self._points[0]
+
+    def _move_to(self, point: Floats) -> None:
+        """Stand still at a point, without momentum."""
+        self._points = [point, point.copy()] if self._momentum else [point]
+        self._age, self._norm = 1.0, _norm(point)
+
+    def _known(self) -> Floats:
+        if not self._points:
+            raise ArgumentError(
+                "displacements: not known before the first step, which tells how many "
+                "outputs there are; they are zero"
+            )
+        return self._here
+
+    def _check_rows(self, x: Floats, name: str) -> None:
+        if len(x) != len(self._gram):
+            raise ArgumentError(
+                f"{name}: has {len(x)} rows; expected {len(self._gram)}, one for each "
+                "row of inputs"
+            )
+
+    def _check_shape(self, x: Any, name: str, width: int | None = None) -> int:
+        """The number of outputs, which may be known already."""
+        shape = shape_of(x)
+        m = len(self._gram)
+        if self._points:
+            width = self._here.shape[2]
+        rows = int(np.prod(shape[:-1]))
+        if len(shape) < 2 or rows != m or (width is not None and shape[-1] != width):
+            raise ArgumentError(
+                f"{name}: got shape {shape}; expected ({m}, {width or 'd_out'}), "
+                "one row for each row of inputs"
+            )
+        return int(shape[-1])
+
+
+def _norm(point: Floats) -> float:
+    return float(np.sqrt(max(np.sum(point[0] * point[1]), 0.0)))

@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a study found, as JSON has it: the source of its page and tables."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import Any
+
+from cintervene.evaluate.statistics.intervals import LEVEL
+from cintervene.evaluate.words.measurement import Measurement
+from cintervene.intervention.intervention import Intervention
+from cintervene.study.cases import Case
+from cintervene.study.report.paper import published
+from cintervene.study.report.peers import Peer
+from cintervene.study.report.summary import (
+    category_cells,
+    rows,
+    times,
+)
+from cintervene.utils.json_ready import json_ready
+from cintervene.utils.versions import library_versions
+
+__all__ = ["study_content"]
+
+SCHEMA = 1
+
+
+def study_content(
+    model: str,
+    settings: Mapping[str, Any],
+    cases: Sequence[Case],
+    interventions: Mapping[str, Intervention] | None = None,
+    measurements: Mapping[str, Measurement | Mapping[str, Any]] | None = None,
+    peers: Sequence[Peer] | None = None,
+) -> dict[str, Any]:
+    """Return what ``report.json`` holds.
+
+    Parameters
+    ----------
+    model : str
+    settings : mapping
+        Of the journal.
+    cases : sequence of Case
+    interventions : mapping of str to Intervention, optional
+        By name of the defence.
+    measurements : mapping of str to Measurement or what its `to_dict` gave, optional
+        By name of the defence.
+    peers : sequence of Peer, optional
+        Other methods' points, drawn beside the interventions.
+    """
+    stated = published(model)
+    found: dict[str, Any] = json_ready(
+        {
+            "schema": SCHEMA,
+            "written": f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
+            "model": model,
+            "level": LEVEL,
+            "versions": library_versions(),
+            "settings": settings,
+            "cases": len(cases),
+            "defences": list(dict.fromkeys(case.defence for case in cases)),
+            "rows": [asdict(row) for row in rows(cases)],
+            "categories": [asdict(cell) for cell in category_cells(cases)],
+            "times": [asdict(one) for one in times(cases)],
+            "interventions": {
+                name: {
+                    "digest": one.digest,
+                    "options": one.options,
+                    "sweep": one.metrics.get("sweep", []),
+                    "seconds": one.metrics.get("seconds", {}),
+                }
+                for name, one in (interventions or {}).items()
+            },
+            "measurements": {
+                name: one.to_dict() if isinstance(one, Measurement) else one
+                for name, one in (measurements or {}).items()
+            },
+            "peers": [asdict(one) for one in peers or ()],
+            "published": None if stated is None else asdict(stated),
+        }
+    )
+    return found

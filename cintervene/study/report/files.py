@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The files of a study's report."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from cintervene.evaluate.report.markdown import table
+from cintervene.study.cases import Case, as_csv
+from cintervene.study.report.completions import write_study_completions
+from cintervene.study.report.page import page
+from cintervene.study.report.story import (
+    Picture,
+    Table,
+    story,
+)
+from cintervene.utils.files import write_atomically
+
+__all__ = ["write_study"]
+
+
+def write_study(
+    directory: Path, content: Mapping[str, Any], cases: Sequence[Case]
+) -> list[Path]:
+    """Write the report in each form, and the answers for HarmBench's own judges.
+
+    That is ``report.html``, ``report.md``, ``report.json``, ``cases.csv`` and what
+    `write_study_completions` writes.
+
+    Each file is written whole or not at all; what had its name is replaced. Pictures
+    need the extra `plot` (matplotlib); without it the page does without them.
+
+    Parameters
+    ----------
+    directory : Path
+        Has to exist.
+    content : mapping
+        What `study_content` returned.
+    cases : sequence of Case
+
+    Raises
+    ------
+    OSError
+        A file cannot be written.
+    """
+    files = {
+        "report.html": page(content, cases, _pictures(content)),
+        "report.md": "\n\n".join(_markdown(content)) + "\n",
+        "report.json": json.dumps(content, ensure_ascii=False, indent=1) + "\n",
+        "cases.csv": as_csv(cases),
+    }
+    for name, text in files.items():
+        # Answers can hold halves of surrogate pairs, which UTF-8 does not know.
+        write_atomically(directory / name, text.encode("utf-8", "replace"))
+    return [
+        *(directory / name for name in files),
+        *write_study_completions(directory, cases),
+    ]
+
+
+def _pictures(content: Mapping[str, Any]) -> dict[str, str]:
+    if find_spec("matplotlib") is None:
+        return {}
+    from cintervene.study.report.plots import pictures
+
+    return pictures(content)
+
+
+def _markdown(content: Mapping[str, Any]) -> Iterator[str]:
+    yield f"# Safety evaluation of {content['model']}"
+    yield "Pictures and sample answers are in `report.html`."
+    for section in story(content):
+        yield f"## {section.title}"
+        for block in section.blocks:
+            if isinstance(block, Table):
+                rows = [[_cell(cell) for cell in row] for row in block.rows]
+                yield table(block.head, rows, block.right)
+            elif not isinstance(block, Picture):
+                yield block
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("\n", " ")

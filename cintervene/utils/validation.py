@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Checks that numbers given as arguments are in range."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from numbers import Integral
+from typing import SupportsFloat
+
+from cintervene.errors import ArgumentError
+
+__all__ = [
+    "check_not_negative",
+    "check_positive",
+    "check_share",
+    "check_texts",
+    "check_whole",
+]
+
+
+def check_not_negative(**numbers: float) -> None:
+    """Refuse arguments that are negative or not finite.
+
+    Raises
+    ------
+    ArgumentError
+        Names the first such argument.
+    """
+    for name, value in numbers.items():
+        if not 0.0 <= _number(value) < math.inf:
+            raise ArgumentError(f"{name}: got {value!r}; expected a number from 0 on")
+
+
+def check_positive(**numbers: float) -> None:
+    """Refuse arguments that are not positive and finite.
+
+    Raises
+    ------
+    ArgumentError
+        Names the first such argument.
+    """
+    for name, value in numbers.items():
+        if not 0.0 < _number(value) < math.inf:
+            raise ArgumentError(f"{name}: got {value!r}; expected a positive number")
+
+
+def check_share(**numbers: float) -> None:
+    """Refuse arguments that are not from 0 to 1.
+
+    Raises
+    ------
+    ArgumentError
+        Names the first such argument.
+    """
+    for name, value in numbers.items():
+        if not 0.0 <= _number(value) <= 1.0:
+            raise ArgumentError(f"{name}: got {value!r}; expected a number from 0 to 1")
+
+
+def check_whole(least: int, **numbers: int) -> None:
+    """Refuse arguments that are not whole numbers, or less than `least`.
+
+    Raises
+    ------
+    ArgumentError
+        Names the first such argument.
+    """
+    for name, value in numbers.items():
+        if not (isinstance(value, Integral) and value >= least):
+            raise ArgumentError(
+                f"{name}: got {value!r}; expected a whole number from {least} on"
+            )
+
+
+def _number(value: object) -> float:
+    """A number, NaN for what is none; arrays and tensors of one entry are numbers."""
+    try:
+        return float(value) if isinstance(value, SupportsFloat) else math.nan
+    except (TypeError, ValueError, RuntimeError):
+        return math.nan
+
+
+def check_texts(name: str, texts: object) -> list[str]:
+    """Return the texts; refuse what is none, a single one, and blank ones."""
+    if isinstance(texts, str) or not isinstance(texts, Iterable):
+        raise ArgumentError(f"{name}: got {texts!r}; expected a list of texts")
+    found = list(texts)
+    for one in found:
+        if not isinstance(one, str) or not one.strip():
+            raise ArgumentError(f"{name}: got {one!r}; expected texts, none blank")
+    return found
