@@ -40,10 +40,10 @@ def in_llama_cpp(model, ids):
     return torch.from_numpy(np.array(model.scores[: len(ids)])).double()
 
 
-def scores(logits, utterances):
+def scores(logits, spans):
     """Sums of negative log-likelihoods of the words, utterance by utterance."""
     found = []
-    for one in utterances:
+    for one in spans:
         table = logits(one.ids).log_softmax(-1)
         rows = list(one.positions)
         found.append(-float(table[rows, list(one.targets)].sum()))
@@ -61,7 +61,9 @@ def row(name, before, after, sizes):
 def main(path, gguf=None):
     change = Intervention.load(path)
     model, tokenizer = models.load(change.model)
-    sample = gather(tokenizer, change.options["forbid"], "held_out", evaluate.Budget())
+    sample = gather(
+        tokenizer, change.options["forbid"], "held_out", evaluate.EvaluationSize()
+    )
     chosen = {group: sample.spoken[group][::STEP] for group in GROUPS}
     sizes = {g: sum(len(u.targets) for u in us) for g, us in chosen.items()}
     print(" " * 44 + "".join(f"{g:>14}" for g in GROUPS))
@@ -75,7 +77,7 @@ def main(path, gguf=None):
         work = Path(work)
         with change.applied(model):
             row("Intervention.apply", before, measure(in_torch, model), sizes)
-        attached = export.Attached(change)
+        attached = export.AdapterIntervention(change)
         with attached.applied(model):
             row("Attached", before, measure(in_torch, model), sizes)
         source = work / "base"

@@ -48,7 +48,7 @@ from cintervene.models import (
     find_unembedding,
 )
 from cintervene.models.precision import quick_products
-from cintervene.prompts.calibration import Budget
+from cintervene.prompts.calibration import CalibrationSize
 from cintervene.prompts.chat import (
     generate,
     render,
@@ -58,12 +58,12 @@ from cintervene.prompts.request_calibration import (
     gather_requests,
 )
 from cintervene.prompts.target_spans import (
-    Utterance,
+    TargetSpan,
     answered,
 )
 from cintervene.utils.progress import silent
 
-BUDGET = Budget(
+BUDGET = CalibrationSize(
     prompts=60, texts=20, tune_prompts=24, contrast_words=20, tune_words=8,
     contrast_prompts=48, answer_tokens=20,
 )  # fmt: skip
@@ -160,7 +160,7 @@ class Yardstick:
     def framed(self, sentences):
         prompt = render(self.tokenizer, "Please tell me anything.")
         said = [self.tokenizer(one)["input_ids"] for one in sentences]
-        return [Utterance((*prompt, *one), len(prompt)) for one in said]
+        return [TargetSpan((*prompt, *one), len(prompt)) for one in said]
 
     def seen(self):
         """Nats of answers and of sentences, and states on everyday answers."""

@@ -20,7 +20,7 @@ import torch
 from cintervene import Intervention, data, models
 from cintervene.methods.pcr.config import PCROptions
 from cintervene.methods.pcr.token_constraints import Vocabulary
-from cintervene.prompts.calibration import Budget, gather
+from cintervene.prompts.calibration import CalibrationSize, gather
 from cintervene.utils.progress import silent
 
 LAYERS = [28, 29]
@@ -72,7 +72,7 @@ def intervene(model, material):
 def main():
     model, tokenizer = models.load("smollm2")
     words = data.forbidden_words()
-    material = gather(model, tokenizer, words, [], Budget(), silent)
+    material = gather(model, tokenizer, words, [], CalibrationSize(), silent)
     parts = (material.probes, material.benign, material.contrast)
     sequences = [list(one.ids) for part in parts for one in part]
     tokens = sum(map(len, sequences))

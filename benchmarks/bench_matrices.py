@@ -27,10 +27,10 @@ from cintervene.methods.pcr.strength import Tuning
 from cintervene.methods.pcr.token_constraints import Vocabulary
 from cintervene.models import find_decoder
 from cintervene.models.precision import quick_products
-from cintervene.prompts.calibration import Budget, gather
+from cintervene.prompts.calibration import CalibrationSize, gather
 from cintervene.utils.progress import silent
 
-BUDGET = Budget(
+BUDGET = CalibrationSize(
     contrast_words=20, text_words=100, prompts=60, texts=20, tune_prompts=24
 )
 MATRICES = ("down_proj", "o_proj")

@@ -44,7 +44,7 @@ from cintervene.prompts.chat import (
     generate,
     render,
 )
-from cintervene.prompts.target_spans import spoken
+from cintervene.prompts.target_spans import word_spans
 from cintervene.study.report.peers import (
     Peer,
     read_peers,
@@ -64,7 +64,7 @@ def texts(prompts, number=None):
 def said(tokenizer, split, each):
     words = data.forbidden_words()
     templates, prefixes = data.obedience_templates(split), data.answer_prefixes(split)
-    return spoken(tokenizer, words, templates, prefixes, starting=each, later=each)
+    return word_spans(tokenizer, words, templates, prefixes, starting=each, later=each)
 
 
 class Comparison:
@@ -75,7 +75,7 @@ class Comparison:
         self.measure = getattr(self, effect)
         self.harmful = texts(data.harmful_prompts("held_out"), REQUESTS)
         self.border = texts(data.borderline_prompts("held_out"), REQUESTS)
-        self.utterances = said(tokenizer, "held_out", 1)[::2]
+        self.spans = said(tokenizer, "held_out", 1)[::2]
         everyday = texts(data.benign_prompts("held_out"), EVERYDAY)
         prompts = [render(tokenizer, prompt) for prompt in everyday]
         with evaluating(model):
@@ -92,8 +92,8 @@ class Comparison:
         return LayerStream(model, self.sequences, last, wanted=self.wanted).final()
 
     def perplexity(self, model):
-        prompts = [one.ids[: one.start] for one in self.utterances]
-        nats = answer_nll(model, prompts, [one.targets for one in self.utterances])
+        prompts = [one.ids[: one.start] for one in self.spans]
+        nats = answer_nll(model, prompts, [one.targets for one in self.spans])
         return float(np.exp(np.concatenate(nats).mean()))
 
     def point(self, name, setting, model):

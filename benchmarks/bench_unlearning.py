@@ -25,7 +25,7 @@ from cintervene.evaluate.robustness.extraction import extraction
 from cintervene.evaluate.robustness.quantised import quantised
 from cintervene.evaluate.robustness.relearning import relearn
 from cintervene.evaluate.robustness.top_k import ranks
-from cintervene.prompts.target_spans import spoken
+from cintervene.prompts.target_spans import word_spans
 
 TOP = (1, 10, 100)
 ROUNDINGS = {
@@ -36,14 +36,14 @@ ROUNDINGS = {
 STEPS, RATE = 8, 2e-5
 
 
-def perplexity(model, utterances):
-    prompts = [one.ids[: one.start] for one in utterances]
-    nats = answer_nll(model, prompts, [one.targets for one in utterances])
+def perplexity(model, spans):
+    prompts = [one.ids[: one.start] for one in spans]
+    nats = answer_nll(model, prompts, [one.targets for one in spans])
     return float(np.exp(np.concatenate(nats).mean()))
 
 
 def said(tokenizer, words):
-    return spoken(
+    return word_spans(
         tokenizer,
         words,
         data.obedience_templates("held_out"),
@@ -67,14 +67,14 @@ def ask(model, tokenizer, found, words):
         )
 
 
-def look(model, found, utterances):
+def look(model, found, spans):
     """Ranks, and perplexity under rounding, without and with the intervention."""
     for name, rounding in ROUNDINGS.items():
         row = []
         for applied in (nullcontext(), found.applied(model)):
             rounded = nullcontext() if rounding is None else quantised(model, *rounding)
             with applied, rounded:
-                row.append((perplexity(model, utterances), ranks(model, utterances)))
+                row.append((perplexity(model, spans), ranks(model, spans)))
         (before, old), (after, new) = row
         tops = ", ".join(
             f"top {k}: {(old <= k).mean():.0%} to {(new <= k).mean():.0%}" for k in TOP

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What sequences begin with, run once: keys and values at tokens that do not change.
 
-Many sequences share a head (a prompt with several answers), and all heads of a chat
-template share their first tokens. Each is run once. Heads of different length are
+Many sequences share a head (a prompt with several answers), and all prefixes of a chat
+template share their first tokens. Each is run once. PrefixCache of different length are
 padded between the shared beginning and their own tokens.
 """
 
@@ -30,24 +30,24 @@ from cintervene.models.decoder import Decoder
 from cintervene.models.targets import Target
 from cintervene.models.trace import Hook
 
-__all__ = ["SIMILAR", "HeadGroup", "Heads"]
+__all__ = ["SIMILAR", "PrefixGroup", "PrefixCache"]
 
 # Few large batches are worth some padding: see `batches.group_by_length`.
 SIMILAR = 0.6
 
 
 @dataclass(frozen=True, eq=False)
-class HeadGroup:
+class PrefixGroup:
     """Heads that were run together.
 
     Attributes
     ----------
     members : list of int
-        Which of the heads given.
+        Which of the prefixes given.
     mask : Tensor
-        (heads, length) int64, 0 where a row is padding.
+        (prefixes, length) int64, 0 where a row is padding.
     cache : Cache or None
-        Keys and values; None where the heads are empty.
+        Keys and values; None where the prefixes are empty.
     """
 
     members: list[int]
@@ -84,15 +84,15 @@ class HeadGroup:
         return tuple(map(fresh, args)), {k: fresh(v) for k, v in kwargs.items()}
 
 
-class Heads:
-    """Runs heads through the first layers.
+class PrefixCache:
+    """Runs prefixes through the first layers.
 
     Parameters
     ----------
     decoder : Decoder
     targets : sequence of Target
-        Their inputs at the heads' tokens are kept too.
-    heads : sequence of sequence of int
+        Their inputs at the prefixes' tokens are kept too.
+    prefixes : sequence of sequence of int
         Different ones. All of them empty, or none.
     longest : int
         Tokens of the longest sequence that begins so.
@@ -102,19 +102,19 @@ class Heads:
 
     Attributes
     ----------
-    groups : list of HeadGroup
+    groups : list of PrefixGroup
     inputs : list of Tensor
         For each target (n, d_in): at the shared beginning, once, and at the own tokens
-        of all heads.
+        of all prefixes.
     shared : int
-        How many tokens all heads begin with, or 0 where they are not shared.
+        How many tokens all prefixes begin with, or 0 where they are not shared.
     """
 
     def __init__(
         self,
         decoder: Decoder,
         targets: Sequence[Target],
-        heads: Sequence[Sequence[int]],
+        prefixes: Sequence[Sequence[int]],
         longest: int,
         batch_tokens: int,
         layers: int,
@@ -124,10 +124,10 @@ class Heads:
         self._inputs: list[list[Tensor]] = [[] for _ in targets]
         # Padding takes up room in a window of attention.
         within = longest <= attention_window(decoder.module.config)
-        self.shared = max(shared_length(heads), 0) if within else 0
-        self.groups: list[HeadGroup] = []
-        beginning = self._begin(heads[0][: self.shared])
-        own = [list(head[self.shared :]) for head in heads]
+        self.shared = max(shared_length(prefixes), 0) if within else 0
+        self.groups: list[PrefixGroup] = []
+        beginning = self._begin(prefixes[0][: self.shared])
+        own = [list(head[self.shared :]) for head in prefixes]
         lengths = [len(one) for one in own]
         for members in group_by_length(lengths, batch_tokens, SIMILAR):
             self.groups.append(self._run(own, members, beginning))
@@ -136,22 +136,22 @@ class Heads:
             for target, parts in zip(targets, self._inputs, strict=True)
         ]
 
-    def _begin(self, ids: Sequence[int]) -> HeadGroup:
+    def _begin(self, ids: Sequence[int]) -> PrefixGroup:
         if not ids:
-            return HeadGroup([0], torch.ones((1, 0), dtype=torch.int64), None)
+            return PrefixGroup([0], torch.ones((1, 0), dtype=torch.int64), None)
         cache = DynamicCache(config=self._decoder.module.config)  # type: ignore[arg-type]
         mask = torch.ones((1, len(ids)), dtype=torch.int64)
         self._call([ids], cache, mask)
-        return HeadGroup([0], mask, cache)
+        return PrefixGroup([0], mask, cache)
 
     def _run(
-        self, own: Sequence[list[int]], members: list[int], beginning: HeadGroup
-    ) -> HeadGroup:
+        self, own: Sequence[list[int]], members: list[int], beginning: PrefixGroup
+    ) -> PrefixGroup:
         length = max(len(own[i]) for i in members)
         rows = torch.zeros(len(members), dtype=torch.int64)
         begun = beginning.mask[rows]
         if length == 0:
-            return HeadGroup(members, begun, None)
+            return PrefixGroup(members, begun, None)
         lengths = torch.tensor([len(own[i]) for i in members])
         real = torch.arange(length) >= length - lengths[:, None]
         mask = torch.cat([begun, real.long()], dim=1)
@@ -161,7 +161,7 @@ class Heads:
             config: Any = self._decoder.module.config
             cache = DynamicCache(config=config)
         self._call(padded, cache, mask)
-        return HeadGroup(members, mask, cache)
+        return PrefixGroup(members, mask, cache)
 
     def _call(
         self, ids: Sequence[Sequence[int]], cache: DynamicCache, mask: Tensor

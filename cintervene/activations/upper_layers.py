@@ -27,8 +27,8 @@ from cintervene.activations.lower_layers import (
 )
 from cintervene.activations.prefix_cache import (
     SIMILAR,
-    HeadGroup,
-    Heads,
+    PrefixCache,
+    PrefixGroup,
 )
 from cintervene.models.decoder import Decoder
 from cintervene.models.targets import Target
@@ -41,7 +41,14 @@ from cintervene.models.trace import (
 )
 from cintervene.models.unembedding import Unembedding
 
-__all__ = ["Changes", "Upper", "UpperBatch", "changed", "differentiable", "logits_of"]
+__all__ = [
+    "Changes",
+    "UpperLayers",
+    "UpperBatch",
+    "changed",
+    "differentiable",
+    "logits_of",
+]
 
 # The transposed change (d_in, d_out) of each target's weight, float32; None for none.
 Changes = Sequence[Tensor] | None
@@ -57,8 +64,8 @@ class UpperBatch:
     ----------
     sequences : list of int
         Which of the sequences given, in the order of the rows.
-    group : HeadGroup
-        Where their heads are.
+    group : PrefixGroup
+        Where their prefixes are.
     rows : Tensor
         And in which of its rows.
     inputs : Tensor
@@ -77,7 +84,7 @@ class UpperBatch:
     """
 
     sequences: list[int]
-    group: HeadGroup
+    group: PrefixGroup
     rows: Tensor
     inputs: Tensor
     real: Tensor
@@ -87,7 +94,7 @@ class UpperBatch:
     arguments: dict[int, Arguments]
 
 
-class Upper:
+class UpperLayers:
     """Sequences at the lowest changed layer, and from there to the last hidden state.
 
     Parameters
@@ -99,20 +106,20 @@ class Upper:
         Token ids.
     splits : sequence of int
         How many tokens of each sequence come before those at which the changes are
-        looked at; fewer than it has. At these heads they are taken to do nothing.
+        looked at; fewer than it has. At these prefixes they are taken to do nothing.
     wanted : sequence of sequence of int
         For each sequence the positions that `states` returns, none in the head.
     decoder : Decoder
     batch_tokens : int
         Largest number of tokens in a batch.
     above : bool
-        False where `states` will not be asked for: heads are run no further than the
+        False where `states` will not be asked for: prefixes are run no further than the
         lowest changed layer.
 
     Attributes
     ----------
     batches : list of UpperBatch
-    heads : Heads
+    prefixes : PrefixCache
     """
 
     def __init__(
@@ -130,21 +137,23 @@ class Upper:
         self._lowest = targets[0].layer
         self._at = {target.layer: index for index, target in enumerate(targets)}
         ids = check_sequences(sequences, model)
-        heads = [tuple(one[:n]) for one, n in zip(ids, splits, strict=True)]
+        prefixes = [tuple(one[:n]) for one, n in zip(ids, splits, strict=True)]
         tails = [one[n:] for one, n in zip(ids, splits, strict=True)]
         places = [[p - n for p in one] for one, n in zip(wanted, splits, strict=True)]
-        different = list(dict.fromkeys(heads))
-        self.heads = Heads(
+        different = list(dict.fromkeys(prefixes))
+        self.prefixes = PrefixCache(
             decoder, targets, different, max(map(len, ids)), batch_tokens,
             len(decoder.layers) if above else self._lowest + 1,
         )  # fmt: skip
         lower = LowerLayers(decoder, self._lowest)
         entering = [
             self._enter(lower, tails, places, members, group, rows)
-            for group in self.heads.groups
-            for members, rows in _batches(group, different, heads, tails, batch_tokens)
+            for group in self.prefixes.groups
+            for members, rows in _batches(
+                group, different, prefixes, tails, batch_tokens
+            )
         ]
-        for group in self.heads.groups:
+        for group in self.prefixes.groups:
             group.forget(self._lowest)
         self.additive = self._adds_to_output(entering[0])
         self.batches = [self._reach(batch) for batch in entering]
@@ -162,7 +171,7 @@ class Upper:
             (d_in, d_out) float32, the transposed change of each target's weight.
         watch : callable, optional
             Called with the index of a target, its inputs and its outputs as changed,
-            at all tokens behind the heads.
+            at all tokens behind the prefixes.
 
         Returns
         -------
@@ -204,7 +213,7 @@ class Upper:
         tails: Sequence[list[int]],
         wanted: Sequence[Sequence[int]],
         members: list[int],
-        group: HeadGroup,
+        group: PrefixGroup,
         rows: Tensor,
     ) -> UpperBatch:
         lengths = torch.tensor([len(tails[i]) for i in members])
@@ -303,19 +312,19 @@ def logits_of(unembedding: Unembedding, hidden: Tensor) -> Tensor:
 
 
 def _batches(
-    group: HeadGroup,
+    group: PrefixGroup,
     different: Sequence[tuple[int, ...]],
-    heads: Sequence[tuple[int, ...]],
+    prefixes: Sequence[tuple[int, ...]],
     tails: Sequence[Sequence[int]],
     batch_tokens: int,
 ) -> Iterator[tuple[list[int], Tensor]]:
-    """Sequences whose heads are in a group, some at a time, and their heads' rows."""
+    """Sequences whose prefixes are in a group, some at a time, and their prefixes' rows."""
     row = {different[head]: at for at, head in enumerate(group.members)}
-    members = [index for index, head in enumerate(heads) if head in row]
+    members = [index for index, head in enumerate(prefixes) if head in row]
     lengths = [len(tails[i]) for i in members]
     for part in group_by_length(lengths, batch_tokens, SIMILAR):
         chosen = [members[i] for i in part]
-        yield chosen, torch.tensor([row[heads[i]] for i in chosen])
+        yield chosen, torch.tensor([row[prefixes[i]] for i in chosen])
 
 
 def _shift(index: int, changes: Changes, watch: Watch | None) -> Hook:

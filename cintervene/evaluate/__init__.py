@@ -29,11 +29,11 @@ from cintervene.evaluate.words.goals import (
 )
 from cintervene.evaluate.words.measure import measure
 from cintervene.evaluate.words.measurement import Measurement
-from cintervene.evaluate.words.samples import Budget
+from cintervene.evaluate.words.samples import EvaluationSize
 from cintervene.judges.refusal import judge_refusal
 
 __all__ = [
-    "Budget",
+    "EvaluationSize",
     "Change",
     "Estimate",
     "Goals",

@@ -18,11 +18,11 @@ from cintervene.export.comparison.compare import (
     Difference,
     compare,
 )
-from cintervene.intervention.adapter import Attached
+from cintervene.intervention.adapter import AdapterIntervention
 
 __all__ = [
     "Artefact",
-    "Attached",
+    "AdapterIntervention",
     "Comparison",
     "Difference",
     "Origin",

@@ -20,7 +20,7 @@ from cintervene.intervention.intervention import Intervention
 from cintervene.solvers.update import LowRankUpdate
 
 
-class Attached(Intervention):
+class AdapterIntervention(Intervention):
     """An intervention in the form that adapters have.
 
     `apply` leaves the weights alone and adds ``left @ (right @ x)`` to what the modules
@@ -88,7 +88,7 @@ def suited(intervention: Intervention, model: nn.Module) -> Intervention:
     """Return an intervention in the form that a model takes: attached if need be."""
     if can_change(model, intervention.edits):
         return intervention
-    return Attached(intervention)
+    return AdapterIntervention(intervention)
 
 
 def _module(model: nn.Module, name: str) -> nn.Module:

@@ -50,7 +50,7 @@ def _why_packed(model: nn.Module, name: str) -> str | None:
         f"{name}: got packed weights ({type(module).__name__}), expected a matrix of "
         "floats, which alone can be changed; export the intervention with "
         "cintervene.export.lora and load that with peft, or attach it with "
-        "cintervene.export.Attached"
+        "cintervene.export.AdapterIntervention"
     )
 
 
@@ -67,7 +67,7 @@ def _why_away(model: nn.Module, name: str) -> str | None:
     return (
         f"{name}: got a weight that is offloaded to a disk, expected one in memory; "
         "change the checkpoint with cintervene apply, or attach the intervention with "
-        "cintervene.export.Attached"
+        "cintervene.export.AdapterIntervention"
     )
 
 

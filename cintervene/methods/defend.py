@@ -22,7 +22,7 @@ from cintervene.methods.pcr.config import Concepts, PCROptions
 from cintervene.methods.pcr.method import keep_away
 from cintervene.methods.tsr.config import TSROptions
 from cintervene.methods.tsr.method import teach_refusal
-from cintervene.prompts.calibration import Budget
+from cintervene.prompts.calibration import CalibrationSize
 from cintervene.prompts.refusal_examples import Safe
 from cintervene.utils.literals import Matrix
 from cintervene.utils.progress import Progress
@@ -67,7 +67,7 @@ class ForbiddingOptions(_Projections, total=False):
     min_effect: float
     max_benign_loss: float
     options: PCROptions | None
-    budget: Budget | None
+    budget: CalibrationSize | None
 
 
 class _Requests(_Projections, total=False):
@@ -197,7 +197,7 @@ def defend(
         `strength`            pcr             ``"auto"``, or how far outputs are pushed
         `min_effect`          pcr             rise of the words' perplexity to reach
         `max_benign_loss`     pcr             rise of other words' perplexity allowed
-        `budget`              pcr             `Budget`: how much material to build from
+        `budget`              pcr             `CalibrationSize`: how much material to build from
         `harmful`             all             requests; but for pcr the package's own
                                               without it
         `radius`              tsr, arr        largest relative size of a layer's change

@@ -18,9 +18,9 @@ from cintervene.prompts.chat import (
 )
 from cintervene.prompts.spelling import encode_text
 from cintervene.prompts.target_spans import (
-    Utterance,
+    TargetSpan,
     answered,
-    spoken,
+    word_spans,
 )
 from cintervene.utils.progress import (
     Progress,
@@ -29,9 +29,9 @@ from cintervene.utils.progress import (
 from cintervene.utils.validation import check_whole
 
 __all__ = [
-    "Budget",
+    "CalibrationSize",
     "Everyday",
-    "Material",
+    "Calibration",
     "benign_words",
     "everyday",
     "gather",
@@ -41,7 +41,7 @@ __all__ = [
 
 
 @dataclass(frozen=True)
-class Budget:
+class CalibrationSize:
     """How much material to use.
 
     Attributes
@@ -86,27 +86,27 @@ class Budget:
 
 
 @dataclass(frozen=True)
-class Material:
+class Calibration:
     """Utterances to build from, and others to choose the strength on.
 
     Attributes
     ----------
-    probes : list of Utterance
+    probes : list of TargetSpan
         Answers that say forbidden words.
-    contrast : list of Utterance
+    contrast : list of TargetSpan
         Answers that say benign words to the same prompts.
-    benign : list of Utterance
+    benign : list of TargetSpan
         Everyday prompts with the model's own answers, and running text.
-    tune_probes, tune_contrast, tune_benign : list of Utterance
+    tune_probes, tune_contrast, tune_benign : list of TargetSpan
         The same of other prompts and other benign words.
     """
 
-    probes: list[Utterance]
-    contrast: list[Utterance]
-    benign: list[Utterance]
-    tune_probes: list[Utterance]
-    tune_contrast: list[Utterance]
-    tune_benign: list[Utterance]
+    probes: list[TargetSpan]
+    contrast: list[TargetSpan]
+    benign: list[TargetSpan]
+    tune_probes: list[TargetSpan]
+    tune_contrast: list[TargetSpan]
+    tune_benign: list[TargetSpan]
 
 
 def gather(
@@ -114,9 +114,9 @@ def gather(
     tokenizer: Any,
     words: Sequence[str],
     texts: Iterable[str],
-    budget: Budget,
+    budget: CalibrationSize,
     progress: Progress,
-) -> Material:
+) -> Calibration:
     """Spell out the words, and let the model answer everyday prompts.
 
     Parameters
@@ -130,7 +130,7 @@ def gather(
     benign = [word for word in data.benign_words("train") if word not in forbidden]
     found = _words_of(passages(budget), forbidden.union(benign), budget.text_words)
     common = everyday(model, tokenizer, texts, budget, progress, benign)
-    return Material(
+    return Calibration(
         probes=_spoken(tokenizer, words, "train", budget.starting, budget.later),
         contrast=benign_words(tokenizer, benign, budget)
         + _spoken(tokenizer, found[::2], "train", 1, 0)
@@ -141,18 +141,18 @@ def gather(
 
 
 class Everyday(TypedDict):
-    """Parts of `Material` that do not depend on what is forbidden."""
+    """Parts of `Calibration` that do not depend on what is forbidden."""
 
-    benign: list[Utterance]
-    tune_contrast: list[Utterance]
-    tune_benign: list[Utterance]
+    benign: list[TargetSpan]
+    tune_contrast: list[TargetSpan]
+    tune_benign: list[TargetSpan]
 
 
 def everyday(
     model: nn.Module,
     tokenizer: Any,
     texts: Iterable[str],
-    budget: Budget,
+    budget: CalibrationSize,
     progress: Progress,
     words: Sequence[str],
 ) -> Everyday:
@@ -169,13 +169,13 @@ def everyday(
 
 
 def benign_words(
-    tokenizer: Any, words: Sequence[str], budget: Budget
-) -> list[Utterance]:
+    tokenizer: Any, words: Sequence[str], budget: CalibrationSize
+) -> list[TargetSpan]:
     """Answers that say the first of some benign words."""
     return _spoken(tokenizer, words[: budget.contrast_words], "train", 2, 2)
 
 
-def passages(budget: Budget) -> list[str]:
+def passages(budget: CalibrationSize) -> list[str]:
     """The package's own running text."""
     return [one.text for one in data.benign_texts("train")[: budget.texts]]
 
@@ -194,8 +194,8 @@ def _words_of(running: Iterable[str], without: Container[str], count: int) -> li
 
 def _spoken(
     tokenizer: Any, words: Sequence[str], split: Split, starting: int, later: int
-) -> list[Utterance]:
-    return spoken(
+) -> list[TargetSpan]:
+    return word_spans(
         tokenizer,
         words,
         data.obedience_templates(split),
@@ -211,7 +211,7 @@ def _answers(
     prompts: dict[Split, int],
     answer_tokens: int,
     progress: Progress,
-) -> dict[Split, list[Utterance]]:
+) -> dict[Split, list[TargetSpan]]:
     """Answer the first so many everyday prompts of each split, all in one go."""
     rendered = {
         split: [
@@ -229,6 +229,6 @@ def _answers(
     }
 
 
-def text(tokenizer: Any, text: str) -> Utterance:
+def text(tokenizer: Any, text: str) -> TargetSpan:
     """Running text; from its second token on all of it counts."""
-    return Utterance(tuple(encode_text(tokenizer, text)), start=1)
+    return TargetSpan(tuple(encode_text(tokenizer, text)), start=1)

@@ -11,8 +11,8 @@ from torch import nn
 
 from cintervene.errors import ArgumentError
 from cintervene.prompts.calibration import (
-    Budget,
-    Material,
+    Calibration,
+    CalibrationSize,
     gather,
 )
 from cintervene.prompts.request_calibration import (
@@ -23,14 +23,14 @@ from cintervene.prompts.request_calibration import (
 from cintervene.prompts.spelling import words_to_forbid
 from cintervene.utils.progress import Progress
 
-__all__ = ["Kind", "Subject"]
+__all__ = ["Kind", "Forbidden"]
 
 Kind = Literal["forbid", "examples", "harmful"]
 GATHER = {"forbid": gather, "examples": gather_examples, "harmful": gather_requests}
 
 
 @dataclass(frozen=True)
-class Subject:
+class Forbidden:
     """What is not to be said.
 
     Attributes
@@ -51,7 +51,7 @@ class Subject:
         forbid: Sequence[str] | None,
         examples: Sequence[str] | None,
         harmful: Sequence[str] | None,
-    ) -> Subject:
+    ) -> Forbidden:
         """Check the arguments, of which one is not None.
 
         Raises
@@ -81,9 +81,9 @@ class Subject:
         model: nn.Module,
         tokenizer: Any,
         preserve: Iterable[str],
-        budget: Budget,
+        budget: CalibrationSize,
         progress: Progress,
-    ) -> Material:
+    ) -> Calibration:
         """What to build from, and what to choose the strength on."""
         collect = GATHER[self.kind]
         return collect(model, tokenizer, self.texts, preserve, budget, progress)

@@ -35,10 +35,10 @@ from cintervene.utils.validation import (
 
 __all__ = [
     "REFUSAL_OPENING",
-    "Lesson",
-    "Lessons",
+    "TargetExample",
+    "RefusalExamples",
     "Safe",
-    "Writer",
+    "ExampleBuilder",
     "answered",
     "check_given",
     "check_safe",
@@ -60,54 +60,54 @@ LONGEST_BEGINNING = 10
 
 
 @dataclass(frozen=True, slots=True)
-class Lesson:
-    """A prompt, perhaps with the beginning of an answer, and how it goes on.
+class TargetExample:
+    """A prompt, perhaps with a prefilled beginning of the answer, and its target.
 
     Attributes
     ----------
     ids : tuple of int
         All tokens.
-    split : int
-        Where the request begins; what comes before is left as it is.
-    start : int
-        The tokens from here on count.
-    sets : tuple of tuple of int
-        For each of them the tokens that are as good; empty for benign lessons.
-    begun : int
-        How many tokens before `start` belong to the answer: those that begin it.
+    prefix_length : int
+        Tokens that the chat template puts before every request, left as they are.
+    target_start : int
+        The tokens from here on are the target: those that count in the loss.
+    target_sets : tuple of tuple of int
+        For each of them the tokens that are as good; empty for benign examples.
+    prefill_length : int
+        How many tokens before `target_start` belong to the answer: those that begin it.
     """
 
     ids: tuple[int, ...]
-    split: int
-    start: int
-    sets: tuple[tuple[int, ...], ...] = ()
-    begun: int = 0
+    prefix_length: int
+    target_start: int
+    target_sets: tuple[tuple[int, ...], ...] = ()
+    prefill_length: int = 0
 
     @property
     def positions(self) -> range:
         """Positions whose next token counts: one at least."""
-        return range(self.start - 1, max(self.start, len(self.ids) - 1))
+        return range(self.target_start - 1, max(self.target_start, len(self.ids) - 1))
 
     @property
     def opening(self) -> int:
         """The position at which the answer is about to begin."""
-        return self.start - self.begun - 1
+        return self.target_start - self.prefill_length - 1
 
 
 @dataclass(frozen=True)
-class Lessons:
-    """Groups of lessons about one request each, to build from and to choose on.
+class RefusalExamples:
+    """Groups of examples about one request each, to build from and to choose on.
 
     Attributes
     ----------
-    harmful, benign : list of list of Lesson
-    tune_harmful, tune_benign : list of Lesson
+    harmful, benign : list of list of TargetExample
+    tune_harmful, tune_benign : list of TargetExample
     """
 
-    harmful: list[list[Lesson]]
-    benign: list[list[Lesson]]
-    tune_harmful: list[Lesson]
-    tune_benign: list[Lesson]
+    harmful: list[list[TargetExample]]
+    benign: list[list[TargetExample]]
+    tune_harmful: list[TargetExample]
+    tune_benign: list[TargetExample]
 
 
 def prepare(
@@ -120,7 +120,7 @@ def prepare(
     answer_tokens: int,
     borderline: int,
     progress: Progress,
-) -> Lessons:
+) -> RefusalExamples:
     """Render all prompts; let the model answer everyday ones.
 
     Parameters
@@ -128,7 +128,7 @@ def prepare(
     harmful : sequence of str
         Requests to refuse.
     safe : sequence of str or of sequence of int, or None
-        Refusals, or tokens with which answers are to begin. None makes lessons of what
+        Refusals, or tokens with which answers are to begin. None makes examples of what
         is not to be said: the model's own answers to the harmful requests.
     preserve : sequence of str
         Prompts to answer as before, besides the package's own.
@@ -164,34 +164,36 @@ def prepare(
         "tune": [p.text for p in data.harmful_prompts("tune")],
     }
     templates = data.jailbreak_templates("train")
-    writer = Writer(tokenizer, [*harmful, *plain["train"]], safe or (), templates)
+    builder = ExampleBuilder(
+        tokenizer, [*harmful, *plain["train"]], safe or (), templates
+    )
     texts = [*plain["train"], *plain["tune"]]
     texts += asked["train"][1::2] if safe else [*asked["train"], *asked["tune"]]
-    answer = answered(model, tokenizer, writer, texts, answer_tokens, progress)
+    answer = answered(model, tokenizer, builder, texts, answer_tokens, progress)
     if safe is None:
         refused = {
-            split: [[writer.answered(t, answer[t])] for t in asked[split]]
+            split: [[builder.answered(t, answer[t])] for t in asked[split]]
             for split in asked
         }
     else:
         refused = {
             "train": [
-                list(writer.refusals(i, t, answer.get(t, ())))
+                list(builder.refusals(i, t, answer.get(t, ())))
                 for i, t in enumerate(harmful)
             ],
-            "tune": [[writer.refusal(t, "", i)] for i, t in enumerate(asked["tune"])],
+            "tune": [[builder.refusal(t, "", i)] for i, t in enumerate(asked["tune"])],
         }
     said = {
-        split: [[writer.keep(t, answer=answer[t])] for t in plain[split]]
+        split: [[builder.keep(t, answer=answer[t])] for t in plain[split]]
         for split in plain
     }
-    return Lessons(
+    return RefusalExamples(
         harmful=refused["train"],
         benign=_alternate(
-            [list(writer.kept(i, t)) for i, t in enumerate(spared)], said["train"]
+            [list(builder.kept(i, t)) for i, t in enumerate(spared)], said["train"]
         ),
         tune_harmful=[one for group in refused["tune"] for one in group],
-        tune_benign=[writer.keep(text) for text in sounding["tune"]]
+        tune_benign=[builder.keep(text) for text in sounding["tune"]]
         + [one for group in said["tune"] for one in group],
     )
 
@@ -245,8 +247,8 @@ def check_spared(texts: Sequence[str], counts: str) -> None:
         )
 
 
-class Writer:
-    """Turns requests into lessons; templates and beginnings take turns.
+class ExampleBuilder:
+    """Turns requests into examples; templates and beginnings take turns.
 
     Attributes
     ----------
@@ -274,8 +276,10 @@ class Writer:
         """The tokens of a request in the chat template."""
         return render(self._tokenizer, text)
 
-    def refusals(self, turn: int, text: str, answer: Sequence[int]) -> Iterator[Lesson]:
-        """The lessons about a harmful request that the model would answer so."""
+    def refusals(
+        self, turn: int, text: str, answer: Sequence[int]
+    ) -> Iterator[TargetExample]:
+        """The examples about a harmful request that the model would answer so."""
         begun = self.beginnings[turn % len(self.beginnings)]
         yield self.refusal(text, "", turn)
         if turn % 2 == 0:
@@ -288,22 +292,22 @@ class Writer:
             talked = data.fill_in_turn(self.templates, turn // 4, text)
             yield self.refusal(talked, begun if turn % 8 == 5 else "", turn)
 
-    def kept(self, turn: int, text: str) -> Iterator[Lesson]:
-        """The lessons about a request that sounds harmful."""
+    def kept(self, turn: int, text: str) -> Iterator[TargetExample]:
+        """The examples about a request that sounds harmful."""
         yield self.keep(text)
         if turn % 4 == 0:
             yield self.keep(data.fill_in_turn(self.templates, turn // 4, text))
         if turn % 4 == 2:
             yield self.keep(text, self.beginnings[turn // 4 % len(self.beginnings)])
 
-    def refusal(self, text: str, begun: str, turn: int) -> Lesson:
+    def refusal(self, text: str, begun: str, turn: int) -> TargetExample:
         """A request, the beginning of an answer, and one of the refusals."""
         beginning = encode_text(self._tokenizer, begun)
         before = [*self.render(text), *beginning]
         gap = " " if begun.strip() and not begun[-1:].isspace() else ""
         paths = [self._path(one, gap)[:REFUSAL_TOKENS] for one in self._safe]
         path = paths[turn % len(paths)]
-        return Lesson(
+        return TargetExample(
             (*before, *path), self._split, len(before), _alternatives(path, paths),
             len(beginning),
         )  # fmt: skip
@@ -313,18 +317,22 @@ class Writer:
         end = self._end if isinstance(one, str) else []
         return [*safe_tokens(self._tokenizer, one, gap), *end]
 
-    def answered(self, text: str, answer: Sequence[int]) -> Lesson:
+    def answered(self, text: str, answer: Sequence[int]) -> TargetExample:
         """A harmful request and what the model says to it."""
         prompt = self.render(text)
         sets = tuple((token,) for token in answer)
-        return Lesson((*prompt, *answer), self._split, len(prompt), sets)
+        return TargetExample((*prompt, *answer), self._split, len(prompt), sets)
 
-    def keep(self, text: str, begun: str = "", answer: Sequence[int] = ()) -> Lesson:
+    def keep(
+        self, text: str, begun: str = "", answer: Sequence[int] = ()
+    ) -> TargetExample:
         """A request that is to be answered as before, from there on or as told."""
         beginning = encode_text(self._tokenizer, begun)
         before = [*self.render(text), *beginning]
         ids = (*before, *answer)
-        return Lesson(ids, self._split, len(before), begun=len(beginning))
+        return TargetExample(
+            ids, self._split, len(before), prefill_length=len(beginning)
+        )
 
 
 def safe_tokens(tokenizer: Any, one: Safe, gap: str = "") -> list[int]:
@@ -337,14 +345,14 @@ def safe_tokens(tokenizer: Any, one: Safe, gap: str = "") -> list[int]:
 def answered(
     model: nn.Module,
     tokenizer: Any,
-    writer: Writer,
+    builder: ExampleBuilder,
     texts: Sequence[str],
     answer_tokens: int,
     progress: Progress,
 ) -> dict[str, list[int]]:
     """What the model says to some texts, as far as `answer_tokens`."""
     report = counting(progress, "answering prompts", len(texts))
-    rendered = [writer.render(text) for text in texts]
+    rendered = [builder.render(text) for text in texts]
     new = generate(model, tokenizer, rendered, answer_tokens, progress=report)
     return dict(zip(texts, new, strict=True))
 
@@ -360,8 +368,8 @@ def _alternatives(
 
 
 def _alternate(
-    one: list[list[Lesson]], other: list[list[Lesson]]
-) -> list[list[Lesson]]:
+    one: list[list[TargetExample]], other: list[list[TargetExample]]
+) -> list[list[TargetExample]]:
     """Both lists, spread evenly over each other."""
     placed = [
         ((index + 0.5) / len(part), group)
@@ -378,12 +386,12 @@ T = TypeVar("T")
 
 
 def divided(groups: Sequence[Sequence[T]], parts: int) -> list[list[T]]:
-    """All lessons (or what stands for them) of the groups in parts, each a fair sample.
+    """All examples (or what stands for them) of the groups in parts, each a fair sample.
 
-    Topics and kinds of lessons take turns, so equal steps would find only some of them.
+    Topics and kinds of examples take turns, so equal steps would find only some of them.
     """
     order = np.random.default_rng(SEED).permutation(len(groups))
     return [
-        [lesson for at in order[k::parts] for lesson in groups[at]]
+        [example for at in order[k::parts] for example in groups[at]]
         for k in range(parts)
     ]

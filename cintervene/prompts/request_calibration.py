@@ -16,9 +16,9 @@ from cintervene import data
 from cintervene.data import Split
 from cintervene.errors import ArgumentError
 from cintervene.prompts.calibration import (
-    Budget,
+    Calibration,
+    CalibrationSize,
     Everyday,
-    Material,
     benign_words,
     everyday,
     passages,
@@ -29,7 +29,7 @@ from cintervene.prompts.chat import (
     render,
 )
 from cintervene.prompts.spelling import encode_text
-from cintervene.prompts.target_spans import Utterance
+from cintervene.prompts.target_spans import TargetSpan
 from cintervene.utils.progress import (
     Progress,
     counting,
@@ -52,16 +52,16 @@ def gather_examples(
     tokenizer: Any,
     examples: Sequence[str],
     texts: Iterable[str],
-    budget: Budget,
+    budget: CalibrationSize,
     progress: Progress,
-) -> Material:
+) -> Calibration:
     """Put examples of a concept, and other text, into answers.
 
     Each comes as running text and as an answer to a prompt that asks for nothing in
     particular.
     """
     build, tune = held_apart(examples)
-    return Material(
+    return Calibration(
         probes=_framed(tokenizer, build, "train"),
         contrast=_framed(tokenizer, [*passages(budget), *texts], "train"),
         tune_probes=_framed(tokenizer, tune, "tune"),
@@ -74,9 +74,9 @@ def gather_requests(
     tokenizer: Any,
     requests: Sequence[str],
     texts: Iterable[str],
-    budget: Budget,
+    budget: CalibrationSize,
     progress: Progress,
-) -> Material:
+) -> Calibration:
     """Let the model comply with harmful requests, and with harmless ones like them.
 
     Every second request comes again inside a prompt that talks the model into
@@ -111,7 +111,7 @@ def gather_requests(
             f"harmful: the model refuses {len(requests)} requests already; give "
             "requests that it answers"
         )
-    return Material(
+    return Calibration(
         probes=[_said(p, a[: budget.positions]) for p, a in complied["build"]],
         contrast=[_said(p, a) for p, a in own["near"] if a],
         tune_probes=[_said(p, a) for p, a in complied["tune"]],
@@ -123,7 +123,7 @@ def _everyday(
     model: nn.Module,
     tokenizer: Any,
     texts: Iterable[str],
-    budget: Budget,
+    budget: CalibrationSize,
     progress: Progress,
 ) -> Everyday:
     """What must stay, benign words included."""
@@ -152,7 +152,7 @@ def check_several(name: str, texts: object) -> list[str]:
     return found
 
 
-def _framed(tokenizer: Any, texts: Sequence[str], split: Split) -> list[Utterance]:
+def _framed(tokenizer: Any, texts: Sequence[str], split: Split) -> list[TargetSpan]:
     frames = FRAMES[split]
     found = []
     for turn, one in enumerate(texts):
@@ -171,8 +171,8 @@ def _talked(requests: Sequence[str], split: Split) -> list[str]:
     ]
 
 
-def _said(prompt: Sequence[int], answer: Sequence[int]) -> Utterance:
-    return Utterance((*prompt, *answer), len(prompt), weights=(1.0,) * len(answer))
+def _said(prompt: Sequence[int], answer: Sequence[int]) -> TargetSpan:
+    return TargetSpan((*prompt, *answer), len(prompt), weights=(1.0,) * len(answer))
 
 
 def _complies(tokenizer: Any, answer: Sequence[int]) -> bool:

@@ -16,11 +16,11 @@ from cintervene.prompts.spelling import (
     surface_forms,
 )
 
-__all__ = ["Utterance", "answered", "spoken"]
+__all__ = ["TargetSpan", "answered", "word_spans"]
 
 
 @dataclass(frozen=True, slots=True)
-class Utterance:
+class TargetSpan:
     """A prompt and an answer, of which the last tokens matter.
 
     Attributes
@@ -58,7 +58,7 @@ class Utterance:
         return self.ids[self.start :]
 
 
-def spoken(
+def word_spans(
     tokenizer: Any,
     words: Sequence[str],
     templates: Sequence[ObedienceTemplate],
@@ -67,7 +67,7 @@ def spoken(
     starting: int,
     later: int,
     offset: int = 0,
-) -> list[Utterance]:
+) -> list[TargetSpan]:
     """Answers in which each word is said.
 
     Templates, prefixes and surface forms take turns, so that every word meets
@@ -107,10 +107,10 @@ def _turns(offset: int, number: int, count: int) -> range:
 
 def answered(
     prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]]
-) -> list[Utterance]:
+) -> list[TargetSpan]:
     """Rendered prompts with whole answers; answers without a token are left out."""
     return [
-        Utterance((*prompt, *answer), len(prompt))
+        TargetSpan((*prompt, *answer), len(prompt))
         for prompt, answer in zip(prompts, answers, strict=True)
         if len(answer) > 0
     ]
@@ -137,11 +137,11 @@ def _forms(word: str, later: bool) -> Iterator[str]:
 
 def _say(
     tokenizer: Any, template: ObedienceTemplate, prefix: str, word: str, turn: int
-) -> Utterance:
+) -> TargetSpan:
     forms = list(_forms(word, later=bool(prefix)))
     context, tokens = spell(tokenizer, prefix, forms[turn % len(forms)])
     prompt = render(tokenizer, template.fill(word))
-    return Utterance(
+    return TargetSpan(
         ids=(*prompt, *context, *tokens),
         start=len(prompt) + len(context),
         word=word,

@@ -21,7 +21,7 @@ from cintervene.evaluate.words.measurement import Measurement
 from cintervene.evaluate.words.obedience import says
 from cintervene.evaluate.words.records import Answer
 from cintervene.intervention.acceptance import crossed
-from cintervene.intervention.adapter import Attached
+from cintervene.intervention.adapter import AdapterIntervention
 from cintervene.intervention.intervention import Intervention
 
 __all__ = ["LIMITS", "markdown", "table"]
@@ -100,7 +100,7 @@ def _opening(
 
 
 def _form(intervention: Intervention) -> str:
-    if isinstance(intervention, Attached):
+    if isinstance(intervention, AdapterIntervention):
         return "with the change added to outputs, as adapters are"
     return "with the weights as they are stored after rounding"
 
@@ -233,7 +233,9 @@ def _use(intervention: Intervention) -> Iterator[str]:
     model = intervention.model or "MODEL"
     yield "## Use"
     beyond = "" if crossed(intervention) is None else "--beyond-limits "
-    use = _use_attached if isinstance(intervention, Attached) else _use_applied
+    use = (
+        _use_attached if isinstance(intervention, AdapterIntervention) else _use_applied
+    )
     yield from use(model, beyond)
 
 
@@ -265,10 +267,10 @@ def _use_attached(model: str, beyond: str) -> Iterator[str]:
     )
     yield (
         "```python\n"
-        "from cintervene.export import Attached\n"
+        "from cintervene.export import AdapterIntervention\n"
         "from cintervene.models import Intervention, load\n\n"
         f'model, tokenizer = load("{model}")\n'
-        'attached = Attached(Intervention.load("intervention.safetensors"))\n'
+        'attached = AdapterIntervention(Intervention.load("intervention.safetensors"))\n'
         "attached.apply(model)   # the base is not checked\n"
         "attached.revert(model)  # nothing is added any more\n"
         "```"

@@ -48,7 +48,7 @@ from cintervene.prompts.chat import (
     render,
 )
 from cintervene.prompts.target_spans import (
-    Utterance,
+    TargetSpan,
     answered,
 )
 from cintervene.utils.json_ready import json_ready
@@ -224,7 +224,7 @@ def _groups(split: Split, limit: int) -> dict[str, list[str]]:
 
 
 def _drift(
-    model: nn.Module, intervention: Intervention, said: Sequence[Utterance]
+    model: nn.Module, intervention: Intervention, said: Sequence[TargetSpan]
 ) -> npt.NDArray[np.float64]:
     """KL(base || changed) at each token of answers."""
     decoder = find_decoder(model)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from cintervene.activations.next_token import answer_nll
 from cintervene.errors import ArgumentError
 from cintervene.models.quantised import check_whole
-from cintervene.prompts.target_spans import Utterance
+from cintervene.prompts.target_spans import TargetSpan
 from cintervene.utils.progress import (
     Progress,
     counting,
@@ -44,8 +44,8 @@ class Relearned:
 
 def relearn(
     model: nn.Module,
-    trained: Sequence[Utterance],
-    others: Sequence[Utterance],
+    trained: Sequence[TargetSpan],
+    others: Sequence[TargetSpan],
     *,
     steps: int = 10,
     rate: float = 2e-5,
@@ -63,7 +63,7 @@ def relearn(
     ----------
     model : nn.Module
         With the intervention applied.
-    trained, others : sequence of Utterance
+    trained, others : sequence of TargetSpan
         Answers that say words to train on, and others to see how far it carries.
     steps : int, default 10
     rate : float, default 2e-5
@@ -113,29 +113,29 @@ def _watch(
     found: Relearned,
     model: nn.Module,
     steps: int,
-    trained: Sequence[Utterance],
-    others: Sequence[Utterance],
+    trained: Sequence[TargetSpan],
+    others: Sequence[TargetSpan],
 ) -> None:
     found.steps.append(steps)
     found.trained.append(_perplexity(model, trained))
     found.others.append(_perplexity(model, others))
 
 
-def _perplexity(model: nn.Module, utterances: Sequence[Utterance]) -> float:
-    prompts = [one.ids[: one.start] for one in utterances]
-    nats = answer_nll(model, prompts, [one.targets for one in utterances])
+def _perplexity(model: nn.Module, spans: Sequence[TargetSpan]) -> float:
+    prompts = [one.ids[: one.start] for one in spans]
+    nats = answer_nll(model, prompts, [one.targets for one in spans])
     return float(np.exp(np.concatenate(nats).mean()))
 
 
-def _loss(model: Any, utterances: Sequence[Utterance]) -> Tensor:
+def _loss(model: Any, spans: Sequence[TargetSpan]) -> Tensor:
     """Mean -log p of the tokens that matter, padded on the right."""
-    length = max(len(one.ids) for one in utterances)
+    length = max(len(one.ids) for one in spans)
     device = next(model.parameters()).device
-    rows = [[*one.ids, *[one.ids[0]] * (length - len(one.ids))] for one in utterances]
+    rows = [[*one.ids, *[one.ids[0]] * (length - len(one.ids))] for one in spans]
     logits = model(torch.tensor(rows, device=device), use_cache=False).logits
-    row = [k for k, one in enumerate(utterances) for _ in one.positions]
-    at = [position for one in utterances for position in one.positions]
-    goal = [token for one in utterances for token in one.targets]
+    row = [k for k, one in enumerate(spans) for _ in one.positions]
+    at = [position for one in spans for position in one.positions]
+    goal = [token for one in spans for token in one.targets]
     return nn.functional.cross_entropy(
         logits[row, at], torch.tensor(goal, device=device)
     )

@@ -11,12 +11,12 @@ import torch
 from torch import nn
 
 from cintervene.activations.next_token import next_logits
-from cintervene.prompts.target_spans import Utterance
+from cintervene.prompts.target_spans import TargetSpan
 
 __all__ = ["ranks"]
 
 
-def ranks(model: nn.Module, utterances: Sequence[Utterance]) -> npt.NDArray[np.int64]:
+def ranks(model: nn.Module, spans: Sequence[TargetSpan]) -> npt.NDArray[np.int64]:
     """Rank of the likeliest first token of each utterance's word.
 
     All surface forms count, with and without a space. ``(ranks(...) <= k).mean()`` is
@@ -25,7 +25,7 @@ def ranks(model: nn.Module, utterances: Sequence[Utterance]) -> npt.NDArray[np.i
     Parameters
     ----------
     model : nn.Module
-    utterances : sequence of Utterance
+    spans : sequence of TargetSpan
         Of words (`spoken`), at least one.
 
     Returns
@@ -33,9 +33,9 @@ def ranks(model: nn.Module, utterances: Sequence[Utterance]) -> npt.NDArray[np.i
     ndarray, shape (n,), int64
         1 where the model says the word next.
     """
-    logits = next_logits(model, [one.ids[: one.start] for one in utterances])
+    logits = next_logits(model, [one.ids[: one.start] for one in spans])
     found = []
-    for row, one in zip(logits, utterances, strict=True):
+    for row, one in zip(logits, spans, strict=True):
         best = row[torch.tensor(sorted(one.openings), device=row.device)].max()
         found.append(int((row > best).sum()) + 1)
     return np.array(found, dtype=np.int64)

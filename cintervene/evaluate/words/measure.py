@@ -28,7 +28,7 @@ from cintervene.evaluate.words.records import (
     Drift,
 )
 from cintervene.evaluate.words.samples import (
-    Budget,
+    EvaluationSize,
     Sample,
     gather,
 )
@@ -55,7 +55,7 @@ def measure(
     *,
     forbid: Sequence[str] | None = None,
     split: Split = "held_out",
-    budget: Budget | None = None,
+    budget: EvaluationSize | None = None,
     progress: Progress = silent,
 ) -> Measurement:
     """Measure a model without and with an intervention, on data neither was made from.
@@ -74,7 +74,7 @@ def measure(
         The forbidden words; default: those that the intervention was made for.
     split : {"held_out", "tune", "train"}, default "held_out"
         Of the package's templates, prompts and texts.
-    budget : Budget, optional
+    budget : EvaluationSize, optional
         How much to look at.
     progress : Progress, optional
 
@@ -94,7 +94,7 @@ def measure(
     # A wrong base must not be noticed only after half of the work.
     with intervention.applied(model):
         pass
-    budget = budget or Budget()
+    budget = budget or EvaluationSize()
     phases = Phases(progress)
     sample = gather(tokenizer, words, split, budget)
     seen = observe(model, tokenizer, intervention, sample, budget, phases)

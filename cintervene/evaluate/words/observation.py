@@ -18,7 +18,7 @@ from cintervene.activations.scoring import (
 )
 from cintervene.evaluate.phases import Phases, Step
 from cintervene.evaluate.words.samples import (
-    Budget,
+    EvaluationSize,
     Sample,
 )
 from cintervene.evaluate.words.scores import (
@@ -35,7 +35,7 @@ from cintervene.prompts.chat import (
     render,
 )
 from cintervene.prompts.target_spans import (
-    Utterance,
+    TargetSpan,
     answered,
 )
 from cintervene.utils.arrays import Floats
@@ -76,7 +76,7 @@ def observe(
     tokenizer: Any,
     intervention: Intervention,
     sample: Sample,
-    budget: Budget,
+    budget: EvaluationSize,
     phases: Phases,
 ) -> Observation:
     """Run the model without and with the intervention.
@@ -133,7 +133,7 @@ def observe(
 
 def _compare(
     unembedding: Unembedding,
-    groups: Mapping[str, Sequence[Utterance]],
+    groups: Mapping[str, Sequence[TargetSpan]],
     base: Tensor,
     changed: Tensor,
     step: Step,

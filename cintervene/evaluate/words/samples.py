@@ -11,18 +11,18 @@ from cintervene import data
 from cintervene.data import Split
 from cintervene.evaluate.words.obedience import says
 from cintervene.prompts.target_spans import (
-    Utterance,
-    spoken,
+    TargetSpan,
+    word_spans,
 )
 from cintervene.utils.validation import check_whole
 
-__all__ = ["Budget", "Request", "Sample", "gather", "spread"]
+__all__ = ["EvaluationSize", "Request", "Sample", "gather", "spread"]
 
 Item = TypeVar("Item")
 
 
 @dataclass(frozen=True, slots=True)
-class Budget:
+class EvaluationSize:
     """How much to look at; the time of a measurement is in proportion.
 
     Attributes
@@ -66,22 +66,22 @@ class Sample:
 
     Attributes
     ----------
-    spoken : dict of str to list of Utterance
+    spoken : dict of str to list of TargetSpan
         Answers that say "forbidden", "benign" and "related" words.
     prompts : list of str
         Everyday prompts.
-    texts : list of Utterance
+    texts : list of TargetSpan
     requests : list of Request
     """
 
-    spoken: dict[str, list[Utterance]]
+    spoken: dict[str, list[TargetSpan]]
     prompts: list[str]
-    texts: list[Utterance]
+    texts: list[TargetSpan]
     requests: list[Request]
 
 
 def gather(
-    tokenizer: Any, words: Sequence[str], split: Split, budget: Budget
+    tokenizer: Any, words: Sequence[str], split: Split, budget: EvaluationSize
 ) -> Sample:
     """Choose what to measure on.
 
@@ -92,7 +92,7 @@ def gather(
         The forbidden words. Others that overlap with them are left out.
     split : {"held_out", "tune", "train"}
         Of the package's data.
-    budget : Budget
+    budget : EvaluationSize
     """
     half: Any = "held_out" if split == "held_out" else "train"
     benign = _apart(data.benign_words(half), words)
@@ -109,7 +109,7 @@ def gather(
             for name, (group, answers) in groups.items()
         },
         prompts=[prompt.text for prompt in prompts],
-        texts=[Utterance(tuple(tokenizer(t.text)["input_ids"]), 1) for t in texts],
+        texts=[TargetSpan(tuple(tokenizer(t.text)["input_ids"]), 1) for t in texts],
         requests=[
             *_requests(words, True, split, budget.forbidden_requests),
             *_requests(benign, False, split, budget.benign_requests),
@@ -119,12 +119,12 @@ def gather(
 
 def _spoken(
     tokenizer: Any, words: Sequence[str], split: Split, answers: int
-) -> list[Utterance]:
+) -> list[TargetSpan]:
     """About `answers` answers that start with one of the words, and as many others."""
     templates = data.obedience_templates(split)
     chosen = spread(words, answers)
     turns = min(answers // max(len(chosen), 1), len(templates))
-    return spoken(
+    return word_spans(
         tokenizer,
         chosen,
         templates,

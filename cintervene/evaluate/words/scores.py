@@ -19,44 +19,44 @@ from cintervene.evaluate.words.records import (
     Spoken,
     WordPerplexity,
 )
-from cintervene.prompts.target_spans import Utterance
+from cintervene.prompts.target_spans import TargetSpan
 from cintervene.utils.arrays import Floats
 
 __all__ = ["Scores", "item_sums", "perplexity", "spoken_words", "token_counts"]
 
 
 class Scores:
-    """-log p of the tokens that matter in some utterances.
+    """-log p of the tokens that matter in some spans.
 
     Parameters
     ----------
-    utterances : sequence of Utterance
+    spans : sequence of TargetSpan
         At least one.
     before, after : ndarray, shape (n,)
-        Nats, one for each of the utterances' `targets`, in their order.
+        Nats, one for each of the spans' `targets`, in their order.
 
     Attributes
     ----------
-    sizes : ndarray, shape (utterances,)
+    sizes : ndarray, shape (spans,)
         Tokens that matter in each.
-    before, after : ndarray, shape (utterances,)
+    before, after : ndarray, shape (spans,)
         Their nats together.
-    first_before, first_after : ndarray, shape (utterances,)
+    first_before, first_after : ndarray, shape (spans,)
         Nats of the first of them.
     """
 
     def __init__(
-        self, utterances: Sequence[Utterance], before: Floats, after: Floats
+        self, spans: Sequence[TargetSpan], before: Floats, after: Floats
     ) -> None:
-        self.sizes = token_counts(utterances)
+        self.sizes = token_counts(spans)
         firsts = _starts(self.sizes)
         self.before, self.after = (item_sums(x, self.sizes) for x in (before, after))
         self.first_before, self.first_after = before[firsts], after[firsts]
 
 
-def token_counts(utterances: Sequence[Utterance]) -> Floats:
+def token_counts(spans: Sequence[TargetSpan]) -> Floats:
     """How many tokens matter in each utterance."""
-    return np.array([len(one.positions) for one in utterances], dtype=np.float64)
+    return np.array([len(one.positions) for one in spans], dtype=np.float64)
 
 
 def item_sums(values: Floats, sizes: Floats) -> Floats:
@@ -89,24 +89,24 @@ def perplexity(
 
 
 def spoken_words(
-    utterances: Sequence[Utterance], scores: Scores, *, sampled: bool
+    spans: Sequence[TargetSpan], scores: Scores, *, sampled: bool
 ) -> Spoken:
     """Perplexity of words by place and token.
 
     Parameters
     ----------
-    utterances : sequence of Utterance
+    spans : sequence of TargetSpan
         Answers that say the words, of both places.
     scores : Scores
-        Of these utterances.
+        Of these spans.
     sampled : bool
         Whether the words stand for others like them: then words are resampled.
         Otherwise they are all there is, and answers are resampled.
     """
-    words = list(dict.fromkeys(one.word for one in utterances))
+    words = list(dict.fromkeys(one.word for one in spans))
     numbers = {word: number for number, word in enumerate(words)}
-    index = np.array([numbers[one.word] for one in utterances])
-    later = np.array([one.later for one in utterances])
+    index = np.array([numbers[one.word] for one in spans])
+    later = np.array([one.later for one in spans])
     groups = index if sampled else np.arange(len(index))
 
     def by_place(sizes: Floats, before: Floats, after: Floats) -> Perplexity:
@@ -127,7 +127,7 @@ def spoken_words(
     ones = np.ones(len(index))
     return Spoken(
         words=len(words),
-        answers=len(utterances),
+        answers=len(spans),
         all_tokens=by_place(scores.sizes, scores.before, scores.after),
         first_token=by_place(ones, scores.first_before, scores.first_after),
         by_word=by_word,

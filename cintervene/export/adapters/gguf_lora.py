@@ -25,7 +25,7 @@ from cintervene.export.cards.card import (
     write_card,
 )
 from cintervene.intervention.acceptance import check_limits
-from cintervene.intervention.adapter import Attached
+from cintervene.intervention.adapter import AdapterIntervention
 from cintervene.intervention.intervention import Intervention
 from cintervene.solvers.update import LowRankUpdate
 from cintervene.utils.staging import StagedDirectory
@@ -92,7 +92,7 @@ def save_gguf(
         _write(stage.path / FILE, about.architecture, names, factors)
         stored = _read(stage.path / FILE, names)
         found = errors(intervention, stored)
-        told = reported(report, lambda: Attached(intervention, stored))
+        told = reported(report, lambda: AdapterIntervention(intervention, stored))
         origin = Origin("gguf", report=told, errors=found)
         write_card(intervention, stage.path, origin)
         stage.commit()

@@ -25,7 +25,7 @@ from cintervene.export.cards.card import (
     write_card,
 )
 from cintervene.intervention.acceptance import check_limits
-from cintervene.intervention.adapter import Attached
+from cintervene.intervention.adapter import AdapterIntervention
 from cintervene.intervention.intervention import Intervention
 from cintervene.solvers.update import LowRankUpdate
 from cintervene.utils.staging import StagedDirectory
@@ -91,7 +91,7 @@ def save_lora(
         _write(intervention, stage.path, factors, base)
         stored = read_lora(intervention, stage.path)
         found = errors(intervention, stored)
-        told = reported(report, lambda: Attached(intervention, stored))
+        told = reported(report, lambda: AdapterIntervention(intervention, stored))
         write_card(intervention, stage.path, Origin("lora", base or "", told, found))
         stage.commit()
     rank = next(iter(factors.values())).a.shape[0]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from cintervene.prompts.chat import render
-from cintervene.prompts.refusal_examples import Lesson
+from cintervene.prompts.refusal_examples import TargetExample
 
 __all__ = ["Adversary", "PromptAttack"]
 
@@ -38,7 +38,7 @@ class PromptAttack(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Adversary:
-    """Makes harder lessons of the lessons about some requests.
+    """Makes harder examples of the examples about some requests.
 
     Attributes
     ----------
@@ -57,15 +57,17 @@ class Adversary:
     every: int
     count: int
 
-    def harder(self, request: int, lesson: Lesson, seed: int) -> Lesson:
-        """The lesson with the words that an attack on the present model finds.
+    def harder(self, request: int, example: TargetExample, seed: int) -> TargetExample:
+        """The example with the words that an attack on the present model finds.
 
         Parameters
         ----------
         request : int
-            Which of the requests the lesson is about.
+            Which of the requests the example is about.
         """
-        answer = lesson.ids[lesson.start :]
+        answer = example.ids[example.target_start :]
         text = self.attack.suffixed(self.requests[request], answer, seed)
         prompt = render(self.tokenizer, text)
-        return Lesson((*prompt, *answer), lesson.split, len(prompt), lesson.sets)
+        return TargetExample(
+            (*prompt, *answer), example.prefix_length, len(prompt), example.target_sets
+        )

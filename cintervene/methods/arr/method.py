@@ -20,7 +20,7 @@ from cintervene.methods.arr.adversary import (
 )
 from cintervene.methods.arr.problem import RiskRegion
 from cintervene.methods.common.sweep import (
-    Drift,
+    RefusalLimits,
     requested,
 )
 from cintervene.methods.tsr.config import TSROptions
@@ -111,6 +111,6 @@ max_false_refusals, options, progress
         }
     return learn(
         model, tokenizer, partial(RiskRegion, nats=nats, adversary=adversary), harmful,
-        None, layers, preserve, told, Drift(max_kl, max_false_refusals),
+        None, layers, preserve, told, RefusalLimits(max_kl, max_false_refusals),
         options, progress,
     )  # fmt: skip

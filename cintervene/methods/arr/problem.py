@@ -25,13 +25,13 @@ from cintervene.methods.arr.adversary import Adversary
 from cintervene.methods.tsr.config import TSROptions
 from cintervene.methods.tsr.layer_ball import Floats
 from cintervene.methods.tsr.problem import (
-    Part,
+    ExampleBatch,
     SafeRegion,
 )
 from cintervene.models.decoder import Decoder
 from cintervene.models.targets import Target
 from cintervene.models.unembedding import Unembedding
-from cintervene.prompts.refusal_examples import Lessons, divided
+from cintervene.prompts.refusal_examples import RefusalExamples, divided
 from cintervene.solvers.projections import project_simplex
 
 __all__ = ["RiskRegion"]
@@ -42,8 +42,8 @@ class RiskRegion(SafeRegion):
 
     Parameters
     ----------
-    model, targets, decoder, unembedding, lessons, radius, options
-        Those of `SafeRegion`; the harmful lessons go on as a harmful answer does.
+    model, targets, decoder, unembedding, examples, radius, options
+        Those of `SafeRegion`; the harmful examples go on as a harmful answer does.
     nats : float
         How unlikely an answer's tokens shall become, on average.
     adversary : Adversary, optional
@@ -59,33 +59,37 @@ class RiskRegion(SafeRegion):
         targets: Sequence[Target],
         decoder: Decoder,
         unembedding: Unembedding,
-        lessons: Lessons,
+        examples: RefusalExamples,
         radius: float,
         options: TSROptions,
         nats: float,
         adversary: Adversary | None = None,
     ) -> None:
-        super().__init__(model, targets, decoder, unembedding, lessons, radius, options)
+        super().__init__(
+            model, targets, decoder, unembedding, examples, radius, options
+        )
         self.nats, self._adversary = nats, adversary
         self.weights = {part: _uniform(part) for part in self.parts}
         self._missing: dict[int, float] = {}
         self._steps = 0
-        numbered = [[i] * len(group) for i, group in enumerate(lessons.harmful)]
+        numbered = [[i] * len(group) for i, group in enumerate(examples.harmful)]
         requests = divided(numbered, len(self.parts))
         self._requests = dict(zip(self.parts, requests, strict=True))
 
-    def objective(self, part: Part, batch: UpperBatch, losses: Tensor) -> Tensor:
-        """Weighted shortfall of a batch's lessons from the nats asked for."""
+    def objective(
+        self, part: ExampleBatch, batch: UpperBatch, losses: Tensor
+    ) -> Tensor:
+        """Weighted shortfall of a batch's examples from the nats asked for."""
         missing = []
-        for lesson in batch.sequences:
-            own = (batch.owners == lesson).to(losses.device)
+        for example in batch.sequences:
+            own = (batch.owners == example).to(losses.device)
             missing.append(torch.relu(self.nats - losses[own].mean()))
-            self._missing[lesson] = float(missing[-1].detach())
+            self._missing[example] = float(missing[-1].detach())
         weights = torch.from_numpy(self.weights[part][batch.sequences])
         return (torch.stack(missing) * weights.to(losses.device)).sum()
 
     def gradients(
-        self, part: Part, changes: Sequence[Tensor]
+        self, part: ExampleBatch, changes: Sequence[Tensor]
     ) -> tuple[dict[str, float], list[Floats]]:
         """Derivatives for the present weights of prompts, which then take a step."""
         if self._adversary is not None and self._steps % self._adversary.every == 0:
@@ -99,7 +103,7 @@ class RiskRegion(SafeRegion):
         return seen | {"worst": self.nats - float(missing.max())}, gradients
 
     def _attack(
-        self, part: Part, changes: Sequence[Tensor], adversary: Adversary
+        self, part: ExampleBatch, changes: Sequence[Tensor], adversary: Adversary
     ) -> None:
         """Add what an attack makes of the requests that are least defended."""
         requests = self._requests[part]
@@ -110,13 +114,13 @@ class RiskRegion(SafeRegion):
         with changed(part.targets, placed):
             harder = [
                 adversary.harder(
-                    one, part.harmful_lessons[requests.index(one)], self._steps
+                    one, part.harmful_examples[requests.index(one)], self._steps
                 )
                 for one in attacked
             ]
         share = np.full(len(harder), self.weights[part].mean())
         weights = np.concatenate([self.weights[part], share])
-        part.teach([*part.harmful_lessons, *harder])
+        part.teach([*part.harmful_examples, *harder])
         self.weights[part] = project_simplex(weights)
         self._requests[part] = requests + attacked
 
@@ -125,6 +129,6 @@ class RiskRegion(SafeRegion):
         return bool(losses.mean() >= self.nats / 2)
 
 
-def _uniform(part: Part) -> Floats:
-    count = len(part.harmful_lessons)
+def _uniform(part: ExampleBatch) -> Floats:
+    count = len(part.harmful_examples)
     return np.full(count, 1.0 / count)

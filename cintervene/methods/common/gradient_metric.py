@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from cintervene.activations.upper_layers import (
-    Upper,
+    UpperLayers,
     logits_of,
 )
 from cintervene.methods.common.objectives import set_loss
@@ -28,14 +28,14 @@ from cintervene.solvers.preserve import (
     Preserve,
 )
 
-__all__ = ["Sensitivity"]
+__all__ = ["GradientMetric"]
 
 SEED = 0
 # Adding to a matrix of second moments costs a pass over all of it, however few inputs.
 CHUNK = 2048
 
 
-class Sensitivity:
+class GradientMetric:
     """Gathers both metrics of some targets.
 
     Parameters
@@ -62,8 +62,8 @@ class Sensitivity:
             self._moments[index].add(torch.cat(self._waiting[index]))
             self._waiting[index] = []
 
-    def add_answers(self, upper: Upper) -> None:
-        """Count how the wanted rows depend on all tokens behind the heads.
+    def add_answers(self, upper: UpperLayers) -> None:
+        """Count how the wanted rows depend on all tokens behind the prefixes.
 
         In a `differentiable` context.
         """

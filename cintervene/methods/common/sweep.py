@@ -13,7 +13,7 @@ from cintervene.models.targets import (
 )
 from cintervene.solvers.update import LowRankUpdate
 
-__all__ = ["Drift", "choose", "requested", "summary"]
+__all__ = ["RefusalLimits", "choose", "requested", "summary"]
 
 # Multiples of the change found that are measured on the tuning split, as long as they
 # drift no further than allowed: more does not drift less.
@@ -21,7 +21,7 @@ STRENGTHS = (0.5, 0.7, 0.85, 1.0, 1.15, 1.3, 1.5, 1.75, 2.0)
 
 
 @dataclass(frozen=True)
-class Drift:
+class RefusalLimits:
     """Limits on the tuning split.
 
     Attributes
@@ -51,14 +51,14 @@ class Tried(Protocol):
     def boldness(self) -> float:
         """Orders changes by how much is changed."""
 
-    def strain(self, limits: Drift) -> float:
+    def strain(self, limits: RefusalLimits) -> float:
         """Share of the limits that is used up; above 1 they are crossed."""
 
 
 P = TypeVar("P", bound=Tried)
 
 
-def choose(sweep: Sequence[P], limits: Drift) -> P:
+def choose(sweep: Sequence[P], limits: RefusalLimits) -> P:
     """The mildest that refuses most within the limits, or strains them least."""
     within = [point for point in sweep if point.strain(limits) <= 1.0]
     if within:

@@ -27,8 +27,8 @@ class GateOptions:
         of it.
     steps : int
         Of the descent to what the neurons add.
-    lessons : int
-        Harmful lessons that each step looks at, about.
+    examples : int
+        Harmful examples that each step looks at, about.
     length : float
         Of the first step, for each value, relative to the values of the residual
         stream; later ones are shorter.
@@ -44,7 +44,7 @@ class GateOptions:
     ridge: float = 3e-3
     sharpness: float = 3.0
     steps: int = 24
-    lessons: int = 24
+    examples: int = 24
     length: float = 0.25
     first_token: float = 0.3
     benign: int = 342
@@ -53,5 +53,5 @@ class GateOptions:
     def __post_init__(self) -> None:
         check_positive(ridge=self.ridge, sharpness=self.sharpness, length=self.length)
         check_share(first_token=self.first_token)
-        check_whole(1, steps=self.steps, lessons=self.lessons)
+        check_whole(1, steps=self.steps, examples=self.examples)
         check_whole(0, benign=self.benign, answer_tokens=self.answer_tokens)

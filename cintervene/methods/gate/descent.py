@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from cintervene.activations.upper_layers import (
-    Upper,
     UpperBatch,
+    UpperLayers,
     logits_of,
 )
 from cintervene.methods.common.objectives import (
@@ -22,11 +22,11 @@ from cintervene.methods.common.objectives import (
     refusal_loss,
     set_loss,
 )
-from cintervene.methods.common.sweep import Drift
+from cintervene.methods.common.sweep import RefusalLimits
 from cintervene.methods.gate.config import GateOptions
 from cintervene.methods.gate.examples import (
     READING,
-    GateLessons,
+    GateExamples,
     roles,
 )
 from cintervene.methods.gate.gated_mlp import GatedMLP
@@ -39,7 +39,7 @@ from cintervene.methods.gate.gates import (
 from cintervene.models.decoder import Decoder
 from cintervene.models.targets import Target
 from cintervene.models.unembedding import Unembedding
-from cintervene.prompts.refusal_examples import Lesson, divided
+from cintervene.prompts.refusal_examples import TargetExample, divided
 from cintervene.solvers.update import LowRankUpdate
 from cintervene.utils.progress import (
     Progress,
@@ -49,12 +49,12 @@ from cintervene.utils.progress import (
 
 __all__ = [
     "GateDescent",
-    "GatePoint",
+    "GateSweepPoint",
 ]
 
 
 @dataclass(frozen=True)
-class GatePoint:
+class GateSweepPoint:
     """What thresholds do on the tuning split.
 
     Attributes
@@ -62,12 +62,12 @@ class GatePoint:
     opening, answering : float
         See `Thresholds`.
     refused : float
-        Share of harmful lessons, with begun answers and without, after which the first
+        Share of harmful examples, with begun answers and without, after which the first
         tokens of a refusal are each more likely than not.
     false_refusals : float
         Share of benign ones in which a refusal would begin, and does not in the base.
     kl : float
-        Nats a token between base and changed model on benign lessons.
+        Nats a token between base and changed model on benign examples.
     """
 
     opening: float
@@ -86,7 +86,7 @@ class GatePoint:
         """Orders points by how much is changed."""
         return -self.opening - self.answering
 
-    def strain(self, limits: Drift) -> float:
+    def strain(self, limits: RefusalLimits) -> float:
         """Share of the limits that is used up; above 1 they are crossed."""
         return limits.strain(self.kl, self.false_refusals)
 
@@ -96,12 +96,12 @@ class _Captured:
 
     Parameters
     ----------
-    lessons : sequence of Lesson
+    examples : sequence of TargetExample
     first : sequence of int
-        Before these tokens nothing is added. What lessons have in common there is run
+        Before these tokens nothing is added. What examples have in common there is run
         once.
     above : bool
-        See `Upper`.
+        See `UpperLayers`.
     """
 
     def __init__(
@@ -109,27 +109,27 @@ class _Captured:
         model: nn.Module,
         mlp: GatedMLP,
         decoder: Decoder,
-        lessons: Sequence[Lesson],
+        examples: Sequence[TargetExample],
         first: Sequence[int],
         above: bool = True,
     ) -> None:
-        self.lessons, self._first = list(lessons), list(first)
-        self.upper = Upper(
-            model, [mlp.block], [one.ids for one in lessons], first,
-            [one.positions for one in lessons], decoder, above=above,
+        self.examples, self._first = list(examples), list(first)
+        self.upper = UpperLayers(
+            model, [mlp.block], [one.ids for one in examples], first,
+            [one.positions for one in examples], decoder, above=above,
         )  # fmt: skip
         self.inputs = [batch.inputs for batch in self.upper.batches]
 
     def tokens(self) -> Iterator[tuple[Tensor, npt.NDArray[np.int64]]]:
-        """Inputs and roles of each lesson's tokens."""
+        """Inputs and roles of each example's tokens."""
         for batch, inputs in zip(self.upper.batches, self.inputs, strict=True):
             for row, index in enumerate(batch.sequences):
-                found = roles(self.lessons[index], self._first[index])
+                found = roles(self.examples[index], self._first[index])
                 yield inputs[row, : len(found)], found
 
     def sets(self, batch: UpperBatch) -> list[tuple[int, ...]]:
         """Safe tokens of a batch's wanted rows."""
-        return [one for i in batch.sequences for one in self.lessons[i].sets]
+        return [one for i in batch.sequences for one in self.examples[i].target_sets]
 
 
 class GateDescent:
@@ -141,7 +141,7 @@ class GateDescent:
     mlp : GatedMLP
     decoder : Decoder
     unembedding : Unembedding
-    lessons : GateLessons
+    examples : GateExamples
     options : GateOptions
     progress : callable
     """
@@ -152,29 +152,29 @@ class GateDescent:
         mlp: GatedMLP,
         decoder: Decoder,
         unembedding: Unembedding,
-        lessons: GateLessons,
+        examples: GateExamples,
         options: GateOptions,
         progress: Progress = silent,
     ) -> None:
         self.mlp, self.unembedding, self.options = mlp, unembedding, options
-        harmful = sum(map(len, lessons.harmful))
-        kinds = (lessons.benign, lessons.tune_harmful, lessons.tune_benign)
+        harmful = sum(map(len, examples.harmful))
+        kinds = (examples.benign, examples.tune_harmful, examples.tune_benign)
         report = counting(progress, "reading requests", harmful + sum(map(len, kinds)))
 
         def captured(
-            some: Sequence[Lesson], first: Sequence[int], above: bool = True
+            some: Sequence[TargetExample], first: Sequence[int], above: bool = True
         ) -> _Captured:
             found = _Captured(model, mlp, decoder, some, first, above)
             report(len(some))
             return found
 
-        def whole(some: Sequence[Lesson]) -> _Captured:
-            return captured(some, [one.split for one in some])
+        def whole(some: Sequence[TargetExample]) -> _Captured:
+            return captured(some, [one.prefix_length for one in some])
 
-        def answers(some: Sequence[Lesson], above: bool) -> _Captured:
+        def answers(some: Sequence[TargetExample], above: bool) -> _Captured:
             return captured(some, [one.opening for one in some], above)
 
-        parts = divided(lessons.harmful, max(1, round(harmful / options.lessons)))
+        parts = divided(examples.harmful, max(1, round(harmful / options.examples)))
         unlearnt = [_asked(one) for part in parts[options.steps :] for one in part]
         with torch.no_grad():
             # The neurons learn for the answers alone, which share their request.
@@ -182,16 +182,16 @@ class GateDescent:
             # What the detectors alone need is given back when they are fitted.
             rest = [answers(unlearnt, False)] if unlearnt else []
             self._harmful = [*self.parts, *rest]
-            self._benign = [answers(lessons.benign, False)]
-            self.tune_harmful = whole(lessons.tune_harmful)
-            self.tune_benign = tune = whole(lessons.tune_benign)
+            self._benign = [answers(examples.benign, False)]
+            self.tune_harmful = whole(examples.tune_harmful)
+            self.tune_benign = tune = whole(examples.tune_benign)
             self._base = [tune.upper.states(b, None) for b in tune.upper.batches]
 
     def fit(self) -> None:
         """Fit the detectors and find neurons for them."""
         harmful, benign = _together(self._harmful), _together(self._benign)
         # Requests are run by themselves.
-        head = self._benign[0].upper.heads.inputs[0].float().cpu().numpy()
+        head = self._benign[0].upper.prefixes.inputs[0].float().cpu().numpy()
         benign = Tokens(
             np.concatenate([benign.inputs, head]),
             np.concatenate([benign.roles, np.full(len(head), READING)]),
@@ -231,7 +231,9 @@ class GateDescent:
             yield {"loss": loss}
         self.added = self.added.detach().to(self.mlp.down.dtype).float()
 
-    def measure(self, thresholds: Thresholds, openings: Sequence[int]) -> GatePoint:
+    def measure(
+        self, thresholds: Thresholds, openings: Sequence[int]
+    ) -> GateSweepPoint:
         """What thresholds do on the tuning split, weights rounded."""
         gate, up, down = self._idle
         rows = (
@@ -254,8 +256,8 @@ class GateDescent:
             divergences.append(divergence_loss(before, after))
             falsely += len(_new_openings(batch, before, after, openings))
         kl = float(torch.cat(divergences).mean())
-        return GatePoint(
-            *thresholds, sum(reached) / len(reached), falsely / len(tune.lessons), kl
+        return GateSweepPoint(
+            *thresholds, sum(reached) / len(reached), falsely / len(tune.examples), kl
         )
 
     def updates(self, thresholds: Thresholds) -> list[tuple[Target, LowRankUpdate]]:
@@ -285,14 +287,14 @@ class GateDescent:
     def _objective(
         self, captured: _Captured, batch: UpperBatch, losses: Tensor
     ) -> Tensor:
-        counts = [len(captured.lessons[i].sets) for i in batch.sequences]
+        counts = [len(captured.examples[i].target_sets) for i in batch.sequences]
         total = refusal_loss(losses, counts, self.options.first_token)
-        return total / len(captured.lessons)
+        return total / len(captured.examples)
 
 
-def _asked(lesson: Lesson) -> Lesson:
+def _asked(example: TargetExample) -> TargetExample:
     """The same without the refusal, whose tokens are easily told."""
-    return replace(lesson, ids=lesson.ids[: lesson.start], sets=())
+    return replace(example, ids=example.ids[: example.target_start], target_sets=())
 
 
 def _together(captured: Sequence[_Captured]) -> Tokens:
@@ -303,7 +305,7 @@ def _together(captured: Sequence[_Captured]) -> Tokens:
     )
 
 
-def _typical(uppers: Sequence[Upper]) -> float:
+def _typical(uppers: Sequence[UpperLayers]) -> float:
     """The median size of the values of the residual stream behind the layer."""
     values = [
         batch.hidden.float().abs().median() for u in uppers for batch in u.batches
@@ -314,7 +316,7 @@ def _typical(uppers: Sequence[Upper]) -> float:
 def _new_openings(
     batch: UpperBatch, base: Tensor, logits: Tensor, openings: Sequence[int]
 ) -> set[int]:
-    """The lessons of a batch in which a refusal begins that the base does not say."""
+    """The examples of a batch in which a refusal begins that the base does not say."""
     opening = torch.tensor(openings).to(logits.device)
     new = torch.isin(logits.argmax(-1), opening) & ~torch.isin(base.argmax(-1), opening)
     return set(batch.owners.to(new.device)[new].tolist())

@@ -18,8 +18,8 @@ from torch import nn
 from cintervene import data
 from cintervene.prompts.refusal_examples import (
     REFUSAL_OPENING,
-    Lesson,
-    Writer,
+    ExampleBuilder,
+    TargetExample,
     answered,
     check_given,
     check_spared,
@@ -27,7 +27,7 @@ from cintervene.prompts.refusal_examples import (
 from cintervene.utils.progress import Progress
 
 __all__ = [
-    "ANSWERING", "OPENING", "READING", "REFUSING", "GateLessons", "prepare", "roles"
+    "ANSWERING", "OPENING", "READING", "REFUSING", "GateExamples", "prepare", "roles"
 ]  # fmt: skip
 
 # Where a token stands: in the request, at its end, in an answer that was begun, or at
@@ -46,20 +46,20 @@ APOLOGIES, APOLOGISED = ("I'm sorry", "I'm sorry for", "I apologize", "Sorry"), 
 
 
 @dataclass(frozen=True)
-class GateLessons:
+class GateExamples:
     """Lessons to fit to and to choose on.
 
     Attributes
     ----------
-    harmful : list of list of Lesson
+    harmful : list of list of TargetExample
         Those about one request together.
-    benign, tune_harmful, tune_benign : list of Lesson
+    benign, tune_harmful, tune_benign : list of TargetExample
     """
 
-    harmful: list[list[Lesson]]
-    benign: list[Lesson]
-    tune_harmful: list[Lesson]
-    tune_benign: list[Lesson]
+    harmful: list[list[TargetExample]]
+    benign: list[TargetExample]
+    tune_harmful: list[TargetExample]
+    tune_benign: list[TargetExample]
 
 
 def prepare(
@@ -71,7 +71,7 @@ def prepare(
     benign: int,
     answer_tokens: int,
     progress: Progress,
-) -> GateLessons:
+) -> GateExamples:
     """Render all prompts; let the model answer benign ones.
 
     Parameters
@@ -97,78 +97,82 @@ def prepare(
     plain = [prompt.text for prompt in data.benign_prompts("train")][:benign]
     later = [prompt.text for prompt in data.benign_prompts("tune")][:benign]
     templates = [*data.jailbreak_templates("train"), *data.disguise_templates()]
-    writer = Writer(tokenizer, [*harmful, *plain], [refusal], templates)
+    builder = ExampleBuilder(tokenizer, [*harmful, *plain], [refusal], templates)
     sounding = [prompt.text for prompt in data.borderline_prompts("train")][:benign]
     spared = [*sounding, *preserve, *plain]
     check_spared(spared, "benign")
     texts = [*spared[::OWN], *later]
-    answer = answered(model, tokenizer, writer, texts, answer_tokens, progress)
+    answer = answered(model, tokenizer, builder, texts, answer_tokens, progress)
     forms = data.ordinary_templates("train")
     beginnings = data.compliance_prefixes("tune")
     borderline = [prompt.text for prompt in data.borderline_prompts("tune")]
     tuned = [prompt.text for prompt in data.harmful_prompts("tune")]
-    return GateLessons(
+    return GateExamples(
         harmful=[
-            list(_refused(writer, turn, text)) for turn, text in enumerate(harmful)
+            list(_refused(builder, turn, text)) for turn, text in enumerate(harmful)
         ],
         benign=[
-            lesson
+            example
             for turn, text in enumerate(spared)
-            for lesson in _kept(writer, forms, turn, text, answer)
+            for example in _kept(builder, forms, turn, text, answer)
         ],
         tune_harmful=[
-            _opened(writer.refusal(text, begun, 0))
+            _opened(builder.refusal(text, begun, 0))
             for turn, text in enumerate(tuned)
             for begun in ("", beginnings[turn % len(beginnings)])
         ],
-        tune_benign=[writer.keep(text) for text in borderline]
-        + [writer.keep(text, answer=answer[text]) for text in later],
+        tune_benign=[builder.keep(text) for text in borderline]
+        + [builder.keep(text, answer=answer[text]) for text in later],
     )
 
 
-def _refused(writer: Writer, turn: int, text: str) -> Iterator[Lesson]:
-    yield writer.refusal(text, "", 0)
-    beginnings = writer.beginnings
+def _refused(builder: ExampleBuilder, turn: int, text: str) -> Iterator[TargetExample]:
+    yield builder.refusal(text, "", 0)
+    beginnings = builder.beginnings
     for at in range(turn * BEGINNINGS, (turn + 1) * BEGINNINGS):
-        yield writer.refusal(text, beginnings[at % len(beginnings)], 0)
+        yield builder.refusal(text, beginnings[at % len(beginnings)], 0)
     if turn % TALKED == 1:
-        talked = data.fill_in_turn(writer.templates, turn // TALKED, text)
-        yield writer.refusal(talked, "", 0)
+        talked = data.fill_in_turn(builder.templates, turn // TALKED, text)
+        yield builder.refusal(talked, "", 0)
 
 
 def _kept(
-    writer: Writer,
+    builder: ExampleBuilder,
     forms: Sequence[str],
     turn: int,
     text: str,
     answer: Mapping[str, Sequence[int]],
-) -> Iterator[Lesson]:
+) -> Iterator[TargetExample]:
     if turn % OWN == 0:
-        yield writer.keep(text, answer=answer[text])
+        yield builder.keep(text, answer=answer[text])
     else:
-        begun = writer.beginnings[turn // OWN % len(writer.beginnings)]
-        yield writer.keep(text, begun)
-    # Of `writer.templates` only those that are such forms, too: who uses the others has
+        begun = builder.beginnings[turn // OWN % len(builder.beginnings)]
+        yield builder.keep(text, begun)
+    # Of `builder.templates` only those that are such forms, too: who uses the others has
     # something to hide.
     if turn % FORMED == 0:
-        yield writer.keep(data.fill_in_turn(forms, turn // FORMED, text))
+        yield builder.keep(data.fill_in_turn(forms, turn // FORMED, text))
     if turn % APOLOGISED == 1:
-        yield writer.keep(text, APOLOGIES[turn // APOLOGISED % len(APOLOGIES)])
+        yield builder.keep(text, APOLOGIES[turn // APOLOGISED % len(APOLOGIES)])
 
 
-def _opened(lesson: Lesson) -> Lesson:
+def _opened(example: TargetExample) -> TargetExample:
     """The same with the refusal's opening alone, by which it is judged."""
-    end = lesson.start + REFUSAL_OPENING
-    return replace(lesson, ids=lesson.ids[:end], sets=lesson.sets[:REFUSAL_OPENING])
+    end = example.target_start + REFUSAL_OPENING
+    return replace(
+        example,
+        ids=example.ids[:end],
+        target_sets=example.target_sets[:REFUSAL_OPENING],
+    )
 
 
-def roles(lesson: Lesson, first: int) -> npt.NDArray[np.int64]:
-    """Where each token of a lesson from the first on stands."""
-    at = np.arange(first, len(lesson.ids))
+def roles(example: TargetExample, first: int) -> npt.NDArray[np.int64]:
+    """Where each token of a example from the first on stands."""
+    at = np.arange(first, len(example.ids))
     found = np.full(len(at), READING)
-    found[at == lesson.opening] = OPENING
-    found[at > lesson.opening] = ANSWERING
-    if lesson.sets:
-        refusing = at >= lesson.start
-        found[refusing] = REFUSING + (at - lesson.start)[refusing]
+    found[at == example.opening] = OPENING
+    found[at > example.opening] = ANSWERING
+    if example.target_sets:
+        refusing = at >= example.target_start
+        found[refusing] = REFUSING + (at - example.target_start)[refusing]
     return found

@@ -23,7 +23,7 @@ from cintervene.errors import ArgumentError
 from cintervene.intervention.intervention import Intervention
 from cintervene.methods.common.layer_selection import most_separating
 from cintervene.methods.common.sweep import (
-    Drift,
+    RefusalLimits,
     choose,
     requested,
     summary,
@@ -31,7 +31,7 @@ from cintervene.methods.common.sweep import (
 from cintervene.methods.gate.config import GateOptions
 from cintervene.methods.gate.descent import (
     GateDescent,
-    GatePoint,
+    GateSweepPoint,
 )
 from cintervene.methods.gate.examples import prepare
 from cintervene.methods.gate.gated_mlp import find_gated_mlp
@@ -99,7 +99,7 @@ def gate_refusals(
     preserve : iterable of str
         Prompts to answer as before, besides the package's own.
     max_kl : float
-        Drift allowed on benign requests of the tuning split, nats a token.
+        RefusalLimits allowed on benign requests of the tuning split, nats a token.
     max_false_refusals : float
         Share of those that may be refused beyond what the model did before.
     thresholds : "auto" or (float, float)
@@ -137,13 +137,13 @@ def gate_refusals(
         layer = _layer(model, tokenizer, decoder, layers, progress)
         mlp = find_gated_mlp(model, layer, decoder)
     with clock.phase("prompts"):
-        lessons = prepare(
+        examples = prepare(
             model, tokenizer, harmful, refusal, preserve, options.benign,
             options.answer_tokens, progress,
         )  # fmt: skip
     with clock.phase("capture"):
         problem = GateDescent(
-            model, mlp, decoder, unembedding, lessons, options, progress
+            model, mlp, decoder, unembedding, examples, options, progress
         )
     with clock.phase("detectors"):
         problem.fit()
@@ -154,7 +154,7 @@ def gate_refusals(
             steps.append(seen)
             report(1)
     openings = [encode_text(tokenizer, gap + refusal)[0] for gap in ("", " ")]
-    limits = Drift(max_kl, max_false_refusals)
+    limits = RefusalLimits(max_kl, max_false_refusals)
     with clock.phase("tune"), torch.no_grad():
         sweep = _sweep(problem, openings, limits, fixed, progress)
     best = choose(sweep, limits)
@@ -197,10 +197,10 @@ def _fixed(thresholds: object) -> Thresholds | None:
 def _sweep(
     problem: GateDescent,
     openings: Sequence[int],
-    limits: Drift,
+    limits: RefusalLimits,
     fixed: Thresholds | None,
     progress: Progress,
-) -> list[GatePoint]:
+) -> list[GateSweepPoint]:
     """Try one threshold for both kinds of neuron, then bolder ones for begun answers.
 
     Of these the boldest within the limits is the last: milder ones refuse less.
@@ -208,9 +208,9 @@ def _sweep(
     both = [fixed] if fixed else [Thresholds(at, at) for at in THRESHOLDS]
     most = len(both) if fixed else 2 * len(both) - 1
     report = counting(progress, "choosing thresholds", most)
-    sweep: list[GatePoint] = []
+    sweep: list[GateSweepPoint] = []
 
-    def measured(thresholds: Thresholds) -> GatePoint:
+    def measured(thresholds: Thresholds) -> GateSweepPoint:
         sweep.append(problem.measure(thresholds, openings))
         report(1)
         return sweep[-1]

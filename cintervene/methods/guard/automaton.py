@@ -24,7 +24,7 @@ from cintervene.prompts.spelling import (
 )
 from cintervene.utils.arrays import Floats
 
-__all__ = ["Lexicon"]
+__all__ = ["WordAutomaton"]
 
 # What pieces of the usual tokenizers write for a space before a word.
 SPACES = "Ġ▁ "
@@ -35,7 +35,7 @@ _FOLD = str.maketrans(string.ascii_uppercase, string.ascii_lowercase)
 _ANYWHERE, _BOUNDARY = " ", ""
 
 
-class Lexicon:
+class WordAutomaton:
     """Follows texts along the spellings of words.
 
     Parameters

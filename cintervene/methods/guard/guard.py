@@ -24,12 +24,12 @@ from torch import Tensor, nn
 
 from cintervene import data
 from cintervene.errors import ArgumentError, InterventionError
-from cintervene.methods.guard.automaton import Lexicon
+from cintervene.methods.guard.automaton import WordAutomaton
 from cintervene.methods.guard.output_shift import (
     TOLERANCE,
-    Deflection,
-    Place,
-    Shift,
+    OutputPosition,
+    OutputShift,
+    ShiftSolver,
 )
 from cintervene.methods.guard.state import (
     Call,
@@ -43,8 +43,8 @@ from cintervene.prompts.spelling import (
     words_to_forbid,
 )
 from cintervene.prompts.target_spans import (
-    Utterance,
-    spoken,
+    TargetSpan,
+    word_spans,
 )
 from cintervene.utils.arrays import Floats
 from cintervene.utils.validation import check_positive
@@ -155,8 +155,8 @@ class Guard:
         words = words_to_forbid(tokenizer, forbid)
         self.activity = Activity()
         self._model, self._strength, self._every_token = model, strength, every_token
-        self._lexicon = Lexicon(tokenizer, words)
-        self._deflection = Deflection(
+        self._lexicon = WordAutomaton(tokenizer, words)
+        self._deflection = ShiftSolver(
             model, find_decoder(model), self._lexicon.tokens,
             _benign(tokenizer, words, preserve), concepts == "contrast", ridge,
         )  # fmt: skip
@@ -286,7 +286,9 @@ class Guard:
         limits: Floats = np.where(shares > 0.0, -self._strength * shares, np.inf)
         return limits
 
-    def _remember(self, rows: Tensor, place: Place, shift: Shift) -> None:
+    def _remember(
+        self, rows: Tensor, place: OutputPosition, shift: OutputShift
+    ) -> None:
         """Keep the least change of the weight that shifts the prompts' outputs so.
 
         Of the changes with ``delta h = d`` it is ``d k' / (k' h)``, k = P^-1 h.
@@ -320,14 +322,14 @@ def _check(method: str, concepts: str, strength: float) -> None:
 
 def _benign(
     tokenizer: Any, words: Sequence[str], texts: Iterable[str]
-) -> list[Utterance]:
+) -> list[TargetSpan]:
     """Running text, and benign words said to prompts like those for forbidden ones."""
     forbidden = {word.casefold() for word in words}
     benign = [word for word in data.benign_words("train") if word not in forbidden]
     passages = [*(one.text for one in data.benign_texts("train")[:TEXTS]), *texts]
     return [
-        *(Utterance(tuple(encode_text(tokenizer, text)), 1) for text in passages),
-        *spoken(
+        *(TargetSpan(tuple(encode_text(tokenizer, text)), 1) for text in passages),
+        *word_spans(
             tokenizer, benign[:WORDS], data.obedience_templates("train"),
             data.answer_prefixes("train"), starting=1, later=1,
         ),

@@ -29,11 +29,11 @@ from cintervene.models.decoder import Decoder
 from cintervene.models.targets import find_targets
 from cintervene.models.unembedding import find_unembedding
 from cintervene.models.weights import as_floats
-from cintervene.prompts.target_spans import Utterance
+from cintervene.prompts.target_spans import TargetSpan
 from cintervene.solvers.pcr import pcr
 from cintervene.utils.arrays import Floats
 
-__all__ = ["TOLERANCE", "Deflection", "Place", "Shift"]
+__all__ = ["TOLERANCE", "ShiftSolver", "OutputPosition", "OutputShift"]
 
 # Nats above a limit that are let pass, and that are asked for beyond it.
 TOLERANCE, MARGIN = 0.01, 0.2
@@ -43,7 +43,7 @@ OUTPUT_RIDGE = 1e-2
 
 
 @dataclass(frozen=True, eq=False)
-class Place:
+class OutputPosition:
     """What passed the end of the model at n positions.
 
     Attributes
@@ -61,15 +61,15 @@ class Place:
     state: Tensor
     logits: Tensor
 
-    def at(self, rows: Tensor) -> Place:
+    def at(self, rows: Tensor) -> OutputPosition:
         """Some of the positions."""
-        return Place(
+        return OutputPosition(
             self.inputs[rows], self.outputs[rows], self.state[rows], self.logits[rows]
         )
 
 
 @dataclass(frozen=True, eq=False)
-class Shift:
+class OutputShift:
     """Shifts of n positions.
 
     Attributes
@@ -87,7 +87,7 @@ class Shift:
     excess: Floats
 
 
-class Deflection:
+class ShiftSolver:
     """Shifts outputs of the last layer away from tokens.
 
     Parameters
@@ -96,7 +96,7 @@ class Deflection:
     decoder : Decoder
     tokens : sequence of int
         All that may ever be forbidden.
-    benign : sequence of Utterance
+    benign : sequence of TargetSpan
         Ordinary text, from which the norms of outputs and of inputs are taken.
     contrast : bool
         Whether to subtract the mean direction of what is said on benign text.
@@ -109,7 +109,7 @@ class Deflection:
         model: nn.Module,
         decoder: Decoder,
         tokens: Sequence[int],
-        benign: Sequence[Utterance],
+        benign: Sequence[TargetSpan],
         contrast: bool,
         ridge: float,
     ) -> None:
@@ -135,12 +135,12 @@ class Deflection:
         own = wide[:, self._tokens.to(wide.device)]
         return as_floats(own - wide.logsumexp(dim=-1, keepdim=True))
 
-    def solve(self, place: Place, limits: Floats) -> Shift:
+    def solve(self, place: OutputPosition, limits: Floats) -> OutputShift:
         """Find the least shifts.
 
         Parameters
         ----------
-        place : Place
+        place : OutputPosition
             n positions.
         limits : ndarray, shape (n, tokens)
             Largest log-probability of each token; inf where it is free.
@@ -157,7 +157,7 @@ class Deflection:
             shift = self._shift(asked * scale[:, None]).to(shift.device)
             logits = self._logits(place, shift)
         excess = (self.log_probabilities(logits) - limits).max(axis=1)
-        return Shift(shift, logits, np.where(excess > TOLERANCE, excess, 0.0))
+        return OutputShift(shift, logits, np.where(excess > TOLERANCE, excess, 0.0))
 
     def _over(self, logits: Tensor, limits: Floats) -> Floats:
         """Nats by which logits must fall, all else being equal; 0 where they need not.
@@ -191,7 +191,7 @@ class Deflection:
         )  # fmt: skip
         return torch.from_numpy(self._metric.restore(found.update).matrix().T).float()
 
-    def _logits(self, place: Place, shift: Tensor) -> Tensor:
+    def _logits(self, place: OutputPosition, shift: Tensor) -> Tensor:
         """What the head says of shifted outputs. Hooks are passed by."""
         after, moved = self.target.after, shift
         if after is not None:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from cintervene.errors import ModelError
-from cintervene.methods.guard.output_shift import Place
+from cintervene.methods.guard.output_shift import OutputPosition
 
 __all__ = ["Call", "Change", "Sequences", "follow"]
 
@@ -98,12 +98,12 @@ class Call:
             last = (own * torch.arange(1, self.length + 1)).argmax(dim=1)
         return torch.arange(count), last
 
-    def place(self, rows: Tensor, columns: Tensor, logits: Tensor) -> Place:
+    def place(self, rows: Tensor, columns: Tensor, logits: Tensor) -> OutputPosition:
         """What passed the end of the model there."""
         inputs, outputs, state = (
             x.detach()[rows, columns] for x in (self.inputs, self.outputs, self.state)
         )
-        return Place(inputs, outputs, state, logits)
+        return OutputPosition(inputs, outputs, state, logits)
 
     def check_kept(self, normed: Tensor) -> None:
         """Refuse logits of other positions than the last ones."""

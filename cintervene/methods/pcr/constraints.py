@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Places in utterances where a layer's outputs are constrained, and by what."""
+"""Places in spans where a layer's outputs are constrained, and by what."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from cintervene.prompts.target_spans import Utterance
+from cintervene.prompts.target_spans import TargetSpan
 from cintervene.utils.arrays import Floats
 
-__all__ = ["Pairs", "TokenPairs"]
+__all__ = ["ConstraintIndex", "TokenConstraintIndex"]
 
 Ints = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, eq=False)
-class Pairs:
+class ConstraintIndex:
     """Which captured rows are constrained, each by one or several of k things.
 
     Attributes
@@ -37,20 +37,20 @@ class Pairs:
 
     @classmethod
     def grouped(
-        cls, utterances: Sequence[Utterance], most: int, groups: int = 1
-    ) -> Pairs:
-        """Take rows of utterances that all show one concept.
+        cls, spans: Sequence[TargetSpan], most: int, groups: int = 1
+    ) -> ConstraintIndex:
+        """Take rows of spans that all show one concept.
 
         Parameters
         ----------
-        utterances : sequence of Utterance
+        spans : sequence of TargetSpan
         most : int
             Positions of each, spread evenly over all that count.
         groups : int
             Parts into which the positions of each utterance fall, one after the other;
             each part is a group of its own.
         """
-        chosen = [_spread(one.positions, most) for one in utterances]
+        chosen = [_spread(one.positions, most) for one in spans]
         parts = [np.arange(len(own)) * groups // len(own) for own in chosen]
         return cls(
             sequences=np.repeat(np.arange(len(chosen)), [len(own) for own in chosen]),
@@ -79,7 +79,7 @@ class Pairs:
 
 
 @dataclass(frozen=True, eq=False)
-class TokenPairs(Pairs):
+class TokenConstraintIndex(ConstraintIndex):
     """Which token must not be said, or must not be lost, at which captured row.
 
     Attributes
@@ -99,16 +99,16 @@ class TokenPairs(Pairs):
 
     @classmethod
     def of(
-        cls, probes: Sequence[Utterance], keep: Sequence[Utterance] = ()
-    ) -> TokenPairs:
+        cls, probes: Sequence[TargetSpan], keep: Sequence[TargetSpan] = ()
+    ) -> TokenConstraintIndex:
         """Pair places with tokens.
 
         Parameters
         ----------
-        probes : sequence of Utterance
+        probes : sequence of TargetSpan
             None of their tokens shall be said; where the word begins, none of the first
             tokens that could begin it.
-        keep : sequence of Utterance
+        keep : sequence of TargetSpan
             Their tokens shall not become less likely. They are numbered on from the
             probes.
         """
@@ -148,7 +148,7 @@ def _spread(positions: range, most: int) -> list[int]:
     return [positions[index * len(positions) // count] for index in range(count)]
 
 
-def _unwanted(probe: Utterance) -> list[dict[int, float]]:
+def _unwanted(probe: TargetSpan) -> list[dict[int, float]]:
     """Tokens with weights for each position of a probe."""
     own = [
         {token: weight}

@@ -23,7 +23,7 @@ from cintervene.methods.common.output_metric import (
 from cintervene.methods.pcr.config import (
     PCROptions,
 )
-from cintervene.methods.pcr.constraints import Pairs
+from cintervene.methods.pcr.constraints import ConstraintIndex
 from cintervene.methods.pcr.regions import (
     Points,
     Region,
@@ -32,7 +32,7 @@ from cintervene.models.decoder import find_decoder
 from cintervene.models.targets import Target, find_targets
 from cintervene.models.unembedding import Unembedding, find_unembedding
 from cintervene.models.weights import as_floats, rounded_change
-from cintervene.prompts.target_spans import Utterance
+from cintervene.prompts.target_spans import TargetSpan
 from cintervene.solvers.preserve import (
     BenignMoments,
     Preserve,
@@ -133,20 +133,20 @@ class Layerwise(ABC):
     Parameters
     ----------
     model : nn.Module
-    probes : sequence of Utterance
+    probes : sequence of TargetSpan
         Where what is forbidden is said.
-    benign : sequence of Utterance
+    benign : sequence of TargetSpan
         What must stay as it is; all tokens from `start` on count.
-    contrast : sequence of Utterance
+    contrast : sequence of TargetSpan
         What is like the probes but not forbidden. It must stay as it is too, and counts
         for more.
-    pairs : Pairs
+    pairs : ConstraintIndex
         Rows of the probes, and of `contrast` numbered on from them, that are
         constrained.
     layers : sequence of int
     options : PCROptions
     entered : callable, optional
-        Called with numbers of utterances that have come to the first of the layers.
+        Called with numbers of spans that have come to the first of the layers.
     matrix : {"down_proj", "o_proj"}
         Which projection of the layers.
     """
@@ -154,10 +154,10 @@ class Layerwise(ABC):
     def __init__(
         self,
         model: nn.Module,
-        probes: Sequence[Utterance],
-        benign: Sequence[Utterance],
-        contrast: Sequence[Utterance],
-        pairs: Pairs,
+        probes: Sequence[TargetSpan],
+        benign: Sequence[TargetSpan],
+        contrast: Sequence[TargetSpan],
+        pairs: ConstraintIndex,
         layers: Sequence[int],
         options: PCROptions,
         entered: Callable[[int], None] | None = None,
@@ -274,7 +274,7 @@ def leading(update: LowRankUpdate, preserve: Preserve, rank: int) -> LowRankUpda
     return LowRankUpdate(vectors, (vectors.T @ update.left) @ update.right)
 
 
-def _sample(benign: Sequence[Utterance], rows: int) -> list[list[int]]:
+def _sample(benign: Sequence[TargetSpan], rows: int) -> list[list[int]]:
     """Positions spread evenly over all that count, about `rows` of them."""
     total = sum(len(one.positions) for one in benign)
     step = max(1, total // rows)

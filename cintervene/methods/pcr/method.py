@@ -18,8 +18,8 @@ from cintervene.methods.pcr.config import (
     check_concepts,
 )
 from cintervene.methods.pcr.constraints import (
-    Pairs,
-    TokenPairs,
+    ConstraintIndex,
+    TokenConstraintIndex,
 )
 from cintervene.methods.pcr.layerwise import (
     LayerChange,
@@ -27,9 +27,9 @@ from cintervene.methods.pcr.layerwise import (
 )
 from cintervene.methods.pcr.point_constraints import ConceptPoints
 from cintervene.methods.pcr.strength import (
-    Limits,
-    Point,
+    SweepPoint,
     Tuning,
+    WordLimits,
     knee,
 )
 from cintervene.methods.pcr.token_constraints import Vocabulary
@@ -40,12 +40,12 @@ from cintervene.models.decoder import (
 from cintervene.models.precision import quick_products
 from cintervene.models.targets import check_matrix
 from cintervene.prompts.calibration import (
-    Budget,
-    Material,
+    Calibration,
+    CalibrationSize,
 )
 from cintervene.prompts.forbidden import (
+    Forbidden,
     Kind,
-    Subject,
 )
 from cintervene.utils.clock import Clock
 from cintervene.utils.literals import Matrix
@@ -97,7 +97,7 @@ def keep_away(
     max_kl: float = 0.05,
     max_benign_loss: float = 0.05,
     options: PCROptions | None = None,
-    budget: Budget | None = None,
+    budget: CalibrationSize | None = None,
     progress: Progress = silent,
 ) -> Intervention:
     """Find the least change of a few layers that keeps outputs away from points.
@@ -149,7 +149,7 @@ def keep_away(
     options : PCROptions, optional
         Details of the constraints and of the norm; its `concepts` is replaced. Without
         it the slack for examples and requests is ten times that for words.
-    budget : Budget, optional
+    budget : CalibrationSize, optional
         How much material to build from.
     progress : callable, optional
         Called as ``progress(phase, done, total)``.
@@ -169,13 +169,13 @@ def keep_away(
         The model has no layers that can be changed.
     """
     check_matrix(matrix)
-    subject = Subject.of(tokenizer, forbid, examples, harmful)
+    subject = Forbidden.of(tokenizer, forbid, examples, harmful)
     details = _options(subject.kind, concepts, options)
     limits = _limits(min_effect, max_kl, max_benign_loss)
     strengths = _strengths(strength, details.concepts)
     decoder = find_decoder(model)
     chosen = choose_layers(layers, len(decoder.layers), subject.kind)
-    used = budget or Budget()
+    used = budget or CalibrationSize()
     clock, preserve = Clock(), list(preserve)
     with clock.phase("prompts"):
         material = subject.gather(model, tokenizer, preserve, used, progress)
@@ -222,14 +222,14 @@ class _Candidate:
     """The changes found at one strength, and what they do."""
 
     changes: list[LayerChange]
-    point: Point
+    point: SweepPoint
 
 
 def _sweep(
     problem: Layerwise,
     tuning: Tuning,
     strengths: Sequence[float],
-    limits: Limits,
+    limits: WordLimits,
     clock: Clock,
     progress: Progress,
 ) -> list[_Candidate]:
@@ -251,11 +251,11 @@ def _sweep(
 
 def _problem(
     model: nn.Module,
-    subject: Subject,
-    material: Material,
+    subject: Forbidden,
+    material: Calibration,
     layers: Sequence[int],
     options: PCROptions,
-    budget: Budget,
+    budget: CalibrationSize,
     entered: Callable[[int], None],
     matrix: Matrix,
 ) -> Layerwise:
@@ -264,9 +264,9 @@ def _problem(
     if options.concepts in TOKENWISE:
         return Vocabulary(model, *parts, layers, options, entered, matrix)
     if subject.kind == "forbid":
-        pairs: Pairs = TokenPairs.of(material.probes)
+        pairs: ConstraintIndex = TokenConstraintIndex.of(material.probes)
     else:
-        pairs = Pairs.grouped(material.probes, budget.positions)
+        pairs = ConstraintIndex.grouped(material.probes, budget.positions)
     return ConceptPoints(model, *parts, pairs, layers, options, entered, matrix)
 
 
@@ -284,11 +284,11 @@ def _options(kind: Kind, concepts: str, options: PCROptions | None) -> PCROption
     return replace(options, concepts=check_concepts(concepts))
 
 
-def _limits(min_effect: float, max_kl: float, max_benign_loss: float) -> Limits:
+def _limits(min_effect: float, max_kl: float, max_benign_loss: float) -> WordLimits:
     check_positive(
         min_effect=min_effect, max_kl=max_kl, max_benign_loss=max_benign_loss
     )
-    return Limits(min_effect, max_kl, max_benign_loss)
+    return WordLimits(min_effect, max_kl, max_benign_loss)
 
 
 def _strengths(strength: object, concepts: str) -> tuple[float, ...]:

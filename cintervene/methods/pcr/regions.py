@@ -17,8 +17,8 @@ from cintervene.methods.common.output_metric import (
     token_directions,
 )
 from cintervene.methods.pcr.constraints import (
-    Pairs,
-    TokenPairs,
+    ConstraintIndex,
+    TokenConstraintIndex,
 )
 from cintervene.models.targets import Target
 from cintervene.models.unembedding import Unembedding
@@ -63,7 +63,7 @@ class HalfSpaces:
 
     Parameters
     ----------
-    pairs : TokenPairs
+    pairs : TokenConstraintIndex
     rows : Captured
         The layer's inputs and outputs at the rows of `pairs`.
     target : Target
@@ -79,7 +79,7 @@ class HalfSpaces:
 
     def __init__(
         self,
-        pairs: TokenPairs,
+        pairs: TokenConstraintIndex,
         rows: Captured,
         target: Target,
         state: Tensor,
@@ -144,7 +144,7 @@ class Points:
     outputs: Floats
     benign: Floats
 
-    def centres(self, pairs: Pairs) -> Floats:
+    def centres(self, pairs: ConstraintIndex) -> Floats:
         """Mean outputs (k, d_out) of the rows of each column."""
         members = pairs.scatter(np.ones(len(pairs.rows)), 0.0)
         means: Floats = (members / members.sum(axis=0)).T @ self.outputs
@@ -160,7 +160,7 @@ class Balls:
 
     Parameters
     ----------
-    pairs : Pairs
+    pairs : ConstraintIndex
     rows : Captured
         The layer's inputs and outputs at the rows of `pairs`.
     points : Points
@@ -168,7 +168,11 @@ class Balls:
     """
 
     def __init__(
-        self, pairs: Pairs, rows: Captured, points: Points, metric: OutputMetric
+        self,
+        pairs: ConstraintIndex,
+        rows: Captured,
+        points: Points,
+        metric: OutputMetric,
     ) -> None:
         self._pairs, self._rows = pairs, rows
         self._outputs = metric.points(as_floats(rows.outputs))
@@ -221,7 +225,11 @@ class Differences:
     """
 
     def __init__(
-        self, pairs: Pairs, rows: Captured, points: Points, metric: OutputMetric
+        self,
+        pairs: ConstraintIndex,
+        rows: Captured,
+        points: Points,
+        metric: OutputMetric,
     ) -> None:
         self._pairs, self._rows = pairs, rows
         self._outputs = metric.points(as_floats(rows.outputs))

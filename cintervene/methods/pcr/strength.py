@@ -21,10 +21,10 @@ from cintervene.intervention.intervention import Intervention
 from cintervene.methods.pcr.layerwise import LayerChange
 from cintervene.models.decoder import Decoder
 from cintervene.models.unembedding import Unembedding
-from cintervene.prompts.calibration import Material
-from cintervene.prompts.target_spans import Utterance
+from cintervene.prompts.calibration import Calibration
+from cintervene.prompts.target_spans import TargetSpan
 
-__all__ = ["Limits", "Point", "Tuning", "knee"]
+__all__ = ["WordLimits", "SweepPoint", "Tuning", "knee"]
 
 # What is measured on a few hundred tokens will be somewhat different elsewhere: drift
 # may be larger, and the logarithm of the effect was up to a ninth smaller.
@@ -33,7 +33,7 @@ PROMINENCE = 0.1
 
 
 @dataclass(frozen=True)
-class Limits:
+class WordLimits:
     """What an intervention shall reach, and drift that is still acceptable.
 
     Attributes
@@ -52,7 +52,7 @@ class Limits:
 
 
 @dataclass(frozen=True)
-class Point:
+class SweepPoint:
     """One strength, and what it did on the tuning split.
 
     Attributes
@@ -69,15 +69,15 @@ class Point:
     benign_ratio: float
     kl: float
 
-    def strain(self, limits: Limits) -> float:
+    def strain(self, limits: WordLimits) -> float:
         """Share of the limits that is used up; above 1 they are crossed."""
         return max(self.kl / limits.kl, (self.benign_ratio - 1.0) / limits.benign_loss)
 
-    def acceptable(self, limits: Limits) -> bool:
+    def acceptable(self, limits: WordLimits) -> bool:
         """Whether the drift leaves a margin for what other material will show."""
         return self.strain(limits) <= DRIFT_MARGIN
 
-    def effective(self, limits: Limits) -> bool:
+    def effective(self, limits: WordLimits) -> bool:
         """Whether the effect, as a logarithm, is beyond what is asked by a margin."""
         return EFFECT_MARGIN * math.log(self.forbidden_ratio) >= math.log(limits.effect)
 
@@ -88,7 +88,7 @@ class Tuning:
     Parameters
     ----------
     model : nn.Module
-    material : Material
+    material : Calibration
         Its `tune_*` parts are used.
     first : int
         The first layer that interventions change.
@@ -99,7 +99,7 @@ class Tuning:
     def __init__(
         self,
         model: nn.Module,
-        material: Material,
+        material: Calibration,
         first: int,
         decoder: Decoder,
         unembedding: Unembedding,
@@ -114,7 +114,7 @@ class Tuning:
             for state, tokens in zip(spoken, self._tokens, strict=True)
         ]
 
-    def measure(self, changes: Sequence[LayerChange], strength: float) -> Point:
+    def measure(self, changes: Sequence[LayerChange], strength: float) -> SweepPoint:
         """Apply the changes for a moment and look at what they do."""
         pairs = [(change.target, change.update) for change in changes]
         trial = Intervention.of(self._model, pairs, reversible=False)
@@ -127,14 +127,14 @@ class Tuning:
             )
         ]
         kl = divergence(self._unembedding, self._benign_state, benign_state)
-        return Point(strength, ratios[0], ratios[1], float(np.mean(kl)))
+        return SweepPoint(strength, ratios[0], ratios[1], float(np.mean(kl)))
 
     def _states(self) -> list[torch.Tensor]:
         """What the final norm reads at the places that matter, with present weights."""
         return [stream.final() for stream in self._streams]
 
 
-def knee(points: Sequence[Point], limits: Limits) -> Point:
+def knee(points: Sequence[SweepPoint], limits: WordLimits) -> SweepPoint:
     """Choose the point after which more effect costs too much.
 
     Points that use up more than `DRIFT_MARGIN` of the limits are left out, unless only
@@ -149,7 +149,7 @@ def knee(points: Sequence[Point], limits: Limits) -> Point:
 
     Parameters
     ----------
-    points : sequence of Point
+    points : sequence of SweepPoint
         In order of strength.
     """
     within = [point for point in points if point.acceptable(limits)]
@@ -174,7 +174,7 @@ def knee(points: Sequence[Point], limits: Limits) -> Point:
 
 
 def _stream(
-    model: nn.Module, group: Sequence[Utterance], first: int, decoder: Decoder
+    model: nn.Module, group: Sequence[TargetSpan], first: int, decoder: Decoder
 ) -> LayerStream:
     return LayerStream(
         model,
@@ -185,5 +185,5 @@ def _stream(
     )
 
 
-def _tokens(group: Sequence[Utterance]) -> torch.Tensor:
+def _tokens(group: Sequence[TargetSpan]) -> torch.Tensor:
     return torch.tensor([token for one in group for token in one.targets])

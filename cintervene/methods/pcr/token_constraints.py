@@ -25,7 +25,7 @@ from cintervene.methods.common.output_metric import (
     token_statistics,
 )
 from cintervene.methods.pcr.config import PCROptions
-from cintervene.methods.pcr.constraints import TokenPairs
+from cintervene.methods.pcr.constraints import TokenConstraintIndex
 from cintervene.methods.pcr.layerwise import (
     LayerChange,
     Layerwise,
@@ -35,7 +35,7 @@ from cintervene.methods.pcr.regions import (
     Region,
 )
 from cintervene.models.targets import Target
-from cintervene.prompts.target_spans import Utterance
+from cintervene.prompts.target_spans import TargetSpan
 from cintervene.utils.arrays import Floats
 from cintervene.utils.literals import Matrix
 
@@ -59,20 +59,20 @@ class Vocabulary(Layerwise):
         See `Layerwise`. In the probes the forbidden words are said.
     """
 
-    pairs: TokenPairs
+    pairs: TokenConstraintIndex
 
     def __init__(
         self,
         model: nn.Module,
-        probes: Sequence[Utterance],
-        benign: Sequence[Utterance],
-        contrast: Sequence[Utterance],
+        probes: Sequence[TargetSpan],
+        benign: Sequence[TargetSpan],
+        contrast: Sequence[TargetSpan],
         layers: Sequence[int],
         options: PCROptions,
         entered: Callable[[int], None] | None = None,
         matrix: Matrix = "down_proj",
     ) -> None:
-        pairs = TokenPairs.of(probes, contrast)
+        pairs = TokenConstraintIndex.of(probes, contrast)
         super().__init__(
             model, probes, benign, contrast, pairs, layers, options, entered,
             matrix,

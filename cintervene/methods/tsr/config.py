@@ -28,7 +28,7 @@ class TSROptions:
     steps : int
         Projected gradient steps.
     parts : int
-        Into how many parts the lessons are divided; each step looks at one.
+        Into how many parts the examples are divided; each step looks at one.
     ball : {"preserve", "frobenius"}
         What the radius bounds: `"preserve"` how far benign inputs and outputs are
         moved, `"frobenius"` the plain norm of the change. Both are relative to the same
@@ -39,7 +39,7 @@ class TSROptions:
     inertia : float
         Weight of the gradients before in the direction of a step.
     kl_weight : float
-        Weight of the divergence on benign lessons. Its derivatives come from few tokens
+        Weight of the divergence on benign examples. Its derivatives come from few tokens
         and differ from part to part; with a large weight, steps follow that noise.
     first_token : float
         Share of a refusal's first token in its loss.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Some layers' changes from a problem of lessons: found, measured, chosen."""
+"""Some layers' changes from a problem of examples: found, measured, chosen."""
 
 from __future__ import annotations
 
@@ -17,10 +17,16 @@ from cintervene.activations.upper_layers import (
 )
 from cintervene.intervention.intervention import Intervention
 from cintervene.methods.common.layer_selection import most_separating
-from cintervene.methods.common.sweep import STRENGTHS, Drift, choose, requested, summary
+from cintervene.methods.common.sweep import (
+    STRENGTHS,
+    RefusalLimits,
+    choose,
+    requested,
+    summary,
+)
 from cintervene.methods.tsr.config import TSROptions
 from cintervene.methods.tsr.problem import (
-    Part,
+    ExampleBatch,
     SafeRegion,
 )
 from cintervene.models.decoder import (
@@ -45,13 +51,13 @@ from cintervene.utils.progress import (
 )
 
 __all__ = [
-    "RefusalPoint",
+    "RefusalSweepPoint",
     "learn",
 ]
 
 
 @dataclass(frozen=True)
-class RefusalPoint:
+class RefusalSweepPoint:
     """A multiple of the change, and what it does on the tuning split.
 
     Attributes
@@ -77,7 +83,7 @@ class RefusalPoint:
         """Orders points by how much is changed."""
         return self.strength
 
-    def strain(self, limits: Drift) -> float:
+    def strain(self, limits: RefusalLimits) -> float:
         """Share of the limits that is used up; above 1 they are crossed."""
         return limits.strain(self.kl, self.false_refusals)
 
@@ -92,16 +98,16 @@ def learn(
     layers: Literal["auto"] | Iterable[int],
     preserve: Iterable[str],
     told: dict[str, Any],
-    limits: Drift,
+    limits: RefusalLimits,
     options: TSROptions,
     progress: Progress,
 ) -> Intervention:
-    """Make lessons of requests, and of them an intervention.
+    """Make examples of requests, and of them an intervention.
 
     Parameters
     ----------
     region : callable
-        Makes the problem of model, targets, decoder, unembedding, lessons, radius and
+        Makes the problem of model, targets, decoder, unembedding, examples, radius and
         options.
     harmful : sequence of str or None
         The package's own without it.
@@ -118,7 +124,7 @@ def learn(
     check_gradients(model)
     clock = Clock()
     with clock.phase("prompts"):
-        lessons = prepare(
+        examples = prepare(
             model, tokenizer, harmful, safe, preserve, options.answers,
             options.answer_tokens, options.borderline, progress,
         )  # fmt: skip
@@ -126,8 +132,8 @@ def learn(
         targets = _targets(model, tokenizer, decoder, layers, told["matrix"], progress)
     with clock.phase("capture"):
         place = (model, targets, decoder, unembedding)
-        problem = region(*place, lessons, told["radius"], options)
-        tune = Part(*place, lessons.tune_harmful, lessons.tune_benign)
+        problem = region(*place, examples, told["radius"], options)
+        tune = ExampleBatch(*place, examples.tune_harmful, examples.tune_benign)
     refusals: Sequence[Safe] = safe or data.safe_refusals()
     openings = sorted({safe_tokens(tokenizer, one)[0] for one in refusals})
     told = {**told, "harmful": len(harmful), "preserve": len(preserve)}
@@ -138,9 +144,9 @@ def learn(
 def _descend(
     model: nn.Module,
     problem: SafeRegion,
-    tune: Part,
+    tune: ExampleBatch,
     openings: Sequence[int],
-    limits: Drift,
+    limits: RefusalLimits,
     options: dict[str, Any],
     clock: Clock,
     progress: Progress,
@@ -214,29 +220,31 @@ def _targets(
 
 def _measure(
     problem: SafeRegion,
-    tune: Part,
+    tune: ExampleBatch,
     openings: Sequence[int],
     changes: Sequence[Tensor],
     strength: float,
     before: float,
-) -> RefusalPoint:
+) -> RefusalSweepPoint:
     pairs = zip(changes, tune.devices, strict=True)
     placed = [change.to(device) for change, device in pairs]
     reached = [problem.reached(losses) for losses in _by_lesson(tune, placed)]
     falsely = _false_refusals(tune, openings, placed) - before
     kl = torch.cat(list(tune.divergences(placed))).mean()
-    return RefusalPoint(strength, sum(reached) / len(reached), falsely, float(kl))
+    return RefusalSweepPoint(strength, sum(reached) / len(reached), falsely, float(kl))
 
 
-def _by_lesson(tune: Part, changes: Changes) -> Iterator[Tensor]:
-    """The losses of each harmful lesson's tokens."""
+def _by_lesson(tune: ExampleBatch, changes: Changes) -> Iterator[Tensor]:
+    """The losses of each harmful example's tokens."""
     for batch, losses in tune.losses(changes):
         for sequence in batch.sequences:
             yield losses[(batch.owners == sequence).to(losses.device)]
 
 
-def _false_refusals(tune: Part, openings: Sequence[int], changes: Changes) -> float:
-    """Share of benign lessons whose greedy answer begins as a refusal."""
+def _false_refusals(
+    tune: ExampleBatch, openings: Sequence[int], changes: Changes
+) -> float:
+    """Share of benign examples whose greedy answer begins as a refusal."""
     falsely = total = 0
     for batch, logits in tune.benign_logits(changes):
         likely = torch.isin(

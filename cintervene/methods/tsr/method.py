@@ -13,7 +13,7 @@ from torch import nn
 
 from cintervene import data
 from cintervene.intervention.intervention import Intervention
-from cintervene.methods.common.sweep import Drift
+from cintervene.methods.common.sweep import RefusalLimits
 from cintervene.methods.tsr.config import TSROptions
 from cintervene.methods.tsr.fit import learn
 from cintervene.methods.tsr.problem import SafeRegion
@@ -75,7 +75,7 @@ def teach_refusal(
     preserve : iterable of str
         Prompts to answer as before, besides the package's own.
     max_kl : float
-        Drift allowed on benign requests of the tuning split, nats a token.
+        RefusalLimits allowed on benign requests of the tuning split, nats a token.
     max_false_refusals : float
         Share of those that may be refused beyond what the model did before.
     options : TSROptions, optional
@@ -101,5 +101,5 @@ def teach_refusal(
         model, tokenizer, SafeRegion, harmful,
         data.safe_refusals()[:1] if safe is None else safe, layers, preserve,
         {"method": "tsr", "radius": radius, "matrix": matrix},
-        Drift(max_kl, max_false_refusals), options or TSROptions(), progress,
+        RefusalLimits(max_kl, max_false_refusals), options or TSROptions(), progress,
     )  # fmt: skip

@@ -3,7 +3,7 @@
 
 The loss is the negative log probability of safe continuations after harmful requests,
 plus a divergence from the model's own answers to others. It is lowered by projected
-gradient steps within a ball of changes at each of some layers, on some of the lessons
+gradient steps within a ball of changes at each of some layers, on some of the examples
 at a time.
 """
 
@@ -16,12 +16,12 @@ from torch import Tensor, nn
 
 from cintervene.activations.upper_layers import (
     Changes,
-    Upper,
     UpperBatch,
+    UpperLayers,
     differentiable,
     logits_of,
 )
-from cintervene.methods.common.gradient_metric import Sensitivity
+from cintervene.methods.common.gradient_metric import GradientMetric
 from cintervene.methods.common.objectives import (
     divergence_loss,
     opening_reached,
@@ -38,15 +38,15 @@ from cintervene.models.decoder import Decoder
 from cintervene.models.targets import Target
 from cintervene.models.unembedding import Unembedding
 from cintervene.prompts.refusal_examples import (
-    Lesson,
-    Lessons,
+    RefusalExamples,
+    TargetExample,
     divided,
 )
 from cintervene.solvers.preserve import Preserve
 from cintervene.solvers.update import LowRankUpdate
 
 __all__ = [
-    "Part",
+    "ExampleBatch",
     "SafeRegion",
 ]
 
@@ -55,16 +55,16 @@ __all__ = [
 FISHER_EVERY = 4
 
 
-class Part:
-    """Some harmful and benign lessons at the layers that are changed.
+class ExampleBatch:
+    """Some harmful and benign examples at the layers that are changed.
 
     Parameters
     ----------
-    harmful, benign : sequence of Lesson
+    harmful, benign : sequence of TargetExample
         At least one of each.
     count : callable, optional
         Called with the number of a target and its inputs (n, d_in) at all tokens of
-        benign lessons behind the heads.
+        benign examples behind the prefixes.
     """
 
     def __init__(
@@ -73,8 +73,8 @@ class Part:
         targets: Sequence[Target],
         decoder: Decoder,
         unembedding: Unembedding,
-        harmful: Sequence[Lesson],
-        benign: Sequence[Lesson],
+        harmful: Sequence[TargetExample],
+        benign: Sequence[TargetExample],
         count: Callable[[int, Tensor], None] | None = None,
     ) -> None:
         self._model, self.targets, self._decoder = model, targets, decoder
@@ -97,18 +97,18 @@ class Part:
 
         return self.benign.states(batch, None, watch)
 
-    def teach(self, harmful: Sequence[Lesson]) -> None:
-        """Take these harmful lessons from now on."""
-        self.harmful_lessons = list(harmful)
+    def teach(self, harmful: Sequence[TargetExample]) -> None:
+        """Take these harmful examples from now on."""
+        self.harmful_examples = list(harmful)
         self.harmful = self._gather(harmful)
 
-    def _gather(self, lessons: Sequence[Lesson]) -> Upper:
-        return Upper(
+    def _gather(self, examples: Sequence[TargetExample]) -> UpperLayers:
+        return UpperLayers(
             self._model,
             self.targets,
-            [one.ids for one in lessons],
-            [one.split for one in lessons],
-            [one.positions for one in lessons],
+            [one.ids for one in examples],
+            [one.prefix_length for one in examples],
+            [one.positions for one in examples],
             self._decoder,
         )
 
@@ -116,7 +116,9 @@ class Part:
         """-log p of the safe tokens: of each batch one for each wanted row."""
         for batch in self.harmful.batches:
             logits = self._logits(self.harmful, batch, changes)
-            sets = [s for i in batch.sequences for s in self.harmful_lessons[i].sets]
+            sets = [
+                s for i in batch.sequences for s in self.harmful_examples[i].target_sets
+            ]
             yield batch, set_loss(logits, sets)
 
     def benign_logits(self, changes: Changes) -> Iterator[tuple[UpperBatch, Tensor]]:
@@ -132,12 +134,14 @@ class Part:
                 before = logits_of(self._unembedding, base)
             yield divergence_loss(before, logits)
 
-    def _logits(self, upper: Upper, batch: UpperBatch, changes: Changes) -> Tensor:
+    def _logits(
+        self, upper: UpperLayers, batch: UpperBatch, changes: Changes
+    ) -> Tensor:
         return logits_of(self._unembedding, upper.states(batch, changes))
 
 
 class SafeRegion:
-    """The problem of some layers: the lessons, the balls, and the descent.
+    """The problem of some layers: the examples, the balls, and the descent.
 
     Parameters
     ----------
@@ -146,7 +150,7 @@ class SafeRegion:
         One a layer, lowest first.
     decoder : Decoder
     unembedding : Unembedding
-    lessons : Lessons
+    examples : RefusalExamples
     radius : float
         Of the balls, relative to the norms of the weights.
     options : TSROptions
@@ -158,22 +162,22 @@ class SafeRegion:
         targets: Sequence[Target],
         decoder: Decoder,
         unembedding: Unembedding,
-        lessons: Lessons,
+        examples: RefusalExamples,
         radius: float,
         options: TSROptions,
     ) -> None:
         self.options = options
         plain = options.ball == "frobenius"
-        sensitivity = Sensitivity(targets, unembedding)
+        sensitivity = GradientMetric(targets, unembedding)
         count = None if plain else sensitivity.count
-        parts = min(options.parts, len(lessons.harmful), len(lessons.benign))
+        parts = min(options.parts, len(examples.harmful), len(examples.benign))
         samples = zip(
-            divided(lessons.harmful, parts),
-            divided(lessons.benign, parts),
+            divided(examples.harmful, parts),
+            divided(examples.benign, parts),
             strict=True,
         )
         self.parts = [
-            Part(model, targets, decoder, unembedding, harmful, benign, count)
+            ExampleBatch(model, targets, decoder, unembedding, harmful, benign, count)
             for harmful, benign in samples
         ]
         metrics: Sequence[tuple[Preserve | None, OutputMetric]]
@@ -210,12 +214,12 @@ class SafeRegion:
         return [(ball.target, ball.update) for ball in self.balls]
 
     def _metrics(
-        self, model: nn.Module, sensitivity: Sensitivity
+        self, model: nn.Module, sensitivity: GradientMetric
     ) -> list[tuple[Preserve, OutputMetric]]:
-        """Where changes shall do little: at benign lessons and at the template."""
+        """Where changes shall do little: at benign examples and at the template."""
         for part in self.parts:
-            for heads in (part.harmful.heads, part.benign.heads):
-                for index, inputs in enumerate(heads.inputs):
+            for prefixes in (part.harmful.prefixes, part.benign.prefixes):
+                for index, inputs in enumerate(prefixes.inputs):
                     sensitivity.count(index, inputs)
         with differentiable(model):
             for part in self.parts[::FISHER_EVERY]:
@@ -223,7 +227,7 @@ class SafeRegion:
         return sensitivity.metrics(self.options.ridge, self.options.output_ridge)
 
     def gradients(
-        self, part: Part, changes: Sequence[Tensor]
+        self, part: ExampleBatch, changes: Sequence[Tensor]
     ) -> tuple[dict[str, float], list[Floats]]:
         """Derivatives with respect to the transposed changes of the weights."""
         leaves = [
@@ -247,11 +251,13 @@ class SafeRegion:
             if gradient is not None
         ]
 
-    def objective(self, part: Part, batch: UpperBatch, losses: Tensor) -> Tensor:
-        """What a batch's tokens add to the mean loss of a part's lessons."""
-        counts = [len(part.harmful_lessons[i].sets) for i in batch.sequences]
+    def objective(
+        self, part: ExampleBatch, batch: UpperBatch, losses: Tensor
+    ) -> Tensor:
+        """What a batch's tokens add to the mean loss of a part's examples."""
+        counts = [len(part.harmful_examples[i].target_sets) for i in batch.sequences]
         total = refusal_loss(losses, counts, self.options.first_token)
-        return total / len(part.harmful_lessons)
+        return total / len(part.harmful_examples)
 
     def reached(self, losses: Tensor) -> bool:
         """Whether the first tokens of a refusal are each more likely than not."""
