@@ -50,34 +50,48 @@ from cintervene.utils.runtime import (
 )
 
 if TYPE_CHECKING:
-    from cintervene import data, evaluate, export, models
+    from cintervene import attacks, baselines, data, evaluate, export, models
     from cintervene.export import compare
     from cintervene.intervention.intervention import Intervention
+    from cintervene.methods.arr.config import ARRConfig
     from cintervene.methods.defend import defend
+    from cintervene.methods.gate.config import GateConfig
+    from cintervene.methods.guard.config import GuardConfig
     from cintervene.methods.guard.guard import Guard
+    from cintervene.methods.pcr.config import PCRConfig
+    from cintervene.methods.tsr.config import TSRConfig
+    from cintervene.prompts.calibration_size import CalibrationSize
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "ARRConfig",
     "ArgumentError",
     "BenignMoments",
+    "CalibrationSize",
     "Certificate",
     "CinterveneError",
     "DtypeError",
+    "GateConfig",
     "GradientStep",
     "Guard",
+    "GuardConfig",
     "Intervention",
     "InterventionError",
     "LowRankUpdate",
     "ModelError",
     "NonFiniteError",
+    "PCRConfig",
     "Preserve",
     "ProjectedGradient",
     "RegionSolution",
     "SingularSystemError",
     "Solution",
     "Status",
+    "TSRConfig",
     "arr",
+    "attacks",
+    "baselines",
     "certify",
     "compare",
     "data",
@@ -95,9 +109,15 @@ __all__ = [
     "tsr",
 ]
 
-_MODULES = ("data", "evaluate", "export", "models")
+_MODULES = ("attacks", "baselines", "data", "evaluate", "export", "models")
 _PLACES = {
+    "ARRConfig": "methods.arr.config",
+    "CalibrationSize": "prompts.calibration_size",
+    "GateConfig": "methods.gate.config",
     "Guard": "methods.guard.guard",
+    "GuardConfig": "methods.guard.config",
+    "PCRConfig": "methods.pcr.config",
+    "TSRConfig": "methods.tsr.config",
     "Intervention": "intervention.intervention",
     "compare": "export",
     "defend": "methods.defend",

@@ -30,7 +30,7 @@ from cintervene.models.decoder import Decoder
 from cintervene.models.targets import Target
 from cintervene.models.trace import Hook
 
-__all__ = ["SIMILAR", "PrefixGroup", "PrefixCache"]
+__all__ = ["SIMILAR", "PrefixCache", "PrefixGroup"]
 
 # Few large batches are worth some padding: see `batches.group_by_length`.
 SIMILAR = 0.6

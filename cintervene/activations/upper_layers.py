@@ -43,8 +43,8 @@ from cintervene.models.unembedding import Unembedding
 
 __all__ = [
     "Changes",
-    "UpperLayers",
     "UpperBatch",
+    "UpperLayers",
     "changed",
     "differentiable",
     "logits_of",

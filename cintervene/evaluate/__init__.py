@@ -33,9 +33,9 @@ from cintervene.evaluate.words.samples import EvaluationSize
 from cintervene.judges.refusal import judge_refusal
 
 __all__ = [
-    "EvaluationSize",
     "Change",
     "Estimate",
+    "EvaluationSize",
     "Goals",
     "Measurement",
     "Outcome",

@@ -21,8 +21,8 @@ from cintervene.export.comparison.compare import (
 from cintervene.intervention.adapter import AdapterIntervention
 
 __all__ = [
-    "Artefact",
     "AdapterIntervention",
+    "Artefact",
     "Comparison",
     "Difference",
     "Origin",

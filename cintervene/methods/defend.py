@@ -3,153 +3,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from difflib import get_close_matches
-from inspect import signature
-from typing import Any, Literal, TypedDict, Unpack, overload
-
-from torch import nn
+from typing import TYPE_CHECKING, Any
 
 from cintervene.errors import ArgumentError
-from cintervene.intervention.intervention import Intervention
-from cintervene.methods.arr.adversary import PromptAttack
-from cintervene.methods.arr.method import avoid_harm
-from cintervene.methods.gate.method import (
-    GateOptions,
-    gate_refusals,
-)
-from cintervene.methods.pcr.config import Concepts, PCROptions
-from cintervene.methods.pcr.method import keep_away
-from cintervene.methods.tsr.config import TSROptions
-from cintervene.methods.tsr.method import teach_refusal
-from cintervene.prompts.calibration import CalibrationSize
-from cintervene.prompts.refusal_examples import Safe
-from cintervene.utils.literals import Matrix
-from cintervene.utils.progress import Progress
+from cintervene.methods.config import MethodConfig
+from cintervene.methods.registry import Method, all_methods, find_method, method_of
+from cintervene.utils.progress import Progress, silent
 
-__all__ = [
-    "METHODS",
-    "AvoidingOptions",
-    "ForbiddingOptions",
-    "GatingOptions",
-    "RefusingOptions",
-    "defend",
-]
+if TYPE_CHECKING:
+    from torch import nn
 
-METHODS: dict[str, Callable[..., Intervention]] = {
-    "pcr": keep_away,
-    "tsr": teach_refusal,
-    "arr": avoid_harm,
-    "gate": gate_refusals,
-}
-# What `defend` names itself.
-NAMED = ("model", "tokenizer", "forbid")
+    from cintervene.intervention.intervention import Intervention
 
-
-class _Common(TypedDict, total=False):
-    layers: Literal["auto"] | Iterable[int]
-    preserve: Iterable[str]
-    max_kl: float
-    progress: Progress
-
-
-class _Projections(_Common, total=False):
-    matrix: Matrix
-
-
-class ForbiddingOptions(_Projections, total=False):
-    """Options of ``method="pcr"``; see `keep_away`."""
-
-    examples: Sequence[str] | None
-    harmful: Sequence[str] | None
-    concepts: Literal["auto"] | Concepts
-    strength: Literal["auto"] | float
-    min_effect: float
-    max_benign_loss: float
-    options: PCROptions | None
-    budget: CalibrationSize | None
-
-
-class _Requests(_Projections, total=False):
-    harmful: Sequence[str] | None
-    radius: float
-    max_false_refusals: float
-    options: TSROptions | None
-
-
-class RefusingOptions(_Requests, total=False):
-    """Options of ``method="tsr"``; see `teach_refusal`."""
-
-    safe: Sequence[Safe] | None
-
-
-class AvoidingOptions(_Requests, total=False):
-    """Options of ``method="arr"``; see `avoid_harm`."""
-
-    nats: float
-    attack: PromptAttack | None
-    attack_every: int
-    attack_requests: int
-
-
-class GatingOptions(_Common, total=False):
-    """Options of ``method="gate"``; see `gate_refusals`."""
-
-    harmful: Sequence[str] | None
-    refusal: str | None
-    max_false_refusals: float
-    thresholds: Literal["auto"] | tuple[float, float]
-    options: GateOptions | None
-
-
-@overload
-def defend(
-    model: nn.Module,
-    tokenizer: Any,
-    forbid: Sequence[str] | None = None,
-    *,
-    method: Literal["pcr"] = "pcr",
-    **options: Unpack[ForbiddingOptions],
-) -> Intervention: ...
-
-
-@overload
-def defend(
-    model: nn.Module,
-    tokenizer: Any,
-    *,
-    method: Literal["tsr"],
-    **options: Unpack[RefusingOptions],
-) -> Intervention: ...
-
-
-@overload
-def defend(
-    model: nn.Module,
-    tokenizer: Any,
-    *,
-    method: Literal["arr"],
-    **options: Unpack[AvoidingOptions],
-) -> Intervention: ...
-
-
-@overload
-def defend(
-    model: nn.Module,
-    tokenizer: Any,
-    *,
-    method: Literal["gate"],
-    **options: Unpack[GatingOptions],
-) -> Intervention: ...
+__all__ = ["configure", "defend"]
 
 
 def defend(
     model: nn.Module,
     tokenizer: Any,
-    forbid: Sequence[str] | None = None,
+    config: MethodConfig | None = None,
     *,
-    method: str = "pcr",
-    **options: Any,
+    method: str | None = None,
+    progress: Progress = silent,
+    **parameters: Any,
 ) -> Intervention:
     """Find a small change of a few weights after which a model is safer.
 
@@ -161,56 +37,23 @@ def defend(
         A causal language model of transformers.
     tokenizer
         Its tokenizer.
-    forbid : sequence of str
-        Words not to say, for ``"pcr"`` only.
-    method : {"pcr", "tsr", "arr", "gate"}
-        What is wanted of the model:
+    config : MethodConfig, optional
+        The method and all of its parameters:
 
-        - ``"pcr"``, point-constrained regions: that it does not say the words of
-          `forbid`, nor what the sentences ``examples=`` are about, nor its answers to
-          the requests ``harmful=``, whichever of them is given; see
-          `models.keep_away`.
-        - ``"tsr"``, towards the safe region: that it refuses the requests
-          ``harmful=``; see `models.teach_refusal`.
-        - ``"arr"``, away from the risk region: that its own answers to these become
-          unlikely, the least defended most; see `models.avoid_harm`.
-        - ``"gate"``: that it refuses them, by a few neurons of one layer that recognise
-          them and are closed elsewhere; see `models.gate_refusals`.
-    **options
-        Those of the method, with its defaults. More about each is in the
-        documentation of the method's own function.
-
-        ====================  ==============  ========================================
-        option                for             meaning
-        ====================  ==============  ========================================
-        `layers`              all             ``"auto"``, or indices of layers to change
-        `matrix`              pcr, tsr, arr   ``"down_proj"`` or ``"o_proj"`` of a layer
-        `preserve`            all             texts (pcr) or prompts to leave alone
-        `max_kl`              all             drift allowed, nats a token
-        `progress`            all             called as ``progress(phase, done, total)``
-        `options`             all             details: `PCROptions`, `TSROptions`,
-                                              `GateOptions`
-        `examples`            pcr             sentences about what is not to come up
-        `concepts`            pcr             ``"auto"``, ``"contrast"``,
-                                              ``"unembedding"``, ``"activation"``,
-                                              ``"difference"``: what stands for a word
-        `strength`            pcr             ``"auto"``, or how far outputs are pushed
-        `min_effect`          pcr             rise of the words' perplexity to reach
-        `max_benign_loss`     pcr             rise of other words' perplexity allowed
-        `budget`              pcr             `CalibrationSize`: how much material to build from
-        `harmful`             all             requests; but for pcr the package's own
-                                              without it
-        `radius`              tsr, arr        largest relative size of a layer's change
-        `max_false_refusals`  tsr, arr, gate  benign requests refused in addition
-        `safe`                tsr             refusals that are all as good, as texts
-                                              or tokens
-        `refusal`             gate            what to say
-        `thresholds`          gate            ``"auto"``, or log odds at which it opens
-        `nats`                arr             how unlikely answers' tokens shall become
-        `attack`              arr             looks for words that bring answers back
-        `attack_every`        arr             steps between two attacks
-        `attack_requests`     arr             requests attacked each time
-        ====================  ==============  ========================================
+        - `PCRConfig`, point-constrained regions: that the model does not say the words
+          of `forbid`, nor what the sentences `examples` are about, nor its answers to
+          the requests `harmful`, whichever of them is given.
+        - `TSRConfig`, towards the safe region: that it refuses the requests `harmful`.
+        - `ARRConfig`, away from the risk region: that its own answers to these become
+          unlikely, the least defended most.
+        - `GateConfig`: that it refuses them, by a few neurons of one layer that
+          recognise them and are closed elsewhere.
+    method : str, optional
+        Without `config`, the method by name, "pcr" by default ("tsr", "arr", "gate").
+    progress : callable, optional
+        Called as ``progress(phase, done, total)``.
+    **parameters
+        Without `config`, the parameters of which it is made.
 
     Returns
     -------
@@ -219,38 +62,45 @@ def defend(
     Raises
     ------
     ArgumentError
-        The method or an option is unknown, or an option is out of range.
+        The method or a parameter is unknown, or a parameter is out of range.
     ModelError
         The model has no layers that can be changed.
+
+    Examples
+    --------
+    >>> ci.defend(model, tokenizer, forbid=["bomb", "kidnapping"])
+    >>> ci.defend(model, tokenizer, ci.PCRConfig(forbid=["bomb"], max_kl=0.02))
+    >>> ci.defend(model, tokenizer, method="gate", harmful=requests)
     """
-    if method not in METHODS:
-        valid = ", ".join(repr(name) for name in METHODS)
-        raise ArgumentError(f"method: got {method!r}; expected one of {valid}")
-    _check_names(method, options)
-    if method == "pcr":
-        options["forbid"] = forbid
-    elif forbid is not None:
+    if config is None:
+        config = configure(method or "pcr", parameters)
+    elif method is not None or parameters:
+        given = ", ".join(["method"] * (method is not None) + list(parameters))
         raise ArgumentError(
-            f'forbid: is for method "pcr"; give harmful= to method {method!r}'
+            f"config: got one beside {given}; give either a configuration or the "
+            "parameters one by one"
         )
-    return METHODS[method](model, tokenizer, **options)
+    solve = method_of(config).load()
+    config.check_known()
+    return solve(model, tokenizer, config, progress)
 
 
-def _check_names(method: str, options: Iterable[str]) -> None:
-    """Refuse options that the method has not, and name what may be meant."""
-    known = option_names(method)
-    for name in options:
-        if name in known:
-            continue
-        others = [other for other in METHODS if name in option_names(other)]
-        owners = f" (but of {', '.join(map(repr, others))})" if others else ""
-        near = get_close_matches(name, known) or known
-        raise ArgumentError(
-            f"{name}: is no option of method {method!r}{owners}; did you mean "
-            f"{', '.join(near)}?"
-        )
+def configure(method: str, parameters: dict[str, Any]) -> MethodConfig:
+    """Make the configuration of a method of its parameters by name.
+
+    Raises
+    ------
+    ArgumentError
+        The method or a parameter is unknown, or a parameter is out of range.
+    """
+    chosen = find_method(method)
+    for name in parameters:
+        chosen.config.check_names([name], _owners(chosen, name))
+    return chosen.config(**parameters)
 
 
-def option_names(method: str) -> list[str]:
-    """The names of a method's options in `defend`."""
-    return [name for name in signature(METHODS[method]).parameters if name not in NAMED]
+def _owners(method: Method, name: str) -> str:
+    """Behind which method's parameters one is looked for, and which others have it."""
+    others = [one.name for one in all_methods().values() if name in one.config.names()]
+    owners = f" (but of {', '.join(map(repr, others))})" if others else ""
+    return f" of method {method.name!r}{owners}"

@@ -5,13 +5,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Container, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, TypedDict
 
 from torch import nn
 
 from cintervene import data
 from cintervene.data import Split
+from cintervene.prompts.calibration_size import CalibrationSize
 from cintervene.prompts.chat import (
     generate,
     render,
@@ -26,63 +27,16 @@ from cintervene.utils.progress import (
     Progress,
     counting,
 )
-from cintervene.utils.validation import check_whole
 
 __all__ = [
-    "CalibrationSize",
-    "Everyday",
     "Calibration",
+    "Everyday",
     "benign_words",
     "everyday",
     "gather",
     "passages",
     "text",
 ]
-
-
-@dataclass(frozen=True)
-class CalibrationSize:
-    """How much material to use.
-
-    Attributes
-    ----------
-    starting, later : int
-        Answers for each forbidden word that start with it, and that say it after
-        something else.
-    contrast_words, text_words : int
-        Words said to the same prompts that must not suffer: from the list of benign
-        words, and from benign running text.
-    prompts, texts : int
-        Everyday prompts, which the model answers itself, and passages of running text
-        that must stay as they are.
-    answer_tokens : int
-        Length of the answers.
-    tune_words, tune_prompts : int
-        Benign words and everyday prompts to choose the strength on.
-    positions : int
-        Places that are constrained in each example of a concept, or the first so many
-        of each harmful answer.
-    contrast_prompts : int
-        Prompts that sound harmful but are not, answered like harmful ones.
-    """
-
-    starting: int = 3
-    later: int = 3
-    contrast_words: int = 35
-    text_words: int = 400
-    prompts: int = 200
-    texts: int = 47
-    answer_tokens: int = 24
-    tune_words: int = 15
-    tune_prompts: int = 50
-    positions: int = 8
-    contrast_prompts: int = 64
-
-    def __post_init__(self) -> None:
-        # What is chosen on, and what is constrained, has to be there.
-        check_whole(1, answer_tokens=self.answer_tokens, positions=self.positions)
-        check_whole(1, tune_words=self.tune_words, tune_prompts=self.tune_prompts)
-        check_whole(0, **asdict(self))
 
 
 @dataclass(frozen=True)
@@ -114,7 +68,7 @@ def gather(
     tokenizer: Any,
     words: Sequence[str],
     texts: Iterable[str],
-    budget: CalibrationSize,
+    size: CalibrationSize,
     progress: Progress,
 ) -> Calibration:
     """Spell out the words, and let the model answer everyday prompts.
@@ -128,11 +82,11 @@ def gather(
     """
     forbidden = {word.casefold() for word in words}
     benign = [word for word in data.benign_words("train") if word not in forbidden]
-    found = _words_of(passages(budget), forbidden.union(benign), budget.text_words)
-    common = everyday(model, tokenizer, texts, budget, progress, benign)
+    found = _words_of(passages(size), forbidden.union(benign), size.text_words)
+    common = everyday(model, tokenizer, texts, size, progress, benign)
     return Calibration(
-        probes=_spoken(tokenizer, words, "train", budget.starting, budget.later),
-        contrast=benign_words(tokenizer, benign, budget)
+        probes=_spoken(tokenizer, words, "train", size.starting, size.later),
+        contrast=benign_words(tokenizer, benign, size)
         + _spoken(tokenizer, found[::2], "train", 1, 0)
         + _spoken(tokenizer, found[1::2], "train", 0, 1),
         tune_probes=_spoken(tokenizer, words, "tune", 1, 1),
@@ -152,32 +106,32 @@ def everyday(
     model: nn.Module,
     tokenizer: Any,
     texts: Iterable[str],
-    budget: CalibrationSize,
+    size: CalibrationSize,
     progress: Progress,
     words: Sequence[str],
 ) -> Everyday:
     """Let the model answer everyday prompts; say benign words to tune on."""
-    prompts: dict[Split, int] = {"train": budget.prompts, "tune": budget.tune_prompts}
-    answers = _answers(model, tokenizer, prompts, budget.answer_tokens, progress)
-    running = [text(tokenizer, one) for one in (*passages(budget), *texts)]
-    tuned = words[budget.contrast_words :]
+    prompts: dict[Split, int] = {"train": size.prompts, "tune": size.tune_prompts}
+    answers = _answers(model, tokenizer, prompts, size.answer_tokens, progress)
+    running = [text(tokenizer, one) for one in (*passages(size), *texts)]
+    tuned = words[size.contrast_words :]
     return {
         "benign": answers["train"] + running,
-        "tune_contrast": _spoken(tokenizer, tuned[: budget.tune_words], "tune", 2, 2),
+        "tune_contrast": _spoken(tokenizer, tuned[: size.tune_words], "tune", 2, 2),
         "tune_benign": answers["tune"],
     }
 
 
 def benign_words(
-    tokenizer: Any, words: Sequence[str], budget: CalibrationSize
+    tokenizer: Any, words: Sequence[str], size: CalibrationSize
 ) -> list[TargetSpan]:
     """Answers that say the first of some benign words."""
-    return _spoken(tokenizer, words[: budget.contrast_words], "train", 2, 2)
+    return _spoken(tokenizer, words[: size.contrast_words], "train", 2, 2)
 
 
-def passages(budget: CalibrationSize) -> list[str]:
+def passages(size: CalibrationSize) -> list[str]:
     """The package's own running text."""
-    return [one.text for one in data.benign_texts("train")[: budget.texts]]
+    return [one.text for one in data.benign_texts("train")[: size.texts]]
 
 
 def _words_of(running: Iterable[str], without: Container[str], count: int) -> list[str]:

@@ -35,10 +35,10 @@ from cintervene.utils.validation import (
 
 __all__ = [
     "REFUSAL_OPENING",
-    "TargetExample",
+    "ExampleBuilder",
     "RefusalExamples",
     "Safe",
-    "ExampleBuilder",
+    "TargetExample",
     "answered",
     "check_given",
     "check_safe",

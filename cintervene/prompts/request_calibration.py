@@ -17,13 +17,13 @@ from cintervene.data import Split
 from cintervene.errors import ArgumentError
 from cintervene.prompts.calibration import (
     Calibration,
-    CalibrationSize,
     Everyday,
     benign_words,
     everyday,
     passages,
     text,
 )
+from cintervene.prompts.calibration_size import CalibrationSize
 from cintervene.prompts.chat import (
     generate,
     render,
@@ -52,7 +52,7 @@ def gather_examples(
     tokenizer: Any,
     examples: Sequence[str],
     texts: Iterable[str],
-    budget: CalibrationSize,
+    size: CalibrationSize,
     progress: Progress,
 ) -> Calibration:
     """Put examples of a concept, and other text, into answers.
@@ -63,9 +63,9 @@ def gather_examples(
     build, tune = held_apart(examples)
     return Calibration(
         probes=_framed(tokenizer, build, "train"),
-        contrast=_framed(tokenizer, [*passages(budget), *texts], "train"),
+        contrast=_framed(tokenizer, [*passages(size), *texts], "train"),
         tune_probes=_framed(tokenizer, tune, "tune"),
-        **_everyday(model, tokenizer, (), budget, progress),
+        **_everyday(model, tokenizer, (), size, progress),
     )
 
 
@@ -74,7 +74,7 @@ def gather_requests(
     tokenizer: Any,
     requests: Sequence[str],
     texts: Iterable[str],
-    budget: CalibrationSize,
+    size: CalibrationSize,
     progress: Progress,
 ) -> Calibration:
     """Let the model comply with harmful requests, and with harmless ones like them.
@@ -92,14 +92,12 @@ def gather_requests(
     parts = {
         "build": _talked(build, "train"),
         "tune": _talked(tune, "tune"),
-        "near": _talked(sounding[: budget.contrast_prompts], "train"),
+        "near": _talked(sounding[: size.contrast_prompts], "train"),
     }
     together = [one for part in parts.values() for one in part]
     report = counting(progress, "answering requests", len(together))
     rendered = [render(tokenizer, one) for one in together]
-    answers = generate(
-        model, tokenizer, rendered, budget.answer_tokens, progress=report
-    )
+    answers = generate(model, tokenizer, rendered, size.answer_tokens, progress=report)
     said = iter(zip(rendered, answers, strict=True))
     own = {name: [next(said) for _ in part] for name, part in parts.items()}
     complied = {
@@ -112,10 +110,10 @@ def gather_requests(
             "requests that it answers"
         )
     return Calibration(
-        probes=[_said(p, a[: budget.positions]) for p, a in complied["build"]],
+        probes=[_said(p, a[: size.positions]) for p, a in complied["build"]],
         contrast=[_said(p, a) for p, a in own["near"] if a],
         tune_probes=[_said(p, a) for p, a in complied["tune"]],
-        **_everyday(model, tokenizer, texts, budget, progress),
+        **_everyday(model, tokenizer, texts, size, progress),
     )
 
 
@@ -123,13 +121,13 @@ def _everyday(
     model: nn.Module,
     tokenizer: Any,
     texts: Iterable[str],
-    budget: CalibrationSize,
+    size: CalibrationSize,
     progress: Progress,
 ) -> Everyday:
     """What must stay, benign words included."""
     words = data.benign_words("train")
-    found = everyday(model, tokenizer, texts, budget, progress, words)
-    found["benign"] += benign_words(tokenizer, words, budget)
+    found = everyday(model, tokenizer, texts, size, progress, words)
+    found["benign"] += benign_words(tokenizer, words, size)
     return found
 
 

@@ -32,7 +32,8 @@ from cintervene.cli.common.reports import INTERVENTION
 from cintervene.errors import ArgumentError
 from cintervene.intervention.adapter import suited
 from cintervene.intervention.intervention import Intervention
-from cintervene.methods.defend import METHODS
+from cintervene.methods.defend import defend
+from cintervene.methods.registry import all_methods
 from cintervene.study import Clocked, Defence, InTurn
 from cintervene.study.report.summary import BASE
 from cintervene.utils.progress import (
@@ -78,7 +79,7 @@ def named_defences(
         if path.exists():
             return Intervention.load(path)
         asked = {"forbid": banned} if method == "pcr" else {}
-        found = METHODS[method](model, tokenizer, progress=progress, **asked)
+        found = defend(model, tokenizer, method=method, progress=progress, **asked)
         # What it does is what the study is about; nothing is shipped.
         found.save(path, beyond_limits=True)
         return found
@@ -125,7 +126,7 @@ def _defence(
         title, path = _file(part)
         if path is not None:
             changes.append(Intervention.load(path))
-        elif part in METHODS:
+        elif part in all_methods():
             changes.append(solved(part))
         else:
             answerer = _known("--defence", part, wrappers)(answerer)
@@ -151,7 +152,7 @@ def _file(part: str) -> tuple[str, Path | None]:
 
 def _known(option: str, name: str, known: dict[str, Any]) -> Any:
     if name not in known:
-        others = (*METHODS, f"FILE{FILE}", f"NAME=FILE{FILE}")
+        others = (*all_methods(), f"FILE{FILE}", f"NAME=FILE{FILE}")
         more = f", {', '.join(others)}" if option == "--defence" else ""
         raise ArgumentError(
             f"{option}: got {name!r}, expected some of {', '.join(known)}{more}; "

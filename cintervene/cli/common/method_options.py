@@ -8,7 +8,7 @@ from typing import Any
 
 from cintervene.errors import ArgumentError
 from cintervene.methods.defend import (
-    METHODS,
+    all_methods(),
     option_names,
 )
 
@@ -48,17 +48,17 @@ def check_given(arguments: Namespace) -> None:
         The method has no use for one of them.
     """
     method, given = arguments.method, list(arguments.given)
-    if method not in METHODS:
+    if method not in all_methods():
         # `models.defend` names those that there are.
         return
     if arguments.no_evaluate:
         given.append("no_evaluate")
-    known = option_names(method)
+    known = _names(method)
     for name in given:
         if name in MEASURED:
             _check_measured(arguments, name)
         elif name not in known:
-            others = [repr(one) for one in METHODS if name in option_names(one)]
+            others = [repr(one) for one in all_methods() if name in _names(one)]
             instead = INSTEAD_OF.get((name, method), INSTEAD[name])
             raise ArgumentError(
                 f"{_flag(name)}: is no option of method {method!r} (but of "
@@ -90,3 +90,7 @@ def _check_measured(arguments: Namespace, name: str) -> None:
 
 def _flag(name: str) -> str:
     return f"--{name.replace('_', '-')}"
+
+
+def _names(method: str) -> list[str]:
+    return find_method(method).config.names()

@@ -23,19 +23,14 @@ from cintervene.evaluate.words.records import Answer
 from cintervene.intervention.acceptance import crossed
 from cintervene.intervention.adapter import AdapterIntervention
 from cintervene.intervention.intervention import Intervention
+from cintervene.methods.account import REVERSIBLE
+from cintervene.methods.pcr.account import WORD_LIMITS
 
 __all__ = ["LIMITS", "markdown", "table"]
 
 EXAMPLES = 4
 EXCERPT = 120
-LIMITS = (
-    "Words become less likely, not impossible: who samples often enough, prefills the "
-    "answer or insists can still see one.",
-    "Only the words themselves are pushed down, in lower case, capitalised and in "
-    "upper case. Misspellings, other inflections, synonyms and translations are not, "
-    "and what a text means is not looked at.",
-    "Whoever holds the weights can take the change out again or train it away.",
-)
+LIMITS = (*WORD_LIMITS, REVERSIBLE)
 
 
 def markdown(

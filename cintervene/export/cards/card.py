@@ -27,7 +27,9 @@ from cintervene.export.cards.methods import (
     unreachable,
 )
 from cintervene.intervention.intervention import Intervention
+from cintervene.methods.registry import find_method
 from cintervene.models.embedded import EMBEDDED, file_sha256
+from cintervene.utils.parameters import parameters
 
 Form = Literal["lora", "gguf", "checkpoint"]
 # A report, or what makes one of the intervention in the form that was written.
@@ -310,9 +312,17 @@ def _command(intervention: Intervention) -> Iterator[str]:
     options = intervention.options
     if not {"method", "layers"} <= set(options):
         return
-    ((account, _),) = accounts(options)
+    method = find_method(options["method"])
     known = {**options, "strength": intervention.metrics.get("strength")}
-    names = ("method", "layers", *account.flags)
+    names = (
+        "method",
+        "layers",
+        *(
+            one.name
+            for one in parameters(method.config)
+            if one.flag and not one.private
+        ),
+    )
     given = {name: known[name] for name in names if known.get(name) is not None}
     flags = [
         f"--{name.replace('_', '-')} {_argument(value)}"
@@ -325,7 +335,7 @@ def _command(intervention: Intervention) -> Iterator[str]:
     yield "## Command"
     yield (
         f"```\ncintervene defend --model {intervention.model or 'MODEL'} "
-        f"{account.texts} {' '.join(flags)} --out OUT\n```"
+        f"{' '.join(flags)} --out OUT\n```"
     )
     yield from _absent(options)
 

@@ -4,22 +4,54 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
 
-from cintervene.utils.validation import (
-    check_positive,
-    check_share,
-    check_whole,
-)
+from cintervene.methods.config import RequestConfig
+from cintervene.utils.parameters import parameter
+from cintervene.utils.ranges import Auto, Optional, Pair, Plain, Positive, Share, Whole
+from cintervene.utils.validation import check_texts
 
-__all__ = ["GateOptions"]
+__all__ = ["GateConfig"]
 
 
 @dataclass(frozen=True)
-class GateOptions:
-    """How the neurons are made.
+class Text(Plain):
+    """One text that is not blank."""
+
+    metavar: str = "TEXT"
+
+    def check(self, name: str, value: Any) -> str:
+        """Return the text."""
+        return check_texts(name, [value])[0]
+
+
+@dataclass(frozen=True, kw_only=True)
+class GateConfig(RequestConfig):
+    """Gates: a few neurons of one MLP that recognise harmful requests and refuse them.
+
+    For models with gated MLPs that no norm follows (Llama, Mistral, Qwen and others
+    built so).
 
     Attributes
     ----------
+    harmful : sequence of str, optional
+        Requests to refuse; the package's own without it.
+    refusal : str, optional
+        What to say; one of the package's own without it. Best is one with whose first
+        word the model begins no other answer.
+    layers : "auto" or sequence of int
+        The one layer that is changed; `"auto"` takes that whose MLP's inputs tell
+        harmful requests of the tuning split best from others.
+    preserve : sequence of str
+        Prompts to answer as before, besides the package's own.
+    max_kl : float
+        Drift allowed on benign requests of the tuning split, nats a token.
+    max_false_refusals : float
+        Share of those that may be refused beyond what the model did before.
+    thresholds : "auto" or (float, float)
+        Log odds at which neurons open where an answer begins, and in answers that were
+        begun: the lower, the more is refused. `"auto"` tries several on the tuning
+        split.
     ridge : float
         Of the detectors: weight of the squared coefficients beside the mean loss.
     sharpness : float
@@ -27,7 +59,7 @@ class GateOptions:
         of it.
     steps : int
         Of the descent to what the neurons add.
-    examples : int
+    examples_per_step : int
         Harmful examples that each step looks at, about.
     length : float
         Of the first step, for each value, relative to the values of the residual
@@ -39,19 +71,50 @@ class GateOptions:
         of each the detectors are to leave alone.
     answer_tokens : int
         How far the model answers every second of these, and of `preserve`, beforehand.
+
+    References
+    ----------
+    docs/methods/gate.md; the loss is that of TSR, arXiv 2510.03567.
     """
 
-    ridge: float = 3e-3
-    sharpness: float = 3.0
-    steps: int = 24
-    examples: int = 24
-    length: float = 0.25
-    first_token: float = 0.3
-    benign: int = 342
-    answer_tokens: int = 20
+    method: ClassVar[str] = "gate"
 
-    def __post_init__(self) -> None:
-        check_positive(ridge=self.ridge, sharpness=self.sharpness, length=self.length)
-        check_share(first_token=self.first_token)
-        check_whole(1, steps=self.steps, examples=self.examples)
-        check_whole(0, benign=self.benign, answer_tokens=self.answer_tokens)
+    max_false_refusals: float = parameter(
+        Positive(metavar="SHARE"), 0.04, "benign requests refused in addition"
+    )
+    refusal: str | None = parameter(
+        Optional(Text()), None, "what to say; one of the package's own without it"
+    )
+    thresholds: Literal["auto"] | tuple[float, float] = parameter(
+        Auto(
+            Pair(),
+            "two log odds, where an answer begins and in answers that were begun, "
+            "e.g. (1.0, -0.5)",
+        ),
+        "auto",
+        "log odds at which neurons open where an answer begins, and in answers that "
+        "were begun; auto chooses on requests set aside",
+    )
+    ridge: float = parameter(
+        Positive(), 3e-3, "weight of the detectors' squared coefficients"
+    )
+    sharpness: float = parameter(
+        Positive(), 3.0, "how many times log odds enter the activation function"
+    )
+    steps: int = parameter(Whole(least=1), 24, "steps of the descent")
+    examples_per_step: int = parameter(
+        Whole(least=1), 24, "harmful examples that each step looks at",
+        formerly="lessons",
+    )  # fmt: skip
+    length: float = parameter(
+        Positive(), 0.25, "length of the first step, relative to the residual stream"
+    )
+    first_token: float = parameter(
+        Share(), 0.3, "share of a refusal's first token in its loss"
+    )
+    benign: int = parameter(
+        Whole(), 342, "everyday prompts, and as many that only sound harmful, to spare"
+    )
+    answer_tokens: int = parameter(
+        Whole(), 20, "how far the model answers every second of these beforehand"
+    )

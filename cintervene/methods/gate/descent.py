@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from cintervene.activations.upper_layers import (
     UpperBatch,
@@ -23,7 +23,7 @@ from cintervene.methods.common.objectives import (
     set_loss,
 )
 from cintervene.methods.common.sweep import RefusalLimits
-from cintervene.methods.gate.config import GateOptions
+from cintervene.methods.gate.config import GateConfig
 from cintervene.methods.gate.examples import (
     READING,
     GateExamples,
@@ -36,9 +36,8 @@ from cintervene.methods.gate.gates import (
     Tokens,
     fit_gates,
 )
-from cintervene.models.decoder import Decoder
+from cintervene.models.parts import ModelParts
 from cintervene.models.targets import Target
-from cintervene.models.unembedding import Unembedding
 from cintervene.prompts.refusal_examples import TargetExample, divided
 from cintervene.solvers.update import LowRankUpdate
 from cintervene.utils.progress import (
@@ -106,17 +105,16 @@ class _Captured:
 
     def __init__(
         self,
-        model: nn.Module,
+        parts: ModelParts,
         mlp: GatedMLP,
-        decoder: Decoder,
         examples: Sequence[TargetExample],
         first: Sequence[int],
         above: bool = True,
     ) -> None:
         self.examples, self._first = list(examples), list(first)
         self.upper = UpperLayers(
-            model, [mlp.block], [one.ids for one in examples], first,
-            [one.positions for one in examples], decoder, above=above,
+            parts.model, [mlp.block], [one.ids for one in examples], first,
+            [one.positions for one in examples], parts.decoder, above=above,
         )  # fmt: skip
         self.inputs = [batch.inputs for batch in self.upper.batches]
 
@@ -137,26 +135,22 @@ class GateDescent:
 
     Parameters
     ----------
-    model : nn.Module
+    parts : ModelParts
     mlp : GatedMLP
-    decoder : Decoder
-    unembedding : Unembedding
     examples : GateExamples
-    options : GateOptions
+    config : GateConfig
     progress : callable
     """
 
     def __init__(
         self,
-        model: nn.Module,
+        parts: ModelParts,
         mlp: GatedMLP,
-        decoder: Decoder,
-        unembedding: Unembedding,
         examples: GateExamples,
-        options: GateOptions,
+        config: GateConfig,
         progress: Progress = silent,
     ) -> None:
-        self.mlp, self.unembedding, self.options = mlp, unembedding, options
+        self.mlp, self.unembedding, self.config = mlp, parts.unembedding, config
         harmful = sum(map(len, examples.harmful))
         kinds = (examples.benign, examples.tune_harmful, examples.tune_benign)
         report = counting(progress, "reading requests", harmful + sum(map(len, kinds)))
@@ -164,7 +158,7 @@ class GateDescent:
         def captured(
             some: Sequence[TargetExample], first: Sequence[int], above: bool = True
         ) -> _Captured:
-            found = _Captured(model, mlp, decoder, some, first, above)
+            found = _Captured(parts, mlp, some, first, above)
             report(len(some))
             return found
 
@@ -174,11 +168,12 @@ class GateDescent:
         def answers(some: Sequence[TargetExample], above: bool) -> _Captured:
             return captured(some, [one.opening for one in some], above)
 
-        parts = divided(examples.harmful, max(1, round(harmful / options.examples)))
-        unlearnt = [_asked(one) for part in parts[options.steps :] for one in part]
+        count = max(1, round(harmful / config.examples_per_step))
+        groups = divided(examples.harmful, count)
+        unlearnt = [_asked(one) for group in groups[config.steps :] for one in group]
         with torch.no_grad():
             # The neurons learn for the answers alone, which share their request.
-            self.parts = [answers(part, True) for part in parts[: options.steps]]
+            self.parts = [answers(group, True) for group in groups[: config.steps]]
             # What the detectors alone need is given back when they are fitted.
             rest = [answers(unlearnt, False)] if unlearnt else []
             self._harmful = [*self.parts, *rest]
@@ -196,9 +191,9 @@ class GateDescent:
             np.concatenate([benign.inputs, head]),
             np.concatenate([benign.roles, np.full(len(head), READING)]),
         )
-        options = self.options
+        config = self.config
         self.gates = fit_gates(
-            self.mlp, harmful, benign, options.ridge, options.sharpness
+            self.mlp, harmful, benign, config.ridge, config.sharpness
         )
         count = len(self.gates.detectors)
         self.neurons = self.mlp.idlest(torch.from_numpy(benign.inputs), count)
@@ -208,7 +203,7 @@ class GateDescent:
 
     def descend(self) -> Iterator[dict[str, float]]:
         """Learn what the neurons add; what was seen before each step."""
-        options = self.options
+        config = self.config
         rows = self.gates.gate(EVEN)
         for part in self.parts:
             self._open(part, rows, self.gates.up)
@@ -216,10 +211,10 @@ class GateDescent:
         hidden = self.mlp.block.d_out
         self.added = torch.zeros(len(rows), hidden, requires_grad=True)
         descent = torch.optim.Adam([self.added])
-        for step in range(options.steps):
+        for step in range(config.steps):
             part = self.parts[step % len(self.parts)]
             descent.param_groups[0]["lr"] = (
-                options.length * size * (1 - step / options.steps)
+                config.length * size * (1 - step / config.steps)
             )
             descent.zero_grad()
             loss = 0.0
@@ -288,7 +283,7 @@ class GateDescent:
         self, captured: _Captured, batch: UpperBatch, losses: Tensor
     ) -> Tensor:
         counts = [len(captured.examples[i].target_sets) for i in batch.sequences]
-        total = refusal_loss(losses, counts, self.options.first_token)
+        total = refusal_loss(losses, counts, self.config.first_token)
         return total / len(captured.examples)
 
 

@@ -9,9 +9,8 @@ be learnt by descent.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict
+from collections.abc import Sequence
+from dataclasses import asdict, replace
 from typing import Any, Literal
 
 import torch
@@ -28,7 +27,7 @@ from cintervene.methods.common.sweep import (
     requested,
     summary,
 )
-from cintervene.methods.gate.config import GateOptions
+from cintervene.methods.gate.config import GateConfig
 from cintervene.methods.gate.descent import (
     GateDescent,
     GateSweepPoint,
@@ -37,23 +36,19 @@ from cintervene.methods.gate.examples import prepare
 from cintervene.methods.gate.gated_mlp import find_gated_mlp
 from cintervene.methods.gate.gates import Thresholds
 from cintervene.models.decoder import (
-    Decoder,
     asked_layers,
-    find_decoder,
 )
+from cintervene.models.parts import ModelParts
 from cintervene.models.precision import quick_products
 from cintervene.models.quantised import check_gradients
-from cintervene.models.unembedding import find_unembedding
 from cintervene.prompts.spelling import encode_text
 from cintervene.utils.clock import Clock
 from cintervene.utils.progress import (
     Progress,
     counting,
-    silent,
 )
-from cintervene.utils.validation import check_positive
 
-__all__ = ["GateOptions", "gate_refusals"]
+__all__ = ["solve"]
 
 # Log odds that are tried, boldest first.
 THRESHOLDS = (-0.5, 0.0, 0.5, 1.0, 2.0)
@@ -63,52 +58,19 @@ COMPARED = (250, 50)
 
 
 @quick_products()
-def gate_refusals(
-    model: nn.Module,
-    tokenizer: Any,
-    *,
-    harmful: Sequence[str] | None = None,
-    refusal: str | None = None,
-    layers: Literal["auto"] | Iterable[int] = "auto",
-    preserve: Iterable[str] = (),
-    max_kl: float = 0.05,
-    max_false_refusals: float = 0.04,
-    thresholds: Literal["auto"] | tuple[float, float] = "auto",
-    options: GateOptions | None = None,
-    progress: Progress = silent,
+def solve(
+    model: nn.Module, tokenizer: Any, config: GateConfig, progress: Progress
 ) -> Intervention:
     """Give a model a few neurons that recognise harmful requests and refuse them.
-
-    The model is left as it was; give the result to `Intervention.apply`.
 
     Parameters
     ----------
     model : nn.Module
-        A causal language model of transformers with gated MLPs that nothing follows
-        (Llama, Mistral, Qwen, Gemma and others built so).
+        A causal language model of transformers with gated MLPs that nothing follows.
     tokenizer
         Its tokenizer.
-    harmful : sequence of str, optional
-        Requests to refuse; the package's own without it.
-    refusal : str, optional
-        What to say; one of the package's own without it. Best is one with whose first
-        word the model begins no other answer.
-    layers : "auto" or iterable of int
-        The one layer that is changed; `"auto"` takes that whose MLP's inputs tell
-        harmful requests of the tuning split best from others.
-    preserve : iterable of str
-        Prompts to answer as before, besides the package's own.
-    max_kl : float
-        RefusalLimits allowed on benign requests of the tuning split, nats a token.
-    max_false_refusals : float
-        Share of those that may be refused beyond what the model did before.
-    thresholds : "auto" or (float, float)
-        Log odds at which neurons open where an answer begins, and in answers that were
-        begun: the lower, the more is refused. `"auto"` tries several on the tuning
-        split.
-    options : GateOptions, optional
-        Details.
-    progress : callable, optional
+    config : GateConfig
+    progress : callable
         Called as ``progress(phase, done, total)``.
 
     Returns
@@ -120,54 +82,43 @@ def gate_refusals(
     Raises
     ------
     ArgumentError
-        An option is out of range, or there is nothing to refuse.
+        A layer is out of range, or there is nothing to refuse.
     ModelError
         The MLP of the layer is not gated, or cannot be changed.
     """
-    check_positive(max_kl=max_kl, max_false_refusals=max_false_refusals)
-    fixed = _fixed(thresholds)
-    options = options or GateOptions()
-    harmful, preserve = requested(harmful), list(preserve)
-    refusal = data.safe_refusals()[0] if refusal is None else refusal
-    decoder = find_decoder(model)
-    unembedding = find_unembedding(model, decoder)
+    parts = ModelParts.find(model)
     check_gradients(model)
     clock = Clock()
     with clock.phase("layer"):
-        layer = _layer(model, tokenizer, decoder, layers, progress)
-        mlp = find_gated_mlp(model, layer, decoder)
+        layer = _layer(parts, tokenizer, config.layers, progress)
+        mlp = find_gated_mlp(model, layer, parts.decoder)
+    refusal = config.refusal or data.safe_refusals()[0]
+    config = replace(config, layers=[layer], refusal=refusal)
     with clock.phase("prompts"):
         examples = prepare(
-            model, tokenizer, harmful, refusal, preserve, options.benign,
-            options.answer_tokens, progress,
+            model, tokenizer, requested(config.harmful), refusal, config.preserve,
+            config.benign, config.answer_tokens, progress,
         )  # fmt: skip
     with clock.phase("capture"):
-        problem = GateDescent(
-            model, mlp, decoder, unembedding, examples, options, progress
-        )
+        problem = GateDescent(parts, mlp, examples, config, progress)
     with clock.phase("detectors"):
         problem.fit()
-    report = counting(progress, "learning to refuse", options.steps)
+    report = counting(progress, "learning to refuse", config.steps)
     steps = []
     with clock.phase("solve"), differentiable(model):
         for seen in problem.descend():
             steps.append(seen)
             report(1)
     openings = [encode_text(tokenizer, gap + refusal)[0] for gap in ("", " ")]
-    limits = RefusalLimits(max_kl, max_false_refusals)
+    limits = RefusalLimits(config.max_kl, config.max_false_refusals)
     with clock.phase("tune"), torch.no_grad():
-        sweep = _sweep(problem, openings, limits, fixed, progress)
+        sweep = _sweep(problem, openings, limits, config, progress)
     best = choose(sweep, limits)
     updates = problem.updates(best.thresholds)
     return Intervention.of(
         model,
         updates,
-        options={
-            "method": "gate", "layers": [layer], "refusal": refusal,
-            "harmful": len(harmful), "preserve": len(preserve), "max_kl": max_kl,
-            "max_false_refusals": max_false_refusals, "thresholds": thresholds,
-            **asdict(options),
-        },
+        options=config.to_dict(private=False),
         metrics={
             "opening": best.opening,
             "answering": best.answering,
@@ -177,20 +128,6 @@ def gate_refusals(
             "layers": [summary(target, change) for target, change in updates],
             "seconds": clock.seconds,
         },
-    )  # fmt: skip
-
-
-def _fixed(thresholds: object) -> Thresholds | None:
-    """The thresholds asked for, if they are not to be chosen."""
-    match thresholds:
-        case "auto":
-            return None
-        case (int() | float() as opening, int() | float() as answering):
-            if math.isfinite(opening) and math.isfinite(answering):
-                return Thresholds(float(opening), float(answering))
-    raise ArgumentError(
-        f'thresholds: got {thresholds!r}; expected "auto" or two log odds, where an '
-        "answer begins and in answers that were begun, e.g. (1.0, -0.5)"
     )
 
 
@@ -198,14 +135,15 @@ def _sweep(
     problem: GateDescent,
     openings: Sequence[int],
     limits: RefusalLimits,
-    fixed: Thresholds | None,
+    config: GateConfig,
     progress: Progress,
 ) -> list[GateSweepPoint]:
     """Try one threshold for both kinds of neuron, then bolder ones for begun answers.
 
     Of these the boldest within the limits is the last: milder ones refuse less.
     """
-    both = [fixed] if fixed else [Thresholds(at, at) for at in THRESHOLDS]
+    fixed = None if isinstance(config.thresholds, str) else config.thresholds
+    both = [Thresholds(*fixed)] if fixed else [Thresholds(at, at) for at in THRESHOLDS]
     most = len(both) if fixed else 2 * len(both) - 1
     report = counting(progress, "choosing thresholds", most)
     sweep: list[GateSweepPoint] = []
@@ -226,16 +164,15 @@ def _sweep(
 
 
 def _layer(
-    model: nn.Module,
+    parts: ModelParts,
     tokenizer: Any,
-    decoder: Decoder,
-    layers: Literal["auto"] | Iterable[int],
+    layers: Literal["auto"] | Sequence[int],
     progress: Progress,
 ) -> int:
-    chosen = asked_layers(layers, len(decoder.layers))
+    chosen = asked_layers(layers, parts.n_layers)
     if chosen is None:
         best = most_separating(
-            model, tokenizer, decoder, "down_proj", progress, 1, COMPARED
+            parts.model, tokenizer, parts.decoder, "down_proj", progress, 1, COMPARED
         )
         return best[0].layer
     if len(chosen) != 1:

@@ -1,2 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The guard: PCR solved for each sequence while a model generates."""
+
+from cintervene.methods.guard.config import GuardConfig
+
+__all__ = ["GuardConfig"]

@@ -15,7 +15,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from inspect import signature
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Self
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -23,8 +23,9 @@ import torch
 from torch import Tensor, nn
 
 from cintervene import data
-from cintervene.errors import ArgumentError, InterventionError
+from cintervene.errors import InterventionError
 from cintervene.methods.guard.automaton import WordAutomaton
+from cintervene.methods.guard.config import GuardConfig
 from cintervene.methods.guard.output_shift import (
     TOLERANCE,
     OutputPosition,
@@ -47,7 +48,6 @@ from cintervene.prompts.target_spans import (
     word_spans,
 )
 from cintervene.utils.arrays import Floats
-from cintervene.utils.validation import check_positive
 
 __all__ = ["Activity", "Guard"]
 
@@ -98,25 +98,10 @@ class Guard:
         A causal language model of transformers.
     tokenizer
         Its tokenizer.
-    forbid : sequence of str
-        Words, each forbidden in lower case, capitalised and upper case, however it is
-        cut into tokens.
-    method : {"pcr"}
-        Point-constrained regions, solved exactly.
-    concepts : {"contrast", "unembedding"}
-        Direction that stands for a token: that which raises its logit, less the mean
-        one of what is said on benign text or not.
-    strength : float
-        Nats s: no token that says a word may have a probability above exp(-s). A token
-        in the middle of a word may have somewhat more while few letters are said.
-    every_token : bool
-        Whether to solve again wherever a later token needs it. False is the paper's
-        form: solved once for the prompt, whose change acts on the rest of the answer.
-    ridge : float
-        Of `Preserve`, in whose norm the prompt's change is least; large ones let it act
-        on more of what follows, wanted or not.
-    preserve : iterable of str
-        Texts whose processing is to stay as it is, besides the package's own.
+    config : GuardConfig, optional
+        What is forbidden, and how.
+    **parameters
+        Without `config`, the parameters of which it is made.
 
     Attributes
     ----------
@@ -142,23 +127,18 @@ class Guard:
         self,
         model: nn.Module,
         tokenizer: Any,
-        forbid: Sequence[str],
-        *,
-        method: Literal["pcr"] = "pcr",
-        concepts: Literal["contrast", "unembedding"] = "contrast",
-        strength: float = 8.0,
-        every_token: bool = True,
-        ridge: float = 1e-3,
-        preserve: Iterable[str] = (),
+        config: GuardConfig | None = None,
+        **parameters: Any,
     ) -> None:
-        _check(method, concepts, strength)
-        words = words_to_forbid(tokenizer, forbid)
+        config = GuardConfig.of(config, parameters)
+        words = words_to_forbid(tokenizer, config.forbid or ())
         self.activity = Activity()
-        self._model, self._strength, self._every_token = model, strength, every_token
+        self._model, self._config = model, config
         self._lexicon = WordAutomaton(tokenizer, words)
         self._deflection = ShiftSolver(
             model, find_decoder(model), self._lexicon.tokens,
-            _benign(tokenizer, words, preserve), concepts == "contrast", ridge,
+            _benign(tokenizer, words, config.preserve),
+            config.concepts == "contrast", config.ridge,
         )  # fmt: skip
         self._parameters = signature(model.forward)
         self._sequences: WeakKeyDictionary[Any, Sequences] = WeakKeyDictionary()
@@ -247,7 +227,7 @@ class Guard:
     def _read(self, _module: nn.Module, args: Any, logits: Tensor) -> Tensor | None:
         """Look at the next tokens, and shift where a forbidden one is too likely."""
         call = self._call
-        if call.past and not self._every_token:
+        if call.past and not self._config.every_token:
             return None
         rows, columns = call.positions(logits.shape[1])
         kept = columns - (call.length - logits.shape[1])
@@ -283,7 +263,7 @@ class Guard:
                 for row, end in zip(rows, ends, strict=True)
             ]
         )
-        limits: Floats = np.where(shares > 0.0, -self._strength * shares, np.inf)
+        limits: Floats = np.where(shares > 0.0, -self._config.strength * shares, np.inf)
         return limits
 
     def _remember(
@@ -307,17 +287,6 @@ class Guard:
         if cache is not None and cache not in self._sequences:
             self._sequences[cache] = self._call.sequences
             follow(cache, self._sequences)
-
-
-def _check(method: str, concepts: str, strength: float) -> None:
-    for name, value, valid in (
-        ("method", method, ("pcr",)),
-        ("concepts", concepts, ("contrast", "unembedding")),
-    ):
-        if value not in valid:
-            choices = ", ".join(map(repr, valid))
-            raise ArgumentError(f"{name}: got {value!r}; expected one of {choices}")
-    check_positive(strength=strength)
 
 
 def _benign(

@@ -33,7 +33,7 @@ from cintervene.prompts.target_spans import TargetSpan
 from cintervene.solvers.pcr import pcr
 from cintervene.utils.arrays import Floats
 
-__all__ = ["TOLERANCE", "ShiftSolver", "OutputPosition", "OutputShift"]
+__all__ = ["TOLERANCE", "OutputPosition", "OutputShift", "ShiftSolver"]
 
 # Nats above a limit that are let pass, and that are asked for beyond it.
 TOLERANCE, MARGIN = 0.01, 0.2

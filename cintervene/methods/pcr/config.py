@@ -3,73 +3,170 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import ClassVar, Literal, get_args
 
 from cintervene.errors import ArgumentError
+from cintervene.methods.config import ProjectionConfig
+from cintervene.prompts.calibration_size import CalibrationSize, Sizes
 from cintervene.solvers.pcr import METHODS
-from cintervene.utils.validation import (
-    check_not_negative,
-    check_positive,
-    check_whole,
+from cintervene.utils.parameters import parameter
+from cintervene.utils.ranges import (
+    Auto,
+    Choice,
+    Optional,
+    Positive,
+    Texts,
+    Whole,
 )
 
-__all__ = ["CONCEPTS", "Concepts", "PCROptions", "check_concepts"]
+__all__ = ["Concepts", "Kind", "PCRConfig"]
+
+Concepts = Literal["contrast", "unembedding", "activation", "difference"]
+# By which parameter it is given what is not to be said.
+Kind = Literal["forbid", "examples", "harmful"]
 
 
-@dataclass(frozen=True)
-class PCROptions:
-    """How a layer is kept away from what is forbidden (PCR), and its change weighed.
+@dataclass(frozen=True, kw_only=True)
+class PCRConfig(ProjectionConfig):
+    """PCR: the least change of a few layers that keeps their outputs away from points.
+
+    Exactly one of `forbid`, `examples` and `harmful` is given.
 
     Attributes
     ----------
-    concepts : {"contrast", "unembedding", "activation", "difference"}
-        What stands for what is forbidden. For a token: a half-space away from the
-        direction that raises its logit, minus the mean direction of benign text or not.
-        For a token or a whole concept: a ball around the mean output of the probes
-        about to say it, or a half-space on the way from there to the benign mean.
-    slack : float
-        Price list for exceptions; see `cintervene.pcr`.
+    forbid : sequence of str, optional
+        Words, each forbidden in all its surface forms (lower-case, capitalised,
+        upper-case, with and without a space before it) and wherever in an answer.
+    examples : sequence of str, optional
+        Sentences about what is not to come up, two at least. A quarter of them is used
+        to choose the strength and for nothing else.
+    harmful : sequence of str, optional
+        Requests, two at least, whose answers are to become unlikely; a quarter as for
+        `examples`.
+    concepts : {"auto", "contrast", "unembedding", "activation", "difference"}
+        What stands for it in a layer's outputs. For a token: a half-space away from the
+        direction that raises its logit, minus the mean direction of benign text
+        (`"contrast"`) or not (`"unembedding"`). For a token or a whole concept: a ball
+        around the mean output of the spans about to say it (`"activation"`), or a
+        half-space on the way from there to the benign mean (`"difference"`). `"auto"`
+        is `"contrast"` for words and `"difference"` for everything else.
+    layers : "auto" or sequence of int
+        Layers that are changed; negative indices count from the end. For words
+        `"auto"` takes the last fifteenth of them, two at least: only there does the
+        direction of a token say what the layer does to its probability. For examples it
+        is one layer at a quarter of the depth, for requests one at half of it.
+    matrix : {"down_proj", "o_proj"}
+        The projection of each that is changed: the MLP's or the attention's.
+    preserve : sequence of str
+        Texts whose processing is to stay as it is, besides the package's own.
+    strength : "auto" or float
+        How far outputs are pushed: see `TokenConstraints` and `PointConstraints`.
+        `"auto"` tries several on a tuning split and takes the knee of effect against
+        drift; see `strength.knee`. The whole curve is in the result's metrics.
+    min_effect : float
+        For `"auto"`: how many times its value the perplexity of forbidden words, of
+        the examples held apart or of the answers to such requests shall become.
+    max_kl : float
+        Drift allowed on benign answers, nats a token.
+    max_benign_loss : float
+        Rise allowed of benign words' perplexity, as a fraction. Both are what `"auto"`
+        chooses by. A number for `strength` is measured on the tuning split too, and a
+        change that is beyond them is not saved unasked: see `Intervention.save`.
+    slack : "auto" or float
+        Price list for exceptions; see `cintervene.pcr`. `"auto"` is 1 for words, and 10
+        for examples and requests, whose rows are many and of one group.
     ridge : float
         Of `Preserve`, relative to the mean squared input.
     output_ridge : float or None
         Of the output metric, relative to its mean; None measures outputs by the plain
         norm.
-    solver : str
+    solver : {"exact", "most_violated"}
         The `method` of `cintervene.pcr`.
     max_rank : int
-        Largest rank of a layer's change.
+        Largest rank of a layer's change. The solution is proved to be the least change;
+        what is left after its rank is cut is the closest change of that rank.
+    calibration : CalibrationSize
+        How much text to calibrate with.
+
+    References
+    ----------
+    arXiv 2510.03567, PCR; docs/methods/pcr.md.
     """
 
-    concepts: Concepts = "contrast"
-    slack: float = 1.0
-    ridge: float = 1e-3
-    output_ridge: float | None = 1e-2
-    solver: str = "exact"
-    max_rank: int = 256
+    method: ClassVar[str] = "pcr"
+
+    forbid: Sequence[str] | None = parameter(
+        Optional(Texts(metavar="WORDS")), None,
+        "words not to say: obedience (the package's 100 words), or a UTF-8 file with a "
+        "word or phrase on each line, where # begins a comment",
+    )  # fmt: skip
+    examples: Sequence[str] | None = parameter(
+        Optional(Texts()), None,
+        "a UTF-8 file with a sentence on each line about what is not to come up",
+        private=True,
+    )  # fmt: skip
+    harmful: Sequence[str] | None = parameter(
+        Optional(Texts()), None,
+        "a UTF-8 file with a request on each line that is not to be answered",
+        private=True,
+    )  # fmt: skip
+    concepts: Literal["auto"] | Concepts = parameter(
+        Choice(names=("auto", *get_args(Concepts))), "auto",
+        "what stands for a word or a concept inside the model",
+    )  # fmt: skip
+    strength: Literal["auto"] | float = parameter(
+        Auto(Positive(), "a positive number"), "auto",
+        "how far outputs are pushed; auto sweeps on words and prompts set aside",
+    )  # fmt: skip
+    min_effect: float = parameter(
+        Positive(metavar="RATIO"), 10.0,
+        "perplexity of forbidden words, after over before",
+    )  # fmt: skip
+    max_benign_loss: float = parameter(
+        Positive(metavar="SHARE"), 0.05, "rise of benign words' perplexity"
+    )
+    slack: Literal["auto"] | float = parameter(
+        Auto(Positive(zero=True), "a number from 0 on"), "auto",
+        "price list for exceptions; auto is 1 for words and 10 otherwise",
+    )  # fmt: skip
+    ridge: float = parameter(
+        Positive(), 1e-3, "of the norm's inputs, relative to the mean squared input"
+    )
+    output_ridge: float | None = parameter(
+        Optional(Positive()), 1e-2,
+        "of the norm's outputs, relative to its mean; none for the plain norm",
+    )  # fmt: skip
+    solver: str = parameter(
+        Choice(names=tuple(METHODS)), "exact", "how the constraints are solved"
+    )
+    max_rank: int = parameter(Whole(least=1), 256, "largest rank of a layer's change")
+    calibration: CalibrationSize = parameter(
+        Sizes(), CalibrationSize(), "how much text to calibrate with", flag=False
+    )
 
     def __post_init__(self) -> None:
-        check_concepts(self.concepts)
-        check_not_negative(slack=self.slack)
-        check_positive(ridge=self.ridge)
-        if self.output_ridge is not None:
-            check_positive(output_ridge=self.output_ridge)
-        if not (isinstance(self.solver, str) and self.solver in METHODS):
-            valid = ", ".join(repr(name) for name in METHODS)
-            raise ArgumentError(f"solver: got {self.solver!r}; expected one of {valid}")
-        check_whole(1, max_rank=self.max_rank)
+        super().__post_init__()
+        given = {"forbid": self.forbid, "examples": self.examples}
+        given["harmful"] = self.harmful
+        named = [kind for kind, texts in given.items() if texts is not None]
+        if len(named) != 1:
+            raise ArgumentError(
+                f"{', '.join(given)}: got {' and '.join(named) or 'none'}; expected "
+                "exactly one of them. Give words as forbid=, sentences about a concept "
+                "as examples=, or requests as harmful="
+            )
 
+    @property
+    def kind(self) -> Kind:
+        """The parameter by which it is given what is not to be said."""
+        if self.forbid is not None:
+            return "forbid"
+        return "examples" if self.examples is not None else "harmful"
 
-Concepts = Literal["contrast", "unembedding", "activation", "difference"]
-
-
-CONCEPTS: tuple[Concepts, ...] = get_args(Concepts)
-
-
-def check_concepts(concepts: str) -> Concepts:
-    """Return what names a kind of concept; raise ArgumentError for anything else."""
-    for name in CONCEPTS:
-        if concepts == name:
-            return name
-    valid = ", ".join(repr(name) for name in CONCEPTS)
-    raise ArgumentError(f"concepts: got {concepts!r}; expected one of {valid}")
+    @property
+    def price(self) -> float:
+        """The slack, where "auto" was resolved."""
+        assert not isinstance(self.slack, str)
+        return self.slack

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from torch import Tensor, nn
+from torch import Tensor
 
 from cintervene.activations.layer_stream import (
     Captured,
@@ -20,17 +20,14 @@ from cintervene.methods.common.output_metric import (
     TokenStatistics,
     token_statistics,
 )
-from cintervene.methods.pcr.config import (
-    PCROptions,
-)
+from cintervene.methods.pcr.config import PCRConfig
 from cintervene.methods.pcr.constraints import ConstraintIndex
 from cintervene.methods.pcr.regions import (
     Points,
     Region,
 )
-from cintervene.models.decoder import find_decoder
-from cintervene.models.targets import Target, find_targets
-from cintervene.models.unembedding import Unembedding, find_unembedding
+from cintervene.models.parts import ModelParts
+from cintervene.models.targets import Target
 from cintervene.models.weights import as_floats, rounded_change
 from cintervene.prompts.target_spans import TargetSpan
 from cintervene.solvers.preserve import (
@@ -40,7 +37,6 @@ from cintervene.solvers.preserve import (
 from cintervene.solvers.solution import Status
 from cintervene.solvers.update import LowRankUpdate
 from cintervene.utils.arrays import Floats
-from cintervene.utils.literals import Matrix
 
 __all__ = [
     "LayerChange",
@@ -132,7 +128,7 @@ class Layerwise(ABC):
 
     Parameters
     ----------
-    model : nn.Module
+    parts : ModelParts
     probes : sequence of TargetSpan
         Where what is forbidden is said.
     benign : sequence of TargetSpan
@@ -143,32 +139,28 @@ class Layerwise(ABC):
     pairs : ConstraintIndex
         Rows of the probes, and of `contrast` numbered on from them, that are
         constrained.
-    layers : sequence of int
-    options : PCROptions
+    config : PCRConfig
+        With layers, concepts and slack resolved.
     entered : callable, optional
         Called with numbers of spans that have come to the first of the layers.
-    matrix : {"down_proj", "o_proj"}
-        Which projection of the layers.
     """
 
     def __init__(
         self,
-        model: nn.Module,
+        parts: ModelParts,
         probes: Sequence[TargetSpan],
         benign: Sequence[TargetSpan],
         contrast: Sequence[TargetSpan],
         pairs: ConstraintIndex,
-        layers: Sequence[int],
-        options: PCROptions,
+        config: PCRConfig,
         entered: Callable[[int], None] | None = None,
-        matrix: Matrix = "down_proj",
     ) -> None:
-        self.options, self.pairs = options, pairs
+        self.config, self.pairs = config, pairs
         self._points: dict[int, Points | None] = {}
         self._metrics: dict[int | None, OutputMetric] = {}
-        decoder = find_decoder(model)
-        self.unembedding: Unembedding = find_unembedding(model, decoder)
-        self.targets = find_targets(model, layers, decoder, matrix)
+        self.unembedding = parts.unembedding
+        self.targets = parts.targets(config.chosen_layers, config.matrix)
+        model, decoder, matrix = parts.model, parts.decoder, config.matrix
         first = self.targets[0].layer
         spoken = [*probes, *contrast]
         self._spoken = LayerStream(
@@ -197,7 +189,7 @@ class Layerwise(ABC):
             if near.moments.count > 0:
                 share = CONTRAST_WEIGHT * total.count / near.moments.count
                 total.merge(near.moments, weight=share)
-            found[target.layer] = total.preserve(ridge=self.options.ridge)
+            found[target.layer] = total.preserve(ridge=self.config.ridge)
         return found
 
     def _seen(self, _benign: Watched, _spoken: Watched) -> Points | None:
@@ -222,11 +214,11 @@ class Layerwise(ABC):
     def _solve_layer(
         self, target: Target, rows: Captured, asked: Floats
     ) -> LayerChange:
-        options, preserve = self.options, self.preserves[target.layer]
+        config, preserve = self.config, self.preserves[target.layer]
         metric = self._metric(target)
         region = self._region(target, rows, metric)
-        solution = region.solve(preserve, asked, options.slack, options.solver)
-        update = metric.restore(leading(solution.update, preserve, options.max_rank))
+        solution = region.solve(preserve, asked, config.price, config.solver)
+        update = metric.restore(leading(solution.update, preserve, config.max_rank))
         inputs = as_floats(rows.inputs)
         exact = (inputs @ update.right.T) @ update.left.T
         rounded = inputs @ as_floats(rounded_change(target, update)).T
@@ -257,10 +249,10 @@ class Layerwise(ABC):
         return self._metrics[key]
 
     def _new_metric(self, target: Target) -> OutputMetric:
-        if self.options.output_ridge is None:
+        if self.config.output_ridge is None:
             return OutputMetric.plain(target.d_out)
         fisher = self.statistics.fisher_at(target)
-        return OutputMetric(fisher, self.options.output_ridge)
+        return OutputMetric(fisher, self.config.output_ridge)
 
 
 def leading(update: LowRankUpdate, preserve: Preserve, rank: int) -> LowRankUpdate:

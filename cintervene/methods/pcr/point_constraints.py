@@ -24,10 +24,10 @@ from cintervene.models.targets import Target
 from cintervene.models.weights import as_floats
 from cintervene.utils.arrays import Floats
 
-__all__ = ["ConceptPoints"]
+__all__ = ["PointConstraints"]
 
 
-class ConceptPoints(Layerwise):
+class PointConstraints(Layerwise):
     """Outputs that shall leave the mean outputs of the base model.
 
     Each layer is asked for the whole strength of `solve`: the radius of balls in
@@ -45,7 +45,7 @@ class ConceptPoints(Layerwise):
         return np.full(len(self.pairs.rows), strength)
 
     def _region(self, target: Target, rows: Captured, metric: OutputMetric) -> Region:
-        kind = Balls if self.options.concepts == "activation" else Differences
+        kind = Balls if self.config.concepts == "activation" else Differences
         points = self._points[target.layer]
         assert points is not None
         return kind(self.pairs, rows, points, metric)

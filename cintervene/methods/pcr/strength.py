@@ -9,7 +9,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import nn
 
 from cintervene.activations.layer_stream import LayerStream
 from cintervene.activations.scoring import (
@@ -19,12 +18,11 @@ from cintervene.activations.scoring import (
 from cintervene.intervention.adapter import suited
 from cintervene.intervention.intervention import Intervention
 from cintervene.methods.pcr.layerwise import LayerChange
-from cintervene.models.decoder import Decoder
-from cintervene.models.unembedding import Unembedding
+from cintervene.models.parts import ModelParts
 from cintervene.prompts.calibration import Calibration
 from cintervene.prompts.target_spans import TargetSpan
 
-__all__ = ["WordLimits", "SweepPoint", "Tuning", "knee"]
+__all__ = ["SweepPoint", "Tuning", "WordLimits", "knee"]
 
 # What is measured on a few hundred tokens will be somewhat different elsewhere: drift
 # may be larger, and the logarithm of the effect was up to a ninth smaller.
@@ -87,30 +85,30 @@ class Tuning:
 
     Parameters
     ----------
-    model : nn.Module
-    material : Calibration
+    parts : ModelParts
+    calibration : Calibration
         Its `tune_*` parts are used.
     first : int
         The first layer that interventions change.
-    decoder : Decoder
-    unembedding : Unembedding
     """
 
     def __init__(
         self,
-        model: nn.Module,
-        material: Calibration,
+        parts: ModelParts,
+        calibration: Calibration,
         first: int,
-        decoder: Decoder,
-        unembedding: Unembedding,
     ) -> None:
-        self._model, self._unembedding = model, unembedding
-        groups = (material.tune_probes, material.tune_contrast, material.tune_benign)
-        self._streams = [_stream(model, group, first, decoder) for group in groups]
+        self._model, self._unembedding = parts.model, parts.unembedding
+        groups = (
+            calibration.tune_probes,
+            calibration.tune_contrast,
+            calibration.tune_benign,
+        )
+        self._streams = [_stream(parts, group, first) for group in groups]
         self._tokens = [_tokens(group) for group in groups[:2]]
         *spoken, self._benign_state = self._states()
         self._nll = [
-            token_nll(unembedding, state, tokens)
+            token_nll(parts.unembedding, state, tokens)
             for state, tokens in zip(spoken, self._tokens, strict=True)
         ]
 
@@ -173,15 +171,13 @@ def knee(points: Sequence[SweepPoint], limits: WordLimits) -> SweepPoint:
     return within[int(np.argmax(gain))]
 
 
-def _stream(
-    model: nn.Module, group: Sequence[TargetSpan], first: int, decoder: Decoder
-) -> LayerStream:
+def _stream(parts: ModelParts, group: Sequence[TargetSpan], first: int) -> LayerStream:
     return LayerStream(
-        model,
+        parts.model,
         [one.ids for one in group],
         first,
         wanted=[one.positions for one in group],
-        decoder=decoder,
+        decoder=parts.decoder,
     )
 
 

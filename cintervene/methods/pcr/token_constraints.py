@@ -12,7 +12,6 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
-from torch import nn
 
 from cintervene.activations.layer_stream import (
     Captured,
@@ -24,7 +23,7 @@ from cintervene.methods.common.output_metric import (
     TokenStatistics,
     token_statistics,
 )
-from cintervene.methods.pcr.config import PCROptions
+from cintervene.methods.pcr.config import PCRConfig
 from cintervene.methods.pcr.constraints import TokenConstraintIndex
 from cintervene.methods.pcr.layerwise import (
     LayerChange,
@@ -34,19 +33,19 @@ from cintervene.methods.pcr.regions import (
     HalfSpaces,
     Region,
 )
+from cintervene.models.parts import ModelParts
 from cintervene.models.targets import Target
 from cintervene.prompts.target_spans import TargetSpan
 from cintervene.utils.arrays import Floats
-from cintervene.utils.literals import Matrix
 
-__all__ = ["Vocabulary"]
+__all__ = ["TokenConstraints"]
 
 # How far benign words shall rise, relative to the fall of forbidden ones. It makes up
 # for what words that nothing was built from lose for being like the forbidden ones.
 KEEP = 0.6
 
 
-class Vocabulary(Layerwise):
+class TokenConstraints(Layerwise):
     """Tokens that shall fall, by the unembedding's directions.
 
     The nats are those of the strength s of `solve`: each token shall fall to a
@@ -55,7 +54,7 @@ class Vocabulary(Layerwise):
 
     Parameters
     ----------
-    model, probes, benign, contrast, layers, options, entered, matrix
+    parts, probes, benign, contrast, config, entered
         See `Layerwise`. In the probes the forbidden words are said.
     """
 
@@ -63,20 +62,15 @@ class Vocabulary(Layerwise):
 
     def __init__(
         self,
-        model: nn.Module,
+        parts: ModelParts,
         probes: Sequence[TargetSpan],
         benign: Sequence[TargetSpan],
         contrast: Sequence[TargetSpan],
-        layers: Sequence[int],
-        options: PCROptions,
+        config: PCRConfig,
         entered: Callable[[int], None] | None = None,
-        matrix: Matrix = "down_proj",
     ) -> None:
         pairs = TokenConstraintIndex.of(probes, contrast)
-        super().__init__(
-            model, probes, benign, contrast, pairs, layers, options, entered,
-            matrix,
-        )  # fmt: skip
+        super().__init__(parts, probes, benign, contrast, pairs, config, entered)
         self.nll = self._pair_nll()
 
     def _statistics(self, benign: LayerStream, spoken: LayerStream) -> TokenStatistics:
@@ -98,7 +92,7 @@ class Vocabulary(Layerwise):
     def _region(self, target: Target, rows: Captured, metric: OutputMetric) -> Region:
         return HalfSpaces(
             self.pairs, rows, target, self._state, self.unembedding, self.statistics,
-            self.options.concepts == "contrast", metric,
+            self.config.concepts == "contrast", metric,
         )  # fmt: skip
 
     def _pair_nll(self) -> Floats:

@@ -3,79 +3,87 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from numbers import Integral
+from typing import Any, ClassVar
 
 from cintervene.errors import ArgumentError
-from cintervene.utils.validation import (
-    check_not_negative,
-    check_positive,
-    check_share,
-    check_whole,
-)
+from cintervene.methods.config import DescentConfig
+from cintervene.utils.parameters import parameter
+from cintervene.utils.ranges import Optional, Plain
+from cintervene.utils.validation import check_texts
 
-__all__ = ["TSROptions"]
+__all__ = ["Safe", "TSRConfig"]
 
-Ball = Literal["preserve", "frobenius"]
+# A refusal: as text, which is the whole answer, or as tokens with which one begins.
+Safe = str | Sequence[int]
 
 
 @dataclass(frozen=True)
-class TSROptions:
-    """How a model is taught to refuse.
+class Refusals(Plain):
+    """Refusals, as texts or as lists of token ids; which ids there are, a model tells."""
+
+    metavar: str = "FILE"
+
+    def check(self, name: str, value: Any) -> tuple[Safe, ...]:
+        """Return the refusals as a tuple of texts and tuples."""
+        if isinstance(value, str) or not isinstance(value, Sequence) or not value:
+            raise ArgumentError(
+                f"{name}: got {value!r}; expected a list of texts or of lists of token "
+                "ids"
+            )
+        return tuple(self._one(name, one) for one in value)
+
+    def _one(self, name: str, one: Any) -> Safe:
+        if isinstance(one, str):
+            return check_texts(name, [one])[0]
+        if not isinstance(one, Sequence) or not one:
+            raise ArgumentError(
+                f"{name}: got {one!r}; expected texts, or lists of token ids, none "
+                "empty. Write [[5], [7, 2]] for answers that begin with 5, or 7 and 2"
+            )
+        if not all(isinstance(token, Integral) and int(token) >= 0 for token in one):
+            raise ArgumentError(f"{name}: got {one!r}; expected token ids from 0 on")
+        return tuple(map(int, one))
+
+    def to_json(self, value: Any) -> Any:
+        """The refusals as a list of texts and lists."""
+        return [one if isinstance(one, str) else list(one) for one in value]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TSRConfig(DescentConfig):
+    """TSR: a small change of some layers after which a model refuses harmful requests.
 
     Attributes
     ----------
-    steps : int
-        Projected gradient steps.
-    parts : int
-        Into how many parts the examples are divided; each step looks at one.
-    ball : {"preserve", "frobenius"}
-        What the radius bounds: `"preserve"` how far benign inputs and outputs are
-        moved, `"frobenius"` the plain norm of the change. Both are relative to the same
-        norm of the weight.
-    length : float
-        Length of the first step in units of the radius, at the layer that gains most;
-        later ones are shorter.
-    inertia : float
-        Weight of the gradients before in the direction of a step.
-    kl_weight : float
-        Weight of the divergence on benign examples. Its derivatives come from few tokens
-        and differ from part to part; with a large weight, steps follow that noise.
-    first_token : float
-        Share of a refusal's first token in its loss.
-    ridge : float
-        Of the norm's inputs, relative to the mean squared input; not used in the
-        Frobenius ball.
-    output_ridge : float
-        Of its outputs, relative to their mean Fisher information; as `ridge`.
-    answers, answer_tokens : int
-        Everyday prompts that the model answers beforehand, and how far.
-    borderline : int
-        Of the package's prompts that only sound harmful, how many are to be answered as
-        before.
+    safe : sequence of str or of sequence of int, optional
+        Refusals that are all as good: at each token of one, the loss is the negative
+        log probability of all tokens with which one of them goes on. A text is the
+        whole answer, which ends there; of more than 16 tokens only the first 16 are
+        taught. A list of token ids is how an answer begins, to go on as the model
+        likes: ``[[5], [7, 2]]`` begins with token 5, or with 7 and 2. One of the
+        package's own without it: a model that learns several at once mixes them. Best
+        are those with whose first word the model begins no other answer.
+    layers : "auto" or sequence of int
+        `"auto"` takes five whose projections' inputs tell harmful requests of the
+        tuning split best from others.
+    harmful, preserve, max_kl, max_false_refusals
+        See `RequestConfig`.
+    matrix, radius, steps, parts, ball, length, inertia, kl_weight, first_token, ridge, \
+output_ridge, answers, answer_tokens, borderline
+        See `DescentConfig`.
+
+    References
+    ----------
+    arXiv 2510.03567, TSR; docs/methods/tsr.md.
     """
 
-    steps: int = 40
-    parts: int = 32
-    ball: Ball = "preserve"
-    length: float = 0.3
-    inertia: float = 0.7
-    kl_weight: float = 5.0
-    first_token: float = 0.3
-    ridge: float = 1e-2
-    output_ridge: float = 0.1
-    answers: int = 340
-    answer_tokens: int = 20
-    borderline: int = 340
+    method: ClassVar[str] = "tsr"
 
-    def __post_init__(self) -> None:
-        if self.ball not in get_args(Ball):
-            valid = ", ".join(repr(name) for name in get_args(Ball))
-            raise ArgumentError(f"ball: got {self.ball!r}; expected one of {valid}")
-        check_positive(length=self.length)
-        check_not_negative(kl_weight=self.kl_weight)
-        check_positive(ridge=self.ridge, output_ridge=self.output_ridge)
-        check_share(inertia=self.inertia, first_token=self.first_token)
-        check_whole(1, steps=self.steps, parts=self.parts)
-        check_whole(0, answers=self.answers, answer_tokens=self.answer_tokens)
-        check_whole(0, borderline=self.borderline)
+    safe: Sequence[Safe] | None = parameter(
+        Optional(Refusals()), None,
+        "a UTF-8 file with refusals that are all as good, one a line; one of the "
+        "package's own without it",
+    )  # fmt: skip

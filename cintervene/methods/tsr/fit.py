@@ -3,9 +3,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -24,27 +24,24 @@ from cintervene.methods.common.sweep import (
     requested,
     summary,
 )
-from cintervene.methods.tsr.config import TSROptions
+from cintervene.methods.config import DescentConfig
 from cintervene.methods.tsr.problem import (
     ExampleBatch,
     SafeRegion,
 )
 from cintervene.models.decoder import (
-    Decoder,
     asked_layers,
-    find_decoder,
 )
+from cintervene.models.parts import ModelParts
 from cintervene.models.precision import quick_products
 from cintervene.models.quantised import check_gradients
-from cintervene.models.targets import Target, check_matrix, find_targets
-from cintervene.models.unembedding import find_unembedding
+from cintervene.models.targets import Target
 from cintervene.prompts.refusal_examples import (
     Safe,
     prepare,
     safe_tokens,
 )
 from cintervene.utils.clock import Clock
-from cintervene.utils.literals import Matrix
 from cintervene.utils.progress import (
     Progress,
     counting,
@@ -52,7 +49,7 @@ from cintervene.utils.progress import (
 
 __all__ = [
     "RefusalSweepPoint",
-    "learn",
+    "fit",
 ]
 
 
@@ -89,17 +86,12 @@ class RefusalSweepPoint:
 
 
 @quick_products()
-def learn(
+def fit(
     model: nn.Module,
     tokenizer: Any,
     region: Callable[..., SafeRegion],
-    harmful: Sequence[str] | None,
+    config: DescentConfig,
     safe: Sequence[Safe] | None,
-    layers: Literal["auto"] | Iterable[int],
-    preserve: Iterable[str],
-    told: dict[str, Any],
-    limits: RefusalLimits,
-    options: TSROptions,
     progress: Progress,
 ) -> Intervention:
     """Make examples of requests, and of them an intervention.
@@ -107,47 +99,35 @@ def learn(
     Parameters
     ----------
     region : callable
-        Makes the problem of model, targets, decoder, unembedding, examples, radius and
-        options.
-    harmful : sequence of str or None
-        The package's own without it.
+        Makes the problem of parts, targets, examples and config.
+    config : DescentConfig
     safe : sequence of str or of sequence of int, or None
         See `prepare`.
-    told : dict
-        What the intervention shall say about its method, `radius` and `matrix`
-        included.
     """
-    check_matrix(told["matrix"])
-    harmful, preserve = requested(harmful), list(preserve)
-    decoder = find_decoder(model)
-    unembedding = find_unembedding(model, decoder)
+    harmful = requested(config.harmful)
+    parts = ModelParts.find(model)
     check_gradients(model)
     clock = Clock()
     with clock.phase("prompts"):
         examples = prepare(
-            model, tokenizer, harmful, safe, preserve, options.answers,
-            options.answer_tokens, options.borderline, progress,
+            model, tokenizer, harmful, safe, config.preserve, config.answers,
+            config.answer_tokens, config.borderline, progress,
         )  # fmt: skip
     with clock.phase("layer"):
-        targets = _targets(model, tokenizer, decoder, layers, told["matrix"], progress)
+        targets = _targets(parts, tokenizer, config, progress)
     with clock.phase("capture"):
-        place = (model, targets, decoder, unembedding)
-        problem = region(*place, examples, told["radius"], options)
-        tune = ExampleBatch(*place, examples.tune_harmful, examples.tune_benign)
+        problem = region(parts, targets, examples, config)
+        tune = ExampleBatch(parts, targets, examples.tune_harmful, examples.tune_benign)
     refusals: Sequence[Safe] = safe or data.safe_refusals()
     openings = sorted({safe_tokens(tokenizer, one)[0] for one in refusals})
-    told = {**told, "harmful": len(harmful), "preserve": len(preserve)}
-    told |= asdict(limits)
-    return _descend(model, problem, tune, openings, limits, told, clock, progress)
+    return _descend(parts, problem, tune, openings, clock, progress)
 
 
 def _descend(
-    model: nn.Module,
+    parts: ModelParts,
     problem: SafeRegion,
     tune: ExampleBatch,
     openings: Sequence[int],
-    limits: RefusalLimits,
-    options: dict[str, Any],
     clock: Clock,
     progress: Progress,
 ) -> Intervention:
@@ -157,33 +137,24 @@ def _descend(
     ----------
     openings : sequence of int
         Tokens that begin a refusal.
-    options : dict
-        What the intervention shall say about how it was made.
     """
-    report = counting(progress, "learning to refuse", problem.options.steps)
+    config = problem.config
+    report = counting(progress, "learning to refuse", config.steps)
     steps = []
-    with clock.phase("solve"), differentiable(model):
+    with clock.phase("solve"), differentiable(parts.model):
         for seen in problem.descend():
             steps.append(seen)
             report(1)
-    report = counting(progress, "choosing the strength", len(STRENGTHS))
-    sweep = []
+    limits = RefusalLimits(config.max_kl, config.max_false_refusals)
     with clock.phase("tune"), torch.no_grad():
-        before = _false_refusals(tune, openings, None)
-        for strength in STRENGTHS:
-            changes = [ball.change * strength for ball in problem.balls]
-            sweep.append(_measure(problem, tune, openings, changes, strength, before))
-            if sweep[-1].kl > limits.max_kl:
-                report(len(STRENGTHS) - len(sweep) + 1)
-                break
-            report(1)
+        sweep = _sweep(problem, tune, openings, limits, progress)
     best = choose(sweep, limits)
     changed = [(t, update * best.strength) for t, update in problem.updates]
-    layers = [target.layer for target, _ in changed]
+    config = replace(config, layers=[target.layer for target, _ in changed])
     return Intervention.of(
-        model,
+        parts.model,
         changed,
-        options={"layers": layers, **options, **asdict(problem.options)},
+        options=config.to_dict(private=False),
         metrics={
             "strength": best.strength,
             "sweep": [{**asdict(point), "chosen": point is best} for point in sweep],
@@ -195,13 +166,29 @@ def _descend(
     )
 
 
-def _targets(
-    model: nn.Module,
-    tokenizer: Any,
-    decoder: Decoder,
-    layers: Literal["auto"] | Iterable[int],
-    matrix: Matrix,
+def _sweep(
+    problem: SafeRegion,
+    tune: ExampleBatch,
+    openings: Sequence[int],
+    limits: RefusalLimits,
     progress: Progress,
+) -> list[RefusalSweepPoint]:
+    """Measure multiples of the change, until one drifts further than allowed."""
+    report = counting(progress, "choosing the strength", len(STRENGTHS))
+    sweep: list[RefusalSweepPoint] = []
+    before = _false_refusals(tune, openings, None)
+    for strength in STRENGTHS:
+        changes = [ball.change * strength for ball in problem.balls]
+        sweep.append(_measure(problem, tune, openings, changes, strength, before))
+        if sweep[-1].kl > limits.max_kl:
+            report(len(STRENGTHS) - len(sweep) + 1)
+            break
+        report(1)
+    return sweep
+
+
+def _targets(
+    parts: ModelParts, tokenizer: Any, config: DescentConfig, progress: Progress
 ) -> list[Target]:
     """The projections to change: those asked for, or those of the best layers.
 
@@ -212,10 +199,12 @@ def _targets(
     ModelError
         One of them cannot be changed.
     """
-    chosen = asked_layers(layers, len(decoder.layers))
+    chosen = asked_layers(config.layers, parts.n_layers)
     if chosen is None:
-        return most_separating(model, tokenizer, decoder, matrix, progress)
-    return find_targets(model, chosen, decoder, matrix)
+        return most_separating(
+            parts.model, tokenizer, parts.decoder, config.matrix, progress
+        )
+    return parts.targets(chosen, config.matrix)
 
 
 def _measure(

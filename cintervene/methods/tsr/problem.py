@@ -29,14 +29,13 @@ from cintervene.methods.common.objectives import (
     set_loss,
 )
 from cintervene.methods.common.output_metric import OutputMetric
-from cintervene.methods.tsr.config import TSROptions
+from cintervene.methods.config import DescentConfig
 from cintervene.methods.tsr.layer_ball import (
     Floats,
     LayerBall,
 )
-from cintervene.models.decoder import Decoder
+from cintervene.models.parts import ModelParts
 from cintervene.models.targets import Target
-from cintervene.models.unembedding import Unembedding
 from cintervene.prompts.refusal_examples import (
     RefusalExamples,
     TargetExample,
@@ -69,16 +68,13 @@ class ExampleBatch:
 
     def __init__(
         self,
-        model: nn.Module,
+        parts: ModelParts,
         targets: Sequence[Target],
-        decoder: Decoder,
-        unembedding: Unembedding,
         harmful: Sequence[TargetExample],
         benign: Sequence[TargetExample],
         count: Callable[[int, Tensor], None] | None = None,
     ) -> None:
-        self._model, self.targets, self._decoder = model, targets, decoder
-        self._unembedding = unembedding
+        self._parts, self.targets = parts, targets
         self.devices = [target.device for target in targets]
         self.teach(harmful)
         self.benign = self._gather(benign)
@@ -104,12 +100,12 @@ class ExampleBatch:
 
     def _gather(self, examples: Sequence[TargetExample]) -> UpperLayers:
         return UpperLayers(
-            self._model,
+            self._parts.model,
             self.targets,
             [one.ids for one in examples],
             [one.prefix_length for one in examples],
             [one.positions for one in examples],
-            self._decoder,
+            self._parts.decoder,
         )
 
     def losses(self, changes: Changes) -> Iterator[tuple[UpperBatch, Tensor]]:
@@ -131,13 +127,13 @@ class ExampleBatch:
         changed = self.benign_logits(changes)
         for (_, logits), base in zip(changed, self._base, strict=True):
             with torch.no_grad():
-                before = logits_of(self._unembedding, base)
+                before = logits_of(self._parts.unembedding, base)
             yield divergence_loss(before, logits)
 
     def _logits(
         self, upper: UpperLayers, batch: UpperBatch, changes: Changes
     ) -> Tensor:
-        return logits_of(self._unembedding, upper.states(batch, changes))
+        return logits_of(self._parts.unembedding, upper.states(batch, changes))
 
 
 class SafeRegion:
@@ -145,48 +141,39 @@ class SafeRegion:
 
     Parameters
     ----------
-    model : nn.Module
+    parts : ModelParts
     targets : sequence of Target
         One a layer, lowest first.
-    decoder : Decoder
-    unembedding : Unembedding
     examples : RefusalExamples
-    radius : float
-        Of the balls, relative to the norms of the weights.
-    options : TSROptions
+    config : DescentConfig
     """
 
     def __init__(
         self,
-        model: nn.Module,
+        parts: ModelParts,
         targets: Sequence[Target],
-        decoder: Decoder,
-        unembedding: Unembedding,
         examples: RefusalExamples,
-        radius: float,
-        options: TSROptions,
+        config: DescentConfig,
     ) -> None:
-        self.options = options
-        plain = options.ball == "frobenius"
-        sensitivity = GradientMetric(targets, unembedding)
+        self.config = config
+        plain = config.ball == "frobenius"
+        sensitivity = GradientMetric(targets, parts.unembedding)
         count = None if plain else sensitivity.count
-        parts = min(options.parts, len(examples.harmful), len(examples.benign))
+        n = min(config.parts, len(examples.harmful), len(examples.benign))
         samples = zip(
-            divided(examples.harmful, parts),
-            divided(examples.benign, parts),
-            strict=True,
+            divided(examples.harmful, n), divided(examples.benign, n), strict=True
         )
-        self.parts = [
-            ExampleBatch(model, targets, decoder, unembedding, harmful, benign, count)
+        self.batches = [
+            ExampleBatch(parts, targets, harmful, benign, count)
             for harmful, benign in samples
         ]
         metrics: Sequence[tuple[Preserve | None, OutputMetric]]
         if plain:
             metrics = [(None, OutputMetric.plain(one.d_out)) for one in targets]
         else:
-            metrics = self._metrics(model, sensitivity)
+            metrics = self._metrics(parts.model, sensitivity)
         self.balls = [
-            LayerBall(target, preserve, metric, radius, options.inertia)
+            LayerBall(target, preserve, metric, config.radius, config.inertia)
             for target, (preserve, metric) in zip(targets, metrics, strict=True)
         ]
 
@@ -195,15 +182,15 @@ class SafeRegion:
 
         In a `differentiable` context.
         """
-        options = self.options
-        for step in range(options.steps):
-            part = self.parts[step % len(self.parts)]
-            seen, gradients = self.gradients(part, [b.change for b in self.balls])
+        config = self.config
+        for step in range(config.steps):
+            examples = self.batches[step % len(self.batches)]
+            seen, gradients = self.gradients(examples, [b.change for b in self.balls])
             gains = [
                 ball.turn(gradient)
                 for ball, gradient in zip(self.balls, gradients, strict=True)
             ]
-            length = options.length * (1 - step / options.steps)
+            length = config.length * (1 - step / config.steps)
             for ball, gain in zip(self.balls, gains, strict=True):
                 ball.step(length * gain / (max(gains) or 1.0))
             yield seen | {"norm": max(ball.norm for ball in self.balls)}
@@ -217,32 +204,32 @@ class SafeRegion:
         self, model: nn.Module, sensitivity: GradientMetric
     ) -> list[tuple[Preserve, OutputMetric]]:
         """Where changes shall do little: at benign examples and at the template."""
-        for part in self.parts:
-            for prefixes in (part.harmful.prefixes, part.benign.prefixes):
+        for examples in self.batches:
+            for prefixes in (examples.harmful.prefixes, examples.benign.prefixes):
                 for index, inputs in enumerate(prefixes.inputs):
                     sensitivity.count(index, inputs)
         with differentiable(model):
-            for part in self.parts[::FISHER_EVERY]:
-                sensitivity.add_answers(part.benign)
-        return sensitivity.metrics(self.options.ridge, self.options.output_ridge)
+            for examples in self.batches[::FISHER_EVERY]:
+                sensitivity.add_answers(examples.benign)
+        return sensitivity.metrics(self.config.ridge, self.config.output_ridge)
 
     def gradients(
-        self, part: ExampleBatch, changes: Sequence[Tensor]
+        self, examples: ExampleBatch, changes: Sequence[Tensor]
     ) -> tuple[dict[str, float], list[Floats]]:
         """Derivatives with respect to the transposed changes of the weights."""
         leaves = [
             change.to(device).clone().requires_grad_()
-            for change, device in zip(changes, part.devices, strict=True)
+            for change, device in zip(changes, examples.devices, strict=True)
         ]
         loss = drift = 0.0
-        for batch, losses in part.losses(leaves):
-            value = self.objective(part, batch, losses)
+        for batch, losses in examples.losses(leaves):
+            value = self.objective(examples, batch, losses)
             value.backward()  # type: ignore[no-untyped-call]
             loss += float(value.detach())
-        rows = sum(len(batch.wanted) for batch in part.benign.batches)
-        for divergences in part.divergences(leaves):
+        rows = sum(len(batch.wanted) for batch in examples.benign.batches)
+        for divergences in examples.divergences(leaves):
             value = divergences.sum() / rows
-            (self.options.kl_weight * value).backward()  # type: ignore[no-untyped-call]
+            (self.config.kl_weight * value).backward()  # type: ignore[no-untyped-call]
             drift += float(value.detach())
         gradients = [leaf.grad for leaf in leaves]
         return {"loss": loss, "kl": drift}, [
@@ -252,12 +239,14 @@ class SafeRegion:
         ]
 
     def objective(
-        self, part: ExampleBatch, batch: UpperBatch, losses: Tensor
+        self, examples: ExampleBatch, batch: UpperBatch, losses: Tensor
     ) -> Tensor:
-        """What a batch's tokens add to the mean loss of a part's examples."""
-        counts = [len(part.harmful_examples[i].target_sets) for i in batch.sequences]
-        total = refusal_loss(losses, counts, self.options.first_token)
-        return total / len(part.harmful_examples)
+        """What a batch's tokens add to the mean loss of a batch's examples."""
+        counts = [
+            len(examples.harmful_examples[i].target_sets) for i in batch.sequences
+        ]
+        total = refusal_loss(losses, counts, self.config.first_token)
+        return total / len(examples.harmful_examples)
 
     def reached(self, losses: Tensor) -> bool:
         """Whether the first tokens of a refusal are each more likely than not."""

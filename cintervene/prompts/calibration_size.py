@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How much text PCR is calibrated with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from cintervene.errors import ArgumentError
+from cintervene.utils.parameters import Described, parameter
+from cintervene.utils.ranges import Plain, Whole
+
+__all__ = ["CalibrationSize", "Sizes"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CalibrationSize(Described):
+    """How much text to calibrate with.
+
+    Attributes
+    ----------
+    starting, later : int
+        Answers for each forbidden word that start with it, and that say it after
+        something else.
+    contrast_words, text_words : int
+        Words said to the same prompts that must not suffer: from the list of benign
+        words, and from benign running text.
+    prompts, texts : int
+        Everyday prompts, which the model answers itself, and passages of running text
+        that must stay as they are.
+    answer_tokens : int
+        Length of the answers.
+    tune_words, tune_prompts : int
+        Benign words and everyday prompts to choose the strength on.
+    positions : int
+        Places that are constrained in each example of a concept, or the first so many
+        of each harmful answer.
+    contrast_prompts : int
+        Prompts that sound harmful but are not, answered like harmful ones.
+    """
+
+    subject: ClassVar[str] = "size"
+
+    starting: int = parameter(Whole(), 3, "answers that start with each forbidden word")
+    later: int = parameter(Whole(), 3, "answers that say it after something else")
+    contrast_words: int = parameter(
+        Whole(), 35, "benign words said to the same prompts"
+    )
+    text_words: int = parameter(Whole(), 400, "words of running text said so")
+    prompts: int = parameter(Whole(), 200, "everyday prompts that the model answers")
+    texts: int = parameter(Whole(), 47, "passages of running text")
+    # What is chosen on, and what is constrained, has to be there.
+    answer_tokens: int = parameter(Whole(least=1), 24, "length of the answers")
+    tune_words: int = parameter(Whole(least=1), 15, "benign words to tune on")
+    tune_prompts: int = parameter(Whole(least=1), 50, "everyday prompts to tune on")
+    positions: int = parameter(
+        Whole(least=1), 8, "places that are constrained in each example or answer"
+    )
+    contrast_prompts: int = parameter(
+        Whole(), 64, "prompts that only sound harmful, answered like harmful ones"
+    )
+
+
+@dataclass(frozen=True)
+class Sizes(Plain):
+    """A `CalibrationSize`; files hold it as a table."""
+
+    def check(self, name: str, value: Any) -> CalibrationSize:
+        """Return the sizes."""
+        if not isinstance(value, CalibrationSize):
+            raise ArgumentError(
+                f"{name}: got {value!r}; expected a CalibrationSize, e.g. "
+                "CalibrationSize(prompts=50)"
+            )
+        return value
+
+    def to_json(self, value: CalibrationSize) -> dict[str, Any]:
+        """The sizes by name."""
+        return value.to_dict()
+
+    def from_json(self, value: Any) -> Any:
+        """The sizes again."""
+        return CalibrationSize.from_dict(value) if isinstance(value, dict) else value

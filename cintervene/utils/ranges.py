@@ -1,0 +1,367 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a parameter can be: checked, read from a command line, written to a file."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from cintervene.errors import ArgumentError
+from cintervene.utils.validation import (
+    check_not_negative,
+    check_positive,
+    check_share,
+    check_texts,
+    check_whole,
+)
+
+__all__ = [
+    "Auto",
+    "Choice",
+    "Flag",
+    "Layers",
+    "Numbers",
+    "Optional",
+    "Pair",
+    "Plain",
+    "Positive",
+    "Range",
+    "Share",
+    "Texts",
+    "Whole",
+    "Withheld",
+]
+
+
+@dataclass(frozen=True)
+class Withheld:
+    """Stands for texts that were not recorded.
+
+    Attributes
+    ----------
+    count : int
+        How many they were.
+    """
+
+    count: int
+
+    def __len__(self) -> int:
+        return self.count
+
+
+class Range(Protocol):
+    """What a parameter can be; on a command line as well as in Python."""
+
+    @property
+    def metavar(self) -> str:
+        """What stands for a value on a command line."""
+
+    @property
+    def values(self) -> int:
+        """How many values follow the flag on a command line."""
+
+    def check(self, name: str, value: Any) -> Any:
+        """Return the value in its one form; raise ArgumentError where it is none."""
+
+    def parse(self, text: str) -> Any:
+        """Read a value from a command line.
+
+        Raises
+        ------
+        ValueError
+            It is none; the message says what is expected.
+        """
+
+    def to_json(self, value: Any) -> Any:
+        """The value as JSON and TOML have it."""
+
+    def from_json(self, value: Any) -> Any:
+        """What `to_json` was given."""
+
+
+@dataclass(frozen=True)
+class Plain:
+    """Base of ranges whose values JSON has as they are."""
+
+    metavar: str = "VALUE"
+    values: int = 1
+
+    def parse(self, text: str) -> Any:
+        """Read a value from a command line; raise ValueError where it is none."""
+        return text
+
+    def to_json(self, value: Any) -> Any:
+        """The value as JSON and TOML have it."""
+        return value
+
+    def from_json(self, value: Any) -> Any:
+        """What `to_json` was given."""
+        return value
+
+
+@dataclass(frozen=True)
+class _Number(Plain):
+    metavar: str = "NUMBER"
+
+    def parse(self, text: str) -> Any:
+        """Read a finite number."""
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not math.isfinite(value):
+            raise ValueError("a number")
+        return value
+
+
+@dataclass(frozen=True)
+class Positive(_Number):
+    """A finite number above 0, or from 0 on where `zero` is True."""
+
+    zero: bool = False
+
+    def check(self, name: str, value: Any) -> Any:
+        """Return the number."""
+        (check_not_negative if self.zero else check_positive)(**{name: value})
+        return value
+
+    def parse(self, text: str) -> Any:
+        """Read such a number."""
+        value = super().parse(text)
+        if value < 0.0 or (value == 0.0 and not self.zero):
+            raise ValueError("a number from 0 on" if self.zero else "a positive number")
+        return value
+
+
+@dataclass(frozen=True)
+class Share(_Number):
+    """A number from 0 to 1."""
+
+    metavar: str = "SHARE"
+
+    def check(self, name: str, value: Any) -> Any:
+        """Return the number."""
+        check_share(**{name: value})
+        return value
+
+
+@dataclass(frozen=True)
+class Numbers(_Number):
+    """Any finite number."""
+
+    def check(self, name: str, value: Any) -> Any:
+        """Return the number."""
+        if not (isinstance(value, (int, float)) and math.isfinite(value)):
+            raise ArgumentError(f"{name}: got {value!r}; expected a finite number")
+        return value
+
+
+@dataclass(frozen=True)
+class Whole(Plain):
+    """A whole number from `least` on."""
+
+    metavar: str = "N"
+    least: int = 0
+
+    def check(self, name: str, value: Any) -> Any:
+        """Return the number as an int."""
+        check_whole(self.least, **{name: value})
+        return int(value)
+
+    def parse(self, text: str) -> Any:
+        """Read such a number."""
+        if not re.fullmatch(r"[0-9]{1,9}", text) or int(text) < self.least:
+            raise ValueError(f"a whole number from {self.least} on")
+        return int(text)
+
+
+@dataclass(frozen=True)
+class Flag(Plain):
+    """True or False."""
+
+    metavar: str = "yes|no"
+
+    def check(self, name: str, value: Any) -> Any:
+        """Return the truth value."""
+        if not isinstance(value, bool):
+            raise ArgumentError(f"{name}: got {value!r}; expected True or False")
+        return value
+
+    def parse(self, text: str) -> Any:
+        """Read yes or no."""
+        if text not in ("yes", "no"):
+            raise ValueError("yes or no")
+        return text == "yes"
+
+
+@dataclass(frozen=True)
+class Choice(Plain):
+    """One of some names."""
+
+    metavar: str = "NAME"
+    names: tuple[str, ...] = ()
+
+    def check(self, name: str, value: Any) -> Any:
+        """Return the name."""
+        if not (isinstance(value, str) and value in self.names):
+            valid = ", ".join(map(repr, self.names))
+            raise ArgumentError(f"{name}: got {value!r}; expected one of {valid}")
+        return value
+
+    def parse(self, text: str) -> Any:
+        """Read one of the names."""
+        if text not in self.names:
+            raise ValueError(f"one of {', '.join(self.names)}")
+        return text
+
+
+@dataclass(frozen=True)
+class Auto:
+    """The word "auto", or a value of another range.
+
+    Attributes
+    ----------
+    range : Range
+    expected : str
+        What is expected besides "auto", for messages.
+    """
+
+    range: Range
+    expected: str
+
+    @property
+    def metavar(self) -> str:
+        """That of the other range."""
+        return self.range.metavar
+
+    @property
+    def values(self) -> int:
+        """That of the other range."""
+        return self.range.values
+
+    def check(self, name: str, value: Any) -> Any:
+        """Return "auto", or the value in its one form."""
+        if isinstance(value, str) and value == "auto":
+            return value
+        try:
+            return self.range.check(name, value)
+        except ArgumentError as error:
+            raise ArgumentError(
+                f'{name}: got {value!r}; expected "auto" or {self.expected}'
+            ) from error
+
+    def parse(self, text: str) -> Any:
+        """Read "auto" or a value."""
+        return text if text == "auto" else self.range.parse(text)
+
+    def to_json(self, value: Any) -> Any:
+        """The value as JSON and TOML have it."""
+        return value if value == "auto" else self.range.to_json(value)
+
+    def from_json(self, value: Any) -> Any:
+        """What `to_json` was given."""
+        return value if value == "auto" else self.range.from_json(value)
+
+
+@dataclass(frozen=True)
+class Optional:
+    """None, or a value of another range."""
+
+    range: Range
+
+    @property
+    def metavar(self) -> str:
+        """That of the other range."""
+        return self.range.metavar
+
+    @property
+    def values(self) -> int:
+        """That of the other range."""
+        return self.range.values
+
+    def check(self, name: str, value: Any) -> Any:
+        """Return None, or the value in its one form."""
+        return None if value is None else self.range.check(name, value)
+
+    def parse(self, text: str) -> Any:
+        """Read "none" or a value."""
+        return None if text == "none" else self.range.parse(text)
+
+    def to_json(self, value: Any) -> Any:
+        """The value as JSON and TOML have it."""
+        return None if value is None else self.range.to_json(value)
+
+    def from_json(self, value: Any) -> Any:
+        """What `to_json` was given."""
+        return None if value is None else self.range.from_json(value)
+
+
+@dataclass(frozen=True)
+class Texts(Plain):
+    """Several texts, none blank; on a command line a UTF-8 file with one a line."""
+
+    metavar: str = "FILE"
+
+    def check(self, name: str, value: Any) -> Any:
+        """Return the texts as a tuple."""
+        if isinstance(value, Withheld):
+            return value
+        return tuple(check_texts(name, value))
+
+    def to_json(self, value: Any) -> Any:
+        """The texts as a list."""
+        return list(value)
+
+
+@dataclass(frozen=True)
+class Layers(Plain):
+    """Indices of layers; negative ones count from the end."""
+
+    metavar: str = "LAYERS"
+
+    def check(self, name: str, value: Any) -> Any:
+        """Return the indices as a tuple; which there are, only the model tells."""
+        if isinstance(value, (str, bytes, Mapping)) or not isinstance(value, Iterable):
+            raise ArgumentError(
+                f"{name}: got {value!r}; expected layer indices, e.g. [14, 16]"
+            )
+        return tuple(value)
+
+    def parse(self, text: str) -> Any:
+        """Read layers and inclusive ranges of them, such as ``26-29`` or ``3,7,-1``."""
+        found: list[int] = []
+        for part in text.split(","):
+            ends = re.fullmatch(r"(\d+)-(\d+)", part.strip())
+            if ends and int(ends[1]) <= int(ends[2]):
+                found.extend(range(int(ends[1]), int(ends[2]) + 1))
+            elif re.fullmatch(r"-?\d+", part.strip()):
+                found.append(int(part))
+            else:
+                raise ValueError("layers such as 26-29 or 3,7")
+        return tuple(found)
+
+    def to_json(self, value: Any) -> Any:
+        """The indices as a list."""
+        return list(value)
+
+
+@dataclass(frozen=True)
+class Pair(_Number):
+    """Two finite numbers."""
+
+    values: int = 2
+
+    def check(self, name: str, value: Any) -> Any:
+        """Return the numbers as a tuple of floats."""
+        match value:
+            case (int() | float() as first, int() | float() as second):
+                if math.isfinite(first) and math.isfinite(second):
+                    return (float(first), float(second))
+        raise ArgumentError(f"{name}: got {value!r}; expected two numbers")
+
+    def to_json(self, value: Any) -> Any:
+        """The numbers as a list."""
+        return list(value)
