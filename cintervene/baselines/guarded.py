@@ -40,7 +40,9 @@ class Guarded:
 
     @cached_property
     def _guard(self) -> Guard:
-        return Guard(self.model, self.tokenizer, self.words, strength=self.strength)
+        return Guard(
+            self.model, self.tokenizer, forbid=self.words, strength=self.strength
+        )
 
     def answer(
         self, prompts: Sequence[str], generation: Generation, seed: int = 0

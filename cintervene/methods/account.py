@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is said of the changes that a method makes: on model cards, in no other place."""
+"""What model cards say of the changes that a method makes."""
 
 from __future__ import annotations
 

@@ -172,8 +172,9 @@ class DescentConfig(ProjectionConfig, RequestConfig):
     inertia : float
         Weight of the gradients before in the direction of a step.
     kl_weight : float
-        Weight of the divergence on benign examples. Its derivatives come from few tokens
-        and differ from part to part; with a large weight, steps follow that noise.
+        Weight of the divergence on benign examples. Its derivatives come from few
+        tokens and differ from part to part; with a large weight, steps follow that
+        noise.
     first_token : float
         Share of a refusal's first token in its loss.
     ridge : float

@@ -118,6 +118,6 @@ def method_of(config: Any) -> Method:
             return method
     valid = ", ".join(method.config.__name__ for method in _methods.values())
     raise ArgumentError(
-        f"config: got {type(config).__name__}; expected one of {valid}; words are given "
-        "as forbid="
+        f"config: got {type(config).__name__}; expected one of {valid}; words are "
+        "given as forbid="
     )

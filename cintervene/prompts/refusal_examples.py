@@ -386,9 +386,9 @@ T = TypeVar("T")
 
 
 def divided(groups: Sequence[Sequence[T]], parts: int) -> list[list[T]]:
-    """All examples (or what stands for them) of the groups in parts, each a fair sample.
+    """All examples (or what stands for them) of the groups, in parts: fair samples.
 
-    Topics and kinds of examples take turns, so equal steps would find only some of them.
+    Topics and kinds of examples take turns, so equal steps would find only some.
     """
     order = np.random.default_rng(SEED).permutation(len(groups))
     return [

@@ -78,7 +78,7 @@ def named_defences(
         path = directory / f"{method}{FILE}"
         if path.exists():
             return Intervention.load(path)
-        asked = {"forbid": banned} if method == "pcr" else {}
+        asked: dict[str, Any] = {"forbid": banned} if method == "pcr" else {}
         found = defend(model, tokenizer, method=method, progress=progress, **asked)
         # What it does is what the study is about; nothing is shipped.
         found.save(path, beyond_limits=True)

@@ -7,10 +7,7 @@ from argparse import Namespace
 from typing import Any
 
 from cintervene.errors import ArgumentError
-from cintervene.methods.defend import (
-    all_methods(),
-    option_names,
-)
+from cintervene.methods.registry import all_methods, find_method
 
 __all__ = ["check_given", "own_options"]
 

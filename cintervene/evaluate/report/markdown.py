@@ -265,7 +265,8 @@ def _use_attached(model: str, beyond: str) -> Iterator[str]:
         "from cintervene.export import AdapterIntervention\n"
         "from cintervene.models import Intervention, load\n\n"
         f'model, tokenizer = load("{model}")\n'
-        'attached = AdapterIntervention(Intervention.load("intervention.safetensors"))\n'
+        'change = Intervention.load("intervention.safetensors")\n'
+        "attached = AdapterIntervention(change)\n"
         "attached.apply(model)   # the base is not checked\n"
         "attached.revert(model)  # nothing is added any more\n"
         "```"

@@ -54,7 +54,7 @@ def write_report(
     directory : path
         Made if need be.
     intervention : Intervention
-        In the form in which it was measured: `cintervene.export.AdapterIntervention` for a model
+        In the form in which it was measured: `export.AdapterIntervention` for a model
         whose weights cannot be changed, which the report then says how to use.
     measurement : Measurement, optional
         What `measure` found of it.

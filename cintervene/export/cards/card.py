@@ -19,7 +19,6 @@ from cintervene.export.cards.measures import (
     measures,
 )
 from cintervene.export.cards.methods import (
-    REVERSIBLE,
     accounts,
     kind_of,
     kinds,
@@ -27,6 +26,7 @@ from cintervene.export.cards.methods import (
     unreachable,
 )
 from cintervene.intervention.intervention import Intervention
+from cintervene.methods.account import REVERSIBLE
 from cintervene.methods.registry import find_method
 from cintervene.models.embedded import EMBEDDED, file_sha256
 from cintervene.utils.parameters import parameters

@@ -53,9 +53,9 @@ class ARRConfig(DescentConfig):
     attack_requests : int
         Requests that are attacked each time, the least defended ones of those that the
         step looks at.
-    harmful, preserve, layers, max_kl, max_false_refusals, matrix, radius, steps, parts, \
-ball, length, inertia, kl_weight, ridge, output_ridge, answers, answer_tokens, borderline
-        As in `TSRConfig`; `first_token` is not used.
+
+    The other parameters are those of `RequestConfig` and `DescentConfig`;
+    `first_token` is not used.
 
     References
     ----------

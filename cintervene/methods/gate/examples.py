@@ -148,8 +148,8 @@ def _kept(
     else:
         begun = builder.beginnings[turn // OWN % len(builder.beginnings)]
         yield builder.keep(text, begun)
-    # Of `builder.templates` only those that are such forms, too: who uses the others has
-    # something to hide.
+    # Of `builder.templates` only those that are such forms, too: who uses the others
+    # has something to hide.
     if turn % FORMED == 0:
         yield builder.keep(data.fill_in_turn(forms, turn // FORMED, text))
     if turn % APOLOGISED == 1:

@@ -22,7 +22,7 @@ Safe = str | Sequence[int]
 
 @dataclass(frozen=True)
 class Refusals(Plain):
-    """Refusals, as texts or as lists of token ids; which ids there are, a model tells."""
+    """Refusals, as texts or as lists of token ids; which there are, a model tells."""
 
     metavar: str = "FILE"
 
@@ -69,11 +69,8 @@ class TSRConfig(DescentConfig):
     layers : "auto" or sequence of int
         `"auto"` takes five whose projections' inputs tell harmful requests of the
         tuning split best from others.
-    harmful, preserve, max_kl, max_false_refusals
-        See `RequestConfig`.
-    matrix, radius, steps, parts, ball, length, inertia, kl_weight, first_token, ridge, \
-output_ridge, answers, answer_tokens, borderline
-        See `DescentConfig`.
+
+    The other parameters are those of `RequestConfig` and `DescentConfig`.
 
     References
     ----------
