@@ -1,6 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Losses over logits. One tile is one row, so the partition cannot change a bit. */
-#include "runtime/runtime.h"
+#include "first_order/losses.h"
+
+#include "kernels/dispatch.h"
+#include "linalg/matrix.h"
+#include "runtime/parallel.h"
 
 /* Rough operations for one element of a row. */
 #define COST 8

@@ -6,6 +6,9 @@
  */
 #include "first_order/pgd.h"
 
+#include "kernels/dispatch.h"
+#include "runtime/parallel.h"
+
 #include <float.h>
 #include <math.h>
 #include <string.h>

@@ -8,7 +8,8 @@
 #ifndef CIV_PGD_H
 #define CIV_PGD_H
 
-#include "linalg/products.h"
+#include "kernels/kernels.h"
+#include "linalg/matrix.h"
 
 enum {
     CIV_GRAD_GRAD,

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Nearest points of the ball and of the probability simplex, row by row. */
-#include "runtime/runtime.h"
+#include "kernels/dispatch.h"
+#include "linalg/matrix.h"
+#include "runtime/parallel.h"
 
 #include <float.h>
 #include <math.h>

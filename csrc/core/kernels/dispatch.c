@@ -1,9 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Choice of the kernel table: best of the processor, or what CINTERVENE_CPU says. */
-#include "runtime/runtime.h"
-#include "linalg/linalg.h"
+#include "kernels/dispatch.h"
 
-#include <stdlib.h>
 #include <string.h>
 
 static const civ_kernels *chosen = &civ_kernels_baseline;
@@ -52,14 +49,10 @@ best_table(void)
     return &civ_kernels_baseline;
 }
 
-civ_status
-civ_init(void)
+void
+civ_kernels_init(void)
 {
-    const char *wanted = getenv("CINTERVENE_CPU");
-    civ_linalg_init();
     chosen = best_table();
-    CIV_TRY(civ_parallel_init());
-    return wanted == NULL || *wanted == '\0' ? CIV_OK : civ_cpu_select(wanted);
 }
 
 civ_status

@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include "linalg/centre.h"
+
 #include "linalg/products.h"
+#include "runtime/parallel.h"
 
 #include <string.h>
 

@@ -7,6 +7,7 @@
  */
 #include "linalg/linalg.h"
 #include "linalg/products.h"
+#include "runtime/parallel.h"
 
 /* Columns of a block column, and rows of a tile below its diagonal block. */
 #define WIDTH 256

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Copies with a change of storage type, and tests of overlapping memory. */
-#include "runtime/runtime.h"
-
-#include <string.h>
+/* Copies with a change of storage type. */
+#include "kernels/dispatch.h"
+#include "linalg/matrix.h"
+#include "runtime/parallel.h"
 
 typedef struct convert_job {
     const civ_mat *x;
@@ -50,35 +50,4 @@ civ_status
 civ_convert_finite(const civ_exec *exec, const civ_mat *x, const civ_mat *out)
 {
     return convert(exec, (convert_job){x, out, true});
-}
-
-/* First and one-past-last byte that a matrix may touch. */
-static void
-extent(const civ_mat *x, uintptr_t *begin, uintptr_t *end)
-{
-    uintptr_t first = (uintptr_t)civ_row(x, 0);
-    uintptr_t last = (uintptr_t)civ_row(x, x->n_rows - 1);
-    *begin = first < last ? first : last;
-    *end =
-        (first < last ? last : first) + (uintptr_t)x->n_cols * civ_dtype_size(x->dtype);
-}
-
-bool
-civ_overlap(const civ_mat *x, const civ_mat *y)
-{
-    if (x->n_rows == 0 || x->n_cols == 0 || y->n_rows == 0 || y->n_cols == 0) {
-        return false;
-    }
-    uintptr_t x_begin, x_end, y_begin, y_end;
-    extent(x, &x_begin, &x_end);
-    extent(y, &y_begin, &y_end);
-    return x_begin < y_end && y_begin < x_end;
-}
-
-civ_status
-civ_check_output(const civ_mat *x, const civ_mat *out)
-{
-    bool same =
-        x->data == out->data && (x->row_stride == out->row_stride || x->n_rows <= 1);
-    return same || !civ_overlap(x, out) ? CIV_OK : CIV_ALIAS;
 }

@@ -3,7 +3,9 @@
  * What a change of weights, after rounding, does to the outputs: one tile is a
  * register block of rows of the change against all inputs, in double precision.
  */
-#include "runtime/runtime.h"
+#include "kernels/dispatch.h"
+#include "linalg/matrix.h"
+#include "runtime/parallel.h"
 
 /* Columns of the weights whose differences are multiplied at a time. */
 #define DEPTH 512

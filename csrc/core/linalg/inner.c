@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "linalg/inner.h"
 
-#include "linalg/products.h"
+#include "kernels/dispatch.h"
+#include "linalg/matrix.h"
+#include "runtime/parallel.h"
 
 /* Blocks of the kernel in a tile, each way. */
 #define TILE 4

@@ -6,7 +6,7 @@
 #ifndef CIV_INNER_H
 #define CIV_INNER_H
 
-#include "runtime/runtime.h"
+#include "runtime/common.h"
 
 typedef struct civ_inner_block {
     const double *const *x; /* (n_x) */

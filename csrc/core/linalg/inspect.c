@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Looking at data without changing it. */
-#include "runtime/runtime.h"
+#include "kernels/dispatch.h"
+#include "linalg/matrix.h"
+#include "runtime/parallel.h"
 
 typedef struct finite_job {
     const civ_mat *x;

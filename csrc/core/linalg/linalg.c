@@ -1,9 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "linalg/linalg.h"
 
-#include "runtime/runtime.h"
-
 #include "linalg/lapack.h"
+#include "runtime/parallel.h"
 
 #include <limits.h>
 

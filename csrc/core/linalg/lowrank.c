@@ -3,7 +3,9 @@
  * Low-rank updates of weights. A tile is a fixed number of rows, and each sum runs
  * over its terms in order, so the number of threads cannot change a bit.
  */
-#include "runtime/runtime.h"
+#include "kernels/dispatch.h"
+#include "linalg/matrix.h"
+#include "runtime/parallel.h"
 
 /* Panels of rows in a tile: enough to reuse a panel of `right` from cache. */
 #define TILE_PANELS 8

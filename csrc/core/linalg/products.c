@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "linalg/products.h"
 
+#include "kernels/dispatch.h"
 #include "linalg/inner.h"
 #include "linalg/lapack.h"
+#include "runtime/parallel.h"
 
 #include <limits.h>
 
@@ -212,23 +214,13 @@ product_tile(void *arg, int64_t index, int worker)
     return CIV_OK;
 }
 
-static void
-set_zero(const civ_mat *out)
-{
-    for (int64_t i = 0; i < out->n_rows; i++) {
-        for (int64_t j = 0; j < out->n_cols; j++) {
-            *civ_at(out, i, j) = 0.0;
-        }
-    }
-}
-
 static civ_status
 run_product(const civ_exec *exec, product_job *job)
 {
     CIV_FAIL_IF(job->out->dtype != CIV_F64, CIV_DTYPE);
     CIV_FAIL_IF(job->out->row_stride < job->out->n_cols, CIV_INVALID_ARGUMENT);
     if (job->depth == 0 && job->kind != PRODUCT_MOMENT) {
-        set_zero(job->out);
+        civ_set_zero(job->out);
     }
     bool small = civ_min(job->out->n_rows, job->out->n_cols) <= 2 * TILE;
     job->tile = small ? SMALL_TILE : TILE;

@@ -6,7 +6,10 @@
  * least loss only rises; where sets make it lower, the step is shortened.
  */
 #include "lm_head/head.h"
+#include "lm_head/head_bounds.h"
+#include "lm_head/head_tiles.h"
 #include "lm_head/mixture.h"
+#include "runtime/parallel.h"
 
 #include <float.h>
 #include <math.h>

@@ -1,6 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "lm_head/head.h"
 
+#include "kernels/dispatch.h"
+#include "runtime/parallel.h"
+
 #include <math.h>
 #include <string.h>
 
@@ -77,13 +80,8 @@ civ_head_matrix(civ_arena *arena, const civ_head *self)
 void
 civ_head_clear(const civ_pgd_point *point)
 {
-    const civ_mat *parts[] = {&point->coefficients, &point->displacements};
-    for (int i = 0; i < 2; i++) {
-        size_t bytes = (size_t)parts[i]->n_cols * civ_dtype_size(parts[i]->dtype);
-        for (int64_t j = 0; j < parts[i]->n_rows; j++) {
-            memset(civ_row(parts[i], j), 0, bytes);
-        }
-    }
+    civ_set_zero(&point->coefficients);
+    civ_set_zero(&point->displacements);
 }
 
 civ_status

@@ -8,6 +8,7 @@
 #define CIV_HEAD_H
 
 #include "first_order/pgd.h"
+#include "kernels/kernels.h"
 
 typedef struct civ_head {
     const civ_head_problem *problem;
@@ -30,10 +31,6 @@ typedef struct civ_head {
     double *losses;       /* of a trial (m) */
 } civ_head;
 
-civ_status civ_head_check(const civ_head_problem *problem,
-                          const civ_head_options *options,
-                          const civ_head_result *result);
-
 /* Measures or hands out the work arrays; fills the sizes. */
 void civ_head_carve(const civ_exec *exec, civ_arena *arena,
                     const civ_head_problem *problem, civ_head *self);
@@ -53,23 +50,6 @@ civ_status civ_head_evaluate(const civ_exec *exec, const civ_head *self,
                              const civ_mat *gradient);
 
 /*
- * response = G diag(weights) gradient; weights NULL: ones. With `here`, sum receives
- * the inner products of pgd.h.
- */
-civ_status civ_head_respond(const civ_exec *exec, civ_head *self, const double *weights,
-                            const civ_mat *gradient, const civ_mat *response,
-                            const civ_pgd_point *here, const civ_pgd_point *trail,
-                            double *sum);
-
-/*
- * inner (m, m) = G_ij <g_i, g_j>, along (m) = <g_j, D_j>, *square = <A, D>: the inner
- * products of the losses' gradients with respect to delta, and of delta itself.
- */
-civ_status civ_head_align(const civ_exec *exec, civ_head *self, const civ_mat *gradient,
-                          const civ_pgd_point *here, const civ_mat *inner,
-                          double *along, double *square);
-
-/*
  * Moves coefficients along diag(weights) gradient and displacements along response;
  * trail NULL: without momentum.
  */
@@ -77,20 +57,5 @@ civ_status civ_head_advance(const civ_exec *exec, const civ_head *self,
                             const civ_advance *move, const double *weights,
                             const civ_mat *gradient, const civ_mat *response,
                             const civ_pgd_point *here, const civ_pgd_point *trail);
-
-/*
- * A bound on the eigenvalues of the Hessian of sum_j weights_j loss_j with respect to
- * delta, from above, or from below with the sign turned: a softmax has none above 1/2,
- * and the subtracted one of a single token is constant.
- */
-double civ_head_curvature(const civ_head *self, const double *weights, bool below);
-
-/* The most that <c, v> + curvature / 2 ||v||^2 can be for v = u - delta, u in the ball,
- * from ||c||^2, <c, delta> and ||delta||^2. */
-double civ_head_reach(double radius, double curvature, double slope, double along,
-                      double square);
-
-/* Appends a row to the history while there is room. */
-void civ_head_record(const civ_head_result *result, civ_head_info *info, double step);
 
 #endif

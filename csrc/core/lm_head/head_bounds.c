@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Arguments, curvature and records of civ_tsr and civ_arr. */
-#include "lm_head/head.h"
+#include "lm_head/head_bounds.h"
+
+#include "first_order/losses.h"
 
 #include <math.h>
 

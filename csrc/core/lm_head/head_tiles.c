@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Passes over tiles of columns: G times the gradient, and products of gradients. */
-#include "lm_head/head.h"
+#include "lm_head/head_tiles.h"
+
+#include "runtime/parallel.h"
 
 #include <string.h>
 

@@ -2,6 +2,7 @@
 #include "lm_head/mixture.h"
 
 #include "first_order/pgd.h"
+#include "linalg/products.h"
 
 #include <math.h>
 #include <string.h>

@@ -13,7 +13,7 @@
 #ifndef CIV_MIXTURE_H
 #define CIV_MIXTURE_H
 
-#include "linalg/products.h"
+#include "linalg/matrix.h"
 
 typedef struct civ_mixture {
     civ_mat inner;  /* <c_i, c_j> (m, m) */

@@ -5,6 +5,9 @@
  * products decides where to go, see pgd.h.
  */
 #include "lm_head/head.h"
+#include "lm_head/head_bounds.h"
+#include "lm_head/head_tiles.h"
+#include "runtime/parallel.h"
 
 #include <float.h>
 #include <math.h>

@@ -11,9 +11,9 @@
  *
  * T is made safely definite by scaling the multipliers down a little.
  */
-#include "runtime/runtime.h"
-#include "linalg/linalg.h"
+#include "kernels/dispatch.h"
 #include "linalg/products.h"
+#include "runtime/parallel.h"
 
 #include <float.h>
 #include <math.h>
@@ -53,18 +53,6 @@ typedef struct judge {
     double quadratic;     /* tr(Q^T G Q) */
 } judge;
 
-static bool
-has_nonzero(const civ_mat *x, int64_t i)
-{
-    const double *row = civ_at(x, i, 0);
-    for (int64_t j = 0; j < x->n_cols; j++) {
-        if (row[j] != 0.0) {
-            return true;
-        }
-    }
-    return false;
-}
-
 /* Number of multipliers that are not zero; fails when one is not a number >= 0. */
 static civ_status
 count_constraints(const civ_mat *multipliers, int64_t *count)
@@ -83,7 +71,7 @@ count_constraints(const civ_mat *multipliers, int64_t *count)
 static bool
 is_used(const judge *s, int64_t j)
 {
-    return has_nonzero(s->multipliers, j) || has_nonzero(s->coefficients, j);
+    return !civ_row_is_zero(s->multipliers, j) || !civ_row_is_zero(s->coefficients, j);
 }
 
 static void

@@ -4,7 +4,10 @@
  * contradict each other. In floating point: displacements that met them would cost at
  * least (b . mu)^2 / (4 tr(Q^T G Q)), and this is beyond all reason.
  */
-#include "pcr/exact.h"
+#include "pcr/farkas.h"
+
+#include "linalg/products.h"
+#include "pcr/common/working_set.h"
 
 #include <math.h>
 #include <string.h>

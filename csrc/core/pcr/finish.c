@@ -1,9 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* From coefficients to what they do, with the vectors themselves. */
-#include "pcr/common/pcr.h"
+#include "pcr/finish.h"
+
+#include "linalg/products.h"
 
 #include <math.h>
 #include <string.h>
+
+/* Violation, in tolerances, from which on a solve has not converged: rounding is let
+ * pass. */
+#define BELIEVED 10.0
 
 typedef struct finish {
     int64_t n_used;  /* prompts with coefficients that are not zero: R */
@@ -13,18 +19,6 @@ typedef struct finish {
     civ_mat moved;   /* outputs and displacements (m, d) */
     double *length;  /* norms of the directions */
 } finish;
-
-static bool
-is_zero(const civ_mat *x, int64_t i)
-{
-    const double *row = civ_at(x, i, 0);
-    for (int64_t j = 0; j < x->n_cols; j++) {
-        if (row[j] != 0.0) {
-            return false;
-        }
-    }
-    return true;
-}
 
 static void
 carve(civ_arena *arena, const civ_pcr_problem *problem, const civ_mat *coefficients,
@@ -51,7 +45,7 @@ gather(const civ_mat *gram, const civ_mat *coefficients, finish *s)
     }
     int64_t count = 0;
     for (int64_t j = 0; j < coefficients->n_rows; j++) {
-        if (!is_zero(coefficients, j)) {
+        if (!civ_row_is_zero(coefficients, j)) {
             s->used[count++] = j;
         }
     }
@@ -112,7 +106,7 @@ run(const civ_exec *exec, const civ_pcr_problem *problem,
     add_outputs(&problem->outputs, &result->displacements, s);
     CIV_TRY(civ_pcr_margins(exec, problem, &s->moved, &result->margins));
     info->violation = worst_violation(problem, &result->margins, s);
-    double believed = CIV_PCR_BELIEVED * options->tolerance * info->unit;
+    double believed = BELIEVED * options->tolerance * info->unit;
     if (info->outcome == CIV_CONVERGED && !(info->violation <= believed) &&
         info->unit > 0.0) {
         info->outcome = CIV_STALLED;
@@ -127,7 +121,7 @@ civ_pcr_finish(const civ_exec *exec, const civ_pcr_problem *problem,
 {
     finish s = {0};
     for (int64_t j = 0; j < result->coefficients.n_rows; j++) {
-        s.n_used += !is_zero(&result->coefficients, j);
+        s.n_used += !civ_row_is_zero(&result->coefficients, j);
     }
     civ_arena arena = {0};
     carve(&arena, problem, &result->coefficients, &s);

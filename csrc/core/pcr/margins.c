@@ -5,6 +5,7 @@
  */
 #include "linalg/inner.h"
 #include "linalg/products.h"
+#include "runtime/parallel.h"
 
 #include <math.h>
 

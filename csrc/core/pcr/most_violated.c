@@ -9,7 +9,11 @@
  * coordinate axis: the way out when an output sits on a concept. Without concepts
  * every push is along a direction, and the basis ends after z_p.
  */
-#include "pcr/common/pcr.h"
+#include "linalg/products.h"
+#include "pcr/common/problem.h"
+#include "pcr/common/space.h"
+#include "pcr/finish.h"
+#include "runtime/parallel.h"
 
 #include <math.h>
 #include <string.h>

@@ -7,7 +7,7 @@
  * The gap is there in sanitizer builds only, where it is poisoned so that running
  * over the end of a block is caught although the next block is valid memory.
  */
-#include "runtime/runtime.h"
+#include "runtime/arena.h"
 
 #ifdef __SANITIZE_ADDRESS__
 #include <sanitizer/asan_interface.h>

@@ -9,7 +9,7 @@
  *
  * Sanitizer builds keep nothing: there, every use after the end must be seen.
  */
-#include "runtime/runtime.h"
+#include "runtime/common.h"
 
 #include <stdatomic.h>
 #include <stdlib.h>

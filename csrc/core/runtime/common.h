@@ -44,12 +44,4 @@ civ_max(int64_t a, int64_t b)
     return a > b ? a : b;
 }
 
-/* Address of row i of a matrix. */
-CIV_INLINE void *
-civ_row(const civ_mat *x, int64_t i)
-{
-    int64_t offset = i * x->row_stride * (int64_t)civ_dtype_size(x->dtype);
-    return (char *)x->data + offset;
-}
-
 #endif

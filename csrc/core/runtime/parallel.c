@@ -4,7 +4,7 @@
  * see, use no more threads than the work is worth, and run serially in a forked
  * child, where libgomp would hang on the pool that did not survive the fork.
  */
-#include "runtime/runtime.h"
+#include "runtime/parallel.h"
 
 #include <pthread.h>
 #include <stdatomic.h>

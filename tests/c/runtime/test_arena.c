@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "runtime/runtime.h"
+#include "runtime/arena.h"
 #include "minunit.h"
 
 #include <string.h>

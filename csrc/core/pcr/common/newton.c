@@ -2,6 +2,7 @@
 #include "pcr/common/newton.h"
 
 #include "linalg/linalg.h"
+#include "runtime/parallel.h"
 
 #include <math.h>
 #include <string.h>

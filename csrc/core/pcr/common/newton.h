@@ -7,7 +7,7 @@
 #ifndef CIV_PCR_NEWTON_H
 #define CIV_PCR_NEWTON_H
 
-#include "linalg/products.h"
+#include "linalg/matrix.h"
 
 typedef struct civ_pcr_model {
     void *arg;

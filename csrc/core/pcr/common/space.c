@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "pcr/common/pcr.h"
+#include "pcr/common/space.h"
 
-#include "runtime/runtime.h"
+#include "linalg/centre.h"
+#include "linalg/products.h"
+#include "runtime/parallel.h"
 
 #include <limits.h>
 #include <math.h>

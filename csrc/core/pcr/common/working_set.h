@@ -8,10 +8,15 @@
  * concept a = 1, r = o_j - c_i, b = radius^2 - ||r||^2, and for a direction a = 0,
  * r = -u, b = 2 (u . o_j - offset).
  */
-#ifndef CIV_PCR_ACTIVE_H
-#define CIV_PCR_ACTIVE_H
+#ifndef CIV_PCR_WORKING_SET_H
+#define CIV_PCR_WORKING_SET_H
 
-#include "pcr/common/pcr.h"
+#include "pcr/common/space.h"
+
+/* Part of the tolerance to which the dual of a working set is solved. */
+#define CIV_PCR_EFFORT 1e-2
+/* A dual value beyond this, in its own units, is taken for infinity. */
+#define CIV_PCR_INFEASIBLE 1e12
 
 typedef struct civ_pcr_active {
     int64_t n;        /* constraints in the set */
@@ -39,6 +44,14 @@ typedef struct civ_pcr_frame {
     int64_t per_prompt; /* how many a prompt may offer */
     int64_t n_offered;  /* by the prompt at hand; the last ones of the candidates */
 } civ_pcr_frame;
+
+/* Cost in the problem's units of a cost of 1 in those of the dual. */
+CIV_INLINE double
+civ_pcr_cost_unit(const civ_pcr_frame *frame)
+{
+    double unit = frame->space->unit;
+    return unit * unit / frame->gram_unit;
+}
 
 void civ_pcr_active_carve(civ_arena *arena, int64_t capacity, civ_pcr_active *active);
 /* Copies the set into one of larger capacity. */

@@ -3,9 +3,11 @@
  * Displacements outside the span of the constraints: what the barrier holds there
  * becomes a displacement along directions of its own, orthogonal to everything.
  */
-#include "pcr/dual/state.h"
+#include "pcr/dual/free_directions.h"
 
 #include "linalg/linalg.h"
+#include "linalg/products.h"
+#include "pcr/dual/table.h"
 
 #include <math.h>
 #include <string.h>

@@ -16,9 +16,10 @@
  *
  * Vectors are coefficients over the basis (r_w of the working set, spare directions).
  */
-#include "pcr/dual/state.h"
+#include "pcr/dual/objective.h"
 
 #include "linalg/linalg.h"
+#include "linalg/products.h"
 
 #include <math.h>
 #include <string.h>
@@ -184,9 +185,8 @@ civ_pcr_dual_combine(const civ_pcr_dual *s, const civ_mat *moved, const civ_mat 
 }
 
 civ_status
-civ_pcr_dual_improve(civ_pcr_dual *s, int64_t count, double goal, int64_t max_steps)
+civ_pcr_dual_maximise(civ_pcr_dual *s, double goal, int64_t max_steps)
 {
-    CIV_TRY(count > 0 ? civ_pcr_dual_admit(s, count) : civ_pcr_dual_prepare(s));
     civ_pcr_model model = {s, s->active.n, CIV_PCR_INFEASIBLE, value, curvature};
     CIV_TRY(civ_pcr_newton(s->exec, &model, s->active.mu, goal, max_steps, &s->newton,
                            &s->progress));

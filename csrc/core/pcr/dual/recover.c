@@ -1,6 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* From multipliers to vectors, where nothing but the working set pulls. */
-#include "pcr/dual/state.h"
+#include "pcr/dual/recover.h"
+
+#include "kernels/dispatch.h"
+#include "linalg/products.h"
+#include "runtime/parallel.h"
 
 #include <string.h>
 

@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Checks of every constraint at the solution of the working set's dual. */
-#include "pcr/dual/state.h"
+#include "pcr/dual/scan.h"
 
 #include "linalg/inner.h"
-#include "linalg/linalg.h"
+#include "linalg/products.h"
+#include "pcr/dual/objective.h"
+#include "pcr/dual/recover.h"
 
 #include <math.h>
 #include <string.h>

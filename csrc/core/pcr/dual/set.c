@@ -3,9 +3,11 @@
  * The working set of the dual solver: its memory, the basis of its vectors and all
  * inner products that follow from it.
  */
-#include "pcr/dual/state.h"
+#include "pcr/dual/set.h"
 
 #include "linalg/linalg.h"
+#include "linalg/products.h"
+#include "pcr/dual/table.h"
 
 #include <string.h>
 

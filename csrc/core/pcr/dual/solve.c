@@ -4,7 +4,15 @@
  * and Newton's method goes there directly. Where it lies at the boundary: barrier,
  * spare directions, proximal steps.
  */
-#include "pcr/dual/state.h"
+#include "pcr/dual/solve.h"
+
+#include "linalg/products.h"
+#include "pcr/common/problem.h"
+#include "pcr/dual/free_directions.h"
+#include "pcr/dual/objective.h"
+#include "pcr/dual/recover.h"
+#include "pcr/dual/scan.h"
+#include "pcr/dual/set.h"
 
 #include <math.h>
 #include <string.h>
@@ -79,6 +87,14 @@ count_joining(civ_pcr_dual *s, double goal)
                                    civ_max(batch, s->active.n));
 }
 
+/* Lets `count` ranked candidates join, and solves the dual of the working set. */
+static civ_status
+improve(civ_pcr_dual *s, int64_t count, double goal, int64_t max_steps)
+{
+    CIV_TRY(count > 0 ? civ_pcr_dual_admit(s, count) : civ_pcr_dual_prepare(s));
+    return civ_pcr_dual_maximise(s, goal, max_steps);
+}
+
 /* Solves the working set, and lets violated constraints join, until none is. */
 static civ_status
 settle(course *c, double goal, double *largest)
@@ -86,7 +102,7 @@ settle(course *c, double goal, double *largest)
     civ_pcr_dual *s = c->s;
     int64_t count = count_joining(s, goal);
     do {
-        CIV_TRY(civ_pcr_dual_improve(s, count, goal, c->options->max_iterations));
+        CIV_TRY(improve(s, count, goal, c->options->max_iterations));
         CIV_TRY(civ_pcr_dual_scan(s, largest));
         record(c, *largest);
         count = count_joining(s, goal);
@@ -107,7 +123,7 @@ go_directly(course *c, double *largest, bool *found)
     while (!*found) {
         int64_t most = s->progress.steps + DIRECT_STEPS;
         most = civ_min(most, c->options->max_iterations);
-        CIV_TRY(civ_pcr_dual_improve(s, count, goal, most));
+        CIV_TRY(improve(s, count, goal, most));
         CIV_TRY(civ_pcr_dual_scan(s, largest));
         record(c, *largest);
         bool solved = s->progress.residual <= goal;

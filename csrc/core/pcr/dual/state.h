@@ -4,10 +4,11 @@
  * pcr_dual_set.c for the working set, pcr_dual_scan.c for all other constraints,
  * pcr_phases.c for the course.
  */
-#ifndef CIV_PCR_DUAL_H
-#define CIV_PCR_DUAL_H
+#ifndef CIV_PCR_DUAL_STATE_H
+#define CIV_PCR_DUAL_STATE_H
 
-#include "pcr/exact.h"
+#include "pcr/common/newton.h"
+#include "pcr/common/working_set.h"
 
 /* Most spare directions, outside the span of the constraints. */
 #define CIV_PCR_SPARES 8
@@ -72,62 +73,5 @@ typedef struct civ_pcr_dual {
     double *eigen_work;  /* for civ_symmetric_eigen of order R */
     civ_pcr_newton_work newton;
 } civ_pcr_dual;
-
-/* Takes the fixed memory from an arena, which it opens, and starts. */
-civ_status civ_pcr_dual_open(const civ_exec *exec, const civ_pcr_space *space,
-                             civ_arena *arena, civ_pcr_dual *s);
-
-/* Empties the working set; the candidates are the constraints violated at the start.
- * careful: inner products of constraints come from their vectors, always. */
-void civ_pcr_dual_start(bool careful, civ_pcr_dual *s);
-
-/* Lets `count` ranked candidates join, and solves the dual of the working set. */
-civ_status civ_pcr_dual_improve(civ_pcr_dual *s, int64_t count, double goal,
-                                int64_t max_steps);
-
-/* Checks every constraint at the solution; candidates are those violated. */
-civ_status civ_pcr_dual_scan(civ_pcr_dual *s, double *largest);
-
-/* Least squared pivot of I - N^1/2 G N^1/2 at the last mu: an upper bound on its least
- * eigenvalue, and how far inside the domain mu lies. */
-double civ_pcr_dual_depth(const civ_pcr_dual *s);
-
-/* Lets `count` ranked candidates join. */
-civ_status civ_pcr_dual_admit(civ_pcr_dual *s, int64_t count);
-
-/* Everything that follows from the working set and the spare directions. */
-civ_status civ_pcr_dual_prepare(civ_pcr_dual *s);
-
-/* out = A = (N D + Q + kappa anchor) / (1 + kappa) at the last mu, from D and what it
- * was made of, or from the inner products of both. */
-void civ_pcr_dual_combine(const civ_pcr_dual *s, const civ_mat *moved,
-                          const civ_mat *target, const civ_mat *out);
-
-/*
- * rows (R, d) = A = (N B + 1) Q, in the problem's units, where there is no pull to an
- * anchor and no spare direction. factors (R, R) and pull (R, d): work memory.
- */
-civ_status civ_pcr_expand_pull(const civ_pcr_dual *s, const civ_mat *factors,
-                               const civ_mat *pull, const civ_mat *rows);
-
-/* Turns what the barrier holds outside the span into displacements along directions of
- * their own. */
-civ_status civ_pcr_open_spares(civ_pcr_dual *s);
-
-/* Whether outputs and points are so much longer than the constraints' r that inner
- * products of the r would lose digits if they came from those of outputs and points. */
-bool civ_pcr_cancels(const civ_pcr_space *space);
-
-void civ_pcr_known_carve(civ_arena *arena, int64_t capacity, int64_t q,
-                         civ_pcr_known *known);
-/* Copies the rows; the places are shared. */
-void civ_pcr_known_copy(const civ_pcr_known *from, civ_pcr_known *to);
-
-/* Fills the table for the constraints from `first` on. */
-civ_status civ_pcr_extend_table(civ_pcr_dual *s, int64_t first);
-
-/* table (rows, q) = inner products of vectors with all outputs and points. */
-civ_status civ_pcr_dual_products(const civ_pcr_dual *s, const civ_mat *vectors,
-                                 double *table);
 
 #endif

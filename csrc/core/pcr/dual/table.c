@@ -4,7 +4,7 @@
  * follow from those between outputs and points, of which each prompt and each point in
  * the set needs one row; or, where that would lose digits, come from vectors.
  */
-#include "pcr/dual/state.h"
+#include "pcr/dual/table.h"
 
 #include "linalg/inner.h"
 

@@ -2,6 +2,8 @@
 #include "pcr/halfspace/quadratic.h"
 
 #include "linalg/linalg.h"
+#include "linalg/products.h"
+#include "runtime/parallel.h"
 
 #include <math.h>
 #include <string.h>

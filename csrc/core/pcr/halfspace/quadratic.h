@@ -9,7 +9,7 @@
 #ifndef CIV_PCR_QUADRATIC_H
 #define CIV_PCR_QUADRATIC_H
 
-#include "linalg/products.h"
+#include "linalg/matrix.h"
 
 /* Most variables that may have left or entered before the factor is renewed. */
 #define CIV_PCR_BORDER 32

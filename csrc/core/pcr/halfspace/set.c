@@ -3,6 +3,9 @@
  * all constraints, in Gram space. */
 #include "pcr/halfspace/set.h"
 
+#include "linalg/products.h"
+#include "runtime/parallel.h"
+
 #include <math.h>
 #include <string.h>
 

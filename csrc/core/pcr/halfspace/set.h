@@ -3,7 +3,8 @@
 #ifndef CIV_PCR_HALFSPACE_H
 #define CIV_PCR_HALFSPACE_H
 
-#include "pcr/exact.h"
+#include "pcr/common/newton.h"
+#include "pcr/common/working_set.h"
 #include "pcr/halfspace/quadratic.h"
 
 /* How many constraints may join for each one with a positive multiplier, and from a

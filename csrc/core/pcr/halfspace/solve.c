@@ -4,6 +4,10 @@
  *
  *     max b . mu - mu^T H mu / 2,  mu >= 0,  H_ww' = 2 G_jj' <u_l, u_l'>.
  */
+#include "pcr/halfspace/solve.h"
+
+#include "linalg/products.h"
+#include "pcr/common/problem.h"
 #include "pcr/halfspace/set.h"
 
 #include <math.h>

@@ -3,14 +3,10 @@
  * What the solvers of point-constrained regions share. They see every constraint as
  * a point z_l: l < n is the concept c_l, l >= n the unit direction u_(l - n).
  */
-#ifndef CIV_PCR_H
-#define CIV_PCR_H
+#ifndef CIV_PCR_SPACE_H
+#define CIV_PCR_SPACE_H
 
-#include "linalg/products.h"
-
-/* Violation, in tolerances, from which on a solve has not converged: rounding is let
- * pass. */
-#define CIV_PCR_BELIEVED 10.0
+#include "linalg/matrix.h"
 
 /* A problem with its origin moved to the mean concept and its directions normalised. */
 typedef struct civ_pcr_space {
@@ -37,18 +33,6 @@ typedef struct civ_pcr_space {
 void civ_pcr_constraint_vector(const civ_pcr_space *space, int64_t j, int64_t l,
                                double *out);
 
-/* Refuses shapes, storage types and settings that no solver can work with. */
-civ_status civ_pcr_check(const civ_pcr_problem *problem, const civ_pcr_options *options,
-                         const civ_pcr_result *result);
-
-/*
- * Displacements and margins from the coefficients, and what they say about the
- * outcome: a solver that believes it has converged may be wrong.
- */
-civ_status civ_pcr_finish(const civ_exec *exec, const civ_pcr_problem *problem,
-                          const civ_pcr_options *options, const civ_pcr_result *result,
-                          civ_pcr_info *info);
-
 /* Takes the memory of a space from the arena; fills it when the arena is open. */
 void civ_pcr_space_carve(civ_arena *arena, const civ_pcr_problem *problem,
                          civ_pcr_space *space);
@@ -70,9 +54,5 @@ civ_pcr_is_ball(const civ_pcr_space *space, int64_t l)
  */
 double civ_pcr_violation(const civ_pcr_space *space, int64_t j, int64_t l, double value,
                          double square);
-
-/* Appends a row to the history while there is room. */
-void civ_pcr_record(const civ_pcr_result *result, civ_pcr_info *info,
-                    const double row[CIV_PCR_HISTORY]);
 
 #endif
