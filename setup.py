@@ -118,8 +118,8 @@ class BuildExt(build_ext):
 
 
 LAPACK = find_lapack()
-sources = glob("csrc/core/*.c") + glob("csrc/python/*.c")
-headers = glob("csrc/*/*.h") + glob("csrc/*/*.inc")
+sources = glob("csrc/**/*.c", recursive=True)
+headers = glob("csrc/**/*.h", recursive=True) + glob("csrc/**/*.inc", recursive=True)
 
 setup(
     cmdclass={"build_ext": BuildExt},

@@ -25,8 +25,9 @@ def binary(tmp_path_factory):
         pytest.skip("needs gcc")
     directory = openblas.get_lib_dir()
     target = tmp_path_factory.mktemp("core") / "tests"
-    sources = [*(ROOT / "csrc/core").glob("*.c"), *(ROOT / "tests/c").glob("*.c")]
-    includes = [ROOT / "csrc/include", ROOT / "csrc/core", openblas.get_include_dir()]
+    sources = [*(ROOT / "csrc/core").rglob("*.c"), *(ROOT / "tests/c").rglob("*.c")]
+    includes = [ROOT / "csrc/include", ROOT / "csrc/core", ROOT / "tests/c"]
+    includes.append(openblas.get_include_dir())
     command = [compiler, *FLAGS, "-DCIV_LAPACK_SCIPY"]
     command += [f"-I{path}" for path in includes]
     command += [*map(str, sources), "-o", str(target), f"-L{directory}"]

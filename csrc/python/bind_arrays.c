@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Arrays of any library as NumPy arrays of float32 or float64. */
-#include "module.h"
+#include "bind.h"
 
 /* A copy of x as that type; one that is not finite is an error, if that is asked. */
 static PyObject *
@@ -57,6 +57,6 @@ widen(PyObject *module, PyObject *const *args, Py_ssize_t n_args)
 PyMethodDef bind_arrays_methods[] = {
     {"as_float32", as_float32, METH_O, NULL},
     {"as_float64", as_float64, METH_O, NULL},
-    {"widen", _PyCFunction_CAST(widen), METH_FASTCALL, NULL},
+    MODULE_FUNCTION(widen),
     {NULL, NULL, 0, NULL},
 };

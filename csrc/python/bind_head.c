@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Safe regions of a linear head: prepared arrays in, plain results out. */
-#include "module.h"
+#include "bind.h"
 
 typedef civ_status (*region_fn)(const civ_exec *, const civ_head_problem *,
                                 const civ_head_options *, const civ_head_result *,

@@ -1,29 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "module.h"
-
-bool
-sets_read(PyObject *ids, PyObject *offsets, sets_arg *self)
-{
-    int64_t n_ids, n_offsets;
-    if (!tensor_read_int64(ids, "ids", &self->ids, &self->sets.ids, &n_ids) ||
-        !tensor_read_int64(offsets, "offsets", &self->offsets, &self->sets.offsets,
-                           &n_offsets)) {
-        return false;
-    }
-    if (n_offsets < 2 || self->sets.offsets[n_offsets - 1] != n_ids) {
-        PyErr_SetString(PyExc_ValueError, "offsets: must end with the number of ids");
-        return false;
-    }
-    self->sets.n_sets = n_offsets - 1;
-    return true;
-}
-
-void
-sets_release(sets_arg *self)
-{
-    Py_CLEAR(self->ids);
-    Py_CLEAR(self->offsets);
-}
+#include "bind.h"
 
 /* Whether the gradient is wanted, and where it goes. */
 static bool

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Steps of the projected gradient on float64 arrays that belong to the caller. */
-#include "module.h"
+#include "bind.h"
 
 /* A point as one array (2, m, d): coefficients, then displacements. */
 static bool

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Matrix products and positive definite systems, in float64. */
-#include "module.h"
+#include "bind.h"
 
 #include <string.h>
 
@@ -143,12 +143,12 @@ check_finite(PyObject *module, PyObject *const *args, Py_ssize_t n_args)
 }
 
 PyMethodDef bind_products_methods[] = {
-    {"product_nt", _PyCFunction_CAST(product_nt), METH_FASTCALL, NULL},
-    {"gram", _PyCFunction_CAST(gram), METH_FASTCALL, NULL},
-    {"product_nn", _PyCFunction_CAST(product_nn), METH_FASTCALL, NULL},
-    {"moment_add", _PyCFunction_CAST(moment_add), METH_FASTCALL, NULL},
+    MODULE_FUNCTION(product_nt),
+    MODULE_FUNCTION(gram),
+    MODULE_FUNCTION(product_nn),
+    MODULE_FUNCTION(moment_add),
     {"spd_factor", spd_factor, METH_O, NULL},
-    {"spd_solve", _PyCFunction_CAST(spd_solve), METH_FASTCALL, NULL},
-    {"check_finite", _PyCFunction_CAST(check_finite), METH_FASTCALL, NULL},
+    MODULE_FUNCTION(spd_solve),
+    MODULE_FUNCTION(check_finite),
     {NULL, NULL, 0, NULL},
 };

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "module.h"
+#include "bind.h"
 
 /* Raises what a projection of x can fail with. */
 static void

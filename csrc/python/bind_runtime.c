@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* How the core runs: kernels, threads, libraries. */
-#include "module.h"
+#include "bind.h"
 
 static PyObject *
 config(PyObject *module, PyObject *ignored)

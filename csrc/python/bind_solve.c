@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Point-constrained regions: prepared float64 arrays in, plain results out. */
-#include "module.h"
+#include "bind.h"
 
 #include <string.h>
 
@@ -234,10 +234,10 @@ outcomes(PyObject *module, PyObject *ignored)
 }
 
 PyMethodDef bind_solve_methods[] = {
-    {"pcr_most_violated", _PyCFunction_CAST(pcr_most_violated), METH_FASTCALL, NULL},
-    {"pcr_exact", _PyCFunction_CAST(pcr_exact), METH_FASTCALL, NULL},
-    {"pcr_margins", _PyCFunction_CAST(pcr_margins), METH_FASTCALL, NULL},
-    {"pcr_certify", _PyCFunction_CAST(pcr_certify), METH_FASTCALL, NULL},
+    MODULE_FUNCTION(pcr_most_violated),
+    MODULE_FUNCTION(pcr_exact),
+    MODULE_FUNCTION(pcr_margins),
+    MODULE_FUNCTION(pcr_certify),
     {"outcomes", outcomes, METH_NOARGS, NULL},
     {NULL, NULL, 0, NULL},
 };

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "module.h"
+#include "bind.h"
 
 static void
 raise_apply(const module_state *state, civ_status status)

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "capsule.h"
 
-#include "module.h"
+#include "errors.h"
 
 /* Name of capsules that own a block of the core. */
 #define BLOCK "cintervene.block"

@@ -2,11 +2,12 @@
 /* NumPy arrays, read and made: the only file that knows them. */
 #define NPY_NO_DEPRECATED_API NPY_2_0_API_VERSION
 #define NPY_TARGET_VERSION NPY_2_0_API_VERSION
-#include "module.h"
+#include "tensor.h"
 
 #include <numpy/arrayobject.h>
 
 #include "capsule.h"
+#include "errors.h"
 #include "tensor_parts.h"
 
 /* Bytes from which on arrays are blocks of the core; smaller ones are NumPy's own. */

@@ -11,28 +11,7 @@
 #ifndef CIV_TENSOR_H
 #define CIV_TENSOR_H
 
-#define PY_SSIZE_T_CLEAN
-#include <Python.h>
-
-#include "cintervene.h"
-
-#define TENSOR_MAX_NDIM 16
-
-struct module_state;
-
-typedef struct tensor {
-    civ_mat mat; /* last axis as columns, all leading axes as rows; 1-D is one row */
-    const char *name;
-    int ndim;
-    int64_t shape[TENSOR_MAX_NDIM];
-    int64_t strides[TENSOR_MAX_NDIM]; /* of the source, in bytes */
-    char *source;                     /* first element of the source */
-    bool writable;
-    bool has_buffer;
-    Py_buffer buffer;
-    PyObject *owner; /* array or capsule that keeps the memory alive */
-    void *packed;    /* copy that mat points to, or NULL */
-} tensor;
+#include "tensor_parts.h"
 
 /* Readable view of obj. */
 bool tensor_read(const struct module_state *state, PyObject *obj, const char *name,

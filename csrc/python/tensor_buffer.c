@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Tensors of objects with the buffer protocol. */
-#include "module.h"
+#include "errors.h"
 #include "tensor_parts.h"
 
 static bool

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Tensors of libraries that speak DLPack. */
 #include "capsule.h"
-#include "module.h"
+#include "errors.h"
 #include "tensor_parts.h"
 
 static bool

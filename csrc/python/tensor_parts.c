@@ -2,7 +2,7 @@
 /* What every source of tensors needs: rows and columns of any strides, and refusals. */
 #include "tensor_parts.h"
 
-#include "module.h"
+#include "errors.h"
 
 #include <string.h>
 

@@ -1,9 +1,33 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Shared by the files that make up tensor.h: tensor.c and one for each other source. */
+/* The tensor, and what the files that make one share: tensor.c and one for each other
+ * source. */
 #ifndef CIV_TENSOR_PARTS_H
 #define CIV_TENSOR_PARTS_H
 
-#include "tensor.h"
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+
+#include "cintervene.h"
+
+#include <stdbool.h>
+
+#define TENSOR_MAX_NDIM 16
+
+struct module_state;
+
+typedef struct tensor {
+    civ_mat mat; /* last axis as columns, all leading axes as rows; 1-D is one row */
+    const char *name;
+    int ndim;
+    int64_t shape[TENSOR_MAX_NDIM];
+    int64_t strides[TENSOR_MAX_NDIM]; /* of the source, in bytes */
+    char *source;                     /* first element of the source */
+    bool writable;
+    bool has_buffer;
+    Py_buffer buffer;
+    PyObject *owner; /* array or capsule that keeps the memory alive */
+    void *packed;    /* copy that mat points to, or NULL */
+} tensor;
 
 /* View of an object with __dlpack__. */
 bool tensor_from_producer(const struct module_state *state, PyObject *obj,

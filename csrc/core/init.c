@@ -1,0 +1,17 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Starts every part of the core that has a state. */
+#include "kernels/dispatch.h"
+#include "linalg/linalg.h"
+#include "runtime/parallel.h"
+
+#include <stdlib.h>
+
+civ_status
+civ_init(void)
+{
+    const char *wanted = getenv("CINTERVENE_CPU");
+    civ_linalg_init();
+    civ_kernels_init();
+    CIV_TRY(civ_parallel_init());
+    return wanted == NULL || *wanted == '\0' ? CIV_OK : civ_cpu_select(wanted);
+}

@@ -1,0 +1,11 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef CIV_PCR_DUAL_FREE_DIRECTIONS_H
+#define CIV_PCR_DUAL_FREE_DIRECTIONS_H
+
+#include "pcr/dual/state.h"
+
+/* Turns what the barrier holds outside the span into displacements along directions of
+ * their own. */
+civ_status civ_pcr_open_spares(civ_pcr_dual *s);
+
+#endif

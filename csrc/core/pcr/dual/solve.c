@@ -1,0 +1,329 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The course of the dual solver. Mostly the dual has its maximum well inside its domain
+ * and Newton's method goes there directly. Where it lies at the boundary: barrier,
+ * spare directions, proximal steps.
+ */
+#include "pcr/dual/solve.h"
+
+#include "linalg/products.h"
+#include "pcr/common/problem.h"
+#include "pcr/dual/free_directions.h"
+#include "pcr/dual/objective.h"
+#include "pcr/dual/recover.h"
+#include "pcr/dual/scan.h"
+#include "pcr/dual/set.h"
+
+#include <math.h>
+#include <string.h>
+
+/* Least number of constraints that may join at once. */
+#define BATCH 8
+/* The same where every check of all constraints is a pass over the points. */
+#define LEAN_BATCH 48
+/* Part of the last violation to which the dual is solved next on the direct way. */
+#define DIRECT_EFFORT 0.1
+/* Steps for one working set after which the direct way is given up. */
+#define DIRECT_STEPS 20
+/* Pivot of I - N^1/2 G N^1/2 below which the boundary is near. */
+#define DIRECT_DEPTH 1e-2
+/* Weights of the barrier relative to the expected cost, and the way between them. */
+#define FIRST_SIGMA 1e-1
+#define LAST_SIGMA 1e-6
+#define SIGMA_STEP 0.02
+/* How well a barrier problem is solved, relative to sigma. */
+#define BARRIER_EFFORT 1e-2
+/* Weight of the pull to the anchor; lowered while steps shrink too slowly. */
+#define FIRST_KAPPA 1e-4
+#define LAST_KAPPA 1e-9
+#define SLOW 0.3
+#define MAX_PROXIMAL 60
+#define STATIONARY 1e-11
+
+typedef struct course {
+    const civ_pcr_options *options;
+    const civ_pcr_result *result;
+    civ_pcr_info *info;
+    civ_pcr_dual *s;
+} course;
+
+/* Whether the working set's dual has gone where there is no solution, or steps ran
+ * out. */
+static bool
+ended(course *c)
+{
+    if (c->s->progress.value > CIV_PCR_INFEASIBLE) {
+        c->info->outcome = CIV_INFEASIBLE;
+    } else if (c->s->progress.steps >= c->options->max_iterations) {
+        c->info->outcome = CIV_ITERATION_LIMIT;
+    } else {
+        return false;
+    }
+    return true;
+}
+
+static void
+record(course *c, double largest)
+{
+    const civ_pcr_dual *s = c->s;
+    double cost = 0.0;
+    for (int64_t r = 0; r < s->n_rows; r++) {
+        cost += civ_dot(s->n_rows, civ_at(&s->gram, r, 0), civ_at(&s->squares, r, 0));
+    }
+    double unit = civ_pcr_cost_unit(&s->frame);
+    double bound = s->kappa == 0.0 ? unit * (s->progress.value - s->barrier) : NAN;
+    civ_pcr_record(
+        c->result, c->info,
+        (double[]){largest * s->frame.space->unit, unit * cost, bound, NAN, NAN});
+}
+
+/* Constraints to let join: the most violated at the start, else those beyond goal. */
+static int64_t
+count_joining(civ_pcr_dual *s, double goal)
+{
+    bool first = s->active.n == 0;
+    int64_t batch = s->lean ? LEAN_BATCH : BATCH;
+    return civ_pcr_rank_candidates(&s->frame, first ? 0.0 : goal,
+                                   civ_max(batch, s->active.n));
+}
+
+/* Lets `count` ranked candidates join, and solves the dual of the working set. */
+static civ_status
+improve(civ_pcr_dual *s, int64_t count, double goal, int64_t max_steps)
+{
+    CIV_TRY(count > 0 ? civ_pcr_dual_admit(s, count) : civ_pcr_dual_prepare(s));
+    return civ_pcr_dual_maximise(s, goal, max_steps);
+}
+
+/* Solves the working set, and lets violated constraints join, until none is. */
+static civ_status
+settle(course *c, double goal, double *largest)
+{
+    civ_pcr_dual *s = c->s;
+    int64_t count = count_joining(s, goal);
+    do {
+        CIV_TRY(improve(s, count, goal, c->options->max_iterations));
+        CIV_TRY(civ_pcr_dual_scan(s, largest));
+        record(c, *largest);
+        count = count_joining(s, goal);
+    } while (count > 0 && !ended(c));
+    return CIV_OK;
+}
+
+/* Newton's method on the dual itself, ever more accurately while violated constraints
+ * join; *found tells whether it came to the maximum, well inside the domain. */
+static civ_status
+go_directly(course *c, double *largest, bool *found)
+{
+    civ_pcr_dual *s = c->s;
+    double finest = CIV_PCR_EFFORT * c->options->tolerance;
+    double goal = fmax(DIRECT_EFFORT * s->frame.candidates[0].violation, finest);
+    int64_t count = count_joining(s, goal);
+    *found = false;
+    while (!*found) {
+        int64_t most = s->progress.steps + DIRECT_STEPS;
+        most = civ_min(most, c->options->max_iterations);
+        CIV_TRY(improve(s, count, goal, most));
+        CIV_TRY(civ_pcr_dual_scan(s, largest));
+        record(c, *largest);
+        bool solved = s->progress.residual <= goal;
+        if (ended(c) || !solved || civ_pcr_dual_depth(s) < DIRECT_DEPTH) {
+            break;
+        }
+        count = count_joining(s, goal);
+        *found = count == 0 && goal <= finest;
+        goal = count > 0 ? fmax(fmin(goal, DIRECT_EFFORT * *largest), finest) : finest;
+    }
+    return CIV_OK;
+}
+
+/* Cost that the most violated constraint alone would need. */
+static double
+expected_cost(const civ_pcr_dual *s)
+{
+    const civ_pcr_candidate *worst = &s->frame.candidates[0];
+    double gram = *civ_at(&s->frame.space->gram, worst->prompt, worst->prompt);
+    return worst->violation * worst->violation * s->frame.gram_unit / gram;
+}
+
+static civ_status
+follow_barrier(course *c, double *largest)
+{
+    civ_pcr_dual *s = c->s;
+    civ_pcr_rank_candidates(&s->frame, 0.0, 1);
+    double cost = expected_cost(s);
+    double finest = CIV_PCR_EFFORT * c->options->tolerance;
+    for (double part = FIRST_SIGMA; part > LAST_SIGMA; part *= SIGMA_STEP) {
+        s->sigma = part * cost;
+        CIV_TRY(settle(c, fmax(BARRIER_EFFORT * part, finest), largest));
+        if (ended(c)) {
+            return CIV_OK;
+        }
+    }
+    return CIV_OK;
+}
+
+/* kappa ||A - anchor|| / ||A||: the error of stationarity. */
+static double
+stationarity(const civ_pcr_dual *s)
+{
+    int64_t columns = s->pair.n_cols;
+    double change = 0.0, size = 0.0;
+    for (int64_t r = 0; r < s->n_rows; r++) {
+        const double *a = civ_at(&s->solution, r, 0);
+        const double *anchor = civ_at(&s->anchor, r, 0);
+        const double *a_pair = civ_at(&s->moved_pair, r, 0);
+        const double *anchor_pair = civ_at(&s->anchor_pair, r, 0);
+        for (int64_t x = 0; x < columns; x++) {
+            change += (a[x] - anchor[x]) * (a_pair[x] - anchor_pair[x]);
+            size += a[x] * a_pair[x];
+        }
+    }
+    return size > 0.0 ? s->kappa * sqrt(fmax(change, 0.0) / size) : 0.0;
+}
+
+static civ_status
+take_proximal_steps(course *c, double *largest)
+{
+    civ_pcr_dual *s = c->s;
+    double error = INFINITY;
+    s->sigma = 0.0;
+    s->kappa = FIRST_KAPPA;
+    for (int step = 0; step < MAX_PROXIMAL && error > STATIONARY; step++) {
+        double before = error;
+        CIV_TRY(settle(c, CIV_PCR_EFFORT * c->options->tolerance, largest));
+        if (ended(c)) {
+            return CIV_OK;
+        }
+        error = stationarity(s);
+        if (error > SLOW * before) {
+            s->kappa = fmax(0.1 * s->kappa, LAST_KAPPA);
+        }
+    }
+    c->info->outcome = *largest <= c->options->tolerance ? CIV_CONVERGED : CIV_STALLED;
+    return CIV_OK;
+}
+
+/* coefficients of A (R, R) over the prompts' outputs and (R, p) over the points. */
+static void
+split_solution(const civ_pcr_dual *s, const civ_mat *over_outputs,
+               const civ_mat *over_points)
+{
+    const civ_pcr_space *space = s->frame.space;
+    double unit = space->unit / s->frame.gram_unit;
+    for (int64_t r = 0; r < s->n_rows; r++) {
+        double *outputs = civ_at(over_outputs, r, 0);
+        double *points = civ_at(over_points, r, 0);
+        const double *solution = civ_at(&s->solution, r, 0);
+        memset(outputs, 0, (size_t)s->n_rows * sizeof(double));
+        memset(points, 0, (size_t)space->p * sizeof(double));
+        for (int64_t w = 0; w < s->active.n; w++) {
+            int64_t l = s->active.point[w];
+            bool ball = civ_pcr_is_ball(space, l);
+            double weight = unit * solution[w] / (ball ? space->unit : 1.0);
+            points[l] -= weight;
+            outputs[s->local[w]] += ball ? weight : 0.0;
+        }
+    }
+}
+
+/* rows (R, d) = A in the problem's units. */
+static civ_status
+expand_solution(const civ_pcr_dual *s, const civ_mat *outputs,
+                const civ_mat *over_outputs, const civ_mat *over_points,
+                const civ_mat *rows)
+{
+    const civ_pcr_space *space = s->frame.space;
+    double unit = space->unit / s->frame.gram_unit;
+    for (int64_t r = 0; r < s->n_rows; r++) {
+        memcpy(civ_at(outputs, r, 0), civ_at(&space->outputs, s->rows[r], 0),
+               (size_t)space->d * sizeof(double));
+    }
+    split_solution(s, over_outputs, over_points);
+    CIV_TRY(civ_product_nn(s->exec, over_points, &space->points, rows));
+    CIV_TRY(civ_gemm_nn(1.0, over_outputs, outputs, 1.0, rows));
+    civ_mat spare = s->spare, over_spare = s->solution;
+    spare.n_rows = over_spare.n_cols = s->n_spare;
+    over_spare.data = civ_at(&s->solution, 0, s->active.n);
+    return s->n_spare > 0 ? civ_gemm_nn(unit, &over_spare, &spare, 1.0, rows) : CIV_OK;
+}
+
+static civ_status
+write_coefficients(const course *c)
+{
+    const civ_pcr_dual *s = c->s;
+    int64_t rows = s->n_rows, p = s->frame.space->p, d = s->frame.space->d;
+    int64_t size = rows * (rows + p + 2 * d);
+    civ_arena arena = {0};
+    civ_arena_take(&arena, size, sizeof(double));
+    CIV_TRY(civ_arena_open(&arena));
+    double *block = civ_arena_take(&arena, size, sizeof(double));
+    civ_mat over_outputs = civ_f64(block, rows, rows);
+    civ_mat over_points = civ_f64(block + rows * rows, rows, p);
+    civ_mat outputs = civ_f64(block + rows * (rows + p), rows, d);
+    civ_mat expanded = civ_f64(block + rows * (rows + p + d), rows, d);
+    bool plain = s->kappa == 0.0 && s->sigma == 0.0;
+    civ_status status =
+        plain ? civ_pcr_expand_pull(s, &over_outputs, &outputs, &expanded)
+              : expand_solution(s, &outputs, &over_outputs, &over_points, &expanded);
+    for (int64_t r = 0; r < rows && status == CIV_OK; r++) {
+        memcpy(civ_at(&c->result->coefficients, s->rows[r], 0), civ_at(&expanded, r, 0),
+               (size_t)d * sizeof(double));
+    }
+    civ_arena_close(&arena);
+    return status;
+}
+
+static void
+write_multipliers(const course *c)
+{
+    const civ_pcr_dual *s = c->s;
+    const civ_pcr_space *space = s->frame.space;
+    double unit = space->unit / s->frame.gram_unit;
+    for (int64_t w = 0; w < s->active.n; w++) {
+        int64_t l = s->active.point[w];
+        double scale = civ_pcr_is_ball(space, l) ? 1.0 / s->frame.gram_unit
+                                                 : unit / space->length[l];
+        *civ_at(&c->result->multipliers, s->active.prompt[w], l) =
+            scale * s->active.mu[w];
+    }
+}
+
+static civ_status
+run(course *c)
+{
+    double largest = 0.0;
+    if (civ_pcr_rank_candidates(&c->s->frame, c->options->tolerance, 1) == 0) {
+        return CIV_OK;
+    }
+    bool found;
+    CIV_TRY(go_directly(c, &largest, &found));
+    if (!found && !ended(c)) {
+        civ_pcr_dual_start(true, c->s);
+        CIV_TRY(follow_barrier(c, &largest));
+    }
+    if (!found && !ended(c)) {
+        CIV_TRY(civ_pcr_open_spares(c->s));
+        CIV_TRY(take_proximal_steps(c, &largest));
+    }
+    c->info->iterations = c->s->progress.steps;
+    write_multipliers(c);
+    return write_coefficients(c);
+}
+
+civ_status
+civ_pcr_dual_solve(const civ_exec *exec, const civ_pcr_space *space,
+                   const civ_pcr_options *options, const civ_pcr_result *result,
+                   civ_pcr_info *info)
+{
+    civ_pcr_dual s;
+    civ_arena arena = {0};
+    course c = {options, result, info, &s};
+    civ_status status = civ_pcr_dual_open(exec, space, &arena, &s);
+    if (status == CIV_OK) {
+        status = run(&c);
+    }
+    civ_arena_close(&s.growing);
+    civ_arena_close(&arena);
+    return status;
+}

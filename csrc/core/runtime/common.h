@@ -1,0 +1,47 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Compiler facts and the error idiom shared by every file of the core. */
+#ifndef CIV_COMMON_H
+#define CIV_COMMON_H
+
+#include "cintervene.h"
+
+#include <assert.h>
+
+#if defined(__x86_64__) || defined(__i386__)
+#define CIV_X86 1
+#else
+#define CIV_X86 0
+#endif
+
+#define CIV_INLINE static inline __attribute__((always_inline))
+
+/* Forwards a failure to the caller. */
+#define CIV_TRY(expr)                       \
+    do {                                    \
+        civ_status civ_try_status = (expr); \
+        if (civ_try_status != CIV_OK) {     \
+            return civ_try_status;          \
+        }                                   \
+    } while (0)
+
+/* Fails with a status when a condition holds. */
+#define CIV_FAIL_IF(condition, status) \
+    do {                               \
+        if (condition) {               \
+            return (status);           \
+        }                              \
+    } while (0)
+
+CIV_INLINE int64_t
+civ_min(int64_t a, int64_t b)
+{
+    return a < b ? a : b;
+}
+
+CIV_INLINE int64_t
+civ_max(int64_t a, int64_t b)
+{
+    return a > b ? a : b;
+}
+
+#endif
