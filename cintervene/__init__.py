@@ -48,6 +48,7 @@ from cintervene.utils.runtime import (
     show_config,
     thread_limit,
 )
+from cintervene.version import __version__
 
 if TYPE_CHECKING:
     from cintervene import attacks, baselines, data, evaluate, export, models
@@ -61,8 +62,6 @@ if TYPE_CHECKING:
     from cintervene.methods.pcr.config import PCRConfig
     from cintervene.methods.tsr.config import TSRConfig
     from cintervene.prompts.calibration_size import CalibrationSize
-
-__version__ = "0.1.0"
 
 __all__ = [
     "ARRConfig",
@@ -89,6 +88,7 @@ __all__ = [
     "Solution",
     "Status",
     "TSRConfig",
+    "__version__",
     "arr",
     "attacks",
     "baselines",

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The floors of the sources: what may build on what, from low to high."""
 
+import ast
 import re
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
@@ -22,6 +23,33 @@ C_FLOORS = [
     "csrc/core",
     "csrc/python",
 ]
+FLOORS = [
+    "cintervene/_core",
+    "cintervene/version",
+    "cintervene/errors",
+    "cintervene/utils",
+    "cintervene/data",
+    "cintervene/solvers",
+    "cintervene/models",
+    "cintervene/activations",
+    "cintervene/intervention",
+    "cintervene/prompts",
+    *(
+        f"cintervene/methods/{name}"
+        for name in (
+            "account", "config", "registry", "common", "pcr", "tsr", "arr", "gate",
+            "guard", "defend",
+        )
+    ),
+    "cintervene/judges",
+    "cintervene/baselines",
+    "cintervene/attacks",
+    "cintervene/evaluate",
+    "cintervene/export",
+    "cintervene/study",
+    "cintervene/cli",
+    "cintervene",
+]  # fmt: skip
 C_TEXTS = {
     path.relative_to(ROOT): path.read_text(encoding="utf-8")
     for path in sorted((ROOT / "csrc").rglob("*"))
@@ -35,7 +63,7 @@ Graph = dict[str, set[str]]
 
 def height(node: str, floors: list[str]) -> int:
     """Index of the innermost listed folder that a file, without suffix, lies in."""
-    at = [(len(f), i) for i, f in enumerate(floors) if node.startswith(f"{f}/")]
+    at = [(len(f), i) for i, f in enumerate(floors) if f"{node}/".startswith(f"{f}/")]
     assert at, f"{node}: its folder has no floor"
     return max(at)[1]
 
@@ -80,6 +108,36 @@ def c_graph() -> Graph:
             targets |= {nodes[place] for place in places if place in nodes}
         graph[nodes[path]] |= targets - {nodes[path]}
     return graph
+
+
+def python_graph() -> Graph:
+    """Imports that a module or package names; a package's own file is a node too."""
+    paths = [*(ROOT / "cintervene").rglob("*.py"), ROOT / "cintervene/_core.pyi"]
+    nodes = {str(path.relative_to(ROOT).with_suffix("")): path for path in paths}
+
+    def node_of(*names: str) -> str | None:
+        place = ".".join(names).replace(".", "/")
+        return next((n for n in (place, f"{place}/__init__") if n in nodes), None)
+
+    graph: Graph = {}
+    for node, path in nodes.items():
+        found: set[str | None] = set()
+        for one in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(one, ast.ImportFrom):
+                module = one.module or ""
+                found |= {node_of(module, a.name) or node_of(module) for a in one.names}
+            elif isinstance(one, ast.Import):
+                found |= {node_of(alias.name) for alias in one.names}
+        graph[node] = {other for other in found if other is not None}
+    return graph
+
+
+def test_python_imports_go_down_only():
+    graph = python_graph()
+    print(f"{sum(map(len, graph.values()))} imports of {len(graph)} modules")
+    assert sum(map(len, graph.values())) > 500
+    assert upward(graph, FLOORS) == []
+    assert circle(graph) == []
 
 
 def test_c_calls_go_down_only():

@@ -9,7 +9,7 @@ import re
 from pathlib import Path
 from typing import Any, NoReturn, TypeAlias
 
-from cintervene import __version__
+from cintervene.version import __version__
 
 EPILOG = """\
 exit codes: 0 done; 1 done, but a goal was not reached, or limits were crossed and so

@@ -19,12 +19,12 @@ from typing import Any
 
 from torch import nn
 
-from cintervene import __version__
 from cintervene.errors import ModelError
 from cintervene.models.embedded import cache_directory
 from cintervene.models.quantised import check_whole
 from cintervene.models.weights import raw_bytes
 from cintervene.utils.files import write_atomically
+from cintervene.version import __version__
 
 __all__ = ["kept_scores"]
 
