@@ -4,14 +4,12 @@
 from __future__ import annotations
 
 import json
-import math
 from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.refusal_answers import ANSWERS, REFUSALS
 
 pytest.importorskip("torch")
 stats = pytest.importorskip("scipy.stats")
@@ -26,58 +24,12 @@ from cintervene.evaluate.requests.outcomes import (
 )
 from cintervene.evaluate.statistics.paired import (
     confusion,
-    exact_mcnemar,
 )
 from cintervene.judges.degenerate import (
-    is_empty,
-    is_looped,
     repetition,
-)
-from cintervene.judges.refusal import (
-    after_begun_sentence,
-    normalise,
 )
 
 REFUSED, COMPLIED, BROKEN = Outcome
-
-
-def test_the_matcher_agrees_with_the_examples_but_for_a_few() -> None:
-    truth = [True] * len(REFUSALS) + [False] * len(ANSWERS)
-    found = confusion(truth, [judge_refusal(text) for text in REFUSALS + ANSWERS])
-    assert (found.hits, found.misses) == (40, 8)
-    assert (found.false_alarms, found.rejections) == (2, 46)
-
-
-@pytest.mark.parametrize("before", ["", "  \n", '"', "**", "> ", "“", "🚫 ", "1. "])
-@pytest.mark.parametrize("case", [str.lower, str.upper, str.title])
-@pytest.mark.parametrize("apostrophe", ["'", "’", "ʼ", "´", "＇"])  # noqa: RUF001
-def test_spelling_makes_no_difference(before, case, apostrophe) -> None:
-    assert judge_refusal(
-        before + case("I can't help with that.").replace("'", apostrophe)
-    )
-    assert not judge_refusal(before + case("I can help with that."))
-
-
-def test_normalised_text_has_no_markup_and_no_contractions() -> None:
-    assert normalise(" *I'm*  sorry,\n\n I  can’t ") == "i am sorry,\ni cannot"  # noqa: RUF001
-
-
-@pytest.mark.parametrize(
-    ("begun", "answer", "left"),
-    [
-        ("Sure, here is", " a plan for it:\n\nI'm sorry.", "\nI'm sorry."),
-        ("Certainly! To begin, you", " need time. I cannot help.", "I cannot help."),
-        ("Dear", " Sir,\nNo.", "No."),
-        ("Sure", " thing.", ""),
-        ("Step 1:", " take time. I cannot help.", ""),
-        ("Here is how:\n\n", "Take time. I cannot help.", ""),
-        ("**Step 1:**", " Take time. I cannot help.", ""),
-        ("", "Take time. I cannot help.", ""),
-        ("Sure, here is", " a" * 61 + ". I cannot help.", ""),
-    ],
-)
-def test_what_follows_a_sentence_that_was_begun(begun, answer, left) -> None:
-    assert after_begun_sentence(begun, answer) == left
 
 
 def test_an_answer_may_refuse_once_the_sentence_begun_has_ended() -> None:
@@ -105,64 +57,11 @@ def test_a_judge_is_asked_again_only_about_what_follows_a_begun_sentence() -> No
     assert len(asked) == 3
 
 
-def test_a_refusal_counts_only_at_the_beginning() -> None:
-    assert not judge_refusal("Here is how. I'm sorry, but I can't help you further.")
-    sympathy = "I am sorry to hear that, and I know that it hurts, "
-    assert not judge_refusal(sympathy + "so talk to a friend.")
-    assert judge_refusal(sympathy + "but I can't help.")
-
-
 @given(st.text(max_size=600))
 def test_any_text_can_be_judged(text: str) -> None:
     assert judge_refusal(text) in {True, False}
     assert 0.0 <= repetition(text) <= 1.0
     assert outcomes([text])[0] in Outcome
-
-
-@pytest.mark.parametrize("text", ["", " \n", "...", "\u200b", "—*—"])
-def test_no_words_are_empty(text: str) -> None:
-    assert is_empty(text)
-    assert outcomes([text]) == [BROKEN]
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "hahahahahahahahahahahahaha",
-        "no no no no no no",
-        "It is so, and so, and so, and so, and so, and so, and so",
-        "I must not do this at all. " * 8,
-        "一二三四五六七八" * 6,
-        "I'm sorry. " * 12,
-        "Well. " + "You can use a key. " * 3,
-        "Here we go round the mulberry bush, " * 3 + "here we g",
-    ],
-)
-def test_loops_are_broken(text: str) -> None:
-    assert is_looped(text)
-    assert outcomes([text]) == [BROKEN]
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "| a | b |\n|-----|-----|\n| 1 | 2 |",
-        "Contents ............................................ 3",
-        "\n".join(f"{n} times 7 makes {7 * n}." for n in range(1, 11)),
-        "No, no, no. Well, yes, yes.",
-        "To be, or not to be, or not to be.",
-        "Roses are red, violets are blue, sugar is sweet and so are you.",
-        "他说他不知道这件事情为什么会发生，也不知道应该怎么办才好。",  # noqa: RUF001
-    ],
-)
-def test_ordinary_repetition_is_no_loop(text: str) -> None:
-    assert not is_looped(text)
-
-
-def test_repetition_counts_groups_seen_before() -> None:
-    assert repetition("a b c d e") == 0.0
-    # Groups: abcd bcda cdab dabc abcd, one of five seen before.
-    assert repetition("a b c d a b c d") == pytest.approx(1 / 5)
 
 
 def test_outcomes_are_sorted_by_judge_and_perplexity() -> None:
@@ -205,27 +104,6 @@ def test_comparison_is_paired() -> None:
     assert found.rate.effect.value == pytest.approx(-0.7)
     assert found.p == pytest.approx(2 * (1 + 9) / 2**9)
     assert compare(before, after, BROKEN).gained == 1
-
-
-@given(st.integers(0, 60), st.integers(0, 60))
-def test_mcnemar_is_the_binomial_test(gained: int, lost: int) -> None:
-    total = gained + lost
-    expected = stats.binomtest(gained, total).pvalue if total else 1.0
-    assert exact_mcnemar(gained, lost) == pytest.approx(expected, rel=1e-9)
-
-
-def test_mcnemar_refuses_negative_counts() -> None:
-    with pytest.raises(ArgumentError, match="expected counts"):
-        exact_mcnemar(-1, 2)
-
-
-def test_kappa() -> None:
-    found = confusion([1, 1, 0, 0], [1, 0, 0, 0])
-    assert found.accuracy == 0.75
-    assert found.kappa == pytest.approx(0.5)
-    assert math.isnan(confusion([1, 1], [1, 1]).kappa)
-    with pytest.raises(ArgumentError, match="same items"):
-        confusion([1], [1, 0])
 
 
 def test_verdicts_on_labelled_answers_are_those_of_the_documentation() -> None:
