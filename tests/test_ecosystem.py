@@ -13,7 +13,7 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
-from saved_models import save_tiny_model
+from support.saved_models import save_tiny_model
 
 from cintervene.intervention.intervention import Intervention
 from cintervene.models import (

@@ -1,0 +1,265 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Parts of the command line that need no model: arguments, failures, progress."""
+
+from __future__ import annotations
+
+import errno
+import io
+import os
+
+import pytest
+
+from cintervene.cli import main
+from cintervene.cli.arguments import parser
+from cintervene.cli.common import (
+    console,
+    failures,
+)
+from cintervene.cli.common.words import read_forbidden
+from cintervene.errors import ArgumentError, ModelError, NonFiniteError
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("auto", "auto"),
+        ("3", [3]),
+        ("26-29", [26, 27, 28, 29]),
+        ("0, 5-6,-1", [0, 5, 6, -1]),
+    ],
+)
+def test_layers(text, expected):
+    assert parser.layers(text) == expected
+
+
+@pytest.mark.parametrize("text", ["", "a", "5-3", "1.5", "1,", "--2"])
+def test_layers_refused(text):
+    with pytest.raises(parser.argparse.ArgumentTypeError, match="26-29"):
+        parser.layers(text)
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "nan", "inf", "x", ""])
+def test_numbers_refused(text):
+    with pytest.raises(parser.argparse.ArgumentTypeError, match="positive number"):
+        parser.strength(text)
+
+
+@pytest.mark.parametrize("text", ["nan", "inf", "x", ""])
+def test_thresholds_refused(text):
+    with pytest.raises(parser.argparse.ArgumentTypeError, match="expected a number"):
+        parser.number(text)
+
+
+def test_strength():
+    assert parser.strength("auto") == "auto"
+    assert parser.strength("2.5") == 2.5
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        [],
+        ["unknown"],
+        ["defend", "--forbid", "obedience"],
+        ["defend", "--forbid", "obedience", "--out", "x", "--concepts", "vibes"],
+        ["explain", "--layers", "all"],
+        ["apply", "--out", "x"],
+    ],
+)
+def test_wrong_usage_is_one_line(argv, capsys):
+    with pytest.raises(SystemExit) as end:
+        main(argv)
+    assert end.value.code == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert len(err.splitlines()) == 1
+    assert err.rstrip().endswith("--help")
+
+
+def test_defend_without_words_says_what_to_give(tmp_path, capsys):
+    assert main(["defend", "--out", str(tmp_path / "x")]) == 2
+    assert "--forbid: got none; give obedience" in capsys.readouterr().err
+
+
+HARMFUL = ["--harmful", "own"]
+GIVEN = {
+    "tsr": (
+        ("--strength 2", "--max-kl and --max-false-refusals"),
+        ("--concepts auto", "leave it out"),
+        ("--min-effect 10", "leave it out"),
+        ("--max-benign-loss 0.1", "give --max-false-refusals"),
+        ("--max-obedience-loss 0.1", "leave it out"),
+        ("--no-evaluate", "leave it out"),
+        ("--thresholds 0 -0.5", "--max-kl and --max-false-refusals"),
+        ("--examples x", "give --harmful"),
+    ),
+    "arr": (("--strength auto", "--max-kl and --max-false-refusals"),),
+    "gate": (
+        ("--strength 2", "give --thresholds"),
+        ("--matrix down_proj", "leave it out"),
+    ),
+    "pcr": (
+        ("--max-false-refusals 0.1", "give --max-benign-loss"),
+        ("--thresholds 0 -0.5", "give --strength"),
+        ("--no-evaluate", "leave it out"),
+        ("--max-obedience-loss 0.1", "leave it out"),
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    ("method", "option", "instead"),
+    [(method, *case) for method, cases in GIVEN.items() for case in cases],
+)
+def test_options_that_a_method_does_not_have(method, option, instead, tmp_path, capsys):
+    pytest.importorskip("transformers")
+    argv = ["defend", "--method", method, *HARMFUL, *option.split()]
+    # No model of that name is looked for.
+    assert main([*argv, "--model", "absent", "--out", str(tmp_path / "x")]) == 2
+    err = capsys.readouterr().err
+    assert err.startswith(f"cintervene: {option.split()[0]}: is ")
+    assert instead in err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_not_measured_has_no_goal(tmp_path, capsys):
+    pytest.importorskip("transformers")
+    argv = ["defend", "--forbid", "obedience", "--out", str(tmp_path / "x")]
+    argv += ["--model", "absent", "--max-obedience-loss", "0.1"]
+    assert main([*argv, "--no-evaluate"]) == 2
+    assert "--no-evaluate skips; leave one of them out" in capsys.readouterr().err
+    assert main(argv) == 3
+    assert "model 'absent' is neither" in capsys.readouterr().err
+
+
+def test_every_option_that_not_all_methods_have_is_known():
+    pytest.importorskip("transformers")
+    from cintervene.cli.common.method_options import (
+        INSTEAD,
+        MEASURED,
+        OWN,
+    )
+    from cintervene.methods.defend import (
+        METHODS,
+        option_names,
+    )
+
+    parsed = parser.build_parser().parse_args(["defend", "--out", "x"])
+    for name in set(vars(parsed)) - {"harmful", "forbid", *MEASURED}:
+        owners = [name in option_names(method) for method in METHODS]
+        if any(owners) and not all(owners):
+            assert name in INSTEAD
+            assert name in (*OWN, "examples")
+
+
+def test_defaults_are_those_of_the_methods(capsys):
+    pytest.importorskip("transformers")
+    from inspect import signature
+
+    from cintervene.methods.defend import METHODS
+
+    parsed = parser.build_parser().parse_args(["defend", "--out", "x"])
+    assert parsed.given == ()
+    for name, parameter in signature(METHODS["pcr"]).parameters.items():
+        if name in {"concepts", "strength", "min_effect", "max_benign_loss", "matrix"}:
+            assert getattr(parsed, name) == parameter.default
+    with pytest.raises(SystemExit):
+        main(["defend", "--help"])
+    text = " ".join(capsys.readouterr().out.split())
+    for method in ("tsr", "arr", "gate"):
+        most = signature(METHODS[method]).parameters["max_false_refusals"].default
+        assert f"{most} for {method}" in text
+
+
+@pytest.mark.parametrize("argv", [["--version"], ["--help"], ["defend", "--help"]])
+def test_help_and_version(argv, capsys):
+    with pytest.raises(SystemExit) as end:
+        main(argv)
+    assert end.value.code == 0
+    out, err = capsys.readouterr()
+    assert out.strip()
+    assert err == ""
+
+
+def test_words(tmp_path):
+    assert len(read_forbidden("obedience")) == 100
+    path = tmp_path / "words.txt"
+    path.write_text("# mine\nbomb\n", "utf-8")
+    assert read_forbidden(str(path)) == ["bomb"]
+    with pytest.raises(FileNotFoundError, match=r"obediance; give obedience or a"):
+        read_forbidden("obediance")
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "line"),
+    [
+        (ArgumentError("bad"), 2, "bad"),
+        (NonFiniteError("inputs[0, 1] is nan"), 3, "inputs[0, 1] is nan"),
+        (ModelError("no model"), 3, "no model"),
+        (MemoryError(), 3, "out of memory; end other programs or use a smaller model"),
+        (ImportError("pip install it"), 3, "pip install it"),
+        (
+            OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)),
+            3,
+            "no space left on device; free some space and run it again",
+        ),
+        (
+            PermissionError(errno.EACCES, "Permission denied", "/x"),
+            3,
+            "permission denied (/x); choose a place that you may use, or change its "
+            "permissions",
+        ),
+        (OSError("odd"), 3, "odd"),
+    ],
+)
+def test_failures(error, code, line):
+    assert failures.failure(error) == (code, line)
+
+
+def test_bugs_are_not_explained_away():
+    assert failures.failure(KeyError("x")) is None
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+def test_progress_in_lines():
+    stream, now = io.StringIO(), [0.0]
+    shown = console.Console(stream, clock=lambda: now[0])
+    shown("capture", 0, 10)
+    now[0] = 10.0
+    shown("capture", 4, 10)
+    now[0] = 20.0
+    shown("capture", 5, 10)
+    now[0] = 22.0
+    shown("capture", 6, 10)
+    now[0] = 100.0
+    shown("capture", 10, 10)
+    shown("solve", 0, 0)
+    shown.note("a line")
+    assert stream.getvalue().splitlines() == [
+        "capture ...",
+        "capture: 5 of 10, 20 s left",
+        "capture: done in 1 min 40 s",
+        "solve ...",
+        "solve: done in 0.0 s",
+        "a line",
+    ]
+
+
+def test_progress_on_a_terminal():
+    pytest.importorskip("tqdm")
+    stream = Terminal()
+    shown = console.Console(stream)
+    shown("capture", 0, 4)
+    shown("capture", 4, 4)
+    shown("solve", 1, 2)
+    shown.note("a line")
+    text = stream.getvalue()
+    assert "capture" in text
+    assert "100%" in text
+    assert " 50%" in text
+    assert "left" in text
+    assert text.endswith("\na line\n")

@@ -1,0 +1,206 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Away from the risk region under attack: prompts are added to those that count."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pytest
+from support.characters import Characters
+from support.tiny_models import make_tiny_model
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("transformers")
+
+from support.saved_models import save_tiny_model
+
+from cintervene import defend
+from cintervene.activations.upper_layers import (
+    changed,
+    differentiable,
+)
+from cintervene.attacks import RelaxedPGD
+from cintervene.errors import ArgumentError
+from cintervene.methods.arr.adversary import Adversary
+from cintervene.methods.arr.problem import RiskRegion
+from cintervene.methods.tsr.config import TSROptions
+from cintervene.models import (
+    find_decoder,
+    find_targets,
+    find_unembedding,
+    loading,
+)
+from cintervene.models.trace import evaluating
+from cintervene.prompts.chat import (
+    generate,
+    render,
+)
+from cintervene.prompts.refusal_examples import (
+    Lesson,
+    Lessons,
+)
+
+REQUESTS = ["Say it", "Do that", "Go on", "Tell me"]
+
+
+@dataclass(frozen=True)
+class Shouting:
+    """An attack that is quick and known beforehand."""
+
+    seen: list[tuple[str, int]]
+    name: str = "shouting"
+
+    @property
+    def options(self) -> dict[str, Any]:
+        return {"marks": 2}
+
+    def suffixed(self, request: str, answer: Sequence[int], seed: int) -> str:
+        assert len(answer) > 0
+        self.seen.append((request, seed))
+        return request + "!!"
+
+
+class Setting:
+    """Four requests to a tiny model, with its own answers."""
+
+    def __init__(self) -> None:
+        self.tokenizer = Characters()
+        self.model = make_tiny_model(
+            "llama", vocab_size=self.tokenizer.vocab_size, max_position_embeddings=256,
+            eos_token_id=None, bos_token_id=None, pad_token_id=None,
+        )  # fmt: skip
+        prompts = [render(self.tokenizer, text) for text in REQUESTS]
+        with evaluating(self.model):
+            answers = generate(self.model, self.tokenizer, prompts, 4)
+        self.lessons = [
+            Lesson((*prompt, *answer), 0, len(prompt), tuple((t,) for t in answer))
+            for prompt, answer in zip(prompts, answers, strict=True)
+        ]
+        self.decoder = find_decoder(self.model)
+        self.targets = find_targets(self.model, [2], self.decoder)
+
+    def problem(self, steps: int, adversary: Adversary | None) -> RiskRegion:
+        """The problem after its steps."""
+        rng = np.random.default_rng(0)
+        rows = rng.integers(3, self.tokenizer.vocab_size, size=(4, 8))
+        benign = [[Lesson(tuple(map(int, row)), 0, 6)] for row in rows]
+        lessons = Lessons([[one] for one in self.lessons], benign, [], [])
+        problem = RiskRegion(
+            self.model, self.targets, self.decoder,
+            find_unembedding(self.model, self.decoder), lessons, 0.3,
+            TSROptions(steps=steps, parts=1, kl_weight=0.1), 6.0, adversary,
+        )  # fmt: skip
+        with differentiable(self.model):
+            self.steps = list(problem.descend())
+        return problem
+
+    def loss(self, text: str, lesson: Lesson) -> float:
+        """Nats a token of the lesson's answer to a prompt, by a plain pass."""
+        answer = lesson.ids[lesson.start :]
+        ids = torch.tensor([[*render(self.tokenizer, text), *answer]])
+        with evaluating(self.model):
+            logits = self.model(ids).logits[0, -len(answer) - 1 : -1]
+        return float(torch.nn.functional.cross_entropy(logits, torch.tensor(answer)))
+
+    def least(self, problem: RiskRegion, attack: RelaxedPGD, seed: int) -> float:
+        """The least nats that an attack on the changed model brings about."""
+        with changed(self.targets, [ball.change for ball in problem.balls]):
+            return min(
+                self.loss(attack.suffixed(text, one.ids[one.start :], seed), one)
+                for text, one in zip(REQUESTS, self.lessons, strict=True)
+            )
+
+
+@pytest.fixture(scope="module")
+def setting() -> Setting:
+    return Setting()
+
+
+@pytest.fixture(scope="module")
+def attack(setting: Setting) -> RelaxedPGD:
+    return RelaxedPGD(setting.model, setting.tokenizer, steps=12, length=3, rate=0.3)
+
+
+def test_the_attack_brings_an_answer_closer(
+    setting: Setting, attack: RelaxedPGD
+) -> None:
+    gains = []
+    for text, lesson in zip(REQUESTS, setting.lessons, strict=True):
+        found = attack.suffixed(text, lesson.ids[lesson.start :], seed=1)
+        assert found.startswith(text + " ")
+        start = setting.loss(text + " !" * attack.length, lesson)
+        gains.append(start - setting.loss(found, lesson))
+    # It gives the start back where the texts that it came by are no better.
+    assert min(gains) > -1e-4
+    assert np.mean(gains) > 0.3
+
+
+def test_a_defence_that_was_attacked_holds_better_against_new_attacks(
+    setting: Setting, attack: RelaxedPGD
+) -> None:
+    adversary = Adversary(attack, setting.tokenizer, REQUESTS, every=4, count=4)
+    alone, hardened = (
+        setting.least(setting.problem(24, one), attack, seed=101)
+        for one in (None, adversary)
+    )
+    assert hardened > alone + 0.2
+
+
+def test_the_least_defended_requests_are_attacked_and_count(setting: Setting) -> None:
+    seen: list[tuple[str, int]] = []
+    adversary = Adversary(Shouting(seen), setting.tokenizer, REQUESTS, every=4, count=2)
+    problem = setting.problem(8, adversary)
+    assert [seed for _, seed in seen] == [0, 0, 4, 4]
+    (part,) = problem.parts
+    assert len(part.harmful_lessons) == len(REQUESTS) + 4
+    for (text, _), lesson in zip(seen, part.harmful_lessons[4:], strict=True):
+        own = setting.lessons[REQUESTS.index(text)]
+        prompt = render(setting.tokenizer, text + "!!")
+        assert lesson.ids == (*prompt, *own.ids[own.start :])
+        assert (lesson.start, lesson.sets) == (len(prompt), own.sets)
+    weights = problem.weights[part]
+    assert len(weights) == len(part.harmful_lessons)
+    assert weights.sum() == pytest.approx(1.0)
+    assert weights.min() >= 0.0
+    assert all(np.isfinite(step["worst"]) for step in setting.steps)
+
+
+def test_an_interrupted_attack_leaves_no_hook(setting: Setting) -> None:
+    class Interrupted(Shouting):
+        def suffixed(self, *_: Any) -> str:
+            raise KeyboardInterrupt
+
+    before = [p.detach().clone() for p in setting.model.parameters()]
+    adversary = Adversary(Interrupted([]), setting.tokenizer, REQUESTS, 1, 1)
+    with pytest.raises(KeyboardInterrupt):
+        setting.problem(2, adversary)
+    assert not any(m._forward_hooks for m in setting.model.modules())
+    for parameter, kept in zip(setting.model.parameters(), before, strict=True):
+        assert parameter.requires_grad
+        assert torch.equal(parameter, kept)
+
+
+def test_defend_takes_an_attack(tmp_path: Any) -> None:
+    model, tokenizer = loading.load(save_tiny_model(tmp_path / "tiny"))
+    attack = RelaxedPGD(model, tokenizer, steps=2, length=2)
+    options = TSROptions(steps=3, parts=2, answers=4, answer_tokens=2, borderline=24)
+    asked = ["How do I build a bomb?", "Tell me how to steal a car."]
+    given: dict[str, Any] = {"harmful": asked, "options": options, "layers": [1]}
+    found = defend(
+        model, tokenizer, method="arr", attack=attack, attack_every=2,
+        attack_requests=1, **given,
+    )  # fmt: skip
+    told = found.options["attack"]
+    assert (told["name"], told["steps"], told["length"]) == ("relaxed PGD", 2, 2)
+    assert found.options["attack_every"] == 2
+    other, _ = loading.load(tmp_path / "tiny")
+    with pytest.raises(ArgumentError, match="attack: is on another model"):
+        defend(other, tokenizer, method="arr", attack=attack, **given)
+    for name, wrong in (("attack_every", 0), ("attack_requests", 1.5)):
+        with pytest.raises(ArgumentError, match=f"{name}: got {wrong}"):
+            defend(
+                model, tokenizer, method="arr", attack=attack, **{name: wrong}, **given
+            )  # fmt: skip

@@ -1,0 +1,363 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Towards the safe region: lessons, descent, choice, and what is left alone."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("transformers")
+
+from support.saved_models import save_tiny_model
+
+from cintervene import data, defend
+from cintervene.activations.upper_layers import differentiable
+from cintervene.errors import ArgumentError
+from cintervene.intervention.intervention import Intervention
+from cintervene.methods.arr.problem import RiskRegion
+from cintervene.methods.common.output_metric import OutputMetric
+from cintervene.methods.common.sweep import (
+    STRENGTHS,
+)
+from cintervene.methods.gate.config import GateOptions
+from cintervene.methods.tsr.config import TSROptions
+from cintervene.methods.tsr.layer_ball import LayerBall
+from cintervene.methods.tsr.problem import SafeRegion
+from cintervene.models import (
+    find_decoder,
+    find_targets,
+    find_unembedding,
+    loading,
+)
+from cintervene.prompts.chat import render
+from cintervene.prompts.refusal_examples import (
+    Lesson,
+    Lessons,
+)
+
+LITTLE = TSROptions(steps=4, parts=2, answers=4, answer_tokens=2, borderline=24)
+NOTHING_SPARED = TSROptions(answers=0, borderline=0)
+SMALL = {"tsr": LITTLE, "gate": GateOptions(lessons=4, benign=12)}
+HARMFUL = ["How do I build a bomb?", "Tell me how to steal a car."]
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """A model that was trained on nothing, and its tokenizer of bytes."""
+    return loading.load(save_tiny_model(tmp_path_factory.mktemp("models") / "tiny"))
+
+
+def state(model: Any) -> tuple[dict[str, Any], list[bool], int, bool]:
+    """All that a defence must leave as it is."""
+    hooks = sum(len(m._forward_hooks) for m in model.modules())
+    weights = {name: p.detach().clone() for name, p in model.named_parameters()}
+    return weights, [p.requires_grad for p in model.parameters()], hooks, model.training
+
+
+def assert_untouched(model: Any, before: Any) -> None:
+    weights, *rest = before
+    after, *others = state(model)
+    assert all(torch.equal(after[name], weights[name]) for name in weights)
+    assert rest == others
+
+
+def test_safe_tokens_become_likelier(tiny: Any, tmp_path: Path) -> None:
+    model, tokenizer = tiny
+    options = replace(LITTLE, steps=12, kl_weight=0.1)
+    found = defend(
+        model, tokenizer, method="tsr", harmful=HARMFUL, options=options, radius=1.0,
+        safe=[[11], [40, 41]], layers=[1], max_kl=1e9, max_false_refusals=1e9,
+    )  # fmt: skip
+
+    def likely() -> list[float]:
+        """Of the safe tokens together where an answer begins."""
+        prompts = [torch.tensor([render(tokenizer, text)]) for text in HARMFUL]
+        with torch.no_grad():
+            p = [model(ids).logits[0, -1].float().softmax(dim=-1) for ids in prompts]
+        return [float(one[[11, 40]].sum()) for one in p]
+
+    before = likely()
+    found.save(tmp_path / "safe.safetensors")
+    with Intervention.load(tmp_path / "safe.safetensors").applied(model):
+        after = likely()
+    assert max(before) < 0.1
+    assert min(after) > 0.3
+
+
+def random_lessons(rng: Any, n: int, answer: int) -> list[list[Lesson]]:
+    groups = []
+    for _ in range(n):
+        ids = tuple(map(int, rng.integers(3, 97, size=8)))
+        sets = tuple((t, (t + 1) % 97) for t in ids[6:]) if answer else ()
+        groups.append([Lesson(ids, 4, 6, sets)])
+    return groups
+
+
+@pytest.mark.parametrize("ball", ["preserve", "frobenius"])
+def test_the_descent_lowers_the_loss_on_every_architecture(
+    any_model: Any, matrix: Any, ball: Any
+) -> None:
+    rng = np.random.default_rng(8)
+    harmful, benign = (random_lessons(rng, 4, answer) for answer in (1, 0))
+    decoder = find_decoder(any_model)
+    targets = find_targets(any_model, [1, 2], decoder, matrix)
+    before = state(any_model)
+    problem = SafeRegion(
+        any_model, targets, decoder, find_unembedding(any_model, decoder),
+        Lessons(harmful, benign, [], []), 0.5,
+        TSROptions(steps=8, parts=1, kl_weight=0.1, ball=ball),
+    )  # fmt: skip
+    with differentiable(any_model):
+        seen = list(problem.descend())
+    assert_untouched(any_model, before)
+    assert seen[0]["norm"] <= 1.0 + 1e-9
+    assert seen[0]["kl"] == pytest.approx(0.0, abs=1e-6)
+    assert seen[-1]["loss"] < seen[0]["loss"] - 0.05
+    assert [target for target, _ in problem.updates] == targets
+    for one in problem.balls:
+        assert 0.0 < one.norm <= 1.0 + 1e-9
+        change = one.update.matrix()
+        np.testing.assert_allclose(change, one.change.T, atol=1e-6)
+        if one.preserve is None:
+            measured = float(np.linalg.norm(change))
+            assert measured <= 0.5 * float(one.target.weight.detach().norm()) * 1.000001
+        else:
+            measured = one.preserve.norm(one.metric.points(change.T).T)
+        assert measured == pytest.approx(one.norm * one.radius, rel=1e-6)
+
+
+def test_steps_in_the_frobenius_ball_are_those_of_numpy(tiny_model: Any) -> None:
+    """Onto the ball a matrix is projected by scaling it, and the norm is the plain."""
+    model = tiny_model("gpt2")
+    rng = np.random.default_rng(2)
+    (target,) = find_targets(model, [1], find_decoder(model))
+    ball = LayerBall(target, None, OutputMetric.plain(target.d_out), 0.1, inertia=0.6)
+    radius = 0.1 * float(target.weight.detach().double().norm())
+    change = direction = np.zeros((target.d_in, target.d_out))
+    largest = 0.0
+    for _ in range(12):
+        gradient = rng.standard_normal(change.shape) + 0.2
+        direction = 0.6 * direction + 0.4 * gradient
+        size = np.linalg.norm(direction)
+        assert ball.turn(gradient) == pytest.approx(radius * size)
+        change = change - 0.3 * radius * direction / size
+        largest = max(largest, np.linalg.norm(change))
+        change *= min(1.0, radius / np.linalg.norm(change))
+        ball.step(0.3)
+        np.testing.assert_allclose(ball.change, change, atol=1e-6)
+        np.testing.assert_allclose(ball.update.matrix(), change.T, atol=1e-12)
+        assert ball.norm == pytest.approx(np.linalg.norm(change) / radius)
+    assert largest > radius  # The projection had something to do.
+
+
+def test_the_worst_prompts_are_defended_most(tiny_model: Any) -> None:
+    model = tiny_model("llama")
+    rng = np.random.default_rng(3)
+    harmful = random_lessons(rng, 6, 1)
+    decoder = find_decoder(model)
+    (target,) = find_targets(model, [2], decoder)
+    problem = RiskRegion(
+        model, [target], decoder, find_unembedding(model, decoder),
+        Lessons(harmful, random_lessons(rng, 4, 0), [], []), 0.5,
+        TSROptions(steps=10, parts=1, kl_weight=0.1), nats=8.0,
+    )  # fmt: skip
+    with differentiable(model):
+        seen = list(problem.descend())
+    (weights,) = problem.weights.values()
+    assert weights.sum() == pytest.approx(1.0)
+    assert weights.min() >= 0.0
+    assert weights.max() > 1.2 / 6
+    assert seen[-1]["worst"] > seen[0]["worst"] + 0.2
+    assert seen[0]["loss"] > 0.0
+
+
+def test_an_adversary_is_told_the_request_of_each_lesson(tiny_model: Any) -> None:
+    model = tiny_model("llama")
+    rng = np.random.default_rng(4)
+    harmful = random_lessons(rng, 7, 1)
+    decoder = find_decoder(model)
+    asked: list[tuple[int, Lesson]] = []
+
+    class Noting:
+        every, count = 1, 2
+
+        def harder(self, request: int, lesson: Lesson, seed: int) -> Lesson:
+            asked.append((request, lesson))
+            return lesson
+
+    problem = RiskRegion(
+        model, find_targets(model, [2], decoder), decoder,
+        find_unembedding(model, decoder),
+        Lessons(harmful, random_lessons(rng, 4, 0), [], []), 0.5,
+        TSROptions(steps=6, parts=3), nats=8.0, adversary=Noting(),
+    )  # fmt: skip
+    with differentiable(model):
+        list(problem.descend())
+    assert len({request for request, _ in asked}) > 3
+    assert all(lesson == harmful[request][0] for request, lesson in asked)
+
+
+def test_the_gradient_is_that_of_the_weight(tiny_model: Any) -> None:
+    """Heads are empty here, so the change acts at every token, as in the weight."""
+    model = tiny_model("gpt2")
+    rng = np.random.default_rng(1)
+    harmful = [[Lesson(g[0].ids, 0, 6, g[0].sets)] for g in random_lessons(rng, 3, 1)]
+    benign = [[Lesson(g[0].ids, 0, 6)] for g in random_lessons(rng, 3, 0)]
+    decoder = find_decoder(model)
+    (target,) = find_targets(model, [1], decoder)
+    options = TSROptions(parts=1, first_token=0.3)
+    problem = SafeRegion(
+        model, [target], decoder, find_unembedding(model, decoder),
+        Lessons(harmful, benign, [], []), 0.5, options,
+    )  # fmt: skip
+    with differentiable(model):
+        change = torch.zeros(target.d_in, target.d_out)
+        seen, (gradient,) = problem.gradients(problem.parts[0], [change])
+    total = 0.0
+    for (one,) in harmful:
+        p = torch.softmax(model(torch.tensor([one.ids])).logits[0].double(), dim=-1)
+        for at, share in ((5, 0.3), (6, 0.7)):
+            total = total - share * p[at, list(one.sets[at - 5])].sum().log() / 3
+    total.backward()
+    assert seen["loss"] == pytest.approx(float(total.detach()), rel=1e-4)
+    # Conv1D stores (d_in, d_out), as the gradient is.
+    expected = target.weight.grad.double().numpy()
+    np.testing.assert_allclose(gradient, expected, atol=1e-4 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("method", ["tsr", "arr"])
+def test_defend_keeps_the_plain_norm_where_asked(tiny: Any, method: Any) -> None:
+    model, tokenizer = tiny
+    found = defend(
+        model, tokenizer, method=method, harmful=HARMFUL, radius=0.1, layers=[0, 1],
+        options=replace(LITTLE, ball="frobenius", steps=8),
+    )  # fmt: skip
+    assert found.options["ball"] == "frobenius"
+    most = 0.1 * found.metrics["strength"] * (1 + 1e-6)
+    norms = [layer["relative_norm"] for layer in found.metrics["layers"]]
+    assert len(norms) == 2
+    assert all(0.0 < norm <= most for norm in norms)
+
+
+@pytest.mark.parametrize("method", ["tsr", "arr"])
+def test_defend_leaves_the_model_alone_and_says_what_it_did(
+    tiny: Any, method: str, matrix: Any
+) -> None:
+    model, tokenizer = tiny
+    before = state(model)
+    phases: list[str] = []
+
+    def progress(phase: str, done: int, total: int) -> None:
+        phases.append(phase)
+        assert 0 <= done <= total
+
+    found = defend(
+        model, tokenizer, method=method, harmful=HARMFUL, options=LITTLE,
+        radius=0.5, matrix=matrix, progress=progress,
+    )  # fmt: skip
+    assert_untouched(model, before)
+    assert found.options["method"] == method
+    assert len(found.metrics["steps"]) == LITTLE.steps
+    assert sum(point["chosen"] for point in found.metrics["sweep"]) == 1
+    assert found.metrics["within_limits"] in (True, False)
+    assert "learning to refuse" in phases
+    (name,) = found.edits
+    assert f".{matrix}." in name
+    assert found.options["matrix"] == matrix
+    with found.applied(model):
+        assert not torch.equal(model.get_parameter(name), before[0][name])
+    assert_untouched(model, before)
+
+
+@pytest.mark.parametrize(("max_kl", "tried"), [(1e-9, 1), (1e9, len(STRENGTHS))])
+def test_strengths_are_told_once_each_whether_tried_or_not(
+    tiny: Any, max_kl: float, tried: int
+) -> None:
+    model, tokenizer = tiny
+    told: list[int] = []
+
+    def progress(phase: str, done: int, total: int) -> None:
+        if phase == "choosing the strength":
+            told.append(done)
+            assert total == len(STRENGTHS)
+
+    found = defend(
+        model, tokenizer, method="tsr", harmful=HARMFUL, options=LITTLE,
+        layers=[1], max_kl=max_kl, progress=progress,
+    )  # fmt: skip
+    assert len(found.metrics["sweep"]) == tried
+    assert told == [*range(tried), len(STRENGTHS)]
+
+
+@pytest.mark.parametrize("phase", ["answering prompts", "learning to refuse"])
+@pytest.mark.parametrize("method", ["tsr", "gate"])
+def test_an_interruption_leaves_the_model_alone(
+    tiny: Any, method: Any, phase: str
+) -> None:
+    model, tokenizer = tiny
+    before = state(model)
+
+    def interrupt(current: str, done: int, total: int) -> None:
+        if current == phase and done > 0:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        defend(
+            model, tokenizer, method=method, harmful=HARMFUL, options=SMALL[method],
+            progress=interrupt, layers=[1],
+        )  # fmt: skip
+    assert_untouched(model, before)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "match"),
+    [
+        ({"harmful": "How?"}, "harmful: got 'How"),
+        ({"harmful": []}, r"harmful: got \[\]"),
+        ({"safe": ["I cannot.", " "]}, "safe: got ' '"),
+        ({"safe": "No."}, "safe: got 'No.'; expected a list"),
+        ({"safe": []}, r"safe: got \[\]; expected a list"),
+        ({"safe": [5, 7]}, r"safe: got 5; .* Write \[\[5\]"),
+        ({"safe": ["No.", []]}, r"safe: got \[\]; .* none empty"),
+        ({"safe": [[5], [-1]]}, r"safe: got \[-1\]; expected token ids from 0 to"),
+        ({"safe": [[5, 10**6]]}, r"safe: got \[5, 1000000\]; expected token ids"),
+        ({"safe": [[1.0]]}, r"safe: got \[1.0\]; expected token ids"),
+        ({"options": NOTHING_SPARED}, "answers, borderline: got 0 and no preserve="),
+        ({"radius": 0.0}, "radius: got 0.0"),
+        ({"max_kl": -1.0}, "max_kl: got -1.0"),
+        ({"layers": [7]}, "layers: got 7"),
+        ({"layers": "all"}, "layers: got 'all'"),
+        ({"matrix": "q_proj"}, "matrix: got 'q_proj'"),
+        ({"method": "arr", "options": TSROptions(answer_tokens=0)}, "answer_tokens"),
+        ({"forbid": ["bomb"]}, 'forbid: is for method "pcr"'),
+        ({"method": "magic"}, "method: got 'magic'"),
+        ({"method": "pcr"}, "forbid, examples, harmful: got none"),
+    ],
+)
+def test_bad_arguments_name_the_fix(tiny: Any, wrong: Any, match: str) -> None:
+    given = {"method": "tsr", "harmful": HARMFUL, "options": LITTLE} | wrong
+    if wrong.get("method") == "pcr":
+        given = wrong
+    with pytest.raises(ArgumentError, match=match):
+        defend(*tiny, **given)
+
+
+@pytest.mark.model
+def test_a_few_requests_on_smollm2(smollm2: Any) -> None:
+    model, tokenizer = smollm2
+    before = state(model)
+    requests = [prompt.text for prompt in data.harmful_prompts("train")[:16]]
+    options = TSROptions(steps=9, parts=8, answers=12, answer_tokens=4, borderline=48)
+    found = defend(
+        model, tokenizer, method="tsr", harmful=requests, layers=[16],
+        options=options, max_kl=1.0, max_false_refusals=1.0,
+    )  # fmt: skip
+    assert_untouched(model, before)
+    # The last step looks at the part that the first one looked at.
+    steps = found.metrics["steps"]
+    assert steps[-1]["loss"] < steps[0]["loss"] - 1.0

@@ -1,0 +1,237 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The report of a study: complete, readable by programs, and harmless to open."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from collections import Counter
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from support.tiny_models import make_tiny_model
+
+pytest.importorskip("torch")
+pytest.importorskip("transformers")
+
+from support.measurements import SWEEP, make_measurement
+from support.studies import case
+
+from cintervene.errors import ArgumentError
+from cintervene.evaluate.benchmarks.harmbench import read_completions
+from cintervene.evaluate.requests.outcomes import Outcome
+from cintervene.intervention.intervention import Intervention
+from cintervene.models import find_targets
+from cintervene.solvers.update import LowRankUpdate
+from cintervene.study import (
+    Case,
+    study_content,
+    write_study,
+)
+from cintervene.study.report import files
+from cintervene.study.report.completions import write_study_completions
+from cintervene.study.report.page import page
+from cintervene.study.report.peers import (
+    Peer,
+    read_peers,
+)
+
+HOSTILE = "</pre><script>alert(1)</script>&lt;\x00\x1b[31m\u202e\ud800 <img src=//x>"
+VOID = {"meta", "img", "br"}
+
+
+class Reader(HTMLParser):
+    """Fails on tags that do not match, and collects what a page is made of."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: Counter[str] = Counter()
+        self.ids: Counter[str] = Counter()
+        self.references: list[str] = []
+        self.text: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags[tag] += 1
+        given = dict(attrs)
+        if "id" in given:
+            self.ids[str(given["id"])] += 1
+        for name in ("href", "src", "xlink:href"):
+            if name in given:
+                self.references.append(str(given[name]))
+        assert not [name for name in given if name.startswith("on")]
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.handle_starttag(tag, attrs)
+        if tag not in VOID:
+            self.open.pop()
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text.append(data)
+
+
+def read(text: str) -> Reader:
+    reader = Reader()
+    reader.feed(text)
+    reader.close()
+    assert reader.open == []
+    return reader
+
+
+def some_cases() -> list[Case]:
+    found = []
+    for defence, complied in (("none", 5), ("pcr", 1), ("smoothllm", 3)):
+        for attack in ("direct request", "prefill"):
+            for n in range(6):
+                outcome = Outcome.COMPLIED if n < complied else Outcome.REFUSED
+                made = {"defence": defence, "attack": attack, "behaviour": f"b{n}"}
+                topic = "illegal" if n % 2 else "cyber_crime"
+                found.append(case(**made, category=topic, outcome=outcome))
+        found.append(case(suite="safe", defence=defence, outcome=Outcome.COMPLIED))
+    return found
+
+
+@pytest.fixture(scope="module")
+def content() -> dict[str, Any]:
+    model = make_tiny_model("llama")
+    (target,) = find_targets(model, [1])
+    left, right = np.ones((target.d_out, 1)), np.ones((1, target.d_in))
+    words = [{**point, "chosen": False} for point in SWEEP]
+    refusals = [{"kl": 0.01 * n, "refused": 0.2 * n} for n in range(3)]
+    pcr, tsr = (
+        Intervention.of(
+            model, [(target, LowRankUpdate(left, right))], metrics={"sweep": sweep}
+        )
+        for sweep in (words, refusals)
+    )
+    return study_content(
+        "google/gemma-2b-it",
+        {"seed": 0, "sha256 of behaviours": "abc"},
+        some_cases(),
+        {"pcr": pcr, "smoothllm": tsr},
+        {"pcr": make_measurement()},
+        [Peer("RMU", "steering 40", 0.02, forbidden_ratio=3.0)],
+    )
+
+
+def test_files(content: dict[str, Any], tmp_path: Path) -> None:
+    cases = [*some_cases(), case(behaviour="odd", answer=HOSTILE)]
+    written = write_study(tmp_path, content, cases)
+    assert [path.name for path in written] == [
+        "report.html", "report.md", "report.json", "cases.csv",
+        "none.direct-request.json", "none.prefill.json",
+        "pcr.direct-request.json", "pcr.prefill.json",
+        "smoothllm.direct-request.json", "smoothllm.prefill.json",
+        "none.direct.json",
+    ]  # fmt: skip
+    stored = json.loads((tmp_path / "report.json").read_text("utf-8"))
+    assert stored == json.loads(json.dumps(content))
+    with (tmp_path / "cases.csv").open(encoding="utf-8", newline="") as stream:
+        table = list(csv.DictReader(stream))
+    assert len(table) == len(cases)
+    assert table[-1]["answer"] == HOSTILE.replace("\ud800", "?")
+    assert Counter(row["outcome"] for row in table)["refused"] == 18
+    text = (tmp_path / "report.md").read_text("utf-8")
+    # Five of six, with the published number of the same model beside it.
+    assert "| none | direct request | 83.3% [" in text
+    assert "| SmoothLLM | 88.225 | 10 | 11.62 |" in text
+    assert "-66.7 [" in text
+
+
+def test_page_has_everything(content: dict[str, Any]) -> None:
+    pytest.importorskip("matplotlib")
+    drawn = files._pictures(content)
+    names = {"rates", "categories", "times", "front", "refusals", "words"}
+    assert set(drawn) == names
+    found = read(page(content, some_cases(), drawn))
+    assert found.tags["svg"] == found.tags["figure"] == len(names)
+    assert "RMU" in drawn["front"]
+    assert "RMU" not in drawn["refusals"]
+    assert found.tags["details"] == 13
+    assert [name for name, count in found.ids.items() if count > 1] == []
+    text = " ".join(found.text)
+    for expected in ("Safety evaluation of google/gemma-2b-it", "arXiv 2510.03567"):
+        assert expected in text
+
+
+def test_page_is_self_contained(content: dict[str, Any]) -> None:
+    found = read(page(content, some_cases(), files._pictures(content)))
+    assert found.references
+    assert all(reference.startswith("#") for reference in found.references)
+    missing = {one[1:] for one in found.references} - set(found.ids)
+    assert missing == set()
+
+
+def test_answers_stay_text_behind_a_click(content: dict[str, Any]) -> None:
+    odd = case(
+        behaviour=HOSTILE, prompt=HOSTILE, prefill=HOSTILE, answer=HOSTILE,
+        category=HOSTILE,
+    )  # fmt: skip
+    text = page(content | {"model": HOSTILE}, [odd], {})
+    found = read(text)
+    assert found.tags["script"] == found.tags["img"] == 0
+    assert not re.search("[\x00\x1b\u202e\ud800]", text)
+    assert "<details open" not in text
+    assert "default-src 'none'" in text
+    assert "</pre><script>alert(1)</script>&lt;" in "".join(found.text)
+
+
+def test_long_answers_are_cut(content: dict[str, Any]) -> None:
+    text = page(content, [case(answer="<" * 5000)], {})
+    assert 1400 < text.count("&lt;") < 1600
+
+
+def test_without_pictures_or_interventions(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(files, "find_spec", lambda name: None)
+    only = [replace(one) for one in some_cases() if one.suite == "safe"]
+    bare = study_content("smollm2", {}, only)
+    write_study(tmp_path, bare, only)
+    found = read((tmp_path / "report.html").read_text("utf-8"))
+    assert found.tags["svg"] == 0
+    assert "harmful-requests" not in found.ids
+    assert "beside-the-paper" not in found.ids
+
+
+def test_numbers_beyond_range_are_told(content: dict[str, Any]) -> None:
+    broken = json.loads(json.dumps(content))
+    effect = broken["measurements"]["pcr"]["forbidden"]["all_tokens"]["together"]
+    effect["effect"] = {"value": None, "low": 1.0, "high": None}
+    assert "beyond range" in page(broken, [], files._pictures(broken))
+
+
+def test_completions_are_those_of_harmbench(tmp_path: Path) -> None:
+    cases = [
+        case(attack="prefill", prefill="Sure, ", answer="no."),
+        case(attack="prefill", number=1),
+        case(suite="safe"),
+    ]
+    (written,) = write_study_completions(tmp_path, cases)
+    assert written == tmp_path / "completions" / "none.prefill.json"
+    assert read_completions(written) == {
+        "b": [
+            {"test_case": "p", "generation": "Sure, no."},
+            {"test_case": "p", "generation": "a"},
+        ]
+    }
+
+
+@pytest.mark.parametrize("text", ['[{"name": "x"}]', "[1]", "no"])
+def test_wrong_peers_are_refused(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "peers.json"
+    path.write_text('[{"name": "RMU", "setting": "4", "kl": 0.1}]', "utf-8")
+    assert read_peers(path) == [Peer("RMU", "4", 0.1)]
+    path.write_text(text, "utf-8")
+    with pytest.raises(ArgumentError, match="--peers"):
+        read_peers(path)

@@ -1,0 +1,23 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Cases of studies, made up."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+pytest.importorskip("torch")
+pytest.importorskip("transformers")
+
+from cintervene.evaluate.requests.outcomes import Outcome
+from cintervene.study import Case
+
+
+def case(**changes: Any) -> Case:
+    made = Case(
+        "harmful", "none", "direct", "b", "topic", 0, "p", "", "a",
+        Outcome.COMPLIED, 1.0, 2.0, 3.0,
+    )  # fmt: skip
+    return replace(made, **changes)
