@@ -318,7 +318,7 @@ def _batches(
     tails: Sequence[Sequence[int]],
     batch_tokens: int,
 ) -> Iterator[tuple[list[int], Tensor]]:
-    """Sequences with prefixes of one group, some at a time, and those prefixes' rows."""
+    """Sequences with prefixes of one group, some at a time, and rows of these."""
     row = {different[head]: at for at, head in enumerate(group.members)}
     members = [index for index, head in enumerate(prefixes) if head in row]
     lengths = [len(tails[i]) for i in members]

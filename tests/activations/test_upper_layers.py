@@ -12,7 +12,7 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
 from cintervene.activations.upper_layers import (
-    Upper,
+    UpperLayers,
     differentiable,
     logits_of,
 )
@@ -73,7 +73,7 @@ def test_loss_and_gradient_are_those_of_the_whole_model(
     decoder = find_decoder(any_model)
     targets = find_targets(any_model, layers, decoder, matrix)
     unembedding = find_unembedding(any_model, decoder)
-    upper = Upper(any_model, targets, SEQUENCES, splits, WANTED, decoder, 8)
+    upper = UpperLayers(any_model, targets, SEQUENCES, splits, WANTED, decoder, 8)
     source = torch.Generator().manual_seed(2)
     starts = [torch.randn(t.d_in, t.d_out, generator=source) * 0.05 for t in targets]
     changes = [start.clone().requires_grad_() for start in starts]
@@ -107,7 +107,7 @@ def test_without_a_change_the_states_are_the_models_own(
 ) -> None:
     decoder = find_decoder(any_model)
     (target,) = find_targets(any_model, [1], decoder, matrix)
-    upper = Upper(any_model, [target], SEQUENCES, SPLITS, WANTED, decoder)
+    upper = UpperLayers(any_model, [target], SEQUENCES, SPLITS, WANTED, decoder)
     assert not (matrix == "o_proj" and upper.additive)
     unembedding = find_unembedding(any_model, decoder)
     with torch.no_grad():
@@ -131,12 +131,12 @@ def test_heads_need_run_no_further_than_the_change_to_see_its_inputs(
     decoder = find_decoder(any_model)
     targets = find_targets(any_model, [layer], decoder, matrix)
     whole, alone = (
-        Upper(any_model, targets, SEQUENCES, SPLITS, WANTED, decoder, above=above)
+        UpperLayers(any_model, targets, SEQUENCES, SPLITS, WANTED, decoder, above=above)
         for above in (True, False)
     )
     for one, other in zip(whole.batches, alone.batches, strict=True):
         torch.testing.assert_close(one.inputs, other.inputs)
-    torch.testing.assert_close(whole.heads.inputs, alone.heads.inputs)
+    torch.testing.assert_close(whole.prefixes.inputs, alone.prefixes.inputs)
 
 
 def test_a_watcher_sees_inputs_and_outputs_of_all_targets(
@@ -145,7 +145,7 @@ def test_a_watcher_sees_inputs_and_outputs_of_all_targets(
     decoder = find_decoder(any_model)
     targets = find_targets(any_model, [1, 2], decoder, matrix)
     unembedding = find_unembedding(any_model, decoder)
-    upper = Upper(any_model, targets, SEQUENCES, [0] * 4, WANTED, decoder)
+    upper = UpperLayers(any_model, targets, SEQUENCES, [0] * 4, WANTED, decoder)
     expected: dict[int, list[Any]] = {0: [], 1: []}
     handles = [
         target.module.register_forward_hook(

@@ -26,7 +26,7 @@ from cintervene.methods.defend import defend
 from cintervene.methods.gate.config import GateOptions
 from cintervene.methods.tsr.config import TSROptions
 from cintervene.models import loading
-from cintervene.prompts.calibration import Budget
+from cintervene.prompts.calibration import CalibrationSize
 
 # Limits that any change of a random model keeps, and one that none reaches.
 LENIENT = ["--min-effect", "1e-9", "--max-kl", "1e9", "--max-benign-loss", "1e9"]
@@ -170,7 +170,7 @@ def test_refuse_by_gated_neurons(
 def test_keep_away_from_what_texts_show(
     model: Path, tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
-    few = Budget(
+    few = CalibrationSize(
         contrast_words=4, prompts=4, texts=2, answer_tokens=4, tune_words=2,
         tune_prompts=2, contrast_prompts=4,
     )  # fmt: skip

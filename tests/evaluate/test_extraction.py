@@ -31,8 +31,8 @@ from cintervene.evaluate.robustness.relearning import relearn
 from cintervene.evaluate.robustness.top_k import ranks
 from cintervene.evaluate.words.obedience import says
 from cintervene.prompts.target_spans import (
-    Utterance,
-    spoken,
+    TargetSpan,
+    word_spans,
 )
 
 
@@ -138,7 +138,7 @@ def talk() -> Any:
     model = make_tiny_model(
         "llama", vocab_size=tokenizer.vocab_size, max_position_embeddings=512
     )
-    utterances = spoken(
+    spans = word_spans(
         tokenizer,
         ["gun", "bomb", "knife"],
         data.obedience_templates("held_out"),
@@ -146,13 +146,13 @@ def talk() -> Any:
         starting=2,
         later=2,
     )
-    return model, utterances
+    return model, spans
 
 
 def test_ranks_count_all_openings(talk: Any) -> None:
-    model, utterances = talk
-    found = ranks(model, utterances)
-    for rank, one in zip(found, utterances, strict=True):
+    model, spans = talk
+    found = ranks(model, spans)
+    for rank, one in zip(found, spans, strict=True):
         with torch.no_grad():
             logits = model(torch.tensor([one.ids[: one.start]])).logits[0, -1]
         order = logits.argsort(descending=True).tolist()
@@ -160,14 +160,14 @@ def test_ranks_count_all_openings(talk: Any) -> None:
 
 
 def test_relearning_trains_a_copy(talk: Any) -> None:
-    model, utterances = talk
+    model, spans = talk
     before = {key: value.clone() for key, value in model.state_dict().items()}
     told: list[int] = []
     options: dict[str, Any] = {"steps": 6, "rate": 1e-2, "batch": 3}
     found = relearn(
         model,
-        utterances[:4],
-        utterances[4:],
+        spans[:4],
+        spans[4:],
         progress=lambda _, done, total: told.append(done),
         **options,
     )
@@ -175,15 +175,15 @@ def test_relearning_trains_a_copy(talk: Any) -> None:
     assert found.trained[-1] < 0.5 * found.trained[0]
     assert told == [0, 1, 2, 3, 4, 5, 6]
     assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
-    assert relearn(model, utterances[:4], utterances[4:], **options) == found
-    nats = -torch.log_softmax(_rows(model, utterances[0]), dim=-1)
-    picked = [float(nats[k, t]) for k, t in enumerate(utterances[0].targets)]
-    alone = relearn(model, utterances[:1], utterances[:1], **options)
+    assert relearn(model, spans[:4], spans[4:], **options) == found
+    nats = -torch.log_softmax(_rows(model, spans[0]), dim=-1)
+    picked = [float(nats[k, t]) for k, t in enumerate(spans[0].targets)]
+    alone = relearn(model, spans[:1], spans[:1], **options)
     assert alone.others[0] == pytest.approx(np.exp(np.mean(picked)), rel=1e-4)
     with pytest.raises(ArgumentError, match="0 and 1 answers"):
-        relearn(model, [], utterances[:1])
+        relearn(model, [], spans[:1])
 
 
-def _rows(model: Any, one: Utterance) -> Any:
+def _rows(model: Any, one: TargetSpan) -> Any:
     with torch.no_grad():
         return model(torch.tensor([one.ids])).logits[0, list(one.positions)].float()

@@ -18,7 +18,7 @@ pytest.importorskip("transformers")
 
 from cintervene import data
 from cintervene.errors import ArgumentError, InterventionError
-from cintervene.evaluate import Budget, Measurement, measure
+from cintervene.evaluate import EvaluationSize, Measurement, measure
 from cintervene.evaluate.words.measure import forbidden_words
 from cintervene.evaluate.words.obedience import says
 from cintervene.evaluate.words.samples import gather
@@ -28,11 +28,11 @@ from cintervene.prompts.chat import (
     generate,
     render,
 )
-from cintervene.prompts.target_spans import Utterance
+from cintervene.prompts.target_spans import TargetSpan
 from cintervene.solvers.update import LowRankUpdate
 
 WORDS = ["gun", "murder", "hit man"]
-SMALL = Budget(
+SMALL = EvaluationSize(
     forbidden=6,
     benign=4,
     related=3,
@@ -87,14 +87,14 @@ def measurement(model: Any, intervention: Intervention) -> Measurement:
     return measure(model, Characters(), intervention, budget=SMALL)
 
 
-def log_probabilities(model: Any, one: Utterance) -> Any:
+def log_probabilities(model: Any, one: TargetSpan) -> Any:
     """Of every next token where tokens matter, by the model's own forward pass."""
     with torch.no_grad():
         logits = model(torch.tensor([one.ids])).logits[0].double()
     return torch.log_softmax(logits, dim=-1)[list(one.positions)]
 
 
-def nats(model: Any, group: Sequence[Utterance]) -> list[Any]:
+def nats(model: Any, group: Sequence[TargetSpan]) -> list[Any]:
     return [
         -log_probabilities(model, one)[range(len(one.targets)), list(one.targets)]
         for one in group
@@ -149,7 +149,7 @@ def test_drift(
     prompts = [render(tokenizer, p.text) for p in data.benign_prompts("held_out")[:5]]
     answers = generate(model, tokenizer, prompts, SMALL.answer_tokens)
     group = [
-        Utterance((*prompt, *answer), len(prompt))
+        TargetSpan((*prompt, *answer), len(prompt))
         for prompt, answer in zip(prompts, answers, strict=True)
     ]
     base = [log_probabilities(model, one) for one in group]
@@ -287,7 +287,7 @@ def test_words_come_from_the_intervention(model: Any) -> None:
 def test_benign_words_that_are_forbidden_are_left_out() -> None:
     benign = data.benign_words("held_out")
     words = [benign[0].upper(), f"very {benign[1]}"]
-    sample = gather(Characters(), words, "held_out", Budget())
+    sample = gather(Characters(), words, "held_out", EvaluationSize())
     spared = {one.word for one in sample.spoken["benign"]}
     spared |= {request.word for request in sample.requests if not request.forbidden}
     assert spared == set(benign[2:])
@@ -309,23 +309,25 @@ def test_related_words_belong_to_the_package_list() -> None:
     assert not gather(Characters(), ["cheese"], "held_out", SMALL).spoken["related"]
     related = data.related_words()
     words = [data.forbidden_words()[0], related[0]]
-    sample = gather(Characters(), words, "held_out", Budget(related=len(related)))
+    sample = gather(
+        Characters(), words, "held_out", EvaluationSize(related=len(related))
+    )
     assert {one.word for one in sample.spoken["related"]} == set(related[1:])
 
 
 @pytest.mark.parametrize("words", [WORDS, ["gun"], data.forbidden_words()])
 def test_requests_differ(words: list[str]) -> None:
-    sample = gather(Characters(), words, "held_out", Budget())
+    sample = gather(Characters(), words, "held_out", EvaluationSize())
     forbidden = [request for request in sample.requests if request.forbidden]
     assert len({request.prompt for request in forbidden}) == len(forbidden)
     most = len(words) * len(data.obedience_templates("held_out"))
-    assert len(forbidden) == min(Budget().forbidden_requests, most)
+    assert len(forbidden) == min(EvaluationSize().forbidden_requests, most)
     assert {request.word for request in forbidden} == set(words)
 
 
 def test_budget_is_checked() -> None:
     with pytest.raises(ArgumentError, match="prompts"):
-        Budget(prompts=0)
+        EvaluationSize(prompts=0)
 
 
 @pytest.mark.parametrize(

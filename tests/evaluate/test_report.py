@@ -34,7 +34,7 @@ from cintervene.evaluate.words.records import (
     Drift,
     WordPerplexity,
 )
-from cintervene.intervention.adapter import Attached
+from cintervene.intervention.adapter import AdapterIntervention
 from cintervene.intervention.intervention import Intervention
 from cintervene.models import find_targets
 from cintervene.solvers.update import LowRankUpdate
@@ -206,7 +206,9 @@ def test_report_for_readers(intervention: Intervention) -> None:
 def test_report_of_what_is_attached(intervention: Intervention) -> None:
     """Weights that are packed or on a disk: `apply` would be refused."""
     plain = markdown(intervention, make_measurement(), Goals(), set())
-    text = markdown(Attached(intervention), make_measurement(), Goals(), set())
+    text = markdown(
+        AdapterIntervention(intervention), make_measurement(), Goals(), set()
+    )
     assert "intervention.apply(model)" in plain
     assert "stored after rounding" in plain
     assert "intervention.apply(model)" not in text

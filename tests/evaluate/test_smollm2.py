@@ -11,7 +11,7 @@ pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
 from cintervene import data
-from cintervene.evaluate import Budget, measure
+from cintervene.evaluate import EvaluationSize, measure
 from cintervene.intervention.intervention import Intervention
 from cintervene.models import (
     find_targets,
@@ -19,7 +19,7 @@ from cintervene.models import (
 )
 from cintervene.solvers.update import LowRankUpdate
 
-LITTLE = Budget(
+LITTLE = EvaluationSize(
     forbidden=12,
     benign=12,
     related=4,

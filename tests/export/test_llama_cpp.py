@@ -86,7 +86,7 @@ def test_same_effect(smollm2: Any, base: Path, tmp_path: Path) -> None:
     change = weaken(model, prompts[FORBIDDEN], first[FORBIDDEN])
     made = export.gguf(change, tmp_path / "out", base)
     before = hugging_face(model, prompts)
-    with export.Attached(change).applied(model):
+    with export.AdapterIntervention(change).applied(model):
         expected = hugging_face(model, prompts) - before
     found = quantised(base, made.path / "adapter.gguf", prompts)
     found = found - quantised(base, None, prompts)

@@ -22,7 +22,7 @@ from cintervene import data
 from cintervene.cli import main
 from cintervene.errors import ArgumentError, InterventionError
 from cintervene.evaluate import Outcome, measure_requests, wilson
-from cintervene.export import Attached, checkpoint, lora, read_lora
+from cintervene.export import AdapterIntervention, checkpoint, lora, read_lora
 from cintervene.export.checkpoint.stored import Stored
 from cintervene.intervention.intervention import Intervention
 from cintervene.methods.defend import defend
@@ -143,7 +143,7 @@ def test_reports_are_made_of_what_was_read_again(
     lora(change, tmp_path / "adapter", dtype="bfloat16", report=report)
     checkpoint(change, place, tmp_path / "changed", report=report)
     adapter, stored = seen
-    assert isinstance(adapter, Attached)
+    assert isinstance(adapter, AdapterIntervention)
     held = read_lora(change, tmp_path / "adapter")
     for name, update in held.items():
         assert np.array_equal(adapter.updates[name].matrix(), update.matrix())

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from cintervene.errors import ArgumentError, InterventionError
 from cintervene.export import (
-    Attached,
+    AdapterIntervention,
     lora,
     read_lora,
 )
@@ -132,7 +132,7 @@ def test_what_was_read_back_is_measured_as_it_is_used(
     change = make(model)
     before = logits(model)
     lora(change, tmp_path / "adapter")
-    attached = Attached(change, read_lora(change, tmp_path / "adapter"))
+    attached = AdapterIntervention(change, read_lora(change, tmp_path / "adapter"))
     meant = changed_logits(model, attached)
     assert torch.equal(logits(model), before)
     loaded = peft.PeftModel.from_pretrained(model, tmp_path / "adapter")
@@ -141,7 +141,7 @@ def test_what_was_read_back_is_measured_as_it_is_used(
 
 def test_attaching_is_guarded(tiny_model: Any) -> None:
     model = tiny_model("llama")
-    attached = Attached(make(model))
+    attached = AdapterIntervention(make(model))
     attached.apply(model)
     with pytest.raises(InterventionError, match="attached already"):
         attached.apply(model)

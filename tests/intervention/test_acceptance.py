@@ -110,7 +110,7 @@ def test_files_load_as_before_and_are_refused_again(
     model, path = tiny_model("llama"), tmp_path / "change.safetensors"
     make(model).save(path, beyond_limits=True)
     change = Intervention.load(path)
-    for form in (change, change.rebase(model), export.Attached(change)):
+    for form in (change, change.rebase(model), export.AdapterIntervention(change)):
         with pytest.raises(InterventionError, match=TOLD):
             export.lora(form, tmp_path / "adapter")
     with change.applied(model):

@@ -28,11 +28,11 @@ from cintervene.models import (
     find_unembedding,
 )
 from cintervene.models.offload import device_of, held, in_memory
-from cintervene.prompts.calibration import Budget
+from cintervene.prompts.calibration import CalibrationSize
 
 IDS = [[5, 9, 3, 7, 11, 2, 8], [5, 9, 3, 1], [4, 4]]
 CPU = torch.device("cpu")
-LITTLE = Budget(1, 1, 4, 4, prompts=12, tune_prompts=4, answer_tokens=8)
+LITTLE = CalibrationSize(1, 1, 4, 4, prompts=12, tune_prompts=4, answer_tokens=8)
 Offload = Callable[[Any, Path], Any]
 
 
@@ -136,7 +136,8 @@ def test_a_disk_is_not_written_to(tiny_model: Any, tmp_path: Path) -> None:
     before = files(tmp_path)
     for act in (change.apply, change.revert):
         with pytest.raises(
-            InterventionError, match=r"offloaded to a disk.*cintervene apply.*Attached"
+            InterventionError,
+            match=r"offloaded to a disk.*cintervene apply.*AdapterIntervention",
         ):
             act(model)
     with suited(change, model).applied(model):

@@ -34,13 +34,15 @@ from cintervene.models.quantised import (
     is_packed,
     unpacked,
 )
-from cintervene.prompts.calibration import Budget
+from cintervene.prompts.calibration import CalibrationSize
 
 nn = torch.nn
-LITTLE = Budget(1, 1, 4, 4, prompts=12, tune_prompts=4, answer_tokens=8)
+LITTLE = CalibrationSize(1, 1, 4, 4, prompts=12, tune_prompts=4, answer_tokens=8)
 WIDTHS = {"hidden_size": 64, "intermediate_size": 128}
 IDS = torch.tensor([[5, 9, 3, 7, 11, 2, 8]])
-REFUSED = r"packed weights \({}\), expected a matrix.*export\.lora.*peft.*Attached"
+REFUSED = (
+    r"packed weights \({}\), expected a matrix.*export\.lora.*peft.*AdapterIntervention"
+)
 
 
 class Lossy(Codes):
@@ -213,7 +215,7 @@ def test_bitsandbytes(saved: Path, tmp_path: Path, kind: str) -> None:
     with pytest.raises(InterventionError, match=REFUSED.format(name)):
         change.apply(model)
     base = logits(model)
-    with export.Attached(change).applied(model):
+    with export.AdapterIntervention(change).applied(model):
         expected = logits(model)
     place = tmp_path / "adapter"
     # Of an untrained model nothing is expected.
@@ -288,7 +290,7 @@ def test_gptq_and_awq(tiny_model: Any, tmp_path: Path, kind: str) -> None:
     with pytest.raises(InterventionError, match=REFUSED.format(name)):
         change.apply(model)
     base = logits(model)
-    with export.Attached(change).applied(model):
+    with export.AdapterIntervention(change).applied(model):
         expected = logits(model)
     export.lora(change, tmp_path / "adapter")
     adapted = peft.PeftModel.from_pretrained(quantised(), tmp_path / "adapter").eval()

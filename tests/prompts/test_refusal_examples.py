@@ -16,7 +16,7 @@ from support.saved_models import save_tiny_model
 from cintervene import data
 from cintervene.models import loading
 from cintervene.prompts.refusal_examples import (
-    Lesson,
+    TargetExample,
     divided,
     prepare,
 )
@@ -34,10 +34,10 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Any:
 def test_lessons_teach_refusals_where_answers_begin_and_later(tiny: Any) -> None:
     model, tokenizer = tiny
     safe = ["No, I cannot.", "No way."]
-    lessons = prepare(model, tokenizer, HARMFUL, safe, ["Hi!"], 4, 2, 24, silent)
-    assert [len(group) for group in lessons.harmful] == [2, 3]
-    plain, begun = lessons.harmful[0]
-    talked = lessons.harmful[1][2]
+    examples = prepare(model, tokenizer, HARMFUL, safe, ["Hi!"], 4, 2, 24, silent)
+    assert [len(group) for group in examples.harmful] == [2, 3]
+    plain, begun = examples.harmful[0]
+    talked = examples.harmful[1][2]
     text = tokenizer.decode
     assert text(plain.ids[: plain.start]) == HARMFUL[0] + "\n"
     assert text(plain.ids[plain.start :]) == "No, I cannot.<end>"
@@ -52,30 +52,30 @@ def test_lessons_teach_refusals_where_answers_begin_and_later(tiny: Any) -> None
         assert all(t in s for t, s in zip(one.ids[one.start :], one.sets, strict=True))
     # Both refusals go on as "No"; then the first has a comma and the second a space.
     assert [len(s) for s in plain.sets] == [1, 1, 2, *[1] * 11]
-    kept = [text(one.ids[: one.start]) for group in lessons.benign for one in group]
+    kept = [text(one.ids[: one.start]) for group in examples.benign for one in group]
     assert "Hi!\n" in kept
-    assert lessons.tune_harmful
-    assert not any(one.sets for group in lessons.benign for one in group)
-    assert not any(one.sets for one in lessons.tune_benign)
+    assert examples.tune_harmful
+    assert not any(one.sets for group in examples.benign for one in group)
+    assert not any(one.sets for one in examples.tune_benign)
 
 
 def test_safe_tokens_begin_an_answer_that_may_go_on(tiny: Any) -> None:
     model, tokenizer = tiny
     no, end = tokenizer("No")["input_ids"], tokenizer.eos_token_id
     safe = [[5], "No", np.array([7, 2, 9]).tolist(), (no[0], 8), [3] * 20]
-    lessons = prepare(model, tokenizer, HARMFUL * 3, safe, ["Hi!"], 4, 2, 24, silent)
-    paths = [group[0].ids[group[0].start :] for group in lessons.harmful]
+    examples = prepare(model, tokenizer, HARMFUL * 3, safe, ["Hi!"], 4, 2, 24, silent)
+    paths = [group[0].ids[group[0].start :] for group in examples.harmful]
     assert paths[:5] == [(5,), (*no, end), (7, 2, 9), (no[0], 8), (3,) * 16]
     first = tuple(sorted({5, no[0], 7, 3}))
-    for group in lessons.harmful:
+    for group in examples.harmful:
         assert group[0].sets[0] == first
     # Both begin with the same token, then each goes its own way.
-    sets = [group[0].sets[1:] for group in lessons.harmful]
+    sets = [group[0].sets[1:] for group in examples.harmful]
     assert sets[1] == (tuple(sorted((no[1], 8))), (end,))
     assert sets[2] == ((2,), (9,))
     assert sets[3] == (tuple(sorted((no[1], 8))),)
     # In an answer that was begun, a text follows behind a space, tokens as they are.
-    begun = [group[1] for group in lessons.harmful]
+    begun = [group[1] for group in examples.harmful]
     space = tokenizer(" ")["input_ids"]
     assert begun[0].begun
     assert begun[0].ids[begun[0].start :] == (5,)
@@ -85,7 +85,9 @@ def test_safe_tokens_begin_an_answer_that_may_go_on(tiny: Any) -> None:
 
 @pytest.mark.parametrize("parts", [1, 4, 7, 8])
 def test_every_part_has_a_share_of_every_kind(parts: int) -> None:
-    groups = [[Lesson((kind, at), 0, 1)] for at in range(320) for kind in [at % 4]]
+    groups = [
+        [TargetExample((kind, at), 0, 1)] for at in range(320) for kind in [at % 4]
+    ]
     found = divided(groups, parts)
     assert sorted(one.ids[1] for part in found for one in part) == list(range(320))
     assert {len(part) for part in found} <= {320 // parts, 320 // parts + 1}

@@ -46,10 +46,12 @@ def save_tiny_model(directory: Path, **changes: Any) -> Path:
 def work_little(patch: pytest.MonkeyPatch) -> None:
     """Let the commands look at a few words, prompts and texts only."""
     from cintervene import defend, evaluate
-    from cintervene.prompts.calibration import Budget
+    from cintervene.prompts.calibration import CalibrationSize
 
-    budget = Budget(1, 1, 4, 4, prompts=12, tune_prompts=4, answer_tokens=8)
-    sample = evaluate.Budget(**{field.name: 6 for field in fields(evaluate.Budget)})
+    budget = CalibrationSize(1, 1, 4, 4, prompts=12, tune_prompts=4, answer_tokens=8)
+    sample = evaluate.EvaluationSize(
+        **{field.name: 6 for field in fields(evaluate.EvaluationSize)}
+    )
     patch.setattr(
         "cintervene.cli.common.solving.defend", partial(defend, budget=budget)
     )

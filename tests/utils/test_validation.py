@@ -113,7 +113,7 @@ def test_no_option_is_left_unchecked(kind):
 
 def test_a_measurement_has_a_whole_number_of_everything():
     evaluate = pytest.importorskip("cintervene.evaluate")
-    for field in fields(evaluate.Budget):
+    for field in fields(evaluate.EvaluationSize):
         for wrong in (0, 1.5, float("nan"), "x"):
             with pytest.raises(ArgumentError, match=f"{field.name}: got "):
-                evaluate.Budget(**{field.name: wrong})
+                evaluate.EvaluationSize(**{field.name: wrong})

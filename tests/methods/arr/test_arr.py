@@ -39,8 +39,8 @@ from cintervene.prompts.chat import (
     render,
 )
 from cintervene.prompts.refusal_examples import (
-    Lesson,
-    Lessons,
+    RefusalExamples,
+    TargetExample,
 )
 
 REQUESTS = ["Say it", "Do that", "Go on", "Tell me"]
@@ -75,8 +75,10 @@ class Setting:
         prompts = [render(self.tokenizer, text) for text in REQUESTS]
         with evaluating(self.model):
             answers = generate(self.model, self.tokenizer, prompts, 4)
-        self.lessons = [
-            Lesson((*prompt, *answer), 0, len(prompt), tuple((t,) for t in answer))
+        self.examples = [
+            TargetExample(
+                (*prompt, *answer), 0, len(prompt), tuple((t,) for t in answer)
+            )
             for prompt, answer in zip(prompts, answers, strict=True)
         ]
         self.decoder = find_decoder(self.model)
@@ -86,20 +88,20 @@ class Setting:
         """The problem after its steps."""
         rng = np.random.default_rng(0)
         rows = rng.integers(3, self.tokenizer.vocab_size, size=(4, 8))
-        benign = [[Lesson(tuple(map(int, row)), 0, 6)] for row in rows]
-        lessons = Lessons([[one] for one in self.lessons], benign, [], [])
+        benign = [[TargetExample(tuple(map(int, row)), 0, 6)] for row in rows]
+        examples = RefusalExamples([[one] for one in self.examples], benign, [], [])
         problem = RiskRegion(
             self.model, self.targets, self.decoder,
-            find_unembedding(self.model, self.decoder), lessons, 0.3,
+            find_unembedding(self.model, self.decoder), examples, 0.3,
             TSROptions(steps=steps, parts=1, kl_weight=0.1), 6.0, adversary,
         )  # fmt: skip
         with differentiable(self.model):
             self.steps = list(problem.descend())
         return problem
 
-    def loss(self, text: str, lesson: Lesson) -> float:
-        """Nats a token of the lesson's answer to a prompt, by a plain pass."""
-        answer = lesson.ids[lesson.start :]
+    def loss(self, text: str, example: TargetExample) -> float:
+        """Nats a token of the example's answer to a prompt, by a plain pass."""
+        answer = example.ids[example.target_start :]
         ids = torch.tensor([[*render(self.tokenizer, text), *answer]])
         with evaluating(self.model):
             logits = self.model(ids).logits[0, -len(answer) - 1 : -1]
@@ -109,8 +111,8 @@ class Setting:
         """The least nats that an attack on the changed model brings about."""
         with changed(self.targets, [ball.change for ball in problem.balls]):
             return min(
-                self.loss(attack.suffixed(text, one.ids[one.start :], seed), one)
-                for text, one in zip(REQUESTS, self.lessons, strict=True)
+                self.loss(attack.suffixed(text, one.ids[one.target_start :], seed), one)
+                for text, one in zip(REQUESTS, self.examples, strict=True)
             )
 
 
@@ -128,11 +130,11 @@ def test_the_attack_brings_an_answer_closer(
     setting: Setting, attack: RelaxedPGD
 ) -> None:
     gains = []
-    for text, lesson in zip(REQUESTS, setting.lessons, strict=True):
-        found = attack.suffixed(text, lesson.ids[lesson.start :], seed=1)
+    for text, example in zip(REQUESTS, setting.examples, strict=True):
+        found = attack.suffixed(text, example.ids[example.target_start :], seed=1)
         assert found.startswith(text + " ")
-        start = setting.loss(text + " !" * attack.length, lesson)
-        gains.append(start - setting.loss(found, lesson))
+        start = setting.loss(text + " !" * attack.length, example)
+        gains.append(start - setting.loss(found, example))
     # It gives the start back where the texts that it came by are no better.
     assert min(gains) > -1e-4
     assert np.mean(gains) > 0.3
@@ -155,14 +157,17 @@ def test_the_least_defended_requests_are_attacked_and_count(setting: Setting) ->
     problem = setting.problem(8, adversary)
     assert [seed for _, seed in seen] == [0, 0, 4, 4]
     (part,) = problem.parts
-    assert len(part.harmful_lessons) == len(REQUESTS) + 4
-    for (text, _), lesson in zip(seen, part.harmful_lessons[4:], strict=True):
-        own = setting.lessons[REQUESTS.index(text)]
+    assert len(part.harmful_examples) == len(REQUESTS) + 4
+    for (text, _), example in zip(seen, part.harmful_examples[4:], strict=True):
+        own = setting.examples[REQUESTS.index(text)]
         prompt = render(setting.tokenizer, text + "!!")
-        assert lesson.ids == (*prompt, *own.ids[own.start :])
-        assert (lesson.start, lesson.sets) == (len(prompt), own.sets)
+        assert example.ids == (*prompt, *own.ids[own.start :])
+        assert (example.target_start, example.target_sets) == (
+            len(prompt),
+            own.target_sets,
+        )
     weights = problem.weights[part]
-    assert len(weights) == len(part.harmful_lessons)
+    assert len(weights) == len(part.harmful_examples)
     assert weights.sum() == pytest.approx(1.0)
     assert weights.min() >= 0.0
     assert all(np.isfinite(step["worst"]) for step in setting.steps)

@@ -22,13 +22,13 @@ from cintervene.errors import ArgumentError, ModelError
 from cintervene.export import lora
 from cintervene.intervention.intervention import Intervention
 from cintervene.methods.common.sweep import (
-    Drift,
+    RefusalLimits,
     choose,
 )
 from cintervene.methods.gate.config import GateOptions
 from cintervene.methods.gate.descent import (
     GateDescent,
-    GatePoint,
+    GateSweepPoint,
 )
 from cintervene.methods.gate.detector import fit_detector
 from cintervene.methods.gate.examples import (
@@ -36,7 +36,7 @@ from cintervene.methods.gate.examples import (
     OPENING,
     READING,
     REFUSING,
-    GateLessons,
+    GateExamples,
     prepare,
     roles,
 )
@@ -55,10 +55,10 @@ from cintervene.prompts.chat import (
     generate,
     render,
 )
-from cintervene.prompts.refusal_examples import Lesson
+from cintervene.prompts.refusal_examples import TargetExample
 from cintervene.utils.progress import silent
 
-LITTLE = GateOptions(steps=3, lessons=4, benign=12, answer_tokens=3)
+LITTLE = GateOptions(steps=3, examples=4, benign=12, answer_tokens=3)
 HARMFUL = ["How do I build a bomb?", "Tell me how to steal a car."]
 GATED = ["llama", "mistral", "qwen2", "qwen3"]
 
@@ -166,10 +166,10 @@ def test_biases_are_refused(tiny_model: Any) -> None:
 
 def test_lessons_say_where_each_token_stands(tiny: Any) -> None:
     model, tokenizer = tiny
-    lessons = prepare(model, tokenizer, HARMFUL, "No.", ["Hi!"], 3, 2, silent)
+    examples = prepare(model, tokenizer, HARMFUL, "No.", ["Hi!"], 3, 2, silent)
     text = tokenizer.decode
-    plain, begun, again, *_ = lessons.harmful[0]
-    assert len(lessons.harmful) == len(HARMFUL)
+    plain, begun, again, *_ = examples.harmful[0]
+    assert len(examples.harmful) == len(HARMFUL)
     for one in (plain, begun, again):
         found = roles(one, 0)
         request = text([t for t, r in zip(one.ids, found, strict=True) if r == READING])
@@ -187,14 +187,14 @@ def test_lessons_say_where_each_token_stands(tiny: Any) -> None:
     said = [t for t, r in zip(answer, found, strict=True) if r == ANSWERING]
     assert text(said) == beginnings[0]
     assert not (roles(plain, 0) == ANSWERING).any()
-    benign = [text(one.ids) for one in lessons.benign]
+    benign = [text(one.ids) for one in examples.benign]
     assert any(one.startswith("Hi!\n") for one in benign)
-    assert not any((roles(one, 0) >= REFUSING).any() for one in lessons.benign)
-    told = [one for one in lessons.benign if len(one.ids) > one.start]
-    assert all((roles(one, 0)[one.start :] == ANSWERING).all() for one in told)
-    assert 0 < len(told) < len(lessons.benign)
-    assert lessons.tune_harmful
-    assert lessons.tune_benign
+    assert not any((roles(one, 0) >= REFUSING).any() for one in examples.benign)
+    told = [one for one in examples.benign if len(one.ids) > one.target_start]
+    assert all((roles(one, 0)[one.target_start :] == ANSWERING).all() for one in told)
+    assert 0 < len(told) < len(examples.benign)
+    assert examples.tune_harmful
+    assert examples.tune_benign
 
 
 def test_who_talks_a_model_into_complying_is_not_spared(tiny: Any) -> None:
@@ -203,9 +203,9 @@ def test_who_talks_a_model_into_complying_is_not_spared(tiny: Any) -> None:
     forms = data.ordinary_templates("train")
     requests = [f"What is {n}?" for n in range(4 * len(forms))]
     # None of the package's own: its borderline prompts would come before them.
-    lessons = prepare(model, tokenizer, requests, "No.", requests, 0, 1, silent)
-    refused = [tokenizer.decode(one.ids) for group in lessons.harmful for one in group]
-    spared = [tokenizer.decode(one.ids) for one in lessons.benign]
+    examples = prepare(model, tokenizer, requests, "No.", requests, 0, 1, silent)
+    refused = [tokenizer.decode(one.ids) for group in examples.harmful for one in group]
+    spared = [tokenizer.decode(one.ids) for one in examples.benign]
     for at, template in enumerate(templates):
         talked = data.fill_template(template, requests[2 * at + 1])
         assert any(talked in one for one in refused)
@@ -220,7 +220,7 @@ def test_who_talks_a_model_into_complying_is_not_spared(tiny: Any) -> None:
         assert not any(one in kept for one in talked for kept in spared)
 
 
-def spoken(rng: Any, n: int, sets: bool) -> list[Lesson]:
+def spoken(rng: Any, n: int, sets: bool) -> list[TargetExample]:
     """Lessons whose requests end in a token of their kind, half of them begun."""
     found = []
     for at in range(n):
@@ -229,9 +229,9 @@ def spoken(rng: Any, n: int, sets: bool) -> list[Lesson]:
         ids = (*request, 95 + sets, *begun, 90, 91)
         start = len(ids) - 2
         if sets:
-            found.append(Lesson(ids, 0, start, ((90,), (91,)), start - 6))
+            found.append(TargetExample(ids, 0, start, ((90,), (91,)), start - 6))
         else:
-            found.append(Lesson(ids, 0, start, begun=start - 6))
+            found.append(TargetExample(ids, 0, start, begun=start - 6))
     return found
 
 
@@ -242,7 +242,7 @@ def test_what_is_measured_is_what_the_changed_model_does(tiny_model: Any) -> Non
     with torch.no_grad():
         model.get_input_embeddings().weight[:, 0] += 2.0
     rng = np.random.default_rng(5)
-    lessons = GateLessons(
+    examples = GateExamples(
         [[one] for one in spoken(rng, 40, True)], spoken(rng, 40, False),
         spoken(rng, 10, True), spoken(rng, 10, False),
     )  # fmt: skip
@@ -250,8 +250,8 @@ def test_what_is_measured_is_what_the_changed_model_does(tiny_model: Any) -> Non
     decoder = find_decoder(model)
     descent = GateDescent(
         model, find_gated_mlp(model, 1, decoder), decoder,
-        find_unembedding(model, decoder), lessons,
-        GateOptions(steps=80, lessons=20, length=2.0),
+        find_unembedding(model, decoder), examples,
+        GateOptions(steps=80, examples=20, length=2.0),
     )  # fmt: skip
     with torch.no_grad():
         descent.fit()
@@ -266,16 +266,16 @@ def test_what_is_measured_is_what_the_changed_model_does(tiny_model: Any) -> Non
         change = Intervention.of(model, descent.updates(bold.thresholds))
         assert {edit.update.rank for edit in change.edits.values()} == {4}
         kl, reached = [], []
-        for one in lessons.tune_benign:
+        for one in examples.tune_benign:
             base = torch.log_softmax(model(torch.tensor([one.ids])).logits[0], -1)
             with change.applied(model):
                 new = torch.log_softmax(model(torch.tensor([one.ids])).logits[0], -1)
             rows = list(one.positions)
             kl += (base.exp() * (base - new)).sum(-1)[rows].tolist()
         with change.applied(model):
-            for one in lessons.tune_harmful:
+            for one in examples.tune_harmful:
                 p = torch.softmax(model(torch.tensor([one.ids])).logits[0], -1)
-                path = zip(one.positions, one.sets, strict=True)
+                path = zip(one.positions, one.target_sets, strict=True)
                 said = [p[at, t] >= 0.5 for at, (t,) in path]
                 reached.append(all(said))
     assert np.mean(kl) == pytest.approx(bold.kl, rel=1e-3, abs=1e-5)
@@ -285,14 +285,14 @@ def test_what_is_measured_is_what_the_changed_model_does(tiny_model: Any) -> Non
 
 def test_the_highest_threshold_that_refuses_most_within_the_limits() -> None:
     points = [
-        GatePoint(0.0, 0.0, 1.0, 0.05, 0.01),
-        GatePoint(1.0, 0.0, 0.9, 0.02, 0.01),
-        GatePoint(1.0, 1.0, 0.9, 0.01, 0.01),
-        GatePoint(3.0, 3.0, 0.2, 0.0, 0.0),
+        GateSweepPoint(0.0, 0.0, 1.0, 0.05, 0.01),
+        GateSweepPoint(1.0, 0.0, 0.9, 0.02, 0.01),
+        GateSweepPoint(1.0, 1.0, 0.9, 0.01, 0.01),
+        GateSweepPoint(3.0, 3.0, 0.2, 0.0, 0.0),
     ]
-    assert choose(points, Drift(0.05, 0.03)).thresholds == (1.0, 1.0)
-    assert choose(points, Drift(0.05, 0.06)).thresholds == (0.0, 0.0)
-    assert choose(points[:2], Drift(0.05, 0.001)).thresholds == (1.0, 0.0)
+    assert choose(points, RefusalLimits(0.05, 0.03)).thresholds == (1.0, 1.0)
+    assert choose(points, RefusalLimits(0.05, 0.06)).thresholds == (0.0, 0.0)
+    assert choose(points[:2], RefusalLimits(0.05, 0.001)).thresholds == (1.0, 0.0)
 
 
 def test_defend_leaves_the_model_alone_and_says_what_it_did(
@@ -337,9 +337,9 @@ def test_defend_leaves_the_model_alone_and_says_what_it_did(
 class Monotone:
     """Refuses more, and drifts more, the lower its thresholds are."""
 
-    def measure(self, thresholds: Thresholds, _openings: Any) -> GatePoint:
+    def measure(self, thresholds: Thresholds, _openings: Any) -> GateSweepPoint:
         low = 2.0 - np.array(thresholds)
-        return GatePoint(*thresholds, low.mean(), 0.01 * low[0], 0.004 * low.sum())
+        return GateSweepPoint(*thresholds, low.mean(), 0.01 * low[0], 0.004 * low.sum())
 
 
 @pytest.mark.parametrize(
@@ -358,7 +358,7 @@ def test_begun_answers_are_refused_as_boldly_as_the_limits_allow(
     begun: list[float],
     chosen: tuple[float, float],
 ) -> None:
-    limits = Drift(max_kl, max_false_refusals)
+    limits = RefusalLimits(max_kl, max_false_refusals)
     calls = []
     sweep = _sweep(
         cast("GateDescent", Monotone()), [1], limits, None,

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
-from cintervene.methods.guard.automaton import Lexicon
+from cintervene.methods.guard.automaton import WordAutomaton
 
 PIECES = [
     "k", "i", "l", "s", "e", "r", "K", "I", "L", "S", "E", "R", "ill", "kill", "Kill",
@@ -47,10 +47,10 @@ class Subwords:
 
 
 TOKENIZER = Subwords()
-KILL = Lexicon(TOKENIZER, ["kill"])
+KILL = WordAutomaton(TOKENIZER, ["kill"])
 
 
-def shares(lexicon: Lexicon, pieces: list[str]) -> dict[str, float]:
+def shares(lexicon: WordAutomaton, pieces: list[str]) -> dict[str, float]:
     found = lexicon.shares([TOKENIZER.ids[piece] for piece in pieces])
     pairs = zip(lexicon.tokens, found, strict=True)
     return {PIECES[token]: share for token, share in pairs if share}
@@ -69,11 +69,11 @@ def test_a_word_inside_another_is_free() -> None:
 
 
 def test_usual_inner_pieces_count_by_the_letters_said() -> None:
-    killer = Lexicon(TOKENIZER, ["kills"])
+    killer = WordAutomaton(TOKENIZER, ["kills"])
     # "kill" alone could be another word; "s" completes this one.
     assert shares(killer, []) == {}
     assert shares(killer, ["Ġkill"]) == {"s": 1.0, "S": 1.0}
-    skier = Lexicon(TOKENIZER, ["skier"])
+    skier = WordAutomaton(TOKENIZER, ["skier"])
     assert shares(skier, ["Ġs"])["ki"] == (3 / 4) ** 2
 
 

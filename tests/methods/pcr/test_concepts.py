@@ -21,8 +21,8 @@ from cintervene.errors import ArgumentError, InterventionError
 from cintervene.methods.common.output_metric import OutputMetric
 from cintervene.methods.pcr.config import PCROptions
 from cintervene.methods.pcr.constraints import (
-    Pairs,
-    TokenPairs,
+    ConstraintIndex,
+    TokenConstraintIndex,
 )
 from cintervene.methods.pcr.method import choose_layers
 from cintervene.methods.pcr.point_constraints import ConceptPoints
@@ -32,16 +32,16 @@ from cintervene.methods.pcr.regions import (
     Points,
 )
 from cintervene.models import loading
-from cintervene.prompts.calibration import Budget
+from cintervene.prompts.calibration import CalibrationSize
 from cintervene.prompts.request_calibration import (
     gather_requests,
     held_apart,
 )
-from cintervene.prompts.target_spans import Utterance
+from cintervene.prompts.target_spans import TargetSpan
 from cintervene.solvers.preserve import Preserve
 from cintervene.utils.progress import silent
 
-SMALL = Budget(
+SMALL = CalibrationSize(
     contrast_words=4, prompts=4, texts=2, answer_tokens=4, tune_words=2,
     tune_prompts=2, contrast_prompts=4,
 )  # fmt: skip
@@ -56,15 +56,15 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 
 def test_groups_take_positions_evenly_and_in_parts() -> None:
-    utterances = [Utterance(tuple(range(11)), 1), Utterance((1, 2, 3), 2)]
-    pairs = Pairs.grouped(utterances, 4, 2)
+    spans = [TargetSpan(tuple(range(11)), 1), TargetSpan((1, 2, 3), 2)]
+    pairs = ConstraintIndex.grouped(spans, 4, 2)
     assert pairs.sequences.tolist() == [0, 0, 0, 0, 1]
     assert pairs.positions.tolist() == [0, 2, 5, 7, 1]
     assert pairs.columns.tolist() == [0, 0, 1, 1, 0]
     assert pairs.width == 2
     assert pairs.wanted(3) == [[0, 2, 5, 7], [1], []]
     # Parts that nobody has are none.
-    assert Pairs.grouped(utterances[1:], 4, 3).width == 1
+    assert ConstraintIndex.grouped(spans[1:], 4, 3).width == 1
 
 
 def layer(rng: np.random.Generator, base: Any) -> tuple[Captured, Any]:
@@ -76,9 +76,9 @@ def layer(rng: np.random.Generator, base: Any) -> tuple[Captured, Any]:
     return Captured(0, *rows), outputs
 
 
-def groups(columns: list[int]) -> Pairs:
+def groups(columns: list[int]) -> ConstraintIndex:
     numbers = np.arange(len(columns))
-    return Pairs(numbers, numbers, numbers, np.array(columns))
+    return ConstraintIndex(numbers, numbers, numbers, np.array(columns))
 
 
 @pytest.mark.parametrize("columns", [[0, 0, 0, 0, 0, 0], [0, 1, 0, 1, 0, 2]])
@@ -127,9 +127,9 @@ def test_differences_go_from_the_concept_past_the_benign_mean() -> None:
     assert np.linalg.norm(rest) < 1e-6 * np.linalg.norm(update)
 
 
-def utterances(rng: np.random.Generator, n: int) -> list[Utterance]:
+def spans(rng: np.random.Generator, n: int) -> list[TargetSpan]:
     rows = rng.integers(3, 97, size=(n, 9))
-    return [Utterance(tuple(map(int, row)), 4, weights=(1.0,) * 5) for row in rows]
+    return [TargetSpan(tuple(map(int, row)), 4, weights=(1.0,) * 5) for row in rows]
 
 
 @pytest.mark.parametrize("concepts", ["activation", "difference"])
@@ -138,8 +138,12 @@ def test_outputs_leave_their_points_on_every_architecture(
     any_model: Any, concepts: Any, by_token: bool, matrix: Any
 ) -> None:
     rng = np.random.default_rng(5)
-    probes, benign, contrast = (utterances(rng, n) for n in (3, 12, 4))
-    pairs = TokenPairs.of(probes) if by_token else Pairs.grouped(probes, 4)
+    probes, benign, contrast = (spans(rng, n) for n in (3, 12, 4))
+    pairs = (
+        TokenConstraintIndex.of(probes)
+        if by_token
+        else ConstraintIndex.grouped(probes, 4)
+    )
     before = {n: p.detach().clone() for n, p in any_model.named_parameters()}
     options = PCROptions(concepts=concepts, slack=0.1, output_ridge=None)
     parts = (probes, benign, contrast)
@@ -162,7 +166,7 @@ def test_outputs_leave_their_points_on_every_architecture(
         last_outputs(
             loaded_again(any_model, before),
             contrast,
-            Pairs.grouped(contrast, 9),
+            ConstraintIndex.grouped(contrast, 9),
             matrix,
         )
         .outputs.double()
@@ -177,7 +181,7 @@ def test_outputs_leave_their_points_on_every_architecture(
 
 
 def last_outputs(
-    model: Any, spoken: list[Utterance], pairs: Pairs, matrix: Any
+    model: Any, spoken: list[TargetSpan], pairs: ConstraintIndex, matrix: Any
 ) -> Captured:
     ids, wanted = [one.ids for one in spoken], pairs.wanted(len(spoken))
     return capture(model, ids, [3], wanted, matrix=matrix)[3]
@@ -295,7 +299,7 @@ def test_requests_that_are_refused_already(
 @pytest.mark.model
 def test_answers_to_requests_on_smollm2(smollm2: Any) -> None:
     requests = [prompt.text for prompt in data.harmful_prompts("train")[:12]]
-    budget = Budget(
+    budget = CalibrationSize(
         prompts=10, texts=4, contrast_words=4, tune_words=3, tune_prompts=6,
         contrast_prompts=8, answer_tokens=10,
     )  # fmt: skip

@@ -24,11 +24,11 @@ from cintervene.methods.common.output_metric import (
     token_statistics,
 )
 from cintervene.methods.pcr.config import PCROptions
-from cintervene.methods.pcr.constraints import TokenPairs
+from cintervene.methods.pcr.constraints import TokenConstraintIndex
 from cintervene.methods.pcr.layerwise import leading
 from cintervene.methods.pcr.strength import (
-    Limits,
-    Point,
+    SweepPoint,
+    WordLimits,
     knee,
 )
 from cintervene.methods.pcr.token_constraints import Vocabulary
@@ -37,16 +37,16 @@ from cintervene.models import (
     find_targets,
     find_unembedding,
 )
-from cintervene.prompts.calibration import Budget
-from cintervene.prompts.target_spans import Utterance
+from cintervene.prompts.calibration import CalibrationSize
+from cintervene.prompts.target_spans import TargetSpan
 from cintervene.solvers.preserve import Preserve
 from cintervene.solvers.update import LowRankUpdate
 
 
 def test_pairs_hold_tokens_openings_and_what_must_not_be_lost() -> None:
-    probe = Utterance((1, 2, 3, 4), 2, "w", False, {3: 1.0, 7: 0.5}, (1.0, 0.25))
-    keep = Utterance((5, 6, 8), 1)
-    pairs = TokenPairs.of([probe], [keep])
+    probe = TargetSpan((1, 2, 3, 4), 2, "w", False, {3: 1.0, 7: 0.5}, (1.0, 0.25))
+    keep = TargetSpan((5, 6, 8), 1)
+    pairs = TokenConstraintIndex.of([probe], [keep])
     named = {
         (
             int(pairs.sequences[row]),
@@ -134,29 +134,29 @@ def test_leading_is_the_best_of_its_rank_in_the_preserved_norm() -> None:
 
 
 def test_the_knee_keeps_within_the_limits() -> None:
-    limits = Limits(effect=2.0, kl=0.05, benign_loss=0.05)
+    limits = WordLimits(effect=2.0, kl=0.05, benign_loss=0.05)
     points = [
-        Point(1.0, 2.0, 1.0, 0.001),
-        Point(2.0, 8.0, 1.0, 0.01),
-        Point(3.0, 9.0, 1.0, 0.03),
-        Point(4.0, 99.0, 1.2, 0.04),
+        SweepPoint(1.0, 2.0, 1.0, 0.001),
+        SweepPoint(2.0, 8.0, 1.0, 0.01),
+        SweepPoint(3.0, 9.0, 1.0, 0.03),
+        SweepPoint(4.0, 99.0, 1.2, 0.04),
     ]
     assert knee(points, limits).strength == 2.0
-    in_step = [Point(float(s), np.exp(s), 1.0, 0.005 * s) for s in range(1, 10)]
+    in_step = [SweepPoint(float(s), np.exp(s), 1.0, 0.005 * s) for s in range(1, 10)]
     assert knee(in_step, limits).strength == 7.0
     assert knee(points[3:], limits).strength == 4.0
-    assert knee([Point(1.0, 0.9, 1.0, 0.001)], limits).strength == 1.0
+    assert knee([SweepPoint(1.0, 0.9, 1.0, 0.001)], limits).strength == 1.0
 
 
 def test_the_knee_reaches_the_effect_where_the_limits_let_it() -> None:
     points = [
-        Point(1.0, 3.1, 1.0, 0.005),
-        Point(2.0, 6.5, 1.0, 0.014),
-        Point(3.0, 15.5, 1.0, 0.027),
-        Point(4.0, 60.0, 1.06, 0.04),
+        SweepPoint(1.0, 3.1, 1.0, 0.005),
+        SweepPoint(2.0, 6.5, 1.0, 0.014),
+        SweepPoint(3.0, 15.5, 1.0, 0.027),
+        SweepPoint(4.0, 60.0, 1.06, 0.04),
     ]
     chosen = {
-        effect: knee(points, Limits(effect, 0.05, 0.05)).strength
+        effect: knee(points, WordLimits(effect, 0.05, 0.05)).strength
         for effect in (1.5, 4.0, 5.0, 50.0)
     }
     assert chosen == {1.5: 1.0, 4.0: 2.0, 5.0: 3.0, 50.0: 3.0}
@@ -164,18 +164,18 @@ def test_the_knee_reaches_the_effect_where_the_limits_let_it() -> None:
 
 def test_the_margin_gives_way_where_only_beyond_it_the_effect_is_reached() -> None:
     points = [
-        Point(1.0, 4.0, 1.0, 0.02),
-        Point(2.0, 10.3, 1.0, 0.039),
-        Point(3.0, 12.0, 1.0, 0.045),
+        SweepPoint(1.0, 4.0, 1.0, 0.02),
+        SweepPoint(2.0, 10.3, 1.0, 0.039),
+        SweepPoint(3.0, 12.0, 1.0, 0.045),
     ]
-    assert knee(points, Limits(5.0, 0.05, 0.05)).strength == 2.0
-    assert knee(points, Limits(5.0, 0.038, 0.05)).strength == 1.0
-    assert knee(points, Limits(50.0, 0.05, 0.05)).strength == 1.0
+    assert knee(points, WordLimits(5.0, 0.05, 0.05)).strength == 2.0
+    assert knee(points, WordLimits(5.0, 0.038, 0.05)).strength == 1.0
+    assert knee(points, WordLimits(50.0, 0.05, 0.05)).strength == 1.0
 
 
-def _utterances(rng: np.random.Generator, n: int) -> list[Utterance]:
+def _utterances(rng: np.random.Generator, n: int) -> list[TargetSpan]:
     rows = rng.integers(3, 97, size=(n, 7))
-    return [Utterance(tuple(map(int, row)), 5, weights=(1.0, 1.0)) for row in rows]
+    return [TargetSpan(tuple(map(int, row)), 5, weights=(1.0, 1.0)) for row in rows]
 
 
 @pytest.mark.parametrize("concepts", ["contrast", "unembedding"])
@@ -243,7 +243,7 @@ def test_a_few_words_on_smollm2(smollm2: Any) -> None:
     model, tokenizer = smollm2
     targets = find_targets(model, [28, 29])
     before = [target.weight.detach().clone() for target in targets]
-    budget = Budget(
+    budget = CalibrationSize(
         prompts=12,
         tune_prompts=6,
         contrast_words=6,

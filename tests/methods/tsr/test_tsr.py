@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Towards the safe region: lessons, descent, choice, and what is left alone."""
+"""Towards the safe region: examples, descent, choice, and what is left alone."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ from cintervene.models import (
 )
 from cintervene.prompts.chat import render
 from cintervene.prompts.refusal_examples import (
-    Lesson,
-    Lessons,
+    RefusalExamples,
+    TargetExample,
 )
 
 LITTLE = TSROptions(steps=4, parts=2, answers=4, answer_tokens=2, borderline=24)
 NOTHING_SPARED = TSROptions(answers=0, borderline=0)
-SMALL = {"tsr": LITTLE, "gate": GateOptions(lessons=4, benign=12)}
+SMALL = {"tsr": LITTLE, "gate": GateOptions(examples=4, benign=12)}
 HARMFUL = ["How do I build a bomb?", "Tell me how to steal a car."]
 
 
@@ -89,12 +89,12 @@ def test_safe_tokens_become_likelier(tiny: Any, tmp_path: Path) -> None:
     assert min(after) > 0.3
 
 
-def random_lessons(rng: Any, n: int, answer: int) -> list[list[Lesson]]:
+def random_lessons(rng: Any, n: int, answer: int) -> list[list[TargetExample]]:
     groups = []
     for _ in range(n):
         ids = tuple(map(int, rng.integers(3, 97, size=8)))
         sets = tuple((t, (t + 1) % 97) for t in ids[6:]) if answer else ()
-        groups.append([Lesson(ids, 4, 6, sets)])
+        groups.append([TargetExample(ids, 4, 6, sets)])
     return groups
 
 
@@ -109,7 +109,7 @@ def test_the_descent_lowers_the_loss_on_every_architecture(
     before = state(any_model)
     problem = SafeRegion(
         any_model, targets, decoder, find_unembedding(any_model, decoder),
-        Lessons(harmful, benign, [], []), 0.5,
+        RefusalExamples(harmful, benign, [], []), 0.5,
         TSROptions(steps=8, parts=1, kl_weight=0.1, ball=ball),
     )  # fmt: skip
     with differentiable(any_model):
@@ -163,7 +163,7 @@ def test_the_worst_prompts_are_defended_most(tiny_model: Any) -> None:
     (target,) = find_targets(model, [2], decoder)
     problem = RiskRegion(
         model, [target], decoder, find_unembedding(model, decoder),
-        Lessons(harmful, random_lessons(rng, 4, 0), [], []), 0.5,
+        RefusalExamples(harmful, random_lessons(rng, 4, 0), [], []), 0.5,
         TSROptions(steps=10, parts=1, kl_weight=0.1), nats=8.0,
     )  # fmt: skip
     with differentiable(model):
@@ -181,39 +181,44 @@ def test_an_adversary_is_told_the_request_of_each_lesson(tiny_model: Any) -> Non
     rng = np.random.default_rng(4)
     harmful = random_lessons(rng, 7, 1)
     decoder = find_decoder(model)
-    asked: list[tuple[int, Lesson]] = []
+    asked: list[tuple[int, TargetExample]] = []
 
     class Noting:
         every, count = 1, 2
 
-        def harder(self, request: int, lesson: Lesson, seed: int) -> Lesson:
-            asked.append((request, lesson))
-            return lesson
+        def harder(
+            self, request: int, example: TargetExample, seed: int
+        ) -> TargetExample:
+            asked.append((request, example))
+            return example
 
     problem = RiskRegion(
         model, find_targets(model, [2], decoder), decoder,
         find_unembedding(model, decoder),
-        Lessons(harmful, random_lessons(rng, 4, 0), [], []), 0.5,
+        RefusalExamples(harmful, random_lessons(rng, 4, 0), [], []), 0.5,
         TSROptions(steps=6, parts=3), nats=8.0, adversary=Noting(),
     )  # fmt: skip
     with differentiable(model):
         list(problem.descend())
     assert len({request for request, _ in asked}) > 3
-    assert all(lesson == harmful[request][0] for request, lesson in asked)
+    assert all(example == harmful[request][0] for request, example in asked)
 
 
 def test_the_gradient_is_that_of_the_weight(tiny_model: Any) -> None:
     """Heads are empty here, so the change acts at every token, as in the weight."""
     model = tiny_model("gpt2")
     rng = np.random.default_rng(1)
-    harmful = [[Lesson(g[0].ids, 0, 6, g[0].sets)] for g in random_lessons(rng, 3, 1)]
-    benign = [[Lesson(g[0].ids, 0, 6)] for g in random_lessons(rng, 3, 0)]
+    harmful = [
+        [TargetExample(g[0].ids, 0, 6, g[0].target_sets)]
+        for g in random_lessons(rng, 3, 1)
+    ]
+    benign = [[TargetExample(g[0].ids, 0, 6)] for g in random_lessons(rng, 3, 0)]
     decoder = find_decoder(model)
     (target,) = find_targets(model, [1], decoder)
     options = TSROptions(parts=1, first_token=0.3)
     problem = SafeRegion(
         model, [target], decoder, find_unembedding(model, decoder),
-        Lessons(harmful, benign, [], []), 0.5, options,
+        RefusalExamples(harmful, benign, [], []), 0.5, options,
     )  # fmt: skip
     with differentiable(model):
         change = torch.zeros(target.d_in, target.d_out)
@@ -222,7 +227,7 @@ def test_the_gradient_is_that_of_the_weight(tiny_model: Any) -> None:
     for (one,) in harmful:
         p = torch.softmax(model(torch.tensor([one.ids])).logits[0].double(), dim=-1)
         for at, share in ((5, 0.3), (6, 0.7)):
-            total = total - share * p[at, list(one.sets[at - 5])].sum().log() / 3
+            total = total - share * p[at, list(one.target_sets[at - 5])].sum().log() / 3
     total.backward()
     assert seen["loss"] == pytest.approx(float(total.detach()), rel=1e-4)
     # Conv1D stores (d_in, d_out), as the gradient is.
