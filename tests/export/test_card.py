@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -193,7 +194,9 @@ def test_errors_of_a_checkpoint_are_those_of_its_rounding(
     tiny_model: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str,
     block: int,
 ) -> None:  # fmt: skip
-    monkeypatch.setattr("cintervene.export.checkpoint.write.BLOCK", block)
+    # By its module, since `export.checkpoint` is the function.
+    writing = import_module("cintervene.export.checkpoint.write")
+    monkeypatch.setattr(writing, "BLOCK", block)
     model = tiny_model(name).bfloat16()
     with loading.quiet():
         model.save_pretrained(tmp_path / "base")

@@ -15,7 +15,7 @@ pytest.importorskip("transformers")
 from support.saved_models import save_tiny_model
 
 from cintervene import data, defend
-from cintervene.activations import layer_stream as capture
+from cintervene.activations.capture import capture
 from cintervene.activations.layer_stream import Captured
 from cintervene.errors import ArgumentError, InterventionError
 from cintervene.methods.common.output_metric import OutputMetric
