@@ -33,6 +33,7 @@ typedef struct judge {
     const civ_pcr_problem *problem;
     const civ_mat *coefficients;
     const civ_mat *multipliers;
+    civ_pcr_certificate *out;
     int64_t rows;         /* prompts with a coefficient or multiplier: R */
     int64_t constraints;  /* with a multiplier: W */
     int64_t slices;       /* of the columns */
@@ -75,8 +76,9 @@ is_used(const judge *s, int64_t j)
 }
 
 static void
-carve(civ_arena *arena, judge *s)
+carve(civ_arena *arena, void *arg)
 {
+    judge *s = arg;
     int64_t d = s->problem->outputs.n_cols;
     s->prompt = civ_arena_take(arena, s->rows, sizeof(int64_t));
     s->first = civ_arena_take(arena, s->rows + 1, sizeof(int64_t));
@@ -245,8 +247,9 @@ bound_at(judge *s, double scale, bool *found, double *bound)
 }
 
 static civ_status
-best_bound(judge *s, civ_pcr_certificate *out)
+best_bound(judge *s)
 {
+    civ_pcr_certificate *out = s->out;
     size_t n_shrinks = s->rows > 0 ? sizeof shrinks / sizeof *shrinks : 0;
     int successes = 0;
     for (size_t i = 0; i < n_shrinks && successes < ENOUGH; i++) {
@@ -268,8 +271,9 @@ best_bound(judge *s, civ_pcr_certificate *out)
 
 /* ||A - N D - Q|| / ||A||, and the cost. */
 static void
-judge_stationarity(const judge *s, civ_pcr_certificate *out)
+judge_stationarity(const judge *s)
 {
+    civ_pcr_certificate *out = s->out;
     int64_t d = s->own.n_cols;
     double residual = 0.0, size = 0.0;
     for (int64_t r = 0; r < s->rows; r++) {
@@ -287,13 +291,15 @@ judge_stationarity(const judge *s, civ_pcr_certificate *out)
 }
 
 static civ_status
-examine(judge *s, civ_pcr_certificate *out)
+examine(void *arg)
 {
+    judge *s = arg;
     double complementarity = 0.0;
     CIV_TRY(gather(s, &complementarity));
-    judge_stationarity(s, out);
-    out->complementarity = complementarity / (out->cost > 0.0 ? out->cost : 1.0);
-    return best_bound(s, out);
+    judge_stationarity(s);
+    s->out->complementarity =
+        complementarity / (s->out->cost > 0.0 ? s->out->cost : 1.0);
+    return best_bound(s);
 }
 
 civ_status
@@ -308,7 +314,7 @@ civ_pcr_certify(const civ_exec *exec, const civ_pcr_problem *problem,
     CIV_FAIL_IF(coefficients->dtype != CIV_F64, CIV_DTYPE);
     CIV_FAIL_IF(multipliers->dtype != CIV_F64, CIV_DTYPE);
     *out = (civ_pcr_certificate){0};
-    judge s = {.exec = exec, .problem = problem};
+    judge s = {.exec = exec, .problem = problem, .out = out};
     s.coefficients = coefficients;
     s.multipliers = multipliers;
     s.slices = (d + COLUMNS - 1) / COLUMNS;
@@ -316,11 +322,5 @@ civ_pcr_certify(const civ_exec *exec, const civ_pcr_problem *problem,
     for (int64_t j = 0; j < m; j++) {
         s.rows += is_used(&s, j);
     }
-    civ_arena arena = {0};
-    carve(&arena, &s);
-    CIV_TRY(civ_arena_open(&arena));
-    carve(&arena, &s);
-    civ_status status = examine(&s, out);
-    civ_arena_close(&arena);
-    return status;
+    return civ_run_in_arena(carve, examine, &s);
 }

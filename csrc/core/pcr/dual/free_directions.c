@@ -18,6 +18,15 @@
 #define FREE_PART 1e-3
 #define PROJECTION_RIDGE 1e-12
 
+/* The search for one direction; rows has as many as fill_occupied leaves it. */
+typedef struct search {
+    civ_pcr_dual *s;
+    civ_mat rows;    /* what it should be orthogonal to (.., d) */
+    civ_mat gram;    /* of the rows */
+    double *weights; /* one a row */
+    bool found;
+} search;
+
 /* The same numbers at every call: splitmix64. */
 static void
 fill_random(uint64_t seed, int64_t n, double *out)
@@ -66,24 +75,60 @@ fill_occupied(const civ_pcr_dual *s, bool everything, civ_mat *rows)
     }
 }
 
-/* direction (1, d) loses what lies in the span of rows; its norm is returned. */
+/* direction (1, d) loses what lies in the span of the rows; its norm is returned. */
 static civ_status
-project_out(const civ_pcr_dual *s, const civ_mat *rows, civ_mat *gram,
-            const civ_mat *weights, const civ_mat *direction, double *norm)
+project_out(search *job, const civ_mat *direction, double *norm)
 {
-    gram->n_rows = gram->n_cols = gram->row_stride = rows->n_rows;
-    CIV_TRY(civ_product_nt(s->exec, rows, rows, gram));
-    for (int64_t i = 0; i < rows->n_rows; i++) {
-        *civ_at(gram, i, i) += PROJECTION_RIDGE * (double)rows->n_rows;
+    const civ_exec *exec = job->s->exec;
+    int64_t n = job->rows.n_rows;
+    civ_mat gram = civ_f64(job->gram.data, n, n), weights = civ_f64(job->weights, 1, n);
+    CIV_TRY(civ_product_nt(exec, &job->rows, &job->rows, &gram));
+    for (int64_t i = 0; i < n; i++) {
+        *civ_at(&gram, i, i) += PROJECTION_RIDGE * (double)n;
     }
-    CIV_TRY(civ_spd_factor(s->exec, gram));
+    CIV_TRY(civ_spd_factor(exec, &gram));
     for (int pass = 0; pass < 3; pass++) {
-        CIV_TRY(civ_gemm_nt(1.0, direction, rows, 0.0, weights));
-        CIV_TRY(civ_spd_solve(s->exec, gram, weights));
-        CIV_TRY(civ_gemm_nn(-1.0, weights, rows, 1.0, direction));
+        CIV_TRY(civ_gemm_nt(1.0, direction, &job->rows, 0.0, &weights));
+        CIV_TRY(civ_spd_solve(exec, &gram, &weights));
+        CIV_TRY(civ_gemm_nn(-1.0, &weights, &job->rows, 1.0, direction));
     }
     const double *data = direction->data;
     *norm = sqrt(civ_dot(direction->n_cols, data, data));
+    return CIV_OK;
+}
+
+static void
+carve(civ_arena *arena, void *arg)
+{
+    search *job = arg;
+    const civ_pcr_space *space = job->s->frame.space;
+    int64_t most = CIV_PCR_SPARES + civ_max(space->m + space->p, job->s->active.n);
+    job->rows = civ_take_f64(arena, most, space->d);
+    job->gram = civ_take_f64(arena, most, most);
+    job->weights = civ_arena_take(arena, most, sizeof(double));
+}
+
+static civ_status
+find_direction(void *arg)
+{
+    search *job = arg;
+    civ_pcr_dual *s = job->s;
+    int64_t d = s->frame.space->d;
+    civ_mat direction = civ_f64(civ_at(&s->spare, s->n_spare, 0), 1, d);
+    for (int everything = 1; everything >= 0 && !job->found; everything--) {
+        double norm, before;
+        fill_occupied(s, everything, &job->rows);
+        fill_random((uint64_t)s->n_spare, d, direction.data);
+        before = sqrt(civ_dot(d, direction.data, direction.data));
+        civ_status status = project_out(job, &direction, &norm);
+        if (status != CIV_OK) {
+            return status == CIV_SINGULAR ? CIV_OK : status;
+        }
+        job->found = norm > FREE_PART * before;
+        for (int64_t x = 0; x < d && job->found; x++) {
+            *civ_at(&direction, 0, x) /= norm;
+        }
+    }
     return CIV_OK;
 }
 
@@ -92,41 +137,15 @@ project_out(const civ_pcr_dual *s, const civ_mat *rows, civ_mat *gram,
 static civ_status
 add_direction(civ_pcr_dual *s, bool *found)
 {
-    const civ_pcr_space *space = s->frame.space;
-    int64_t most = CIV_PCR_SPARES + civ_max(space->m + space->p, s->active.n);
-    civ_arena arena = {0};
-    civ_arena_take(&arena, most * (space->d + most + 1), sizeof(double));
-    CIV_TRY(civ_arena_open(&arena));
-    double *block =
-        civ_arena_take(&arena, most * (space->d + most + 1), sizeof(double));
-    civ_mat rows = civ_f64(block, most, space->d);
-    civ_mat gram = civ_f64(block + most * space->d, most, most);
-    civ_mat direction = civ_f64(civ_at(&s->spare, s->n_spare, 0), 1, space->d);
-    civ_status status = CIV_OK;
-    *found = false;
-    for (int everything = 1; everything >= 0 && !*found; everything--) {
-        fill_occupied(s, everything, &rows);
-        civ_mat weights = civ_f64(block + most * (space->d + most), 1, rows.n_rows);
-        double norm = 0.0, before;
-        fill_random((uint64_t)s->n_spare, space->d, direction.data);
-        before = sqrt(civ_dot(space->d, direction.data, direction.data));
-        status = project_out(s, &rows, &gram, &weights, &direction, &norm);
-        if (status != CIV_OK) {
-            break;
-        }
-        *found = norm > FREE_PART * before;
-        for (int64_t x = 0; x < space->d && *found; x++) {
-            *civ_at(&direction, 0, x) /= norm;
-        }
+    search job = {.s = s};
+    CIV_TRY(civ_run_in_arena(carve, find_direction, &job));
+    *found = job.found;
+    if (!job.found) {
+        return CIV_OK;
     }
-    civ_arena_close(&arena);
-    CIV_TRY(status == CIV_SINGULAR ? CIV_OK : status);
-    if (*found) {
-        CIV_TRY(civ_pcr_dual_products(s, &direction,
-                                      civ_at(&s->spare_table, s->n_spare, 0)));
-        s->n_spare++;
-    }
-    return CIV_OK;
+    int64_t e = s->n_spare++;
+    civ_mat direction = civ_f64(civ_at(&s->spare, e, 0), 1, s->frame.space->d);
+    return civ_pcr_dual_products(s, &direction, civ_at(&s->spare_table, e, 0));
 }
 
 /* sigma B is G N^1/2 v v^T N^1/2 G sigma / lambda for each eigenvalue lambda of

@@ -29,9 +29,10 @@ may_be_lean(const civ_pcr_space *space)
     return space->m <= LEAN_PROMPTS && space->n == space->p;
 }
 
-static void
-carve(civ_arena *arena, const civ_pcr_space *space, civ_pcr_dual *s)
+void
+civ_pcr_dual_carve(civ_arena *arena, civ_pcr_dual *s)
 {
+    const civ_pcr_space *space = s->frame.space;
     int64_t offers = civ_max(OFFERS_EACH, civ_pcr_share(space, OFFERS));
     civ_pcr_frame_carve(arena, space, offers, &s->frame);
     s->place = civ_arena_take(arena, space->m, sizeof(int64_t));
@@ -224,22 +225,8 @@ civ_pcr_dual_admit(civ_pcr_dual *s, int64_t count)
         }
         s->local[w] = s->place[j];
     }
-    CIV_TRY(civ_pcr_extend_table(s, first));
+    CIV_TRY(civ_pcr_dual_extend_table(s, first));
     return civ_pcr_dual_prepare(s);
-}
-
-/* ---- for the phases ------------------------------------------------------------ */
-
-civ_status
-civ_pcr_dual_open(const civ_exec *exec, const civ_pcr_space *space, civ_arena *arena,
-                  civ_pcr_dual *s)
-{
-    *s = (civ_pcr_dual){.exec = exec};
-    carve(arena, space, s);
-    CIV_TRY(civ_arena_open(arena));
-    carve(arena, space, s);
-    civ_pcr_dual_start(false, s);
-    return CIV_OK;
 }
 
 void

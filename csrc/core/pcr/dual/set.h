@@ -4,9 +4,8 @@
 
 #include "pcr/dual/state.h"
 
-/* Takes the fixed memory from an arena, which it opens, and starts. */
-civ_status civ_pcr_dual_open(const civ_exec *exec, const civ_pcr_space *space,
-                             civ_arena *arena, civ_pcr_dual *s);
+/* Takes the memory that does not grow, for a state whose frame has its space. */
+void civ_pcr_dual_carve(civ_arena *arena, civ_pcr_dual *s);
 
 /* Empties the working set; the candidates are the constraints violated at the start.
  * careful: inner products of constraints come from their vectors, always. */

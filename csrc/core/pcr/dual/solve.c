@@ -40,21 +40,21 @@
 #define MAX_PROXIMAL 60
 #define STATIONARY 1e-11
 
-typedef struct course {
+typedef struct solver {
     const civ_pcr_options *options;
     const civ_pcr_result *result;
     civ_pcr_info *info;
-    civ_pcr_dual *s;
-} course;
+    civ_pcr_dual s;
+} solver;
 
 /* Whether the working set's dual has gone where there is no solution, or steps ran
  * out. */
 static bool
-ended(course *c)
+ended(solver *c)
 {
-    if (c->s->progress.value > CIV_PCR_INFEASIBLE) {
+    if (c->s.progress.value > CIV_PCR_INFEASIBLE) {
         c->info->outcome = CIV_INFEASIBLE;
-    } else if (c->s->progress.steps >= c->options->max_iterations) {
+    } else if (c->s.progress.steps >= c->options->max_iterations) {
         c->info->outcome = CIV_ITERATION_LIMIT;
     } else {
         return false;
@@ -63,9 +63,9 @@ ended(course *c)
 }
 
 static void
-record(course *c, double largest)
+record(solver *c, double largest)
 {
-    const civ_pcr_dual *s = c->s;
+    const civ_pcr_dual *s = &c->s;
     double cost = 0.0;
     for (int64_t r = 0; r < s->n_rows; r++) {
         cost += civ_dot(s->n_rows, civ_at(&s->gram, r, 0), civ_at(&s->squares, r, 0));
@@ -97,9 +97,9 @@ improve(civ_pcr_dual *s, int64_t count, double goal, int64_t max_steps)
 
 /* Solves the working set, and lets violated constraints join, until none is. */
 static civ_status
-settle(course *c, double goal, double *largest)
+settle(solver *c, double goal, double *largest)
 {
-    civ_pcr_dual *s = c->s;
+    civ_pcr_dual *s = &c->s;
     int64_t count = count_joining(s, goal);
     do {
         CIV_TRY(improve(s, count, goal, c->options->max_iterations));
@@ -113,9 +113,9 @@ settle(course *c, double goal, double *largest)
 /* Newton's method on the dual itself, ever more accurately while violated constraints
  * join; *found tells whether it came to the maximum, well inside the domain. */
 static civ_status
-go_directly(course *c, double *largest, bool *found)
+go_directly(solver *c, double *largest, bool *found)
 {
-    civ_pcr_dual *s = c->s;
+    civ_pcr_dual *s = &c->s;
     double finest = CIV_PCR_EFFORT * c->options->tolerance;
     double goal = fmax(DIRECT_EFFORT * s->frame.candidates[0].violation, finest);
     int64_t count = count_joining(s, goal);
@@ -147,9 +147,9 @@ expected_cost(const civ_pcr_dual *s)
 }
 
 static civ_status
-follow_barrier(course *c, double *largest)
+follow_barrier(solver *c, double *largest)
 {
-    civ_pcr_dual *s = c->s;
+    civ_pcr_dual *s = &c->s;
     civ_pcr_rank_candidates(&s->frame, 0.0, 1);
     double cost = expected_cost(s);
     double finest = CIV_PCR_EFFORT * c->options->tolerance;
@@ -183,9 +183,9 @@ stationarity(const civ_pcr_dual *s)
 }
 
 static civ_status
-take_proximal_steps(course *c, double *largest)
+take_proximal_steps(solver *c, double *largest)
 {
-    civ_pcr_dual *s = c->s;
+    civ_pcr_dual *s = &c->s;
     double error = INFINITY;
     s->sigma = 0.0;
     s->kappa = FIRST_KAPPA;
@@ -204,19 +204,28 @@ take_proximal_steps(course *c, double *largest)
     return CIV_OK;
 }
 
-/* coefficients of A (R, R) over the prompts' outputs and (R, p) over the points. */
+/* A in the problem's units, and what it is put together from. */
+typedef struct expansion {
+    const solver *c;
+    civ_mat over_outputs; /* (R, R) */
+    civ_mat over_points;  /* (R, p) */
+    civ_mat outputs;      /* (R, d) */
+    civ_mat rows;         /* A (R, d) */
+} expansion;
+
+/* Coefficients of A over the prompts' outputs and over the points. */
 static void
-split_solution(const civ_pcr_dual *s, const civ_mat *over_outputs,
-               const civ_mat *over_points)
+split_solution(expansion *e)
 {
+    const civ_pcr_dual *s = &e->c->s;
     const civ_pcr_space *space = s->frame.space;
     double unit = space->unit / s->frame.gram_unit;
+    civ_set_zero(&e->over_outputs);
+    civ_set_zero(&e->over_points);
     for (int64_t r = 0; r < s->n_rows; r++) {
-        double *outputs = civ_at(over_outputs, r, 0);
-        double *points = civ_at(over_points, r, 0);
+        double *outputs = civ_at(&e->over_outputs, r, 0);
+        double *points = civ_at(&e->over_points, r, 0);
         const double *solution = civ_at(&s->solution, r, 0);
-        memset(outputs, 0, (size_t)s->n_rows * sizeof(double));
-        memset(points, 0, (size_t)space->p * sizeof(double));
         for (int64_t w = 0; w < s->active.n; w++) {
             int64_t l = s->active.point[w];
             bool ball = civ_pcr_is_ball(space, l);
@@ -227,57 +236,57 @@ split_solution(const civ_pcr_dual *s, const civ_mat *over_outputs,
     }
 }
 
-/* rows (R, d) = A in the problem's units. */
 static civ_status
-expand_solution(const civ_pcr_dual *s, const civ_mat *outputs,
-                const civ_mat *over_outputs, const civ_mat *over_points,
-                const civ_mat *rows)
+expand_solution(expansion *e)
 {
+    const civ_pcr_dual *s = &e->c->s;
     const civ_pcr_space *space = s->frame.space;
     double unit = space->unit / s->frame.gram_unit;
     for (int64_t r = 0; r < s->n_rows; r++) {
-        memcpy(civ_at(outputs, r, 0), civ_at(&space->outputs, s->rows[r], 0),
+        memcpy(civ_at(&e->outputs, r, 0), civ_at(&space->outputs, s->rows[r], 0),
                (size_t)space->d * sizeof(double));
     }
-    split_solution(s, over_outputs, over_points);
-    CIV_TRY(civ_product_nn(s->exec, over_points, &space->points, rows));
-    CIV_TRY(civ_gemm_nn(1.0, over_outputs, outputs, 1.0, rows));
+    split_solution(e);
+    CIV_TRY(civ_product_nn(s->exec, &e->over_points, &space->points, &e->rows));
+    CIV_TRY(civ_gemm_nn(1.0, &e->over_outputs, &e->outputs, 1.0, &e->rows));
     civ_mat spare = s->spare, over_spare = s->solution;
     spare.n_rows = over_spare.n_cols = s->n_spare;
     over_spare.data = civ_at(&s->solution, 0, s->active.n);
-    return s->n_spare > 0 ? civ_gemm_nn(unit, &over_spare, &spare, 1.0, rows) : CIV_OK;
-}
-
-static civ_status
-write_coefficients(const course *c)
-{
-    const civ_pcr_dual *s = c->s;
-    int64_t rows = s->n_rows, p = s->frame.space->p, d = s->frame.space->d;
-    int64_t size = rows * (rows + p + 2 * d);
-    civ_arena arena = {0};
-    civ_arena_take(&arena, size, sizeof(double));
-    CIV_TRY(civ_arena_open(&arena));
-    double *block = civ_arena_take(&arena, size, sizeof(double));
-    civ_mat over_outputs = civ_f64(block, rows, rows);
-    civ_mat over_points = civ_f64(block + rows * rows, rows, p);
-    civ_mat outputs = civ_f64(block + rows * (rows + p), rows, d);
-    civ_mat expanded = civ_f64(block + rows * (rows + p + d), rows, d);
-    bool plain = s->kappa == 0.0 && s->sigma == 0.0;
-    civ_status status =
-        plain ? civ_pcr_expand_pull(s, &over_outputs, &outputs, &expanded)
-              : expand_solution(s, &outputs, &over_outputs, &over_points, &expanded);
-    for (int64_t r = 0; r < rows && status == CIV_OK; r++) {
-        memcpy(civ_at(&c->result->coefficients, s->rows[r], 0), civ_at(&expanded, r, 0),
-               (size_t)d * sizeof(double));
-    }
-    civ_arena_close(&arena);
-    return status;
+    return s->n_spare > 0 ? civ_gemm_nn(unit, &over_spare, &spare, 1.0, &e->rows)
+                          : CIV_OK;
 }
 
 static void
-write_multipliers(const course *c)
+carve_expansion(civ_arena *arena, void *arg)
 {
-    const civ_pcr_dual *s = c->s;
+    expansion *e = arg;
+    const civ_pcr_dual *s = &e->c->s;
+    int64_t rows = s->n_rows, d = s->frame.space->d;
+    e->over_outputs = civ_take_f64(arena, rows, rows);
+    e->over_points = civ_take_f64(arena, rows, s->frame.space->p);
+    e->outputs = civ_take_f64(arena, rows, d);
+    e->rows = civ_take_f64(arena, rows, d);
+}
+
+static civ_status
+write_coefficients(void *arg)
+{
+    expansion *e = arg;
+    const civ_pcr_dual *s = &e->c->s;
+    bool plain = s->kappa == 0.0 && s->sigma == 0.0;
+    CIV_TRY(plain ? civ_pcr_expand_pull(s, &e->over_outputs, &e->outputs, &e->rows)
+                  : expand_solution(e));
+    for (int64_t r = 0; r < s->n_rows; r++) {
+        memcpy(civ_at(&e->c->result->coefficients, s->rows[r], 0),
+               civ_at(&e->rows, r, 0), (size_t)s->frame.space->d * sizeof(double));
+    }
+    return CIV_OK;
+}
+
+static void
+write_multipliers(const solver *c)
+{
+    const civ_pcr_dual *s = &c->s;
     const civ_pcr_space *space = s->frame.space;
     double unit = space->unit / s->frame.gram_unit;
     for (int64_t w = 0; w < s->active.n; w++) {
@@ -289,26 +298,37 @@ write_multipliers(const course *c)
     }
 }
 
-static civ_status
-run(course *c)
+static void
+carve(civ_arena *arena, void *arg)
 {
+    solver *c = arg;
+    civ_pcr_dual_carve(arena, &c->s);
+}
+
+static civ_status
+run(void *arg)
+{
+    solver *c = arg;
+    civ_pcr_dual *s = &c->s;
     double largest = 0.0;
-    if (civ_pcr_rank_candidates(&c->s->frame, c->options->tolerance, 1) == 0) {
+    civ_pcr_dual_start(false, s);
+    if (civ_pcr_rank_candidates(&s->frame, c->options->tolerance, 1) == 0) {
         return CIV_OK;
     }
     bool found;
     CIV_TRY(go_directly(c, &largest, &found));
     if (!found && !ended(c)) {
-        civ_pcr_dual_start(true, c->s);
+        civ_pcr_dual_start(true, s);
         CIV_TRY(follow_barrier(c, &largest));
     }
     if (!found && !ended(c)) {
-        CIV_TRY(civ_pcr_open_spares(c->s));
+        CIV_TRY(civ_pcr_open_spares(s));
         CIV_TRY(take_proximal_steps(c, &largest));
     }
-    c->info->iterations = c->s->progress.steps;
+    c->info->iterations = s->progress.steps;
     write_multipliers(c);
-    return write_coefficients(c);
+    expansion e = {.c = c};
+    return civ_run_in_arena(carve_expansion, write_coefficients, &e);
 }
 
 civ_status
@@ -316,14 +336,8 @@ civ_pcr_dual_solve(const civ_exec *exec, const civ_pcr_space *space,
                    const civ_pcr_options *options, const civ_pcr_result *result,
                    civ_pcr_info *info)
 {
-    civ_pcr_dual s;
-    civ_arena arena = {0};
-    course c = {options, result, info, &s};
-    civ_status status = civ_pcr_dual_open(exec, space, &arena, &s);
-    if (status == CIV_OK) {
-        status = run(&c);
-    }
-    civ_arena_close(&s.growing);
-    civ_arena_close(&arena);
+    solver c = {options, result, info, {.exec = exec, .frame = {.space = space}}};
+    civ_status status = civ_run_in_arena(carve, run, &c);
+    civ_arena_close(&c.s.growing);
     return status;
 }

@@ -42,24 +42,31 @@ civ_pcr_dual_products(const civ_pcr_dual *s, const civ_mat *vectors, double *tab
     return CIV_OK;
 }
 
-static civ_status
-from_vectors(civ_pcr_dual *s, int64_t first)
+typedef struct vectors_job {
+    civ_pcr_dual *s;
+    int64_t first;
+    civ_mat vectors; /* r of the constraints from `first` on (.., d) */
+} vectors_job;
+
+static void
+carve_vectors(civ_arena *arena, void *arg)
 {
-    const civ_pcr_space *space = s->frame.space;
-    int64_t n_new = s->active.n - first;
-    civ_arena arena = {0};
-    civ_mat vectors = civ_f64(civ_arena_take(&arena, n_new * space->d, sizeof(double)),
-                              n_new, space->d);
-    CIV_TRY(civ_arena_open(&arena));
-    vectors = civ_f64(civ_arena_take(&arena, n_new * space->d, sizeof(double)), n_new,
-                      space->d);
-    for (int64_t w = first; w < s->active.n; w++) {
-        civ_pcr_constraint_vector(space, s->active.prompt[w], s->active.point[w],
-                                  civ_at(&vectors, w - first, 0));
+    vectors_job *job = arg;
+    int64_t n_new = job->s->active.n - job->first;
+    job->vectors = civ_take_f64(arena, n_new, job->s->frame.space->d);
+}
+
+static civ_status
+from_vectors(void *arg)
+{
+    const vectors_job *job = arg;
+    civ_pcr_dual *s = job->s;
+    for (int64_t w = job->first; w < s->active.n; w++) {
+        civ_pcr_constraint_vector(s->frame.space, s->active.prompt[w],
+                                  s->active.point[w],
+                                  civ_at(&job->vectors, w - job->first, 0));
     }
-    civ_status status = civ_pcr_dual_products(s, &vectors, civ_at(&s->table, first, 0));
-    civ_arena_close(&arena);
-    return status;
+    return civ_pcr_dual_products(s, &job->vectors, civ_at(&s->table, job->first, 0));
 }
 
 /* ---- from outputs and points --------------------------------------------------- */
@@ -99,60 +106,130 @@ typedef struct family {
     int64_t count;
 } family;
 
+/* Rows from `first_row` on that belong to a family, to be multiplied with all of it. */
+typedef struct family_job {
+    civ_pcr_dual *s;
+    const family *all;
+    int64_t first_row;
+    int64_t n_new;    /* such rows; s->listed begins with their vectors */
+    int64_t n_listed; /* vectors with which their inner products are computed */
+    civ_mat values;   /* these inner products (n_new, n_listed) */
+} family_job;
+
+/* Number within the family of the vector that row r is of, or -1. */
+static int64_t
+member_of_row(const family_job *job, int64_t r)
+{
+    int64_t x = job->s->known.vector[r] - job->all->first;
+    return x >= 0 && x < job->all->count ? x : -1;
+}
+
+/* The row of the table of known products for a listed vector. */
+static double *
+row_of(const family_job *job, int64_t i)
+{
+    const civ_pcr_known *known = &job->s->known;
+    int64_t row = known->place[job->all->first + job->s->listed[i]];
+    return civ_at(&known->rows, row, job->all->first);
+}
+
 /*
- * Inner products of the rows from `first_row` on that belong to a family with all of
- * it: with those that have no row yet, or a new one, they are computed; the others'
- * rows have them. Lean: with all that have a row they are computed, for both.
+ * The new rows of the family, and what their inner products are computed with: all
+ * that have no row yet, as rows that are there already hold the others; lean: all that
+ * have one, as rows then have no other columns.
  */
+static void
+list_family(family_job *job)
+{
+    civ_pcr_dual *s = job->s;
+    for (int64_t r = job->first_row; r < s->known.n; r++) {
+        int64_t x = member_of_row(job, r);
+        if (x >= 0) {
+            s->listed[job->n_new++] = x;
+        }
+    }
+    job->n_listed = job->n_new;
+    for (int64_t x = 0; x < job->all->count && job->n_new > 0; x++) {
+        int64_t place = s->known.place[job->all->first + x];
+        if (s->lean ? place >= 0 && place < job->first_row : place < 0) {
+            s->listed[job->n_listed++] = x;
+        }
+    }
+}
+
+static void
+carve_values(civ_arena *arena, void *arg)
+{
+    family_job *job = arg;
+    job->values = civ_take_f64(arena, job->n_new, job->n_listed);
+}
+
+static civ_status
+multiply_listed(const family_job *job)
+{
+    civ_pcr_dual *s = job->s;
+    for (int64_t i = 0; i < job->n_listed; i++) {
+        s->pointers[i] = civ_at(job->all->vectors, s->listed[i], 0);
+    }
+    return civ_inner_products(s->exec, &(civ_inner_block){.x = s->pointers,
+                                                          .y = s->pointers,
+                                                          .n_x = job->n_new,
+                                                          .n_y = job->n_listed,
+                                                          .depth = s->frame.space->d,
+                                                          .symmetric = true,
+                                                          .out = job->values});
+}
+
+/* Rows with all columns: those of vectors that had a row before come from there. */
+static civ_status
+fill_within_full(void *arg)
+{
+    const family_job *job = arg;
+    const civ_pcr_dual *s = job->s;
+    CIV_TRY(multiply_listed(job));
+    for (int64_t i = 0; i < job->n_new; i++) {
+        double *row = row_of(job, i);
+        for (int64_t r = 0; r < job->first_row; r++) {
+            int64_t x = member_of_row(job, r);
+            if (x >= 0) {
+                row[x] = *civ_at(&s->known.rows, r, job->all->first + s->listed[i]);
+            }
+        }
+        for (int64_t k = 0; k < job->n_listed; k++) {
+            row[s->listed[k]] = *civ_at(&job->values, i, k);
+        }
+    }
+    return CIV_OK;
+}
+
+/* Columns of vectors that have a row alone, in the new rows and in those before. */
+static civ_status
+fill_within_lean(void *arg)
+{
+    const family_job *job = arg;
+    const civ_pcr_dual *s = job->s;
+    CIV_TRY(multiply_listed(job));
+    for (int64_t i = 0; i < job->n_new; i++) {
+        double *row = row_of(job, i);
+        for (int64_t k = 0; k < job->n_listed; k++) {
+            double value = *civ_at(&job->values, i, k);
+            row[s->listed[k]] = value;
+            row_of(job, k)[s->listed[i]] = value;
+        }
+    }
+    return CIV_OK;
+}
+
 static civ_status
 fill_within(civ_pcr_dual *s, const family *all, int64_t first_row)
 {
-    civ_pcr_known *known = &s->known;
-    civ_inner_block block = {.depth = s->frame.space->d, .symmetric = true};
-    int64_t *listed = s->listed;
-    for (int64_t r = first_row; r < known->n; r++) {
-        int64_t x = known->vector[r] - all->first;
-        if (x >= 0 && x < all->count) {
-            listed[block.n_x++] = x;
-        }
+    family_job job = {.s = s, .all = all, .first_row = first_row};
+    list_family(&job);
+    if (job.n_new == 0) {
+        return CIV_OK;
     }
-    block.n_y = block.n_x;
-    for (int64_t x = 0; x < all->count && block.n_x > 0; x++) {
-        int64_t place = known->place[all->first + x];
-        if (s->lean ? place >= 0 && place < first_row : place < 0) {
-            listed[block.n_y++] = x;
-        }
-    }
-    for (int64_t i = 0; i < block.n_y; i++) {
-        s->pointers[i] = civ_at(all->vectors, listed[i], 0);
-    }
-    block.x = block.y = s->pointers;
-    civ_arena arena = {0};
-    civ_arena_take(&arena, block.n_x * block.n_y, sizeof(double));
-    CIV_TRY(civ_arena_open(&arena));
-    double *values = civ_arena_take(&arena, block.n_x * block.n_y, sizeof(double));
-    block.out = civ_f64(values, block.n_x, block.n_y);
-    civ_status status = civ_inner_products(s->exec, &block);
-    for (int64_t i = 0; i < block.n_x; i++) {
-        double *row =
-            civ_at(&known->rows, known->place[all->first + listed[i]], all->first);
-        for (int64_t r = 0; r < first_row; r++) {
-            int64_t x = known->vector[r] - all->first;
-            if (!s->lean && x >= 0 && x < all->count) {
-                row[x] = *civ_at(&known->rows, r, all->first + listed[i]);
-            }
-        }
-        for (int64_t k = 0; k < block.n_y; k++) {
-            double value = values[i * block.n_y + k];
-            row[listed[k]] = value;
-            if (s->lean) {
-                int64_t other = known->place[all->first + listed[k]];
-                *civ_at(&known->rows, other, all->first + listed[i]) = value;
-            }
-        }
-    }
-    civ_arena_close(&arena);
-    return status;
+    return civ_run_in_arena(carve_values, s->lean ? fill_within_lean : fill_within_full,
+                            &job);
 }
 
 /* Inner products between outputs and points are there already. */
@@ -212,7 +289,11 @@ from_outputs_and_points(civ_pcr_dual *s, int64_t first)
 }
 
 civ_status
-civ_pcr_extend_table(civ_pcr_dual *s, int64_t first)
+civ_pcr_dual_extend_table(civ_pcr_dual *s, int64_t first)
 {
-    return s->careful ? from_vectors(s, first) : from_outputs_and_points(s, first);
+    if (!s->careful) {
+        return from_outputs_and_points(s, first);
+    }
+    vectors_job job = {.s = s, .first = first};
+    return civ_run_in_arena(carve_vectors, from_vectors, &job);
 }

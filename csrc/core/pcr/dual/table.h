@@ -14,7 +14,7 @@ void civ_pcr_known_carve(civ_arena *arena, int64_t capacity, int64_t q,
 void civ_pcr_known_copy(const civ_pcr_known *from, civ_pcr_known *to);
 
 /* Fills the table for the constraints from `first` on. */
-civ_status civ_pcr_extend_table(civ_pcr_dual *s, int64_t first);
+civ_status civ_pcr_dual_extend_table(civ_pcr_dual *s, int64_t first);
 
 /* table (rows, q) = inner products of vectors with all outputs and points. */
 civ_status civ_pcr_dual_products(const civ_pcr_dual *s, const civ_mat *vectors,

@@ -14,13 +14,13 @@
 #define ROOM 8192
 
 void
-civ_pcr_halfspace_carve(civ_arena *arena, const civ_pcr_space *space,
-                        civ_pcr_halfspace *s)
+civ_pcr_halfspace_carve(civ_arena *arena, civ_pcr_halfspace *s)
 {
+    const civ_pcr_space *space = s->frame.space;
     int64_t m = space->m, p = space->p;
     int64_t most = civ_max(civ_pcr_share(space, CIV_PCR_STIFF_OFFERS), CIV_PCR_GROWTH);
     civ_pcr_frame_carve(arena, space, most, &s->frame);
-    s->pair = civ_f64(civ_arena_take(arena, p * p, sizeof(double)), p, p);
+    s->pair = civ_take_f64(arena, p, p);
     s->packed = civ_arena_take(arena, m * m / 2, sizeof(double));
     s->responses = civ_arena_take(arena, p * m, sizeof(double));
     s->place = civ_arena_take(arena, m, sizeof(int64_t));
@@ -31,8 +31,7 @@ static void
 carve_growing(civ_arena *arena, int64_t capacity, civ_pcr_halfspace *s)
 {
     civ_pcr_active_carve(arena, capacity, &s->active);
-    double *hessian = civ_arena_take(arena, capacity * capacity, sizeof(double));
-    s->hessian = civ_f64(hessian, capacity, capacity);
+    s->hessian = civ_take_f64(arena, capacity, capacity);
     s->pulls = civ_arena_take(arena, capacity, sizeof(civ_pcr_pull));
     civ_pcr_quadratic_carve(arena, capacity, &s->program);
     if (s->stiff) {

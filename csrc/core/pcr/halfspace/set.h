@@ -43,9 +43,8 @@ typedef struct civ_pcr_halfspace {
     civ_pcr_newton_work newton;
 } civ_pcr_halfspace;
 
-/* Measures or hands out the memory that does not grow. */
-void civ_pcr_halfspace_carve(civ_arena *arena, const civ_pcr_space *space,
-                             civ_pcr_halfspace *s);
+/* Takes the memory that does not grow, for a state whose frame has its space. */
+void civ_pcr_halfspace_carve(civ_arena *arena, civ_pcr_halfspace *s);
 
 /* Empties the working set; the candidates are the constraints violated at the start. */
 void civ_pcr_halfspace_start(civ_pcr_halfspace *s, int64_t per_prompt);

@@ -16,6 +16,13 @@
 /* Least number of constraints that may join at once. */
 #define BATCH 64
 
+typedef struct solver {
+    const civ_pcr_options *options;
+    const civ_pcr_result *result;
+    civ_pcr_info *info;
+    civ_pcr_halfspace s;
+} solver;
+
 static bool
 value(void *arg, const double *mu, double *value, double *gradient)
 {
@@ -85,24 +92,24 @@ solve_slowly(const civ_pcr_options *options, double goal, civ_pcr_halfspace *s)
 }
 
 static void
-record(double largest, const civ_pcr_halfspace *s, const civ_pcr_result *result,
-       civ_pcr_info *info)
+record(solver *c, double largest)
 {
+    const civ_pcr_halfspace *s = &c->s;
     double unit = civ_pcr_cost_unit(&s->frame), bound = s->program.value;
     double cost = civ_dot(s->active.n, s->active.mu, s->active.bound) - bound;
-    civ_pcr_record(result, info,
+    civ_pcr_record(c->result, c->info,
                    (double[]){largest * s->frame.space->unit, unit * cost, unit * bound,
                               NAN, NAN});
 }
 
 /* Whether the dual has gone where there is no solution, or steps ran out. */
 static bool
-ended(const civ_pcr_options *options, const civ_pcr_halfspace *s, civ_pcr_info *info)
+ended(solver *c)
 {
-    if (s->program.value > CIV_PCR_INFEASIBLE) {
-        info->outcome = CIV_INFEASIBLE;
-    } else if (s->program.steps >= options->max_iterations) {
-        info->outcome = CIV_ITERATION_LIMIT;
+    if (c->s.program.value > CIV_PCR_INFEASIBLE) {
+        c->info->outcome = CIV_INFEASIBLE;
+    } else if (c->s.program.steps >= c->options->max_iterations) {
+        c->info->outcome = CIV_ITERATION_LIMIT;
     } else {
         return false;
     }
@@ -126,24 +133,24 @@ most_joining(const civ_pcr_halfspace *s)
  * Ends early when it proves stiff, unless that is known.
  */
 static civ_status
-iterate(const civ_pcr_options *options, civ_pcr_halfspace *s,
-        const civ_pcr_result *result, civ_pcr_info *info)
+iterate(solver *c)
 {
+    civ_pcr_halfspace *s = &c->s;
     bool known = s->stiff;
-    double goal = options->tolerance, effort = CIV_PCR_EFFORT * goal;
+    double goal = c->options->tolerance, effort = CIV_PCR_EFFORT * goal;
     int64_t count = civ_pcr_rank_candidates(&s->frame, goal, BATCH);
     bool finished = count == 0;
-    info->outcome = CIV_CONVERGED;
+    c->info->outcome = CIV_CONVERGED;
     while (count > 0 || !finished) {
         CIV_TRY(civ_pcr_halfspace_admit(s, count));
         bool few = count <= CIV_PCR_BORDER || s->active.n == civ_pcr_halfspace_count(s);
         finished = known || few;
-        CIV_TRY(known ? solve_slowly(options, effort, s)
-                      : solve_quickly(options, effort, finished, s));
+        CIV_TRY(known ? solve_slowly(c->options, effort, s)
+                      : solve_quickly(c->options, effort, finished, s));
         double largest = civ_pcr_halfspace_scan(s);
-        record(largest, s, result, info);
-        info->iterations = s->program.steps;
-        if (ended(options, s, info) || s->stiff != known) {
+        record(c, largest);
+        c->info->iterations = s->program.steps;
+        if (ended(c) || s->stiff != known) {
             return CIV_OK;
         }
         count = civ_pcr_rank_candidates(&s->frame, goal, most_joining(s));
@@ -151,19 +158,27 @@ iterate(const civ_pcr_options *options, civ_pcr_halfspace *s,
     return CIV_OK;
 }
 
-static civ_status
-run(const civ_pcr_options *options, civ_pcr_halfspace *s, const civ_pcr_result *result,
-    civ_pcr_info *info)
+static void
+carve(civ_arena *arena, void *arg)
 {
+    solver *c = arg;
+    civ_pcr_halfspace_carve(arena, &c->s);
+}
+
+static civ_status
+run(void *arg)
+{
+    solver *c = arg;
+    civ_pcr_halfspace *s = &c->s;
     const civ_pcr_space *space = s->frame.space;
     CIV_TRY(civ_gram(s->exec, &space->points, &space->points, &s->pair));
     civ_pcr_halfspace_start(s, s->frame.per_prompt);
-    CIV_TRY(iterate(options, s, result, info));
-    if (s->stiff && info->outcome != CIV_ITERATION_LIMIT) {
+    CIV_TRY(iterate(c));
+    if (s->stiff && c->info->outcome != CIV_ITERATION_LIMIT) {
         civ_pcr_halfspace_start(s, civ_pcr_share(space, CIV_PCR_STIFF_OFFERS));
-        CIV_TRY(iterate(options, s, result, info));
+        CIV_TRY(iterate(c));
     }
-    write_solution(s, result);
+    write_solution(s, c->result);
     return CIV_OK;
 }
 
@@ -172,13 +187,8 @@ civ_pcr_halfspace_solve(const civ_exec *exec, const civ_pcr_space *space,
                         const civ_pcr_options *options, const civ_pcr_result *result,
                         civ_pcr_info *info)
 {
-    civ_pcr_halfspace s = {.exec = exec};
-    civ_arena arena = {0};
-    civ_pcr_halfspace_carve(&arena, space, &s);
-    CIV_TRY(civ_arena_open(&arena));
-    civ_pcr_halfspace_carve(&arena, space, &s);
-    civ_status status = run(options, &s, result, info);
-    civ_arena_close(&s.growing);
-    civ_arena_close(&arena);
+    solver c = {options, result, info, {.exec = exec, .frame = {.space = space}}};
+    civ_status status = civ_run_in_arena(carve, run, &c);
+    civ_arena_close(&c.s.growing);
     return status;
 }
