@@ -101,11 +101,11 @@ civ_pgd_plain_move(const double *sum, double t, double radius)
     return (civ_pgd_move){{civ_pgd_shrinkage(square, radius), t, 1.0, 0.0}, 1.0};
 }
 
-/* Inner products of x' with y, x and x' itself. */
+/* Inner products of x' with y and x, and its squared norm. */
 typedef struct stepped_sums {
     double here;
     double trail;
-    double own;
+    double square;
 } stepped_sums;
 
 static stepped_sums
@@ -117,7 +117,7 @@ sums_of_stepped(const double *sum, const civ_pgd_move *move)
     return (stepped_sums){
         .here = here,
         .trail = s * (sum[CIV_HERE_TRAIL] - t * sum[CIV_GRAD_TRAIL]),
-        .own = s * (here - s * t * gradient),
+        .square = s * (here - s * t * gradient),
     };
 }
 
@@ -126,7 +126,7 @@ static double
 turn_of_sums(const double *sum, const civ_pgd_move *move, double noise, bool *doubtful)
 {
     stepped_sums x = sums_of_stepped(sum, move);
-    double turn = x.here - sum[CIV_HERE_TRAIL] - x.own + x.trail;
+    double turn = x.here - sum[CIV_HERE_TRAIL] - x.square + x.trail;
     double away = move->advance.scale * move->advance.step;
     double terms =
         sum[CIV_HERE_HERE] + sum[CIV_TRAIL_TRAIL] + away * away * sum[CIV_GRAD_GRAD];
@@ -180,7 +180,7 @@ go_on(const double *sum, double age, double radius, civ_pgd_move *move)
     stepped_sums x = sums_of_stepped(sum, move);
     move->age = 0.5 * (1.0 + sqrt(1.0 + 4.0 * age * age));
     double b = (age - 1.0) / move->age;
-    double square = (1.0 + b) * (1.0 + b) * x.own - 2.0 * b * (1.0 + b) * x.trail +
+    double square = (1.0 + b) * (1.0 + b) * x.square - 2.0 * b * (1.0 + b) * x.trail +
                     b * b * sum[CIV_TRAIL_TRAIL];
     double shrink = civ_pgd_shrinkage(square, radius);
     move->advance.ahead = shrink * (1.0 + b);

@@ -46,7 +46,7 @@ typedef struct judge {
     civ_mat gram;         /* (R, R) */
     civ_mat pull;         /* Q (R, d) */
     civ_mat pulled;       /* G Q (R, d) */
-    civ_mat own;          /* A of these prompts (R, d) */
+    civ_mat solution;     /* A of these prompts (R, d) */
     civ_mat displacement; /* D of these prompts (R, d) */
     civ_mat system;       /* (R, R) */
     civ_mat half;         /* (R, d) */
@@ -88,7 +88,7 @@ carve(civ_arena *arena, void *arg)
     s->gram = civ_take_f64(arena, s->rows, s->rows);
     s->pull = civ_take_f64(arena, s->rows, d);
     s->pulled = civ_take_f64(arena, s->rows, d);
-    s->own = civ_take_f64(arena, s->rows, d);
+    s->solution = civ_take_f64(arena, s->rows, d);
     s->displacement = civ_take_f64(arena, s->rows, d);
     s->system = civ_take_f64(arena, s->rows, s->rows);
     s->half = civ_take_f64(arena, s->rows, d);
@@ -171,8 +171,8 @@ pick(judge *s)
     }
     s->first[r] = w;
     for (r = 0; r < s->rows; r++) {
-        memcpy(civ_at(&s->own, r, 0), civ_at(s->coefficients, s->prompt[r], 0),
-               (size_t)s->own.n_cols * sizeof(double));
+        memcpy(civ_at(&s->solution, r, 0), civ_at(s->coefficients, s->prompt[r], 0),
+               (size_t)s->solution.n_cols * sizeof(double));
         for (int64_t c = 0; c < s->rows; c++) {
             *civ_at(&s->gram, r, c) =
                 *civ_at(&s->problem->gram, s->prompt[r], s->prompt[c]);
@@ -184,7 +184,7 @@ static civ_status
 gather(judge *s, double *complementarity)
 {
     pick(s);
-    CIV_TRY(civ_product_nn(s->exec, &s->gram, &s->own, &s->displacement));
+    CIV_TRY(civ_product_nn(s->exec, &s->gram, &s->solution, &s->displacement));
     int64_t each = s->constraints / civ_max(s->rows, 1) + 1;
     CIV_TRY(
         civ_parallel_for(s->exec, s->rows * s->slices, each * COLUMNS, add_columns, s));
@@ -274,18 +274,18 @@ static void
 judge_stationarity(const judge *s)
 {
     civ_pcr_certificate *out = s->out;
-    int64_t d = s->own.n_cols;
+    int64_t d = s->solution.n_cols;
     double residual = 0.0, size = 0.0;
     for (int64_t r = 0; r < s->rows; r++) {
-        const double *own = civ_at(&s->own, r, 0);
+        const double *solution = civ_at(&s->solution, r, 0);
         const double *moved = civ_at(&s->displacement, r, 0);
         const double *pull = civ_at(&s->pull, r, 0);
         for (int64_t x = 0; x < d; x++) {
-            double rest = own[x] - s->nu[r] * moved[x] - pull[x];
+            double rest = solution[x] - s->nu[r] * moved[x] - pull[x];
             residual += rest * rest;
-            size += own[x] * own[x];
+            size += solution[x] * solution[x];
         }
-        out->cost += civ_dot(d, own, moved);
+        out->cost += civ_dot(d, solution, moved);
     }
     out->stationarity = sqrt(residual) / (size > 0.0 ? sqrt(size) : 1.0);
 }

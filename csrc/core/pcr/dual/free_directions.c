@@ -12,7 +12,7 @@
 #include <math.h>
 #include <string.h>
 
-/* Eigenvalues of I - N^1/2 G N^1/2 below this may stand for a spare direction. */
+/* Eigenvalues of I - N^1/2 G N^1/2 below this may stand for a free direction. */
 #define NEARLY_SINGULAR 1e-3
 /* Part of a random vector that must survive for a direction to be a free one. */
 #define FREE_PART 1e-3
@@ -42,7 +42,7 @@ fill_random(uint64_t seed, int64_t n, double *out)
     }
 }
 
-/* Everything that a spare direction should be orthogonal to, as rows. */
+/* Everything that a free direction should be orthogonal to, as rows. */
 static void
 fill_occupied(const civ_pcr_dual *s, bool everything, civ_mat *rows)
 {
@@ -60,8 +60,8 @@ fill_occupied(const civ_pcr_dual *s, bool everything, civ_mat *rows)
             memcpy(civ_at(rows, count++, 0), civ_at(&space->points, l, 0), size);
         }
     } else {
-        for (int64_t w = 0; w < s->active.n; w++) {
-            civ_pcr_constraint_vector(space, s->active.prompt[w], s->active.point[w],
+        for (int64_t w = 0; w < s->set.n; w++) {
+            civ_pcr_constraint_vector(space, s->set.prompt[w], s->set.point[w],
                                       civ_at(rows, count++, 0));
         }
     }
@@ -102,7 +102,8 @@ carve(civ_arena *arena, void *arg)
 {
     search *job = arg;
     const civ_pcr_space *space = job->s->frame.space;
-    int64_t most = CIV_PCR_SPARES + civ_max(space->m + space->p, job->s->active.n);
+    int64_t most =
+        CIV_PCR_FREE_DIRECTIONS + civ_max(space->m + space->p, job->s->set.n);
     job->rows = civ_take_f64(arena, most, space->d);
     job->gram = civ_take_f64(arena, most, most);
     job->weights = civ_arena_take(arena, most, sizeof(double));
@@ -151,9 +152,9 @@ add_direction(civ_pcr_dual *s, bool *found)
 /* sigma B is G N^1/2 v v^T N^1/2 G sigma / lambda for each eigenvalue lambda of
  * I - N^1/2 G N^1/2 that is almost zero. */
 civ_status
-civ_pcr_open_spares(civ_pcr_dual *s)
+civ_pcr_dual_open_free_directions(civ_pcr_dual *s)
 {
-    int64_t rows = s->n_rows, n = s->active.n;
+    int64_t rows = s->n_rows, n = s->set.n;
     for (int64_t r = 0; r < rows; r++) {
         for (int64_t c = 0; c < rows; c++) {
             *civ_at(&s->squares, r, c) =
@@ -163,7 +164,7 @@ civ_pcr_open_spares(civ_pcr_dual *s)
     CIV_TRY(
         civ_symmetric_eigen(rows, s->squares.data, rows, s->scratch, s->eigen_work));
     bool found = true;
-    while (s->n_spare < civ_min(CIV_PCR_SPARES, rows) && found &&
+    while (s->n_spare < civ_min(CIV_PCR_FREE_DIRECTIONS, rows) && found &&
            s->scratch[s->n_spare] < NEARLY_SINGULAR) {
         CIV_TRY(add_direction(s, &found));
     }

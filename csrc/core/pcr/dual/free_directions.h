@@ -6,6 +6,6 @@
 
 /* Turns what the barrier holds outside the span into displacements along directions of
  * their own. */
-civ_status civ_pcr_open_spares(civ_pcr_dual *s);
+civ_status civ_pcr_dual_open_free_directions(civ_pcr_dual *s);
 
 #endif

@@ -14,7 +14,7 @@
  * solution, (1 + kappa) G^-1 in place of G^-1 and kappa A beside Q, take the rest of
  * the error away and with it sigma.
  *
- * Vectors are coefficients over the basis (r_w of the working set, spare directions).
+ * Vectors are coefficients over the basis (r_w of the working set, free directions).
  */
 #include "pcr/dual/objective.h"
 
@@ -30,8 +30,8 @@ respond(civ_pcr_dual *s, const double *mu, double *log_determinant)
 {
     int64_t rows = s->n_rows;
     memset(s->nu, 0, (size_t)rows * sizeof(double));
-    for (int64_t w = 0; w < s->active.n; w++) {
-        if (civ_pcr_is_ball(s->frame.space, s->active.point[w])) {
+    for (int64_t w = 0; w < s->set.n; w++) {
+        if (civ_pcr_is_ball(s->frame.space, s->set.point[w])) {
             s->nu[s->local[w]] += mu[w];
         }
     }
@@ -64,7 +64,7 @@ static void
 add_pull(civ_pcr_dual *s, const double *mu)
 {
     int64_t columns = s->pair.n_cols;
-    for (int64_t w = 0; w < s->active.n; w++) {
+    for (int64_t w = 0; w < s->set.n; w++) {
         if (mu[w] == 0.0) {
             continue;
         }
@@ -84,7 +84,7 @@ spread_pull(civ_pcr_dual *s, const double *mu)
     for (int64_t r = 0; r < s->n_rows; r++) {
         const double *response = civ_at(&s->response, r, 0);
         double *moved = civ_at(&s->moved, r, 0);
-        for (int64_t w = 0; w < s->active.n; w++) {
+        for (int64_t w = 0; w < s->set.n; w++) {
             moved[w] = mu[w] * response[s->local[w]];
         }
     }
@@ -135,13 +135,13 @@ value(void *arg, const double *mu, double *value, double *gradient)
         *value -= civ_dot(s->pair.n_cols, civ_at(&s->target, r, 0),
                           civ_at(&s->moved_pair, r, 0));
     }
-    for (int64_t w = 0; w < s->active.n; w++) {
+    for (int64_t w = 0; w < s->set.n; w++) {
         int64_t r = s->local[w];
-        gradient[w] = s->active.bound[w] - 2.0 * *civ_at(&s->moved_pair, r, w);
-        if (civ_pcr_is_ball(s->frame.space, s->active.point[w])) {
+        gradient[w] = s->set.bound[w] - 2.0 * *civ_at(&s->moved_pair, r, w);
+        if (civ_pcr_is_ball(s->frame.space, s->set.point[w])) {
             gradient[w] -= s->scratch[r];
         }
-        *value += s->active.bound[w] * mu[w];
+        *value += s->set.bound[w] * mu[w];
     }
     return true;
 }
@@ -153,14 +153,14 @@ curvature(void *arg, const int64_t *free, int64_t n_free, const civ_mat *out)
     civ_gemm_nt(1.0, &s->moved_pair, &s->moved, 0.0, &s->squares);
     for (int64_t i = 0; i < n_free; i++) {
         int64_t w = free[i], r = s->local[w];
-        bool w_ball = civ_pcr_is_ball(s->frame.space, s->active.point[w]);
+        bool w_ball = civ_pcr_is_ball(s->frame.space, s->set.point[w]);
         const double *pair = civ_at(&s->pair, w, 0);
         const double *moved = civ_at(&s->moved_pair, r, 0);
         const double *squares = civ_at(&s->squares, r, 0);
         const double *response = civ_at(&s->response, r, 0);
         for (int64_t k = 0; k <= i; k++) {
             int64_t x = free[k], c = s->local[x];
-            bool x_ball = civ_pcr_is_ball(s->frame.space, s->active.point[x]);
+            bool x_ball = civ_pcr_is_ball(s->frame.space, s->set.point[x]);
             double inner = pair[x];
             inner += w_ball ? moved[x] : 0.0;
             inner += x_ball ? *civ_at(&s->moved_pair, c, w) : 0.0;
@@ -187,8 +187,8 @@ civ_pcr_dual_combine(const civ_pcr_dual *s, const civ_mat *moved, const civ_mat 
 civ_status
 civ_pcr_dual_maximise(civ_pcr_dual *s, double goal, int64_t max_steps)
 {
-    civ_pcr_model model = {s, s->active.n, CIV_PCR_INFEASIBLE, value, curvature};
-    CIV_TRY(civ_pcr_newton(s->exec, &model, s->active.mu, goal, max_steps, &s->newton,
+    civ_pcr_model model = {s, s->set.n, CIV_PCR_INFEASIBLE, value, curvature};
+    CIV_TRY(civ_pcr_newton(s->exec, &model, s->set.mu, goal, max_steps, &s->newton,
                            &s->progress));
     s->solution = civ_f64(s->solution.data, s->n_rows, s->pair.n_cols);
     civ_pcr_dual_combine(s, &s->moved, &s->target, &s->solution);

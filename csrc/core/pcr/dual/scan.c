@@ -16,7 +16,7 @@ static civ_status
 move_outputs(civ_pcr_dual *s)
 {
     const civ_pcr_space *space = s->frame.space;
-    int64_t n = s->active.n;
+    int64_t n = s->set.n;
     civ_mat table = s->table, own = s->solution;
     table.n_rows = own.n_cols = n;
     CIV_TRY(civ_product_nn(s->exec, &own, &table, &s->products));
@@ -65,7 +65,7 @@ measure_distances(civ_pcr_dual *s)
     civ_mat factors = civ_f64(s->lean_factors.data, s->n_rows, s->n_rows);
     civ_mat pull = civ_f64(s->lean_pull.data, s->n_rows, space->d);
     civ_mat solution = civ_f64(s->lean_solution.data, s->n_rows, space->d);
-    CIV_TRY(civ_pcr_expand_pull(s, &factors, &pull, &solution));
+    CIV_TRY(civ_pcr_dual_recover(s, &factors, &pull, &solution));
     for (int64_t j = 0; j < space->m; j++) {
         memcpy(civ_at(&s->lean_outputs, j, 0), civ_at(&space->outputs, j, 0),
                (size_t)space->d * sizeof(double));

@@ -39,8 +39,8 @@ civ_pcr_dual_carve(civ_arena *arena, civ_pcr_dual *s)
     s->known.place = civ_arena_take(arena, space->m + space->p, sizeof(int64_t));
     s->listed = civ_arena_take(arena, space->m + space->p, sizeof(int64_t));
     s->pointers = civ_arena_take(arena, space->m + space->p, sizeof *s->pointers);
-    s->spare = civ_take_f64(arena, CIV_PCR_SPARES, space->d);
-    s->spare_table = civ_take_f64(arena, CIV_PCR_SPARES, space->m + space->p);
+    s->spare = civ_take_f64(arena, CIV_PCR_FREE_DIRECTIONS, space->d);
+    s->spare_table = civ_take_f64(arena, CIV_PCR_FREE_DIRECTIONS, space->m + space->p);
     int64_t few = may_be_lean(space) ? space->m : 0;
     s->lean_factors = civ_take_f64(arena, few, few);
     s->lean_pull = civ_take_f64(arena, few, space->d);
@@ -52,12 +52,12 @@ static void
 carve_growing(civ_arena *arena, int64_t capacity, civ_pcr_dual *s)
 {
     int64_t m = s->frame.space->m, q = m + s->frame.space->p;
-    int64_t rows = civ_min(m, capacity), columns = capacity + CIV_PCR_SPARES;
-    civ_pcr_active_carve(arena, capacity, &s->active);
+    int64_t rows = civ_min(m, capacity), columns = capacity + CIV_PCR_FREE_DIRECTIONS;
+    civ_pcr_working_set_carve(arena, capacity, &s->set);
     s->local = civ_arena_take(arena, capacity, sizeof(int64_t));
     s->rows = civ_arena_take(arena, rows, sizeof(int64_t));
     s->table = civ_take_f64(arena, capacity, q);
-    civ_pcr_known_carve(arena, civ_min(rows + capacity, q), q, &s->known);
+    civ_pcr_dual_known_carve(arena, civ_min(rows + capacity, q), q, &s->known);
     s->pair = civ_take_f64(arena, columns, columns);
     s->gram = civ_take_f64(arena, rows, rows);
     s->anchor = civ_take_f64(arena, rows, columns);
@@ -86,7 +86,7 @@ carve_growing(civ_arena *arena, int64_t capacity, civ_pcr_dual *s)
 static void
 set_sizes(civ_pcr_dual *s)
 {
-    int64_t n = s->active.n, x = n + s->n_spare, r = s->n_rows;
+    int64_t n = s->set.n, x = n + s->n_spare, r = s->n_rows;
     s->pair = civ_f64(s->pair.data, x, x);
     s->gram = civ_f64(s->gram.data, r, r);
     s->anchor_pair = civ_f64(s->anchor_pair.data, r, x);
@@ -105,8 +105,8 @@ set_sizes(civ_pcr_dual *s)
 static civ_status
 make_room(int64_t count, civ_pcr_dual *s)
 {
-    int64_t needed = s->active.n + count;
-    if (needed <= s->active.capacity) {
+    int64_t needed = s->set.n + count;
+    if (needed <= s->set.capacity) {
         return CIV_OK;
     }
     civ_pcr_dual larger = *s;
@@ -114,10 +114,10 @@ make_room(int64_t count, civ_pcr_dual *s)
     carve_growing(&larger.growing, 2 * needed, &larger);
     CIV_TRY(civ_arena_open(&larger.growing));
     carve_growing(&larger.growing, 2 * needed, &larger);
-    civ_pcr_active_copy(&s->active, &larger.active);
-    civ_pcr_known_copy(&s->known, &larger.known);
+    civ_pcr_working_set_copy(&s->set, &larger.set);
+    civ_pcr_dual_known_copy(&s->known, &larger.known);
     size_t columns = (size_t)s->table.n_cols * sizeof(double);
-    for (int64_t w = 0; w < s->active.n; w++) {
+    for (int64_t w = 0; w < s->set.n; w++) {
         larger.local[w] = s->local[w];
         memcpy(civ_at(&larger.table, w, 0), civ_at(&s->table, w, 0), columns);
     }
@@ -139,16 +139,15 @@ static double
 with_constraint(const civ_pcr_dual *s, const double *row, int64_t w)
 {
     const civ_pcr_space *space = s->frame.space;
-    int64_t l = s->active.point[w];
+    int64_t l = s->set.point[w];
     double with_point = row[space->m + l];
-    return civ_pcr_is_ball(space, l) ? row[s->active.prompt[w]] - with_point
-                                     : -with_point;
+    return civ_pcr_is_ball(space, l) ? row[s->set.prompt[w]] - with_point : -with_point;
 }
 
 static void
 fill_pair(civ_pcr_dual *s)
 {
-    int64_t n = s->active.n;
+    int64_t n = s->set.n;
     for (int64_t x = 0; x < s->pair.n_rows; x++) {
         const double *row =
             x < n ? civ_at(&s->table, x, 0) : civ_at(&s->spare_table, x - n, 0);
@@ -184,7 +183,7 @@ fill_gram(civ_pcr_dual *s)
 static civ_status
 move_anchor(civ_pcr_dual *s)
 {
-    int64_t n = s->active.n, columns = n + s->n_spare;
+    int64_t n = s->set.n, columns = n + s->n_spare;
     int64_t old_rows = s->solution.n_rows, old_columns = s->solution.n_cols;
     int64_t old_n = old_columns - s->n_spare;
     s->anchor = civ_f64(s->anchor.data, s->n_rows, columns);
@@ -214,11 +213,11 @@ civ_pcr_dual_prepare(civ_pcr_dual *s)
 civ_status
 civ_pcr_dual_admit(civ_pcr_dual *s, int64_t count)
 {
-    int64_t first = s->active.n;
+    int64_t first = s->set.n;
     CIV_TRY(make_room(count, s));
-    civ_pcr_admit(&s->frame, count, &s->active);
-    for (int64_t w = first; w < s->active.n; w++) {
-        int64_t j = s->active.prompt[w];
+    civ_pcr_admit(&s->frame, count, &s->set);
+    for (int64_t w = first; w < s->set.n; w++) {
+        int64_t j = s->set.prompt[w];
         if (s->place[j] < 0) {
             s->place[j] = s->n_rows;
             s->rows[s->n_rows++] = j;
@@ -233,7 +232,7 @@ void
 civ_pcr_dual_start(bool careful, civ_pcr_dual *s)
 {
     const civ_pcr_space *space = s->frame.space;
-    s->careful = careful || civ_pcr_cancels(space);
+    s->careful = careful || civ_pcr_dual_cancels(space);
     civ_pcr_frame_start(&s->frame);
     s->known.n = 0;
     for (int64_t x = 0; x < space->m + space->p; x++) {
@@ -242,7 +241,7 @@ civ_pcr_dual_start(bool careful, civ_pcr_dual *s)
     for (int64_t j = 0; j < space->m; j++) {
         s->place[j] = -1;
     }
-    s->active.n = s->n_rows = 0;
+    s->set.n = s->n_rows = 0;
     s->solution.n_rows = s->solution.n_cols = 0;
     civ_pcr_offer_initial(&s->frame);
     s->lean = !s->careful && may_be_lean(space) && s->frame.n_candidates >= LEAN_LEAST;

@@ -14,7 +14,7 @@ void civ_pcr_dual_start(bool careful, civ_pcr_dual *s);
 /* Lets `count` ranked candidates join. */
 civ_status civ_pcr_dual_admit(civ_pcr_dual *s, int64_t count);
 
-/* Everything that follows from the working set and the spare directions. */
+/* Everything that follows from the working set and the free directions. */
 civ_status civ_pcr_dual_prepare(civ_pcr_dual *s);
 
 #endif

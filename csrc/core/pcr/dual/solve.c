@@ -2,7 +2,7 @@
 /*
  * The course of the dual solver. Mostly the dual has its maximum well inside its domain
  * and Newton's method goes there directly. Where it lies at the boundary: barrier,
- * spare directions, proximal steps.
+ * free directions, proximal steps.
  */
 #include "pcr/dual/solve.h"
 
@@ -81,10 +81,10 @@ record(solver *c, double largest)
 static int64_t
 count_joining(civ_pcr_dual *s, double goal)
 {
-    bool first = s->active.n == 0;
+    bool first = s->set.n == 0;
     int64_t batch = s->lean ? LEAN_BATCH : BATCH;
     return civ_pcr_rank_candidates(&s->frame, first ? 0.0 : goal,
-                                   civ_max(batch, s->active.n));
+                                   civ_max(batch, s->set.n));
 }
 
 /* Lets `count` ranked candidates join, and solves the dual of the working set. */
@@ -226,8 +226,8 @@ split_solution(expansion *e)
         double *outputs = civ_at(&e->over_outputs, r, 0);
         double *points = civ_at(&e->over_points, r, 0);
         const double *solution = civ_at(&s->solution, r, 0);
-        for (int64_t w = 0; w < s->active.n; w++) {
-            int64_t l = s->active.point[w];
+        for (int64_t w = 0; w < s->set.n; w++) {
+            int64_t l = s->set.point[w];
             bool ball = civ_pcr_is_ball(space, l);
             double weight = unit * solution[w] / (ball ? space->unit : 1.0);
             points[l] -= weight;
@@ -251,7 +251,7 @@ expand_solution(expansion *e)
     CIV_TRY(civ_gemm_nn(1.0, &e->over_outputs, &e->outputs, 1.0, &e->rows));
     civ_mat spare = s->spare, over_spare = s->solution;
     spare.n_rows = over_spare.n_cols = s->n_spare;
-    over_spare.data = civ_at(&s->solution, 0, s->active.n);
+    over_spare.data = civ_at(&s->solution, 0, s->set.n);
     return s->n_spare > 0 ? civ_gemm_nn(unit, &over_spare, &spare, 1.0, &e->rows)
                           : CIV_OK;
 }
@@ -274,7 +274,7 @@ write_coefficients(void *arg)
     expansion *e = arg;
     const civ_pcr_dual *s = &e->c->s;
     bool plain = s->kappa == 0.0 && s->sigma == 0.0;
-    CIV_TRY(plain ? civ_pcr_expand_pull(s, &e->over_outputs, &e->outputs, &e->rows)
+    CIV_TRY(plain ? civ_pcr_dual_recover(s, &e->over_outputs, &e->outputs, &e->rows)
                   : expand_solution(e));
     for (int64_t r = 0; r < s->n_rows; r++) {
         memcpy(civ_at(&e->c->result->coefficients, s->rows[r], 0),
@@ -289,12 +289,11 @@ write_multipliers(const solver *c)
     const civ_pcr_dual *s = &c->s;
     const civ_pcr_space *space = s->frame.space;
     double unit = space->unit / s->frame.gram_unit;
-    for (int64_t w = 0; w < s->active.n; w++) {
-        int64_t l = s->active.point[w];
+    for (int64_t w = 0; w < s->set.n; w++) {
+        int64_t l = s->set.point[w];
         double scale = civ_pcr_is_ball(space, l) ? 1.0 / s->frame.gram_unit
                                                  : unit / space->length[l];
-        *civ_at(&c->result->multipliers, s->active.prompt[w], l) =
-            scale * s->active.mu[w];
+        *civ_at(&c->result->multipliers, s->set.prompt[w], l) = scale * s->set.mu[w];
     }
 }
 
@@ -322,7 +321,7 @@ run(void *arg)
         CIV_TRY(follow_barrier(c, &largest));
     }
     if (!found && !ended(c)) {
-        CIV_TRY(civ_pcr_open_spares(s));
+        CIV_TRY(civ_pcr_dual_open_free_directions(s));
         CIV_TRY(take_proximal_steps(c, &largest));
     }
     c->info->iterations = s->progress.steps;

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * State of the dual solver for concepts: see pcr_dual.c for the mathematics,
- * pcr_dual_set.c for the working set, pcr_dual_scan.c for all other constraints,
- * pcr_phases.c for the course.
+ * State of the dual solver for concepts: see objective.c for the mathematics,
+ * set.c for the working set, scan.c for all other constraints,
+ * solve.c for the course.
  */
 #ifndef CIV_PCR_DUAL_STATE_H
 #define CIV_PCR_DUAL_STATE_H
@@ -10,19 +10,19 @@
 #include "pcr/common/newton.h"
 #include "pcr/common/working_set.h"
 
-/* Most spare directions, outside the span of the constraints. */
-#define CIV_PCR_SPARES 8
+/* Most free directions, outside the span of the constraints. */
+#define CIV_PCR_FREE_DIRECTIONS 8
 
 /* Rows of the matrix of inner products between outputs and points, found as they are
  * needed. Vector x is output x for x < m, else point x - m. */
-typedef struct civ_pcr_known {
+typedef struct civ_pcr_dual_known {
     int64_t n;
     int64_t *vector; /* whose row it is (n) */
     int64_t *place;  /* the row of a vector, or -1 (q) */
     civ_mat rows;    /* (n, q) in rows of q */
-} civ_pcr_known;
+} civ_pcr_dual_known;
 
-/* Sizes: R prompts in the working set, X = its constraints and spare directions,
+/* Sizes: R prompts in the working set, X = its constraints and free directions,
  * q = m + p outputs and points. Everything in units of 1. */
 typedef struct civ_pcr_dual {
     const civ_exec *exec;
@@ -38,18 +38,19 @@ typedef struct civ_pcr_dual {
     int64_t n_spare;
     civ_mat spare;       /* orthonormal (n_spare, d) */
     civ_mat spare_table; /* their inner products with outputs and points (n_spare, q) */
-    civ_mat lean_factors; /* for civ_pcr_expand_pull, no rows where never lean (m, m) */
-    civ_mat lean_pull;    /* (m, d) */
+    civ_mat
+        lean_factors;  /* for civ_pcr_dual_recover, no rows where never lean (m, m) */
+    civ_mat lean_pull; /* (m, d) */
     civ_mat lean_solution; /* A (m, d) */
     civ_mat lean_outputs;  /* y (m, d) */
     civ_pcr_newton_info progress;
     /* what grows with the working set */
     civ_arena growing;
-    civ_pcr_active active;
+    civ_pcr_working_set set;
     int64_t n_rows; /* R */
     int64_t *local; /* index of a constraint's prompt among the R */
     int64_t *rows;  /* the prompts (R) */
-    civ_pcr_known known;
+    civ_pcr_dual_known known;
     civ_mat table;       /* <r_w, outputs and points> (n, q) */
     civ_mat pair;        /* inner products of the basis (X, X) */
     civ_mat gram;        /* G (R, R) */

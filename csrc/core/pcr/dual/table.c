@@ -16,7 +16,7 @@
 #define LONG 30.0
 
 bool
-civ_pcr_cancels(const civ_pcr_space *space)
+civ_pcr_dual_cancels(const civ_pcr_space *space)
 {
     return !(civ_pcr_longest(space) <= LONG * space->unit);
 }
@@ -52,7 +52,7 @@ static void
 carve_vectors(civ_arena *arena, void *arg)
 {
     vectors_job *job = arg;
-    int64_t n_new = job->s->active.n - job->first;
+    int64_t n_new = job->s->set.n - job->first;
     job->vectors = civ_take_f64(arena, n_new, job->s->frame.space->d);
 }
 
@@ -61,9 +61,8 @@ from_vectors(void *arg)
 {
     const vectors_job *job = arg;
     civ_pcr_dual *s = job->s;
-    for (int64_t w = job->first; w < s->active.n; w++) {
-        civ_pcr_constraint_vector(s->frame.space, s->active.prompt[w],
-                                  s->active.point[w],
+    for (int64_t w = job->first; w < s->set.n; w++) {
+        civ_pcr_constraint_vector(s->frame.space, s->set.prompt[w], s->set.point[w],
                                   civ_at(&job->vectors, w - job->first, 0));
     }
     return civ_pcr_dual_products(s, &job->vectors, civ_at(&s->table, job->first, 0));
@@ -72,7 +71,8 @@ from_vectors(void *arg)
 /* ---- from outputs and points --------------------------------------------------- */
 
 void
-civ_pcr_known_carve(civ_arena *arena, int64_t capacity, int64_t q, civ_pcr_known *known)
+civ_pcr_dual_known_carve(civ_arena *arena, int64_t capacity, int64_t q,
+                         civ_pcr_dual_known *known)
 {
     known->vector = civ_arena_take(arena, capacity, sizeof(int64_t));
     double *rows = civ_arena_take(arena, capacity * q, sizeof(double));
@@ -80,7 +80,7 @@ civ_pcr_known_carve(civ_arena *arena, int64_t capacity, int64_t q, civ_pcr_known
 }
 
 void
-civ_pcr_known_copy(const civ_pcr_known *from, civ_pcr_known *to)
+civ_pcr_dual_known_copy(const civ_pcr_dual_known *from, civ_pcr_dual_known *to)
 {
     to->n = from->n;
     if (from->n > 0) {
@@ -92,7 +92,7 @@ civ_pcr_known_copy(const civ_pcr_known *from, civ_pcr_known *to)
 
 /* Gives a vector a row, if it has none. */
 static void
-list_vector(int64_t x, civ_pcr_known *known)
+list_vector(int64_t x, civ_pcr_dual_known *known)
 {
     if (known->place[x] < 0) {
         known->place[x] = known->n;
@@ -128,7 +128,7 @@ member_of_row(const family_job *job, int64_t r)
 static double *
 row_of(const family_job *job, int64_t i)
 {
-    const civ_pcr_known *known = &job->s->known;
+    const civ_pcr_dual_known *known = &job->s->known;
     int64_t row = known->place[job->all->first + job->s->listed[i]];
     return civ_at(&known->rows, row, job->all->first);
 }
@@ -255,10 +255,10 @@ static void
 subtract(const civ_pcr_dual *s, int64_t w)
 {
     const civ_pcr_space *space = s->frame.space;
-    int64_t l = s->active.point[w], q = space->m + space->p;
+    int64_t l = s->set.point[w], q = space->m + space->p;
     bool ball = civ_pcr_is_ball(space, l);
     double unit = space->unit, scale = ball ? 1.0 / unit : 1.0;
-    int64_t row = s->known.place[s->active.prompt[w]];
+    int64_t row = s->known.place[s->set.prompt[w]];
     const double *output = ball ? civ_at(&s->known.rows, row, 0) : NULL;
     const double *point = civ_at(&s->known.rows, s->known.place[space->m + l], 0);
     double *out = civ_at(&s->table, w, 0);
@@ -273,16 +273,16 @@ from_outputs_and_points(civ_pcr_dual *s, int64_t first)
 {
     const civ_pcr_space *space = s->frame.space;
     int64_t first_row = s->known.n;
-    for (int64_t w = first; w < s->active.n; w++) {
-        if (civ_pcr_is_ball(space, s->active.point[w])) {
-            list_vector(s->active.prompt[w], &s->known);
+    for (int64_t w = first; w < s->set.n; w++) {
+        if (civ_pcr_is_ball(space, s->set.point[w])) {
+            list_vector(s->set.prompt[w], &s->known);
         }
-        list_vector(space->m + s->active.point[w], &s->known);
+        list_vector(space->m + s->set.point[w], &s->known);
     }
     CIV_TRY(fill_within(s, &(family){&space->outputs, 0, space->m}, first_row));
     CIV_TRY(fill_within(s, &(family){&space->points, space->m, space->p}, first_row));
     fill_between(s, first_row);
-    for (int64_t w = first; w < s->active.n; w++) {
+    for (int64_t w = first; w < s->set.n; w++) {
         subtract(s, w);
     }
     return CIV_OK;

@@ -49,9 +49,9 @@ write_solution(const civ_pcr_halfspace *s, const civ_pcr_result *result)
 {
     const civ_pcr_space *space = s->frame.space;
     double unit = space->unit / s->frame.gram_unit;
-    for (int64_t w = 0; w < s->active.n; w++) {
-        int64_t j = s->active.prompt[w], l = s->active.point[w];
-        double mu = unit * s->active.mu[w];
+    for (int64_t w = 0; w < s->set.n; w++) {
+        int64_t j = s->set.prompt[w], l = s->set.point[w];
+        double mu = unit * s->set.mu[w];
         double *row = civ_at(&result->coefficients, j, 0);
         const double *u = civ_at(&space->points, l, 0);
         *civ_at(&result->multipliers, j, l) = mu / space->length[l];
@@ -81,13 +81,13 @@ solve_quickly(const civ_pcr_options *options, double goal, bool finish,
 static civ_status
 solve_slowly(const civ_pcr_options *options, double goal, civ_pcr_halfspace *s)
 {
-    civ_pcr_model model = {s, s->active.n, CIV_PCR_INFEASIBLE, value, curvature};
+    civ_pcr_model model = {s, s->set.n, CIV_PCR_INFEASIBLE, value, curvature};
     civ_pcr_newton_info newton = {.steps = s->program.steps};
-    CIV_TRY(civ_pcr_newton(s->exec, &model, s->active.mu, goal, options->max_iterations,
+    CIV_TRY(civ_pcr_newton(s->exec, &model, s->set.mu, goal, options->max_iterations,
                            &s->newton, &newton));
     s->program.steps = newton.steps;
     s->program.value = newton.value;
-    memcpy(s->program.slope, s->newton.gradient, (size_t)s->active.n * sizeof(double));
+    memcpy(s->program.slope, s->newton.gradient, (size_t)s->set.n * sizeof(double));
     return CIV_OK;
 }
 
@@ -96,7 +96,7 @@ record(solver *c, double largest)
 {
     const civ_pcr_halfspace *s = &c->s;
     double unit = civ_pcr_cost_unit(&s->frame), bound = s->program.value;
-    double cost = civ_dot(s->active.n, s->active.mu, s->active.bound) - bound;
+    double cost = civ_dot(s->set.n, s->set.mu, s->set.bound) - bound;
     civ_pcr_record(c->result, c->info,
                    (double[]){largest * s->frame.space->unit, unit * cost, unit * bound,
                               NAN, NAN});
@@ -121,10 +121,10 @@ static int64_t
 most_joining(const civ_pcr_halfspace *s)
 {
     int64_t positive = 0;
-    for (int64_t w = 0; w < s->active.n; w++) {
-        positive += s->active.mu[w] > 0.0;
+    for (int64_t w = 0; w < s->set.n; w++) {
+        positive += s->set.mu[w] > 0.0;
     }
-    return civ_max(BATCH, s->stiff ? s->active.n : CIV_PCR_GROWTH * positive);
+    return civ_max(BATCH, s->stiff ? s->set.n : CIV_PCR_GROWTH * positive);
 }
 
 /*
@@ -143,7 +143,7 @@ iterate(solver *c)
     c->info->outcome = CIV_CONVERGED;
     while (count > 0 || !finished) {
         CIV_TRY(civ_pcr_halfspace_admit(s, count));
-        bool few = count <= CIV_PCR_BORDER || s->active.n == civ_pcr_halfspace_count(s);
+        bool few = count <= CIV_PCR_BORDER || s->set.n == civ_pcr_halfspace_count(s);
         finished = known || few;
         CIV_TRY(known ? solve_slowly(c->options, effort, s)
                       : solve_quickly(c->options, effort, finished, s));
