@@ -49,8 +49,8 @@ fill_occupied(const civ_pcr_dual *s, bool everything, civ_mat *rows)
     const civ_pcr_space *space = s->frame.space;
     size_t size = (size_t)space->d * sizeof(double);
     int64_t count = 0;
-    for (int64_t e = 0; e < s->n_spare; e++) {
-        memcpy(civ_at(rows, count++, 0), civ_at(&s->spare, e, 0), size);
+    for (int64_t e = 0; e < s->basis.n_free; e++) {
+        memcpy(civ_at(rows, count++, 0), civ_at(&s->basis.free, e, 0), size);
     }
     if (everything) {
         for (int64_t j = 0; j < space->m; j++) {
@@ -115,11 +115,11 @@ find_direction(void *arg)
     search *job = arg;
     civ_pcr_dual *s = job->s;
     int64_t d = s->frame.space->d;
-    civ_mat direction = civ_f64(civ_at(&s->spare, s->n_spare, 0), 1, d);
+    civ_mat direction = civ_f64(civ_at(&s->basis.free, s->basis.n_free, 0), 1, d);
     for (int everything = 1; everything >= 0 && !job->found; everything--) {
         double norm, before;
         fill_occupied(s, everything, &job->rows);
-        fill_random((uint64_t)s->n_spare, d, direction.data);
+        fill_random((uint64_t)s->basis.n_free, d, direction.data);
         before = sqrt(civ_dot(d, direction.data, direction.data));
         civ_status status = project_out(job, &direction, &norm);
         if (status != CIV_OK) {
@@ -144,9 +144,9 @@ add_direction(civ_pcr_dual *s, bool *found)
     if (!job.found) {
         return CIV_OK;
     }
-    int64_t e = s->n_spare++;
-    civ_mat direction = civ_f64(civ_at(&s->spare, e, 0), 1, s->frame.space->d);
-    return civ_pcr_dual_products(s, &direction, civ_at(&s->spare_table, e, 0));
+    int64_t e = s->basis.n_free++;
+    civ_mat direction = civ_f64(civ_at(&s->basis.free, e, 0), 1, s->frame.space->d);
+    return civ_pcr_dual_products(s, &direction, civ_at(&s->basis.free_table, e, 0));
 }
 
 /* sigma B is G N^1/2 v v^T N^1/2 G sigma / lambda for each eigenvalue lambda of
@@ -154,31 +154,36 @@ add_direction(civ_pcr_dual *s, bool *found)
 civ_status
 civ_pcr_dual_open_free_directions(civ_pcr_dual *s)
 {
-    int64_t rows = s->n_rows, n = s->set.n;
+    civ_pcr_dual_basis *basis = &s->basis;
+    civ_pcr_dual_response *response = &s->response;
+    civ_pcr_dual_work *work = &s->work;
+    int64_t rows = basis->n_rows, n = s->set.n;
     for (int64_t r = 0; r < rows; r++) {
         for (int64_t c = 0; c < rows; c++) {
-            *civ_at(&s->squares, r, c) =
-                (r == c) - s->root[r] * *civ_at(&s->gram, r, c) * s->root[c];
+            *civ_at(&work->squares, r, c) = (r == c) - response->root[r] *
+                                                           *civ_at(&basis->gram, r, c) *
+                                                           response->root[c];
         }
     }
-    CIV_TRY(
-        civ_symmetric_eigen(rows, s->squares.data, rows, s->scratch, s->eigen_work));
+    CIV_TRY(civ_symmetric_eigen(rows, work->squares.data, rows, work->scratch,
+                                work->eigen));
     bool found = true;
-    while (s->n_spare < civ_min(CIV_PCR_FREE_DIRECTIONS, rows) && found &&
-           s->scratch[s->n_spare] < NEARLY_SINGULAR) {
+    while (basis->n_free < civ_min(CIV_PCR_FREE_DIRECTIONS, rows) && found &&
+           work->scratch[basis->n_free] < NEARLY_SINGULAR) {
         CIV_TRY(add_direction(s, &found));
     }
-    civ_mat wide = civ_f64(s->anchor.data, rows, n + s->n_spare);
+    civ_mat wide = civ_f64(response->anchor.data, rows, n + basis->n_free);
     for (int64_t r = 0; r < rows; r++) {
-        memcpy(civ_at(&wide, r, 0), civ_at(&s->solution, r, 0),
+        memcpy(civ_at(&wide, r, 0), civ_at(&response->solution, r, 0),
                (size_t)n * sizeof(double));
-        for (int64_t e = 0; e < s->n_spare; e++) {
-            double size = sqrt(s->sigma / fmax(s->scratch[e], s->sigma * 1e-6));
-            *civ_at(&wide, r, n + e) = size * s->root[r] * *civ_at(&s->squares, e, r);
+        for (int64_t e = 0; e < basis->n_free; e++) {
+            double size = sqrt(s->sigma / fmax(work->scratch[e], s->sigma * 1e-6));
+            *civ_at(&wide, r, n + e) =
+                size * response->root[r] * *civ_at(&work->squares, e, r);
         }
     }
-    s->solution = civ_f64(s->solution.data, rows, n + s->n_spare);
-    memcpy(s->solution.data, wide.data,
-           (size_t)(rows * (n + s->n_spare)) * sizeof(double));
+    response->solution = civ_f64(response->solution.data, rows, n + basis->n_free);
+    memcpy(response->solution.data, wide.data,
+           (size_t)(rows * (n + basis->n_free)) * sizeof(double));
     return CIV_OK;
 }

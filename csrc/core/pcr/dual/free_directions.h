@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/* Displacements of the dual solver outside the span of the constraints. */
 #ifndef CIV_PCR_DUAL_FREE_DIRECTIONS_H
 #define CIV_PCR_DUAL_FREE_DIRECTIONS_H
 

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/* From multipliers to vectors. */
 #ifndef CIV_PCR_DUAL_RECOVER_H
 #define CIV_PCR_DUAL_RECOVER_H
 
@@ -10,5 +11,9 @@
  */
 civ_status civ_pcr_dual_recover(const civ_pcr_dual *s, const civ_mat *factors,
                                 const civ_mat *pull, const civ_mat *rows);
+
+/* Writes A of the prompts in the working set (m, d), in the problem's units. */
+civ_status civ_pcr_dual_write_coefficients(const civ_pcr_dual *s,
+                                           const civ_mat *coefficients);
 
 #endif

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/* The working set of the dual solver: its memory, and how it grows. */
 #ifndef CIV_PCR_DUAL_SET_H
 #define CIV_PCR_DUAL_SET_H
 

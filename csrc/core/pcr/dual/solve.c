@@ -15,7 +15,6 @@
 #include "pcr/dual/set.h"
 
 #include <math.h>
-#include <string.h>
 
 /* Least number of constraints that may join at once. */
 #define BATCH 8
@@ -67,11 +66,13 @@ record(solver *c, double largest)
 {
     const civ_pcr_dual *s = &c->s;
     double cost = 0.0;
-    for (int64_t r = 0; r < s->n_rows; r++) {
-        cost += civ_dot(s->n_rows, civ_at(&s->gram, r, 0), civ_at(&s->squares, r, 0));
+    for (int64_t r = 0; r < s->basis.n_rows; r++) {
+        cost += civ_dot(s->basis.n_rows, civ_at(&s->basis.gram, r, 0),
+                        civ_at(&s->work.squares, r, 0));
     }
     double unit = civ_pcr_cost_unit(&s->frame);
-    double bound = s->kappa == 0.0 ? unit * (s->progress.value - s->barrier) : NAN;
+    double bound =
+        s->kappa == 0.0 ? unit * (s->progress.value - s->response.barrier) : NAN;
     civ_pcr_record(
         c->result, c->info,
         (double[]){largest * s->frame.space->unit, unit * cost, bound, NAN, NAN});
@@ -82,7 +83,7 @@ static int64_t
 count_joining(civ_pcr_dual *s, double goal)
 {
     bool first = s->set.n == 0;
-    int64_t batch = s->lean ? LEAN_BATCH : BATCH;
+    int64_t batch = s->lean.on ? LEAN_BATCH : BATCH;
     return civ_pcr_rank_candidates(&s->frame, first ? 0.0 : goal,
                                    civ_max(batch, s->set.n));
 }
@@ -111,27 +112,27 @@ settle(solver *c, double goal, double *largest)
 }
 
 /* Newton's method on the dual itself, ever more accurately while violated constraints
- * join; *found tells whether it came to the maximum, well inside the domain. */
+ * join; *solved tells whether it came to the maximum, well inside the domain. */
 static civ_status
-go_directly(solver *c, double *largest, bool *found)
+go_directly(solver *c, double *largest, bool *solved)
 {
     civ_pcr_dual *s = &c->s;
     double finest = CIV_PCR_EFFORT * c->options->tolerance;
     double goal = fmax(DIRECT_EFFORT * s->frame.candidates[0].violation, finest);
     int64_t count = count_joining(s, goal);
-    *found = false;
-    while (!*found) {
+    *solved = false;
+    while (!*solved) {
         int64_t most = s->progress.steps + DIRECT_STEPS;
         most = civ_min(most, c->options->max_iterations);
         CIV_TRY(improve(s, count, goal, most));
         CIV_TRY(civ_pcr_dual_scan(s, largest));
         record(c, *largest);
-        bool solved = s->progress.residual <= goal;
-        if (ended(c) || !solved || civ_pcr_dual_depth(s) < DIRECT_DEPTH) {
+        bool reached = s->progress.residual <= goal;
+        if (ended(c) || !reached || civ_pcr_dual_depth(s) < DIRECT_DEPTH) {
             break;
         }
         count = count_joining(s, goal);
-        *found = count == 0 && goal <= finest;
+        *solved = count == 0 && goal <= finest;
         goal = count > 0 ? fmax(fmin(goal, DIRECT_EFFORT * *largest), finest) : finest;
     }
     return CIV_OK;
@@ -167,13 +168,14 @@ follow_barrier(solver *c, double *largest)
 static double
 stationarity(const civ_pcr_dual *s)
 {
-    int64_t columns = s->pair.n_cols;
+    const civ_pcr_dual_response *response = &s->response;
+    int64_t columns = s->basis.pair.n_cols;
     double change = 0.0, size = 0.0;
-    for (int64_t r = 0; r < s->n_rows; r++) {
-        const double *a = civ_at(&s->solution, r, 0);
-        const double *anchor = civ_at(&s->anchor, r, 0);
-        const double *a_pair = civ_at(&s->moved_pair, r, 0);
-        const double *anchor_pair = civ_at(&s->anchor_pair, r, 0);
+    for (int64_t r = 0; r < s->basis.n_rows; r++) {
+        const double *a = civ_at(&response->solution, r, 0);
+        const double *anchor = civ_at(&response->anchor, r, 0);
+        const double *a_pair = civ_at(&response->moved_pair, r, 0);
+        const double *anchor_pair = civ_at(&response->anchor_pair, r, 0);
         for (int64_t x = 0; x < columns; x++) {
             change += (a[x] - anchor[x]) * (a_pair[x] - anchor_pair[x]);
             size += a[x] * a_pair[x];
@@ -201,85 +203,6 @@ take_proximal_steps(solver *c, double *largest)
         }
     }
     c->info->outcome = *largest <= c->options->tolerance ? CIV_CONVERGED : CIV_STALLED;
-    return CIV_OK;
-}
-
-/* A in the problem's units, and what it is put together from. */
-typedef struct expansion {
-    const solver *c;
-    civ_mat over_outputs; /* (R, R) */
-    civ_mat over_points;  /* (R, p) */
-    civ_mat outputs;      /* (R, d) */
-    civ_mat rows;         /* A (R, d) */
-} expansion;
-
-/* Coefficients of A over the prompts' outputs and over the points. */
-static void
-split_solution(expansion *e)
-{
-    const civ_pcr_dual *s = &e->c->s;
-    const civ_pcr_space *space = s->frame.space;
-    double unit = space->unit / s->frame.gram_unit;
-    civ_set_zero(&e->over_outputs);
-    civ_set_zero(&e->over_points);
-    for (int64_t r = 0; r < s->n_rows; r++) {
-        double *outputs = civ_at(&e->over_outputs, r, 0);
-        double *points = civ_at(&e->over_points, r, 0);
-        const double *solution = civ_at(&s->solution, r, 0);
-        for (int64_t w = 0; w < s->set.n; w++) {
-            int64_t l = s->set.point[w];
-            bool ball = civ_pcr_is_ball(space, l);
-            double weight = unit * solution[w] / (ball ? space->unit : 1.0);
-            points[l] -= weight;
-            outputs[s->local[w]] += ball ? weight : 0.0;
-        }
-    }
-}
-
-static civ_status
-expand_solution(expansion *e)
-{
-    const civ_pcr_dual *s = &e->c->s;
-    const civ_pcr_space *space = s->frame.space;
-    double unit = space->unit / s->frame.gram_unit;
-    for (int64_t r = 0; r < s->n_rows; r++) {
-        memcpy(civ_at(&e->outputs, r, 0), civ_at(&space->outputs, s->rows[r], 0),
-               (size_t)space->d * sizeof(double));
-    }
-    split_solution(e);
-    CIV_TRY(civ_product_nn(s->exec, &e->over_points, &space->points, &e->rows));
-    CIV_TRY(civ_gemm_nn(1.0, &e->over_outputs, &e->outputs, 1.0, &e->rows));
-    civ_mat spare = s->spare, over_spare = s->solution;
-    spare.n_rows = over_spare.n_cols = s->n_spare;
-    over_spare.data = civ_at(&s->solution, 0, s->set.n);
-    return s->n_spare > 0 ? civ_gemm_nn(unit, &over_spare, &spare, 1.0, &e->rows)
-                          : CIV_OK;
-}
-
-static void
-carve_expansion(civ_arena *arena, void *arg)
-{
-    expansion *e = arg;
-    const civ_pcr_dual *s = &e->c->s;
-    int64_t rows = s->n_rows, d = s->frame.space->d;
-    e->over_outputs = civ_take_f64(arena, rows, rows);
-    e->over_points = civ_take_f64(arena, rows, s->frame.space->p);
-    e->outputs = civ_take_f64(arena, rows, d);
-    e->rows = civ_take_f64(arena, rows, d);
-}
-
-static civ_status
-write_coefficients(void *arg)
-{
-    expansion *e = arg;
-    const civ_pcr_dual *s = &e->c->s;
-    bool plain = s->kappa == 0.0 && s->sigma == 0.0;
-    CIV_TRY(plain ? civ_pcr_dual_recover(s, &e->over_outputs, &e->outputs, &e->rows)
-                  : expand_solution(e));
-    for (int64_t r = 0; r < s->n_rows; r++) {
-        memcpy(civ_at(&e->c->result->coefficients, s->rows[r], 0),
-               civ_at(&e->rows, r, 0), (size_t)s->frame.space->d * sizeof(double));
-    }
     return CIV_OK;
 }
 
@@ -314,20 +237,19 @@ run(void *arg)
     if (civ_pcr_rank_candidates(&s->frame, c->options->tolerance, 1) == 0) {
         return CIV_OK;
     }
-    bool found;
-    CIV_TRY(go_directly(c, &largest, &found));
-    if (!found && !ended(c)) {
+    bool solved;
+    CIV_TRY(go_directly(c, &largest, &solved));
+    if (!solved && !ended(c)) {
         civ_pcr_dual_start(true, s);
         CIV_TRY(follow_barrier(c, &largest));
     }
-    if (!found && !ended(c)) {
+    if (!solved && !ended(c)) {
         CIV_TRY(civ_pcr_dual_open_free_directions(s));
         CIV_TRY(take_proximal_steps(c, &largest));
     }
     c->info->iterations = s->progress.steps;
     write_multipliers(c);
-    expansion e = {.c = c};
-    return civ_run_in_arena(carve_expansion, write_coefficients, &e);
+    return civ_pcr_dual_write_coefficients(s, &c->result->coefficients);
 }
 
 civ_status
@@ -337,6 +259,6 @@ civ_pcr_dual_solve(const civ_exec *exec, const civ_pcr_space *space,
 {
     solver c = {options, result, info, {.exec = exec, .frame = {.space = space}}};
     civ_status status = civ_run_in_arena(carve, run, &c);
-    civ_arena_close(&c.s.growing);
+    civ_arena_close(&c.s.work.growing);
     return status;
 }

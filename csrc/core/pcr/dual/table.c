@@ -65,7 +65,8 @@ from_vectors(void *arg)
         civ_pcr_constraint_vector(s->frame.space, s->set.prompt[w], s->set.point[w],
                                   civ_at(&job->vectors, w - job->first, 0));
     }
-    return civ_pcr_dual_products(s, &job->vectors, civ_at(&s->table, job->first, 0));
+    return civ_pcr_dual_products(s, &job->vectors,
+                                 civ_at(&s->basis.table, job->first, 0));
 }
 
 /* ---- from outputs and points --------------------------------------------------- */
@@ -111,7 +112,7 @@ typedef struct family_job {
     civ_pcr_dual *s;
     const family *all;
     int64_t first_row;
-    int64_t n_new;    /* such rows; s->listed begins with their vectors */
+    int64_t n_new;    /* such rows; s->work.listed begins with their vectors */
     int64_t n_listed; /* vectors with which their inner products are computed */
     civ_mat values;   /* these inner products (n_new, n_listed) */
 } family_job;
@@ -120,7 +121,7 @@ typedef struct family_job {
 static int64_t
 member_of_row(const family_job *job, int64_t r)
 {
-    int64_t x = job->s->known.vector[r] - job->all->first;
+    int64_t x = job->s->basis.known.vector[r] - job->all->first;
     return x >= 0 && x < job->all->count ? x : -1;
 }
 
@@ -128,8 +129,8 @@ member_of_row(const family_job *job, int64_t r)
 static double *
 row_of(const family_job *job, int64_t i)
 {
-    const civ_pcr_dual_known *known = &job->s->known;
-    int64_t row = known->place[job->all->first + job->s->listed[i]];
+    const civ_pcr_dual_known *known = &job->s->basis.known;
+    int64_t row = known->place[job->all->first + job->s->work.listed[i]];
     return civ_at(&known->rows, row, job->all->first);
 }
 
@@ -142,17 +143,17 @@ static void
 list_family(family_job *job)
 {
     civ_pcr_dual *s = job->s;
-    for (int64_t r = job->first_row; r < s->known.n; r++) {
+    for (int64_t r = job->first_row; r < s->basis.known.n; r++) {
         int64_t x = member_of_row(job, r);
         if (x >= 0) {
-            s->listed[job->n_new++] = x;
+            s->work.listed[job->n_new++] = x;
         }
     }
     job->n_listed = job->n_new;
     for (int64_t x = 0; x < job->all->count && job->n_new > 0; x++) {
-        int64_t place = s->known.place[job->all->first + x];
-        if (s->lean ? place >= 0 && place < job->first_row : place < 0) {
-            s->listed[job->n_listed++] = x;
+        int64_t place = s->basis.known.place[job->all->first + x];
+        if (s->lean.on ? place >= 0 && place < job->first_row : place < 0) {
+            s->work.listed[job->n_listed++] = x;
         }
     }
 }
@@ -168,11 +169,12 @@ static civ_status
 multiply_listed(const family_job *job)
 {
     civ_pcr_dual *s = job->s;
+    civ_pcr_dual_work *work = &s->work;
     for (int64_t i = 0; i < job->n_listed; i++) {
-        s->pointers[i] = civ_at(job->all->vectors, s->listed[i], 0);
+        work->pointers[i] = civ_at(job->all->vectors, work->listed[i], 0);
     }
-    return civ_inner_products(s->exec, &(civ_inner_block){.x = s->pointers,
-                                                          .y = s->pointers,
+    return civ_inner_products(s->exec, &(civ_inner_block){.x = work->pointers,
+                                                          .y = work->pointers,
                                                           .n_x = job->n_new,
                                                           .n_y = job->n_listed,
                                                           .depth = s->frame.space->d,
@@ -192,11 +194,12 @@ fill_within_full(void *arg)
         for (int64_t r = 0; r < job->first_row; r++) {
             int64_t x = member_of_row(job, r);
             if (x >= 0) {
-                row[x] = *civ_at(&s->known.rows, r, job->all->first + s->listed[i]);
+                row[x] = *civ_at(&s->basis.known.rows, r,
+                                 job->all->first + s->work.listed[i]);
             }
         }
         for (int64_t k = 0; k < job->n_listed; k++) {
-            row[s->listed[k]] = *civ_at(&job->values, i, k);
+            row[s->work.listed[k]] = *civ_at(&job->values, i, k);
         }
     }
     return CIV_OK;
@@ -213,8 +216,8 @@ fill_within_lean(void *arg)
         double *row = row_of(job, i);
         for (int64_t k = 0; k < job->n_listed; k++) {
             double value = *civ_at(&job->values, i, k);
-            row[s->listed[k]] = value;
-            row_of(job, k)[s->listed[i]] = value;
+            row[s->work.listed[k]] = value;
+            row_of(job, k)[s->work.listed[i]] = value;
         }
     }
     return CIV_OK;
@@ -228,8 +231,8 @@ fill_within(civ_pcr_dual *s, const family *all, int64_t first_row)
     if (job.n_new == 0) {
         return CIV_OK;
     }
-    return civ_run_in_arena(carve_values, s->lean ? fill_within_lean : fill_within_full,
-                            &job);
+    return civ_run_in_arena(carve_values,
+                            s->lean.on ? fill_within_lean : fill_within_full, &job);
 }
 
 /* Inner products between outputs and points are there already. */
@@ -237,9 +240,9 @@ static void
 fill_between(civ_pcr_dual *s, int64_t first_row)
 {
     const civ_pcr_space *space = s->frame.space;
-    for (int64_t r = first_row; r < s->known.n; r++) {
-        int64_t x = s->known.vector[r];
-        double *row = civ_at(&s->known.rows, r, 0);
+    for (int64_t r = first_row; r < s->basis.known.n; r++) {
+        int64_t x = s->basis.known.vector[r];
+        double *row = civ_at(&s->basis.known.rows, r, 0);
         if (x < space->m) {
             memcpy(row + space->m, civ_at(&space->cross, x, 0),
                    (size_t)space->p * sizeof(double));
@@ -254,14 +257,16 @@ fill_between(civ_pcr_dual *s, int64_t first_row)
 static void
 subtract(const civ_pcr_dual *s, int64_t w)
 {
+    const civ_pcr_dual_basis *basis = &s->basis;
     const civ_pcr_space *space = s->frame.space;
     int64_t l = s->set.point[w], q = space->m + space->p;
     bool ball = civ_pcr_is_ball(space, l);
     double unit = space->unit, scale = ball ? 1.0 / unit : 1.0;
-    int64_t row = s->known.place[s->set.prompt[w]];
-    const double *output = ball ? civ_at(&s->known.rows, row, 0) : NULL;
-    const double *point = civ_at(&s->known.rows, s->known.place[space->m + l], 0);
-    double *out = civ_at(&s->table, w, 0);
+    int64_t row = basis->known.place[s->set.prompt[w]];
+    const double *output = ball ? civ_at(&basis->known.rows, row, 0) : NULL;
+    const double *point =
+        civ_at(&basis->known.rows, basis->known.place[space->m + l], 0);
+    double *out = civ_at(&basis->table, w, 0);
     for (int64_t x = 0; x < q; x++) {
         out[x] = scale * ((ball ? output[x] : 0.0) - point[x]);
         out[x] *= x < space->m + space->n ? 1.0 / unit : 1.0;
@@ -272,12 +277,12 @@ static civ_status
 from_outputs_and_points(civ_pcr_dual *s, int64_t first)
 {
     const civ_pcr_space *space = s->frame.space;
-    int64_t first_row = s->known.n;
+    int64_t first_row = s->basis.known.n;
     for (int64_t w = first; w < s->set.n; w++) {
         if (civ_pcr_is_ball(space, s->set.point[w])) {
-            list_vector(s->set.prompt[w], &s->known);
+            list_vector(s->set.prompt[w], &s->basis.known);
         }
-        list_vector(space->m + s->set.point[w], &s->known);
+        list_vector(space->m + s->set.point[w], &s->basis.known);
     }
     CIV_TRY(fill_within(s, &(family){&space->outputs, 0, space->m}, first_row));
     CIV_TRY(fill_within(s, &(family){&space->points, space->m, space->p}, first_row));

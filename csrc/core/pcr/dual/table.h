@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/* Inner products of the working set's constraints with all outputs and points. */
 #ifndef CIV_PCR_DUAL_TABLE_H
 #define CIV_PCR_DUAL_TABLE_H
 
