@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Projected gradient in coefficients: steepest descent in the norm of the change is
- * A <- A - t grad, because delta = A^T K and the gradient with respect to delta,
- * measured in that norm, is grad^T K. No system is solved, so G may be singular.
+ * Projected gradient for TSR and ARR (arXiv 2510.03567), in coefficients: steepest
+ * descent in the norm of the change is A <- A - t grad, because delta = A^T K and the
+ * gradient with respect to delta, measured in that norm, is grad^T K. No system is
+ * solved, so G may be singular.
  */
 #include "first_order/pgd.h"
 

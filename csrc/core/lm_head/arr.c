@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Away from the risk region: max over the ball of min_j loss_j. A step goes to where
- * the least of the losses, linearised here, is largest: the weights that mix their
- * gradients come from mixture.h. A convex loss lies above its linear model, so the
- * least loss only rises; where sets make it lower, the step is shortened.
+ * Away from the risk region (ARR, arXiv 2510.03567): max over the ball of min_j loss_j.
+ * A step goes to where the least of the losses, linearised here, is largest: the
+ * weights that mix their gradients come from mixture.h. A convex loss lies above its
+ * linear model, so the least loss only rises; where sets make it lower, the step is
+ * shortened.
  */
 #include "lm_head/head.h"
 #include "lm_head/head_bounds.h"

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Towards the safe region: min over the ball of sum_j loss_j. Nesterov's method with
- * the gradient at y, a line search on the loss at x', and restarts; nothing but inner
- * products decides where to go, see pgd.h.
+ * Towards the safe region (TSR, arXiv 2510.03567): min over the ball of sum_j loss_j.
+ * Nesterov's method with the gradient at y, a line search on the loss at x', and
+ * restarts; nothing but inner products decides where to go, see first_order/pgd.h.
  */
 #include "lm_head/head.h"
 #include "lm_head/head_bounds.h"

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Judges a claimed solution by the optimality conditions, from the vectors
- * themselves. Nothing here is shared with the solvers.
+ * Judges a claimed solution of PCR (arXiv 2510.03567) by the optimality conditions,
+ * from the vectors themselves. Nothing here is shared with the solvers.
  *
  * For multipliers mu >= 0 let nu_j be their sum over the concepts of prompt j, and
  * Q_j the sum of mu r over all its constraints. If T = I - N^1/2 G N^1/2 is positive

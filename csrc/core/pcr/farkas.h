@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/* Proof that half-spaces contradict each other. */
 #ifndef CIV_PCR_FARKAS_H
 #define CIV_PCR_FARKAS_H
 

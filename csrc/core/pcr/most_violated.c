@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The most-violated rule: repeat the closed form of one constraint on the pair that
- * is violated most. A push of prompt j along v moves every output, y_k += G_kj / G_jj
- * v, and v is a combination of outputs and points. Therefore inner products are all
- * that a step needs, and the vectors appear only at the end.
+ * The most-violated rule (arXiv 2510.03567, PCR): repeat the closed form of one
+ * constraint, a move by [radius - ||y_j - c_i||]_+ straight away from the concept, on
+ * the pair that is violated most. A push of prompt j along v moves every output,
+ * y_k += G_kj / G_jj v, and v is a combination of outputs and points. Therefore inner
+ * products are all that a step needs, and the vectors appear only at the end.
  *
  * Coefficients refer to the basis (z_1 .. z_p, o_1 .. o_m, e), where e is the first
  * coordinate axis: the way out when an output sits on a concept. Without concepts

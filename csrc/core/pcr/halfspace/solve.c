@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Half-spaces alone: the dual is the quadratic program
+ * The problem PCR of arXiv 2510.03567 with half-spaces alone: the dual is the quadratic
+ * program
  *
  *     max b . mu - mu^T H mu / 2,  mu >= 0,  H_ww' = 2 G_jj' <u_l, u_l'>.
  */
