@@ -58,7 +58,7 @@ def refusal_direction(
         There are no prompts of a kind, there is no such layer, or the means are equal.
     """
     decoder = find_decoder(model)
-    depth = len(decoder.layers)
+    depth = decoder.n_layers
     at = int(0.6 * depth) if layer is None else layer
     if not harmful or not harmless or not 0 <= at < depth:
         raise ArgumentError(
@@ -67,7 +67,7 @@ def refusal_direction(
         )
     prompts = [render(tokenizer, one) for one in (*harmful, *harmless)]
     last = [[-1]] * len(prompts)
-    stream = LayerStream(model, prompts, at, wanted=last, decoder=decoder)
+    stream = LayerStream(decoder, prompts, at, wanted=last)
     entering = stream.hidden().float()
     bad, good = entering[: len(harmful)], entering[len(harmful) :]
     difference = bad.mean(dim=0) - good.mean(dim=0)
@@ -113,7 +113,7 @@ def _writers(model: nn.Module) -> Iterator[tuple[Tensor, int]]:
     decoder = find_decoder(model)
     embedding: Any = model.get_input_embeddings()  # type: ignore[operator]
     yield embedding.weight, 1
-    for number in range(len(decoder.layers)):
+    for number in range(decoder.n_layers):
         prefix = f"{decoder.layers_name}.{number}."
         last: dict[str, nn.Module] = {}
         for call in decoder.calls:

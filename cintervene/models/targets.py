@@ -22,9 +22,9 @@ from transformers.pytorch_utils import Conv1D
 from cintervene.errors import ArgumentError, ModelError
 from cintervene.models.decoder import (
     Decoder,
-    _text_config,
     find_decoder,
     resolve_layers,
+    text_config,
 )
 from cintervene.models.offload import device_of, held, identity
 from cintervene.models.quantised import (
@@ -133,7 +133,6 @@ class Explanation:
 def find_targets(
     model: nn.Module,
     layers: Iterable[int] | None = None,
-    decoder: Decoder | None = None,
     matrix: Matrix = "down_proj",
 ) -> list[Target]:
     """Find one projection in each of the given decoder layers.
@@ -144,8 +143,6 @@ def find_targets(
         A decoder-only language model of transformers, on a real device.
     layers : iterable of int, optional
         Layer indices, negative ones from the end; all layers without it.
-    decoder : Decoder, optional
-        What `find_decoder(model)` returned, to save its probe.
     matrix : {"down_proj", "o_proj"}
         The MLP's down projection, or the attention's output projection.
 
@@ -161,17 +158,13 @@ def find_targets(
     ArgumentError
         A layer index is out of range, there are none, or the matrix is unknown.
     """
-    found = explain(model, layers, decoder, matrix)
-    if found.refused:
-        layer, reason = next(iter(found.refused.items()))
-        raise ModelError(f"layer {layer} cannot be changed: {reason}")
-    return found.targets
+    check_matrix(matrix)
+    return targets_of(find_decoder(model), layers, matrix)
 
 
 def explain(
     model: nn.Module,
     layers: Iterable[int] | None = None,
-    decoder: Decoder | None = None,
     matrix: Matrix = "down_proj",
 ) -> Explanation:
     """Say what would be changed in `model`, layer by layer, without changing anything.
@@ -179,15 +172,33 @@ def explain(
     The parameters are those of `find_targets`.
     """
     check_matrix(matrix)
-    decoder = decoder or find_decoder(model)
-    shared = _shared_names(model)
+    return explanation_of(find_decoder(model), layers, matrix)
+
+
+def targets_of(
+    decoder: Decoder, layers: Iterable[int] | None, matrix: Matrix
+) -> list[Target]:
+    """`find_targets` in a model whose decoder is known."""
+    explanation = explanation_of(decoder, layers, matrix)
+    for layer, reason in explanation.refused.items():
+        raise ModelError(f"layer {layer} cannot be changed: {reason}")
+    return explanation.targets
+
+
+def explanation_of(
+    decoder: Decoder, layers: Iterable[int] | None, matrix: Matrix
+) -> Explanation:
+    """`explain` for a model whose decoder is known."""
+    check_matrix(matrix)
+    shared = _shared_names(decoder.model)
     targets, refused = [], {}
-    for layer in resolve_layers(layers, len(decoder.layers)):
+    for layer in resolve_layers(layers, decoder.n_layers):
         try:
-            targets.append(_projection(model, decoder, layer, shared, matrix))
+            targets.append(_projection(decoder, layer, shared, matrix))
         except ModelError as error:
             refused[layer] = str(error)
-    return Explanation(type(model).__name__, len(decoder.layers), targets, refused)
+    name = type(decoder.model).__name__
+    return Explanation(name, decoder.n_layers, targets, refused)
 
 
 def check_matrix(matrix: str) -> None:
@@ -221,7 +232,6 @@ def _path(module: str, name: str) -> str:
 
 
 def _projection(
-    model: nn.Module,
     decoder: Decoder,
     layer: int,
     shared: dict[Hashable, list[str]],
@@ -236,16 +246,16 @@ def _projection(
     last = projections[-1]
     if matrix == "o_proj":
         # Only beside a known MLP is it clear that the rest is attention.
-        _refuse_misplaced(model, decoder, last, projections)
+        _refuse_misplaced(decoder, last, projections)
         last = _attention_output(decoder, last, projections, calls, prefix)
     _refuse_opaque(last)
     if matrix == "down_proj":
-        _refuse_misplaced(model, decoder, last, projections)
+        _refuse_misplaced(decoder, last, projections)
     _refuse_twins(decoder.layers[layer], prefix, last)
     return _unshared(last, layer, matrix, shared, _norm_after(last, calls))
 
 
-def plain_targets(model: nn.Module, calls: Sequence[Call], layer: int) -> list[Target]:
+def plain_targets(decoder: Decoder, calls: Sequence[Call], layer: int) -> list[Target]:
     """What modules that were called multiply with, as targets of their own.
 
     Raises
@@ -253,7 +263,7 @@ def plain_targets(model: nn.Module, calls: Sequence[Call], layer: int) -> list[T
     ModelError
         One of them has no plain weight, or shares it.
     """
-    shared = _shared_names(model)
+    shared = _shared_names(decoder.model)
     for call in calls:
         _refuse_opaque(call)
     return [_unshared(call, layer, "down_proj", shared, None) for call in calls]
@@ -383,7 +393,7 @@ def _refuse_altered_result(call: Call, matrix: Tensor, tolerance: float) -> None
 
 
 def _refuse_misplaced(
-    model: nn.Module, decoder: Decoder, last: Call, projections: Sequence[Call]
+    decoder: Decoder, last: Call, projections: Sequence[Call]
 ) -> None:
     """Refuse a last projection that is not the end of a feed-forward block."""
     d_in, d_out = last.x.shape[-1], last.y.shape[-1]
@@ -394,7 +404,7 @@ def _refuse_misplaced(
         )
     if sum(call.module is last.module for call in projections) > 1:
         raise ModelError(f"{last.name} is called more than once in a forward pass")
-    inner = _text_config(model).intermediate_size
+    inner = text_config(decoder.model).intermediate_size
     widens = any(
         parent(call) == parent(last)
         and call.x.shape[-1] == decoder.hidden_size

@@ -112,7 +112,7 @@ class Unembedding:
         return norm_scale(target.after, target.d_out).pull_back(rows)
 
 
-def find_unembedding(model: nn.Module, decoder: Decoder | None = None) -> Unembedding:
+def find_unembedding(model: nn.Module) -> Unembedding:
     """Find the final norm and the unembedding of `model`.
 
     Raises
@@ -121,7 +121,12 @@ def find_unembedding(model: nn.Module, decoder: Decoder | None = None) -> Unembe
         There is no head with a plain weight or no single final norm, or the model does
         more to its logits than these and a soft cap.
     """
-    decoder = decoder or find_decoder(model)
+    return unembedding_of(find_decoder(model))
+
+
+def unembedding_of(decoder: Decoder) -> Unembedding:
+    """`find_unembedding` in a model whose decoder is known."""
+    model = decoder.model
     head = getattr(model, "get_output_embeddings", lambda: None)()
     weight = getattr(head, "weight", None)
     if (

@@ -26,6 +26,7 @@ from cintervene.intervention import (
 )
 from cintervene.intervention.intervention import Intervention
 from cintervene.models import (
+    find_decoder,
     find_targets,
     rounded_change,
 )
@@ -67,11 +68,15 @@ def test_every_architecture_runs_changed(any_model: Any, matrix: Any) -> None:
     ids = [[5, 9, 3, 7, 11, 2, 8]]
     change = random_intervention(any_model, [1], matrix=matrix)
     target = find_targets(any_model, [1], matrix=matrix)[0]
-    stream = LayerStream(any_model, ids, 1, wanted=[slice(None)], matrix=matrix)
+    stream = LayerStream(
+        find_decoder(any_model), ids, 1, wanted=[slice(None)], matrix=matrix
+    )
     stream.advance(1, change.updates[target.name])
     foreseen = stream.run(3).inputs
     with change.applied(any_model) as model:
-        stream = LayerStream(model, ids, 3, wanted=[slice(None)], matrix=matrix)
+        stream = LayerStream(
+            find_decoder(model), ids, 3, wanted=[slice(None)], matrix=matrix
+        )
         found = stream.run(3).inputs
     torch.testing.assert_close(found, foreseen, rtol=1e-4, atol=1e-5)
 

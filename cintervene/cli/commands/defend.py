@@ -28,10 +28,8 @@ from cintervene.evaluate import Measurement, measure, write_report
 from cintervene.intervention.adapter import suited
 from cintervene.intervention.intervention import Intervention
 from cintervene.methods.pcr.method import choose_layers
-from cintervene.models import (
-    explain,
-    find_decoder,
-)
+from cintervene.models import find_decoder
+from cintervene.models.targets import explanation_of
 from cintervene.prompts.spelling import (
     check_spellable,
     surface_forms,
@@ -106,8 +104,8 @@ def _dry_run(arguments: Namespace, words: Sequence[str], console: Console) -> Ex
     model, tokenizer = load_named(arguments, console)
     check_spellable(tokenizer, words)
     decoder = find_decoder(model)
-    layers = choose_layers(arguments.layers, len(decoder.layers), "forbid")
-    found = explain(model, layers, decoder, arguments.matrix)
+    layers = choose_layers(arguments.layers, decoder.n_layers, "forbid")
+    found = explanation_of(decoder, layers, arguments.matrix)
     for layer, reason in found.refused.items():
         raise ModelError(f"layer {layer} cannot be changed: {reason}")
     if arguments.json:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from cintervene.activations.next_token import answer_nll
 from cintervene.errors import ArgumentError
+from cintervene.models.parts import ModelParts
 from cintervene.models.quantised import check_whole
 from cintervene.prompts.target_spans import TargetSpan
 from cintervene.utils.progress import (
@@ -94,7 +95,8 @@ def relearn(
     source = np.random.default_rng(seed)
     found = Relearned([], [], [])
     step = counting(progress, "relearning", steps)
-    _watch(found, pupil, 0, trained, others)
+    parts = ModelParts.find(pupil)
+    _watch(found, parts, 0, trained, others)
     for done in range(1, steps + 1):
         chosen = source.choice(len(trained), min(batch, len(trained)), replace=False)
         with torch.enable_grad():
@@ -104,26 +106,26 @@ def relearn(
             optimiser.step()
         # At 1, 2, 4, 8 steps and at the end.
         if done == steps or done & (done - 1) == 0:
-            _watch(found, pupil, done, trained, others)
+            _watch(found, parts, done, trained, others)
         step(1)
     return found
 
 
 def _watch(
     found: Relearned,
-    model: nn.Module,
+    parts: ModelParts,
     steps: int,
     trained: Sequence[TargetSpan],
     others: Sequence[TargetSpan],
 ) -> None:
     found.steps.append(steps)
-    found.trained.append(_perplexity(model, trained))
-    found.others.append(_perplexity(model, others))
+    found.trained.append(_perplexity(parts, trained))
+    found.others.append(_perplexity(parts, others))
 
 
-def _perplexity(model: nn.Module, spans: Sequence[TargetSpan]) -> float:
+def _perplexity(parts: ModelParts, spans: Sequence[TargetSpan]) -> float:
     prompts = [one.ids[: one.start] for one in spans]
-    nats = answer_nll(model, prompts, [one.targets for one in spans])
+    nats = answer_nll(parts, prompts, [one.targets for one in spans])
     return float(np.exp(np.concatenate(nats).mean()))
 
 

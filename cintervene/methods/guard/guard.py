@@ -38,7 +38,7 @@ from cintervene.methods.guard.state import (
     Sequences,
     follow,
 )
-from cintervene.models.decoder import find_decoder
+from cintervene.models.parts import ModelParts
 from cintervene.prompts.spelling import (
     encode_text,
     words_to_forbid,
@@ -136,7 +136,7 @@ class Guard:
         self._model, self._config = model, config
         self._lexicon = WordAutomaton(tokenizer, words)
         self._deflection = ShiftSolver(
-            model, find_decoder(model), self._lexicon.tokens,
+            ModelParts.find(model), self._lexicon.tokens,
             _benign(tokenizer, words, config.preserve),
             config.concepts == "contrast", config.ridge,
         )  # fmt: skip

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from cintervene.activations.capture import input_moments
 from cintervene.activations.layer_stream import LayerStream
@@ -25,9 +25,7 @@ from cintervene.methods.common.output_metric import (
     token_directions,
     token_statistics,
 )
-from cintervene.models.decoder import Decoder
-from cintervene.models.targets import find_targets
-from cintervene.models.unembedding import find_unembedding
+from cintervene.models.parts import ModelParts
 from cintervene.models.weights import as_floats
 from cintervene.prompts.target_spans import TargetSpan
 from cintervene.solvers.pcr import pcr
@@ -92,8 +90,7 @@ class ShiftSolver:
 
     Parameters
     ----------
-    model : nn.Module
-    decoder : Decoder
+    parts : ModelParts
     tokens : sequence of int
         All that may ever be forbidden.
     benign : sequence of TargetSpan
@@ -106,19 +103,17 @@ class ShiftSolver:
 
     def __init__(
         self,
-        model: nn.Module,
-        decoder: Decoder,
+        parts: ModelParts,
         tokens: Sequence[int],
         benign: Sequence[TargetSpan],
         contrast: bool,
         ridge: float,
     ) -> None:
-        self.unembedding = find_unembedding(model, decoder)
-        (self.target,) = find_targets(model, [-1], decoder)
-        places = [one.positions for one in benign]
-        stream = LayerStream(
-            model, [one.ids for one in benign], self.target.layer,
-            wanted=places, streamed=places, decoder=decoder,
+        self.unembedding = parts.unembedding
+        (self.target,) = parts.targets([-1], "down_proj")
+        stream = LayerStream.of(
+            parts.decoder, benign, self.target.layer,
+            streamed=[span.positions for span in benign],
         )  # fmt: skip
         self.preserve = input_moments(stream, self.target).preserve(ridge=ridge)
         statistics = token_statistics(self.unembedding, stream.final())

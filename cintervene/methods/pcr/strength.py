@@ -104,7 +104,7 @@ class Tuning:
             calibration.tune_contrast,
             calibration.tune_benign,
         )
-        self._streams = [_stream(parts, group, first) for group in groups]
+        self._streams = [LayerStream.of(parts.decoder, one, first) for one in groups]
         self._tokens = [_tokens(group) for group in groups[:2]]
         *spoken, self._benign_state = self._states()
         self._nll = [
@@ -169,16 +169,6 @@ def knee(points: Sequence[SweepPoint], limits: WordLimits) -> SweepPoint:
     if gain.max() < PROMINENCE:
         return within[int(np.argmax(effect))]
     return within[int(np.argmax(gain))]
-
-
-def _stream(parts: ModelParts, group: Sequence[TargetSpan], first: int) -> LayerStream:
-    return LayerStream(
-        parts.model,
-        [one.ids for one in group],
-        first,
-        wanted=[one.positions for one in group],
-        decoder=parts.decoder,
-    )
 
 
 def _tokens(group: Sequence[TargetSpan]) -> torch.Tensor:
