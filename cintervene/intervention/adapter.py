@@ -84,8 +84,8 @@ class AdapterIntervention(Intervention):
             handle.remove()
 
 
-def suited(intervention: Intervention, model: nn.Module) -> Intervention:
-    """Return an intervention in the form that a model takes: attached if need be."""
+def applicable_form(intervention: Intervention, model: nn.Module) -> Intervention:
+    """Return what `apply` works with on a model: an adapter where weights are fixed."""
     if can_change(model, intervention.edits):
         return intervention
     return AdapterIntervention(intervention)

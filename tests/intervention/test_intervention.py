@@ -18,12 +18,8 @@ pytest.importorskip("transformers")
 
 from cintervene.activations.layer_stream import LayerStream
 from cintervene.errors import ArgumentError, InterventionError
-from cintervene.intervention import (
-    file as intervention_file,
-)
-from cintervene.intervention import (
-    intervention,
-)
+from cintervene.intervention import application
+from cintervene.intervention import file as intervention_file
 from cintervene.intervention.intervention import Intervention
 from cintervene.models import (
     find_decoder,
@@ -137,7 +133,7 @@ def test_failure_halfway_changes_nothing(
     model = tiny_model("llama")
     change = random_intervention(model)
     before, calls = bits(model), []
-    real = intervention.add_update
+    real = application.add_update
 
     def interrupted(*args: Any) -> None:
         calls.append(args)
@@ -145,7 +141,7 @@ def test_failure_halfway_changes_nothing(
         if len(calls) == 2:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(intervention, "add_update", interrupted)
+    monkeypatch.setattr(application, "add_update", interrupted)
     with pytest.raises(KeyboardInterrupt):
         change.apply(model)
     assert len(calls) == 2
@@ -267,10 +263,10 @@ def test_kept_weights_go_with_their_model(tiny_model: Any) -> None:
     gc.collect()
     model = tiny_model("llama")
     random_intervention(model).apply(model)
-    count = len(intervention._records)
+    count = len(application._records)
     del model
     gc.collect()
-    assert len(intervention._records) == count - 1
+    assert len(application._records) == count - 1
 
 
 def test_scale_and_sum(tiny_model: Any) -> None:

@@ -20,9 +20,8 @@ from support.saved_models import save_tiny_model
 import cintervene as ci
 from cintervene import export
 from cintervene.errors import InterventionError, ModelError
-from cintervene.intervention.adapter import suited
+from cintervene.intervention.adapter import applicable_form
 from cintervene.intervention.intervention import Intervention
-from cintervene.methods.tsr.config import TSROptions
 from cintervene.models import (
     explain,
     find_targets,
@@ -37,7 +36,10 @@ from cintervene.models.quantised import (
 from cintervene.prompts.calibration import CalibrationSize
 
 nn = torch.nn
-LITTLE = CalibrationSize(1, 1, 4, 4, prompts=12, tune_prompts=4, answer_tokens=8)
+LITTLE = CalibrationSize(
+    starting=1, later=1, contrast_words=4, text_words=4,
+    prompts=12, tune_prompts=4, answer_tokens=8,
+)  # fmt: skip
 WIDTHS = {"hidden_size": 64, "intermediate_size": 128}
 IDS = torch.tensor([[5, 9, 3, 7, 11, 2, 8]])
 REFUSED = (
@@ -117,7 +119,7 @@ def test_changed_by_attaching_only(tiny_model: Any) -> None:
         with pytest.raises(InterventionError, match=REFUSED.format("Codes")):
             act(model)
     assert torch.equal(logits(model), before)
-    with suited(change, model).applied(model):
+    with applicable_form(change, model).applied(model):
         assert not torch.allclose(logits(model), before, rtol=0.1)
     assert torch.equal(logits(model), before)
 
@@ -133,7 +135,7 @@ def test_nothing_is_rounded(tiny_model: Any) -> None:
 def test_plain_models_take_it_as_it_is(tiny_model: Any) -> None:
     model = tiny_model("llama")
     change = random_intervention(model)
-    assert suited(change, model) is change
+    assert applicable_form(change, model) is change
 
 
 def test_what_has_to_be_written_to_is_whole(tiny_model: Any) -> None:
@@ -210,7 +212,9 @@ def test_bitsandbytes(saved: Path, tmp_path: Path, kind: str) -> None:
         error = (target.weight.float() - weight.float()).norm()
         assert error <= 4e-3 * weight.float().norm()
     tokenizer = transformers.AutoTokenizer.from_pretrained(saved)
-    change: Intervention = ci.defend(model, tokenizer, ["bad"], budget=LITTLE)
+    change: Intervention = ci.defend(
+        model, tokenizer, forbid=["bad"], calibration=LITTLE
+    )
     name = type(model.model.layers[1].mlp.down_proj).__name__
     with pytest.raises(InterventionError, match=REFUSED.format(name)):
         change.apply(model)
@@ -231,10 +235,9 @@ def test_gradients_of_bitsandbytes(saved: Path, kind: str) -> None:
     """A change towards refusals is found where gradients pass, and else refused."""
     model = load_quantised(saved, **BNB[kind])
     tokenizer = transformers.AutoTokenizer.from_pretrained(saved)
-    few = TSROptions(steps=2, answers=4, borderline=4)
     options: dict[str, Any] = {
         "method": "tsr", "harmful": ["How to lie?", "How to rob?"] * 3,
-        "layers": [1], "options": few,
+        "layers": [1], "steps": 2, "answers": 4, "borderline": 4,
     }  # fmt: skip
     module = model.model.layers[1].mlp.down_proj
     if getattr(module, "support_avx512bf16_for_cpu", False):

@@ -25,7 +25,7 @@ from cintervene.cli.common.sweeps import withheld
 from cintervene.cli.common.words import read_forbidden
 from cintervene.errors import ArgumentError, ModelError
 from cintervene.evaluate import Measurement, measure, write_report
-from cintervene.intervention.adapter import suited
+from cintervene.intervention.adapter import applicable_form
 from cintervene.intervention.intervention import Intervention
 from cintervene.methods.pcr.method import choose_layers
 from cintervene.models import find_decoder
@@ -60,7 +60,7 @@ def run(arguments: Namespace, console: Console) -> Exit:
         intervention = solve(arguments, model, tokenizer, console, forbid=words)
         if withheld(arguments, intervention, console):
             return Exit.GOAL_NOT_REACHED
-        form = suited(intervention, model)
+        form = applicable_form(intervention, model)
         found = None
         if not arguments.no_evaluate:
             found = measure(model, tokenizer, form, progress=console)

@@ -15,7 +15,7 @@ from cintervene.activations.scoring import (
     divergence,
     token_nll,
 )
-from cintervene.intervention.adapter import suited
+from cintervene.intervention.adapter import applicable_form
 from cintervene.intervention.intervention import Intervention
 from cintervene.methods.pcr.layerwise import LayerChange
 from cintervene.models.parts import ModelParts
@@ -116,7 +116,7 @@ class Tuning:
         """Apply the changes for a moment and look at what they do."""
         pairs = [(change.target, change.update) for change in changes]
         trial = Intervention.of(self._model, pairs, reversible=False)
-        with suited(trial, self._model).applied(self._model):
+        with applicable_form(trial, self._model).applied(self._model):
             *spoken, benign_state = self._states()
         ratios = [
             float(np.exp(np.mean(token_nll(self._unembedding, state, tokens) - before)))
