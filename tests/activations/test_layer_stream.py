@@ -11,7 +11,7 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
-from cintervene.activations import layer_stream as capture
+from cintervene.activations.capture import capture
 from cintervene.activations.layer_stream import LayerStream
 from cintervene.errors import ArgumentError, ModelError
 from cintervene.models import (

@@ -18,7 +18,7 @@ from support.saved_models import save_tiny_model
 
 import cintervene as ci
 from cintervene import export
-from cintervene.activations import layer_stream as capture
+from cintervene.activations.capture import capture
 from cintervene.errors import InterventionError, ModelError
 from cintervene.intervention.adapter import applicable_form
 from cintervene.intervention.intervention import Intervention
