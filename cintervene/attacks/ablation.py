@@ -21,7 +21,7 @@ from cintervene.activations.layer_stream import LayerStream
 from cintervene.baselines.answering import Answerer, Generation
 from cintervene.errors import ArgumentError, ModelError
 from cintervene.models.decoder import find_decoder
-from cintervene.models.quantised import check_whole
+from cintervene.models.quantised import check_writable
 from cintervene.models.weights import overwriting
 from cintervene.prompts.chat import render
 
@@ -89,9 +89,9 @@ def direction_removed(model: nn.Module, direction: Tensor) -> Iterator[None]:
     ------
     ModelError
         A layer has other parts than attention and MLP that write, or weights are
-        packed or offloaded.
+        quantised or offloaded.
     """
-    check_whole(model)
+    check_writable(model)
     unit = direction / direction.norm()
     with overwriting() as overwrite:
         for tensor, axis in _writers(model):

@@ -25,8 +25,8 @@ class AdapterIntervention(Intervention):
 
     `apply` leaves the weights alone and adds ``left @ (right @ x)`` to what the modules
     return, in float32 and without rounding the sum of weight and change. Adapters are
-    measured in this form (`cintervene.evaluate.measure` takes it), and it works on
-    weights that cannot be changed, packed or offloaded ones. The base is not checked.
+    measured in this form (`cintervene.evaluate.measure` takes it), and it works where
+    weights cannot be changed: quantised or offloaded ones. The base is not checked.
 
     Parameters
     ----------

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from cintervene.errors import InterventionError
 from cintervene.intervention.edit import Edit, digest_of, dtype_name
-from cintervene.models.offload import held, in_memory, is_offloaded
-from cintervene.models.quantised import is_packed
+from cintervene.models.offload import in_memory, is_offloaded, parameter_value
+from cintervene.models.quantised import is_quantised
 from cintervene.models.weights import FLOAT_DTYPES, add_update, same_bits, sha256
 
 __all__ = [
@@ -151,7 +151,7 @@ def stored_weights(model: nn.Module, edits: Edits, made_for: str) -> dict[str, T
     InterventionError
         One is missing, has another shape or type, or is quantised.
     """
-    return _weights(model, edits, made_for, _why_packed)
+    return _weights(model, edits, made_for, _why_quantised)
 
 
 def _weights(
@@ -179,21 +179,21 @@ def _weights(
                 f"expected {edit.shape} of a floating-point type; this "
                 f"intervention was made for {made_for or 'another model'}"
             )
-        weights[name] = held(module, _key(name))
+        weights[name] = parameter_value(module, _key(name))
     return weights
 
 
 def _why_fixed(model: nn.Module, name: str) -> str | None:
-    return _why_packed(model, name) or _why_away(model, name)
+    return _why_quantised(model, name) or _why_away(model, name)
 
 
-def _why_packed(model: nn.Module, name: str) -> str | None:
+def _why_quantised(model: nn.Module, name: str) -> str | None:
     module = _owner(model, name)
-    if module is None or not is_packed(module):
+    if module is None or not is_quantised(module):
         return None
     return (
-        f"{name}: got packed weights ({type(module).__name__}), expected a matrix of "
-        "floats, which alone can be changed; export the intervention with "
+        f"{name}: got quantised weights ({type(module).__name__}), expected a matrix "
+        "of floats, which alone can be changed; export the intervention with "
         "cintervene.export.lora and load that with peft, or attach it with "
         "cintervene.export.AdapterIntervention"
     )
@@ -217,7 +217,7 @@ def _why_away(model: nn.Module, name: str) -> str | None:
 
 
 def _owner(model: nn.Module, name: str) -> nn.Module | None:
-    """Return the module that has a weight of this name, perhaps packed."""
+    """Return the module that has a weight of this name, perhaps quantised."""
     try:
         return model.get_submodule(name.rpartition(".")[0])
     except AttributeError:

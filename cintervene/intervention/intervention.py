@@ -111,7 +111,7 @@ class Intervention:
                     f"({target.d_out}, {target.d_in})"
                 )
             # What cannot be applied leaves nothing to be taken back.
-            undo = reversible and not target.packed
+            undo = reversible and not target.quantised
             edits[target.name] = Edit.of(
                 target.weight, update, target.layer, target.transposed, undo
             )

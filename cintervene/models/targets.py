@@ -26,12 +26,12 @@ from cintervene.models.decoder import (
     resolve_layers,
     text_config,
 )
-from cintervene.models.offload import device_of, held, identity
+from cintervene.models.offload import device_of, parameter_identity, parameter_value
 from cintervene.models.quantised import (
-    PACKED_TOLERANCE,
-    is_packed,
+    QUANTISED_TOLERANCE,
+    dequantised,
     is_plain,
-    unpacked,
+    is_quantised,
 )
 from cintervene.models.trace import Call
 from cintervene.models.weights import FLOAT_DTYPES
@@ -53,7 +53,7 @@ class Target:
     name : str
         Path of the weight parameter in the model.
     module : nn.Module
-        The projection: an `nn.Linear`, a GPT-2 `Conv1D` or a packed linear module.
+        The projection: an `nn.Linear`, a GPT-2 `Conv1D` or a quantised linear module.
     d_in, d_out : int
         Widths of its input and output; `d_out` is the hidden size.
     transposed : bool
@@ -61,10 +61,10 @@ class Target:
     after : nn.Module or None
         The norm between the projection's output and the residual stream (Gemma).
     matrix : {"down_proj", "o_proj"}
-    packed : torch.dtype or None
-        Where the module computes with packed weights (bitsandbytes, GPTQ, AWQ), the
-        type of what it takes and returns. Such a weight cannot be changed; adapters
-        can change what the module returns.
+    compute_dtype : torch.dtype or None
+        Where the weight is quantised (bitsandbytes, GPTQ, AWQ), the type of what the
+        module takes and returns. Such a weight cannot be changed; adapters can change
+        what the module returns.
     """
 
     layer: int
@@ -75,7 +75,12 @@ class Target:
     transposed: bool
     after: nn.Module | None = None
     matrix: Matrix = "down_proj"
-    packed: torch.dtype | None = None
+    compute_dtype: torch.dtype | None = None
+
+    @property
+    def quantised(self) -> bool:
+        """Whether the weight is stored as codes."""
+        return self.compute_dtype is not None
 
     @property
     def ends_layer(self) -> bool:
@@ -87,17 +92,18 @@ class Target:
         """The weight parameter, as the model stores it.
 
         Where it is offloaded, what accelerate holds of it or reads anew each time;
-        where it is packed, the (d_out, d_in) matrix that it stands for, anew each time.
+        where it is quantised, the (d_out, d_in) matrix that it stands for, anew each
+        time.
         """
-        if self.packed:
-            return unpacked(self.module, self.d_in, self.packed)
-        return held(self.module)
+        if self.compute_dtype is not None:
+            return dequantised(self.module, self.d_in, self.compute_dtype)
+        return parameter_value(self.module)
 
     @property
     def dtype(self) -> torch.dtype:
-        """Storage type of the weight; of the unpacked one where it is packed."""
-        if self.packed:
-            return self.packed
+        """Storage type of the weight; of the dequantised one where it is quantised."""
+        if self.compute_dtype is not None:
+            return self.compute_dtype
         dtype = self.module.weight.dtype
         assert isinstance(dtype, torch.dtype)
         return dtype
@@ -213,8 +219,8 @@ def _describe(target: Target) -> str:
         ", transposed" if target.transposed else ""
     )
     dtype = str(target.dtype).removeprefix("torch.")
-    if target.packed:
-        dtype = f"packed ({type(target.module).__name__}), by an adapter only"
+    if target.quantised:
+        dtype = f"quantised ({type(target.module).__name__}), by an adapter only"
     return f"  {target.layer:3d}  {target.name}  {shape}  {dtype}"
 
 
@@ -223,7 +229,9 @@ def _shared_names(model: nn.Module) -> dict[Hashable, list[str]]:
     names: dict[Hashable, list[str]] = {}
     for path, module in model.named_modules(remove_duplicate=False):
         for name, _ in module.named_parameters(recurse=False, remove_duplicate=False):
-            names.setdefault(identity(module, name), []).append(_path(path, name))
+            names.setdefault(parameter_identity(module, name), []).append(
+                _path(path, name)
+            )
     return names
 
 
@@ -278,15 +286,15 @@ def _unshared(
 ) -> Target:
     d_in, d_out = call.x.shape[-1], call.y.shape[-1]
     name = f"{call.name}.weight"
-    packed = is_packed(call.module)
-    names = [] if packed else shared[identity(call.module)]
+    quantised = is_quantised(call.module)
+    names = [] if quantised else shared[parameter_identity(call.module)]
     others = [other for other in names if other != name]
     if others:
         raise ModelError(f"{name} is shared with {', '.join(others)}")
     transposed = isinstance(call.module, Conv1D)
     return Target(
         layer, name, call.module, d_in, d_out, transposed, after, matrix,
-        call.x.dtype if packed else None,
+        call.x.dtype if quantised else None,
     )  # fmt: skip
 
 
@@ -357,23 +365,25 @@ def _refuse_opaque(call: Call) -> None:
             f"{call.name} computes its weight (torch.nn.utils.parametrize); make it "
             "a plain one with remove_parametrizations"
         )
-    if is_packed(module) and call.x.dtype in FLOAT_DTYPES:
-        matrix = unpacked(module, call.x.shape[-1], call.x.dtype)
-        return _refuse_altered_result(call, matrix, PACKED_TOLERANCE)
+    if is_quantised(module) and call.x.dtype in FLOAT_DTYPES:
+        matrix = dequantised(module, call.x.shape[-1], call.x.dtype)
+        return _refuse_altered_result(call, matrix, QUANTISED_TOLERANCE)
     weight = getattr(module, "weight", None)
     if not isinstance(module, (nn.Linear, Conv1D)) or not isinstance(weight, Tensor):
         raise ModelError(
             f"{call.name} is a {kind}, expected nn.Linear, Conv1D or a linear module "
-            "with weights packed in integers; load the model in its original precision"
+            "with quantised weights; load the model in its original precision"
         )
     shape = weight.shape if not isinstance(module, Conv1D) else weight.T.shape
     if not is_plain(weight) or shape != (call.y.shape[-1], call.x.shape[-1]):
         raise ModelError(
             f"{call.name}.weight is a {type(weight).__name__} of {weight.dtype} and "
-            f"shape {tuple(weight.shape)}: quantised, packed or computed weights "
+            f"shape {tuple(weight.shape)}: quantised or computed weights "
             "of this kind cannot be changed; load the model in its original precision"
         )
-    matrix = held(module) if not isinstance(module, Conv1D) else held(module).T
+    matrix = parameter_value(module)
+    if isinstance(module, Conv1D):
+        matrix = matrix.T
     return _refuse_altered_result(call, matrix, TOLERANCE)
 
 
@@ -382,7 +392,8 @@ def _refuse_altered_result(call: Call, matrix: Tensor, tolerance: float) -> None
     expected = call.x.double() @ matrix.detach().to(place).double().T
     bias = getattr(call.module, "bias", None)
     if isinstance(bias, Tensor):
-        expected = expected + held(call.module, "bias").detach().to(place).double()
+        bias = parameter_value(call.module, "bias").detach()
+        expected = expected + bias.to(place).double()
     error = torch.linalg.vector_norm(call.y.double() - expected)
     if not error <= tolerance * torch.linalg.vector_norm(expected):
         raise ModelError(

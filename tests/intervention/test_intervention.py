@@ -510,6 +510,8 @@ def test_quantised_weights_are_refused(tiny_model: Any, packed: str) -> None:
     change = random_intervention(model)
     quantise(model.model.layers[3].mlp.down_proj, packed)
     before = bits(model)
-    with pytest.raises(InterventionError, match=r"layers\.3\..*packed.*export\.lora"):
+    with pytest.raises(
+        InterventionError, match=r"layers\.3\..*quantised.*export\.lora"
+    ):
         change.apply(model)
     assert bits(model) == before

@@ -26,7 +26,7 @@ from cintervene.models import (
     find_targets,
     find_unembedding,
 )
-from cintervene.models.offload import device_of, held, in_memory
+from cintervene.models.offload import device_of, in_memory, parameter_value
 from cintervene.prompts.calibration import CalibrationSize
 
 IDS = [[5, 9, 3, 7, 11, 2, 8], [5, 9, 3, 1], [4, 4]]
@@ -163,8 +163,8 @@ def test_other_type_in_memory_is_no_place_to_change(tiny_model: Any) -> None:
     wide = {"weight": module.weight.detach().float()}
     accelerate.hooks.attach_align_device_hook(module, CPU, True, wide)
     assert in_memory(module) is None
-    assert held(module).dtype == torch.bfloat16
-    assert torch.equal(held(module), wide["weight"].bfloat16())
+    assert parameter_value(module).dtype == torch.bfloat16
+    assert torch.equal(parameter_value(module), wide["weight"].bfloat16())
 
 
 def test_what_nothing_brings_in_is_refused(tiny_model: Any) -> None:
@@ -174,7 +174,7 @@ def test_what_nothing_brings_in_is_refused(tiny_model: Any) -> None:
     with pytest.raises(InterventionError, match=r"layers\.3.*nothing brings in"):
         change.apply(model)
     with pytest.raises(ModelError, match="no hook of accelerate"):
-        held(model.model.layers[3].mlp.down_proj)
+        parameter_value(model.model.layers[3].mlp.down_proj)
 
 
 def test_device_of_a_module(tiny_model: Any, tmp_path: Path) -> None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Models with packed weights: computed with, changed by adapters only."""
+"""Models with quantised weights: computed with, changed by adapters only."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ from cintervene.models import (
 )
 from cintervene.models.quantised import (
     check_gradients,
-    check_whole,
-    is_packed,
-    unpacked,
+    check_writable,
+    dequantised,
+    is_quantised,
 )
 from cintervene.prompts.calibration import CalibrationSize
 
@@ -42,9 +42,8 @@ LITTLE = CalibrationSize(
 )  # fmt: skip
 WIDTHS = {"hidden_size": 64, "intermediate_size": 128}
 IDS = torch.tensor([[5, 9, 3, 7, 11, 2, 8]])
-REFUSED = (
-    r"packed weights \({}\), expected a matrix.*export\.lora.*peft.*AdapterIntervention"
-)
+REFUSED = r"quantised weights \({}\), expected a matrix.*export\.lora.*peft.*"
+REFUSED += "AdapterIntervention"
 
 
 class Lossy(Codes):
@@ -79,21 +78,21 @@ def test_the_matrix_is_read_off(tiny_model: Any, dtype: Any, bias: bool) -> None
     model = with_packed(tiny_model("llama", mlp_bias=bias).to(dtype), Codes)
     (target,) = find_targets(model, [3])
     module = target.module
-    assert (target.packed, target.dtype, target.d_in, target.d_out) == (
+    assert (target.compute_dtype, target.dtype, target.d_in, target.d_out) == (
         dtype, dtype, 40, 24,
     )  # fmt: skip
     expected = module.qweight.to(dtype) * module.scale
     tolerance = 0.0 if not bias else 4e-3 if dtype == torch.bfloat16 else 1e-6
     torch.testing.assert_close(target.weight, expected, rtol=0, atol=tolerance)
-    assert find_targets(model, [2])[0].packed is None
-    assert "packed (Codes), by an adapter only" in str(explain(model, [3]))
+    assert find_targets(model, [2])[0].compute_dtype is None
+    assert "quantised (Codes), by an adapter only" in str(explain(model, [3]))
 
 
 def test_wide_matrices_are_read_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     base = nn.Linear(10, 6)
     monkeypatch.setattr("cintervene.models.quantised.BLOCK", 4)
     module = Codes(base)
-    found = unpacked(module, 10, torch.float32)
+    found = dequantised(module, 10, torch.float32)
     torch.testing.assert_close(found, module.qweight.float() * module.scale)
 
 
@@ -139,13 +138,15 @@ def test_plain_models_take_it_as_it_is(tiny_model: Any) -> None:
 
 
 def test_what_has_to_be_written_to_is_whole(tiny_model: Any) -> None:
-    check_whole(tiny_model("gpt2"))
-    with pytest.raises(ModelError, match=r"got model\.layers\.3.*packed or offloaded"):
-        check_whole(with_packed(tiny_model("llama"), Lossy))
+    check_writable(tiny_model("gpt2"))
+    with pytest.raises(
+        ModelError, match=r"got model\.layers\.3.*quantised or offloaded"
+    ):
+        check_writable(with_packed(tiny_model("llama"), Lossy))
     model = tiny_model("llama")
     model.lm_head.to("meta")
-    with pytest.raises(ModelError, match=r"lm_head\.weight packed or offloaded"):
-        check_whole(model)
+    with pytest.raises(ModelError, match=r"lm_head\.weight quantised or offloaded"):
+        check_writable(model)
 
 
 def test_lost_gradients_are_noticed(tiny_model: Any) -> None:
@@ -191,7 +192,7 @@ def load_quantised(saved: Path, **options: Any) -> Any:
     ).eval()
 
 
-def dequantised(module: Any) -> Any:
+def stated(module: Any) -> Any:
     """What bitsandbytes says that a fresh module holds."""
     functional = pytest.importorskip("bitsandbytes").functional
     weight = module.weight
@@ -206,9 +207,9 @@ def test_bitsandbytes(saved: Path, tmp_path: Path, kind: str) -> None:
     """What is made on a quantised model acts there through peft as it was measured."""
     peft = pytest.importorskip("peft")
     model = load_quantised(saved, **BNB[kind])
-    weights = [dequantised(layer.mlp.down_proj) for layer in model.model.layers]
+    weights = [stated(layer.mlp.down_proj) for layer in model.model.layers]
     for target, weight in zip(find_targets(model), weights, strict=True):
-        assert is_packed(target.module)
+        assert is_quantised(target.module)
         error = (target.weight.float() - weight.float()).norm()
         assert error <= 4e-3 * weight.float().norm()
     tokenizer = transformers.AutoTokenizer.from_pretrained(saved)
@@ -282,7 +283,7 @@ def test_gptq_and_awq(tiny_model: Any, tmp_path: Path, kind: str) -> None:
     original = tiny_model("llama", **WIDTHS).half().model.layers[3].mlp.down_proj
     model = quantised()
     (target,) = find_targets(model, [3])
-    assert target.packed == torch.float16
+    assert target.compute_dtype == torch.float16
     error = (target.weight - original.weight).norm()
     assert error <= 0.15 * original.weight.norm()
     if kind == "GPTQ":

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from cintervene.activations.next_token import answer_nll
 from cintervene.errors import ArgumentError
 from cintervene.models.parts import ModelParts
-from cintervene.models.quantised import check_whole
+from cintervene.models.quantised import check_writable
 from cintervene.prompts.target_spans import TargetSpan
 from cintervene.utils.progress import (
     Progress,
@@ -80,7 +80,7 @@ def relearn(
     ArgumentError
         There are no answers of a kind, or a number is not positive.
     ModelError
-        Weights are packed or offloaded.
+        Weights are quantised or offloaded.
     """
     if not trained or not others or steps < 1 or batch < 1 or not rate > 0:
         raise ArgumentError(
@@ -88,7 +88,7 @@ def relearn(
             f"{len(others)} answers, {steps}, {batch}, {rate}; expected at least one "
             "of each and positive numbers"
         )
-    check_whole(model)
+    check_writable(model)
     pupil = copy.deepcopy(model).float().train()
     _no_dropout(pupil)
     optimiser = torch.optim.Adam(pupil.parameters(), lr=rate)
