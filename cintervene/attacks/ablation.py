@@ -21,7 +21,7 @@ from cintervene.activations.layer_stream import LayerStream
 from cintervene.baselines.answering import Answerer, Generation
 from cintervene.errors import ArgumentError, ModelError
 from cintervene.models.decoder import find_decoder
-from cintervene.models.quantised import check_whole
+from cintervene.models.quantised import check_writable
 from cintervene.models.weights import overwriting
 from cintervene.prompts.chat import render
 
@@ -58,7 +58,7 @@ def refusal_direction(
         There are no prompts of a kind, there is no such layer, or the means are equal.
     """
     decoder = find_decoder(model)
-    depth = len(decoder.layers)
+    depth = decoder.n_layers
     at = int(0.6 * depth) if layer is None else layer
     if not harmful or not harmless or not 0 <= at < depth:
         raise ArgumentError(
@@ -67,7 +67,7 @@ def refusal_direction(
         )
     prompts = [render(tokenizer, one) for one in (*harmful, *harmless)]
     last = [[-1]] * len(prompts)
-    stream = LayerStream(model, prompts, at, wanted=last, decoder=decoder)
+    stream = LayerStream(decoder, prompts, at, wanted=last)
     entering = stream.hidden().float()
     bad, good = entering[: len(harmful)], entering[len(harmful) :]
     difference = bad.mean(dim=0) - good.mean(dim=0)
@@ -89,9 +89,9 @@ def direction_removed(model: nn.Module, direction: Tensor) -> Iterator[None]:
     ------
     ModelError
         A layer has other parts than attention and MLP that write, or weights are
-        packed or offloaded.
+        quantised or offloaded.
     """
-    check_whole(model)
+    check_writable(model)
     unit = direction / direction.norm()
     with overwriting() as overwrite:
         for tensor, axis in _writers(model):
@@ -113,7 +113,7 @@ def _writers(model: nn.Module) -> Iterator[tuple[Tensor, int]]:
     decoder = find_decoder(model)
     embedding: Any = model.get_input_embeddings()  # type: ignore[operator]
     yield embedding.weight, 1
-    for number in range(len(decoder.layers)):
+    for number in range(decoder.n_layers):
         prefix = f"{decoder.layers_name}.{number}."
         last: dict[str, nn.Module] = {}
         for call in decoder.calls:

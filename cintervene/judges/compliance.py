@@ -17,6 +17,7 @@ from torch import nn
 
 from cintervene.activations.next_token import next_logits
 from cintervene.errors import ArgumentError
+from cintervene.models.parts import ModelParts
 from cintervene.prompts.spelling import encode_text
 
 __all__ = ["CompliancePrompt", "Substrings", "from_answers", "harmbench29"]
@@ -140,7 +141,7 @@ class CompliancePrompt:
         if not asked:
             return []
         yes, no = (self._openings(word) for word in self.words)
-        logits = next_logits(self.model, asked)
+        logits = next_logits(ModelParts.find(self.model), asked)
         # A token that begins both words, such as a space, tells nothing.
         agrees = torch.logsumexp(logits[:, sorted(yes - no)], dim=1)
         disagrees = torch.logsumexp(logits[:, sorted(no - yes)], dim=1)

@@ -25,13 +25,11 @@ from cintervene.cli.common.sweeps import withheld
 from cintervene.cli.common.words import read_forbidden
 from cintervene.errors import ArgumentError, ModelError
 from cintervene.evaluate import Measurement, measure, write_report
-from cintervene.intervention.adapter import suited
+from cintervene.intervention.adapter import applicable_form
 from cintervene.intervention.intervention import Intervention
 from cintervene.methods.pcr.method import choose_layers
-from cintervene.models import (
-    explain,
-    find_decoder,
-)
+from cintervene.models import find_decoder
+from cintervene.models.targets import explanation_of
 from cintervene.prompts.spelling import (
     check_spellable,
     surface_forms,
@@ -62,7 +60,7 @@ def run(arguments: Namespace, console: Console) -> Exit:
         intervention = solve(arguments, model, tokenizer, console, forbid=words)
         if withheld(arguments, intervention, console):
             return Exit.GOAL_NOT_REACHED
-        form = suited(intervention, model)
+        form = applicable_form(intervention, model)
         found = None
         if not arguments.no_evaluate:
             found = measure(model, tokenizer, form, progress=console)
@@ -106,8 +104,8 @@ def _dry_run(arguments: Namespace, words: Sequence[str], console: Console) -> Ex
     model, tokenizer = load_named(arguments, console)
     check_spellable(tokenizer, words)
     decoder = find_decoder(model)
-    layers = choose_layers(arguments.layers, len(decoder.layers), "forbid")
-    found = explain(model, layers, decoder, arguments.matrix)
+    layers = choose_layers(arguments.layers, decoder.n_layers, "forbid")
+    found = explanation_of(decoder, layers, arguments.matrix)
     for layer, reason in found.refused.items():
         raise ModelError(f"layer {layer} cannot be changed: {reason}")
     if arguments.json:

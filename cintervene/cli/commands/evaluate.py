@@ -22,7 +22,7 @@ from cintervene.cli.common.words import read_forbidden
 from cintervene.errors import ArgumentError
 from cintervene.evaluate import measure, write_report
 from cintervene.export.cards.methods import kinds
-from cintervene.intervention.adapter import suited
+from cintervene.intervention.adapter import applicable_form
 from cintervene.intervention.intervention import Intervention
 from cintervene.utils.staging import StagedDirectory
 
@@ -64,7 +64,7 @@ def _measure(arguments: Namespace, console: Console) -> Exit:
     staging = nullcontext() if arguments.out is None else StagedDirectory(arguments.out)
     with staging as stage:
         model, tokenizer = load_named(arguments, console)
-        form = suited(intervention, model)
+        form = applicable_form(intervention, model)
         found = measure(model, tokenizer, form, forbid=words, progress=console)
         if stage is not None:
             write_report(stage.path, form, found, goals=goals)

@@ -12,7 +12,7 @@ from cintervene.cli.common.inputs import load_named
 from cintervene.cli.common.output import print_json
 from cintervene.cli.common.reports import write_report
 from cintervene.evaluate import measure_requests, report_content
-from cintervene.intervention.adapter import suited
+from cintervene.intervention.adapter import applicable_form
 from cintervene.intervention.intervention import Intervention
 from cintervene.utils.staging import StagedDirectory
 
@@ -25,7 +25,7 @@ def run(arguments: Namespace, intervention: Intervention, console: Console) -> E
     staging = nullcontext() if arguments.out is None else StagedDirectory(arguments.out)
     with staging as stage:
         model, tokenizer = load_named(arguments, console)
-        form = suited(intervention, model)
+        form = applicable_form(intervention, model)
         found = measure_requests(
             model, tokenizer, form, tokens=arguments.tokens, progress=console, **limit
         )

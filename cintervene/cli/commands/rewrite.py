@@ -68,7 +68,7 @@ def _as_directory(spec: str, hub: bool, stage: Path, console: Console) -> Path:
     path = Path(spec).expanduser()
     if path.is_dir():
         return path
-    model, tokenizer = load(spec, hub=hub, progress=console.note)
+    model, tokenizer = load(spec, hub=hub, progress=console)
     directory = stage / CONVERTED
     try:
         model.save_pretrained(directory)

@@ -44,7 +44,7 @@ def quoted(
     place = arguments.model if source is None else str(source)
 
     def measured(form: Intervention) -> dict[str, Any]:
-        model, tokenizer = load(place, hub=arguments.hub, progress=console.note)
+        model, tokenizer = load(place, hub=arguments.hub, progress=console)
         asked, found = set(kinds(form.options)), None
         if "forbid" in asked:
             found = measure(model, tokenizer, form, progress=console)

@@ -11,14 +11,14 @@ import numpy.typing as npt
 from torch import nn
 
 from cintervene.activations.next_token import answer_nll
+from cintervene.models.parts import ModelParts
 from cintervene.models.precision import quick_products
 from cintervene.prompts.chat import render
 from cintervene.prompts.spelling import encode_text
 
-__all__ = ["perplexities"]
+__all__ = ["answer_perplexities", "perplexities"]
 
 
-@quick_products()
 def perplexities(
     model: nn.Module, tokenizer: Any, prompts: Sequence[str], answers: Sequence[str]
 ) -> npt.NDArray[np.float64]:
@@ -42,7 +42,15 @@ def perplexities(
     ArgumentError
         There are none, or a prompt with its answer is longer than the model's context.
     """
+    return answer_perplexities(ModelParts.find(model), tokenizer, prompts, answers)
+
+
+@quick_products()
+def answer_perplexities(
+    parts: ModelParts, tokenizer: Any, prompts: Sequence[str], answers: Sequence[str]
+) -> npt.NDArray[np.float64]:
+    """`perplexities` in a model whose parts are known."""
     asked = [render(tokenizer, prompt) for prompt in prompts]
     said = [encode_text(tokenizer, answer) for answer in answers]
-    nats = answer_nll(model, asked, said)
+    nats = answer_nll(parts, asked, said)
     return np.exp([one.mean() if one.size else 0.0 for one in nats])

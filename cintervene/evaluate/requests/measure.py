@@ -22,7 +22,7 @@ from cintervene.evaluate.report.table import (
     kl_row,
     lay_out,
 )
-from cintervene.evaluate.requests.fluency import perplexities
+from cintervene.evaluate.requests.fluency import answer_perplexities
 from cintervene.evaluate.requests.outcomes import (
     Outcome,
     Paired,
@@ -39,10 +39,9 @@ from cintervene.evaluate.words.scores import (
     token_counts,
 )
 from cintervene.intervention.intervention import Intervention
-from cintervene.models.decoder import find_decoder
+from cintervene.models.parts import ModelParts
 from cintervene.models.precision import quick_products
 from cintervene.models.trace import evaluating
-from cintervene.models.unembedding import find_unembedding
 from cintervene.prompts.chat import (
     generate,
     render,
@@ -177,6 +176,7 @@ def measure_requests(
     # A wrong base must not be noticed only after half of the work.
     with intervention.applied(model):
         pass
+    parts = ModelParts.find(model)
     phases = Phases(progress)
     groups = _groups(split, limit)
     prompts = [prompt for group in groups.values() for prompt in group]
@@ -190,14 +190,14 @@ def measure_requests(
     everyday = len(groups[EVERYDAY])
     said = answered(rendered[-everyday:], before[-everyday:])
     with phases.phase("drift", len(said)) as step:
-        kl = _drift(model, intervention, said)
+        kl = _drift(parts, intervention, said)
         step(len(said))
     with intervention.applied(model):
         after = answers("answers after")
     with phases.phase("outcomes", 2) as step:
         found = []
         for replies in (before, after):
-            found.append(_outcomes(model, tokenizer, prompts, replies))
+            found.append(_outcomes(parts, tokenizer, prompts, replies))
             step(1)
     sizes = token_counts(said)
     return RequestMeasurement(
@@ -224,29 +224,23 @@ def _groups(split: Split, limit: int) -> dict[str, list[str]]:
 
 
 def _drift(
-    model: nn.Module, intervention: Intervention, said: Sequence[TargetSpan]
+    parts: ModelParts, intervention: Intervention, said: Sequence[TargetSpan]
 ) -> npt.NDArray[np.float64]:
     """KL(base || changed) at each token of answers."""
-    decoder = find_decoder(model)
-    stream = LayerStream(
-        model,
-        [one.ids for one in said],
-        min(edit.layer for edit in intervention.edits.values()),
-        wanted=[one.positions for one in said],
-        decoder=decoder,
-    )
+    first = min(edit.layer for edit in intervention.edits.values())
+    stream = LayerStream.of(parts.decoder, said, first)
     base = stream.final()
-    with intervention.applied(model):
+    with intervention.applied(parts.model):
         changed = stream.final()
-    return divergence(find_unembedding(model, decoder), base, changed)
+    return divergence(parts.unembedding, base, changed)
 
 
 def _outcomes(
-    model: nn.Module, tokenizer: Any, prompts: list[str], replies: list[list[int]]
+    parts: ModelParts, tokenizer: Any, prompts: list[str], replies: list[list[int]]
 ) -> list[Outcome]:
     """What answers do; the base says whether they are language."""
     texts = [tokenizer.decode(one, skip_special_tokens=True) for one in replies]
-    odd = perplexities(model, tokenizer, prompts, texts)
+    odd = answer_perplexities(parts, tokenizer, prompts, texts)
     return outcomes(texts, prompts=prompts, perplexities=odd)
 
 

@@ -16,7 +16,7 @@ from transformers.pytorch_utils import Conv1D
 
 from cintervene.errors import ArgumentError
 from cintervene.models.decoder import find_decoder
-from cintervene.models.quantised import check_whole
+from cintervene.models.quantised import check_writable
 from cintervene.models.weights import overwriting
 
 __all__ = ["quantised", "round_to_bits"]
@@ -41,9 +41,9 @@ def quantised(model: nn.Module, bits: int, group: int | None = None) -> Iterator
     ArgumentError
         The bits are out of range, or a row cannot be parted into groups.
     ModelError
-        Weights are packed already, or offloaded.
+        Weights are quantised already, or offloaded.
     """
-    check_whole(model)
+    check_writable(model)
     with overwriting() as overwrite:
         for module in find_decoder(model).layers.modules():
             if isinstance(module, (nn.Linear, Conv1D)):

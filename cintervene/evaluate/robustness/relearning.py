@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from cintervene.activations.next_token import answer_nll
 from cintervene.errors import ArgumentError
-from cintervene.models.quantised import check_whole
+from cintervene.models.parts import ModelParts
+from cintervene.models.quantised import check_writable
 from cintervene.prompts.target_spans import TargetSpan
 from cintervene.utils.progress import (
     Progress,
@@ -79,7 +80,7 @@ def relearn(
     ArgumentError
         There are no answers of a kind, or a number is not positive.
     ModelError
-        Weights are packed or offloaded.
+        Weights are quantised or offloaded.
     """
     if not trained or not others or steps < 1 or batch < 1 or not rate > 0:
         raise ArgumentError(
@@ -87,14 +88,15 @@ def relearn(
             f"{len(others)} answers, {steps}, {batch}, {rate}; expected at least one "
             "of each and positive numbers"
         )
-    check_whole(model)
+    check_writable(model)
     pupil = copy.deepcopy(model).float().train()
     _no_dropout(pupil)
     optimiser = torch.optim.Adam(pupil.parameters(), lr=rate)
     source = np.random.default_rng(seed)
     found = Relearned([], [], [])
     step = counting(progress, "relearning", steps)
-    _watch(found, pupil, 0, trained, others)
+    parts = ModelParts.find(pupil)
+    _watch(found, parts, 0, trained, others)
     for done in range(1, steps + 1):
         chosen = source.choice(len(trained), min(batch, len(trained)), replace=False)
         with torch.enable_grad():
@@ -104,26 +106,26 @@ def relearn(
             optimiser.step()
         # At 1, 2, 4, 8 steps and at the end.
         if done == steps or done & (done - 1) == 0:
-            _watch(found, pupil, done, trained, others)
+            _watch(found, parts, done, trained, others)
         step(1)
     return found
 
 
 def _watch(
     found: Relearned,
-    model: nn.Module,
+    parts: ModelParts,
     steps: int,
     trained: Sequence[TargetSpan],
     others: Sequence[TargetSpan],
 ) -> None:
     found.steps.append(steps)
-    found.trained.append(_perplexity(model, trained))
-    found.others.append(_perplexity(model, others))
+    found.trained.append(_perplexity(parts, trained))
+    found.others.append(_perplexity(parts, others))
 
 
-def _perplexity(model: nn.Module, spans: Sequence[TargetSpan]) -> float:
+def _perplexity(parts: ModelParts, spans: Sequence[TargetSpan]) -> float:
     prompts = [one.ids[: one.start] for one in spans]
-    nats = answer_nll(model, prompts, [one.targets for one in spans])
+    nats = answer_nll(parts, prompts, [one.targets for one in spans])
     return float(np.exp(np.concatenate(nats).mean()))
 
 

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from cintervene.activations.next_token import next_logits
+from cintervene.models.parts import ModelParts
 from cintervene.prompts.target_spans import TargetSpan
 
 __all__ = ["ranks"]
@@ -33,7 +34,9 @@ def ranks(model: nn.Module, spans: Sequence[TargetSpan]) -> npt.NDArray[np.int64
     ndarray, shape (n,), int64
         1 where the model says the word next.
     """
-    logits = next_logits(model, [one.ids[: one.start] for one in spans])
+    logits = next_logits(
+        ModelParts.find(model), [one.ids[: one.start] for one in spans]
+    )
     found = []
     for row, one in zip(logits, spans, strict=True):
         best = row[torch.tensor(sorted(one.openings), device=row.device)].max()

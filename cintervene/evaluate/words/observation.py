@@ -27,9 +27,9 @@ from cintervene.evaluate.words.scores import (
     token_counts,
 )
 from cintervene.intervention.intervention import Intervention
-from cintervene.models.decoder import find_decoder
+from cintervene.models.parts import ModelParts
 from cintervene.models.trace import evaluating
-from cintervene.models.unembedding import Unembedding, find_unembedding
+from cintervene.models.unembedding import Unembedding
 from cintervene.prompts.chat import (
     generate,
     render,
@@ -96,7 +96,7 @@ def observe(
         replies = answers(phase, requests, budget.request_tokens)
         return [tokenizer.decode(one, skip_special_tokens=True) for one in replies]
 
-    decoder = find_decoder(model)
+    parts = ModelParts.find(model)
     requests = [render(tokenizer, request.prompt) for request in sample.requests]
     prompts = [render(tokenizer, prompt) for prompt in sample.prompts]
     replies = answers("everyday answers", prompts, budget.answer_tokens)
@@ -107,14 +107,7 @@ def observe(
     everything = [one for group in groups.values() for one in group]
     first = min(edit.layer for edit in intervention.edits.values())
     with phases.phase("layers below", len(everything)) as step:
-        stream = LayerStream(
-            model,
-            [one.ids for one in everything],
-            first,
-            wanted=[one.positions for one in everything],
-            decoder=decoder,
-            entered=step,
-        )
+        stream = LayerStream.of(parts.decoder, everything, first, entered=step)
     with phases.phase("scores before", 1) as step:
         base = stream.final()
         step(1)
@@ -125,8 +118,7 @@ def observe(
             step(1)
         after = requested("answers after")
     with phases.phase("comparison", len(everything)) as step:
-        unembedding = find_unembedding(model, decoder)
-        scores, kl = _compare(unembedding, groups, base, changed, step)
+        scores, kl = _compare(parts.unembedding, groups, base, changed, step)
     sizes = token_counts(groups[EVERYDAY])
     return Observation(scores, item_sums(kl, sizes), sizes, before, after)
 

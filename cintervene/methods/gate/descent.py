@@ -113,8 +113,8 @@ class _Captured:
     ) -> None:
         self.examples, self._first = list(examples), list(first)
         self.upper = UpperLayers(
-            parts.model, [mlp.block], [one.ids for one in examples], first,
-            [one.positions for one in examples], parts.decoder, above=above,
+            parts.decoder, [mlp.block], [one.ids for one in examples], first,
+            [one.positions for one in examples], above=above,
         )  # fmt: skip
         self.inputs = [batch.inputs for batch in self.upper.batches]
 

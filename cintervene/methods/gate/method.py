@@ -36,7 +36,7 @@ from cintervene.methods.gate.examples import prepare
 from cintervene.methods.gate.gated_mlp import find_gated_mlp
 from cintervene.methods.gate.gates import Thresholds
 from cintervene.models.decoder import (
-    asked_layers,
+    requested_layers,
 )
 from cintervene.models.parts import ModelParts
 from cintervene.models.precision import quick_products
@@ -91,7 +91,7 @@ def solve(
     clock = Clock()
     with clock.phase("layer"):
         layer = _layer(parts, tokenizer, config.layers, progress)
-        mlp = find_gated_mlp(model, layer, parts.decoder)
+        mlp = find_gated_mlp(parts.decoder, layer)
     refusal = config.refusal or data.safe_refusals()[0]
     config = replace(config, layers=[layer], refusal=refusal)
     with clock.phase("prompts"):
@@ -169,10 +169,10 @@ def _layer(
     layers: Literal["auto"] | Sequence[int],
     progress: Progress,
 ) -> int:
-    chosen = asked_layers(layers, parts.n_layers)
+    chosen = requested_layers(layers, parts.n_layers)
     if chosen is None:
         best = most_separating(
-            parts.model, tokenizer, parts.decoder, "down_proj", progress, 1, COMPARED
+            parts.decoder, tokenizer, "down_proj", progress, 1, COMPARED
         )
         return best[0].layer
     if len(chosen) != 1:

@@ -160,20 +160,19 @@ class Layerwise(ABC):
         self._metrics: dict[int | None, OutputMetric] = {}
         self.unembedding = parts.unembedding
         self.targets = parts.targets(config.chosen_layers, config.matrix)
-        model, decoder, matrix = parts.model, parts.decoder, config.matrix
         first = self.targets[0].layer
         spoken = [*probes, *contrast]
-        self._spoken = LayerStream(
-            model, [one.ids for one in spoken], first,
+        self._spoken = LayerStream.of(
+            parts.decoder, spoken, first,
             wanted=pairs.wanted(len(spoken)),
             streamed=[()] * len(probes) + [one.positions for one in contrast],
-            decoder=decoder, entered=entered, matrix=matrix,
+            entered=entered, matrix=config.matrix,
         )  # fmt: skip
-        others = LayerStream(
-            model, [one.ids for one in benign], first,
+        others = LayerStream.of(
+            parts.decoder, benign, first,
             wanted=_sample(benign, STATISTICS_ROWS),
             streamed=[one.positions for one in benign],
-            decoder=decoder, entered=entered, matrix=matrix,
+            entered=entered, matrix=config.matrix,
         )  # fmt: skip
         base = self._spoken.fork()
         self.preserves = self._watch(others, base)

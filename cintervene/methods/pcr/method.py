@@ -33,7 +33,7 @@ from cintervene.methods.pcr.strength import (
     knee,
 )
 from cintervene.methods.pcr.token_constraints import TokenConstraints
-from cintervene.models.decoder import asked_layers
+from cintervene.models.decoder import requested_layers
 from cintervene.models.parts import ModelParts
 from cintervene.models.precision import quick_products
 from cintervene.prompts.calibration import (
@@ -223,7 +223,7 @@ def _strengths(config: PCRConfig) -> tuple[float, ...]:
 
 def choose_layers(layers: object, n_layers: int, kind: Kind) -> list[int]:
     """Return the layers that PCR changes, for its parameter `layers`."""
-    asked = asked_layers(layers, n_layers)
+    asked = requested_layers(layers, n_layers)
     if asked is not None:
         return asked
     if kind == "forbid":

@@ -15,7 +15,7 @@ from cintervene.activations.scoring import (
     divergence,
     token_nll,
 )
-from cintervene.intervention.adapter import suited
+from cintervene.intervention.adapter import applicable_form
 from cintervene.intervention.intervention import Intervention
 from cintervene.methods.pcr.layerwise import LayerChange
 from cintervene.models.parts import ModelParts
@@ -104,7 +104,7 @@ class Tuning:
             calibration.tune_contrast,
             calibration.tune_benign,
         )
-        self._streams = [_stream(parts, group, first) for group in groups]
+        self._streams = [LayerStream.of(parts.decoder, one, first) for one in groups]
         self._tokens = [_tokens(group) for group in groups[:2]]
         *spoken, self._benign_state = self._states()
         self._nll = [
@@ -116,7 +116,7 @@ class Tuning:
         """Apply the changes for a moment and look at what they do."""
         pairs = [(change.target, change.update) for change in changes]
         trial = Intervention.of(self._model, pairs, reversible=False)
-        with suited(trial, self._model).applied(self._model):
+        with applicable_form(trial, self._model).applied(self._model):
             *spoken, benign_state = self._states()
         ratios = [
             float(np.exp(np.mean(token_nll(self._unembedding, state, tokens) - before)))
@@ -169,16 +169,6 @@ def knee(points: Sequence[SweepPoint], limits: WordLimits) -> SweepPoint:
     if gain.max() < PROMINENCE:
         return within[int(np.argmax(effect))]
     return within[int(np.argmax(gain))]
-
-
-def _stream(parts: ModelParts, group: Sequence[TargetSpan], first: int) -> LayerStream:
-    return LayerStream(
-        parts.model,
-        [one.ids for one in group],
-        first,
-        wanted=[one.positions for one in group],
-        decoder=parts.decoder,
-    )
 
 
 def _tokens(group: Sequence[TargetSpan]) -> torch.Tensor:

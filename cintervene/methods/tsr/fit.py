@@ -30,7 +30,7 @@ from cintervene.methods.tsr.problem import (
     SafeRegion,
 )
 from cintervene.models.decoder import (
-    asked_layers,
+    requested_layers,
 )
 from cintervene.models.parts import ModelParts
 from cintervene.models.precision import quick_products
@@ -199,11 +199,9 @@ def _targets(
     ModelError
         One of them cannot be changed.
     """
-    chosen = asked_layers(config.layers, parts.n_layers)
+    chosen = requested_layers(config.layers, parts.n_layers)
     if chosen is None:
-        return most_separating(
-            parts.model, tokenizer, parts.decoder, config.matrix, progress
-        )
+        return most_separating(parts.decoder, tokenizer, config.matrix, progress)
     return parts.targets(chosen, config.matrix)
 
 

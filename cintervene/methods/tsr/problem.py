@@ -100,12 +100,11 @@ class ExampleBatch:
 
     def _gather(self, examples: Sequence[TargetExample]) -> UpperLayers:
         return UpperLayers(
-            self._parts.model,
+            self._parts.decoder,
             self.targets,
             [one.ids for one in examples],
             [one.prefix_length for one in examples],
             [one.positions for one in examples],
-            self._parts.decoder,
         )
 
     def losses(self, changes: Changes) -> Iterator[tuple[UpperBatch, Tensor]]:

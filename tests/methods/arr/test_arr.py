@@ -82,7 +82,7 @@ class Setting:
             for prompt, answer in zip(prompts, answers, strict=True)
         ]
         self.decoder = find_decoder(self.model)
-        self.targets = find_targets(self.model, [2], self.decoder)
+        self.targets = find_targets(self.model, [2])
 
     def problem(self, steps: int, adversary: Adversary | None) -> RiskRegion:
         """The problem after its steps."""
@@ -92,7 +92,7 @@ class Setting:
         examples = RefusalExamples([[one] for one in self.examples], benign, [], [])
         problem = RiskRegion(
             self.model, self.targets, self.decoder,
-            find_unembedding(self.model, self.decoder), examples, 0.3,
+            find_unembedding(self.model), examples, 0.3,
             TSROptions(steps=steps, parts=1, kl_weight=0.1), 6.0, adversary,
         )  # fmt: skip
         with differentiable(self.model):

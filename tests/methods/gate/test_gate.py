@@ -116,7 +116,7 @@ def test_neurons_add_what_their_rows_and_columns_say(
     tiny_model: Any, name: str
 ) -> None:
     model = tiny_model(name)
-    mlp = find_gated_mlp(model, 2, find_decoder(model))
+    mlp = find_gated_mlp(find_decoder(model), 2)
     assert mlp.gate.name.endswith("layers.2.mlp.gate_proj.weight")
     assert mlp.up.name.endswith("layers.2.mlp.up_proj.weight")
     rng = np.random.default_rng(0)
@@ -155,13 +155,13 @@ def test_other_mlps_are_refused_with_the_reason(
 ) -> None:
     model = tiny_model(name)
     with pytest.raises(ModelError, match=match):
-        find_gated_mlp(model, 1, find_decoder(model))
+        find_gated_mlp(find_decoder(model), 1)
 
 
 def test_biases_are_refused(tiny_model: Any) -> None:
     model = tiny_model("llama", mlp_bias=True)
     with pytest.raises(ModelError, match="gate_proj: has a bias"):
-        find_gated_mlp(model, 1, find_decoder(model))
+        find_gated_mlp(find_decoder(model), 1)
 
 
 def test_lessons_say_where_each_token_stands(tiny: Any) -> None:
@@ -249,8 +249,8 @@ def test_what_is_measured_is_what_the_changed_model_does(tiny_model: Any) -> Non
     before = weights_of(model)
     decoder = find_decoder(model)
     descent = GateDescent(
-        model, find_gated_mlp(model, 1, decoder), decoder,
-        find_unembedding(model, decoder), examples,
+        model, find_gated_mlp(decoder, 1), decoder,
+        find_unembedding(model), examples,
         GateOptions(steps=80, examples=20, length=2.0),
     )  # fmt: skip
     with torch.no_grad():

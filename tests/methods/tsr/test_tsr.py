@@ -105,10 +105,10 @@ def test_the_descent_lowers_the_loss_on_every_architecture(
     rng = np.random.default_rng(8)
     harmful, benign = (random_lessons(rng, 4, answer) for answer in (1, 0))
     decoder = find_decoder(any_model)
-    targets = find_targets(any_model, [1, 2], decoder, matrix)
+    targets = find_targets(any_model, [1, 2], matrix)
     before = state(any_model)
     problem = SafeRegion(
-        any_model, targets, decoder, find_unembedding(any_model, decoder),
+        any_model, targets, decoder, find_unembedding(any_model),
         RefusalExamples(harmful, benign, [], []), 0.5,
         TSROptions(steps=8, parts=1, kl_weight=0.1, ball=ball),
     )  # fmt: skip
@@ -135,7 +135,7 @@ def test_steps_in_the_frobenius_ball_are_those_of_numpy(tiny_model: Any) -> None
     """Onto the ball a matrix is projected by scaling it, and the norm is the plain."""
     model = tiny_model("gpt2")
     rng = np.random.default_rng(2)
-    (target,) = find_targets(model, [1], find_decoder(model))
+    (target,) = find_targets(model, [1])
     ball = LayerBall(target, None, OutputMetric.plain(target.d_out), 0.1, inertia=0.6)
     radius = 0.1 * float(target.weight.detach().double().norm())
     change = direction = np.zeros((target.d_in, target.d_out))
@@ -160,9 +160,9 @@ def test_the_worst_prompts_are_defended_most(tiny_model: Any) -> None:
     rng = np.random.default_rng(3)
     harmful = random_lessons(rng, 6, 1)
     decoder = find_decoder(model)
-    (target,) = find_targets(model, [2], decoder)
+    (target,) = find_targets(model, [2])
     problem = RiskRegion(
-        model, [target], decoder, find_unembedding(model, decoder),
+        model, [target], decoder, find_unembedding(model),
         RefusalExamples(harmful, random_lessons(rng, 4, 0), [], []), 0.5,
         TSROptions(steps=10, parts=1, kl_weight=0.1), nats=8.0,
     )  # fmt: skip
@@ -193,8 +193,8 @@ def test_an_adversary_is_told_the_request_of_each_lesson(tiny_model: Any) -> Non
             return example
 
     problem = RiskRegion(
-        model, find_targets(model, [2], decoder), decoder,
-        find_unembedding(model, decoder),
+        model, find_targets(model, [2]), decoder,
+        find_unembedding(model),
         RefusalExamples(harmful, random_lessons(rng, 4, 0), [], []), 0.5,
         TSROptions(steps=6, parts=3), nats=8.0, adversary=Noting(),
     )  # fmt: skip
@@ -214,10 +214,10 @@ def test_the_gradient_is_that_of_the_weight(tiny_model: Any) -> None:
     ]
     benign = [[TargetExample(g[0].ids, 0, 6)] for g in random_lessons(rng, 3, 0)]
     decoder = find_decoder(model)
-    (target,) = find_targets(model, [1], decoder)
+    (target,) = find_targets(model, [1])
     options = TSROptions(parts=1, first_token=0.3)
     problem = SafeRegion(
-        model, [target], decoder, find_unembedding(model, decoder),
+        model, [target], decoder, find_unembedding(model),
         RefusalExamples(harmful, benign, [], []), 0.5, options,
     )  # fmt: skip
     with differentiable(model):
