@@ -26,12 +26,6 @@ PACKAGE = (
     "The package's requests are short and in English. Other kinds of requests, other "
     "languages and longer talks are refused as far as they look alike inside the model."
 )
-REVERSIBLE = "Whoever holds the weights can take the change out again or train it away."
-# Of what a method teaches to refuse.
-PACKAGE = (
-    "The package's requests are short and in English. Other kinds of requests, other "
-    "languages and longer talks are refused as far as they look alike inside the model."
-)
 SEARCH = (
     "Who has the weights can search for words, or for a beginning of the answer, after "
     "which a harmful request is answered all the same."
@@ -48,8 +42,8 @@ BALL = (
 )
 
 
-class _Told(dict[str, Any]):
-    """Options by name; what is not recorded is said to be so."""
+class _Recorded(dict[str, Any]):
+    """Options by name; of what was not recorded it is said so."""
 
     def __missing__(self, name: str) -> str:
         return "an unrecorded number of"
@@ -78,4 +72,4 @@ class Account:
 
     def fill(self, text: str, options: Options) -> str:
         """Put the options where a text names them."""
-        return text.format_map(_Told(options))
+        return text.format_map(_Recorded(options))

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Self, get_args
 
+from cintervene import data
 from cintervene.errors import ArgumentError
 from cintervene.utils.literals import Matrix
 from cintervene.utils.parameters import Described, parameter, parameters
@@ -137,8 +138,11 @@ class RequestConfig(MethodConfig):
         model did before.
     """
 
+    # The parameters that say how many of the package's benign prompts are taken.
+    benign_counts: ClassVar[tuple[str, ...]]
+
     harmful: Sequence[str] | None = parameter(
-        Optional(Texts()), None,
+        Optional(Texts(least=1)), None,
         "a UTF-8 file with a request on each line that is to be refused (tsr, gate) or "
         "not to be answered; the package's own without it",
         private=True,
@@ -146,6 +150,21 @@ class RequestConfig(MethodConfig):
     max_false_refusals: float = parameter(
         Positive(metavar="SHARE"), 0.03, "benign requests refused in addition"
     )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not (self.preserve or any(getattr(self, one) for one in self.benign_counts)):
+            raise ArgumentError(
+                f"{', '.join(self.benign_counts)}: got 0 and no preserve=, which "
+                "leaves no prompt to be answered; expected at least one of either"
+            )
+
+    @property
+    def requests(self) -> Sequence[str]:
+        """The requests given, or the package's own."""
+        if self.harmful is not None:
+            return self.harmful
+        return [prompt.text for prompt in data.harmful_prompts("train")]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -188,6 +207,8 @@ class DescentConfig(ProjectionConfig, RequestConfig):
         Of the package's prompts that only sound harmful, how many are to be answered as
         before.
     """
+
+    benign_counts = ("answers", "borderline")
 
     radius: float = parameter(
         Positive(), 0.03, "largest size of a layer's change, relative to its weight's"

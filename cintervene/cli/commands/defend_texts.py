@@ -24,11 +24,10 @@ from cintervene.cli.common.sweeps import (
     sweep_table,
     withheld,
 )
-from cintervene.data import read_words
+from cintervene.data import harmful_prompts, read_words
 from cintervene.errors import ArgumentError
 from cintervene.intervention.acceptance import crossed
 from cintervene.intervention.intervention import Intervention
-from cintervene.methods.common.sweep import requested
 from cintervene.utils.staging import StagedDirectory
 
 __all__ = ["run"]
@@ -84,7 +83,9 @@ def _read_texts(arguments: Namespace) -> dict[str, Sequence[str]]:
 
 def _read_requests(source: str) -> Sequence[str]:
     """The package's requests, or those of a file, one a line."""
-    return requested(None) if source == OWN else read_words(source)
+    if source == OWN:
+        return [prompt.text for prompt in harmful_prompts("train")]
+    return read_words(source)
 
 
 def _told(intervention: Intervention) -> dict[str, Any]:

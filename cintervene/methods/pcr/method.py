@@ -4,13 +4,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import nn
 
 from cintervene.errors import ArgumentError
 from cintervene.intervention.intervention import Intervention
+from cintervene.methods.common.result import make_intervention, sweep_metrics
 from cintervene.methods.pcr.config import (
     Concepts,
     Kind,
@@ -117,19 +118,15 @@ def solve(
     candidates = _sweep(problem, tuning, strengths, limits, clock, progress)
     best = knee([one.point for one in candidates], limits)
     changes = next(one.changes for one in candidates if one.point is best)
-    return Intervention.of(
+    points = [one.point for one in candidates]
+    tried = sweep_metrics(points, best, best.strain(limits) <= 1.0)
+    return make_intervention(
         model,
         [(change.target, change.update) for change in changes],
-        options=config.to_dict(private=False),
-        metrics={
-            "strength": best.strength,
-            "sweep": [
-                {**asdict(one.point), "chosen": one.point is best} for one in candidates
-            ],
-            "within_limits": best.strain(limits) <= 1.0,
-            "layers": [change.summary() for change in changes],
-            "seconds": clock.seconds,
-        },
+        config,
+        {"strength": best.strength, **tried},
+        clock,
+        layers=[change.summary() for change in changes],
     )
 
 
