@@ -27,7 +27,7 @@ from cintervene.errors import ArgumentError, ModelError
 from cintervene.evaluate import Measurement, measure, write_report
 from cintervene.intervention.adapter import suited
 from cintervene.intervention.intervention import Intervention
-from cintervene.methods.pcr.method import choose_layers
+from cintervene.methods.pcr.resolve import choose_layers
 from cintervene.models import (
     explain,
     find_decoder,

@@ -21,9 +21,11 @@ from cintervene.utils.ranges import (
     Whole,
 )
 
-__all__ = ["Concepts", "Kind", "PCRConfig"]
+__all__ = ["TOKENWISE", "Concepts", "Kind", "PCRConfig"]
 
 Concepts = Literal["contrast", "unembedding", "activation", "difference"]
+# Concepts that stand for single tokens.
+TOKENWISE = ("contrast", "unembedding")
 # By which parameter it is given what is not to be said.
 Kind = Literal["forbid", "examples", "harmful"]
 
@@ -166,7 +168,12 @@ class PCRConfig(ProjectionConfig):
         return "examples" if self.examples is not None else "harmful"
 
     @property
-    def price(self) -> float:
+    def on_tokens(self) -> bool:
+        """Whether constraints are on tokens, where "auto" was resolved."""
+        return self.concepts in TOKENWISE
+
+    @property
+    def chosen_slack(self) -> float:
         """The slack, where "auto" was resolved."""
         assert not isinstance(self.slack, str)
         return self.slack
