@@ -43,7 +43,7 @@ class BaseActivations:
         The constrained rows, and a sample of the rows of benign text, in the last of
         the layers.
     preserves : dict of int to Preserve
-        The norm (3) of each layer's change.
+        The norm of each layer's change, docs/methods/pcr.md (3).
     points : dict of int to Points
         Outputs of each layer; empty where constraints are on tokens.
     """

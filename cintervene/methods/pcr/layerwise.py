@@ -77,7 +77,7 @@ class Problem(Protocol):
 
     @property
     def statistics(self) -> TokenStatistics:
-        """Benign next-token distributions, for the metric of outputs (9)."""
+        """Benign next-token distributions, for the metric of outputs."""
 
     def amount(
         self, strength: float, changes: Sequence[LayerChange], n_layers: int
