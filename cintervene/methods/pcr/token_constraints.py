@@ -38,6 +38,8 @@ RISE = 0.6
 class TokenConstraints:
     """Tokens that shall fall or rise, along directions of the unembedding.
 
+    Their half-spaces are docs/methods/pcr.md (8), in which this class says what a is.
+
     At strength s each forbidden token shall fall to a probability of exp(-s) at most,
     and by s / 2 nats at least; tokens of near negatives shall rise.
 
