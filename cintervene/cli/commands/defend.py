@@ -27,7 +27,7 @@ from cintervene.errors import ArgumentError, ModelError
 from cintervene.evaluate import Measurement, measure, write_report
 from cintervene.intervention.adapter import applicable_form
 from cintervene.intervention.intervention import Intervention
-from cintervene.methods.pcr.method import choose_layers
+from cintervene.methods.pcr.resolve import choose_layers
 from cintervene.models import find_decoder
 from cintervene.models.targets import explanation_of
 from cintervene.prompts.spelling import (
