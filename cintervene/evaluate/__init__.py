@@ -13,7 +13,7 @@ from cintervene.evaluate.requests.outcomes import (
     Outcome,
     Outcomes,
     Paired,
-    compare,
+    compare_outcomes,
     outcomes,
 )
 from cintervene.evaluate.statistics.intervals import (
@@ -28,7 +28,7 @@ from cintervene.evaluate.words.goals import (
     Verdict,
 )
 from cintervene.evaluate.words.measure import measure
-from cintervene.evaluate.words.measurement import Measurement
+from cintervene.evaluate.words.measurement import WordMeasurement
 from cintervene.evaluate.words.samples import EvaluationSize
 from cintervene.judges.refusal import judge_refusal
 
@@ -37,14 +37,14 @@ __all__ = [
     "Estimate",
     "EvaluationSize",
     "Goals",
-    "Measurement",
+    "WordMeasurement",
     "Outcome",
     "Outcomes",
     "Paired",
     "RequestMeasurement",
     "Verdict",
     "bootstrap_mean",
-    "compare",
+    "compare_outcomes",
     "judge_refusal",
     "measure",
     "measure_requests",

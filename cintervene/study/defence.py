@@ -11,7 +11,6 @@ from typing import Any
 
 from torch import nn
 
-from cintervene.attacks import Case as Attempt
 from cintervene.baselines import Answerer, Generation
 from cintervene.baselines.answering import answer_prefilled
 from cintervene.intervention.intervention import Intervention
@@ -98,7 +97,7 @@ class Defence:
                 yield
 
     def answer(
-        self, attempts: Sequence[Attempt], generation: Generation, seed: int
+        self, attempts: Sequence[AttackCase], generation: Generation, seed: int
     ) -> list[str]:
         """Answer each attempt, without its prefill; the defence has to be active.
 

@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import Any, BinaryIO
 
 from cintervene.errors import ArgumentError
-from cintervene.study.cases import Case, Key
+from cintervene.study.results import CaseResult, Key
 
 __all__ = ["NAME", "Journal"]
 
@@ -32,14 +32,14 @@ class Journal:
 
     Attributes
     ----------
-    cases : dict of Key to Case
+    cases : dict of Key to CaseResult
     settings : dict
         What all cases have in common, as JSON.
     """
 
     def __init__(self, directory: Path) -> None:
         self.directory = Path(directory)
-        self.cases: dict[Key, Case] = {}
+        self.cases: dict[Key, CaseResult] = {}
         self.settings: dict[str, Any] = {}
         self._stream: BinaryIO | None = None
 
@@ -93,7 +93,7 @@ class Journal:
         self._write({"setting": name, "value": new[name]} for name in new)
         self.settings |= new
 
-    def add(self, cases: Iterable[Case]) -> None:
+    def add(self, cases: Iterable[CaseResult]) -> None:
         """Record cases; they are on the disk when this returns."""
         added = list(cases)
         self._write({"case": case.to_dict()} for case in added)
@@ -113,7 +113,7 @@ class Journal:
                 if "setting" in record:
                     self.settings[record["setting"]] = record["value"]
                 else:
-                    case = Case.from_dict(record["case"])
+                    case = CaseResult.from_dict(record["case"])
                     self.cases[case.key] = case
             except (KeyError, TypeError, ValueError) as error:
                 raise _unreadable(path, number) from error

@@ -8,8 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from cintervene.attacks import Attack, Request
-from cintervene.attacks import Case as Attempt
-from cintervene.attacks.base import Notes
+from cintervene.attacks.base import Checkpoint
 
 __all__ = ["InTurn", "Suite"]
 
@@ -57,7 +56,9 @@ class InTurn:
         """The budget of the attack that takes longest."""
         return max(one.steps for one in self.attacks)
 
-    def cases(self, request: Request, seed: int, notes: Notes) -> Sequence[Attempt]:
+    def cases(
+        self, request: Request, seed: int, checkpoint: Checkpoint
+    ) -> Sequence[AttackCase]:
         """Make the test cases of one request; see `Attack.cases`."""
         turn = (seed + sum(request.id.encode())) % len(self.attacks)
-        return self.attacks[turn].cases(request, seed, notes)
+        return self.attacks[turn].cases(request, seed, checkpoint)

@@ -14,7 +14,6 @@ from typing import Any
 from torch import nn
 
 from cintervene.attacks import Attack, Request, run_attack
-from cintervene.attacks import Case as Attempt
 from cintervene.baselines import Generation
 from cintervene.errors import ArgumentError
 from cintervene.evaluate.requests.fluency import perplexities
@@ -27,7 +26,7 @@ from cintervene.judges.base import (
     refusal_matcher,
 )
 from cintervene.models.precision import quick_products
-from cintervene.study.cases import Case
+from cintervene.study.results import CaseResult
 from cintervene.study.defence import Defence
 from cintervene.study.journal import Journal
 from cintervene.study.suite import Suite
@@ -42,7 +41,7 @@ __all__ = ["Sorter", "Trial", "run_study", "sorter"]
 
 # Requests whose cases are made, answered, judged and stored together.
 BATCH = 32
-Sorter = Callable[[Sequence[Attempt], Sequence[str]], Sequence[Outcome]]
+Sorter = Callable[[Sequence[AttackCase], Sequence[str]], Sequence[Outcome]]
 
 
 def sorter(model: nn.Module, tokenizer: Any, judge: Judge = refusal_matcher) -> Sorter:
@@ -63,7 +62,7 @@ def sorter(model: nn.Module, tokenizer: Any, judge: Judge = refusal_matcher) -> 
             known.update(zip(new, found.tolist(), strict=True))
         return [known[pair] for pair in said]
 
-    def sort(attempts: Sequence[Attempt], answers: Sequence[str]) -> list[Outcome]:
+    def sort(attempts: Sequence[AttackCase], answers: Sequence[str]) -> list[Outcome]:
         prompts = [attempt.prompt for attempt in attempts]
         begun = [attempt.prefill for attempt in attempts]
         tries = zip(prompts, begun, answers, strict=True)
@@ -101,7 +100,7 @@ class Trial:
         *,
         path: Path | None = None,
         progress: Progress = silent,
-    ) -> Iterator[Case]:
+    ) -> Iterator[CaseResult]:
         """Attack, answer and judge some requests of a suite.
 
         The attack is made while the defence is in place: one that looks at the model
@@ -121,7 +120,7 @@ class Trial:
         outcomes = self.sort(attempts, answers)
         seen: Counter[str] = Counter()
         for attempt, answer, outcome in zip(attempts, answers, outcomes, strict=True):
-            yield Case(
+            yield CaseResult(
                 suite=suite.name,
                 defence=defence.name,
                 attack=attack.name,
@@ -148,7 +147,7 @@ def run_study(
     *,
     progress: Progress = silent,
     batch: int = BATCH,
-) -> list[Case]:
+) -> list[CaseResult]:
     """Run every defence against every attack on every request that is not yet recorded.
 
     Parameters
@@ -165,7 +164,7 @@ def run_study(
 
     Returns
     -------
-    list of Case
+    list of CaseResult
         Those that were asked for, recorded or new, in the order asked for.
 
     Raises
@@ -232,8 +231,8 @@ def _searching(
 
 
 def _by_request(
-    cases: Iterable[Case], row: tuple[str, str, str]
-) -> dict[str, list[Case]]:
+    cases: Iterable[CaseResult], row: tuple[str, str, str]
+) -> dict[str, list[CaseResult]]:
     found = defaultdict(list)
     for case in cases:
         if (case.suite, case.defence, case.attack) == row:

@@ -18,7 +18,7 @@ pytest.importorskip("transformers")
 
 from cintervene import data
 from cintervene.errors import ArgumentError, InterventionError
-from cintervene.evaluate import EvaluationSize, Measurement, measure
+from cintervene.evaluate import EvaluationSize, WordMeasurement, measure
 from cintervene.evaluate.words.measure import forbidden_words
 from cintervene.evaluate.words.obedience import says
 from cintervene.evaluate.words.samples import gather
@@ -83,7 +83,7 @@ def intervention(model: Any) -> Intervention:
 
 
 @pytest.fixture(scope="module")
-def measurement(model: Any, intervention: Intervention) -> Measurement:
+def measurement(model: Any, intervention: Intervention) -> WordMeasurement:
     return measure(model, Characters(), intervention, budget=SMALL)
 
 
@@ -134,7 +134,7 @@ def test_perplexities(name: str) -> None:
                 assert change.effect.low <= change.effect.value <= change.effect.high
 
 
-def test_words_one_by_one(model: Any, measurement: Measurement) -> None:
+def test_words_one_by_one(model: Any, measurement: WordMeasurement) -> None:
     sample = gather(Characters(), WORDS, "held_out", SMALL)
     assert [word.word for word in measurement.forbidden.by_word] == WORDS
     for word in measurement.forbidden.by_word:
@@ -143,7 +143,7 @@ def test_words_one_by_one(model: Any, measurement: Measurement) -> None:
 
 
 def test_drift(
-    model: Any, intervention: Intervention, measurement: Measurement
+    model: Any, intervention: Intervention, measurement: WordMeasurement
 ) -> None:
     tokenizer = Characters()
     prompts = [render(tokenizer, p.text) for p in data.benign_prompts("held_out")[:5]]
@@ -168,7 +168,7 @@ def test_drift(
 
 
 def test_obedience(
-    model: Any, intervention: Intervention, measurement: Measurement
+    model: Any, intervention: Intervention, measurement: WordMeasurement
 ) -> None:
     tokenizer = Characters()
     requests = gather(tokenizer, WORDS, "held_out", SMALL).requests
@@ -184,7 +184,7 @@ def test_obedience(
 
 
 def test_layers_and_seconds(
-    intervention: Intervention, measurement: Measurement
+    intervention: Intervention, measurement: WordMeasurement
 ) -> None:
     assert [layer.layer for layer in measurement.layers] == [2, 3]
     for layer in measurement.layers:
@@ -208,7 +208,7 @@ def test_margins_are_taken_from_the_metrics(model: Any) -> None:
 
 
 def test_repeats(
-    model: Any, intervention: Intervention, measurement: Measurement
+    model: Any, intervention: Intervention, measurement: WordMeasurement
 ) -> None:
     again = measure(model, Characters(), intervention, budget=SMALL).to_dict()
     first = measurement.to_dict()
@@ -216,10 +216,10 @@ def test_repeats(
     assert again == first
 
 
-def test_as_json(measurement: Measurement) -> None:
+def test_as_json(measurement: WordMeasurement) -> None:
     text = json.dumps(measurement.to_dict(), allow_nan=False)
     found = json.loads(text)
-    assert list(found) == [field.name for field in fields(Measurement)]
+    assert list(found) == [field.name for field in fields(WordMeasurement)]
     assert set(found["drift"]["kl"]) == {"value", "low", "high"}
 
 

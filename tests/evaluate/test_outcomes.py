@@ -17,7 +17,7 @@ stats = pytest.importorskip("scipy.stats")
 from cintervene.errors import ArgumentError
 from cintervene.evaluate.requests.outcomes import (
     Outcome,
-    compare,
+    compare_outcomes,
     count,
     judge_refusal,
     outcomes,
@@ -99,11 +99,11 @@ def test_rates_add_up() -> None:
 def test_comparison_is_paired() -> None:
     before = [COMPLIED] * 9 + [REFUSED]
     after = [REFUSED] * 7 + [COMPLIED, BROKEN, COMPLIED]
-    found = compare(before, after)
+    found = compare_outcomes(before, after)
     assert (found.gained, found.lost) == (1, 8)
     assert found.rate.effect.value == pytest.approx(-0.7)
     assert found.p == pytest.approx(2 * (1 + 9) / 2**9)
-    assert compare(before, after, BROKEN).gained == 1
+    assert compare_outcomes(before, after, BROKEN).gained == 1
 
 
 def test_verdicts_on_labelled_answers_are_those_of_the_documentation() -> None:

@@ -29,7 +29,7 @@ from cintervene.intervention.intervention import Intervention
 from cintervene.models import find_targets
 from cintervene.solvers.update import LowRankUpdate
 from cintervene.study import (
-    Case,
+    CaseResult,
     study_content,
     write_study,
 )
@@ -88,7 +88,7 @@ def read(text: str) -> Reader:
     return reader
 
 
-def some_cases() -> list[Case]:
+def some_cases() -> list[CaseResult]:
     found = []
     for defence, complied in (("none", 5), ("pcr", 1), ("smoothllm", 3)):
         for attack in ("direct request", "prefill"):

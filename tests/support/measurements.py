@@ -15,7 +15,7 @@ pytest.importorskip("transformers")
 from cintervene.evaluate import (
     Change,
     Estimate,
-    Measurement,
+    WordMeasurement,
 )
 from cintervene.evaluate.words.records import (
     Answer,
@@ -56,8 +56,8 @@ def rate(before: float, after: float) -> Obedience:
     return Obedience(50, Change(around(before), around(after), effect, "difference"))
 
 
-def make_measurement(**changes: Any) -> Measurement:
-    found = Measurement(
+def make_measurement(**changes: Any) -> WordMeasurement:
+    found = WordMeasurement(
         model="tiny",
         split="held_out",
         level=0.95,

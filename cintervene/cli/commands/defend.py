@@ -24,7 +24,7 @@ from cintervene.cli.common.solving import solve
 from cintervene.cli.common.sweeps import withheld
 from cintervene.cli.common.words import read_forbidden
 from cintervene.errors import ArgumentError, ModelError
-from cintervene.evaluate import Measurement, measure, write_report
+from cintervene.evaluate import WordMeasurement, measure, write_report
 from cintervene.intervention.adapter import suited
 from cintervene.intervention.intervention import Intervention
 from cintervene.methods.pcr.method import choose_layers
@@ -86,7 +86,7 @@ def run(arguments: Namespace, console: Console) -> Exit:
 
 
 def _result(
-    arguments: Namespace, intervention: Intervention, found: Measurement | None
+    arguments: Namespace, intervention: Intervention, found: WordMeasurement | None
 ) -> dict[str, Any]:
     goals = asked_goals(arguments)
     return {

@@ -39,7 +39,7 @@ from cintervene.study import (
     write_study,
 )
 from cintervene.study.report.peers import read_peers
-from cintervene.study.report.story import (
+from cintervene.study.report.sections import (
     Table,
     story,
 )

@@ -6,7 +6,7 @@ from __future__ import annotations
 from argparse import Namespace
 from typing import Any
 
-from cintervene.evaluate import Goals, Measurement
+from cintervene.evaluate import Goals, WordMeasurement
 from cintervene.intervention.intervention import Intervention
 
 
@@ -30,7 +30,7 @@ def tuning_reached(intervention: Intervention, goals: Goals) -> bool:
     )
 
 
-def verdict_list(found: Measurement, goals: Goals) -> list[dict[str, Any]]:
+def verdict_list(found: WordMeasurement, goals: Goals) -> list[dict[str, Any]]:
     """Return the goals as JSON has them."""
     return [
         {

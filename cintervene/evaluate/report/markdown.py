@@ -17,7 +17,7 @@ from cintervene.evaluate.words.goals import (
     Goals,
     side_effects,
 )
-from cintervene.evaluate.words.measurement import Measurement
+from cintervene.evaluate.words.measurement import WordMeasurement
 from cintervene.evaluate.words.obedience import says
 from cintervene.evaluate.words.records import Answer
 from cintervene.intervention.acceptance import crossed
@@ -35,7 +35,7 @@ LIMITS = (*WORD_LIMITS, REVERSIBLE)
 
 def markdown(
     intervention: Intervention,
-    measurement: Measurement | None,
+    measurement: WordMeasurement | None,
     goals: Goals,
     pictures: Collection[str],
 ) -> str:
@@ -45,7 +45,7 @@ def markdown(
     ----------
     intervention : Intervention
         In the form in which it acts: see `write_report`.
-    measurement : Measurement or None
+    measurement : WordMeasurement or None
     goals : Goals
     pictures : collection of str
         Files beside the report that it can show.
@@ -65,7 +65,7 @@ def markdown(
 
 
 def _opening(
-    intervention: Intervention, measurement: Measurement | None
+    intervention: Intervention, measurement: WordMeasurement | None
 ) -> Iterator[str]:
     layers = changed_layers(intervention)
     words = intervention.options.get("forbid", [])
@@ -101,7 +101,7 @@ def _form(intervention: Intervention) -> str:
 
 
 def _results(
-    measurement: Measurement, goals: Goals, pictures: Collection[str]
+    measurement: WordMeasurement, goals: Goals, pictures: Collection[str]
 ) -> Iterator[str]:
     yield "## Goals"
     yield table(
@@ -281,7 +281,7 @@ def _use_attached(model: str, beyond: str) -> Iterator[str]:
     yield "Where weights are only on a disk, `cintervene apply` changes the checkpoint."
 
 
-def _limits(measurement: Measurement | None) -> Iterator[str]:
+def _limits(measurement: WordMeasurement | None) -> Iterator[str]:
     yield "## Limits"
     points = list(LIMITS)
     if measurement is not None:
@@ -299,7 +299,7 @@ def _limits(measurement: Measurement | None) -> Iterator[str]:
 
 
 def _provenance(
-    intervention: Intervention, measurement: Measurement | None
+    intervention: Intervention, measurement: WordMeasurement | None
 ) -> Iterator[str]:
     yield "## Provenance"
     rows = [

@@ -20,7 +20,7 @@ from matplotlib.transforms import Bbox
 
 from cintervene.evaluate.report.table import number
 from cintervene.evaluate.words.goals import DEFAULT_GOALS
-from cintervene.evaluate.words.measurement import Measurement
+from cintervene.evaluate.words.measurement import WordMeasurement
 from cintervene.evaluate.words.records import (
     Layer,
     Spoken,
@@ -39,7 +39,7 @@ POINTS_PER_INCH = 72
 MANY = 12
 
 
-def perplexity_figure(measurement: Measurement) -> Figure:
+def perplexity_figure(measurement: WordMeasurement) -> Figure:
     """Draw how much less likely each word became, and each kind of words in common."""
     figure = Figure(figsize=(7.6, 4.4), layout="constrained")
     axes = figure.subplots()

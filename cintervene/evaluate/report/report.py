@@ -19,7 +19,7 @@ from cintervene.evaluate.words.goals import (
     Goals,
     side_effects,
 )
-from cintervene.evaluate.words.measurement import Measurement
+from cintervene.evaluate.words.measurement import WordMeasurement
 from cintervene.intervention.edit import (
     Edit,
     dtype_name,
@@ -40,7 +40,7 @@ DOTS_PER_INCH = 160
 def write_report(
     directory: str | os.PathLike[str],
     intervention: Intervention,
-    measurement: Measurement | None = None,
+    measurement: WordMeasurement | None = None,
     *,
     goals: Goals = DEFAULT_GOALS,
 ) -> list[Path]:
@@ -56,7 +56,7 @@ def write_report(
     intervention : Intervention
         In the form in which it was measured: `export.AdapterIntervention` for a model
         whose weights cannot be changed, which the report then says how to use.
-    measurement : Measurement, optional
+    measurement : WordMeasurement, optional
         What `measure` found of it.
     goals : Goals, optional
         What it is held to.
@@ -86,7 +86,7 @@ def write_report(
 
 def report_content(
     intervention: Intervention,
-    measurement: Measurement | None = None,
+    measurement: WordMeasurement | None = None,
     goals: Goals = DEFAULT_GOALS,
 ) -> dict[str, Any]:
     """Return what ``report.json`` holds, as JSON has it."""
@@ -110,7 +110,7 @@ def report_content(
 
 
 def _json(
-    intervention: Intervention, measurement: Measurement | None, goals: Goals
+    intervention: Intervention, measurement: WordMeasurement | None, goals: Goals
 ) -> bytes:
     content = report_content(intervention, measurement, goals)
     text = json.dumps(content, ensure_ascii=False, indent=1)
@@ -131,7 +131,7 @@ def _weight(name: str, edit: Edit) -> dict[str, Any]:
     }
 
 
-def _verdicts(measurement: Measurement | None, goals: Goals) -> list[dict[str, Any]]:
+def _verdicts(measurement: WordMeasurement | None, goals: Goals) -> list[dict[str, Any]]:
     if measurement is None:
         return []
     return [
@@ -141,7 +141,7 @@ def _verdicts(measurement: Measurement | None, goals: Goals) -> list[dict[str, A
 
 
 def _pictures(
-    intervention: Intervention, measurement: Measurement | None
+    intervention: Intervention, measurement: WordMeasurement | None
 ) -> dict[str, bytes]:
     """PNG files by name; none without matplotlib."""
     if find_spec("matplotlib") is None:

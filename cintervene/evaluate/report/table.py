@@ -20,7 +20,7 @@ from cintervene.evaluate.words.records import (
 )
 
 if TYPE_CHECKING:
-    from cintervene.evaluate.words.measurement import Measurement
+    from cintervene.evaluate.words.measurement import WordMeasurement
 
 __all__ = [
     "Row", "Section", "change_row", "kl_row", "lay_out", "number", "sections",
@@ -47,7 +47,7 @@ class Section:
     rows: list[Row]
 
 
-def sections(measurement: Measurement) -> list[Section]:
+def sections(measurement: WordMeasurement) -> list[Section]:
     """Format all measures."""
     spoken, drift = measurement.forbidden, measurement.drift
     title = f"Forbidden words ({spoken.words})"
@@ -66,7 +66,7 @@ def sections(measurement: Measurement) -> list[Section]:
     return [*found, Section("Everything else", rows)]
 
 
-def text_table(measurement: Measurement, goals: Goals) -> str:
+def text_table(measurement: WordMeasurement, goals: Goals) -> str:
     """Lay a measurement out for a terminal."""
     return "\n".join(_lines(measurement, goals))
 
@@ -143,7 +143,7 @@ def lay_out(found: Iterable[Section], level: float) -> Iterator[str]:
             ).rstrip()
 
 
-def _lines(measurement: Measurement, goals: Goals) -> Iterator[str]:
+def _lines(measurement: WordMeasurement, goals: Goals) -> Iterator[str]:
     yield from lay_out(sections(measurement), measurement.level)
     yield "Goals"
     for verdict in measurement.verdicts(goals):

@@ -26,7 +26,7 @@ from cintervene.evaluate.requests.fluency import perplexities
 from cintervene.evaluate.requests.outcomes import (
     Outcome,
     Paired,
-    compare,
+    compare_outcomes,
     outcomes,
 )
 from cintervene.evaluate.statistics.intervals import (
@@ -258,7 +258,7 @@ def _compared(
         part = slice(start, start + len(group))
         start += len(group)
         refused, broken = (
-            compare(before[part], after[part], outcome)
+            compare_outcomes(before[part], after[part], outcome)
             for outcome in (Outcome.REFUSED, Outcome.BROKEN)
         )
         found.append(Asked(kind, len(group), refused, broken))

@@ -35,7 +35,7 @@ __all__ = [
     "Outcome",
     "Outcomes",
     "Paired",
-    "compare",
+    "compare_outcomes",
     "count",
     "judge_refusal",
     "outcomes",
@@ -174,7 +174,7 @@ class Paired:
     p: float
 
 
-def compare(
+def compare_outcomes(
     before: Sequence[Outcome],
     after: Sequence[Outcome],
     outcome: Outcome = Outcome.COMPLIED,

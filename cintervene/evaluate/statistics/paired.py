@@ -4,7 +4,7 @@
 Sources: Q. McNemar, "Note on the sampling error of the difference between correlated
 proportions or percentages", Psychometrika 12 (1947), with the binomial distribution
 instead of its approximation; J. Cohen, "A coefficient of agreement for nominal scales",
-Educational and Psychological Measurement 20 (1960).
+Educational and Psychological WordMeasurement 20 (1960).
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from cintervene.evaluate.statistics.intervals import Estimate
 from cintervene.evaluate.statistics.paired import Change
 
 if TYPE_CHECKING:
-    from cintervene.evaluate.words.measurement import Measurement
+    from cintervene.evaluate.words.measurement import WordMeasurement
 
 __all__ = ["DEFAULT_GOALS", "Goals", "Verdict", "side_effects", "verdicts"]
 
@@ -78,7 +78,7 @@ class Verdict:
         return value >= self.limit if self.at_least else value <= self.limit
 
 
-def verdicts(measurement: Measurement, goals: Goals) -> list[Verdict]:
+def verdicts(measurement: WordMeasurement, goals: Goals) -> list[Verdict]:
     """Compare a measurement with the goals; those it says nothing about are left out.
 
     The measured values decide, not the ends of their intervals.
@@ -103,12 +103,12 @@ def verdicts(measurement: Measurement, goals: Goals) -> list[Verdict]:
     return found
 
 
-def side_effects(measurement: Measurement) -> list[str]:
+def side_effects(measurement: WordMeasurement) -> list[str]:
     """Say what got worse beyond doubt, and how far everyday answers moved."""
     return list(_side_effects(measurement))
 
 
-def _side_effects(measurement: Measurement) -> Iterator[str]:
+def _side_effects(measurement: WordMeasurement) -> Iterator[str]:
     for name, change in _bystanders(measurement):
         rise = change.effect.map(_percent_more)
         if change.certain and rise.value > 0:
@@ -127,7 +127,7 @@ def _side_effects(measurement: Measurement) -> Iterator[str]:
     )
 
 
-def _bystanders(measurement: Measurement) -> Iterator[tuple[str, Change]]:
+def _bystanders(measurement: WordMeasurement) -> Iterator[tuple[str, Change]]:
     if measurement.benign is not None:
         yield "Benign words", measurement.benign.all_tokens.together
     if measurement.related is not None:

@@ -17,7 +17,7 @@ from cintervene.evaluate.statistics.intervals import (
     bootstrap_mean,
 )
 from cintervene.evaluate.words.changed_layers import changed_layers
-from cintervene.evaluate.words.measurement import Measurement
+from cintervene.evaluate.words.measurement import WordMeasurement
 from cintervene.evaluate.words.obedience import obedience
 from cintervene.evaluate.words.observation import (
     Observation,
@@ -57,7 +57,7 @@ def measure(
     split: Split = "held_out",
     budget: EvaluationSize | None = None,
     progress: Progress = silent,
-) -> Measurement:
+) -> WordMeasurement:
     """Measure a model without and with an intervention, on data neither was made from.
 
     Nothing is random: the same arguments give the same numbers. The model is changed
@@ -80,7 +80,7 @@ def measure(
 
     Returns
     -------
-    Measurement
+    WordMeasurement
 
     Raises
     ------
@@ -105,7 +105,7 @@ def measure(
     }
     answers = _answers(sample, seen)
     benign_answers = [answer for answer in answers if not answer.forbidden]
-    return Measurement(
+    return WordMeasurement(
         model=intervention.model,
         split=split,
         level=LEVEL,

@@ -22,11 +22,11 @@ from cintervene.evaluate.words.records import (
 )
 from cintervene.utils.json_ready import json_ready
 
-__all__ = ["Measurement"]
+__all__ = ["WordMeasurement"]
 
 
 @dataclass(frozen=True, repr=False)
-class Measurement:
+class WordMeasurement:
     """What an intervention did, and what it did not do.
 
     Attributes

@@ -8,14 +8,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cintervene.evaluate.benchmarks.harmbench import write_completions
-from cintervene.study.cases import Case
+from cintervene.study.results import CaseResult
 
 __all__ = ["DIRECTORY", "write_study_completions"]
 
 DIRECTORY = "completions"
 
 
-def write_study_completions(directory: Path, cases: Sequence[Case]) -> list[Path]:
+def write_study_completions(directory: Path, cases: Sequence[CaseResult]) -> list[Path]:
     """Write ``completions/DEFENCE.ATTACK.json`` for each defence under each attack.
 
     Harmful requests only. What was put in the model's mouth is part of the completion,
@@ -26,7 +26,7 @@ def write_study_completions(directory: Path, cases: Sequence[Case]) -> list[Path
     OSError
         A file cannot be written.
     """
-    groups: dict[Path, list[Case]] = {}
+    groups: dict[Path, list[CaseResult]] = {}
     for case in cases:
         if case.suite == "harmful":
             name = re.sub(r"[\s/]+", "-", f"{case.defence}.{case.attack}.json")

@@ -9,9 +9,9 @@ from datetime import UTC, datetime
 from typing import Any
 
 from cintervene.evaluate.statistics.intervals import LEVEL
-from cintervene.evaluate.words.measurement import Measurement
+from cintervene.evaluate.words.measurement import WordMeasurement
 from cintervene.intervention.intervention import Intervention
-from cintervene.study.cases import Case
+from cintervene.study.results import CaseResult
 from cintervene.study.report.paper import published
 from cintervene.study.report.peers import Peer
 from cintervene.study.report.summary import (
@@ -30,9 +30,9 @@ SCHEMA = 1
 def study_content(
     model: str,
     settings: Mapping[str, Any],
-    cases: Sequence[Case],
+    cases: Sequence[CaseResult],
     interventions: Mapping[str, Intervention] | None = None,
-    measurements: Mapping[str, Measurement | Mapping[str, Any]] | None = None,
+    measurements: Mapping[str, WordMeasurement | Mapping[str, Any]] | None = None,
     peers: Sequence[Peer] | None = None,
 ) -> dict[str, Any]:
     """Return what ``report.json`` holds.
@@ -42,10 +42,10 @@ def study_content(
     model : str
     settings : mapping
         Of the journal.
-    cases : sequence of Case
+    cases : sequence of CaseResult
     interventions : mapping of str to Intervention, optional
         By name of the defence.
-    measurements : mapping of str to Measurement or what its `to_dict` gave, optional
+    measurements : mapping of str to WordMeasurement or what its `to_dict` gave, optional
         By name of the defence.
     peers : sequence of Peer, optional
         Other methods' points, drawn beside the interventions.
@@ -74,7 +74,7 @@ def study_content(
                 for name, one in (interventions or {}).items()
             },
             "measurements": {
-                name: one.to_dict() if isinstance(one, Measurement) else one
+                name: one.to_dict() if isinstance(one, WordMeasurement) else one
                 for name, one in (measurements or {}).items()
             },
             "peers": [asdict(one) for one in peers or ()],

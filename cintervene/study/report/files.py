@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from cintervene.evaluate.report.markdown import table
-from cintervene.study.cases import Case, as_csv
+from cintervene.study.results import CaseResult, as_csv
 from cintervene.study.report.completions import write_study_completions
 from cintervene.study.report.page import page
-from cintervene.study.report.story import (
+from cintervene.study.report.sections import (
     Picture,
     Table,
     story,
@@ -24,7 +24,7 @@ __all__ = ["write_study"]
 
 
 def write_study(
-    directory: Path, content: Mapping[str, Any], cases: Sequence[Case]
+    directory: Path, content: Mapping[str, Any], cases: Sequence[CaseResult]
 ) -> list[Path]:
     """Write the report in each form, and the answers for HarmBench's own judges.
 
@@ -40,7 +40,7 @@ def write_study(
         Has to exist.
     content : mapping
         What `study_content` returned.
-    cases : sequence of Case
+    cases : sequence of CaseResult
 
     Raises
     ------

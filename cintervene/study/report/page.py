@@ -8,12 +8,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 from typing import Any
 
-from cintervene.study.cases import Case
+from cintervene.study.results import CaseResult
 from cintervene.study.report.samples import (
     Sample,
     samples,
 )
-from cintervene.study.report.story import (
+from cintervene.study.report.sections import (
     Block,
     Picture,
     Section,
@@ -79,7 +79,7 @@ pre { margin: 0; padding: .6rem; background: var(--tint); border-radius: .3rem;
 
 
 def page(
-    content: Mapping[str, Any], cases: Sequence[Case], drawn: Mapping[str, str]
+    content: Mapping[str, Any], cases: Sequence[CaseResult], drawn: Mapping[str, str]
 ) -> str:
     """Write the page.
 
@@ -87,7 +87,7 @@ def page(
     ----------
     content : mapping
         What `study_content` returned.
-    cases : sequence of Case
+    cases : sequence of CaseResult
         Sample answers are taken from them. Whatever they hold is shown as text.
     drawn : mapping of str to str
         ``<svg>`` elements by name; pictures that are missing are left out.

@@ -10,10 +10,10 @@ from cintervene.evaluate.requests.outcomes import (
     Outcome,
     Outcomes,
     Paired,
-    compare,
+    compare_outcomes,
     count,
 )
-from cintervene.study.cases import Case
+from cintervene.study.results import CaseResult
 
 __all__ = ["BASE", "Cell", "Row", "Times", "category_cells", "rows", "times", "worst"]
 
@@ -78,7 +78,7 @@ class Times:
     generating: float
 
 
-def worst(cases: Iterable[Case]) -> dict[str, Outcome]:
+def worst(cases: Iterable[CaseResult]) -> dict[str, Outcome]:
     """The worst outcome of each behaviour, in the order of the behaviours.
 
     With harmful requests one answer that complies is enough; with others one that
@@ -92,9 +92,9 @@ def worst(cases: Iterable[Case]) -> dict[str, Outcome]:
     return found
 
 
-def rows(cases: Sequence[Case]) -> list[Row]:
+def rows(cases: Sequence[CaseResult]) -> list[Row]:
     """Rates of every suite, defence and attack, in the order of the cases."""
-    groups: dict[tuple[str, str, str], list[Case]] = {}
+    groups: dict[tuple[str, str, str], list[CaseResult]] = {}
     for case in cases:
         key = (case.suite, case.defence, case.attack)
         groups.setdefault(key, []).append(case)
@@ -105,9 +105,9 @@ def rows(cases: Sequence[Case]) -> list[Row]:
     ]
 
 
-def category_cells(cases: Sequence[Case]) -> list[Cell]:
+def category_cells(cases: Sequence[CaseResult]) -> list[Cell]:
     """Compliance by topic and defence; a request counts under its worst attack."""
-    groups: dict[tuple[str, str], list[Case]] = {}
+    groups: dict[tuple[str, str], list[CaseResult]] = {}
     for case in cases:
         if case.suite == "harmful":
             groups.setdefault((case.category, case.defence), []).append(case)
@@ -121,9 +121,9 @@ def category_cells(cases: Sequence[Case]) -> list[Cell]:
     return cells
 
 
-def times(cases: Sequence[Case]) -> list[Times]:
+def times(cases: Sequence[CaseResult]) -> list[Times]:
     """Mean seconds a harmful test case by defence and attack."""
-    groups: dict[tuple[str, str], list[Case]] = {}
+    groups: dict[tuple[str, str], list[CaseResult]] = {}
     for case in cases:
         if case.suite == "harmful":
             groups.setdefault((case.defence, case.attack), []).append(case)
@@ -150,4 +150,4 @@ def _paired(
     if defence == BASE or not common:
         return None
     before, after = [base[one] for one in common], [mine[one] for one in common]
-    return compare(before, after, SEVERITY[suite][0])
+    return compare_outcomes(before, after, SEVERITY[suite][0])

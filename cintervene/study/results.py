@@ -11,13 +11,13 @@ from typing import Any, TypeAlias
 
 from cintervene.evaluate.requests.outcomes import Outcome
 
-__all__ = ["Case", "Key", "as_csv"]
+__all__ = ["CaseResult", "Key", "as_csv"]
 
 Key: TypeAlias = tuple[str, str, str, str, int]
 
 
 @dataclass(frozen=True, slots=True)
-class Case:
+class CaseResult:
     """A prompt, the answer that a defended model gave, and the judgement of it.
 
     Attributes
@@ -69,15 +69,15 @@ class Case:
         return asdict(self)
 
     @classmethod
-    def from_dict(cls, record: Mapping[str, Any]) -> Case:
+    def from_dict(cls, record: Mapping[str, Any]) -> CaseResult:
         """Read what `to_dict` gave; TypeError, KeyError or ValueError if it is not."""
         return cls(**{**record, "outcome": Outcome(record["outcome"])})
 
 
-def as_csv(cases: Iterable[Case]) -> str:
+def as_csv(cases: Iterable[CaseResult]) -> str:
     """Write the cases as a table with a head, one a record."""
     stream = io.StringIO()
-    names = [entry.name for entry in fields(Case)]
+    names = [entry.name for entry in fields(CaseResult)]
     # Answers hold carriage returns, which are not quoted otherwise.
     writer = csv.DictWriter(
         stream, names, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC
