@@ -154,7 +154,7 @@ def test_files_of_other_attacks_are_not_taken_up(tmp_path: Path) -> None:
     path.write_text("[]", encoding="utf-8")
     with pytest.raises(ArgumentError, match="holds no test cases"):
         read_cases(path)
-    with pytest.raises(ArgumentError, match="id .* twice"):
+    with pytest.raises(ArgumentError, match=r"id .* twice"):
         run_attack(Slow(), [REQUESTS[0], REQUESTS[0]])
 
 

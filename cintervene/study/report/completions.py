@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The answers of a study as HarmBench's own programs read them."""
+"""The answers of a study in the format of HarmBench's judging scripts."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ DIRECTORY = "completions"
 def write_study_completions(directory: Path, cases: Sequence[CaseResult]) -> list[Path]:
     """Write ``completions/DEFENCE.ATTACK.json`` for each defence under each attack.
 
-    Harmful requests only. What was put in the model's mouth is part of the completion,
-    because a judge that reads the rest alone cannot tell what it goes on with.
+    Harmful requests only. The prefill is part of the completion, because a judge that
+    reads only the rest cannot tell what it continues.
 
     Raises
     ------

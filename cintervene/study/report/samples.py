@@ -16,7 +16,7 @@ MOST = 24
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """What each defence made of one request under one attack."""
+    """The answers of all defences to one request under one attack."""
 
     cases: list[CaseResult]
 
@@ -29,7 +29,7 @@ class Sample:
 def samples(cases: Sequence[CaseResult], most: int = MOST) -> list[Sample]:
     """Choose requests to show, those with different outcomes first.
 
-    Suites and attacks take turns, so that each has its part; nothing is random.
+    Suites and attacks take turns, so that all are represented; nothing is random.
     """
     groups: dict[tuple[str, str], dict[tuple[str, int], list[CaseResult]]] = {}
     for case in cases:
