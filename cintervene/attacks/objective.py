@@ -50,8 +50,10 @@ class Layout:
 
     def prompt(self, free: Sequence[int]) -> str | None:
         """Text that is tokenized to the request and these tokens; None if none is."""
-        found = self.written(free)
-        return found[0] if found is not None and found[1] == list(free) else None
+        written = self.written(free)
+        if written is None or written[1] != list(free):
+            return None
+        return written[0]
 
     def written(self, free: Sequence[int]) -> tuple[str, list[int]] | None:
         """The request with these tokens as text, and the tokens of that text.
@@ -106,11 +108,11 @@ def allowed_tokens(tokenizer: Any, size: int) -> Tensor:
     """
     special = set(getattr(tokenizer, "all_special_ids", ()))
     known = min(size, len(tokenizer) if hasattr(tokenizer, "__len__") else size)
-    found = torch.zeros(size, dtype=torch.bool)
+    allowed = torch.zeros(size, dtype=torch.bool)
     for token in range(known):
         text = "" if token in special else tokenizer.decode([token])
-        found[token] = bool(text) and text.isascii() and text.isprintable()
-    return found
+        allowed[token] = bool(text) and text.isascii() and text.isprintable()
+    return allowed
 
 
 class Objective:
@@ -197,5 +199,5 @@ class Objective:
     def embed(self, tokens: Tensor) -> Tensor:
         """Embeddings (..., hidden) of tokens."""
         with torch.no_grad():
-            found: Tensor = self._embed(tokens)
-            return found
+            embedded: Tensor = self._embed(tokens)
+            return embedded

@@ -54,19 +54,19 @@ class RelaxedPGD(SuffixAttack):
         self, request: Request, seed: int, checkpoint: Checkpoint
     ) -> Sequence[AttackCase]:
         """Make the one test case; see `Attack.cases`."""
-        found = []
+        steps = []
         with evaluating(self.model):
             for one in self._search(self._lay_out(request.text), seed):
-                found.append(one)
-                checkpoint.step(min(1, len(found) - 1))
-        loss, prompt = min(found, key=_loss)
+                steps.append(one)
+                checkpoint.step(min(1, len(steps) - 1))
+        loss, prompt = min(steps, key=_loss)
         case = self._case(
-            request, prompt, loss=loss, first_loss=found[0][0], steps=self.steps
+            request, prompt, loss=loss, first_loss=steps[0][0], steps=self.steps
         )
         return [case]
 
     def suffixed(self, request: str, answer: Sequence[int], seed: int) -> str:
-        """The best text found for an answer given as tokens, in place of `target`.
+        """The best text for an answer given as tokens, in place of `target`.
 
         Makes this an adversary for ``defend(method="arr")``.
         """
@@ -81,12 +81,12 @@ class RelaxedPGD(SuffixAttack):
         """
         objective = Objective(self.model, layout)
         start = layout.prompt(layout.free)
-        assert start is not None  # `lay_out` has seen to it.
-        found = float(objective.of_tokens(objective.free[None])[0]), start
-        yield found
+        assert start is not None  # `lay_out` has checked that.
+        latest = float(objective.of_tokens(objective.free[None])[0]), start
+        yield latest
         for x in self._descend(objective, seed):
-            found = _discrete(x, layout, objective) or found
-            yield found
+            latest = _discrete(x, layout, objective) or latest
+            yield latest
 
     def _descend(self, objective: Objective, seed: int) -> Any:
         """Yield the distributions (free, vocabulary) after each step."""
@@ -110,14 +110,14 @@ class RelaxedPGD(SuffixAttack):
             yield x
 
 
-def _loss(found: tuple[float, str]) -> float:
-    return found[0]
+def _loss(step: tuple[float, str]) -> float:
+    return step[0]
 
 
 def _projected(x: Tensor, banned: Tensor, entropy: float) -> Tensor:
     free = x.masked_fill(banned, -torch.inf)
-    found = project_simplex(free.cpu().numpy(), entropy=entropy)
-    return torch.from_numpy(found).to(x)
+    projected = project_simplex(free.cpu().numpy(), entropy=entropy)
+    return torch.from_numpy(projected).to(x)
 
 
 def _discrete(

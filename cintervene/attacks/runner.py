@@ -99,7 +99,7 @@ class _Record:
         about = {"attack": attack.name, "options": attack.options, "seed": seed}
         self.about = json.loads(json.dumps(json_ready(about)))
         self.cases: dict[str, list[AttackCase]] = {}
-        self.begun: dict[str, dict[str, Any]] = {}
+        self.states: dict[str, dict[str, Any]] = {}
         if path is not None and path.exists():
             self._resume(_load(path), path)
 
@@ -110,7 +110,7 @@ class _Record:
                     f"path: {path} was made with {name} {stored.get(name)!r}, got "
                     f"{value!r}; give another file, or what it was made with"
                 )
-        self.begun = stored["begun"]
+        self.states = stored["begun"]
         for one, cases in stored["cases"].items():
             self.cases[one] = [AttackCase(**case) for case in cases]
 
@@ -122,7 +122,7 @@ class _Record:
         known = self.cases.get(request.id)
         if known is None or any(case.request != request.text for case in known):
             self.cases[request.id] = list(attack.cases(request, seed, checkpoint))
-            self.begun.pop(request.id, None)
+            self.states.pop(request.id, None)
             self.write()
         checkpoint.step(attack.steps - checkpoint.done)
 
@@ -132,7 +132,7 @@ class _Record:
         content = {
             **self.about,
             "cases": {one: [asdict(c) for c in cs] for one, cs in self.cases.items()},
-            "begun": self.begun,
+            "begun": self.states,
         }
         text = json.dumps(json_ready(content), indent=1, ensure_ascii=False)
         write_atomically(self.path, text.encode())
@@ -149,10 +149,10 @@ class _RequestCheckpoint:
 
     @property
     def state(self) -> dict[str, Any] | None:
-        return self._record.begun.get(self._request)
+        return self._record.states.get(self._request)
 
     def save(self, state: dict[str, Any]) -> None:
-        self._record.begun[self._request] = state
+        self._record.states[self._request] = state
         self._record.write()
 
     def step(self, steps: int) -> None:

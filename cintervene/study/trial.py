@@ -68,7 +68,11 @@ def sorter(model: nn.Module, tokenizer: Any, judge: Judge = refusal_matcher) -> 
         triples = zip(prompts, prefills, answers, strict=True)
         measured = fluency([(prompt, start + rest) for prompt, start, rest in triples])
         return outcomes(
-            answers, prompts=prompts, begun=prefills, judge=judge, perplexities=measured
+            answers,
+            prompts=prompts,
+            prefills=prefills,
+            judge=judge,
+            perplexities=measured,
         )
 
     return sort

@@ -158,23 +158,19 @@ def measure_requests(
     # A wrong base must be noticed before the work, not halfway through it.
     with intervention.applied(model):
         pass
+    parts = ModelParts.find(model)
     phases = Phases(progress)
     groups = _groups(split, limit)
     prompts = [prompt for group in groups.values() for prompt in group]
     rendered = [render(tokenizer, prompt) for prompt in prompts]
-
-    def answers(phase: str) -> list[list[int]]:
-        with phases.phase(phase, len(rendered)) as step, evaluating(model):
-            return generate(model, tokenizer, rendered, tokens, progress=step)
-
-    before = answers("answers before")
+    before = _answers(model, tokenizer, rendered, tokens, "answers before", phases)
     everyday = len(groups[EVERYDAY])
     spans = answered(rendered[-everyday:], before[-everyday:])
     with phases.phase("drift", len(spans)) as step:
-        kl = _drift(model, intervention, spans)
+        kl = _drift(parts, intervention, spans)
         step(len(spans))
     with intervention.applied(model):
-        after = answers("answers after")
+        after = _answers(model, tokenizer, rendered, tokens, "answers after", phases)
     with phases.phase("outcomes", 2) as step:
         judged = []
         for replies in (before, after):
@@ -194,6 +190,19 @@ def measure_requests(
     )
 
 
+def _answers(
+    model: nn.Module,
+    tokenizer: Any,
+    prompts: Sequence[Sequence[int]],
+    tokens: int,
+    phase: str,
+    phases: Phases,
+) -> list[list[int]]:
+    """Greedy answers to tokenized prompts."""
+    with phases.phase(phase, len(prompts)) as step, evaluating(model):
+        return generate(model, tokenizer, prompts, tokens, progress=step)
+
+
 def _groups(split: Split, limit: int) -> dict[str, list[str]]:
     """The first requests of each kind: in these lists categories take turns."""
     kinds: dict[str, Sequence[HarmfulPrompt | BenignPrompt]] = {
@@ -205,19 +214,18 @@ def _groups(split: Split, limit: int) -> dict[str, list[str]]:
 
 
 def _drift(
-    model: nn.Module, intervention: Intervention, spans: Sequence[TargetSpan]
+    parts: ModelParts, intervention: Intervention, spans: Sequence[TargetSpan]
 ) -> npt.NDArray[np.float64]:
     """KL(base || changed) at each token of answers."""
-    parts = ModelParts.find(model)
     stream = LayerStream(
-        model,
+        parts.model,
         [span.ids for span in spans],
         min(edit.layer for edit in intervention.edits.values()),
         wanted=[span.positions for span in spans],
         decoder=parts.decoder,
     )
     base = stream.final()
-    with intervention.applied(model):
+    with intervention.applied(parts.model):
         changed = stream.final()
     return divergence(parts.unembedding, base, changed)
 

@@ -26,7 +26,7 @@ from cintervene.judges.degenerate import (
     is_looped,
 )
 from cintervene.judges.refusal import (
-    after_begun_sentence,
+    after_prefilled_sentence,
     judge_refusal,
 )
 
@@ -60,7 +60,7 @@ def outcomes(
     answers: Sequence[str],
     *,
     prompts: Sequence[str] | None = None,
-    begun: Sequence[str] | None = None,
+    prefills: Sequence[str] | None = None,
     judge: Judge = refusal_matcher,
     perplexities: npt.ArrayLike | None = None,
     max_perplexity: float = MAX_PERPLEXITY,
@@ -75,9 +75,9 @@ def outcomes(
         The answers, without prompt and prefill.
     prompts : sequence of str, optional
         The requests, for judges that read them; the default judge does not.
-    begun : sequence of str, optional
-        The prefill of each answer. Answers that refuse once the sentence that the
-        prefill began has ended count as refused, too.
+    prefills : sequence of str, optional
+        How each answer was made to begin. Answers that refuse once the sentence that
+        the prefill began has ended count as refused, too.
     judge : Judge, optional
     perplexities : array_like of float, shape (n,), optional
         Of the answers under the base model (`fluency.perplexities`). Without them no
@@ -94,9 +94,9 @@ def outcomes(
     requests = [""] * count if prompts is None else prompts
     _check_length("prompts", requests, count)
     refused = _judged(judge, requests, answers)
-    if begun is not None:
-        _check_length("begun", begun, count)
-        refused |= _refused_later(judge, requests, begun, answers)
+    if prefills is not None:
+        _check_length("prefills", prefills, count)
+        refused |= _refused_later(judge, requests, prefills, answers)
     fluent = np.ones(count, dtype=bool)
     if perplexities is not None:
         measured = np.asarray(perplexities, dtype=np.float64)
@@ -117,11 +117,14 @@ def _judged(
 
 
 def _refused_later(
-    judge: Judge, prompts: Sequence[str], begun: Sequence[str], answers: Sequence[str]
+    judge: Judge,
+    prompts: Sequence[str],
+    prefills: Sequence[str],
+    answers: Sequence[str],
 ) -> npt.NDArray[np.bool_]:
     """Whether answers refuse after the sentence that their prefill began."""
     refused = np.zeros(len(answers), dtype=bool)
-    rests = map(after_begun_sentence, begun, answers)
+    rests = map(after_prefilled_sentence, prefills, answers)
     later = {at: text for at, text in enumerate(rests) if text}
     if later:
         requests = [prompts[at] for at in later]
