@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Taking the refusal direction out of the weights, which needs no prompt at all.
+"""Ablating the refusal direction from the weights, which needs no prompt at all.
 
 Source: A. Arditi et al., "Refusal in language models is mediated by a single
 direction", arXiv 2406.11717: the difference of the mean hidden states of harmful and
@@ -42,10 +42,10 @@ def refusal_direction(
     model : nn.Module
     tokenizer : Any
     harmful, harmless : sequence of str
-        Prompts; a few dozens of each.
+        Prompts; a few dozen of each.
     layer : int, optional
-        Whose input is looked at, at the last token of the prompt; by default the one
-        at 0.6 of the depth, where the paper finds most of its directions.
+        The layer whose input is compared, at the last token of the prompt; by default
+        the one at 0.6 of the depth, where the paper finds most of its directions.
 
     Returns
     -------
@@ -73,13 +73,16 @@ def refusal_direction(
     difference = bad.mean(dim=0) - good.mean(dim=0)
     length = float(difference.norm())
     if length == 0.0:
-        raise ArgumentError("harmful, harmless: got prompts with equal means")
+        raise ArgumentError(
+            "harmful, harmless: got prompts with equal mean hidden states, expected a "
+            "difference; give other prompts"
+        )
     return difference / length
 
 
 @contextmanager
 def direction_removed(model: nn.Module, direction: Tensor) -> Iterator[None]:
-    """Inside the block nothing writes `direction` to the residual stream any more.
+    """Inside the block nothing writes `direction` to the residual stream.
 
     Token embeddings and the last projections of attention and MLP are made orthogonal
     to it, biases too. Where a norm follows the projection (Gemma), its scale lets some
@@ -88,7 +91,7 @@ def direction_removed(model: nn.Module, direction: Tensor) -> Iterator[None]:
     Raises
     ------
     ModelError
-        A layer has other parts than attention and MLP that write, or weights are
+        A layer has parts other than attention and MLP that write, or weights are
         quantised or offloaded.
     """
     check_writable(model)
@@ -139,7 +142,7 @@ def _is_projection(module: nn.Module) -> bool:
 
 @dataclass(frozen=True, eq=False)
 class DirectionAblated:
-    """Another answerer, while a direction is taken out of its model's weights."""
+    """Another answerer, with a direction ablated from its model's weights."""
 
     inner: Answerer
     model: nn.Module
@@ -148,6 +151,6 @@ class DirectionAblated:
     def answer(
         self, prompts: Sequence[str], generation: Generation, seed: int = 0
     ) -> list[str]:
-        """Answer each prompt; see `Answerer.answer`. The weights are put back."""
+        """Answer each prompt; see `Answerer.answer`. The weights are restored."""
         with direction_removed(self.model, self.direction):
             return self.inner.answer(prompts, generation, seed)

@@ -55,6 +55,6 @@ def work_little(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(
         "cintervene.cli.common.solving.defend", partial(defend, budget=budget)
     )
-    measure = partial(evaluate.measure, budget=sample)
+    measure = partial(evaluate.measure, size=sample)
     for command in ("defend", "evaluate"):
         patch.setattr(f"cintervene.cli.commands.{command}.measure", measure)

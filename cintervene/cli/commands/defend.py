@@ -24,7 +24,13 @@ from cintervene.cli.common.solving import solve
 from cintervene.cli.common.sweeps import withheld
 from cintervene.cli.common.words import read_forbidden
 from cintervene.errors import ArgumentError, ModelError
-from cintervene.evaluate import Measurement, measure, write_report
+from cintervene.evaluate import (
+    WordMeasurement,
+    goals_reached,
+    measure,
+    word_table,
+    write_report,
+)
 from cintervene.intervention.adapter import applicable_form
 from cintervene.intervention.intervention import Intervention
 from cintervene.methods.pcr.resolve import choose_layers
@@ -73,18 +79,18 @@ def run(arguments: Namespace, console: Console) -> Exit:
     if arguments.json:
         print_json(_result(arguments, intervention, found))
     else:
-        print(intervention.summary() if found is None else found.table(goals))
+        print(intervention.summary() if found is None else word_table(found, goals))
         print(f"\n{arguments.out / INTERVENTION} holds the change,", end=" ")
         print(f"{arguments.out / 'report.md'} says what it does")
     if found is None:
         reached = tuning_reached(intervention, goals)
     else:
-        reached = found.goal_reached(goals)
+        reached = goals_reached(found, goals)
     return Exit.DONE if reached else Exit.GOAL_NOT_REACHED
 
 
 def _result(
-    arguments: Namespace, intervention: Intervention, found: Measurement | None
+    arguments: Namespace, intervention: Intervention, found: WordMeasurement | None
 ) -> dict[str, Any]:
     goals = asked_goals(arguments)
     return {

@@ -20,7 +20,7 @@ from cintervene.cli.common.results import (
 )
 from cintervene.cli.common.words import read_forbidden
 from cintervene.errors import ArgumentError
-from cintervene.evaluate import measure, write_report
+from cintervene.evaluate import goals_reached, measure, word_table, write_report
 from cintervene.export.cards.methods import kinds
 from cintervene.intervention.adapter import applicable_form
 from cintervene.intervention.intervention import Intervention
@@ -80,5 +80,5 @@ def _measure(arguments: Namespace, console: Console) -> Exit:
             }
         )
     else:
-        print(found.table(goals))
-    return Exit.DONE if found.goal_reached(goals) else Exit.GOAL_NOT_REACHED
+        print(word_table(found, goals))
+    return Exit.DONE if goals_reached(found, goals) else Exit.GOAL_NOT_REACHED

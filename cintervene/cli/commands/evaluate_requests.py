@@ -11,7 +11,7 @@ from cintervene.cli.common.failures import Exit
 from cintervene.cli.common.inputs import load_named
 from cintervene.cli.common.output import print_json
 from cintervene.cli.common.reports import write_report
-from cintervene.evaluate import measure_requests, report_content
+from cintervene.evaluate import measure_requests, report_content, request_table
 from cintervene.intervention.adapter import applicable_form
 from cintervene.intervention.intervention import Intervention
 from cintervene.utils.staging import StagedDirectory
@@ -39,5 +39,5 @@ def run(arguments: Namespace, intervention: Intervention, console: Console) -> E
         told = {"command": "evaluate", "out": out, "requests": found.to_dict()}
         print_json(told)
     else:
-        print(found.table())
+        print(request_table(found))
     return Exit.DONE

@@ -6,7 +6,7 @@ from __future__ import annotations
 from argparse import Namespace
 from typing import Any
 
-from cintervene.evaluate import Goals, Measurement
+from cintervene.evaluate import Goals, WordMeasurement, verdicts
 from cintervene.intervention.intervention import Intervention
 
 
@@ -30,7 +30,7 @@ def tuning_reached(intervention: Intervention, goals: Goals) -> bool:
     )
 
 
-def verdict_list(found: Measurement, goals: Goals) -> list[dict[str, Any]]:
+def verdict_list(found: WordMeasurement, goals: Goals) -> list[dict[str, Any]]:
     """Return the goals as JSON has them."""
     return [
         {
@@ -43,5 +43,5 @@ def verdict_list(found: Measurement, goals: Goals) -> list[dict[str, Any]]:
             "at_least": verdict.at_least,
             "reached": verdict.reached,
         }
-        for verdict in found.verdicts(goals)
+        for verdict in verdicts(found, goals)
     ]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How natural answers are to a model: their perplexity, prompt by prompt."""
+"""Fluency of answers: their perplexity under a model."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ def perplexities(
     Parameters
     ----------
     model : nn.Module
-        The base: the model before it was defended.
+        The base model, without a defence.
     tokenizer : Any
     prompts, answers : sequence of str
-        As many of one as of the other.
+        One answer for each prompt.
 
     Returns
     -------
     ndarray, shape (n,), float64
-        1 for answers without a token, which have nothing to be surprised at.
+        1 for answers without a token.
 
     Raises
     ------
@@ -50,7 +50,7 @@ def answer_perplexities(
     parts: ModelParts, tokenizer: Any, prompts: Sequence[str], answers: Sequence[str]
 ) -> npt.NDArray[np.float64]:
     """`perplexities` in a model whose parts are known."""
-    asked = [render(tokenizer, prompt) for prompt in prompts]
-    said = [encode_text(tokenizer, answer) for answer in answers]
-    nats = answer_nll(parts, asked, said)
+    prompt_ids = [render(tokenizer, prompt) for prompt in prompts]
+    answer_ids = [encode_text(tokenizer, answer) for answer in answers]
+    nats = answer_nll(parts, prompt_ids, answer_ids)
     return np.exp([one.mean() if one.size else 0.0 for one in nats])
