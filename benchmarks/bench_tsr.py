@@ -19,6 +19,7 @@ import os
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import argparse
+from functools import partial
 from time import perf_counter
 
 import torch
@@ -76,7 +77,8 @@ def main():
     parts = ModelParts.find(model)
     requests = [one.text for one in data.harmful_prompts("train")[:REQUESTS]]
     if arguments.arr:
-        region, config, refusals = RiskRegion, ARRConfig(radius=0.1, parts=1), None
+        config, refusals = ARRConfig(radius=0.1, parts=1), None
+        region = partial(RiskRegion, nats=config.nats)
     else:
         region, config = SafeRegion, TSRConfig(radius=0.1, parts=1)
         refusals = data.safe_refusals()
