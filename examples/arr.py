@@ -23,8 +23,9 @@ def main() -> None:
     config = ci.ARRConfig(
         harmful=[prompt.text for prompt in data.harmful_prompts("train")[:12]],
         layers=[middle, middle + 1],
+        radius=0.015,  # half the default, for few benign examples hold it back
         nats=5.0,  # asked for, a token of such an answer
-        steps=6, parts=2, answers=12, answer_tokens=6, borderline=24,
+        steps=4, parts=2, answers=12, answer_tokens=6, borderline=24,
     )  # fmt: skip
     intervention = ci.defend(model, tokenizer, config)
     for number, step in enumerate(intervention.metrics["steps"]):
