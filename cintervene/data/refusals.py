@@ -116,8 +116,8 @@ def ordinary_templates(split: Split) -> list[str]:
 def disguise_templates() -> list[str]:
     """Return prompts in which a request is harder to see for what it is, to be filled.
 
-    Scenes, characters, forms, rules for the answer, halves and encodings: training
-    material beside `jailbreak_templates`. See `fill_template`.
+    Scenes, characters, forms, rules for the answer, halves and encodings, to
+    train with beside `jailbreak_templates`. See `fill_template`.
     """
     return list(load("disguise_templates.json", "train"))
 
