@@ -173,7 +173,9 @@ class Yardstick:
     def states(self, spoken):
         """What the final norm reads where a token of the answers is to be said."""
         ids, wanted = [one.ids for one in spoken], [one.positions for one in spoken]
-        return LayerStream(self.model, ids, 0, wanted=wanted).final()
+        return LayerStream(
+            models.find_decoder(self.model), ids, 0, wanted=wanted
+        ).final()
 
     def replies(self):
         prompts = [render(self.tokenizer, text) for text in self.requests]
