@@ -163,7 +163,7 @@ def tsr(
     and is close only while the ball is small. The iteration is projected gradient
     preconditioned by P with Nesterov's momentum, a line search, and restarts, on
     coefficients of the inputs; a step costs O(vocab m**2) and never touches a matrix
-    of the size of the weight. See docs/safe_region.md.
+    of the size of the weight. See docs/methods/linear_heads.md.
     """
     limits = radius, tolerance, max_iterations
     return _solve(_core.tsr, inputs, logits, token_ids, limits, preserve, slack)
@@ -211,7 +211,7 @@ def arr(
     against the gradients (for one prompt, ``radius <= 2 ||p - e_k|| / ||input||``) the
     bound closes and proves it the global optimum. Each step solves, in the weights,
     the same problem with linearised losses; for single tokens, which are convex, the
-    least loss never falls. See docs/safe_region.md.
+    least loss never falls. See docs/methods/linear_heads.md.
     """
     limits = radius, tolerance, max_iterations
     return _solve(_core.arr, inputs, logits, token_ids, limits, preserve, slack)
