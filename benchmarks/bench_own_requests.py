@@ -24,7 +24,6 @@ from cintervene.evaluate.benchmarks import (
     harmbench,
     xstest,
 )
-from cintervene.methods.tsr.config import TSROptions
 
 LAYERS = [10, 12, 14, 16, 18]
 
@@ -52,12 +51,12 @@ def main():
     wall, cpu = perf_counter(), process_time()
     own = {}
     if arguments.method == "tsr":
-        options = TSROptions(
-            steps=arguments.steps,
-            kl_weight=arguments.kl_weight,
-            answer_tokens=arguments.answer_tokens,
-        )
-        own = {"layers": LAYERS, "options": options}
+        own = {
+            "layers": LAYERS,
+            "steps": arguments.steps,
+            "kl_weight": arguments.kl_weight,
+            "answer_tokens": arguments.answer_tokens,
+        }
     found = defend(
         model,
         tokenizer,
