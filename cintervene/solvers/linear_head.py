@@ -167,7 +167,7 @@ def tsr(
 
     References
     ----------
-    arXiv 2510.03567, TSR; docs/methods/tsr.md and docs/safe_region.md.
+    arXiv 2510.03567, TSR; docs/methods/tsr.md.
 
     Examples
     --------
@@ -231,7 +231,7 @@ def arr(
 
     References
     ----------
-    arXiv 2510.03567, ARR; docs/methods/arr.md and docs/safe_region.md.
+    arXiv 2510.03567, ARR; docs/methods/arr.md.
 
     Examples
     --------
