@@ -44,8 +44,8 @@ def kept_scores(
     Parameters
     ----------
     model : nn.Module
-        Where its weights do not determine all that it does (quantised or offloaded ones,
-        hooks, adapters), scores are measured each time.
+        Where its weights do not determine all that it does (quantised or offloaded
+        ones, hooks, adapters), scores are measured each time.
     names : sequence of str
         Of what has a score.
     measured_on : dict
