@@ -31,6 +31,7 @@ REPLACED = {
     "docs/methods/pcr.md": ["docs/vocabulary.md", "docs/concepts.md"],
     "docs/methods/tsr.md": ["docs/refusals.md", "docs/safe_region.md"],
     "docs/methods/arr.md": ["docs/refusals.md", "docs/safe_region.md"],
+    "docs/methods/linear_heads.md": ["docs/safe_region.md"],
     "docs/methods/gate.md": ["docs/gates.md"],
     "docs/methods/guard.md": ["docs/guard.md"],
 }
