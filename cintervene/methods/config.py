@@ -137,8 +137,9 @@ class RequestConfig(MethodConfig):
         model did before.
     """
 
-    # The parameters that say how many of the package's benign prompts are taken.
-    benign_counts: ClassVar[tuple[str, ...]]
+    # The parameters that say how many of the package's benign prompts are taken: where
+    # there are some, at least one prompt has to be left to answer as before.
+    benign_counts: ClassVar[tuple[str, ...]] = ()
 
     harmful: Sequence[str] | None = parameter(
         Optional(Texts(least=1)), None,
@@ -152,7 +153,8 @@ class RequestConfig(MethodConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not (self.preserve or any(getattr(self, one) for one in self.benign_counts)):
+        counts = [getattr(self, name) for name in self.benign_counts]
+        if counts and not (self.preserve or any(counts)):
             raise ArgumentError(
                 f"{', '.join(self.benign_counts)}: got 0 and no preserve=, which "
                 "leaves no prompt to be answered; expected at least one of either"
