@@ -110,7 +110,7 @@ def _load(spec: str, hub: bool, dtype: torch.dtype | None, say: Progress) -> Loa
         return _pretrained(spec, dtype, local=False)
     raise ModelError(
         f"model {spec!r} is neither a directory, nor a .gguf file, nor one of "
-        f"{', '.join(EMBEDDED)}; to fetch it from the hub, say so (hub=True, --hub)"
+        f"{', '.join(EMBEDDED)}; to fetch it from the hub, give hub=True"
     )
 
 

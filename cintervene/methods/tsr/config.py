@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 from cintervene.errors import ArgumentError
 from cintervene.methods.config import DescentConfig
 from cintervene.utils.parameters import parameter
-from cintervene.utils.ranges import Optional, Plain
+from cintervene.utils.ranges import Optional, Texts
 from cintervene.utils.validation import check_texts
 
 __all__ = ["Safe", "TSRConfig"]
@@ -21,10 +21,8 @@ Safe = str | Sequence[int]
 
 
 @dataclass(frozen=True)
-class Refusals(Plain):
+class Refusals(Texts):
     """Refusals, as texts or as lists of token ids; which there are, a model tells."""
-
-    metavar: str = "FILE"
 
     def check(self, name: str, value: Any) -> tuple[Safe, ...]:
         """Return the refusals as a tuple of texts and tuples."""
@@ -83,4 +81,5 @@ class TSRConfig(DescentConfig):
         Optional(Refusals()), None,
         "a UTF-8 file with refusals that are all as good, one a line; one of the "
         "package's own without it",
+        group="texts",
     )  # fmt: skip

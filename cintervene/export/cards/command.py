@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The command that makes a change again, as model cards give it."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator
+from typing import Any
+
+from cintervene.export.cards.methods import recorded
+from cintervene.intervention.intervention import Intervention
+from cintervene.methods.registry import all_methods
+from cintervene.utils.parameters import Parameter
+from cintervene.utils.ranges import takes_file
+
+__all__ = ["command"]
+
+AGAIN = (
+    "FILE and WORDS stand for files with one text a line. `defend` also wrote a "
+    "`config.toml`, which has these texts and repeats the run by itself (`--config`)."
+)
+
+
+def command(intervention: Intervention) -> Iterator[str]:
+    """The command, and what it lacks; nothing of changes that were put together."""
+    options = intervention.options
+    if options.get("method") not in all_methods():
+        return
+    changed = {
+        name: (one, value)
+        for name, (one, value) in _known(intervention).items()
+        if value != one.range.to_json(one.default)
+    }
+    flags = [
+        f"--{name.replace('_', '-')} {_argument(one, value)}"
+        for name, (one, value) in changed.items()
+        if one.flag
+    ]
+    if intervention.metrics.get("within_limits") is False:
+        flags.append("--beyond-limits")
+    model = shlex.quote(intervention.model or "MODEL")
+    yield "## Command"
+    yield (
+        f"```\ncintervene defend --model {model} --method {options['method']} "
+        f"{''.join(f'{flag} ' for flag in flags)}--out OUT\n```"
+    )
+    if any(one.flag and takes_file(one.range) for one, _ in changed.values()):
+        yield AGAIN
+    others = [
+        f"`{name}` {value}" for name, (one, value) in changed.items() if not one.flag
+    ]
+    if others:
+        yield (
+            "Set from Python, for which the command has no option: "
+            f"{', '.join(others)}."
+        )
+
+
+def _known(intervention: Intervention) -> dict[str, tuple[Parameter, Any]]:
+    """The parameters recorded, with the strength that was chosen."""
+    known = dict(recorded(intervention.options))
+    chosen = intervention.metrics.get("strength")
+    if "strength" in known and chosen is not None:
+        known["strength"] = (known["strength"][0], chosen)
+    return known
+
+
+def _argument(one: Parameter, value: Any) -> str:
+    """A value as the command takes it, not rounded."""
+    if takes_file(one.range):
+        return one.range.metavar
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, list):
+        return (" " if one.range.values > 1 else ",").join(map(str, value))
+    return "none" if value is None else shlex.quote(str(value))
