@@ -47,7 +47,7 @@ class MethodConfig(Described):
 
     layers: Literal["auto"] | Sequence[int] = parameter(
         Auto(Layers(), "layer indices, e.g. [14, 16]"), "auto",
-        "auto, or layers to change such as 26-29 or 3,7",
+        "layers to change such as 26-29 or 3,7, or auto",
         group="main",
     )  # fmt: skip
     preserve: Sequence[str] = parameter(

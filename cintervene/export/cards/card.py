@@ -23,7 +23,9 @@ from cintervene.export.cards.methods import accounts, recorded
 from cintervene.intervention.intervention import Intervention
 from cintervene.intervention.sources import sources
 from cintervene.methods.account import REVERSIBLE, Options
+from cintervene.methods.registry import all_methods
 from cintervene.models.embedded import EMBEDDED, file_sha256
+from cintervene.utils.ranges import takes_file
 
 Form = Literal["lora", "gguf", "checkpoint"]
 # A report, or what makes one of the intervention in the form that was written.
@@ -215,13 +217,19 @@ def _unrecorded(options: Options) -> Iterator[str]:
 def _rows(options: Options) -> Iterator[tuple[str, str, str]]:
     """Parameters with their values and meaning, and whatever else was recorded."""
     known = recorded(options)
-    former = {one.formerly for one, _ in known.values()}
+    shown = {"forbid", *known, *(one.formerly for one, _ in known.values())}
+    method = all_methods().get(options.get("method", ""))
+    if method is not None:
+        shown.add("method")
+        yield "method", method.name, method.about
     for name, (one, value) in known.items():
         unset = value is None and one.default is None
         if not (one.private or unset or name == "forbid"):
-            yield name, _value(value), one.help.replace("|", "\\|")
+            # Of texts, the help says how a file holds them.
+            meaning = "" if takes_file(one.range) else one.help
+            yield name, _value(value), _value(meaning)
     for name, value in options.items():
-        if name not in {*known, *former, "forbid"} and value is not None:
+        if name not in shown and value is not None:
             yield name, _value(value), ""
 
 

@@ -16,8 +16,8 @@ from cintervene.utils.ranges import takes_file
 __all__ = ["command"]
 
 AGAIN = (
-    "FILE and WORDS stand for files with one text a line. `defend` also wrote a "
-    "`config.toml`, which has these texts and repeats the run by itself (`--config`)."
+    "{files} stands for a file with one text a line. `defend` writes all texts to the "
+    "`config.toml` beside the intervention, with which `--config` repeats the run."
 )
 
 
@@ -28,7 +28,7 @@ def command(intervention: Intervention) -> Iterator[str]:
         return
     changed = {
         name: (one, value)
-        for name, (one, value) in _known(intervention).items()
+        for name, (one, value) in recorded(_resolved(intervention)).items()
         if value != one.range.to_json(one.default)
     }
     flags = [
@@ -44,8 +44,9 @@ def command(intervention: Intervention) -> Iterator[str]:
         f"```\ncintervene defend --model {model} --method {options['method']} "
         f"{''.join(f'{flag} ' for flag in flags)}--out OUT\n```"
     )
-    if any(one.flag and takes_file(one.range) for one, _ in changed.values()):
-        yield AGAIN
+    files = {o.range.metavar for o, _ in changed.values() if takes_file(o.range)}
+    if files:
+        yield AGAIN.format(files=" or ".join(sorted(files)))
     others = [
         f"`{name}` {value}" for name, (one, value) in changed.items() if not one.flag
     ]
@@ -56,13 +57,11 @@ def command(intervention: Intervention) -> Iterator[str]:
         )
 
 
-def _known(intervention: Intervention) -> dict[str, tuple[Parameter, Any]]:
-    """The parameters recorded, with the strength that was chosen."""
-    known = dict(recorded(intervention.options))
-    chosen = intervention.metrics.get("strength")
-    if "strength" in known and chosen is not None:
-        known["strength"] = (known["strength"][0], chosen)
-    return known
+def _resolved(intervention: Intervention) -> dict[str, Any]:
+    """The options, with the strength that was chosen."""
+    chosen = {"strength": intervention.metrics.get("strength")}
+    known = {name: value for name, value in chosen.items() if value is not None}
+    return {**intervention.options, **known}
 
 
 def _argument(one: Parameter, value: Any) -> str:
