@@ -29,7 +29,7 @@ def command(intervention: Intervention) -> Iterator[str]:
     changed = {
         name: (one, value)
         for name, (one, value) in recorded(_resolved(intervention)).items()
-        if value != one.range.to_json(one.default)
+        if not _is_default(one, value)
     }
     flags = [
         f"--{name.replace('_', '-')} {_argument(one, value)}"
@@ -62,6 +62,11 @@ def _resolved(intervention: Intervention) -> dict[str, Any]:
     chosen = {"strength": intervention.metrics.get("strength")}
     known = {name: value for name, value in chosen.items() if value is not None}
     return {**intervention.options, **known}
+
+
+def _is_default(one: Parameter, value: Any) -> bool:
+    """Whether nothing has to be given for it; of private texts the number is known."""
+    return value == one.range.to_json(one.default) or (one.private and value == 0)
 
 
 def _argument(one: Parameter, value: Any) -> str:
