@@ -16,16 +16,6 @@ from cintervene.cli.arguments.parser import build_parser
 from cintervene.cli.common.console import Console
 from cintervene.cli.common.failures import Exit, failure, with_flags
 
-# By command: the module that has `run`.
-COMMANDS = {
-    "defend": "defend",
-    "evaluate": "evaluate",
-    "apply": "export",
-    "revert": "export",
-    "compare": "compare",
-    "explain": "explain",
-    "export": "export",
-}
 QUIET = {"OMP_WAIT_POLICY": "PASSIVE", "OPENBLAS_NUM_THREADS": "1"}
 
 
@@ -39,7 +29,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     flags: frozenset[str] = frozenset()
     try:
-        arguments = build_parser().parse_args(argv)
+        words = sys.argv[1:] if argv is None else argv
+        command = next((word for word in words if not word.startswith("-")), "")
+        arguments = build_parser(command).parse_args(words)
         flags = arguments.flags
         if argv is None:
             _prepare_process()
@@ -61,7 +53,7 @@ def _run(arguments: Namespace) -> Exit:
     console = Console(sys.stderr)
     try:
         # Here, because the commands import torch and that takes seconds.
-        module = import_module(f"cintervene.cli.commands.{COMMANDS[arguments.command]}")
+        module = import_module(f"cintervene.cli.commands.{arguments.module}")
         code: Exit = module.run(arguments, console)
     finally:
         console.close()

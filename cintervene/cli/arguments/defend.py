@@ -9,10 +9,8 @@ from pathlib import Path
 from cintervene.cli.arguments.parameters import add_parameters
 from cintervene.cli.arguments.shared import (
     EPILOG,
-    Commands,
     Parser,
     add_beyond_limits,
-    add_command,
     add_device,
     add_out,
     reader,
@@ -20,7 +18,7 @@ from cintervene.cli.arguments.shared import (
 from cintervene.methods.registry import DEFAULT_METHOD, all_methods
 from cintervene.utils.ranges import Positive
 
-__all__ = ["add_defend"]
+__all__ = ["defend"]
 
 EXAMPLES = """\
 examples:
@@ -31,14 +29,9 @@ examples:
 """
 
 
-def add_defend(commands: Commands) -> None:
-    """Add the command, with a flag for each parameter of a method."""
-    parser = add_command(
-        commands,
-        "defend",
-        "find a small change after which a model says no to words or requests",
-        EXAMPLES + "\n" + EPILOG,
-    )
+def defend(parser: Parser) -> None:
+    """Add its arguments: a flag for each parameter of a method, and others."""
+    parser.epilog = f"{EXAMPLES}\n{EPILOG}"
     parser.usage = "%(prog)s [--model MODEL] [--forbid WORDS | --method METHOD ...] "
     parser.usage += "[OPTIONS] --out DIR"
     add_out(

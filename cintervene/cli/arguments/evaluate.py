@@ -9,8 +9,7 @@ from pathlib import Path
 from cintervene.cli.arguments.parameters import add_parameter, owners_of
 from cintervene.cli.arguments.shared import (
     EPILOG,
-    Commands,
-    add_command,
+    Parser,
     add_device,
     add_intervention,
     add_out,
@@ -19,7 +18,7 @@ from cintervene.cli.arguments.shared import (
 from cintervene.methods.registry import all_methods
 from cintervene.utils.ranges import Positive, Whole
 
-__all__ = ["add_evaluate"]
+__all__ = ["evaluate"]
 
 STUDIES = """\
 example of a study, which goes on where it was when it is started again:
@@ -31,14 +30,9 @@ example of a study, which goes on where it was when it is started again:
 GOALS = ("min_effect", "max_kl", "max_benign_loss")
 
 
-def add_evaluate(commands: Commands) -> None:
-    """Add the command."""
-    parser = add_command(
-        commands,
-        "evaluate",
-        "measure what an intervention does to a model, or attack several defences",
-        STUDIES + "\n" + EPILOG,
-    )
+def evaluate(parser: Parser) -> None:
+    """Add its arguments: for one intervention, and for a study."""
+    parser.epilog = f"{STUDIES}\n{EPILOG}"
     add_intervention(parser, required=False)
     parser.add_argument(
         "--forbid",

@@ -6,9 +6,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from cintervene.cli.arguments.shared import (
-    Commands,
+    Parser,
     add_beyond_limits,
-    add_command,
     add_intervention,
     add_out,
     add_report,
@@ -16,34 +15,25 @@ from cintervene.cli.arguments.shared import (
 )
 from cintervene.utils.ranges import Auto, Layers, Whole
 
-__all__ = ["add_apply", "add_compare", "add_explain", "add_export", "add_revert"]
+__all__ = ["apply", "compare", "explain", "export", "revert"]
 
 
-def add_apply(commands: Commands) -> None:
-    """Add ``cintervene apply``."""
-    parser = add_command(
-        commands, "apply", "write a copy of a model with an intervention in its weights"
-    )
+def apply(parser: Parser) -> None:
+    """Add the arguments of ``cintervene apply``."""
     add_intervention(parser)
     add_out(parser, "new directory for the changed model and its model card")
     add_report(parser)
     add_beyond_limits(parser)
 
 
-def add_revert(commands: Commands) -> None:
-    """Add ``cintervene revert``."""
-    parser = add_command(
-        commands, "revert", "write a copy of a changed model with its old weights"
-    )
+def revert(parser: Parser) -> None:
+    """Add the arguments of ``cintervene revert``."""
     add_intervention(parser)
     add_out(parser, "new directory for the model as it was, to the bit")
 
 
-def add_export(commands: Commands) -> None:
-    """Add ``cintervene export``."""
-    parser = add_command(
-        commands, "export", "write an intervention in a form that is deployed"
-    )
+def export(parser: Parser) -> None:
+    """Add the arguments of ``cintervene export``."""
     add_intervention(parser)
     parser.add_argument(
         "--to",
@@ -81,10 +71,8 @@ def add_export(commands: Commands) -> None:
     add_beyond_limits(parser)
 
 
-def add_compare(commands: Commands) -> None:
-    """Add ``cintervene compare``."""
-    about = "say which tensors of two models differ, by how much and why"
-    parser = add_command(commands, "compare", about, one_model=False)
+def compare(parser: Parser) -> None:
+    """Add the arguments of ``cintervene compare``."""
     parser.add_argument("before", metavar="BEFORE", help="a model, as for --model")
     parser.add_argument("after", metavar="AFTER", help="another one")
     parser.add_argument(
@@ -97,11 +85,8 @@ def add_compare(commands: Commands) -> None:
     )
 
 
-def add_explain(commands: Commands) -> None:
-    """Add ``cintervene explain``."""
-    parser = add_command(
-        commands, "explain", "say which weights of a model can be changed"
-    )
+def explain(parser: Parser) -> None:
+    """Add the arguments of ``cintervene explain``."""
     parser.add_argument(
         "--layers",
         type=reader([Auto(Layers(), "layer indices")]),

@@ -4,31 +4,65 @@
 from __future__ import annotations
 
 import argparse
+from importlib import import_module
 
-from cintervene.cli.arguments.defend import add_defend
-from cintervene.cli.arguments.evaluate import add_evaluate
-from cintervene.cli.arguments.others import (
-    add_apply,
-    add_compare,
-    add_explain,
-    add_export,
-    add_revert,
-)
-from cintervene.cli.arguments.shared import EPILOG, Parser
+from cintervene.cli.arguments.shared import EPILOG, Parser, add_common, add_model
 from cintervene.version import __version__
 
 __all__ = ["build_parser"]
 
-COMMANDS = (
-    add_defend, add_evaluate, add_apply, add_revert, add_export, add_compare,
-    add_explain,
-)  # fmt: skip
+# By command: what it does, the module and function that add its arguments, and the
+# module that runs it.
+COMMANDS = {
+    "defend": (
+        "find a small change after which a model says no to words or requests",
+        "defend:defend",
+        "defend",
+    ),
+    "evaluate": (
+        "measure what an intervention does to a model, or attack several defences",
+        "evaluate:evaluate",
+        "evaluate",
+    ),
+    "apply": (
+        "write a copy of a model with an intervention in its weights",
+        "others:apply",
+        "export",
+    ),
+    "revert": (
+        "write a copy of a changed model with its old weights",
+        "others:revert",
+        "export",
+    ),
+    "export": (
+        "write an intervention in a form that is deployed",
+        "others:export",
+        "export",
+    ),
+    "compare": (
+        "say which tensors of two models differ, by how much and why",
+        "others:compare",
+        "compare",
+    ),
+    "explain": (
+        "say which weights of a model can be changed",
+        "others:explain",
+        "explain",
+    ),
+}
 
 
-def build_parser() -> argparse.ArgumentParser:
+def build_parser(command: str | None = None) -> argparse.ArgumentParser:
     """Return the parser of the command line.
 
-    What it parses has `command`, and `flags`, those that the command has.
+    What it parses has `command`, `module`, which has its function `run`, and `flags`,
+    those that the command has.
+
+    Parameters
+    ----------
+    command : str, optional
+        The only command whose arguments are needed, which saves the time to describe
+        the others'; anything else for none. Without it all have theirs.
     """
     parser = Parser(
         prog="cintervene",
@@ -43,8 +77,26 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(
         dest="command", required=True, metavar="COMMAND", title="commands"
     )
-    for add in COMMANDS:
-        add(commands)
-    for command in commands.choices.values():
-        command.set_defaults(flags=frozenset(command._option_string_actions))
+    for name, (about, place, module) in COMMANDS.items():
+        one = commands.add_parser(
+            name,
+            help=about,
+            description=about[:1].upper() + about[1:] + ".",
+            epilog=EPILOG,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        one.set_defaults(module=module)
+        if command in (None, name):
+            _describe(one, name, place)
     return parser
+
+
+def _describe(parser: Parser, name: str, place: str) -> None:
+    """Add the arguments of a command."""
+    if name != "compare":
+        add_model(parser)
+    add_common(parser)
+    module, function = place.split(":")
+    add = getattr(import_module(f"cintervene.cli.arguments.{module}"), function)
+    add(parser)
+    parser.set_defaults(flags=frozenset(parser._option_string_actions))

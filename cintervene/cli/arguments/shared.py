@@ -6,18 +6,19 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NoReturn, TypeAlias
+from typing import TYPE_CHECKING, Any, NoReturn
 
-from cintervene.utils.ranges import Range
+if TYPE_CHECKING:
+    from cintervene.utils.ranges import Range
 
 __all__ = [
     "EPILOG",
-    "Commands",
     "Parser",
     "add_beyond_limits",
-    "add_command",
+    "add_common",
     "add_device",
     "add_intervention",
+    "add_model",
     "add_out",
     "add_report",
     "reader",
@@ -42,33 +43,19 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
 
 
-Commands: TypeAlias = "argparse._SubParsersAction[Parser]"
+def add_model(parser: Parser) -> None:
+    """Add the model that a command is about."""
+    parser.add_argument("--model", default="smollm2", metavar="MODEL", help=MODEL)
 
 
-def add_command(
-    commands: Commands,
-    name: str,
-    about: str,
-    epilog: str = EPILOG,
-    one_model: bool = True,
-) -> Parser:
-    """Add a command with the arguments that all of them have."""
-    parser = commands.add_parser(
-        name,
-        help=about,
-        description=about[:1].upper() + about[1:] + ".",
-        epilog=epilog,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    if one_model:
-        parser.add_argument("--model", default="smollm2", metavar="MODEL", help=MODEL)
+def add_common(parser: Parser) -> None:
+    """Add what all commands take."""
     parser.add_argument(
         "--hub", action="store_true", help="look the model up on the hub"
     )
     parser.add_argument(
         "--json", action="store_true", help="print the result as JSON on stdout"
     )
-    return parser
 
 
 def add_out(parser: Parser, about: str, required: bool = True) -> None:
