@@ -45,16 +45,16 @@ EARLIER = "Measured when the change was made or evaluated, not on these files."
 def crossed(intervention: Intervention) -> str:
     """Say which limits the chosen change crosses on the tuning split; else nothing."""
     point, limits = chosen_point(intervention), allowed(intervention)
-    told = [
+    excesses = [
         f"{_label(intervention, name)}: {number(point[name])}, at most "
         f"{number(limits[name])} was allowed"
         for name in excessive(intervention)
     ]
-    if intervention.metrics.get("within_limits", not told):
+    if intervention.metrics.get("within_limits", not excesses):
         return ""
     return (
         "> **Limits were crossed.** No change that was tried keeps what was asked for "
-        f"on the tuning split: {'; '.join(told) or 'see Measures'}."
+        f"on the tuning split: {'; '.join(excesses) or 'see Measures'}."
     )
 
 
