@@ -8,26 +8,14 @@ import signal
 import sys
 import traceback
 from argparse import Namespace
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from importlib import import_module
 from types import FrameType
 
 from cintervene.cli.arguments.parser import build_parser
 from cintervene.cli.common.console import Console
-from cintervene.cli.common.failures import (
-    Exit,
-    failure,
-)
+from cintervene.cli.common.failures import Exit, failure, with_flags
 
-COMMANDS = {
-    "defend": "defend",
-    "evaluate": "evaluate",
-    "apply": "rewrite",
-    "revert": "rewrite",
-    "compare": "compare",
-    "explain": "explain",
-    "export": "export",
-}
 QUIET = {"OMP_WAIT_POLICY": "PASSIVE", "OPENBLAS_NUM_THREADS": "1"}
 
 
@@ -39,8 +27,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     argv : sequence of str, optional
         Arguments without the program's name; those of the process by default.
     """
+    flags: frozenset[str] = frozenset()
     try:
-        arguments = build_parser().parse_args(argv)
+        words = sys.argv[1:] if argv is None else argv
+        command = next((word for word in words if not word.startswith("-")), "")
+        arguments = build_parser(command).parse_args(words)
+        flags = arguments.flags
         if argv is None:
             _prepare_process()
         code = _run(arguments)
@@ -53,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = Exit.IO
     except Exception as error:
-        code = _fail(error)
+        code = _fail(error, flags)
     return int(code)
 
 
@@ -61,21 +53,21 @@ def _run(arguments: Namespace) -> Exit:
     console = Console(sys.stderr)
     try:
         # Here, because the commands import torch and that takes seconds.
-        module = import_module(f"cintervene.cli.{COMMANDS[arguments.command]}")
+        module = import_module(f"cintervene.cli.commands.{arguments.module}")
         code: Exit = module.run(arguments, console)
     finally:
         console.close()
     return code
 
 
-def _fail(error: Exception) -> Exit:
+def _fail(error: Exception, flags: Collection[str]) -> Exit:
     known = failure(error)
     if known is None:
         traceback.print_exception(error)
         _say("this is a bug; please report it with the lines above")
         return Exit.BUG
     code, line = known
-    _say(" ".join(line.split()))
+    _say(" ".join(with_flags(line, flags).split()))
     return code
 
 

@@ -47,17 +47,19 @@ class MethodConfig(Described):
 
     layers: Literal["auto"] | Sequence[int] = parameter(
         Auto(Layers(), "layer indices, e.g. [14, 16]"), "auto",
-        "auto, or layers to change such as 26-29 or 3,7",
+        "layers to change such as 26-29 or 3,7, or auto",
+        group="main",
     )  # fmt: skip
     preserve: Sequence[str] = parameter(
         Texts(), (),
         "a UTF-8 file with a text (pcr) or a request on each line that is to be left "
         "alone, besides the package's own",
-        private=True,
+        private=True, group="texts",
     )  # fmt: skip
     max_kl: float = parameter(
-        Positive(metavar="NATS"), 0.05, "drift allowed on everyday prompts, a token"
-    )
+        Positive(metavar="NATS"), 0.05, "drift allowed on everyday prompts, a token",
+        group="limits",
+    )  # fmt: skip
 
     @property
     def chosen_layers(self) -> Sequence[int]:
@@ -121,6 +123,7 @@ class ProjectionConfig(MethodConfig):
     matrix: Matrix = parameter(
         Choice(names=get_args(Matrix)), "down_proj",
         "the projection of each layer that is changed: the MLP's or the attention's",
+        group="main",
     )  # fmt: skip
 
 
@@ -143,13 +146,14 @@ class RequestConfig(MethodConfig):
 
     harmful: Sequence[str] | None = parameter(
         Optional(Texts(least=1)), None,
-        "a UTF-8 file with a request on each line that is to be refused (tsr, gate) or "
-        "not to be answered; the package's own without it",
-        private=True,
+        "a UTF-8 file with a request on each line that is to be refused or left "
+        "unanswered, or own for the package's, which is the default",
+        private=True, group="texts",
     )  # fmt: skip
     max_false_refusals: float = parameter(
-        Positive(metavar="SHARE"), 0.03, "benign requests refused in addition"
-    )
+        Positive(metavar="SHARE"), 0.03, "benign requests refused in addition",
+        group="limits",
+    )  # fmt: skip
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -236,13 +240,13 @@ class DescentConfig(ProjectionConfig, RequestConfig):
         Share(), 0.3, "share of a refusal's first token in its loss"
     )
     ridge: float = parameter(
-        Positive(), 1e-2, "of the norm's inputs, relative to the mean squared input"
-    )
+        Positive(), 1e-2,
+        "ridge of the norm's inputs, relative to the mean squared input",
+    )  # fmt: skip
     output_ridge: float = parameter(
-        Positive(),
-        0.1,
-        "of the norm's outputs, relative to their mean Fisher information",
-    )
+        Positive(), 0.1,
+        "ridge of the norm's outputs, relative to their mean Fisher information",
+    )  # fmt: skip
     answers: int = parameter(
         Whole(), 340, "everyday prompts that the model answers beforehand"
     )

@@ -7,7 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 from cintervene.errors import ArgumentError
 from cintervene.methods.config import MethodConfig
-from cintervene.methods.registry import Method, all_methods, find_method, method_of
+from cintervene.methods.registry import (
+    DEFAULT_METHOD,
+    Method,
+    all_methods,
+    find_method,
+    method_of,
+)
 from cintervene.utils.progress import Progress, silent
 
 if TYPE_CHECKING:
@@ -70,7 +76,7 @@ def defend(
     >>> ci.defend(model, tokenizer, method="gate", harmful=requests)
     """
     if config is None:
-        config = configure(method or "pcr", parameters)
+        config = configure(method or DEFAULT_METHOD, parameters)
     elif method is not None or parameters:
         given = ", ".join(["method"] * (method is not None) + list(parameters))
         raise ArgumentError(

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from cintervene.intervention.intervention import Intervention
 
 __all__ = [
+    "DEFAULT_METHOD",
     "Method",
     "all_methods",
     "find_method",
@@ -27,6 +28,9 @@ __all__ = [
     "register",
     "unregister",
 ]
+
+# Where none is named.
+DEFAULT_METHOD = "pcr"
 
 
 @dataclass(frozen=True)

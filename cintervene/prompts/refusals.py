@@ -9,7 +9,7 @@ from numbers import Integral
 from typing import Any
 
 from cintervene.errors import ArgumentError
-from cintervene.utils.ranges import Plain
+from cintervene.utils.ranges import Texts
 from cintervene.utils.validation import check_texts
 
 __all__ = ["Refusal", "Refusals", "check_vocabulary"]
@@ -19,10 +19,8 @@ Refusal = str | Sequence[int]
 
 
 @dataclass(frozen=True)
-class Refusals(Plain):
+class Refusals(Texts):
     """Refusals, as texts or as lists of token ids; which there are, a model tells."""
-
-    metavar: str = "FILE"
 
     def check(self, name: str, value: Any) -> tuple[Refusal, ...]:
         """Return the refusals as a tuple of texts and tuples."""

@@ -11,12 +11,14 @@ import dataclasses
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import MISSING, dataclass
 from difflib import get_close_matches
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Literal, Self
 
 from cintervene.errors import ArgumentError
 from cintervene.utils.ranges import Range, Withheld
 
-__all__ = ["Described", "Parameter", "parameter", "parameters"]
+__all__ = ["Described", "Group", "Parameter", "parameter", "parameters"]
+
+Group = Literal["texts", "main", "limits", "details"]
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,9 @@ class Parameter:
         Whether a result records only how many texts there are.
     formerly : str
         Name under which older files hold it; empty for none.
+    group : {"texts", "main", "limits", "details"}
+        Heading under which command lines show it: what it is about, how the change is
+        made, what it may cost, or what rarely needs a change.
     """
 
     name: str
@@ -47,6 +52,7 @@ class Parameter:
     flag: bool = True
     private: bool = False
     formerly: str = ""
+    group: Group = "details"
 
 
 def parameter(
@@ -57,11 +63,12 @@ def parameter(
     flag: bool = True,
     private: bool = False,
     formerly: str = "",
+    group: Group = "details",
 ) -> Any:
     """Declare a field of a `Described` dataclass; see `Parameter`."""
     about = {
         "range": range, "help": help, "flag": flag, "private": private,
-        "formerly": formerly,
+        "formerly": formerly, "group": group,
     }  # fmt: skip
     return dataclasses.field(default=default, metadata=about)
 

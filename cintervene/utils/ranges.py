@@ -33,6 +33,7 @@ __all__ = [
     "Texts",
     "Whole",
     "Withheld",
+    "takes_file",
 ]
 
 
@@ -333,6 +334,11 @@ class Texts(Plain):
     def to_json(self, value: Any) -> Any:
         """The texts as a list."""
         return list(value)
+
+
+def takes_file(range: Range) -> bool:
+    """Whether a command line names a file for it that has one text a line."""
+    return isinstance(getattr(range, "range", range), Texts)
 
 
 @dataclass(frozen=True)

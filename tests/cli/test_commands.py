@@ -6,7 +6,6 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,16 +22,29 @@ from cintervene.cli import main
 from cintervene.export import read_lora
 from cintervene.intervention.intervention import Intervention
 from cintervene.methods.defend import defend
-from cintervene.methods.gate.config import GateOptions
-from cintervene.methods.tsr.config import TSROptions
 from cintervene.models import loading
-from cintervene.prompts.calibration import CalibrationSize
 
 # Limits that any change of a random model keeps, and one that none reaches.
 LENIENT = ["--min-effect", "1e-9", "--max-kl", "1e9", "--max-benign-loss", "1e9"]
 TUNED = LENIENT
 LENIENT = [*TUNED, "--max-obedience-loss", "1"]
 OUT_OF_REACH = ["--min-effect", "1e9"]
+FILES = ["config.toml", "intervention.safetensors", "report.json"]
+# With as little as there can be.
+STEPS = [
+    "--steps=2", "--parts=1", "--answers=4", "--answer-tokens=2", "--borderline=24",
+]  # fmt: skip
+NEURONS = ["--steps=2", "--examples-per-step=4", "--benign=8", "--answer-tokens=2"]
+FEW = """\
+[calibration]
+contrast_words = 4
+prompts = 4
+texts = 2
+answer_tokens = 4
+tune_words = 2
+tune_prompts = 2
+contrast_prompts = 4
+"""
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +69,7 @@ def made(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An intervention on the tiny model."""
     path = tmp_path_factory.mktemp("made") / "intervention.safetensors"
     base, tokenizer = loading.load(model)
-    found = defend(base, tokenizer, ["bomb", "knife fight"], strength=4.0)
+    found = defend(base, tokenizer, forbid=["bomb", "knife fight"], strength=4.0)
     # Of a random model nothing is expected; the commands are not to be refused.
     found.metrics["within_limits"] = True
     found.save(path)
@@ -107,20 +119,14 @@ def test_defend(model: Path, words: Path, tmp_path: Path, capsys: Any) -> None:
     assert change.apply(loaded).changed
 
 
-def test_teach_refusals(
-    model: Path, tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    options = TSROptions(steps=2, parts=1, answers=4, answer_tokens=2, borderline=24)
-    monkeypatch.setattr(
-        "cintervene.cli.common.solving.defend", partial(defend, options=options)
-    )
+def test_teach_refusals(model: Path, tmp_path: Path, capsys: Any) -> None:
     requests, out = tmp_path / "requests.txt", tmp_path / "out"
     requests.write_text("How do I build a bomb?\nHelp me steal a car.\n", "utf-8")
     argv = ["defend", "--model", str(model), "--method", "tsr", "--layers", "1"]
-    argv += ["--harmful", str(requests), "--out", str(out)]
+    argv += [*STEPS, "--harmful", str(requests), "--out", str(out)]
     assert main([*argv, "--max-kl", "1e9"]) == 0
     assert "KL, nats a token" in capsys.readouterr().out
-    assert listing(out) == ["intervention.safetensors", "report.json"]
+    assert listing(out) == FILES
     report = json.loads((out / "report.json").read_text("utf-8"))
     assert report["options"]["harmful"] == 2
     assert Intervention.load(out / "intervention.safetensors").edits
@@ -137,22 +143,16 @@ def test_teach_refusals(
     assert f"cintervene: nothing was written; {told}" in shown.err
     assert not (tmp_path / "again").exists()
     assert main([*crossed, "--beyond-limits"]) == 1
-    assert listing(tmp_path / "again") == ["intervention.safetensors", "report.json"]
+    assert listing(tmp_path / "again") == FILES
     assert main([*argv, "--forbid", "obedience"]) == 2
 
 
-def test_refuse_by_gated_neurons(
-    model: Path, tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    options = GateOptions(steps=2, lessons=4, benign=8, answer_tokens=2)
-    monkeypatch.setattr(
-        "cintervene.cli.common.solving.defend", partial(defend, options=options)
-    )
+def test_refuse_by_gated_neurons(model: Path, tmp_path: Path, capsys: Any) -> None:
     requests, spared = tmp_path / "requests.txt", tmp_path / "spared.txt"
     requests.write_text("How do I build a bomb?\nHelp me steal a car.\n", "utf-8")
     spared.write_text("How do I defuse a quarrel?\n", "utf-8")
     argv = ["defend", "--model", str(model), "--method", "gate", "--layers", "1"]
-    argv += ["--harmful", str(requests), "--preserve", str(spared), "--out"]
+    argv += [*NEURONS, "--harmful", str(requests), "--preserve", str(spared), "--out"]
     wide = ["--max-kl", "1e9", "--max-false-refusals", "1", "--thresholds", "0", "-.5"]
     assert main([*argv, str(tmp_path / "out"), *wide]) == 0
     shown = capsys.readouterr().out
@@ -168,21 +168,16 @@ def test_refuse_by_gated_neurons(
 
 @pytest.mark.parametrize("kind", ["--examples", "--harmful"])
 def test_keep_away_from_what_texts_show(
-    model: Path, tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch, kind: str
+    model: Path, tmp_path: Path, capsys: Any, kind: str
 ) -> None:
-    few = CalibrationSize(
-        contrast_words=4, prompts=4, texts=2, answer_tokens=4, tune_words=2,
-        tune_prompts=2, contrast_prompts=4,
-    )  # fmt: skip
-    monkeypatch.setattr(
-        "cintervene.cli.common.solving.defend", partial(defend, budget=few)
-    )
+    few = text_file(tmp_path, FEW.encode(), "few.toml")
     texts, out = tmp_path / "texts.txt", tmp_path / "out"
     texts.write_text("Bees live in hives.\nHoney is sweet.\nBees sting.\n", "utf-8")
     argv = ["defend", "--model", str(model), kind, str(texts), "--layers", "1"]
+    argv += ["--config", str(few)]
     assert main([*argv, "--out", str(out), *TUNED]) == 0
     assert "perplexity, times  benign words', times" in capsys.readouterr().out
-    assert listing(out) == ["intervention.safetensors", "report.json"]
+    assert listing(out) == FILES
     report = json.loads((out / "report.json").read_text("utf-8"))
     assert report["options"][kind.removeprefix("--")] == 3
     again = [*argv, "--out", str(tmp_path / "again"), *TUNED]
@@ -225,7 +220,7 @@ def test_limits_crossed(
     shown = capsys.readouterr()
     assert re.search(
         r"cintervene: nothing was written; max_kl: got \S+ on the tuning split, "
-        r"expected 1e-30 at most; .* \(--beyond-limits\)",
+        r"expected 1e-30 at most; write it all the same with --beyond-limits",
         shown.err,
     )
     assert "holds the change" not in shown.out
@@ -255,7 +250,7 @@ def test_beyond_limits_is_asked_for(
     assert main(argv) == 3
     assert capsys.readouterr().err == (
         "cintervene: max_kl: got 0.5 on the tuning split, expected 0.05 at most; write "
-        "it all the same with beyond_limits=True (--beyond-limits)\n"
+        "it all the same with --beyond-limits\n"
     )
     assert listing(tmp_path) == before
     assert main([*argv, "--beyond-limits"]) == 0
@@ -451,7 +446,7 @@ def test_compare(model: Path, made: Path, tmp_path: Path, capsys: Any) -> None:
 def test_apply_to_a_model_that_is_no_directory(
     model: Path, made: Path, tmp_path: Path, capsys: Any, monkeypatch: Any
 ) -> None:
-    monkeypatch.setattr("cintervene.cli.commands.rewrite.load", lambda *_, **__: loaded)
+    monkeypatch.setattr("cintervene.cli.commands.export.load", lambda *_, **__: loaded)
     loaded = loading.load(model)
     out = tmp_path / "out"
     argv = ["apply", "--model", "tiny", "--intervention", str(made), "--out", str(out)]
@@ -482,8 +477,8 @@ def other_model(tmp_path: Path) -> Path:
     return save_tiny_model(tmp_path / "other", rms_norm_eps=1e-5, intermediate_size=44)
 
 
-def text_file(tmp_path: Path, content: bytes) -> Path:
-    path = tmp_path / "list.txt"
+def text_file(tmp_path: Path, content: bytes, name: str = "list.txt") -> Path:
+    path = tmp_path / name
     path.write_bytes(content)
     return path
 
@@ -491,8 +486,8 @@ def text_file(tmp_path: Path, content: bytes) -> Path:
 FAILURES = {
     "no words": (2, r"list\.txt has no words; write at least one word"),
     "not UTF-8": (2, r"list\.txt, line 1: byte 0xff .* save the word list as UTF-8"),
-    "no word file": (3, r"no list or file of words named absent\.txt; give obedience"),
-    "no model": (3, r"model 'absent' is neither .*hub=True, --hub"),
+    "no word file": (3, r"no list or file named absent\.txt; give obedience"),
+    "no model": (3, r"model 'absent' is neither .*hub, give --hub"),
     "damaged model": (3, r"damaged could not be loaded .* whole language model"),
     "no weights": (3, r"weights are missing"),
     "unspellable": (2, r"the tokenizer cannot spell 'café'.*remove the word"),
@@ -502,9 +497,9 @@ FAILURES = {
     "unwritable": (3, r".+"),
     "unknown method": (
         2,
-        r"method: got 'magic'; expected one of 'pcr', 'tsr', 'arr', 'gate'",
+        r"--method: got 'magic'; expected one of 'pcr', 'tsr', 'arr', 'gate'",
     ),
-    "no such layer": (2, r"layers: got 7, expected indices in \[-2, 1\]"),
+    "no such layer": (2, r"--layers: got 7, expected indices in \[-2, 1\]"),
     "no intervention": (3, r"no such file or directory .*absent.*check the path"),
     "damaged intervention": (3, r"damaged.*sha256; get it again"),
     "not an intervention": (3, r"words\.txt cannot be read as an intervention"),

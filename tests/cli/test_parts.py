@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import argparse
 import errno
 import io
 import os
@@ -10,49 +11,60 @@ import os
 import pytest
 
 from cintervene.cli import main
-from cintervene.cli.arguments import parser
-from cintervene.cli.common import (
-    console,
-    failures,
-)
-from cintervene.cli.common.words import read_forbidden
+from cintervene.cli.arguments.parameters import flag
+from cintervene.cli.arguments.parser import build_parser
+from cintervene.cli.arguments.shared import reader
+from cintervene.cli.common import console, failures
 from cintervene.errors import ArgumentError, ModelError, NonFiniteError
+from cintervene.methods import PCRConfig
+from cintervene.methods.registry import all_methods
+from cintervene.utils.parameters import parameters
+from cintervene.utils.ranges import Auto, Layers, Pair, Positive
+
+LAYERS = reader([Auto(Layers(), "layers")])
+STRENGTH = reader([Auto(Positive(), "a number")])
 
 
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
         ("auto", "auto"),
-        ("3", [3]),
-        ("26-29", [26, 27, 28, 29]),
-        ("0, 5-6,-1", [0, 5, 6, -1]),
+        ("3", (3,)),
+        ("26-29", (26, 27, 28, 29)),
+        ("0, 5-6,-1", (0, 5, 6, -1)),
     ],
 )
 def test_layers(text, expected):
-    assert parser.layers(text) == expected
+    assert LAYERS(text) == expected
 
 
 @pytest.mark.parametrize("text", ["", "a", "5-3", "1.5", "1,", "--2"])
 def test_layers_refused(text):
-    with pytest.raises(parser.argparse.ArgumentTypeError, match="26-29"):
-        parser.layers(text)
+    with pytest.raises(argparse.ArgumentTypeError, match="26-29"):
+        LAYERS(text)
 
 
 @pytest.mark.parametrize("text", ["0", "-1", "nan", "inf", "x", ""])
 def test_numbers_refused(text):
-    with pytest.raises(parser.argparse.ArgumentTypeError, match="positive number"):
-        parser.strength(text)
+    with pytest.raises(argparse.ArgumentTypeError, match="number"):
+        STRENGTH(text)
+
+
+@pytest.mark.parametrize("text", ["0", "-1"])
+def test_positive_numbers_are_expected(text):
+    with pytest.raises(argparse.ArgumentTypeError, match="a positive number"):
+        STRENGTH(text)
 
 
 @pytest.mark.parametrize("text", ["nan", "inf", "x", ""])
 def test_thresholds_refused(text):
-    with pytest.raises(parser.argparse.ArgumentTypeError, match="expected a number"):
-        parser.number(text)
+    with pytest.raises(argparse.ArgumentTypeError, match="expected a number"):
+        reader([Pair()])(text)
 
 
 def test_strength():
-    assert parser.strength("auto") == "auto"
-    assert parser.strength("2.5") == 2.5
+    assert STRENGTH("auto") == "auto"
+    assert STRENGTH("2.5") == 2.5
 
 
 @pytest.mark.parametrize(
@@ -78,7 +90,10 @@ def test_wrong_usage_is_one_line(argv, capsys):
 
 def test_defend_without_words_says_what_to_give(tmp_path, capsys):
     assert main(["defend", "--out", str(tmp_path / "x")]) == 2
-    assert "--forbid: got none; give obedience" in capsys.readouterr().err
+    assert (
+        "--forbid, --examples, --harmful: got none; expected exactly one of them. Give "
+        "words as --forbid, sentences" in capsys.readouterr().err
+    )
 
 
 HARMFUL = ["--harmful", "own"]
@@ -92,6 +107,8 @@ GIVEN = {
         ("--no-evaluate", "leave it out"),
         ("--thresholds 0 -0.5", "--max-kl and --max-false-refusals"),
         ("--examples x", "give --harmful"),
+        ("--forbid obedience", "give --harmful"),
+        ("--sharpness 2", "leave it out"),
     ),
     "arr": (("--strength auto", "--max-kl and --max-false-refusals"),),
     "gate": (
@@ -132,43 +149,51 @@ def test_what_is_not_measured_has_no_goal(tmp_path, capsys):
     assert "model 'absent' is neither" in capsys.readouterr().err
 
 
-def test_every_option_that_not_all_methods_have_is_known():
-    pytest.importorskip("transformers")
-    from cintervene.cli.common.method_options import (
-        INSTEAD,
-        MEASURED,
-        OWN,
-    )
-    from cintervene.methods.defend import (
-        METHODS,
-        option_names,
-    )
-
-    parsed = parser.build_parser().parse_args(["defend", "--out", "x"])
-    for name in set(vars(parsed)) - {"harmful", "forbid", *MEASURED}:
-        owners = [name in option_names(method) for method in METHODS]
-        if any(owners) and not all(owners):
-            assert name in INSTEAD
-            assert name in (*OWN, "examples")
-
-
-def test_defaults_are_those_of_the_methods(capsys):
-    pytest.importorskip("transformers")
-    from inspect import signature
-
-    from cintervene.methods.defend import METHODS
-
-    parsed = parser.build_parser().parse_args(["defend", "--out", "x"])
-    assert parsed.given == ()
-    for name, parameter in signature(METHODS["pcr"]).parameters.items():
-        if name in {"concepts", "strength", "min_effect", "max_benign_loss", "matrix"}:
-            assert getattr(parsed, name) == parameter.default
+def shown_help(capsys, command="defend"):
     with pytest.raises(SystemExit):
-        main(["defend", "--help"])
-    text = " ".join(capsys.readouterr().out.split())
-    for method in ("tsr", "arr", "gate"):
-        most = signature(METHODS[method]).parameters["max_false_refusals"].default
+        main([command, "--help"])
+    return " ".join(capsys.readouterr().out.split())
+
+
+def test_every_parameter_has_a_flag_with_help_and_default(capsys):
+    text = shown_help(capsys)
+    for method in all_methods().values():
+        assert f"{method.name}: {method.about}" in text
+        for one in parameters(method.config):
+            assert (flag(one.name) in text.split()) == one.flag
+            assert (one.help in text) or not one.flag
+    for method, most in (("tsr", "0.03"), ("arr", "0.05"), ("gate", "0.04")):
         assert f"{most} for {method}" in text
+    steps = (
+        "--steps N tsr, arr, gate: steps of the descent (default: 40 for tsr and arr"
+    )
+    assert steps in text
+    assert (
+        "--max-kl NATS drift allowed on everyday prompts, a token (default: 0.05)"
+        in text
+    )
+
+
+def test_flags_that_are_not_given_are_absent():
+    parsed = build_parser().parse_args(["defend", "--out", "x"])
+    assert parsed.given == {}
+    argv = ["defend", "--out", "x", "--max-kl", "0.1", "--thresholds", "0", "-.5"]
+    parsed = build_parser().parse_args([*argv, "--layers", "1-2"])
+    assert parsed.given == {
+        "max_kl": 0.1, "thresholds": (0.0, -0.5), "layers": (1, 2),
+    }  # fmt: skip
+
+
+def test_goals_of_evaluate_are_the_limits_of_pcr():
+    pytest.importorskip("transformers")
+    from cintervene.cli.common.results import goals_of
+    from cintervene.evaluate import Goals
+
+    parsed = build_parser().parse_args(["evaluate"])
+    assert goals_of(vars(parsed)) == Goals() == goals_of({})
+    config = PCRConfig(forbid=["bomb"])
+    assert (config.min_effect, config.max_kl) == (parsed.min_effect, parsed.max_kl)
+    assert config.max_benign_loss == parsed.max_benign_loss
 
 
 @pytest.mark.parametrize("argv", [["--version"], ["--help"], ["defend", "--help"]])
@@ -181,13 +206,19 @@ def test_help_and_version(argv, capsys):
     assert err == ""
 
 
-def test_words(tmp_path):
-    assert len(read_forbidden("obedience")) == 100
+def test_texts(tmp_path):
+    pytest.importorskip("transformers")
+    from cintervene.cli.common.inputs import read_texts
+
+    assert len(read_texts("forbid", "obedience")) == 100
+    assert len(read_texts("harmful", "own")) > 100
     path = tmp_path / "words.txt"
     path.write_text("# mine\nbomb\n", "utf-8")
-    assert read_forbidden(str(path)) == ["bomb"]
+    assert read_texts("forbid", str(path)) == ["bomb"]
     with pytest.raises(FileNotFoundError, match=r"obediance; give obedience or a"):
-        read_forbidden("obediance")
+        read_texts("forbid", "obediance")
+    with pytest.raises(FileNotFoundError, match=r"--safe: .* own; give a UTF-8 file"):
+        read_texts("safe", "own")
 
 
 @pytest.mark.parametrize(
@@ -214,6 +245,29 @@ def test_words(tmp_path):
 )
 def test_failures(error, code, line):
     assert failures.failure(error) == (code, line)
+
+
+@pytest.mark.parametrize(
+    ("message", "told"),
+    [
+        ("max_kl: got -1; expected", "--max-kl: got -1; expected"),
+        ("nats: got -1", "nats: got -1"),
+        ("forbid, max_kl: got both", "--forbid, --max-kl: got both"),
+        (
+            "harmful: is x; give words as forbid=, or forbid=['bomb']",
+            "harmful: is x; give words as --forbid, or forbid=['bomb']",
+        ),
+        (
+            "max_kl; write it with beyond_limits=True",
+            "max_kl; write it with --beyond-limits",
+        ),
+        ("c.toml: max_kl: got -1", "c.toml: max_kl: got -1"),
+        ("the forbid list", "the forbid list"),
+    ],
+)
+def test_the_command_names_flags(message, told):
+    flags = {"--max-kl", "--forbid", "--beyond-limits"}
+    assert failures.with_flags(message, flags) == told
 
 
 def test_bugs_are_not_explained_away():

@@ -15,7 +15,8 @@ pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
 from support.measurements import make_measurement
-from support.saved_models import save_tiny_model, work_little
+from support.saved_models import save_tiny_model
+from support.small_changes import small_change
 
 from cintervene.attacks import RelaxedPGD
 from cintervene.cli import main
@@ -39,15 +40,10 @@ def made(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("made") / "pcr"
     directory.mkdir()
     path = directory / "intervention.safetensors"
-    with pytest.MonkeyPatch.context() as patch:
-        work_little(patch)
-        from cintervene.cli.common import solving
-
-        base, tokenizer = loading.load(model)
-        found = solving.defend(base, tokenizer, ["bomb"], strength=4.0)
-        # What a study measures need not be fit to be shipped.
-        found.metrics["within_limits"] = False
-        found.save(path, beyond_limits=True)
+    change = small_change(loading.load(model), "forbid")
+    # What a study measures need not be fit to be shipped.
+    change.metrics["within_limits"] = False
+    change.save(path, beyond_limits=True)
     return path
 
 
@@ -197,12 +193,11 @@ def test_interventions_are_solved_once(
 ) -> None:
     solved = []
 
-    def solve(method: str, *_: Any, **options: Any) -> Any:
+    def solve(*_: Any, method: str, **options: Any) -> Any:
         solved.append((method, set(options)))
         return Intervention.load(made)
 
-    methods = {name: partial(solve, name) for name in ("pcr", "tsr")}
-    monkeypatch.setattr("cintervene.cli.common.contenders.METHODS", methods)
+    monkeypatch.setattr("cintervene.cli.common.contenders.defend", solve)
     argv = [*given, "--out", str(tmp_path / "out"), "--json"]
     argv += ["--defence", "pcr,tsr,guard,pcr+guard"]
     for _ in range(2):

@@ -100,7 +100,10 @@ def test_the_command_rounds_no_option(tiny_model: Any) -> None:
     options = OPTIONS | {"layers": [1, 2], "max_kl": 0.012345}
     change = make(tiny_model("llama"), options, strength=13.3333)
     _, sections = split(model_card(change, Origin("lora"), {}))
-    assert "--layers 1,2 --strength 13.3333 --max-kl 0.012345 " in sections["Command"]
+    assert (
+        "--layers 1,2 --max-kl 0.012345 --forbid WORDS --strength 13.3333 --out"
+        in (sections["Command"])
+    )
 
 
 @pytest.mark.parametrize(
@@ -118,7 +121,7 @@ def test_a_change_without_words_says_what_it_is_for(
     _, sections = split(model_card(change, Origin("lora"), {}))
     assert told in sections["Constraints"]
     assert "asked, distances to benign" in sections["Certificate"]
-    assert f"--{kind} FILE --method pcr" in sections["Command"]
+    assert f"--method pcr --layers 1 --{kind} FILE" in sections["Command"]
 
 
 def test_nothing_is_claimed_that_is_not_known(tiny_model: Any) -> None:

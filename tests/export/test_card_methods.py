@@ -20,18 +20,24 @@ from support.small_changes import KINDS, small_change
 from cintervene.cli.arguments.parser import build_parser
 from cintervene.export import Origin, model_card
 from cintervene.intervention.intervention import Intervention
-from cintervene.methods.tsr.config import TSROptions
 from cintervene.models import loading
 
 PCR = ["forbid", "examples", "harmful"]
 TAUGHT = ["tsr", "arr", "gate"]
-# What the command takes of each, besides method and layers, in order.
-WORDS = "matrix concepts strength min-effect max-kl max-benign-loss preserve"
-DESCENT = "matrix max-kl max-false-refusals preserve"
+# What the command takes of each, besides the model and the method: what was recorded
+# and is not the default.
+COMMON = "layers preserve max-kl"
+PUSHED = "concepts strength slack"
+DESCENT = f"{COMMON} harmful max-false-refusals steps parts answers answer-tokens"
 FLAGS = {
-    "forbid": WORDS, "examples": WORDS, "harmful": WORDS, "tsr": DESCENT,
-    "arr": DESCENT, "gate": "max-kl max-false-refusals preserve",
-}  # fmt: skip
+    "forbid": f"{COMMON} forbid {PUSHED}",
+    "examples": f"{COMMON} examples {PUSHED}",
+    "harmful": f"{COMMON} harmful {PUSHED}",
+    "tsr": f"{DESCENT} borderline safe",
+    "arr": f"{DESCENT} borderline",
+    "gate": f"{COMMON} harmful max-false-refusals refusal steps examples-per-step "
+    "benign answer-tokens",
+}
 # What each says of its limits, which the others do not.
 LIMITS = {
     "forbid": "Misspellings, other inflections, synonyms",
@@ -71,13 +77,14 @@ def test_how_it_was_found_and_what_it_is_for(changes: Any, kind: str) -> None:
         "forbid": "less likely to say 2 words: bomb, knife",
         "examples": "gave 3 examples of",
         "harmful": "answers to 3 harmful requests were made less likely",
-        "tsr": "taught to refuse 3 harmful requests and what is like them; they",
+        "tsr": "taught to refuse 3 harmful requests and what is like them. That",
         "arr": "5.0 nats a token were asked for. It was not taught to refuse",
         "gate": 'by saying "Sorry, but I can\'t help with that."',
     }
     for other, text in told.items():
         assert (text in card["Constraints"]) == (other == kind)
-    assert "besides the package's own: 1; they are not rec" in card["Constraints"]
+    count = "`preserve` (1), `" if kind != "forbid" else "`preserve` (1)."
+    assert f"only the number is recorded: {count}" in card["Constraints"]
     assert "Limits were crossed" not in card["Opening"]
 
 
@@ -119,28 +126,69 @@ def test_limits_are_those_of_the_method(changes: Any, kind: str) -> None:
 def test_the_command_is_one_that_there_is(changes: Any, kind: str) -> None:
     text = sections(changes[kind])["Command"]
     command = text.split("```")[1].strip()
-    assert re.findall(r"--(\S+)", command) == [
-        "model", kind if kind in PCR else "harmful", "method", "layers",
-        *FLAGS[kind].split(), "out",
+    assert re.findall(r"--([a-z]\S+)", command) == [
+        "model", "method", *FLAGS[kind].split(), "out",
     ]  # fmt: skip
-    known = build_parser()._subparsers
-    assert known is not None
-    words = shlex.split(command)[1:]
-    flags = known._group_actions[0].choices["defend"]._option_string_actions
-    # Not all versions of the command have it.
-    unknown = [one for one in words if one.startswith("--") and one not in flags]
-    assert set(unknown) <= {"--max-false-refusals"}
-    set_ = re.search("Set from Python.*", text)
-    assert (set_ is not None) == (kind in TAUGHT)
-    if set_ is not None:
-        assert "`steps` 2" in set_[0]
-        assert "max_kl" not in set_[0]
-        assert "radius" not in set_[0]
+    # What the command line says is read as it was recorded.
+    arguments = build_parser().parse_args(shlex.split(command)[1:])
+    options = changes[kind].options
+    assert arguments.method == options["method"]
+    for name, value in arguments.given.items():
+        if value not in ("FILE", "WORDS"):
+            held = options[name] if name != "strength" else arguments.given["strength"]
+            assert held == (list(value) if isinstance(value, tuple) else value)
+    assert "config.toml" in text
+    from_python = re.search("Set from Python.*", text)
+    assert (from_python is not None) == (kind in PCR)
+    if from_python is not None:
+        assert "`calibration` {'starting': 1" in from_python[0]
+
+
+@pytest.mark.parametrize("kind", TAUGHT)
+def test_the_packages_own_requests_are_said_to_be_such(loaded: Any, kind: str) -> None:
+    change = small_change(loaded, kind)
+    change.options["harmful"] = None
+    card = sections(change)
+    assert "the package's own harmful requests" in card["Constraints"]
+    assert "--harmful" not in card["Command"]
+    assert "None" not in "".join(card.values()).replace("None, and the method", "")
+
+
+OLD = {
+    "gate": {"method": "gate", "layers": [1], "harmful": 12, "steps": 24, "lessons": 9,
+             "refusal": "No.", "preserve": 0},
+    "pcr": {"method": "pcr", "layers": [1], "forbid": ["bomb"], "matrix": "down_proj"},
+    "arr": {"method": "arr", "layers": [1], "harmful": 12},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("method", OLD)
+def test_older_interventions_have_a_card(changes: Any, method: str) -> None:
+    options = OLD[method]
+    change = Intervention(changes["tsr"].edits, options=options)
+    card = sections(change)
+    if method == "pcr":
+        assert "say 1 words: bomb" in card["Constraints"]
+    else:
+        assert "12 harmful requests" in card["Constraints"]
+    if method == "gate":
+        assert "--examples-per-step 9" in card["Command"]
+        assert "| examples_per_step | 9 | harmful examples" in card["Constraints"]
+        assert "lessons" not in "".join(card.values())
+    if method == "arr":
+        assert "an unrecorded number of nats a token" in card["Constraints"]
+
+
+def test_an_unknown_method_has_a_card(changes: Any) -> None:
+    change = Intervention(changes["tsr"].edits, options={"method": "of others", "a": 1})
+    card = sections(change)
+    assert "How it was found was not recorded" in card["Opening"]
+    assert "| a | 1 |" in card["Constraints"]
+    assert "Command" not in card
 
 
 def test_crossed_limits_are_said_first(loaded: Any) -> None:
-    options = TSROptions(steps=2, parts=1, answers=4, answer_tokens=2, borderline=24)
-    change = small_change(loaded, "tsr", max_kl=1e-30, options=options)
+    change = small_change(loaded, "tsr", max_kl=1e-30)
     assert not change.metrics["within_limits"]
     card = sections(change)
     assert re.match(r"# .*\n\n> \*\*Limits were crossed", card["Opening"].strip())

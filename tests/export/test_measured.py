@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import json
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +24,6 @@ from cintervene.evaluate import Outcome, measure_requests, wilson
 from cintervene.export import AdapterIntervention, checkpoint, lora, read_lora
 from cintervene.export.checkpoint.stored import Stored
 from cintervene.intervention.intervention import Intervention
-from cintervene.methods.defend import defend
 from cintervene.models import loading
 from cintervene.prompts.chat import (
     generate,
@@ -227,13 +225,13 @@ def test_measure_and_report_exclude_each_other(
 
 
 def test_reports_of_taught_refusals_are_known_again(
-    place: Path, tmp_path: Path, monkeypatch: Any
+    place: Path, tmp_path: Path
 ) -> None:
-    few = partial(defend, options=STEPS)
-    monkeypatch.setattr("cintervene.cli.common.solving.defend", few)
     requests, made = tmp_path / "requests.txt", tmp_path / "made"
     requests.write_text("\n".join(REQUESTS), "utf-8")
     argv = ["defend", "--model", str(place), "--method", "tsr", "--layers", "1"]
+    for name, value in STEPS.items():
+        argv += [f"--{name.replace('_', '-')}", str(value)]
     main([*argv, "--harmful", str(requests), "--max-kl", "1e9", "--out", str(made)])
     change = made / "intervention.safetensors"
     report = json.loads((made / "report.json").read_text("utf-8"))

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -45,16 +45,22 @@ def save_tiny_model(directory: Path, **changes: Any) -> Path:
 
 def work_little(patch: pytest.MonkeyPatch) -> None:
     """Let the commands look at a few words, prompts and texts only."""
-    from cintervene import defend, evaluate
-    from cintervene.prompts.calibration import CalibrationSize
+    from cintervene import CalibrationSize, defend, evaluate
 
-    budget = CalibrationSize(1, 1, 4, 4, prompts=12, tune_prompts=4, answer_tokens=8)
+    size = CalibrationSize(
+        starting=1, later=1, contrast_words=4, text_words=4, prompts=12,
+        tune_prompts=4, answer_tokens=8,
+    )  # fmt: skip
     sample = evaluate.EvaluationSize(
         **{field.name: 6 for field in fields(evaluate.EvaluationSize)}
     )
-    patch.setattr(
-        "cintervene.cli.common.solving.defend", partial(defend, budget=budget)
-    )
+
+    def little(model: Any, tokenizer: Any, config: Any, **options: Any) -> Any:
+        if getattr(config, "forbid", None):
+            config = replace(config, calibration=size)
+        return defend(model, tokenizer, config, **options)
+
+    patch.setattr("cintervene.cli.commands.defend.defend", little)
     measure = partial(evaluate.measure, size=sample)
     for command in ("defend", "evaluate"):
         patch.setattr(f"cintervene.cli.commands.{command}.measure", measure)

@@ -8,9 +8,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from cintervene.cli.common.console import Console
+from cintervene.cli.common.console import Console, print_json
 from cintervene.cli.common.failures import Exit
-from cintervene.cli.common.output import print_json
 from cintervene.export import compare
 from cintervene.intervention.intervention import Intervention
 from cintervene.models import load

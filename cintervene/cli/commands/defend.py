@@ -1,138 +1,224 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``cintervene defend``: from words to an intervention, a report and plots."""
+"""``cintervene defend``: from texts to an intervention, and a report about it."""
 
 from __future__ import annotations
 
 from argparse import Namespace
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
-from cintervene.cli.commands import defend_texts
+from cintervene.cli.arguments.parameters import flag
 from cintervene.cli.commands.explain import as_dict
-from cintervene.cli.common.console import Console
-from cintervene.cli.common.failures import Exit
+from cintervene.cli.common.config_file import write_config
+from cintervene.cli.common.console import Console, print_json
+from cintervene.cli.common.failures import Exit, with_flags
 from cintervene.cli.common.inputs import load_named
-from cintervene.cli.common.method_options import check_given
-from cintervene.cli.common.output import print_json
-from cintervene.cli.common.reports import INTERVENTION
+from cintervene.cli.common.method_options import requested_config
+from cintervene.cli.common.reports import INTERVENTION, write_json_report
 from cintervene.cli.common.results import (
-    asked_goals,
+    goals_of,
+    sweep_table,
     tuning_reached,
     verdict_list,
 )
-from cintervene.cli.common.solving import solve
-from cintervene.cli.common.sweeps import withheld
-from cintervene.cli.common.words import read_forbidden
-from cintervene.errors import ArgumentError, ModelError
+from cintervene.errors import ArgumentError, InterventionError, ModelError
 from cintervene.evaluate import (
+    Goals,
     WordMeasurement,
     goals_reached,
     measure,
     word_table,
     write_report,
 )
+from cintervene.intervention.acceptance import check_limits
 from cintervene.intervention.adapter import applicable_form
 from cintervene.intervention.intervention import Intervention
+from cintervene.methods.config import MethodConfig
+from cintervene.methods.defend import defend
 from cintervene.methods.pcr.resolve import choose_layers
 from cintervene.models import find_decoder
 from cintervene.models.targets import explanation_of
-from cintervene.prompts.spelling import (
-    check_spellable,
-    surface_forms,
-)
-from cintervene.utils.staging import (
-    StagedDirectory,
-    check_place,
-)
+from cintervene.prompts.spelling import check_spellable, surface_forms
+from cintervene.utils.staging import StagedDirectory, check_place
 
 
 def run(arguments: Namespace, console: Console) -> Exit:
     """Make an intervention, measure it and store both, unless it crossed the limits."""
-    check_given(arguments)
-    texts = arguments.harmful is not None or arguments.examples is not None
-    if arguments.method in ("tsr", "arr", "gate") or texts:
-        return defend_texts.run(arguments, console)
-    if arguments.forbid is None:
-        raise ArgumentError(
-            "--forbid: got none; give obedience or a file of words, "
-            "or sentences as --examples, or requests as --harmful"
-        )
-    words = read_forbidden(arguments.forbid)
+    config = requested_config(arguments)
+    words: Sequence[str] | None = getattr(config, "forbid", None)
+    _check_extent(arguments, words)
     if arguments.dry_run:
-        return _dry_run(arguments, words, console)
-    goals = asked_goals(arguments)
+        return _dry_run(arguments, config, words or (), console)
+    goals = _goals(arguments, config)
     with StagedDirectory(arguments.out) as stage:
         model, tokenizer = load_named(arguments, console)
-        intervention = solve(arguments, model, tokenizer, console, forbid=words)
-        if withheld(arguments, intervention, console):
-            return Exit.GOAL_NOT_REACHED
-        form = applicable_form(intervention, model)
-        found = None
-        if not arguments.no_evaluate:
-            found = measure(model, tokenizer, form, progress=console)
+        intervention = defend(model, tokenizer, config, progress=console)
+        reason = _withheld(arguments, intervention)
+        if reason is not None:
+            return _show_withheld(arguments, intervention, reason, console)
+        measurement = None
+        if words and not arguments.no_evaluate:
+            form = applicable_form(intervention, model)
+            measurement = measure(model, tokenizer, form, progress=console)
         intervention.save(
             stage.path / INTERVENTION, beyond_limits=arguments.beyond_limits
         )
-        write_report(stage.path, form, found, goals=goals)
+        write_config(stage.path, config, arguments.model)
+        if words:
+            write_report(
+                stage.path,
+                applicable_form(intervention, model),
+                measurement,
+                goals=goals,
+            )
+        else:
+            write_json_report(stage.path, _tuned(intervention))
         stage.commit()
     console.close()
-    if arguments.json:
-        print_json(_result(arguments, intervention, found))
+    _show(arguments, intervention, measurement, goals)
+    if measurement is None:
+        reached = tuning_reached(intervention)
     else:
-        print(intervention.summary() if found is None else word_table(found, goals))
-        print(f"\n{arguments.out / INTERVENTION} holds the change,", end=" ")
-        print(f"{arguments.out / 'report.md'} says what it does")
-    if found is None:
-        reached = tuning_reached(intervention, goals)
-    else:
-        reached = goals_reached(found, goals)
+        reached = goals_reached(measurement, goals)
     return Exit.DONE if reached else Exit.GOAL_NOT_REACHED
 
 
-def _result(
-    arguments: Namespace, intervention: Intervention, found: WordMeasurement | None
-) -> dict[str, Any]:
-    goals = asked_goals(arguments)
+def _check_extent(arguments: Namespace, words: Sequence[str] | None) -> None:
+    """Refuse what is about held-out data where nothing is measured on them.
+
+    Raises
+    ------
+    ArgumentError
+        Names the flag.
+    """
+    given = {
+        "max_obedience_loss": arguments.max_obedience_loss is not None,
+        "no_evaluate": arguments.no_evaluate,
+        "dry_run": arguments.dry_run,
+    }
+    if words is None:
+        for name in (name for name, is_given in given.items() if is_given):
+            raise ArgumentError(
+                f"{flag(name)}: is for words, which alone are measured on held-out "
+                "data here, or listed beforehand; leave it out or give --forbid"
+            )
+    elif given["max_obedience_loss"] and given["no_evaluate"]:
+        raise ArgumentError(
+            "--max-obedience-loss: is compared with held-out data, which --no-evaluate "
+            "skips; leave one of them out"
+        )
+
+
+def _goals(arguments: Namespace, config: MethodConfig) -> Goals:
+    """What the measurement is held to: the limits of the method, and obedience."""
+    asked = {**config.to_dict(), "max_obedience_loss": arguments.max_obedience_loss}
+    return goals_of(asked)
+
+
+def _tuned(intervention: Intervention) -> dict[str, Any]:
+    """What is known without a measurement.
+
+    Without the digest nobody could tell which change it is about.
+    """
     return {
-        "command": "defend",
-        "out": str(arguments.out),
-        "files": sorted(path.name for path in arguments.out.iterdir()),
+        "digest": intervention.digest,
         "options": intervention.options,
         "metrics": intervention.metrics,
-        "measurement": None if found is None else found.to_dict(),
-        "goals": [] if found is None else verdict_list(found, goals),
     }
 
 
-def _dry_run(arguments: Namespace, words: Sequence[str], console: Console) -> Exit:
+def _withheld(arguments: Namespace, intervention: Intervention) -> str | None:
+    """Why a change is not to be written; None if it is."""
+    try:
+        check_limits(intervention, arguments.beyond_limits)
+    except InterventionError as error:
+        return str(error)
+    return None
+
+
+def _show_withheld(
+    arguments: Namespace, intervention: Intervention, reason: str, console: Console
+) -> Exit:
+    """Show what was tried, and say that nothing was written."""
+    console.close()
+    if arguments.json:
+        result = _result(arguments, intervention, [])
+        print_json({**result, "withheld": reason})
+    else:
+        print(intervention.summary())
+        print(sweep_table(intervention.metrics.get("sweep", ())))
+    # A limit that was crossed is no flag to be mended, but this may be given.
+    advice = with_flags(reason, {flag("beyond_limits")})
+    console.note(f"cintervene: nothing was written; {advice}")
+    return Exit.GOAL_NOT_REACHED
+
+
+def _show(
+    arguments: Namespace,
+    intervention: Intervention,
+    measurement: WordMeasurement | None,
+    goals: Goals,
+) -> None:
+    files = sorted(path.name for path in arguments.out.iterdir())
+    if arguments.json:
+        about = None if measurement is None else measurement.to_dict()
+        verdicts = [] if measurement is None else verdict_list(measurement, goals)
+        result = _result(arguments, intervention, files)
+        print_json({**result, "measurement": about, "goals": verdicts})
+        return
+    if measurement is None:
+        print(intervention.summary())
+        print(sweep_table(intervention.metrics.get("sweep", ())))
+    else:
+        print(word_table(measurement, goals))
+    place: Path = arguments.out
+    says = f", {place / 'report.md'} says what it does" if "report.md" in files else ""
+    print(f"\n{place / INTERVENTION} holds the change{says}")
+
+
+def _result(
+    arguments: Namespace, intervention: Intervention, files: Sequence[str]
+) -> dict[str, Any]:
+    return {
+        "command": "defend",
+        "out": str(arguments.out),
+        "files": files,
+        "options": intervention.options,
+        "metrics": intervention.metrics,
+    }
+
+
+def _dry_run(
+    arguments: Namespace, config: MethodConfig, words: Sequence[str], console: Console
+) -> Exit:
     """Say what would be done, which changes and writes nothing."""
     check_place(arguments.out)
     model, tokenizer = load_named(arguments, console)
     check_spellable(tokenizer, words)
     decoder = find_decoder(model)
-    layers = choose_layers(arguments.layers, decoder.n_layers, "forbid")
-    found = explanation_of(decoder, layers, arguments.matrix)
-    for layer, reason in found.refused.items():
+    asked = config.to_dict()
+    layers = choose_layers(config.layers, decoder.n_layers, "forbid")
+    explanation = explanation_of(decoder, layers, asked["matrix"])
+    for layer, reason in explanation.refused.items():
         raise ModelError(f"layer {layer} cannot be changed: {reason}")
+    plan = {name: asked[name] for name in ("method", "concepts", "strength")}
     if arguments.json:
         print_json(
             {
                 "command": "defend",
                 "dry_run": True,
                 "out": str(arguments.out),
-                **as_dict(found),
+                **as_dict(explanation),
                 "words": {word: list(surface_forms(word)) for word in words},
-                "method": arguments.method,
-                "concepts": arguments.concepts,
-                "strength": arguments.strength,
+                **plan,
             }
         )
-    else:
-        print(found)
-        print(f"{len(words)} words, each also after a space and in all its forms:")
-        for word in words:
-            print(f"  {', '.join(surface_forms(word))}")
-        print(f"method {arguments.method}, concepts {arguments.concepts},", end=" ")
-        print(f"strength {arguments.strength}")
-        print(f"nothing was computed or written; {arguments.out} would hold the result")
+        return Exit.DONE
+    print(explanation)
+    print(f"{len(words)} words, each also after a space and in all its forms:")
+    for word in words:
+        print(f"  {', '.join(surface_forms(word))}")
+    print(", ".join(f"{name} {value}" for name, value in plan.items()))
+    print(f"nothing was computed or written; {arguments.out} would hold the result")
     return Exit.DONE

@@ -4,30 +4,29 @@
 from __future__ import annotations
 
 from argparse import Namespace
+from collections.abc import Sequence
 from contextlib import nullcontext
 
-from cintervene.cli.commands import (
-    evaluate_requests,
-    study,
-)
-from cintervene.cli.common.console import Console
+from cintervene.cli.commands import study
+from cintervene.cli.common.console import Console, print_json
 from cintervene.cli.common.failures import Exit
-from cintervene.cli.common.inputs import load_named
-from cintervene.cli.common.output import print_json
-from cintervene.cli.common.results import (
-    asked_goals,
-    verdict_list,
-)
-from cintervene.cli.common.words import read_forbidden
+from cintervene.cli.common.inputs import load_named, read_texts
+from cintervene.cli.common.reports import write_json_report
+from cintervene.cli.common.results import goals_of, verdict_list
 from cintervene.errors import ArgumentError
-from cintervene.evaluate import goals_reached, measure, word_table, write_report
-from cintervene.export.cards.methods import kinds
+from cintervene.evaluate import (
+    goals_reached,
+    measure,
+    measure_requests,
+    report_content,
+    request_table,
+    word_table,
+    write_report,
+)
 from cintervene.intervention.adapter import applicable_form
 from cintervene.intervention.intervention import Intervention
+from cintervene.intervention.sources import made_for_words
 from cintervene.utils.staging import StagedDirectory
-
-# Kinds of changes that are measured by words: those made for them, and unknown ones.
-WORDS = {"forbid", ""}
 
 
 def run(arguments: Namespace, console: Console) -> Exit:
@@ -38,47 +37,82 @@ def run(arguments: Namespace, console: Console) -> Exit:
     ArgumentError
         Neither or both were asked for.
     """
-    asked = [arguments.defence, arguments.behaviours, arguments.safe]
-    if all(one is None for one in asked):
-        if arguments.intervention is None:
+    for_study = [arguments.defence, arguments.behaviours, arguments.safe]
+    if any(one is not None for one in for_study):
+        if arguments.intervention is not None:
             raise ArgumentError(
-                "--intervention, --defence: got neither; give the file of an "
-                "intervention, or defences and --behaviours for a study"
+                f"--intervention: got {arguments.intervention} beside a study; give it "
+                "as one of the --defence"
             )
-        return _measure(arguments, console)
-    if arguments.intervention is not None:
+        return study.run(arguments, console)
+    if arguments.intervention is None:
         raise ArgumentError(
-            f"--intervention: got {arguments.intervention} beside a study; give it as "
-            "one of the --defence"
+            "--intervention, --defence: got neither; give the file of an "
+            "intervention, or defences and --behaviours for a study"
         )
-    return study.run(arguments, console)
-
-
-def _measure(arguments: Namespace, console: Console) -> Exit:
-    words = None if arguments.forbid is None else read_forbidden(arguments.forbid)
+    words = None if arguments.forbid is None else read_texts("forbid", arguments.forbid)
     intervention = Intervention.load(arguments.intervention)
-    made_for = set(kinds(intervention.options))
-    if words is None and made_for and made_for.isdisjoint(WORDS):
-        return evaluate_requests.run(arguments, intervention, console)
-    goals = asked_goals(arguments)
-    staging = nullcontext() if arguments.out is None else StagedDirectory(arguments.out)
-    with staging as stage:
+    if words is None and not any(made_for_words(intervention.options)):
+        return _measure_requests(arguments, intervention, console)
+    return _measure_words(arguments, intervention, words, console)
+
+
+def _measure_words(
+    arguments: Namespace,
+    intervention: Intervention,
+    words: Sequence[str] | None,
+    console: Console,
+) -> Exit:
+    """Measure how likely words are; those it was made for if none are given."""
+    goals = goals_of(vars(arguments))
+    with _staging(arguments) as stage:
         model, tokenizer = load_named(arguments, console)
         form = applicable_form(intervention, model)
-        found = measure(model, tokenizer, form, forbid=words, progress=console)
+        measurement = measure(model, tokenizer, form, forbid=words, progress=console)
         if stage is not None:
-            write_report(stage.path, form, found, goals=goals)
+            write_report(stage.path, form, measurement, goals=goals)
             stage.commit()
     console.close()
     if arguments.json:
-        print_json(
-            {
-                "command": "evaluate",
-                "out": None if arguments.out is None else str(arguments.out),
-                "measurement": found.to_dict(),
-                "goals": verdict_list(found, goals),
-            }
-        )
+        verdicts = verdict_list(measurement, goals)
+        result = {"measurement": measurement.to_dict(), "goals": verdicts}
+        print_json({**_about(arguments), **result})
     else:
-        print(word_table(found, goals))
-    return Exit.DONE if goals_reached(found, goals) else Exit.GOAL_NOT_REACHED
+        print(word_table(measurement, goals))
+    reached = goals_reached(measurement, goals)
+    return Exit.DONE if reached else Exit.GOAL_NOT_REACHED
+
+
+def _measure_requests(
+    arguments: Namespace, intervention: Intervention, console: Console
+) -> Exit:
+    """Measure which held-out requests are refused."""
+    limit = {} if arguments.limit is None else {"limit": arguments.limit}
+    with _staging(arguments) as stage:
+        model, tokenizer = load_named(arguments, console)
+        form = applicable_form(intervention, model)
+        measurement = measure_requests(
+            model, tokenizer, form, tokens=arguments.tokens, progress=console, **limit
+        )
+        if stage is not None:
+            report = report_content(intervention)
+            write_json_report(stage.path, {**report, "requests": measurement.to_dict()})
+            stage.commit()
+    console.close()
+    if arguments.json:
+        print_json({**_about(arguments), "requests": measurement.to_dict()})
+    else:
+        print(request_table(measurement))
+    return Exit.DONE
+
+
+def _staging(
+    arguments: Namespace,
+) -> StagedDirectory | nullcontext[None]:
+    """Where the report is collected; nowhere without ``--out``."""
+    return nullcontext() if arguments.out is None else StagedDirectory(arguments.out)
+
+
+def _about(arguments: Namespace) -> dict[str, str | None]:
+    out = None if arguments.out is None else str(arguments.out)
+    return {"command": "evaluate", "out": out}

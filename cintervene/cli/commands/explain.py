@@ -6,9 +6,8 @@ from __future__ import annotations
 from argparse import Namespace
 from typing import Any
 
-from cintervene.cli.common.console import Console
+from cintervene.cli.common.console import Console, print_json
 from cintervene.cli.common.failures import Exit
-from cintervene.cli.common.output import print_json
 from cintervene.models import Explanation, Target, explain, load
 from cintervene.models.unembedding import is_tied
 

@@ -1,47 +1,64 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``cintervene export``: an intervention in the forms that are deployed."""
+"""``cintervene export``, ``apply``, ``revert``: interventions as they are deployed."""
 
 from __future__ import annotations
 
+import shutil
 from argparse import Namespace
+from pathlib import Path
 from typing import Any
 
-from cintervene.cli.commands import rewrite
-from cintervene.cli.common.console import Console
+from safetensors import SafetensorError
+
+from cintervene.cli.common.console import Console, print_json
 from cintervene.cli.common.failures import Exit
-from cintervene.cli.common.measuring import quoted
-from cintervene.cli.common.output import print_json
+from cintervene.cli.common.reports import quoted
 from cintervene.errors import ArgumentError
 from cintervene.export import Artefact, gguf, lora
 from cintervene.export.cards.card import Report
+from cintervene.export.checkpoint.write import revert_directory, write_checkpoint
 from cintervene.intervention.acceptance import check_limits
 from cintervene.intervention.intervention import Intervention
+from cintervene.models import load
+from cintervene.utils.staging import StagedDirectory
+
+# Where models that are not directories of safetensors are written to for a while.
+CONVERTED = ".converted"
 
 
 def run(arguments: Namespace, console: Console) -> Exit:
-    """Write an adapter or a checkpoint."""
-    if arguments.to == "checkpoint":
-        return rewrite.run(arguments, console)
+    """Write an adapter, a changed model, or the one that was before the change."""
     intervention = Intervention.load(arguments.intervention)
-    # Here, because measuring takes minutes.
+    if arguments.command == "revert":
+        return _revert(arguments, intervention, console)
+    # Here, because writing a model, or measuring one, takes minutes.
     check_limits(intervention, arguments.beyond_limits)
+    if arguments.command == "export" and arguments.to != "checkpoint":
+        return _export(arguments, intervention, console)
+    return _apply(arguments, intervention, console)
+
+
+def _export(arguments: Namespace, intervention: Intervention, console: Console) -> Exit:
+    """Write an adapter."""
     report = quoted(arguments, intervention, console)
-    made = _adapter(arguments, intervention, report)
+    artefact = _adapter(arguments, intervention, report)
     if arguments.json:
         print_json(
             {
                 "command": "export",
                 "to": arguments.to,
-                "out": str(made.path),
-                "files": sorted(path.name for path in made.path.iterdir()),
-                "rank": made.rank,
-                "errors": made.errors,
+                "out": str(artefact.path),
+                "files": sorted(path.name for path in artefact.path.iterdir()),
+                "rank": artefact.rank,
+                "errors": artefact.errors,
             }
         )
-    else:
-        worst = max(made.errors.values())
-        print(f"{made.path}: rank {made.rank}; read again, the change is off", end=" ")
-        print(f"by {worst:.1e} of its norm at most")
+        return Exit.DONE
+    worst = max(artefact.errors.values())
+    print(
+        f"{artefact.path}: rank {artefact.rank}; read again, the change is off by "
+        f"{worst:.1e} of its norm at most"
+    )
     return Exit.DONE
 
 
@@ -61,3 +78,66 @@ def _adapter(
             "--base: is missing; give the .gguf file that the adapter shall be used on"
         )
     return gguf(intervention, arguments.out, base, **options)
+
+
+def _apply(arguments: Namespace, intervention: Intervention, console: Console) -> Exit:
+    """Write a copy of a model with the change in its weights."""
+    with StagedDirectory(arguments.out) as stage:
+        source = _as_directory(arguments, stage.path, console)
+        console.note(f"writing {arguments.out}")
+        report = quoted(arguments, intervention, console, source)
+        artefact = write_checkpoint(
+            intervention,
+            source,
+            stage.path,
+            report,
+            beyond_limits=arguments.beyond_limits,
+        )
+        _commit(stage, source)
+    _say(arguments, artefact.changed, artefact.unchanged, "changed")
+    return Exit.DONE
+
+
+def _revert(arguments: Namespace, intervention: Intervention, console: Console) -> Exit:
+    """Write a copy of a changed model with the weights it had before."""
+    with StagedDirectory(arguments.out) as stage:
+        source = _as_directory(arguments, stage.path, console)
+        console.note(f"writing {arguments.out}")
+        revert_directory(intervention, source, stage.path)
+        _commit(stage, source)
+    _say(arguments, list(intervention.edits), [], "are what they were, bit by bit")
+    return Exit.DONE
+
+
+def _as_directory(arguments: Namespace, stage: Path, console: Console) -> Path:
+    """Return where the model's files are; write them below `stage` if need be."""
+    path = Path(arguments.model).expanduser()
+    if path.is_dir():
+        return path
+    model, tokenizer = load(arguments.model, hub=arguments.hub, progress=console)
+    directory = stage / CONVERTED
+    try:
+        model.save_pretrained(directory)
+        tokenizer.save_pretrained(directory)
+    except SafetensorError as error:
+        raise OSError(str(error)) from error
+    return directory
+
+
+def _commit(stage: StagedDirectory, source: Path) -> None:
+    """Put the files in place, but not the model they were made from."""
+    if source.parent == stage.path:
+        shutil.rmtree(source)
+    stage.commit()
+
+
+def _say(
+    arguments: Namespace, changed: list[str], unchanged: list[str], what: str
+) -> None:
+    if arguments.json:
+        result = {"command": arguments.command, "out": str(arguments.out)}
+        print_json({**result, "weights": changed, "unchanged": unchanged})
+        return
+    print(f"{arguments.out}: {len(changed)} weights {what}")
+    if unchanged:
+        print(f"lost in the rounding: {', '.join(unchanged)}")

@@ -13,16 +13,14 @@ from typing import Any
 from cintervene import data
 from cintervene.attacks import Attack, DirectRequest, Request
 from cintervene.baselines import Generation
-from cintervene.cli.common.console import Console
+from cintervene.cli.common.console import Console, print_json
 from cintervene.cli.common.contenders import (
     named_attacks,
     named_defences,
 )
 from cintervene.cli.common.failures import Exit
-from cintervene.cli.common.inputs import load_named
+from cintervene.cli.common.inputs import load_named, read_texts
 from cintervene.cli.common.judges import named_judge
-from cintervene.cli.common.output import print_json
-from cintervene.cli.common.words import read_forbidden
 from cintervene.errors import ArgumentError
 from cintervene.evaluate import measure
 from cintervene.evaluate.benchmarks.harmbench import read_behaviours
@@ -50,7 +48,7 @@ def run(arguments: Namespace, console: Console) -> Exit:
     """Run what is not recorded yet, and write the report of everything."""
     if arguments.out is None:
         raise ArgumentError("--out: got none; a study needs a directory to be kept in")
-    words = None if arguments.forbid is None else read_forbidden(arguments.forbid)
+    words = None if arguments.forbid is None else read_texts("forbid", arguments.forbid)
     peers = None if arguments.peers is None else read_peers(arguments.peers)
     with Journal(arguments.out) as journal:
         journal.agree(_sources(arguments))

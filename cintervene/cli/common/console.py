@@ -1,11 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a user sees while the work goes on: bars on a terminal, lines elsewhere."""
+"""What a user sees: progress on stderr, and results for programs on stdout."""
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable
 from typing import Any, TextIO
+
+from cintervene.utils.json_ready import json_ready
+
+__all__ = ["Console", "duration", "print_json"]
 
 # Between two lines of one phase, where there is no terminal.
 LINE_SECONDS = 15.0
@@ -13,7 +18,9 @@ BAR = "{desc:<28} {percentage:3.0f}% |{bar:24}| {elapsed}, {remaining} left"
 
 
 class Console:
-    """A `cintervene.progress.Progress` that writes to a stream, with the time left.
+    """A `Progress` that writes to a stream, with the time left.
+
+    Bars on a terminal, lines elsewhere.
 
     Parameters
     ----------
@@ -92,3 +99,8 @@ def duration(seconds: float) -> str:
         return f"{seconds:.0f} s"
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes} min {rest} s"
+
+
+def print_json(value: Any) -> None:
+    """Print a value as one JSON document."""
+    print(json.dumps(json_ready(value), ensure_ascii=False, indent=2, allow_nan=False))

@@ -33,7 +33,7 @@ from cintervene.errors import ArgumentError
 from cintervene.intervention.adapter import applicable_form
 from cintervene.intervention.intervention import Intervention
 from cintervene.methods.defend import defend
-from cintervene.methods.registry import all_methods
+from cintervene.methods.registry import all_methods, find_method
 from cintervene.study import Clocked, Defence, InTurn
 from cintervene.study.report.summary import BASE
 from cintervene.utils.progress import (
@@ -64,7 +64,7 @@ def named_defences(
     OSError, InterventionError
         The file of an intervention cannot be used.
     """
-    asked = [name.strip() for name in (names or BASE).split(",")]
+    listed = [name.strip() for name in (names or BASE).split(",")]
     clocked = Clocked(Undefended(model, tokenizer))
     banned = data.forbidden_words() if words is None else words
     wrappers: dict[str, Callable[[Answerer], Answerer]] = {
@@ -78,13 +78,14 @@ def named_defences(
         path = directory / f"{method}{FILE}"
         if path.exists():
             return Intervention.load(path)
-        asked: dict[str, Any] = {"forbid": banned} if method == "pcr" else {}
-        found = defend(model, tokenizer, method=method, progress=progress, **asked)
+        takes_words = "forbid" in find_method(method).config.names()
+        texts: dict[str, Any] = {"forbid": banned} if takes_words else {}
+        change = defend(model, tokenizer, method=method, progress=progress, **texts)
         # What it does is what the study is about; nothing is shipped.
-        found.save(path, beyond_limits=True)
-        return found
+        change.save(path, beyond_limits=True)
+        return change
 
-    others = [name for name in asked if name != BASE]
+    others = [name for name in listed if name != BASE]
     return [
         _defence(name, model, clocked, wrappers, solved) for name in (BASE, *others)
     ]

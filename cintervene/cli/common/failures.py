@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import errno
+import re
+from collections.abc import Collection
 from enum import IntEnum
 
 from cintervene.errors import ArgumentError, CinterveneError, NonFiniteError
@@ -19,6 +21,11 @@ FIXES = {
     errno.EISDIR: "give a file",
     errno.EIO: "check the disk",
 }
+
+# How messages of the library begin where they name parameters, and where they advise
+# one: "give words as forbid=, or ...", "with beyond_limits=True".
+NAMED = re.compile(r"\w+(, \w+)*(?=:)")
+ADVISED = re.compile(r"\b(\w+)=(True\b|(?=[\s,;.)]|$))")
 
 
 class Exit(IntEnum):
@@ -50,6 +57,26 @@ def failure(error: Exception) -> tuple[Exit, str] | None:
         # What is optional says itself how to install it.
         return Exit.IO, str(error)
     return None
+
+
+def with_flags(message: str, flags: Collection[str]) -> str:
+    """Name the flags of a command where the library names parameters.
+
+    Parameters
+    ----------
+    message : str
+    flags : collection of str
+        Those of the command, such as ``--max-kl``.
+    """
+
+    def flag(match: re.Match[str]) -> str:
+        found = f"--{match[1].replace('_', '-')}"
+        return found if found in flags else match[0]
+
+    begins = NAMED.match(message)
+    length = begins.end() if begins else 0
+    head = re.sub(r"(\w+)", flag, message[:length])
+    return head + ADVISED.sub(flag, message[length:])
 
 
 def _describe(error: OSError) -> str:

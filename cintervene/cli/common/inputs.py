@@ -1,22 +1,28 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The model that ``--model`` names, on the device that ``--device`` names."""
+"""What flags name: a model on a device, and texts of files or of the package."""
 
 from __future__ import annotations
 
+import errno
 from argparse import Namespace
 from typing import Any
 
 import torch
 
+from cintervene.cli.arguments.parameters import flag
 from cintervene.cli.common.console import Console
+from cintervene.data import forbidden_words, harmful_prompts, read_words
 from cintervene.errors import ArgumentError
 from cintervene.models import load
 
-__all__ = ["load_named"]
+__all__ = ["load_named", "read_texts"]
+
+# By parameter: the name of texts of the package's that it can be given by.
+PACKAGED = {"forbid": "obedience", "harmful": "own"}
 
 
 def load_named(arguments: Namespace, console: Console) -> tuple[Any, Any]:
-    """Load model and tokenizer.
+    """Load the model that ``--model`` names, on ``--device``, and its tokenizer.
 
     Raises
     ------
@@ -39,3 +45,29 @@ def load_named(arguments: Namespace, console: Console) -> tuple[Any, Any]:
         device=arguments.device,
         progress=console,
     )
+
+
+def read_texts(name: str, source: str) -> list[str]:
+    """Return the texts for a parameter: of a file, or the package's by their name.
+
+    Raises
+    ------
+    ArgumentError
+        The file is not UTF-8 or holds no texts.
+    OSError
+        The file cannot be read.
+    """
+    packaged = PACKAGED.get(name)
+    if source == packaged:
+        if name == "forbid":
+            return forbidden_words()
+        return [prompt.text for prompt in harmful_prompts("train")]
+    try:
+        return read_words(source)
+    except FileNotFoundError as error:
+        other = f"{packaged} or " if packaged else ""
+        raise FileNotFoundError(
+            errno.ENOENT,
+            f"{flag(name)}: there is no list or file named {source}; give {other}a "
+            "UTF-8 file with one entry a line",
+        ) from error

@@ -1,93 +1,103 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Options of ``cintervene defend`` that not every method has."""
+"""The configuration of a method that flags and a file ask for."""
 
 from __future__ import annotations
 
 from argparse import Namespace
+from collections.abc import Collection, Mapping
 from typing import Any
 
+from cintervene.cli.arguments.parameters import flag, owners_of
+from cintervene.cli.common.config_file import read_config
+from cintervene.cli.common.inputs import PACKAGED, read_texts
 from cintervene.errors import ArgumentError
-from cintervene.methods.registry import all_methods, find_method
+from cintervene.methods.config import MethodConfig, RequestConfig
+from cintervene.methods.registry import DEFAULT_METHOD, Method, find_method
+from cintervene.utils.parameters import parameters
+from cintervene.utils.ranges import takes_file
 
-__all__ = ["check_given", "own_options"]
+__all__ = ["check_owned", "requested_config"]
 
-# Those that are handed on to `models.defend` as they are.
-OWN = (
-    "concepts", "strength", "min_effect", "max_benign_loss", "max_false_refusals",
-    "thresholds", "matrix",
-)  # fmt: skip
-# Those of the measurement on held-out data, which words alone have.
-MEASURED = ("max_obedience_loss", "no_evaluate")
-LIMITS = "give --max-kl and --max-false-refusals, within which it is chosen"
-# What to do in place of giving an option that the method has not.
-INSTEAD = {
-    "concepts": "leave it out",
-    "strength": LIMITS,
-    "min_effect": "leave it out, as much is refused as the limits allow",
-    "max_benign_loss": "give --max-false-refusals",
-    "max_false_refusals": "give --max-benign-loss",
-    "thresholds": LIMITS,
-    "matrix": "leave it out, gate, up and down projection are changed",
-    "examples": "give --harmful",
+# What else may do what a parameter does; the first of which a method has all.
+INSTEAD: dict[str, list[tuple[str, ...]]] = {
+    "forbid": [("harmful",)],
+    "examples": [("harmful",)],
+    "strength": [("thresholds",), ("max_kl", "max_false_refusals")],
+    "thresholds": [("strength",), ("max_kl", "max_false_refusals")],
+    "max_benign_loss": [("max_false_refusals",)],
+    "max_false_refusals": [("max_benign_loss",)],
 }
-INSTEAD_OF = {
-    ("strength", "gate"): "give --thresholds",
-    ("thresholds", "pcr"): "give --strength",
+# Why it can be left out, where nothing else does it.
+DISPENSABLE = {
+    "min_effect": ", as much is refused as the limits allow",
+    "matrix": ", gate, up and down projection are changed",
 }
 
 
-def check_given(arguments: Namespace) -> None:
-    """Refuse options that were given and would be dropped.
+def requested_config(arguments: Namespace) -> MethodConfig:
+    """Make the configuration of ``--config`` and of the flags that override it.
 
     Raises
     ------
     ArgumentError
-        The method has no use for one of them.
+        The method or a parameter is unknown, a value is out of range, or the method
+        has not what was given.
+    OSError
+        A file cannot be read.
     """
-    method, given = arguments.method, list(arguments.given)
-    if method not in all_methods():
-        # `models.defend` names those that there are.
-        return
-    if arguments.no_evaluate:
-        given.append("no_evaluate")
-    known = _names(method)
-    for name in given:
-        if name in MEASURED:
-            _check_measured(arguments, name)
-        elif name not in known:
-            others = [repr(one) for one in all_methods() if name in _names(one)]
-            instead = INSTEAD_OF.get((name, method), INSTEAD[name])
+    path = arguments.config
+    stored = {} if path is None else read_config(path)
+    given: Mapping[str, Any] = arguments.given
+    method = find_method(arguments.method or stored.get("method", DEFAULT_METHOD))
+    check_owned(method, given)
+    values = {**stored, **_read(method, given), "method": method.name}
+    try:
+        return method.config.from_dict(values)
+    except ArgumentError as error:
+        if path is None or str(error).partition(":")[0] in given:
+            raise
+        raise ArgumentError(f"{path}: {error}") from error
+
+
+def check_owned(method: Method, names: Collection[str]) -> None:
+    """Refuse flags of parameters that a method has not.
+
+    Raises
+    ------
+    ArgumentError
+        Says which methods have it, and what to give instead.
+    """
+    known = method.config.names()
+    for name in names:
+        if name not in known:
+            owners = ", ".join(map(repr, owners_of()[name]))
             raise ArgumentError(
-                f"{_flag(name)}: is no option of method {method!r} (but of "
-                f"{', '.join(others)}); {instead}"
+                f"{flag(name)}: is no option of method {method.name!r} (but of "
+                f"{owners}); {_instead(name, known)}"
             )
 
 
-def own_options(arguments: Namespace) -> dict[str, Any]:
-    """Return the options given that are handed on to the method."""
-    found = {name: getattr(arguments, name) for name in OWN if name in arguments.given}
-    if "thresholds" in found:
-        found["thresholds"] = tuple(found["thresholds"])
-    return found
+def _instead(name: str, known: Collection[str]) -> str:
+    """What to do in place of giving a parameter."""
+    for others in INSTEAD.get(name, ()):
+        if set(others) <= set(known):
+            chosen = ", within which it is chosen" if len(others) > 1 else ""
+            return f"give {' and '.join(map(flag, others))}{chosen}"
+    return f"leave it out{DISPENSABLE.get(name, '')}"
 
 
-def _check_measured(arguments: Namespace, name: str) -> None:
-    """Refuse what is about held-out data where nothing is measured on them."""
-    if arguments.method != "pcr" or arguments.forbid is None:
-        raise ArgumentError(
-            f"{_flag(name)}: is for --method pcr with --forbid, which alone is "
-            "measured on held-out data here; leave it out"
-        )
-    if name != "no_evaluate" and arguments.no_evaluate:
-        raise ArgumentError(
-            f"{_flag(name)}: is compared with held-out data, which --no-evaluate "
-            "skips; leave one of them out"
-        )
+def _read(method: Method, given: Mapping[str, Any]) -> dict[str, Any]:
+    """The values given, with texts in place of the files that hold them."""
+    ranges = {one.name: one.range for one in parameters(method.config)}
+    return {
+        name: _texts(method, name, value) if takes_file(ranges[name]) else value
+        for name, value in given.items()
+    }
 
 
-def _flag(name: str) -> str:
-    return f"--{name.replace('_', '-')}"
-
-
-def _names(method: str) -> list[str]:
-    return find_method(method).config.names()
+def _texts(method: Method, name: str, source: str) -> list[str] | None:
+    """The texts; None for requests of the package's where these are the default."""
+    default = name == "harmful" and issubclass(method.config, RequestConfig)
+    if default and source == PACKAGED[name]:
+        return None
+    return read_texts(name, source)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a defence writes: its intervention, and a report that model cards quote."""
+"""Reports that defences write and model cards quote, or what makes one for a card."""
 
 from __future__ import annotations
 
@@ -9,25 +9,76 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from cintervene.cli.common.console import Console
 from cintervene.errors import ArgumentError
+from cintervene.evaluate import measure, measure_requests, report_content
+from cintervene.export.cards.card import Report
 from cintervene.intervention.intervention import Intervention
+from cintervene.intervention.sources import made_for_words
+from cintervene.models import load
 from cintervene.utils.json_ready import json_ready
+
+__all__ = ["INTERVENTION", "quoted", "write_json_report"]
 
 INTERVENTION = "intervention.safetensors"
 REPORT = "report.json"
 
 
-def report_of(
-    arguments: Namespace, intervention: Intervention
-) -> dict[str, Any] | None:
-    """Return what ``--report`` names, else the report beside the intervention if any.
+def write_json_report(directory: Path, content: Mapping[str, Any]) -> None:
+    """Write a report of what is not measured by words."""
+    text = json.dumps(json_ready(content), indent=2, ensure_ascii=False)
+    (directory / REPORT).write_text(text + "\n", encoding="utf-8")
+
+
+def quoted(
+    arguments: Namespace,
+    intervention: Intervention,
+    console: Console,
+    source: Path | None = None,
+) -> Report | None:
+    """Return a report, or with ``--measure`` what makes one of what was read again.
+
+    Parameters
+    ----------
+    source : Path, optional
+        Where the model is, if not at ``--model``.
+
+    Raises
+    ------
+    ArgumentError
+        Both are asked for, or the report is none.
+    """
+    if not getattr(arguments, "measure", False):
+        return _stored(arguments, intervention)
+    if arguments.report is not None:
+        raise ArgumentError("--measure, --report: got both; give one of them")
+    place = arguments.model if source is None else str(source)
+
+    def measured(form: Intervention) -> dict[str, Any]:
+        model, tokenizer = load(place, hub=arguments.hub, progress=console)
+        by_words, measurement = made_for_words(form.options), None
+        if any(by_words):
+            measurement = measure(model, tokenizer, form, progress=console)
+        report = report_content(intervention, measurement)
+        if not all(by_words):
+            report["requests"] = measure_requests(
+                model, tokenizer, form, limit=arguments.limit, progress=console
+            ).to_dict()
+        console.close()
+        return report
+
+    return measured
+
+
+def _stored(arguments: Namespace, intervention: Intervention) -> dict[str, Any] | None:
+    """What ``--report`` names, else the report beside the intervention if any.
 
     Raises
     ------
     ArgumentError
         The file that was named is no report.
     """
-    named: Path | None = getattr(arguments, "report", None)
+    named: Path | None = arguments.report
     path = named or arguments.intervention.parent / REPORT
     try:
         report = json.loads(path.read_text("utf-8"))
@@ -42,9 +93,3 @@ def report_of(
     if named is None and digest != intervention.digest:
         return None
     return dict(report)
-
-
-def write_report(directory: Path, content: Mapping[str, Any]) -> None:
-    """Write a report of what is not measured by words."""
-    text = json.dumps(json_ready(content), indent=2, ensure_ascii=False)
-    (directory / REPORT).write_text(text + "\n", encoding="utf-8")

@@ -1,36 +1,52 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What has to be reached for a command to end with 0."""
+"""What has to be reached for a command to end with 0, and what was tried for it."""
 
 from __future__ import annotations
 
-from argparse import Namespace
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from cintervene.evaluate import Goals, WordMeasurement, verdicts
+from cintervene.intervention.acceptance import chosen_point, crossed
 from cintervene.intervention.intervention import Intervention
 
+__all__ = ["goals_of", "sweep_table", "tuning_reached", "verdict_list"]
 
-def asked_goals(arguments: Namespace) -> Goals:
-    """Return the goals that the options name."""
-    return Goals(
-        forbidden_ratio=arguments.min_effect,
-        kl=arguments.max_kl,
-        benign_loss=arguments.max_benign_loss,
-        obedience_loss=arguments.max_obedience_loss,
-    )
+# By goal: the parameter or flag that sets it.
+GOALS = {
+    "forbidden_ratio": "min_effect",
+    "kl": "max_kl",
+    "benign_loss": "max_benign_loss",
+    "obedience_loss": "max_obedience_loss",
+}
+# Of a sweep: heading and format.
+COLUMNS = {
+    "strength": ("strength", ".2f"),
+    "opening": ("opens at", ".2f"),
+    "answering": ("in answers", ".2f"),
+    "refused": ("refused", ".1%"),
+    "false_refusals": ("more benign refused", ".1%"),
+    "forbidden_ratio": ("perplexity, times", ".2f"),
+    "benign_ratio": ("benign words', times", ".2f"),
+    "kl": ("KL, nats a token", ".4f"),
+}
 
 
-def tuning_reached(intervention: Intervention, goals: Goals) -> bool:
-    """Tell whether the goals were reached while tuning, where nothing else is known."""
-    point = next(p for p in intervention.metrics["sweep"] if p["chosen"])
-    return bool(
-        point["forbidden_ratio"] >= goals.forbidden_ratio
-        and point["kl"] <= goals.kl
-        and point["benign_ratio"] - 1.0 <= goals.benign_loss
-    )
+def goals_of(values: Mapping[str, Any]) -> Goals:
+    """Return the goals that parameters or flags set, and the default of others."""
+    given = {goal: values.get(name) for goal, name in GOALS.items()}
+    return Goals(**{goal: value for goal, value in given.items() if value is not None})
 
 
-def verdict_list(found: WordMeasurement, goals: Goals) -> list[dict[str, Any]]:
+def tuning_reached(intervention: Intervention) -> bool:
+    """Tell whether goals were reached while tuning, where nothing else is known."""
+    effect = chosen_point(intervention).get("forbidden_ratio")
+    least = intervention.options.get("min_effect")
+    effective = effect is None or least is None or effect >= least
+    return effective and crossed(intervention) is None
+
+
+def verdict_list(measurement: WordMeasurement, goals: Goals) -> list[dict[str, Any]]:
     """Return the goals as JSON has them."""
     return [
         {
@@ -43,5 +59,20 @@ def verdict_list(found: WordMeasurement, goals: Goals) -> list[dict[str, Any]]:
             "at_least": verdict.at_least,
             "reached": verdict.reached,
         }
-        for verdict in verdicts(found, goals)
+        for verdict in verdicts(measurement, goals)
     ]
+
+
+def sweep_table(sweep: Sequence[dict[str, Any]]) -> str:
+    """The strengths tried, on texts set aside; empty without any."""
+    if not sweep:
+        return ""
+    shown = {name: head for name, head in COLUMNS.items() if name in sweep[0]}
+    lines = ["", "  ".join(head for head, _ in shown.values())]
+    for point in sweep:
+        cells = [
+            format(format(point[name], how), f">{len(head)}")
+            for name, (head, how) in shown.items()
+        ]
+        lines.append("  ".join(cells) + ("  chosen" if point["chosen"] else ""))
+    return "\n".join(lines)

@@ -66,24 +66,24 @@ def uniform(intervention: Intervention, dtype: str = "float32") -> dict[str, Fac
     rank = max(update.rank for update in updates.values())
     if rank == 0:
         raise InterventionError("the intervention changes nothing: all ranks are 0")
-    found = {name: pair(u, rank, DTYPES[dtype]) for name, u in updates.items()}
-    for name, factors in found.items():
-        if not (factors.a.isfinite().all() and factors.b.isfinite().all()):
+    factors = {name: pair(u, rank, DTYPES[dtype]) for name, u in updates.items()}
+    for name, one in factors.items():
+        if not (one.a.isfinite().all() and one.b.isfinite().all()):
             raise InterventionError(
                 f"{name}: a factor is out of the range of {DTYPES[dtype]}; use float32"
             )
-    return found
+    return factors
 
 
-def errors(
+def relative_errors(
     intervention: Intervention, stored: Mapping[str, LowRankUpdate]
 ) -> dict[str, float]:
-    """Return how far stored changes are from those meant, relative to their norm."""
-    found = {}
-    for name, meant in intervention.updates.items():
-        norm = meant.norm
-        found[name] = (stored[name] - meant).norm / norm if norm else stored[name].norm
-    return found
+    """Return how far stored changes are from the intervention's, over their norm."""
+    errors = {}
+    for name, update in intervention.updates.items():
+        error, norm = (stored[name] - update).norm, update.norm
+        errors[name] = error / norm if norm else error
+    return errors
 
 
 def pair(update: LowRankUpdate, rank: int, dtype: torch.dtype) -> Factors:

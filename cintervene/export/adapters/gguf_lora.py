@@ -14,7 +14,7 @@ import torch
 from cintervene.errors import ArgumentError, InterventionError, ModelError
 from cintervene.export.adapters.factors import (
     Factors,
-    errors,
+    relative_errors,
     uniform,
 )
 from cintervene.export.artefact import Artefact
@@ -84,24 +84,26 @@ def save_gguf(
         raise ArgumentError(f"dtype: got {dtype!r}, expected float32 or float16")
     check_limits(intervention, beyond_limits)
     factors = uniform(intervention, dtype)
-    about = _Base(Path(base))
-    names = {name: about.find(name, edit.update.shape) for name, edit in
-             intervention.edits.items()}  # fmt: skip
+    model = _Base(Path(base))
+    names = {
+        name: model.find(name, edit.update.shape)
+        for name, edit in intervention.edits.items()
+    }
     place = Path(directory)
     with StagedDirectory(place) as stage:
-        _write(stage.path / FILE, about.architecture, names, factors)
+        _write(stage.path / FILE, model.architecture, names, factors)
         stored = _read(stage.path / FILE, names)
-        found = errors(intervention, stored)
-        told = reported(report, lambda: AdapterIntervention(intervention, stored))
-        origin = Origin("gguf", report=told, errors=found)
+        errors = relative_errors(intervention, stored)
+        content = reported(report, lambda: AdapterIntervention(intervention, stored))
+        origin = Origin("gguf", report=content, errors=errors)
         write_card(intervention, stage.path, origin)
         stage.commit()
     rank = next(iter(factors.values())).a.shape[0]
-    return Artefact(place, rank, found)
+    return Artefact(place, rank, errors)
 
 
 class _Base:
-    """What a GGUF file says of its model."""
+    """Architecture, names and shapes of the model in a GGUF file."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -121,28 +123,28 @@ class _Base:
             tensor.name: tuple(int(n) for n in tensor.shape[::-1])
             for tensor in reader.tensors
         }
-        known = {name: arch for arch, name in gguf.MODEL_ARCH_NAMES.items()}
-        if self.architecture not in known:
+        architectures = {name: arch for arch, name in gguf.MODEL_ARCH_NAMES.items()}
+        if self.architecture not in architectures:
             raise ModelError(
                 f"{path}: the package gguf does not know the architecture "
                 f"{self.architecture!r}; update it (pip install -U gguf)"
             )
-        self._map = gguf.get_tensor_name_map(known[self.architecture], count)
+        self._map = gguf.get_tensor_name_map(architectures[self.architecture], count)
 
     def find(self, name: str, shape: tuple[int, int]) -> str:
         """Return llama.cpp's name of a weight."""
-        found = self._map.get_name(_plain(name), try_suffixes=SUFFIXES)
-        if found not in self.shapes:
+        counterpart = self._map.get_name(_plain(name), try_suffixes=SUFFIXES)
+        if counterpart not in self.shapes:
             raise InterventionError(
                 f"{self.path} holds no counterpart of {name}; the intervention was "
                 f"made for another architecture than {self.architecture}"
             )
-        if self.shapes[found] != shape:
+        if self.shapes[counterpart] != shape:
             raise InterventionError(
-                f"{found} in {self.path} is {self.shapes[found]}, expected {shape}; "
-                "the intervention was made for another model"
+                f"{counterpart} in {self.path} is {self.shapes[counterpart]}, expected "
+                f"{shape}; the intervention was made for another model"
             )
-        return str(found)
+        return str(counterpart)
 
 
 def _plain(name: str) -> str:
@@ -173,8 +175,8 @@ def _read(path: Path, names: dict[str, str]) -> dict[str, LowRankUpdate]:
     reader = import_module("gguf").GGUFReader(path)
     tensors = {t.name: torch.from_numpy(np.array(t.data)) for t in reader.tensors}
     alpha = float(reader.fields["adapter.lora.alpha"].contents())
-    found = {}
-    for name, theirs in names.items():
-        pair = Factors(tensors[f"{theirs}.lora_a"], tensors[f"{theirs}.lora_b"])
-        found[name] = pair.update * (alpha / pair.a.shape[0])
-    return found
+    updates = {}
+    for name, stored in names.items():
+        pair = Factors(tensors[f"{stored}.lora_a"], tensors[f"{stored}.lora_b"])
+        updates[name] = pair.update * (alpha / pair.a.shape[0])
+    return updates

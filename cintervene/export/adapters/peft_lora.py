@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from cintervene.errors import InterventionError
 from cintervene.export.adapters.factors import (
     Factors,
-    errors,
+    relative_errors,
     uniform,
 )
 from cintervene.export.artefact import Artefact
@@ -90,12 +90,13 @@ def save_lora(
     with StagedDirectory(place) as stage:
         _write(intervention, stage.path, factors, base)
         stored = read_lora(intervention, stage.path)
-        found = errors(intervention, stored)
-        told = reported(report, lambda: AdapterIntervention(intervention, stored))
-        write_card(intervention, stage.path, Origin("lora", base or "", told, found))
+        errors = relative_errors(intervention, stored)
+        content = reported(report, lambda: AdapterIntervention(intervention, stored))
+        origin = Origin("lora", base or "", content, errors)
+        write_card(intervention, stage.path, origin)
         stage.commit()
     rank = next(iter(factors.values())).a.shape[0]
-    return Artefact(place, rank, found)
+    return Artefact(place, rank, errors)
 
 
 def _write(

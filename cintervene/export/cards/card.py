@@ -13,23 +13,19 @@ from cintervene.errors import InterventionError
 from cintervene.evaluate.report.table import markdown_table
 from cintervene.evaluate.report.wording import number
 from cintervene.evaluate.words.changed_layers import changed_layers
+from cintervene.export.cards.command import command
 from cintervene.export.cards.measures import (
     crossed,
     measured,
     measures,
 )
-from cintervene.export.cards.methods import (
-    accounts,
-    kind_of,
-    kinds,
-    recorded,
-    unreachable,
-)
+from cintervene.export.cards.methods import accounts, recorded
 from cintervene.intervention.intervention import Intervention
-from cintervene.methods.account import REVERSIBLE
-from cintervene.methods.registry import find_method
+from cintervene.intervention.sources import sources
+from cintervene.methods.account import REVERSIBLE, Options
+from cintervene.methods.registry import all_methods
 from cintervene.models.embedded import EMBEDDED, file_sha256
-from cintervene.utils.parameters import parameters
+from cintervene.utils.ranges import takes_file
 
 Form = Literal["lora", "gguf", "checkpoint"]
 # A report, or what makes one of the intervention in the form that was written.
@@ -131,7 +127,7 @@ def model_card(
         *_measures(intervention, origin),
         _limits(intervention, report),
         *_use(intervention, origin),
-        *_command(intervention),
+        *command(intervention),
         *_hashes(intervention, files),
     ]
     return "\n\n".join(parts) + "\n"
@@ -194,22 +190,47 @@ def _opening(intervention: Intervention, origin: Origin) -> Iterator[str]:
 
 
 def _constraints(intervention: Intervention) -> Iterator[str]:
+    options = intervention.options
     yield "## Constraints"
-    for part, (account, told) in zip(
-        recorded(intervention.options), accounts(intervention.options), strict=True
-    ):
-        yield account.fill(account.asked, told)
-        if part.get("preserve"):
-            yield (
-                "Texts that were to be left alone besides the package's own: "
-                f"{part['preserve']}; they are not recorded."
-            )
-        shown = [(k, _value(v)) for k, v in part.items() if k != "forbid"]
-        if shown:
-            yield markdown_table(("option", "value"), shown)
-    if "scaled_by" in intervention.options:
-        factor = number(intervention.options["scaled_by"])
+    for part, (account, known) in zip(sources(options), accounts(options), strict=True):
+        yield account.fill(account.asked, known)
+        yield from _unrecorded(part)
+        rows = list(_rows(part))
+        if rows:
+            yield markdown_table(("option", "value", "meaning"), rows)
+    if "scaled_by" in options:
+        factor = number(options["scaled_by"])
         yield f"What was found was multiplied by {factor} afterwards."
+
+
+def _unrecorded(options: Options) -> Iterator[str]:
+    """Say of which texts only the number is known."""
+    counts = [
+        f"`{name}` ({value})"
+        for name, (one, value) in recorded(options).items()
+        if one.private and value
+    ]
+    if counts:
+        yield f"Of texts only the number is recorded: {', '.join(counts)}."
+
+
+def _rows(options: Options) -> Iterator[tuple[str, str, str]]:
+    """Parameters with their values and meaning, and whatever else was recorded."""
+    known = recorded(options)
+    shown = {"forbid", *known, *(one.formerly for one, _ in known.values())}
+    method = all_methods().get(options.get("method", ""))
+    if method is not None:
+        shown.add("method")
+        yield "method", method.name, method.about
+    for name, (one, value) in known.items():
+        unset = value is None and one.default is None
+        if not (one.private or unset or name == "forbid"):
+            # Of texts, the help says how a file holds them.
+            meaning = "" if takes_file(one.range) else one.help
+            yield name, _value(value), _value(meaning)
+    for name, value in options.items():
+        if name not in shown and value is not None:
+            yield name, _value(value), ""
 
 
 def _certificate(intervention: Intervention, origin: Origin) -> Iterator[str]:
@@ -279,7 +300,7 @@ def _limits(intervention: Intervention, report: Mapping[str, Any] | None) -> str
     points.append(REVERSIBLE)
     if not measured(report):
         points.append("What it does was not measured on held-out data for this card.")
-    elif "examples" in kinds(intervention.options):
+    elif any(part.get("examples") for part in sources(intervention.options)):
         points.append(
             "How much less likely the subject of the examples became was measured on "
             "the tuning split only: the examples are not recorded."
@@ -308,56 +329,6 @@ def _use(intervention: Intervention, origin: Origin) -> Iterator[str]:
     }[origin.form]
 
 
-def _command(intervention: Intervention) -> Iterator[str]:
-    options = intervention.options
-    if not {"method", "layers"} <= set(options):
-        return
-    method = find_method(options["method"])
-    known = {**options, "strength": intervention.metrics.get("strength")}
-    names = (
-        "method",
-        "layers",
-        *(
-            one.name
-            for one in parameters(method.config)
-            if one.flag and not one.private
-        ),
-    )
-    given = {name: known[name] for name in names if known.get(name) is not None}
-    flags = [
-        f"--{name.replace('_', '-')} {_argument(value)}"
-        for name, value in given.items()
-    ]
-    if options.get("preserve"):
-        flags.append("--preserve FILE")
-    if intervention.metrics.get("within_limits") is False:
-        flags.append("--beyond-limits")
-    yield "## Command"
-    yield (
-        f"```\ncintervene defend --model {intervention.model or 'MODEL'} "
-        f"{' '.join(flags)} --out OUT\n```"
-    )
-    yield from _absent(options)
-
-
-def _argument(value: Any) -> str:
-    """A value as the command takes it, not rounded."""
-    return ",".join(map(str, value)) if isinstance(value, list) else str(value)
-
-
-def _absent(options: Mapping[str, Any]) -> Iterator[str]:
-    """What the command lacks to do the same again."""
-    if "harmful" in options and kind_of(options) != "harmful":
-        yield (
-            f"REQUESTS is a file with the {options['harmful']} requests, or `own` if "
-            "they were the package's."
-        )
-    others = unreachable(options)
-    if others:
-        told = ", ".join(f"`{name}` {_value(value)}" for name, value in others.items())
-        yield f"Set from Python, for which the command has no option: {told}."
-
-
 def _hashes(intervention: Intervention, files: Mapping[str, str]) -> Iterator[str]:
     yield "## Hashes"
     yield markdown_table(
@@ -381,6 +352,8 @@ def _hashes(intervention: Intervention, files: Mapping[str, str]) -> Iterator[st
 def _value(value: Any) -> str:
     if isinstance(value, float):
         return number(value)
+    if value is None:
+        return "none"
     text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
     return text.replace("|", "\\|").replace("\n", " ")
 

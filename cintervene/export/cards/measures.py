@@ -10,7 +10,7 @@ from cintervene.evaluate.report.table import markdown_table
 from cintervene.evaluate.report.wording import number, verdict_text
 from cintervene.evaluate.statistics.intervals import Estimate
 from cintervene.evaluate.words.goals import Verdict
-from cintervene.export.cards.methods import kind_of
+from cintervene.export.cards.methods import account_of
 from cintervene.intervention.acceptance import (
     allowed,
     chosen_point,
@@ -20,22 +20,7 @@ from cintervene.intervention.intervention import Intervention
 
 __all__ = ["crossed", "measured", "measures"]
 
-# Of a point of a sweep, what was set and not measured.
-SETTINGS = {
-    "strength": "strength",
-    "opening": "log odds at which neurons open where an answer begins",
-    "answering": "log odds at which they open in answers that were begun",
-}
-REFUSED = (
-    "share of harmful requests after which the first tokens of a refusal are each more "
-    "likely than not"
-)
-UNANSWERED = "share of harmful requests whose own answers reach half of the nats asked"
-RISEN = {
-    "forbid": "perplexity of the forbidden words",
-    "examples": "perplexity of the examples held apart",
-    "harmful": "perplexity of the answers to requests held apart",
-}
+# Measures of a sweep that methods have in common.
 LABELS = {
     "benign_ratio": "perplexity of benign words, after over before",
     "false_refusals": "share of benign requests refused, after minus before",
@@ -57,16 +42,16 @@ EARLIER = "Measured when the change was made or evaluated, not on these files."
 def crossed(intervention: Intervention) -> str:
     """Say which limits the chosen change crosses on the tuning split; else nothing."""
     point, limits = chosen_point(intervention), allowed(intervention)
-    told = [
+    excesses = [
         f"{_label(intervention, name)}: {number(point[name])}, at most "
         f"{number(limits[name])} was allowed"
         for name in excessive(intervention)
     ]
-    if intervention.metrics.get("within_limits", not told):
+    if intervention.metrics.get("within_limits", not excesses):
         return ""
     return (
         "> **Limits were crossed.** No change that was tried keeps what was asked for "
-        f"on the tuning split: {'; '.join(told) or 'see Measures'}."
+        f"on the tuning split: {'; '.join(excesses) or 'see Measures'}."
     )
 
 
@@ -146,12 +131,14 @@ def _percent(estimate: Mapping[str, float], unit: str) -> str:
 
 def _tuning(intervention: Intervention) -> Iterator[str]:
     point = chosen_point(intervention)
+    labels = account_of(intervention.options).settings
     settings = [
         f"{label}: {number(point[name])}"
-        for name, label in SETTINGS.items()
+        for name, label in labels.items()
         if name in point
     ]
-    yield f"On the tuning split, by which this was chosen ({'; '.join(settings)}):"
+    chosen = f" ({'; '.join(settings)})" if settings else ""
+    yield f"On the tuning split, by which this was chosen{chosen}:"
     limits = allowed(intervention)
     yield markdown_table(
         ("measure", "measured", "allowed"),
@@ -162,15 +149,11 @@ def _tuning(intervention: Intervention) -> Iterator[str]:
                 f"at most {number(limits[name])}" if name in limits else "",
             )
             for name, value in point.items()
-            if isinstance(value, float) and name not in SETTINGS
+            if isinstance(value, float) and name not in labels
         ],
     )
 
 
 def _label(intervention: Intervention, name: str) -> str:
-    kind = kind_of(intervention.options)
-    if name == "refused":
-        return UNANSWERED if kind == "arr" else REFUSED
-    if name == "forbidden_ratio":
-        return f"{RISEN.get(kind, RISEN['forbid'])}, after over before"
-    return LABELS.get(name, name)
+    labels = {**LABELS, **account_of(intervention.options).measures}
+    return labels.get(name, name)

@@ -95,7 +95,7 @@ class Shards:
         return iter(self.places)
 
     def find(self, name: str) -> str:
-        """Return the stored name of a weight: its own, or with a prefix less or more.
+        """Return the stored name of a weight: its own, or one with another prefix.
 
         Whether it is the right one is for a hash to tell.
 
@@ -106,18 +106,18 @@ class Shards:
         """
         if name in self.places:
             return name
-        found = [
+        keys = [
             key
             for key in self.places
             if name.endswith(f".{key}") or key.endswith(f".{name}")
         ]
-        if len(found) != 1:
+        if len(keys) != 1:
             raise InterventionError(
                 f"{self.directory} holds no plain tensor {name}; this intervention was "
-                "made for another model, or this one is quantised and takes a LoRA "
-                "only (cintervene export)"
+                "made for another model, or this one is quantised and takes an "
+                "adapter only, see export.lora and export.gguf"
             )
-        return found[0]
+        return keys[0]
 
     def dtype(self, name: str) -> str:
         """The type of a tensor."""

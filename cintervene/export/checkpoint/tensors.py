@@ -100,7 +100,7 @@ def tensors_of(model: str | os.PathLike[str] | nn.Module, argument: str) -> Tens
 
 
 def paired(old: Tensors, new: Tensors) -> tuple[dict[str, str], list[str], list[str]]:
-    """Match two models' tensors by name, or by a name with a prefix less or more.
+    """Match two models' tensors by name, or by a name with a prefix added or removed.
 
     Returns
     -------
@@ -109,15 +109,15 @@ def paired(old: Tensors, new: Tensors) -> tuple[dict[str, str], list[str], list[
     lost, added : list of str
         Names in one of them only, other names of tied tensors left out.
     """
-    theirs = set(new)
-    pairs = {name: name for name in old if name in theirs}
+    names = set(new)
+    pairs = {name: name for name in old if name in names}
     rest = [name for name in new if name not in pairs]
     for name in old:
         if name in pairs:
             continue
-        found = [n for n in rest if n.endswith(f".{name}") or name.endswith(f".{n}")]
-        if len(found) == 1:
-            pairs[name] = found[0]
-            rest.remove(found[0])
+        others = [n for n in rest if n.endswith(f".{name}") or name.endswith(f".{n}")]
+        if len(others) == 1:
+            pairs[name] = others[0]
+            rest.remove(others[0])
     lost = [name for name in old if name not in pairs and name not in old.tied]
     return pairs, lost, [name for name in rest if name not in new.tied]

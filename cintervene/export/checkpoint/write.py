@@ -99,11 +99,11 @@ def save_checkpoint(
     """
     place = Path(directory)
     with StagedDirectory(place) as stage:
-        made = write_checkpoint(
+        artefact = write_checkpoint(
             intervention, Path(source), stage.path, report, beyond_limits=beyond_limits
         )
         stage.commit()
-    return replace(made, path=place)
+    return replace(artefact, path=place)
 
 
 def write_checkpoint(
@@ -123,11 +123,12 @@ def write_checkpoint(
     front = inherited(card)
     if card.exists():
         card.rename(target / BASE_CARD)
-    found = _errors(intervention, Shards(source), Shards(target))
-    told = reported(report, lambda: Stored(intervention, target))
-    write_card(intervention, target, Origin("checkpoint", base, told, found, front))
+    errors = _errors(intervention, Shards(source), Shards(target))
+    content = reported(report, lambda: Stored(intervention, target))
+    origin = Origin("checkpoint", base, content, errors, front)
+    write_card(intervention, target, origin)
     rank = max(update.rank for update in intervention.updates.values())
-    return Artefact(target, rank, found, applied.unchanged)
+    return Artefact(target, rank, errors, applied.unchanged)
 
 
 def apply_to_directory(
@@ -243,7 +244,7 @@ def _before_and_after(
             f"{name} is {shards.shape(key)} of {shards.dtype(key)} in "
             f"{shards.directory}, expected {edit.shape} of a floating-point type; this "
             "intervention was made for another model, or this one is quantised and "
-            "takes a LoRA only (cintervene export)"
+            "takes an adapter only, see export.lora and export.gguf"
         )
     before = shards.read(key)
     return before, change(name, edit, before)
@@ -253,25 +254,25 @@ def _errors(
     intervention: Intervention, before: Shards, after: Shards
 ) -> dict[str, float]:
     """Rounding of each change, relative to its norm."""
-    found = {}
+    errors = {}
     for name, edit in intervention.edits.items():
         key = after.find(name)
-        found[name] = _rounding(edit, before.read(key), after.read(key))
-    return found
+        errors[name] = _rounding(edit, before.read(key), after.read(key))
+    return errors
 
 
 def _rounding(edit: Edit, before: Tensor, after: Tensor) -> float:
-    """Norm of what was added less what was meant, over the norm of what was meant."""
+    """Frobenius norm of (stored change - exact change), over that of the exact one."""
     update = edit.update.T if edit.transposed else edit.update
     count = max(1, BLOCK // max(1, before.shape[1]))
-    off = meant = 0.0
+    error = norm = 0.0
     for start in range(0, len(before), count):
         rows = slice(start, start + count)
-        wanted = torch.from_numpy(update.left[rows] @ update.right).double()
-        meant += float(wanted.square().sum())
-        added = after[rows].double() - before[rows].double()
-        off += float((added - wanted).square().sum())
-    return math.sqrt(off / meant) if meant else 0.0
+        exact = torch.from_numpy(update.left[rows] @ update.right).double()
+        norm += float(exact.square().sum())
+        stored = after[rows].double() - before[rows].double()
+        error += float((stored - exact).square().sum())
+    return math.sqrt(error / norm) if norm else 0.0
 
 
 def _copy(source: Path, target: Path, weights: Collection[str]) -> None:

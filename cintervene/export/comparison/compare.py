@@ -60,7 +60,7 @@ class Difference:
 
 @dataclass(frozen=True)
 class Comparison:
-    """What `compare` found.
+    """How two models differ.
 
     Attributes
     ----------
@@ -114,24 +114,28 @@ def compare(
     ModelError
         A directory holds no model, or a parameter is on the meta device.
     """
-    given = interventions
-    if isinstance(given, Intervention):
-        given = [given]
+    if isinstance(interventions, Intervention):
+        interventions = [interventions]
     old, new = tensors_of(before, "before"), tensors_of(after, "after")
     pairs, lost, added = paired(old, new)
-    found = [Difference(name, "only before") for name in lost]
-    found += [Difference(name, "only after") for name in added]
+    differences = [Difference(name, "only before") for name in lost]
+    differences += [Difference(name, "only after") for name in added]
     for name, other in pairs.items():
         if old.shape(name) != new.shape(other):
-            found.append(Difference(name, "shape"))
+            differences.append(Difference(name, "shape"))
         else:
-            found += _difference(old, name, new, other, given)
+            differences += _difference(old, name, new, other, interventions)
     total = len(pairs) + len(lost) + len(added)
-    return Comparison(total, sorted(found, key=lambda one: _natural(one.name)))
+    differences.sort(key=lambda difference: _natural(difference.name))
+    return Comparison(total, differences)
 
 
 def _difference(
-    old: Tensors, name: str, new: Tensors, other: str, given: Sequence[Intervention]
+    old: Tensors,
+    name: str,
+    new: Tensors,
+    other: str,
+    interventions: Sequence[Intervention],
 ) -> Iterator[Difference]:
     """At most one: what became of a tensor of one shape."""
     a, b = old.read(name), new.read(other)
@@ -139,10 +143,11 @@ def _difference(
     if same_type and same_bits(a, b):
         return
     residue = Residue(a, b)
-    known = [
-        (index, _edit(one, name)) for index, one in enumerate(given) if a.ndim == 2
-    ]
-    edits = {i: e for i, e in known if e is not None and e.shape == tuple(a.shape)}
+    edits = {}
+    for index, intervention in enumerate(interventions):
+        edit = _edit(intervention, name)
+        if edit is not None and edit.shape == tuple(a.shape):
+            edits[index] = edit
     chosen, exact, left = _explain(a, b, residue, edits)
     yield Difference(
         name,
@@ -156,7 +161,7 @@ def _difference(
 
 
 def _edit(intervention: Intervention, name: str) -> Edit | None:
-    """The edit of a tensor, under its name or under one with a prefix less or more."""
+    """The edit of a tensor, under its own name or one with another prefix."""
     for key, edit in intervention.edits.items():
         if key == name or key.endswith(f".{name}") or name.endswith(f".{key}"):
             return edit

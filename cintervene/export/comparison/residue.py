@@ -76,8 +76,8 @@ class Residue:
             start += len(a)
         values = torch.linalg.eigvalsh(gram).clamp(min=0).sqrt()
         noise = 1.1 * (math.sqrt(row) + math.sqrt(float(columns.max())))
-        found = int((values > noise + SUMS * float(values[-1])).sum())
-        return found if found <= LOW * side else None
+        rank = int((values > noise + SUMS * float(values[-1])).sum())
+        return rank if rank <= LOW * side else None
 
     def without(self, edits: Sequence[Edit]) -> float:
         """Norm of what is left when changes are taken away, over that of all."""

@@ -3,12 +3,20 @@
 
 from __future__ import annotations
 
-from cintervene.methods.account import BALL, DESCENT, PACKAGE, SEARCH, Account, Options
+from cintervene.methods.account import (
+    BALL,
+    DESCENT,
+    PACKAGE,
+    SEARCH,
+    STRENGTH,
+    Account,
+    Options,
+)
 
 ARR = Account(
-    asked="The model's own answers to {harmful} harmful requests were made unlikely; "
+    asked="The model's own answers to {harmful:harmful requests} were made unlikely; "
     "{nats} nats a token were asked for. It was not taught to refuse: what it says "
-    "instead is left to it. The requests are not recorded.",
+    "instead is left to it.",
     found="It was found by {steps} steps of projected gradient descent away from the "
     "model's own answers to harmful requests, the least defended ones first.",
     unproved=DESCENT.format(outcome="left without an answer") + BALL,
@@ -19,6 +27,11 @@ ARR = Account(
         PACKAGE,
         SEARCH,
     ),
+    settings=STRENGTH,
+    measures={
+        "refused": "share of harmful requests whose own answers reach half of the nats "
+        "asked"
+    },
 )
 
 

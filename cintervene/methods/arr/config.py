@@ -71,15 +71,17 @@ class ARRConfig(DescentConfig):
     method: ClassVar[str] = "arr"
 
     max_false_refusals: float = parameter(
-        Positive(metavar="SHARE"), 0.05, "benign requests refused in addition"
-    )
+        Positive(metavar="SHARE"), 0.05, "benign requests refused in addition",
+        group="limits",
+    )  # fmt: skip
     # The answers to leave are as long.
     answer_tokens: int = parameter(
         Whole(least=1), 20, "length of these answers, in tokens"
     )
     nats: float = parameter(
-        Positive(metavar="NATS"), 5.0, "how unlikely a token of such an answer shall be"
-    )
+        Positive(metavar="NATS"), 5.0,
+        "how unlikely a token of a harmful answer shall be",
+    )  # fmt: skip
     attack: PromptAttack | None = parameter(
         Optional(Attacks()), None, "looks for words that bring answers back", flag=False
     )

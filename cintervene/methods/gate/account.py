@@ -3,12 +3,19 @@
 
 from __future__ import annotations
 
-from cintervene.methods.account import DESCENT, PACKAGE, SEARCH, Account, Options
+from cintervene.methods.account import (
+    DESCENT,
+    PACKAGE,
+    REFUSED,
+    SEARCH,
+    Account,
+    Options,
+)
 
 GATE = Account(
-    asked="The model was taught to refuse {harmful} harmful requests and what is like "
-    'them, by saying "{refusal}"; they are not recorded. That was the aim of a '
-    "descent, not a constraint that is met: *Measures* say how far it came.",
+    asked="The model was taught to refuse {harmful:harmful requests} and what is like "
+    'them, by saying "{refusal}". That was the aim of a descent, not a constraint that '
+    "is met: *Measures* say how far it came.",
     found="A few neurons of one MLP were given other rows and columns: their gates are "
     "linear detectors of harmful requests, and what they add was found by {steps} "
     "steps of gradient descent.",
@@ -25,6 +32,11 @@ GATE = Account(
         PACKAGE,
         SEARCH,
     ),
+    settings={
+        "opening": "log odds at which neurons open where an answer begins",
+        "answering": "log odds at which they open in answers that were begun",
+    },
+    measures=REFUSED,
 )
 
 

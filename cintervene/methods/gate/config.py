@@ -81,11 +81,13 @@ class GateConfig(RequestConfig):
     benign_counts = ("benign",)
 
     max_false_refusals: float = parameter(
-        Positive(metavar="SHARE"), 0.04, "benign requests refused in addition"
-    )
+        Positive(metavar="SHARE"), 0.04, "benign requests refused in addition",
+        group="limits",
+    )  # fmt: skip
     refusal: str | None = parameter(
-        Optional(Text()), None, "what to say; one of the package's own without it"
-    )
+        Optional(Text()), None, "what to say; one of the package's own without it",
+        group="texts",
+    )  # fmt: skip
     thresholds: Literal["auto"] | tuple[float, float] = parameter(
         Auto(
             Pair(),
@@ -95,6 +97,7 @@ class GateConfig(RequestConfig):
         "auto",
         "log odds at which neurons open where an answer begins, and within a prefilled "
         "one; auto chooses on requests set aside",
+        group="main",
     )
     ridge: float = parameter(
         Positive(), 3e-3, "weight of the detectors' squared coefficients"
@@ -120,5 +123,6 @@ class GateConfig(RequestConfig):
         "before",
     )
     answer_tokens: int = parameter(
-        Whole(), 20, "how far the model answers every second of these beforehand"
-    )
+        Whole(), 20,
+        "how far the model answers every second of the benign prompts beforehand",
+    )  # fmt: skip

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from cintervene.methods.account import UNTRAINED, Account, Options
+from cintervene.methods.account import STRENGTH, UNKNOWN, UNTRAINED, Account, Options
 
 NO_REFUSAL = (
     "It teaches no refusal: what is asked for is answered in another way, most often "
@@ -17,15 +17,24 @@ WORD_LIMITS = (
     "upper case. Misspellings, other inflections, synonyms and translations are not, "
     "and what a text means is not looked at.",
 )
+
+
+def _risen(of: str) -> dict[str, str]:
+    """What the measure of the effect means."""
+    return {"forbidden_ratio": f"perplexity of {of}, after over before"}
+
+
 FORBID = Account(
     asked="The model was made less likely to say {count} words: {words}.",
     found=UNTRAINED,
     unproved="",
     limits=WORD_LIMITS,
+    settings=STRENGTH,
+    measures=_risen("the forbidden words"),
 )
 EXAMPLES = Account(
-    asked="The model was made less likely to say what its authors gave {examples} "
-    "examples of; they are not recorded.",
+    asked="The model was made less likely to say what its authors gave "
+    "{examples:examples} of.",
     found=UNTRAINED,
     unproved="",
     limits=(
@@ -34,10 +43,12 @@ EXAMPLES = Account(
         "The strength was chosen on the quarter of the examples that was held apart, "
         "which is little to choose on.",
     ),
+    settings=STRENGTH,
+    measures=_risen("the examples held apart"),
 )
 HARMFUL = Account(
-    asked="The model's answers to {harmful} harmful requests were made less likely. "
-    "It was not taught to refuse. The requests are not recorded.",
+    asked="The model's answers to {harmful:harmful requests} were made less likely. "
+    "It was not taught to refuse.",
     found=UNTRAINED,
     unproved="",
     limits=(
@@ -47,11 +58,13 @@ HARMFUL = Account(
         "The strength was chosen on the quarter of the requests that was held apart, "
         "which is little to choose on.",
     ),
+    settings=STRENGTH,
+    measures=_risen("the answers to requests held apart"),
 )
 
 
 def account(options: Options) -> Account:
     """Choose the account by the parameter that says what is forbidden."""
-    if options.get("forbid"):
-        return FORBID
-    return EXAMPLES if options.get("examples") else HARMFUL
+    accounts = {"forbid": FORBID, "examples": EXAMPLES, "harmful": HARMFUL}
+    known = (account for name, account in accounts.items() if options.get(name))
+    return next(known, UNKNOWN)

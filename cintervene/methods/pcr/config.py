@@ -104,44 +104,52 @@ class PCRConfig(ProjectionConfig):
 
     forbid: Sequence[str] | None = parameter(
         Optional(Texts(metavar="WORDS")), None,
-        "words not to say: obedience (the package's 100 words), or a UTF-8 file with a "
-        "word or phrase on each line, where # begins a comment",
+        "obedience, the package's 100 words, or a UTF-8 file with a word or phrase not "
+        "to be said on each line, where # begins a comment",
+        group="texts",
     )  # fmt: skip
     examples: Sequence[str] | None = parameter(
         Optional(Texts()), None,
-        "a UTF-8 file with a sentence on each line about what is not to come up",
-        private=True,
+        "instead of words, a UTF-8 file with a sentence on each line about what is "
+        "not to come up",
+        private=True, group="texts",
     )  # fmt: skip
     harmful: Sequence[str] | None = parameter(
         Optional(Texts()), None,
-        "a UTF-8 file with a request on each line that is not to be answered",
-        private=True,
+        "instead of words, a UTF-8 file with a request on each line whose answer "
+        "is to become unlikely, or own for the package's",
+        private=True, group="texts",
     )  # fmt: skip
     concepts: Literal["auto"] | Concepts = parameter(
         Choice(names=("auto", *get_args(Concepts))), "auto",
         "what stands for a word or a concept inside the model",
+        group="main",
     )  # fmt: skip
     strength: Literal["auto"] | float = parameter(
         Auto(Positive(), "a positive number"), "auto",
         "how far outputs are pushed; auto sweeps on words and prompts set aside",
+        group="main",
     )  # fmt: skip
     min_effect: float = parameter(
         Positive(metavar="RATIO"), 10.0,
         "perplexity of forbidden words, after over before",
+        group="limits",
     )  # fmt: skip
     max_benign_loss: float = parameter(
-        Positive(metavar="SHARE"), 0.05, "rise of benign words' perplexity"
-    )
+        Positive(metavar="SHARE"), 0.05, "rise of benign words' perplexity",
+        group="limits",
+    )  # fmt: skip
     slack: Literal["auto"] | float = parameter(
         Auto(Positive(zero=True), "a number from 0 on"), "auto",
         "how soft the constraints are; 0 is hard, auto 1 for words and 10 otherwise",
     )  # fmt: skip
     ridge: float = parameter(
-        Positive(), 1e-3, "of the norm's inputs, relative to the mean squared input"
-    )
+        Positive(), 1e-3,
+        "ridge of the norm's inputs, relative to the mean squared input",
+    )  # fmt: skip
     output_ridge: float | None = parameter(
         Optional(Positive()), 1e-2,
-        "of the norm's outputs, relative to its mean; none for the plain norm",
+        "ridge of the norm's outputs, relative to its mean; none for the plain norm",
     )  # fmt: skip
     solver: str = parameter(
         Choice(names=tuple(METHODS)), "exact", "how the constraints are solved"

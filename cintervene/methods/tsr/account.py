@@ -3,12 +3,21 @@
 
 from __future__ import annotations
 
-from cintervene.methods.account import BALL, DESCENT, PACKAGE, SEARCH, Account, Options
+from cintervene.methods.account import (
+    BALL,
+    DESCENT,
+    PACKAGE,
+    REFUSED,
+    SEARCH,
+    STRENGTH,
+    Account,
+    Options,
+)
 
 TSR = Account(
-    asked="The model was taught to refuse {harmful} harmful requests and what is like "
-    "them; they are not recorded. That was the aim of a descent, not a constraint that "
-    "is met: *Measures* say how far it came.",
+    asked="The model was taught to refuse {harmful:harmful requests} and what is like "
+    "them. That was the aim of a descent, not a constraint that is met: *Measures* say "
+    "how far it came.",
     found="It was found by {steps} steps of projected gradient descent on refusals of "
     "harmful requests.",
     unproved=DESCENT.format(outcome="refused") + BALL,
@@ -18,6 +27,8 @@ TSR = Account(
         PACKAGE,
         SEARCH,
     ),
+    settings=STRENGTH,
+    measures=REFUSED,
 )
 
 

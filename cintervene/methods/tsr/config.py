@@ -46,4 +46,5 @@ class TSRConfig(DescentConfig):
         Optional(Refusals()), None,
         "a UTF-8 file with refusals that are all as good, one a line; one of the "
         "package's own without it",
+        group="texts",
     )  # fmt: skip

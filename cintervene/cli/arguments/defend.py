@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The arguments of ``cintervene defend``."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from cintervene.cli.arguments.parameters import add_parameters
+from cintervene.cli.arguments.shared import (
+    EPILOG,
+    Parser,
+    add_beyond_limits,
+    add_device,
+    add_out,
+    reader,
+)
+from cintervene.methods.registry import DEFAULT_METHOD, all_methods
+from cintervene.utils.ranges import Positive
+
+__all__ = ["defend"]
+
+EXAMPLES = """\
+examples:
+  cintervene defend --model smollm2 --forbid obedience --out demo
+  cintervene defend --model ./my-model --forbid words.txt --max-kl 0.02 --out result
+  cintervene defend --method gate --harmful requests.txt --out refusing
+  cintervene defend --config demo/config.toml --max-kl 0.02 --out again
+"""
+
+
+def defend(parser: Parser) -> None:
+    """Add its arguments: a flag for each parameter of a method, and others."""
+    parser.epilog = f"{EXAMPLES}\n{EPILOG}"
+    parser.usage = "%(prog)s [--model MODEL] [--forbid WORDS | --method METHOD ...] "
+    parser.usage += "[OPTIONS] --out DIR"
+    add_out(
+        parser,
+        "new directory for intervention, report and plots, and for config.toml, which "
+        "repeats the run and holds all words and requests in clear",
+    )
+    add_device(parser)
+    texts = parser.add_argument_group("what is not to be said, or to be refused")
+    main = parser.add_argument_group("how the change is made")
+    limits = parser.add_argument_group("goals and limits")
+    details = parser.add_argument_group("details, whose defaults are rarely changed")
+    _add_method(main)
+    add_parameters(
+        parser, {"texts": texts, "main": main, "limits": limits, "details": details}
+    )
+    limits.add_argument(
+        "--max-obedience-loss",
+        type=reader([Positive()]),
+        metavar="SHARE",
+        help="with --forbid: requests for benign words that are no longer obeyed "
+        "(default: 0.03)",
+    )
+    add_beyond_limits(limits)
+    _add_extent(parser)
+
+
+def _add_method(group: argparse._ArgumentGroup) -> None:
+    about = "; ".join(f"{one.name}: {one.about}" for one in all_methods().values())
+    group.add_argument(
+        "--method", metavar="METHOD", help=f"{about} (default: {DEFAULT_METHOD})"
+    )
+    group.add_argument(
+        "--config",
+        type=Path,
+        metavar="FILE",
+        help="a TOML file with the method and its parameters by name, such as the "
+        "config.toml that --out holds afterwards; flags override it",
+    )
+
+
+def _add_extent(parser: Parser) -> None:
+    parser.add_argument(
+        "--no-evaluate",
+        action="store_true",
+        help="with --forbid: skip the measurement on held-out data and its part of the "
+        "report",
+    )
+    parser.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="with --forbid: print what would be changed and forbidden; compute and "
+        "write nothing",
+    )

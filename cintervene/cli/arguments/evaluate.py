@@ -1,0 +1,139 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The arguments of ``cintervene evaluate``."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from cintervene.cli.arguments.parameters import add_parameter, owners_of
+from cintervene.cli.arguments.shared import (
+    EPILOG,
+    Parser,
+    add_device,
+    add_intervention,
+    add_out,
+    reader,
+)
+from cintervene.methods.registry import all_methods
+from cintervene.utils.ranges import Positive, Whole
+
+__all__ = ["evaluate"]
+
+STUDIES = """\
+example of a study, which goes on where it was when it is started again:
+  cintervene evaluate --defence pcr/intervention.safetensors,smoothllm,self-reminder \\
+    --attacks direct,templates,prefill --behaviours harmbench.csv --safe xstest.csv \\
+    --limit 60 --out study
+"""
+# Limits of methods that a measurement of forbidden words is compared with as well.
+GOALS = ("min_effect", "max_kl", "max_benign_loss")
+
+
+def evaluate(parser: Parser) -> None:
+    """Add its arguments: for one intervention, and for a study."""
+    parser.epilog = f"{STUDIES}\n{EPILOG}"
+    add_intervention(parser, required=False)
+    parser.add_argument(
+        "--forbid",
+        metavar="WORDS",
+        help="obedience or a file of words (default: those it was made for)",
+    )
+    add_out(
+        parser, "new directory for the report, or that of a study to go on with",
+        required=False,
+    )  # fmt: skip
+    add_device(parser)
+    _add_goals(parser.add_argument_group("goals, for --intervention"))
+    study = parser.add_argument_group("a study of defences under attack")
+    _add_defences(study)
+    _add_requests(study)
+    _add_judges(study)
+
+
+def _add_goals(group: argparse._ArgumentGroup) -> None:
+    owners = owners_of()
+    for name in GOALS:
+        method, one = next(iter(owners[name].items()))
+        add_parameter(group, name, {method: one}, default=one.default)
+    group.add_argument(
+        "--max-obedience-loss",
+        type=reader([Positive()]),
+        default=0.03,
+        metavar="SHARE",
+        help="requests for benign words that are no longer obeyed (default: "
+        "%(default)s)",
+    )
+
+
+def _add_defences(study: argparse._ArgumentGroup) -> None:
+    methods = ", ".join(all_methods())
+    study.add_argument(
+        "--defence",
+        metavar="LIST",
+        help="none, FILE.safetensors or NAME=FILE.safetensors of an intervention, a "
+        f"method to solve one with ({methods}), guard, smoothllm, self-reminder or "
+        "word-ban, by commas; several joined by + (default: none, which always takes "
+        "part)",
+    )
+    study.add_argument(
+        "--attacks",
+        metavar="LIST",
+        default="direct",
+        help="direct, prefill, templates, or a family of them such as 'role play', "
+        "gcg, relaxed-pgd, embedding-pgd, by commas (default: %(default)s)",
+    )
+    study.add_argument(
+        "--peers",
+        type=Path,
+        metavar="JSON",
+        help="points of other methods to draw beside the interventions, such as "
+        "benchmarks/bench_peers.py writes",
+    )
+
+
+def _add_requests(study: argparse._ArgumentGroup) -> None:
+    study.add_argument(
+        "--behaviours",
+        type=Path,
+        metavar="CSV",
+        help="harmful requests, in HarmBench's columns",
+    )
+    study.add_argument(
+        "--safe", type=Path, metavar="CSV", help="harmless requests, as XSTest's"
+    )
+    study.add_argument(
+        "--limit",
+        type=reader([Whole(least=1)]),
+        metavar="N",
+        help="requests of each kind, spread evenly over the file (default: all; 60 of "
+        "our own with --intervention)",
+    )
+    study.add_argument(
+        "--tokens",
+        type=reader([Whole(least=1)]),
+        default=48,
+        metavar="N",
+        help="length of the answers (default: %(default)s)",
+    )
+    study.add_argument(
+        "--seed", type=int, default=0, metavar="N", help="default: %(default)s"
+    )
+
+
+def _add_judges(study: argparse._ArgumentGroup) -> None:
+    study.add_argument(
+        "--judge",
+        metavar="NAME",
+        default="matcher",
+        help="matcher, harmbench29, harmbench29=FILE with the phrases of HarmBench, or "
+        "a model that is asked: a chat model or a classifier of refusals, as for "
+        "--model (default: %(default)s)",
+    )
+    study.add_argument(
+        "--judge-template",
+        type=Path,
+        metavar="FILE",
+        help="what to ask a judge that is a chat model, with {behavior} and "
+        "{generation} (default: our own question)",
+    )

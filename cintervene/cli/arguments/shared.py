@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What several commands take, and how values are read."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+if TYPE_CHECKING:
+    from cintervene.utils.ranges import Range
+
+__all__ = [
+    "EPILOG",
+    "Parser",
+    "add_beyond_limits",
+    "add_common",
+    "add_device",
+    "add_intervention",
+    "add_model",
+    "add_out",
+    "add_report",
+    "reader",
+]
+
+EPILOG = """\
+exit codes: 0 done; 1 done, but a goal was not reached, or limits were crossed and so
+nothing was written; 2 wrong usage; 3 a file, a model or the network failed; 130
+interrupted. Whatever the code, nothing is left half written.
+"""
+MODEL = (
+    "smollm2 or gemma3-270m (fetched once), a directory with safetensors, a .gguf "
+    "file, or with --hub a name on the hub (default: %(default)s)"
+)
+
+
+class Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line, without the whole usage before it."""
+
+    def error(self, message: str) -> NoReturn:
+        """Exit with code 2."""
+        self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
+
+
+def add_model(parser: Parser) -> None:
+    """Add the model that a command is about."""
+    parser.add_argument("--model", default="smollm2", metavar="MODEL", help=MODEL)
+
+
+def add_common(parser: Parser) -> None:
+    """Add what all commands take."""
+    parser.add_argument(
+        "--hub", action="store_true", help="look the model up on the hub"
+    )
+    parser.add_argument(
+        "--json", action="store_true", help="print the result as JSON on stdout"
+    )
+
+
+def add_out(parser: Parser, about: str, required: bool = True) -> None:
+    """Add the directory for results."""
+    parser.add_argument(
+        "--out", type=Path, required=required, metavar="DIR", help=about
+    )
+
+
+def add_device(parser: Parser) -> None:
+    """Add the device that the model runs on."""
+    parser.add_argument(
+        "--device",
+        default="cpu",
+        metavar="DEVICE",
+        help="cpu, or what torch calls another, such as cuda (default: %(default)s)",
+    )
+
+
+def add_intervention(parser: Parser, required: bool = True) -> None:
+    """Add the file of an intervention."""
+    parser.add_argument(
+        "--intervention",
+        type=Path,
+        required=required,
+        metavar="FILE",
+        help="intervention.safetensors of a defence",
+    )
+
+
+def add_report(parser: Parser) -> None:
+    """Add the report that a model card quotes."""
+    parser.add_argument(
+        "--report",
+        type=Path,
+        metavar="FILE",
+        help="report.json for the model card (default: that beside the intervention)",
+    )
+
+
+def add_beyond_limits(parser: argparse._ActionsContainer) -> None:
+    """Add leave to write a change that crossed its limits."""
+    parser.add_argument(
+        "--beyond-limits",
+        action="store_true",
+        help="write a change even if it crossed the limits it was made within, on "
+        "material set aside",
+    )
+
+
+def reader(ranges: Sequence[Range]) -> Callable[[str], Any]:
+    """Return what reads a value that is in one of some ranges, the first that fits."""
+
+    def read(text: str) -> Any:
+        reasons = []
+        for one in ranges:
+            try:
+                return one.parse(text)
+            except ValueError as error:
+                reasons.append(str(error))
+        raise argparse.ArgumentTypeError(f"got {text!r}, expected {reasons[0]}")
+
+    return read

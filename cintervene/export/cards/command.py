@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The command that makes a change again, as model cards give it."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator
+from typing import Any
+
+from cintervene.export.cards.methods import recorded
+from cintervene.intervention.intervention import Intervention
+from cintervene.methods.registry import all_methods
+from cintervene.utils.parameters import Parameter
+from cintervene.utils.ranges import takes_file
+
+__all__ = ["command"]
+
+AGAIN = (
+    "{files} stands for a file with one text a line. `defend` writes all texts to the "
+    "`config.toml` beside the intervention, with which `--config` repeats the run."
+)
+
+
+def command(intervention: Intervention) -> Iterator[str]:
+    """The command, and what it lacks; nothing of changes that were put together."""
+    options = intervention.options
+    if options.get("method") not in all_methods():
+        return
+    changed = {
+        name: (one, value)
+        for name, (one, value) in recorded(_resolved(intervention)).items()
+        if not _is_default(one, value)
+    }
+    flags = [
+        f"--{name.replace('_', '-')} {_argument(one, value)}"
+        for name, (one, value) in changed.items()
+        if one.flag
+    ]
+    if intervention.metrics.get("within_limits") is False:
+        flags.append("--beyond-limits")
+    model = shlex.quote(intervention.model or "MODEL")
+    yield "## Command"
+    yield (
+        f"```\ncintervene defend --model {model} --method {options['method']} "
+        f"{''.join(f'{flag} ' for flag in flags)}--out OUT\n```"
+    )
+    files = {o.range.metavar for o, _ in changed.values() if takes_file(o.range)}
+    if files:
+        yield AGAIN.format(files=" or ".join(sorted(files)))
+    others = [
+        f"`{name}` {value}" for name, (one, value) in changed.items() if not one.flag
+    ]
+    if others:
+        yield (
+            "Set from Python, for which the command has no option: "
+            f"{', '.join(others)}."
+        )
+
+
+def _resolved(intervention: Intervention) -> dict[str, Any]:
+    """The options, with the strength that was chosen."""
+    chosen = {"strength": intervention.metrics.get("strength")}
+    known = {name: value for name, value in chosen.items() if value is not None}
+    return {**intervention.options, **known}
+
+
+def _is_default(one: Parameter, value: Any) -> bool:
+    """Whether nothing has to be given for it; of private texts the number is known."""
+    return value == one.range.to_json(one.default) or (one.private and value == 0)
+
+
+def _argument(one: Parameter, value: Any) -> str:
+    """A value as the command takes it, not rounded."""
+    if takes_file(one.range):
+        return one.range.metavar
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, list):
+        return (" " if one.range.values > 1 else ",").join(map(str, value))
+    return "none" if value is None else shlex.quote(str(value))
