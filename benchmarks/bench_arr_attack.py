@@ -14,8 +14,9 @@ import os
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-import sys
+import argparse
 from contextlib import nullcontext
+from dataclasses import replace
 
 import torch
 
@@ -43,20 +44,21 @@ def nats(model, prompt, answer):
     return -float(table[range(len(answer)), answer].mean())
 
 
-def main(requests=32, steps=16, held_out=12):
+def main(requests, steps, held_out):
     model, tokenizer = models.load("smollm2")
     harmful = [one.text for one in data.harmful_prompts("train")[:requests]]
     asked = [one.text for one in data.harmful_prompts("held_out")[:held_out]]
     own = generate(model, tokenizer, [render(tokenizer, t) for t in asked], TOKENS)
-    options = models.TSROptions(steps=steps, parts=4, answers=48, borderline=64)
+    plain = ci.ARRConfig(
+        harmful=harmful, layers=LAYERS, steps=steps, parts=4, answers=48,
+        borderline=64,
+    )  # fmt: skip
     attack = RelaxedPGD(model, tokenizer, steps=INNER)
     search = RelaxedPGD(model, tokenizer, steps=OUTER)
     states = {"base": None}
-    for name, inner in (("arr", None), ("arr, attacked", attack)):
-        found = ci.defend(
-            model, tokenizer, method="arr", harmful=harmful, layers=LAYERS,
-            options=options, attack=inner, attack_every=2, attack_requests=2,
-        )  # fmt: skip
+    attacked = replace(plain, attack=attack, attack_every=2, attack_requests=2)
+    for name, config in (("arr", plain), ("arr, attacked", attacked)):
+        found = ci.defend(model, tokenizer, config)
         chosen = next(p for p in found.metrics["sweep"] if p["chosen"])
         seconds = sum(found.metrics["seconds"].values())
         print(f"{name}: {seconds:.0f} s, strength {chosen['strength']}")
@@ -79,4 +81,8 @@ def _kl(model, tokenizer, change):
 
 
 if __name__ == "__main__":
-    main(*map(int, sys.argv[1:]))
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("requests", nargs="?", type=int, default=32)
+    parser.add_argument("steps", nargs="?", type=int, default=16)
+    parser.add_argument("held_out", nargs="?", type=int, default=12)
+    main(**vars(parser.parse_args()))

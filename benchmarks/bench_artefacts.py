@@ -10,10 +10,10 @@ last row llama-cpp-python and the .gguf file that the base was converted from.
 """
 
 import os
-import sys
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
+import argparse
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -41,7 +41,7 @@ def in_llama_cpp(model, ids):
 
 
 def scores(logits, spans):
-    """Sums of negative log-likelihoods of the words, utterance by utterance."""
+    """Sums of negative log-likelihoods of the words, answer by answer."""
     found = []
     for one in spans:
         table = logits(one.ids).log_softmax(-1)
@@ -58,8 +58,8 @@ def row(name, before, after, sizes):
     print(f"{name:44}" + "".join(f"{ratio:12.3f} x" for ratio in ratios), flush=True)
 
 
-def main(path, gguf=None):
-    change = Intervention.load(path)
+def main(file, gguf):
+    change = Intervention.load(file)
     model, tokenizer = models.load(change.model)
     sample = gather(
         tokenizer, change.options["forbid"], "held_out", evaluate.EvaluationSize()
@@ -79,7 +79,7 @@ def main(path, gguf=None):
             row("Intervention.apply", before, measure(in_torch, model), sizes)
         attached = export.AdapterIntervention(change)
         with attached.applied(model):
-            row("Attached", before, measure(in_torch, model), sizes)
+            row("AdapterIntervention", before, measure(in_torch, model), sizes)
         source = work / "base"
         model.save_pretrained(source)
         tokenizer.save_pretrained(source)
@@ -107,4 +107,7 @@ def main(path, gguf=None):
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("file", metavar="FILE.safetensors")
+    parser.add_argument("gguf", nargs="?", metavar="BASE.gguf")
+    main(**vars(parser.parse_args()))

@@ -76,7 +76,7 @@ def answered(model, tokenizer, cases):
 
 def row(weights, attack, cases, answers, natural, seconds):
     begun = [case.prefill for case in cases]
-    found = count(outcomes(answers, begun=begun, perplexities=natural))
+    found = count(outcomes(answers, prefills=begun, perplexities=natural))
     wanted = np.mean([answer.lstrip().startswith(PREFILL) for answer in answers])
     ends = [(one.details["first_loss"], one.details["loss"]) for one in cases
             if "loss" in one.details]  # fmt: skip

@@ -5,7 +5,7 @@ On SmolLM2-135M-Instruct. A concept is 24 sentences about volcanoes, the request
 the package's. First a sweep: at single layers and groups of them, balls around mean
 outputs against half-spaces towards the benign mean, compared at equal KL on the tuning
 part, on which nothing is chosen here. Then what `defend` makes with its defaults, on
-material that nothing was built from or chosen on: eight other sentences, or held-out
+prompts that nothing was built from or chosen on: eight other sentences, or held-out
 requests, their compliant answers and what becomes of them (20 of them, judged as in
 docs/outcomes.md), and KL on held-out everyday prompts.
 
@@ -26,7 +26,7 @@ import numpy as np
 import torch
 from bench_matrices import effect_at
 
-from cintervene import data, defend, models
+from cintervene import CalibrationSize, PCRConfig, data, defend, models
 from cintervene.activations.layer_stream import LayerStream
 from cintervene.activations.scoring import (
     divergence,
@@ -38,17 +38,13 @@ from cintervene.evaluate import (
 )
 from cintervene.evaluate.requests import outcomes
 from cintervene.evaluate.requests.fluency import perplexities
-from cintervene.methods.pcr.config import PCROptions
-from cintervene.methods.pcr.constraints import Pairs
+from cintervene.methods.pcr.constraints import ConstraintIndex
 from cintervene.methods.pcr.method import SLACK
-from cintervene.methods.pcr.point_constraints import ConceptPoints
+from cintervene.methods.pcr.point_constraints import PointConstraints
 from cintervene.methods.pcr.strength import Tuning
-from cintervene.models import (
-    find_decoder,
-    find_unembedding,
-)
+from cintervene.models import find_unembedding
+from cintervene.models.parts import ModelParts
 from cintervene.models.precision import quick_products
-from cintervene.prompts.calibration import CalibrationSize
 from cintervene.prompts.chat import (
     generate,
     render,
@@ -63,7 +59,7 @@ from cintervene.prompts.target_spans import (
 )
 from cintervene.utils.progress import silent
 
-BUDGET = CalibrationSize(
+SIZE = CalibrationSize(
     prompts=60, texts=20, tune_prompts=24, contrast_words=20, tune_words=8,
     contrast_prompts=48, answer_tokens=20,
 )  # fmt: skip
@@ -111,37 +107,40 @@ LAYERS = ("6", "10", "13", "16", "20", "24", "28,29", "12,15,18")
 
 
 @quick_products()
-def sweep(model, decoder, material, layers, concepts):
+def sweep(parts, calibration, config):
     """Points of growing strength on the tuning part."""
-    options = PCROptions(concepts=concepts, slack=SLACK)
-    pairs = Pairs.grouped(material.probes, BUDGET.positions)
-    parts = (material.probes, material.benign, material.contrast)
-    problem = ConceptPoints(model, *parts, pairs, layers, options)
-    tuning = Tuning(model, material, layers[0], decoder, problem.unembedding)
+    index = ConstraintIndex.grouped(calibration.probes, SIZE.positions)
+    groups = (calibration.probes, calibration.benign, calibration.contrast)
+    problem = PointConstraints(parts, *groups, index, config)
+    tuning = Tuning(parts, calibration, problem.targets[0].layer)
     points = []
-    for strength in STRENGTHS[concepts]:
+    for strength in STRENGTHS[config.concepts]:
         points.append(tuning.measure(problem.solve(strength), strength))
         if points[-1].kl > EQUAL[-1]:
             break
     return points
 
 
-def compare(model, decoder, material, groups, name):
+def compare(parts, calibration, groups, kind, texts):
+    """A row for each group of layers and kind of constraint; `texts` are of `kind`."""
     for group in groups:
-        layers = [int(one) for one in group.split(",")]
         for concepts in STRENGTHS:
+            config = PCRConfig(
+                **{kind: texts}, concepts=concepts, slack=SLACK[kind],
+                layers=[int(one) for one in group.split(",")],
+            )  # fmt: skip
             start = perf_counter()
-            points = sweep(model, decoder, material, layers, concepts)
+            points = sweep(parts, calibration, config)
             cells = [f"{effect_at(points, kl):.2f} x" for kl in EQUAL]
             last = points[-1]
             cells += [f"{last.benign_ratio:.2f} x", f"{last.kl:.3f}"]
             cells.append(f"{perf_counter() - start:.0f}")
-            cells = [name, group, concepts, *cells]
+            cells = [kind, group, concepts, *cells]
             print(f"| {' | '.join(cells)} |", flush=True)
 
 
 class Yardstick:
-    """Held-out material, and what the base does with it."""
+    """Held-out prompts and sentences, and what the base does with them."""
 
     def __init__(self, model, tokenizer):
         self.model, self.tokenizer = model, tokenizer
@@ -212,15 +211,15 @@ def main():
     model, tokenizer = models.load("smollm2")
     requests = [p.text for p in data.harmful_prompts("train")][: arguments.requests]
     if arguments.sweep:
-        decoder = find_decoder(model)
-        given = (model, tokenizer)
+        parts, loaded = ModelParts.find(model), (model, tokenizer)
+        groups, sentences = arguments.layers, SENTENCES[:BUILT]
         head = ("what", "layers", "concepts", "at KL 0.02", "at KL 0.05", "benign")
         print(f"| {' | '.join((*head, 'KL', 's'))} |")
         print("| --- | --- | --- | ---: | ---: | ---: | ---: | ---: |")
-        found = gather_requests(*given, requests, (), BUDGET, silent)
-        compare(model, decoder, found, arguments.layers, "harmful")
-        found = gather_examples(*given, SENTENCES[:BUILT], (), BUDGET, silent)
-        compare(model, decoder, found, arguments.layers, "examples")
+        found = gather_requests(*loaded, requests, (), SIZE, silent)
+        compare(parts, found, groups, "harmful", requests)
+        found = gather_examples(*loaded, sentences, (), SIZE, silent)
+        compare(parts, found, groups, "examples", sentences)
     yardstick = Yardstick(model, tokenizer)
     print("\n| defence | answers | sentences | KL | refused | complied | broken | s |")
     print("| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |")
@@ -229,9 +228,8 @@ def main():
     if arguments.pushed:
         cases.append(("harmful", requests, PUSHED))
     for kind, given, strength in cases:
-        found = defend(
-            model, tokenizer, **{kind: given}, strength=strength, budget=BUDGET
-        )
+        config = PCRConfig(**{kind: given}, strength=strength, calibration=SIZE)
+        found = defend(model, tokenizer, config)
         yardstick.row(f"{kind}, strength {found.metrics['strength']}", found)
         for point in found.metrics["sweep"]:
             print("   ", point)

@@ -8,10 +8,10 @@ python benchmarks/bench_guard.py reach     # how far a prompt's change reaches
 """
 
 import os
-import sys
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
+import argparse
 from contextlib import nullcontext
 from time import perf_counter
 
@@ -23,17 +23,14 @@ from cintervene import data, models
 from cintervene.activations.layer_stream import LayerStream
 from cintervene.evaluate import bootstrap_mean, paired_difference, wilson
 from cintervene.evaluate.words.obedience import says
-from cintervene.evaluate.words.samples import (
-    Budget,
-    gather,
-)
+from cintervene.evaluate.words.samples import EvaluationSize, gather
+from cintervene.models.weights import as_floats
 from cintervene.prompts.chat import (
     generate,
     render,
 )
 from cintervene.prompts.spelling import encode_text
 from cintervene.prompts.target_spans import answered
-from cintervene.utils.arrays import as_floats
 
 WORDS = data.forbidden_words()
 SPLIT = "tune"
@@ -81,7 +78,7 @@ def seconds(model, ids, tokens):
 
 def show_time(model, tokenizer):
     """Least of alternating runs of each prompt; greedy answers of 24 tokens."""
-    guard = ci.Guard(model, tokenizer, WORDS)
+    guard = ci.Guard(model, tokenizer, forbid=WORDS)
     benign = [render(tokenizer, p.text) for p in data.benign_prompts(SPLIT)[:6]]
     templates = data.obedience_templates(SPLIT)
     asking = [
@@ -122,8 +119,8 @@ def rate(before, after):
 
 def show_effect(model, tokenizer, kinds=EVERY_TOKEN):
     """Obedience to requests; divergence on the base's own answers."""
-    budget = Budget(forbidden_requests=60, benign_requests=30, prompts=24)
-    sample = gather(tokenizer, WORDS, SPLIT, budget)
+    size = EvaluationSize(forbidden_requests=60, benign_requests=30, prompts=24)
+    sample = gather(tokenizer, WORDS, SPLIT, size)
     requests = [render(tokenizer, one.prompt) for one in sample.requests]
     prompts = [render(tokenizer, prompt) for prompt in sample.prompts]
 
@@ -138,7 +135,7 @@ def show_effect(model, tokenizer, kinds=EVERY_TOKEN):
     sizes = np.array([len(one.positions) for one in benign])
     split = sum(one.forbidden for one in sample.requests)
     for options in kinds:
-        guard = ci.Guard(model, tokenizer, WORDS, **options)
+        guard = ci.Guard(model, tokenizer, forbid=WORDS, **options)
         with guard:
             after = obeyed()
         asked = guard.activity.shifted, guard.activity.positions, guard.activity.unmet
@@ -160,7 +157,7 @@ def show_reach(model, tokenizer):
 
     Prompts tell the model to say a word; its answer says something else first.
     """
-    guard = ci.Guard(model, tokenizer, WORDS)
+    guard = ci.Guard(model, tokenizer, forbid=WORDS)
     layer, norm = guard._deflection.target.layer, guard._deflection.preserve
     templates, prefixes = data.obedience_templates(SPLIT), data.answer_prefixes(SPLIT)
     sequences, places = [], []
@@ -193,8 +190,11 @@ def main():
         "prompt": show_prompt,
         "reach": show_reach,
     }
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("kinds", nargs="*", metavar="KIND", help=", ".join(kinds))
+    chosen = parser.parse_args().kinds or kinds
     model, tokenizer = models.load("smollm2")
-    for kind in sys.argv[1:] or kinds:
+    for kind in chosen:
         kinds[kind](model, tokenizer)
 
 

@@ -9,6 +9,8 @@ import os
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
+import argparse
+
 import torch
 from timing import best_times, report
 
@@ -33,6 +35,7 @@ def widened(work):
 
 
 def main():
+    argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()
     model, tokenizer = models.load("smollm2")
     asked = [p.text for p in data.benign_prompts("tune")[:PROMPTS]]
     prompts = [render(tokenizer, text) for text in asked]

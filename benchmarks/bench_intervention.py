@@ -2,9 +2,9 @@
 """An intervention against the bare forward passes over the same prompts.
 
 Forbids the package's 100 words to SmolLM2-135M-Instruct at one strength: capture, solve
-and apply, as `cintervene.defend` does them, with the material at hand. Against it the
-model alone runs over the same token sequences, in batches of the same size: as it is
-called, with logits at every position, and with logits at the last position only.
+and apply, as `cintervene.defend` does them once all prompts are answered. Against it
+the model alone runs over the same token sequences, in batches of the same size: as it
+is called, with logits at every position, and with logits at the last position only.
 
     python benchmarks/bench_intervention.py
 """
@@ -13,14 +13,16 @@ import os
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
+import argparse
 from time import perf_counter
 
 import torch
 
-from cintervene import Intervention, data, models
-from cintervene.methods.pcr.config import PCROptions
-from cintervene.methods.pcr.token_constraints import Vocabulary
-from cintervene.prompts.calibration import CalibrationSize, gather
+from cintervene import Intervention, PCRConfig, data, models
+from cintervene.methods.pcr.method import SLACK
+from cintervene.methods.pcr.token_constraints import TokenConstraints
+from cintervene.models.parts import ModelParts
+from cintervene.prompts.calibration import gather
 from cintervene.utils.progress import silent
 
 LAYERS = [28, 29]
@@ -47,13 +49,13 @@ def bare(model, sequences, logits_to_keep):
     return perf_counter() - start
 
 
-def intervene(model, material):
+def intervene(model, calibration, config):
     """Seconds of capture, solve and apply."""
     seconds = {}
     start = perf_counter()
-    problem = Vocabulary(
-        model, material.probes, material.benign, material.contrast, LAYERS,
-        PCROptions(),
+    problem = TokenConstraints(
+        ModelParts.find(model), calibration.probes, calibration.benign,
+        calibration.contrast, config,
     )  # fmt: skip
     seconds["capture"] = perf_counter() - start
     start = perf_counter()
@@ -70,17 +72,21 @@ def intervene(model, material):
 
 
 def main():
+    argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()
     model, tokenizer = models.load("smollm2")
     words = data.forbidden_words()
-    material = gather(model, tokenizer, words, [], CalibrationSize(), silent)
-    parts = (material.probes, material.benign, material.contrast)
-    sequences = [list(one.ids) for part in parts for one in part]
+    config = PCRConfig(
+        forbid=words, layers=LAYERS, concepts="contrast", slack=SLACK["forbid"]
+    )
+    calibration = gather(model, tokenizer, words, [], config.calibration, silent)
+    groups = (calibration.probes, calibration.benign, calibration.contrast)
+    sequences = [list(one.ids) for group in groups for one in group]
     tokens = sum(map(len, sequences))
     print(f"{len(sequences)} sequences, {tokens} tokens, layers {LAYERS}")
     bare(model, sequences[:50], 0)
     for turn in range(TURNS):
         plain, last = (bare(model, sequences, keep) for keep in (0, 1))
-        seconds = intervene(model, material)
+        seconds = intervene(model, calibration, config)
         whole = sum(seconds.values())
         shown = ", ".join(f"{name} {value:.1f} s" for name, value in seconds.items())
         print(

@@ -2,7 +2,7 @@
 """Which matrix to change: down projections against attention's output projections.
 
 Words are forbidden to SmolLM2-135M-Instruct (PCR) in the same layers, from the same
-material, at a sweep of strengths, once by either matrix. Both are measured on the
+answers, at a sweep of strengths, once by either matrix. Both are measured on the
 tuning split, on which nothing is chosen here: how many times its value the perplexity
 of forbidden and of benign words becomes, and KL on benign answers. In the end the
 effects are compared at equal KL, between the points nearest to it.
@@ -16,21 +16,23 @@ import os
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
+import argparse
 import sys
+from dataclasses import replace
 from time import perf_counter
 
 import numpy as np
 
-from cintervene import data, models
-from cintervene.methods.pcr.config import PCROptions
+from cintervene import CalibrationSize, PCRConfig, data, models
+from cintervene.methods.pcr.method import SLACK
 from cintervene.methods.pcr.strength import Tuning
-from cintervene.methods.pcr.token_constraints import Vocabulary
-from cintervene.models import find_decoder
+from cintervene.methods.pcr.token_constraints import TokenConstraints
+from cintervene.models.parts import ModelParts
 from cintervene.models.precision import quick_products
-from cintervene.prompts.calibration import CalibrationSize, gather
+from cintervene.prompts.calibration import gather
 from cintervene.utils.progress import silent
 
-BUDGET = CalibrationSize(
+SIZE = CalibrationSize(
     contrast_words=20, text_words=100, prompts=60, texts=20, tune_prompts=24
 )
 MATRICES = ("down_proj", "o_proj")
@@ -38,25 +40,24 @@ STRENGTHS = (5, 10, 15, 20, 28)
 EQUAL = (0.005, 0.01, 0.02, 0.04)
 
 
-def sweep(model, decoder, material, layers, matrix):
+def sweep(parts, calibration, config):
     """Points of growing strength, printed as they are found."""
     start = perf_counter()
-    parts = (material.probes, material.benign, material.contrast)
-    options = PCROptions()
-    vocabulary = Vocabulary(model, *parts, layers, options, matrix=matrix)
-    tuning = Tuning(model, material, layers[0], decoder, vocabulary.unembedding)
+    groups = (calibration.probes, calibration.benign, calibration.contrast)
+    problem = TokenConstraints(parts, *groups, config)
+    tuning = Tuning(parts, calibration, problem.targets[0].layer)
     points = []
     for strength in STRENGTHS:
-        changes = vocabulary.solve(strength)
+        changes = problem.solve(strength)
         point = tuning.measure(changes, strength)
         size = max(change.summary()["relative_norm"] for change in changes)
         print(
-            f"| {matrix} | {strength} | {point.forbidden_ratio:.2f} x "
+            f"| {config.matrix} | {strength} | {point.forbidden_ratio:.2f} x "
             f"| {point.benign_ratio:.2f} x | {point.kl:.4f} | {size:.3f} |",
             flush=True,
         )
         points.append(point)
-    print(f"{matrix}: {perf_counter() - start:.0f} s", file=sys.stderr)
+    print(f"{config.matrix}: {perf_counter() - start:.0f} s", file=sys.stderr)
     return points
 
 
@@ -67,11 +68,12 @@ def effect_at(points, kl):
     return float(np.exp(np.interp(kl, drift, effect, right=np.nan)))
 
 
-def compare(model, decoder, material, layers):
+def compare(parts, calibration, config):
     print("| matrix | strength | forbidden | benign | KL | largest relative norm |")
     print("| --- | ---: | ---: | ---: | ---: | ---: |")
     found = {
-        matrix: sweep(model, decoder, material, layers, matrix) for matrix in MATRICES
+        matrix: sweep(parts, calibration, replace(config, matrix=matrix))
+        for matrix in MATRICES
     }
     for kl in EQUAL:
         shown = ", ".join(f"{m} {effect_at(p, kl):.2f} x" for m, p in found.items())
@@ -79,15 +81,21 @@ def compare(model, decoder, material, layers):
 
 
 def main():
-    groups = [[int(i) for i in one.split(",")] for one in sys.argv[1:] or ["28,29"]]
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("layers", nargs="*", default=["28,29"], metavar="LAYERS")
+    groups = [[int(i) for i in one.split(",")] for one in parser.parse_args().layers]
     model, tokenizer = models.load("smollm2")
-    decoder = find_decoder(model)
+    parts = ModelParts.find(model)
     words = data.forbidden_words()[::5]
     with quick_products():
-        material = gather(model, tokenizer, words, (), BUDGET, silent)
+        calibration = gather(model, tokenizer, words, (), SIZE, silent)
         for layers in groups:
             print(f"layers {layers}, {len(words)} words")
-            compare(model, decoder, material, layers)
+            config = PCRConfig(
+                forbid=words, layers=layers, concepts="contrast",
+                slack=SLACK["forbid"],
+            )  # fmt: skip
+            compare(parts, calibration, config)
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ from bench_refusals import TOKENS, requests
 
 import cintervene as ci
 from cintervene import data, models
-from cintervene.evaluate import Budget, judge_refusal, wilson
+from cintervene.evaluate import EvaluationSize, judge_refusal, wilson
 from cintervene.evaluate.words.obedience import says
 from cintervene.evaluate.words.samples import (
     gather,
@@ -58,11 +58,11 @@ class Yardstick:
         kinds, _ = requests(arguments)
         self.kinds = {kind: spread(kinds[kind], arguments.limit) for kind in KINDS}
         count = min(100, arguments.limit)
-        budget = Budget(
+        size = EvaluationSize(
             forbidden=count, benign=1, related=1, texts=1, prompts=min(64, count),
             forbidden_requests=count, benign_requests=1,
         )  # fmt: skip
-        sample = gather(tokenizer, data.forbidden_words(), "held_out", budget)
+        sample = gather(tokenizer, data.forbidden_words(), "held_out", size)
         self.requests = [one for one in sample.requests if one.forbidden]
         self.spoken = sample.spoken["forbidden"]
         prompts = [render(tokenizer, prompt) for prompt in sample.prompts]
@@ -119,7 +119,7 @@ def contenders(model, tokenizer, files):
     """Name, what to enter, and what it took: seconds, rank, size."""
     yield "none", nullcontext(), ("", "", "")
     for name, _, path in (one.partition("=") for one in files):
-        found = models.Intervention.load(path or name)
+        found = ci.Intervention.load(path or name)
         edits = found.edits.values()
         rank = max(edit.update.rank for edit in edits)
         size = max(edit.relative_norm for edit in edits)
@@ -127,7 +127,7 @@ def contenders(model, tokenizer, files):
         about = (f"{seconds:.0f}", f"{rank}", f"{size:.3f}")
         yield name, found.applied(model), about
     start = perf_counter()
-    guard = ci.Guard(model, tokenizer, data.forbidden_words())
+    guard = ci.Guard(model, tokenizer, forbid=data.forbidden_words())
     yield "guard", guard, (f"{perf_counter() - start:.0f}", "1 a sequence", "")
 
 

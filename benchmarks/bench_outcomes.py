@@ -1,20 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
 """How far judges of outcomes agree with a reader, from labelled answers.
 
-`tests/outcome_labels.json` has, for each answer of SmolLM2-135M-Instruct: what the
-answer was got by, a reader's label, what each judge made of the whole answer, and how
-the answer begins. Intervals are of 2,000 resamples of the answers.
+`tests/support/outcome_labels.json` has, for each answer of SmolLM2-135M-Instruct: what
+the answer was got by, a reader's label, what each judge made of the whole answer, and
+how the answer begins. Intervals are of 2,000 resamples of the answers.
 
     python benchmarks/bench_outcomes.py
 """
 
+import argparse
 import json
 from pathlib import Path
 
 import numpy as np
 
 OUTCOMES = ("refused", "complied", "broken")
-LABELS = Path(__file__).parents[1] / "tests" / "outcome_labels.json"
+LABELS = Path(__file__).parents[1] / "tests" / "support" / "outcome_labels.json"
 
 
 def kappa(truth, judged):
@@ -44,6 +45,7 @@ def shown(name, truth, judged, classes):
 
 
 def main():
+    argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()
     answers = json.loads(LABELS.read_text("utf-8"))
     truth = np.array([one["label"] for one in answers])
     three = np.array([one["outcome"] for one in answers])

@@ -19,12 +19,11 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 import argparse
 from time import perf_counter, process_time
 
-from cintervene import data, defend, models
+from cintervene import GateConfig, TSRConfig, data, defend, models
 from cintervene.evaluate.benchmarks import (
     harmbench,
     xstest,
 )
-from cintervene.methods.tsr.config import TSROptions
 
 LAYERS = [10, 12, 14, 16, 18]
 
@@ -50,22 +49,14 @@ def main():
     safe = [p.text for p in prompts if p.safe][::2]
     model, tokenizer = models.load("smollm2")
     wall, cpu = perf_counter(), process_time()
-    own = {}
     if arguments.method == "tsr":
-        options = TSROptions(
-            steps=arguments.steps,
-            kl_weight=arguments.kl_weight,
-            answer_tokens=arguments.answer_tokens,
-        )
-        own = {"layers": LAYERS, "options": options}
-    found = defend(
-        model,
-        tokenizer,
-        method=arguments.method,
-        harmful=harmful,
-        preserve=safe,
-        **own,
-    )
+        config = TSRConfig(
+            harmful=harmful, preserve=safe, layers=LAYERS, steps=arguments.steps,
+            kl_weight=arguments.kl_weight, answer_tokens=arguments.answer_tokens,
+        )  # fmt: skip
+    else:
+        config = GateConfig(harmful=harmful, preserve=safe)
+    found = defend(model, tokenizer, config)
     wall, cpu = perf_counter() - wall, process_time() - cpu
     print(f"{len(harmful)} to refuse, {len(safe)} not: {wall:.0f} s, {cpu:.0f} CPU-s")
     print(found.metrics["seconds"])

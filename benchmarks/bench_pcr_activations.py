@@ -11,7 +11,7 @@ import numpy as np
 from timing import best_times
 
 import cintervene as ci
-from cintervene.activations import layer_stream as capture
+from cintervene.activations.capture import capture
 from cintervene.data import forbidden_words, obedience_templates
 from cintervene.models import load
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 
-from generated_pcr import generated
+from support.generated_pcr import generated
 
 import cintervene as ci
 

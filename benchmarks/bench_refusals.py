@@ -31,7 +31,7 @@ from cintervene.evaluate.benchmarks import (
 from cintervene.evaluate.statistics.intervals import wilson
 from cintervene.intervention.intervention import Intervention
 from cintervene.judges.refusal import (
-    after_begun_sentence,
+    after_prefilled_sentence,
     judge_refusal,
 )
 from cintervene.prompts.chat import (
@@ -147,7 +147,7 @@ def main():
             refused = [judge_refusal(text) for text in texts]
             found[kind] = refused
             if kind in begun:
-                ends = [after_begun_sentence(begun[kind], text) for text in texts]
+                ends = [after_prefilled_sentence(begun[kind], text) for text in texts]
                 found[f"{kind}, or after that sentence"] = [
                     at_once or judge_refusal(rest)
                     for at_once, rest in zip(refused, ends, strict=True)

@@ -12,10 +12,10 @@ converted from.
 """
 
 import os
-import sys
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
+import argparse
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -128,8 +128,8 @@ class Yardstick:
         print(f"{name:32} " + "; ".join(found), flush=True)
 
 
-def main(path, gguf=None):
-    change = Intervention.load(path)
+def main(file, gguf):
+    change = Intervention.load(file)
     model, tokenizer = models.load(change.model)
     yardstick = Yardstick(InTorch(model, tokenizer), tokenizer, STEP)
     yardstick.row("base", InTorch(model, tokenizer))
@@ -158,4 +158,7 @@ def main(path, gguf=None):
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("file", metavar="FILE.safetensors")
+    parser.add_argument("gguf", nargs="?", metavar="BASE.gguf")
+    main(**vars(parser.parse_args()))

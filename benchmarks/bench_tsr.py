@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""TSR or ARR against plain PyTorch on the same problem: seconds of a pass over lessons.
+"""TSR or ARR against plain PyTorch on the same problem: seconds of a pass.
 
-The problem is `cintervene.models.safe_region`'s: the package's requests, three refusals
+The problem is that of `methods/tsr/problem.py`: the package's requests, three refusals
 each, and its benign prompts, for one layer of SmolLM2-135M-Instruct; or that of
-`risk_region`, with the model's own answers for refusals. The plain
+`methods/arr/problem.py`, with the model's own answers for refusals. The plain
 implementation trains the layer's weight with autograd as one would write it down: the
 whole model runs on whole sequences, padded in batches of the same number of tokens,
 with logits where the loss looks and no gradient for other weights (and a cross entropy,
 which costs less, in place of the divergence). Both make one pass
-forward and back over the same lessons; what ours computes once is timed beside it.
+forward and back over the same examples; what ours computes once is timed beside it.
 Products of half precision are widened for both where that is quicker.
 
     python benchmarks/bench_tsr.py [--arr] [LAYER ...]
@@ -24,13 +24,12 @@ from time import perf_counter
 
 import torch
 
-from cintervene import data, models
+from cintervene import ARRConfig, TSRConfig, data, models
 from cintervene.activations.batches import group_by_length
 from cintervene.activations.upper_layers import differentiable
 from cintervene.methods.arr.problem import RiskRegion
-from cintervene.methods.tsr.config import TSROptions
 from cintervene.methods.tsr.problem import SafeRegion
-from cintervene.models import find_decoder, find_targets, find_unembedding
+from cintervene.models.parts import ModelParts
 from cintervene.models.precision import quick_products
 from cintervene.prompts.refusal_examples import prepare
 from cintervene.utils.progress import silent
@@ -40,14 +39,14 @@ BATCH_TOKENS = 2048
 TURNS = 3
 
 
-def plain_epoch(model, target, lessons):
-    """One pass with autograd through the whole model; benign lessons too."""
+def plain_epoch(model, target, examples):
+    """One pass with autograd through the whole model; benign examples too."""
     head = model.get_output_embeddings()
     for parameter in model.parameters():
         parameter.requires_grad_(parameter is target.weight)
     target.weight.grad = None
-    for group in group_by_length([len(one.ids) for one in lessons], BATCH_TOKENS):
-        batch = [lessons[i] for i in group]
+    for group in group_by_length([len(one.ids) for one in examples], BATCH_TOKENS):
+        batch = [examples[i] for i in group]
         length = max(len(one.ids) for one in batch)
         ids = torch.tensor(
             [[*one.ids, *one.ids[:1] * (length - len(one.ids))] for one in batch]
@@ -57,7 +56,7 @@ def plain_epoch(model, target, lessons):
         at, positions = torch.tensor(rows).T
         logits = head(hidden[at, positions]).float()
         tokens = [
-            one.sets[k][0] if one.sets else one.ids[0]
+            one.target_sets[k][0] if one.target_sets else one.ids[0]
             for one in batch
             for k in range(len(one.positions))
         ]
@@ -75,31 +74,31 @@ def main():
     parser.add_argument("--arr", action="store_true")
     arguments = parser.parse_args()
     model, tokenizer = models.load("smollm2")
-    decoder = find_decoder(model)
+    parts = ModelParts.find(model)
     requests = [one.text for one in data.harmful_prompts("train")[:REQUESTS]]
-    options = TSROptions(parts=1)
-    region = partial(RiskRegion, nats=5.0) if arguments.arr else SafeRegion
-    refusals = None if arguments.arr else data.safe_refusals()
-    lessons = prepare(model, tokenizer, requests, refusals, [], 40, 4, 340, silent)
-    benign = lessons.benign[: 2 * REQUESTS]
-    lessons = type(lessons)(lessons.harmful, benign, [], [])
-    flat = [one for group in (*lessons.harmful, *benign) for one in group]
+    if arguments.arr:
+        config, refusals = ARRConfig(radius=0.1, parts=1), None
+        region = partial(RiskRegion, nats=config.nats)
+    else:
+        region, config = SafeRegion, TSRConfig(radius=0.1, parts=1)
+        refusals = data.safe_refusals()
+    examples = prepare(model, tokenizer, requests, refusals, [], 40, 4, 340, silent)
+    benign = examples.benign[: 2 * REQUESTS]
+    examples = type(examples)(examples.harmful, benign, [], [])
+    flat = [one for group in (*examples.harmful, *benign) for one in group]
     tokens = sum(len(one.ids) for one in flat)
-    print(f"{len(flat)} lessons, {tokens} tokens")
+    print(f"{len(flat)} examples, {tokens} tokens")
     for layer in arguments.layers:
-        (target,) = find_targets(model, [layer], decoder)
+        (target,) = parts.targets([layer], "down_proj")
         start = perf_counter()
-        problem = region(
-            model, [target], decoder, find_unembedding(model, decoder), lessons, 0.1,
-            options,
-        )  # fmt: skip
+        problem = region(parts, [target], examples, config)
         once = perf_counter() - start
         change = torch.zeros(target.d_in, target.d_out)
         ours, plain = [], []
         for _ in range(TURNS):
             start = perf_counter()
             with differentiable(model):
-                problem.gradients(problem.parts[0], [change])
+                problem.gradients(problem.batches[0], [change])
             ours.append(perf_counter() - start)
             start = perf_counter()
             plain_epoch(model, target, flat)

@@ -13,7 +13,7 @@ import os
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-import sys
+import argparse
 from contextlib import nullcontext
 
 import numpy as np
@@ -108,4 +108,8 @@ def main(path, parts):
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2:] or ("rounding", "asking", "relearning"))
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("file", metavar="INTERVENTION.safetensors")
+    parser.add_argument("parts", nargs="*", metavar="PART")
+    given = parser.parse_args()
+    main(given.file, given.parts or ("rounding", "asking", "relearning"))

@@ -6,6 +6,7 @@ import copy
 import torch
 
 from cintervene import models
+from cintervene.activations.capture import capture
 from cintervene.models.trace import evaluating
 from cintervene.prompts.chat import render
 
@@ -24,7 +25,7 @@ def added_direction(model, tokenizer, harmful, harmless, layer):
     )
     with evaluating(model):
         direction = leaving(model, bad, layer) - leaving(model, good, layer)
-    mean = models.capture(model, bad, [layer])[layer].inputs.float().mean(dim=0)
+    mean = capture(model, bad, [layer])[layer].inputs.float().mean(dim=0)
 
     def changed(strength):
         found = copy.deepcopy(model)

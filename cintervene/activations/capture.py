@@ -8,15 +8,10 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from cintervene.activations.batches import (
-    Positions,
-)
+from cintervene.activations.batches import Positions
 from cintervene.activations.layer_stream import Captured, LayerStream
 from cintervene.errors import ArgumentError
-from cintervene.models.decoder import (
-    find_decoder,
-    resolve_layers,
-)
+from cintervene.models.decoder import find_decoder, resolve_layers
 from cintervene.models.targets import Target
 from cintervene.solvers.preserve import BenignMoments
 from cintervene.utils.literals import Matrix
@@ -66,7 +61,7 @@ def capture(
     Raises
     ------
     ArgumentError, ModelError
-        As `LayerStream`.
+        As `find_targets` and `LayerStream`.
     """
     ids = _encoded(sequences, tokenizer)
     if isinstance(positions, int):
@@ -74,10 +69,10 @@ def capture(
     elif isinstance(positions, slice):
         positions = [positions] * len(ids)
     decoder = find_decoder(model)
-    chosen = resolve_layers(layers, len(decoder.layers))
+    chosen = resolve_layers(layers, decoder.n_layers)
     stream = LayerStream(
-        model, ids, chosen[0], wanted=positions,
-        batch_tokens=batch_tokens, keep_bytes=0, decoder=decoder, matrix=matrix,
+        decoder, ids, chosen[0], wanted=positions,
+        batch_tokens=batch_tokens, keep_bytes=0, matrix=matrix,
     )  # fmt: skip
     return {layer: stream.run(layer) for layer in chosen}
 

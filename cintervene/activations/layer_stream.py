@@ -7,17 +7,14 @@ each; here the layers below the first changed one are run once, and then each la
 once. What a change of a down projection does to its layer's output is added afterwards
 from the projection's kept inputs, so attention and the rest of the MLP are not computed
 again.
-
-Sequences are padded on the right: under a causal mask no token sees the padding, so
-neither masks nor shifted positions are needed, and padded rows are never handed out.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -25,26 +22,40 @@ from torch import Tensor, nn
 from cintervene.activations.batches import (
     Positions,
     check_sequences,
-    group_by_length,
     resolve_positions,
 )
-from cintervene.activations.lower_layers import (
-    Arguments,
-    LowerLayers,
-    Prefix,
-)
+from cintervene.activations.lower_layers import LowerLayers
+from cintervene.activations.output_change import OutputChange
+from cintervene.activations.stream_batches import StreamBatch, enter_batches
 from cintervene.errors import ArgumentError, ModelError
-from cintervene.models.decoder import (
-    Decoder,
-    find_decoder,
-    resolve_layers,
+from cintervene.models.decoder import Decoder, resolve_layers
+from cintervene.models.targets import Target, explanation_of
+from cintervene.models.trace import (
+    Hook,
+    adds_to_output,
+    evaluating,
+    first_tensor,
+    hooked,
 )
-from cintervene.models.targets import Target, explain
-from cintervene.models.trace import Hook, adds_to_output, evaluating, first_tensor
 from cintervene.solvers.update import LowRankUpdate
 from cintervene.utils.literals import Matrix
 
+__all__ = ["Captured", "LayerStream", "Sink", "Span"]
+
+# Called with inputs and outputs of rows.
 Sink = Callable[[Tensor, Tensor], None]
+
+
+class Span(Protocol):
+    """A sequence of which some positions matter."""
+
+    @property
+    def ids(self) -> Sequence[int]:
+        """Token ids."""
+
+    @property
+    def positions(self) -> Sequence[int]:
+        """Those that matter."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,49 +80,13 @@ class Captured:
     positions: Tensor
 
 
-@dataclass(eq=False)
-class _Rows:
-    """Rows wanted from a batch: flat indices into (batch * length)."""
-
-    flat: Tensor
-    sequences: list[int]
-    positions: list[int]
-
-    def of(self, x: Tensor) -> Tensor:
-        return x.reshape(-1, x.shape[-1])[self.flat.to(x.device)]
-
-
-@dataclass(eq=False)
-class _Batch:
-    """One padded batch on its way through the layers.
-
-    `hidden` enters the layer to come. After that layer was run, `output` is what left
-    it and `kept` the inputs of its projection, if there was room to keep them.
-    """
-
-    wanted: _Rows
-    streamed: _Rows
-    hidden: Tensor
-    arguments: dict[int, Arguments]
-    output: Tensor | None = None
-    kept: Tensor | None = None
-
-
-@dataclass(eq=False)
-class _Watch:
-    """What passed a projection in the last call of its layer."""
-
-    x: Tensor = field(default_factory=lambda: torch.empty(0))
-    y: Tensor = field(default_factory=lambda: torch.empty(0))
-
-
 class LayerStream:
     """Hidden states of many sequences, carried through the decoder layer by layer.
 
     Parameters
     ----------
-    model : nn.Module
-        A causal language model of transformers; its weights are not changed.
+    decoder : Decoder
+        Of the model, whose weights are not changed.
     sequences : sequence of sequence of int
         Token ids, none empty.
     first : int
@@ -125,8 +100,6 @@ class LayerStream:
     keep_bytes : int, default 2**28
         Room for kept inputs of one projection. Batches beyond it run a changed layer
         twice instead.
-    decoder : Decoder, optional
-        What `find_decoder(model)` returned, to save its probe.
     entered : callable, optional
         Called with the number of sequences of each batch that has come to `first`.
     matrix : {"down_proj", "o_proj"}
@@ -137,12 +110,12 @@ class LayerStream:
     ArgumentError
         A sequence is empty, too long, or holds an id outside the vocabulary; a position
         is outside its sequence.
-    ModelError
-        The decoder cannot be found.
 
     Examples
     --------
-    >>> stream = LayerStream(model, sequences, first=26, wanted=[[-1]] * len(sequences))
+    >>> decoder = ci.models.find_decoder(model)
+    >>> wanted = [[-1]] * len(sequences)
+    >>> stream = LayerStream(decoder, sequences, first=26, wanted=wanted)
     >>> for layer in (26, 27, 28, 29):
     ...     rows = stream.run(layer)
     ...     update = ci.pcr(rows.inputs, rows.outputs, concepts, radius).update
@@ -151,7 +124,7 @@ class LayerStream:
 
     def __init__(
         self,
-        model: nn.Module,
+        decoder: Decoder,
         sequences: Sequence[Sequence[int]],
         first: int,
         *,
@@ -159,33 +132,58 @@ class LayerStream:
         streamed: Sequence[Positions] | None = None,
         batch_tokens: int = 2048,
         keep_bytes: int = 1 << 28,
-        decoder: Decoder | None = None,
         entered: Callable[[int], None] | None = None,
         matrix: Matrix = "down_proj",
     ) -> None:
-        self._decoder = decoder or find_decoder(model)
-        self.n_layers = len(self._decoder.layers)
+        self._decoder, self._keep_bytes = decoder, keep_bytes
+        self.n_layers = decoder.n_layers
         self.layer = resolve_layers([first], self.n_layers)[0]
-        found = explain(model, range(self.layer, self.n_layers), self._decoder, matrix)
-        self._targets = {target.layer: target for target in found.targets}
-        self._refused = found.refused
-        self._keep_bytes = keep_bytes
+        above = explanation_of(decoder, range(self.layer, self.n_layers), matrix)
+        self._targets = {target.layer: target for target in above.targets}
+        self._refused = above.refused
         self._additive: dict[int, bool] = {}
-        ids = check_sequences(sequences, model)
-        rows = (
+        ids = check_sequences(sequences, decoder.model)
+        lower = LowerLayers(decoder, self.layer)
+        self._batches = enter_batches(
+            lower, ids,
             resolve_positions("wanted", wanted, ids),
             resolve_positions("streamed", streamed, ids),
-        )
-        lower = LowerLayers(self._decoder, self.layer)
-        self._batches = []
-        for prefix, group in _groups(lower, ids, batch_tokens):
-            self._batches.append(_start(lower, prefix, ids, group, rows))
-            if entered is not None:
-                entered(len(group))
-        probe = [sequence[:3] for sequence in ids[:1]]
-        self._probe = _start(lower, None, probe, [0], ([[]], [[]]))
+            batch_tokens, entered,
+        )  # fmt: skip
+        self._probe = StreamBatch.enter(lower, [ids[0][:3]], [0])
         order = [s for batch in self._batches for s in batch.wanted.sequences]
         self._order = torch.argsort(torch.tensor(order, dtype=torch.int64), stable=True)
+
+    @classmethod
+    def of(
+        cls,
+        decoder: Decoder,
+        spans: Sequence[Span],
+        first: int,
+        *,
+        wanted: Sequence[Positions] | None = None,
+        streamed: Sequence[Positions] | None = None,
+        entered: Callable[[int], None] | None = None,
+        matrix: Matrix = "down_proj",
+    ) -> LayerStream:
+        """Stream spans, with the rows wanted at the positions that matter in them.
+
+        Parameters
+        ----------
+        decoder : Decoder
+        spans : sequence of Span
+            `TargetSpan`s, for example.
+        first, streamed, entered, matrix
+            See `LayerStream`.
+        wanted : sequence of (sequence of int or slice), optional
+            Other positions than those that matter.
+        """
+        if wanted is None:
+            wanted = [span.positions for span in spans]
+        return cls(
+            decoder, [span.ids for span in spans], first,
+            wanted=wanted, streamed=streamed, entered=entered, matrix=matrix,
+        )  # fmt: skip
 
     def run(self, layer: int, sink: Sink | None = None) -> Captured:
         """Run up to and including `layer`, unchanged, and return its wanted rows.
@@ -210,13 +208,13 @@ class LayerStream:
         target = self._target(self._reach(layer))
         inputs, outputs, room = [], [], self._keep_bytes
         for batch in self._batches:
-            batch.output, seen = self._run_layer(batch, target)
-            inputs.append(batch.wanted.of(seen.x))
-            outputs.append(batch.wanted.of(seen.y))
+            batch.output, x, y = self._watched(batch, target)
+            inputs.append(batch.wanted.of(x))
+            outputs.append(batch.wanted.of(y))
             if sink is not None and len(batch.streamed.flat):
-                sink(batch.streamed.of(seen.x), batch.streamed.of(seen.y))
-            room -= seen.x.nbytes
-            batch.kept = seen.x if room >= 0 else None
+                sink(batch.streamed.of(x), batch.streamed.of(y))
+            room -= x.nbytes
+            batch.kept = x if room >= 0 else None
         sequences = [s for batch in self._batches for s in batch.wanted.sequences]
         positions = [p for batch in self._batches for p in batch.wanted.positions]
         return Captured(
@@ -242,7 +240,7 @@ class LayerStream:
         change = None
         if update is not None:
             target = self._target(layer)
-            change = _Change(update, target)
+            change = OutputChange(update, target)
             if layer not in self._additive:
                 self._additive[layer] = self._adds_to_output(target)
         for batch in self._batches:
@@ -280,9 +278,7 @@ class LayerStream:
     def fork(self) -> LayerStream:
         """Return an independent stream at the same layer; it shares the tensors."""
         other = copy.copy(self)
-        other._batches = [copy.copy(batch) for batch in self._batches]
-        for batch in other._batches:
-            batch.arguments = dict(batch.arguments)
+        other._batches = [batch.fork() for batch in self._batches]
         return other
 
     def _target(self, layer: int) -> Target:
@@ -304,7 +300,8 @@ class LayerStream:
     def _ordered(self, rows: Tensor) -> Tensor:
         return rows[self._order.to(rows.device)]
 
-    def _call(self, batch: _Batch, layer: int) -> Tensor:
+    def _call(self, batch: StreamBatch, layer: int) -> Tensor:
+        """Run a layer; what leaves it."""
         module = self._decoder.layers[layer]
         args, kwargs = batch.arguments[layer]
         with evaluating(module):
@@ -312,27 +309,22 @@ class LayerStream:
         assert output is not None
         return output
 
-    def _run_layer(
-        self,
-        batch: _Batch,
-        target: Target,
-        change: Callable[[Tensor, Tensor], Tensor] | None = None,
-    ) -> tuple[Tensor, _Watch]:
-        seen = _Watch()
-
-        def watch(_module: nn.Module, args: Any, y: Tensor) -> Tensor | None:
-            seen.x, seen.y = args[0], y
-            return None if change is None else change(args[0], y)
-
-        return self._hooked(batch, target, watch), seen
-
-    def _hooked(self, batch: _Batch, target: Target, hook: Hook) -> Tensor:
+    def _hooked(self, batch: StreamBatch, target: Target, hook: Hook) -> Tensor:
         """Run the layer of a projection with a hook on that."""
-        handle = target.module.register_forward_hook(hook)
-        try:
+        with hooked(target.module, hook):
             return self._call(batch, target.layer)
-        finally:
-            handle.remove()
+
+    def _watched(
+        self, batch: StreamBatch, target: Target
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Run the layer; its output, and the projection's inputs and outputs."""
+        passed: list[tuple[Tensor, Tensor]] = []
+
+        def watch(_module: nn.Module, args: Any, y: Tensor) -> None:
+            passed.append((args[0], y))
+
+        output = self._hooked(batch, target, watch)
+        return output, *passed[-1]
 
     def _adds_to_output(self, target: Target) -> bool:
         """Tell whether the layer's output is its projection's output plus the rest."""
@@ -341,8 +333,9 @@ class LayerStream:
         )
 
     def _changed_output(
-        self, batch: _Batch, layer: int, change: _Change | None
+        self, batch: StreamBatch, layer: int, change: OutputChange | None
     ) -> Tensor:
+        """What leaves the layer, run again only where that is needed."""
         if change is None:
             return self._call(batch, layer) if batch.output is None else batch.output
         if (
@@ -351,66 +344,6 @@ class LayerStream:
             and self._additive[layer]
         ):
             return change(batch.kept, batch.output)
-        return self._run_layer(batch, self._targets[layer], change)[0]
-
-
-def _groups(
-    lower: LowerLayers, ids: Sequence[Sequence[int]], batch_tokens: int
-) -> Iterator[tuple[Prefix | None, list[int]]]:
-    """Plan batches: of sequences that begin with the shared prefix, and of others."""
-    prefix = lower.prefix(ids)
-    begins = [prefix is not None and prefix.begins(one) for one in ids]
-    for shared in dict.fromkeys((prefix, None)):
-        members = [i for i, own in enumerate(begins) if own == (shared is not None)]
-        for group in group_by_length([len(ids[i]) for i in members], batch_tokens):
-            yield shared, [members[i] for i in group]
-
-
-def _start(
-    lower: LowerLayers,
-    prefix: Prefix | None,
-    ids: Sequence[Sequence[int]],
-    group: Sequence[int],
-    rows: tuple[list[list[int]], list[list[int]]],
-) -> _Batch:
-    hidden, arguments = lower.run([ids[index] for index in group], prefix)
-    length = hidden.shape[1]
-    wanted, streamed = (_flat(group, kind, length, hidden.device) for kind in rows)
-    return _Batch(wanted, streamed, hidden, arguments)
-
-
-class _Change:
-    """Adds what a change of the weight adds to the projection's output."""
-
-    def __init__(self, update: LowRankUpdate | Tensor, target: Target) -> None:
-        parts = [update] if isinstance(update, Tensor) else [update.right, update.left]
-        place = target.device
-        self.factors = [torch.as_tensor(p).to(place, torch.float32) for p in parts]
-        shape = (self.factors[-1].shape[0], self.factors[0].shape[1])
-        if shape != (target.d_out, target.d_in):
-            raise ArgumentError(
-                f"update: got a change of shape {shape}, expected "
-                f"({target.d_out}, {target.d_in}), that of {target.name}"
-            )
-
-    def __call__(self, x: Tensor, y: Tensor) -> Tensor:
-        with torch.no_grad():
-            moved = x.float()
-            for factor in self.factors:
-                moved = moved @ factor.T
-            return (y + moved).to(y.dtype)
-
-
-def _flat(
-    group: Sequence[int],
-    positions: Sequence[Sequence[int]],
-    length: int,
-    device: torch.device,
-) -> _Rows:
-    pairs = [
-        (row, index, p) for row, index in enumerate(group) for p in positions[index]
-    ]
-    flat = torch.tensor([row * length + p for row, _, p in pairs], dtype=torch.int64)
-    return _Rows(
-        flat.to(device), [index for _, index, _ in pairs], [p for _, _, p in pairs]
-    )
+        return self._hooked(
+            batch, self._targets[layer], lambda _module, args, y: change(args[0], y)
+        )

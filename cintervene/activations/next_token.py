@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from cintervene.activations.batches import Positions
 from cintervene.activations.layer_stream import LayerStream
@@ -16,21 +16,17 @@ from cintervene.activations.scoring import (
     logits_in_blocks,
     token_nll,
 )
-from cintervene.models.decoder import (
-    Decoder,
-    find_decoder,
-)
-from cintervene.models.unembedding import find_unembedding
+from cintervene.models.parts import ModelParts
 
 __all__ = ["answer_nll", "next_logits"]
 
 
-def next_logits(model: nn.Module, sequences: Sequence[Sequence[int]]) -> Tensor:
+def next_logits(parts: ModelParts, sequences: Sequence[Sequence[int]]) -> Tensor:
     """Logits of the token after each sequence.
 
     Parameters
     ----------
-    model : nn.Module
+    parts : ModelParts
     sequences : sequence of sequence of int
         Token ids, none empty.
 
@@ -43,14 +39,13 @@ def next_logits(model: nn.Module, sequences: Sequence[Sequence[int]]) -> Tensor:
     ArgumentError
         A sequence is empty, too long, or holds an id outside the vocabulary.
     """
-    decoder = find_decoder(model)
-    hidden = _hidden(model, decoder, sequences, [[-1]] * len(sequences))
-    unembedding = find_unembedding(model, decoder)
-    return torch.cat([logits for _, logits in logits_in_blocks(unembedding, hidden)])
+    hidden = _hidden(parts, sequences, [[-1]] * len(sequences))
+    blocks = logits_in_blocks(parts.unembedding, hidden)
+    return torch.cat([logits for _, logits in blocks])
 
 
 def answer_nll(
-    model: nn.Module,
+    parts: ModelParts,
     prompts: Sequence[Sequence[int]],
     answers: Sequence[Sequence[int]],
 ) -> list[npt.NDArray[np.float64]]:
@@ -58,7 +53,7 @@ def answer_nll(
 
     Parameters
     ----------
-    model : nn.Module
+    parts : ModelParts
     prompts : sequence of sequence of int
         Token ids, none empty.
     answers : sequence of sequence of int
@@ -74,22 +69,19 @@ def answer_nll(
     ArgumentError
         As `next_logits`.
     """
-    decoder = find_decoder(model)
     pairs = list(zip(prompts, answers, strict=True))
     wanted = [range(len(p) - 1, len(p) + len(a) - 1) for p, a in pairs]
-    hidden = _hidden(model, decoder, [[*p, *a] for p, a in pairs], wanted)
+    hidden = _hidden(parts, [[*p, *a] for p, a in pairs], wanted)
     tokens = torch.tensor([token for answer in answers for token in answer])
-    nats = token_nll(find_unembedding(model, decoder), hidden, tokens.long())
+    nats = token_nll(parts.unembedding, hidden, tokens.long())
     return np.split(nats, np.cumsum([len(answer) for answer in answers])[:-1])
 
 
 def _hidden(
-    model: nn.Module,
-    decoder: Decoder,
+    parts: ModelParts,
     sequences: Sequence[Sequence[int]],
     wanted: Sequence[Positions],
 ) -> Tensor:
     """Last hidden states at the wanted positions, sequence by sequence."""
-    last = len(decoder.layers) - 1
-    stream = LayerStream(model, sequences, last, wanted=wanted, decoder=decoder)
-    return stream.final()
+    last = parts.n_layers - 1
+    return LayerStream(parts.decoder, sequences, last, wanted=wanted).final()

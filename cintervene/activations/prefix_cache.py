@@ -1,15 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """What sequences begin with, run once: keys and values at tokens that do not change.
 
-Many sequences share a head (a prompt with several answers), and all prefixes of a chat
-template share their first tokens. Each is run once. PrefixCache of different length are
-padded between the shared beginning and their own tokens.
+Many sequences share a prefix (a prompt with several answers), and all prompts of a chat
+template share their first tokens. Each is run once. Prefixes of different length are
+padded between the shared beginning and the tokens of their own.
 """
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,10 +18,7 @@ import torch
 from torch import Tensor, nn
 from transformers import Cache, DynamicCache
 
-from cintervene.activations.batches import (
-    group_by_length,
-    shared_length,
-)
+from cintervene.activations.batches import group_by_length, shared_length
 from cintervene.activations.lower_layers import (
     Arguments,
     LowerLayers,
@@ -28,7 +26,7 @@ from cintervene.activations.lower_layers import (
 )
 from cintervene.models.decoder import Decoder
 from cintervene.models.targets import Target
-from cintervene.models.trace import Hook
+from cintervene.models.trace import Hook, hooked
 
 __all__ = ["SIMILAR", "PrefixCache", "PrefixGroup"]
 
@@ -38,7 +36,7 @@ SIMILAR = 0.6
 
 @dataclass(frozen=True, eq=False)
 class PrefixGroup:
-    """Heads that were run together.
+    """Prefixes that were run together.
 
     Attributes
     ----------
@@ -120,17 +118,17 @@ class PrefixCache:
         layers: int,
     ) -> None:
         self._decoder, self._targets, self._layers = decoder, list(targets), layers
-        self._lower = LowerLayers(decoder, len(decoder.layers))
+        self._lower = LowerLayers(decoder, decoder.n_layers)
         self._inputs: list[list[Tensor]] = [[] for _ in targets]
         # Padding takes up room in a window of attention.
         within = longest <= attention_window(decoder.module.config)
         self.shared = max(shared_length(prefixes), 0) if within else 0
         self.groups: list[PrefixGroup] = []
         beginning = self._begin(prefixes[0][: self.shared])
-        own = [list(head[self.shared :]) for head in prefixes]
-        lengths = [len(one) for one in own]
+        rests = [list(prefix[self.shared :]) for prefix in prefixes]
+        lengths = [len(rest) for rest in rests]
         for members in group_by_length(lengths, batch_tokens, SIMILAR):
-            self.groups.append(self._run(own, members, beginning))
+            self.groups.append(self._run(rests, members, beginning))
         self.inputs = [
             torch.cat(parts or [_no_rows(target)])
             for target, parts in zip(targets, self._inputs, strict=True)
@@ -145,17 +143,17 @@ class PrefixCache:
         return PrefixGroup([0], mask, cache)
 
     def _run(
-        self, own: Sequence[list[int]], members: list[int], beginning: PrefixGroup
+        self, rests: Sequence[list[int]], members: list[int], beginning: PrefixGroup
     ) -> PrefixGroup:
-        length = max(len(own[i]) for i in members)
+        length = max(len(rests[i]) for i in members)
         rows = torch.zeros(len(members), dtype=torch.int64)
         begun = beginning.mask[rows]
         if length == 0:
             return PrefixGroup(members, begun, None)
-        lengths = torch.tensor([len(own[i]) for i in members])
+        lengths = torch.tensor([len(rests[i]) for i in members])
         real = torch.arange(length) >= length - lengths[:, None]
         mask = torch.cat([begun, real.long()], dim=1)
-        padded = [[own[i][0]] * (length - len(own[i])) + own[i] for i in members]
+        padded = [[rests[i][0]] * (length - len(rests[i])) + rests[i] for i in members]
         cache = beginning.past(rows, slice(self._layers))
         if cache is None:
             config: Any = self._decoder.module.config
@@ -174,15 +172,10 @@ class PrefixCache:
 
             return hook
 
-        handles = [
-            target.module.register_forward_hook(watch(parts))
-            for target, parts in zip(self._targets, self._inputs, strict=True)
-        ]
-        try:
+        with ExitStack() as stack:
+            for target, parts in zip(self._targets, self._inputs, strict=True):
+                stack.enter_context(hooked(target.module, watch(parts)))
             self._lower.call(ids, self._layers, cache, mask)
-        finally:
-            for handle in handles:
-                handle.remove()
 
 
 def _no_rows(target: Target) -> Tensor:

@@ -10,21 +10,15 @@ unembedding at the rows that a loss looks at.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from cintervene.activations.batches import (
-    check_sequences,
-    group_by_length,
-)
-from cintervene.activations.lower_layers import (
-    Arguments,
-    LowerLayers,
-)
+from cintervene.activations.batches import check_sequences, group_by_length
+from cintervene.activations.lower_layers import Arguments, LowerLayers
 from cintervene.activations.prefix_cache import (
     SIMILAR,
     PrefixCache,
@@ -38,6 +32,7 @@ from cintervene.models.trace import (
     evaluating,
     evaluation_mode,
     first_tensor,
+    hooked,
 )
 from cintervene.models.unembedding import Unembedding
 
@@ -99,17 +94,16 @@ class UpperLayers:
 
     Parameters
     ----------
-    model : nn.Module
+    decoder : Decoder
     targets : sequence of Target
         The projections that will be changed, one a layer, lowest first.
     sequences : sequence of sequence of int
         Token ids.
-    splits : sequence of int
+    prefix_lengths : sequence of int
         How many tokens of each sequence come before those at which the changes are
         looked at; fewer than it has. At these prefixes they are taken to do nothing.
     wanted : sequence of sequence of int
-        For each sequence the positions that `states` returns, none in the head.
-    decoder : Decoder
+        For each sequence the positions that `states` returns, none in the prefix.
     batch_tokens : int
         Largest number of tokens in a batch.
     above : bool
@@ -124,26 +118,29 @@ class UpperLayers:
 
     def __init__(
         self,
-        model: nn.Module,
+        decoder: Decoder,
         targets: Sequence[Target],
         sequences: Sequence[Sequence[int]],
-        splits: Sequence[int],
+        prefix_lengths: Sequence[int],
         wanted: Sequence[Sequence[int]],
-        decoder: Decoder,
         batch_tokens: int = 1024,
         above: bool = True,
     ) -> None:
         self._decoder, self._targets = decoder, list(targets)
         self._lowest = targets[0].layer
         self._at = {target.layer: index for index, target in enumerate(targets)}
-        ids = check_sequences(sequences, model)
-        prefixes = [tuple(one[:n]) for one, n in zip(ids, splits, strict=True)]
-        tails = [one[n:] for one, n in zip(ids, splits, strict=True)]
-        places = [[p - n for p in one] for one, n in zip(wanted, splits, strict=True)]
+        ids = check_sequences(sequences, decoder.model)
+        pairs = list(zip(ids, prefix_lengths, strict=True))
+        prefixes = [tuple(one[:n]) for one, n in pairs]
+        tails = [one[n:] for one, n in pairs]
+        places = [
+            [position - n for position in positions]
+            for positions, n in zip(wanted, prefix_lengths, strict=True)
+        ]
         different = list(dict.fromkeys(prefixes))
         self.prefixes = PrefixCache(
             decoder, targets, different, max(map(len, ids)), batch_tokens,
-            len(decoder.layers) if above else self._lowest + 1,
+            decoder.n_layers if above else self._lowest + 1,
         )  # fmt: skip
         lower = LowerLayers(decoder, self._lowest)
         entering = [
@@ -179,7 +176,7 @@ class UpperLayers:
             (n, hidden) in the model's dtype.
         """
         hidden = self._leave(batch, changes, watch)
-        for layer in range(self._lowest + 1, len(self._decoder.layers)):
+        for layer in range(self._lowest + 1, self._decoder.n_layers):
             if layer in self._at and (changes is not None or watch is not None):
                 hook = _shift(self._at[layer], changes, watch)
                 hidden = self._watched(batch, layer, hidden, hook)
@@ -252,12 +249,8 @@ class UpperLayers:
         self, batch: UpperBatch, layer: int, hidden: Tensor, hook: Hook
     ) -> Tensor:
         """Run a layer with a hook on its target."""
-        module = self._targets[self._at[layer]].module
-        handle = module.register_forward_hook(hook)
-        try:
+        with hooked(self._targets[self._at[layer]].module, hook):
             return self._call(batch, layer, hidden)
-        finally:
-            handle.remove()
 
     def _call(self, batch: UpperBatch, layer: int, hidden: Tensor) -> Tensor:
         args, kwargs = batch.group.renew(batch.arguments[layer], batch.rows, layer)
@@ -278,15 +271,10 @@ class UpperLayers:
 @contextmanager
 def changed(targets: Sequence[Target], changes: Sequence[Tensor]) -> Iterator[None]:
     """Let the whole model run as if weights were changed, at all tokens."""
-    handles = [
-        target.module.register_forward_hook(_shift(index, changes, None))
-        for index, target in enumerate(targets)
-    ]
-    try:
+    with ExitStack() as stack:
+        for index, target in enumerate(targets):
+            stack.enter_context(hooked(target.module, _shift(index, changes, None)))
         yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 @contextmanager
@@ -319,8 +307,8 @@ def _batches(
     batch_tokens: int,
 ) -> Iterator[tuple[list[int], Tensor]]:
     """Sequences with prefixes of one group, some at a time, and rows of these."""
-    row = {different[head]: at for at, head in enumerate(group.members)}
-    members = [index for index, head in enumerate(prefixes) if head in row]
+    row = {different[index]: at for at, index in enumerate(group.members)}
+    members = [index for index, prefix in enumerate(prefixes) if prefix in row]
     lengths = [len(tails[i]) for i in members]
     for part in group_by_length(lengths, batch_tokens, SIMILAR):
         chosen = [members[i] for i in part]

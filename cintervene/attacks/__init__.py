@@ -4,7 +4,7 @@
 from cintervene.attacks.ablation import DirectionAblated, refusal_direction
 from cintervene.attacks.base import (
     Attack,
-    Case,
+    AttackCase,
     Request,
 )
 from cintervene.attacks.embedding import EmbeddingPGD
@@ -24,7 +24,7 @@ from cintervene.attacks.templates import (
 __all__ = [
     "GCG",
     "Attack",
-    "Case",
+    "AttackCase",
     "DirectRequest",
     "DirectionAblated",
     "EmbeddingPGD",

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Taking the refusal direction out of the weights, which needs no prompt at all.
+"""Ablating the refusal direction from the weights, which needs no prompt at all.
 
 Source: A. Arditi et al., "Refusal in language models is mediated by a single
 direction", arXiv 2406.11717: the difference of the mean hidden states of harmful and
@@ -21,7 +21,7 @@ from cintervene.activations.layer_stream import LayerStream
 from cintervene.baselines.answering import Answerer, Generation
 from cintervene.errors import ArgumentError, ModelError
 from cintervene.models.decoder import find_decoder
-from cintervene.models.quantised import check_whole
+from cintervene.models.quantised import check_writable
 from cintervene.models.weights import overwriting
 from cintervene.prompts.chat import render
 
@@ -42,10 +42,10 @@ def refusal_direction(
     model : nn.Module
     tokenizer : Any
     harmful, harmless : sequence of str
-        Prompts; a few dozens of each.
+        Prompts; a few dozen of each.
     layer : int, optional
-        Whose input is looked at, at the last token of the prompt; by default the one
-        at 0.6 of the depth, where the paper finds most of its directions.
+        The layer whose input is compared, at the last token of the prompt; by default
+        the one at 0.6 of the depth, where the paper finds most of its directions.
 
     Returns
     -------
@@ -58,7 +58,7 @@ def refusal_direction(
         There are no prompts of a kind, there is no such layer, or the means are equal.
     """
     decoder = find_decoder(model)
-    depth = len(decoder.layers)
+    depth = decoder.n_layers
     at = int(0.6 * depth) if layer is None else layer
     if not harmful or not harmless or not 0 <= at < depth:
         raise ArgumentError(
@@ -67,19 +67,22 @@ def refusal_direction(
         )
     prompts = [render(tokenizer, one) for one in (*harmful, *harmless)]
     last = [[-1]] * len(prompts)
-    stream = LayerStream(model, prompts, at, wanted=last, decoder=decoder)
+    stream = LayerStream(decoder, prompts, at, wanted=last)
     entering = stream.hidden().float()
     bad, good = entering[: len(harmful)], entering[len(harmful) :]
     difference = bad.mean(dim=0) - good.mean(dim=0)
     length = float(difference.norm())
     if length == 0.0:
-        raise ArgumentError("harmful, harmless: got prompts with equal means")
+        raise ArgumentError(
+            "harmful, harmless: got prompts with equal mean hidden states, expected a "
+            "difference; give other prompts"
+        )
     return difference / length
 
 
 @contextmanager
 def direction_removed(model: nn.Module, direction: Tensor) -> Iterator[None]:
-    """Inside the block nothing writes `direction` to the residual stream any more.
+    """Inside the block nothing writes `direction` to the residual stream.
 
     Token embeddings and the last projections of attention and MLP are made orthogonal
     to it, biases too. Where a norm follows the projection (Gemma), its scale lets some
@@ -88,10 +91,10 @@ def direction_removed(model: nn.Module, direction: Tensor) -> Iterator[None]:
     Raises
     ------
     ModelError
-        A layer has other parts than attention and MLP that write, or weights are
-        packed or offloaded.
+        A layer has parts other than attention and MLP that write, or weights are
+        quantised or offloaded.
     """
-    check_whole(model)
+    check_writable(model)
     unit = direction / direction.norm()
     with overwriting() as overwrite:
         for tensor, axis in _writers(model):
@@ -113,7 +116,7 @@ def _writers(model: nn.Module) -> Iterator[tuple[Tensor, int]]:
     decoder = find_decoder(model)
     embedding: Any = model.get_input_embeddings()  # type: ignore[operator]
     yield embedding.weight, 1
-    for number in range(len(decoder.layers)):
+    for number in range(decoder.n_layers):
         prefix = f"{decoder.layers_name}.{number}."
         last: dict[str, nn.Module] = {}
         for call in decoder.calls:
@@ -139,7 +142,7 @@ def _is_projection(module: nn.Module) -> bool:
 
 @dataclass(frozen=True, eq=False)
 class DirectionAblated:
-    """Another answerer, while a direction is taken out of its model's weights."""
+    """Another answerer, with a direction ablated from its model's weights."""
 
     inner: Answerer
     model: nn.Module
@@ -148,6 +151,6 @@ class DirectionAblated:
     def answer(
         self, prompts: Sequence[str], generation: Generation, seed: int = 0
     ) -> list[str]:
-        """Answer each prompt; see `Answerer.answer`. The weights are put back."""
+        """Answer each prompt; see `Answerer.answer`. The weights are restored."""
         with direction_removed(self.model, self.direction):
             return self.inner.answer(prompts, generation, seed)

@@ -7,20 +7,20 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-__all__ = ["Attack", "Case", "Notes", "Request"]
+__all__ = ["Attack", "AttackCase", "Checkpoint", "Request"]
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """Something a model should not do, and what to call it."""
+    """Something a model should not do, and an identifier of it."""
 
     id: str
     text: str
 
 
 @dataclass(frozen=True, slots=True)
-class Case:
-    """One attempt at one request.
+class AttackCase:
+    """One test case: an attempt at one request.
 
     Attributes
     ----------
@@ -49,8 +49,8 @@ class Case:
     details: dict[str, Any] = field(default_factory=dict)
 
 
-class Notes(Protocol):
-    """Where an attack leaves what it needs to go on after an interruption."""
+class Checkpoint(Protocol):
+    """Where an attack saves its state, to resume from, and reports progress."""
 
     @property
     def state(self) -> dict[str, Any] | None:
@@ -61,7 +61,7 @@ class Notes(Protocol):
 
     @property
     def step(self) -> Callable[[int], None]:
-        """Call with the number of steps that were done since."""
+        """Call with the number of steps that were done since the last call."""
 
 
 class Attack(Protocol):
@@ -73,13 +73,15 @@ class Attack(Protocol):
 
     @property
     def options(self) -> dict[str, Any]:
-        """Everything that its cases depend on beside request, model and seed; JSON."""
+        """All that its cases depend on besides request, model and seed; JSON."""
 
     @property
     def steps(self) -> int:
-        """Steps that one request takes at most: its budget."""
+        """The largest number of steps for one request: its budget."""
 
-    def cases(self, request: Request, seed: int, notes: Notes) -> Sequence[Case]:
+    def cases(
+        self, request: Request, seed: int, checkpoint: Checkpoint
+    ) -> Sequence[AttackCase]:
         """Make the test cases of one request.
 
         The same request, options and seed give the same cases, interrupted or not.

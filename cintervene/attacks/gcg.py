@@ -10,96 +10,75 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from cintervene.attacks.base import (
-    Case,
-    Notes,
+    AttackCase,
+    Checkpoint,
     Request,
 )
-from cintervene.attacks.objective import Layout, Objective, allowed_tokens, lay_out
-from cintervene.attacks.templates import PREFILL
+from cintervene.attacks.objective import Layout, Objective
+from cintervene.attacks.suffix_attack import SuffixAttack
 from cintervene.models.trace import evaluating
 
 __all__ = ["GCG"]
 
-# Steps between notes: a lost one costs seconds, writing costs milliseconds.
+# Steps between checkpoints: a lost one costs seconds, writing costs milliseconds.
 SAVE_EVERY = 5
 
 
 @dataclass(frozen=True, eq=False)
-class GCG:
-    """Search for a suffix of a request.
+class GCG(SuffixAttack):
+    """Search for the tokens of a suffix by greedy coordinate gradient.
 
     Attributes
     ----------
-    model : nn.Module
-        The model that is attacked, with whatever intervention is applied to it.
-    tokenizer : Any
-    steps : int, default 100
-        The paper takes 500.
+    model, tokenizer, steps, length, target
+        See `SuffixAttack`. The paper takes 500 steps.
     candidates : int, default 128
-        Suffixes tried a step; the paper takes 512.
+        Suffixes tried in each step; the paper takes 512.
     top_k : int, default 256
-        Tokens a position that candidates are drawn from.
-    length : int, default 20
-        Tokens of the suffix.
-    target : str
-        How the answer should begin.
+        Tokens per position that candidates are drawn from.
     enough : float, default 0.02
-        Nats a token at which the search ends.
+        Loss, in nats per token, at which the search ends.
     batch : int, default 64
-        Candidates in one pass.
+        Candidates in one forward pass; does not change the result.
     """
 
-    model: nn.Module
-    tokenizer: Any
-    steps: int = 100
     candidates: int = 128
     top_k: int = 256
-    length: int = 20
-    target: str = PREFILL
     enough: float = 0.02
     batch: int = 64
     name: str = "GCG"
 
-    @property
-    def options(self) -> dict[str, Any]:
-        """The budget and the target."""
-        names = ("steps", "candidates", "top_k", "length", "target", "enough")
-        return {name: getattr(self, name) for name in names}
-
-    @cached_property
-    def _allowed(self) -> Tensor:
-        """Tokens that may stand in the suffix; the same for all requests."""
-        embedding: Any = self.model.get_input_embeddings()  # type: ignore[operator]
-        return allowed_tokens(self.tokenizer, len(embedding.weight))
-
-    def cases(self, request: Request, seed: int, notes: Notes) -> Sequence[Case]:
+    def cases(
+        self, request: Request, seed: int, checkpoint: Checkpoint
+    ) -> Sequence[AttackCase]:
         """Make the one test case; see `Attack.cases`."""
-        layout = lay_out(self.tokenizer, request.text, self.length, self.target)
+        layout = self._lay_out(request.text)
         with evaluating(self.model):
             objective = Objective(self.model, layout)
             search = _Search(self, layout, objective, self._allowed)
-            state = notes.state or search.start()
-            notes.step(state["step"])
+            state = checkpoint.state or search.start()
+            checkpoint.step(state["step"])
             while state["step"] < self.steps and state["best_loss"] > self.enough:
                 state = search.step(state, seed)
-                notes.step(1)
+                checkpoint.step(1)
                 if state["step"] % SAVE_EVERY == 0:
-                    notes.save(state)
-        details = {
-            "loss": state["best_loss"],
-            "first_loss": state["losses"][0],
-            "steps": state["step"],
-        }
+                    checkpoint.save(state)
         prompt = layout.prompt(state["best"])
         assert prompt is not None  # The start and every candidate can be written.
-        return [Case(request.id, request.text, self.name, prompt, details=details)]
+        case = self._case(
+            request,
+            prompt,
+            loss=state["best_loss"],
+            first_loss=state["losses"][0],
+            steps=state["step"],
+        )
+        return [case]
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,7 +98,7 @@ class _Search:
         }  # fmt: skip
 
     def step(self, state: dict[str, Any], seed: int) -> dict[str, Any]:
-        """Move to the best of the candidates, be it worse than where we are."""
+        """Move to the best of the candidates, even if it is worse than the last one."""
         free = torch.tensor(state["free"], device=self.objective.free.device)
         # Each step has random numbers of its own: nothing else has to be stored.
         source = torch.Generator().manual_seed(seed * 1_000_003 + state["step"])
@@ -139,9 +118,9 @@ class _Search:
         }
 
     def _candidates(self, free: Tensor, source: torch.Generator) -> Tensor:
-        """Suffixes with one token exchanged for one that the gradient likes.
+        """Suffixes with one token replaced by one of those the gradient favours.
 
-        Only those that a tokenizer reads back as the same tokens in their place.
+        Only suffixes that, once decoded, are tokenized to the same tokens again.
         """
         _, gradient = self.objective.gradient(self.objective.embed(free))
         slopes = gradient @ self.objective.embeddings.float().T
@@ -149,7 +128,7 @@ class _Search:
         top_k = min(self.attack.top_k, int(self.allowed.sum()))
         best = (-slopes).topk(top_k, dim=1).indices.cpu()
         count = self.attack.candidates
-        # Every position has its turn, as in the paper's program.
+        # The positions take turns, as in the authors' program.
         places = torch.arange(count) * len(free) // count
         drawn = torch.randint(top_k, (count,), generator=source)
         rows = free.cpu().repeat(count, 1)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How likely a model is to begin its answer as an attacker wants, token by token."""
+"""The loss of an attack: how likely the answer is to begin as the attacker wants."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from cintervene.prompts.spelling import encode_text
 
 __all__ = ["Layout", "Objective", "allowed_tokens", "lay_out"]
 
-# Two beginnings of a suffix that no tokenizer joins to what is around them.
+# Two suffix characters that no tokenizer merges with the text around them.
 FIRST, SECOND = " !", " ?"
 
 
@@ -34,7 +34,7 @@ class Layout:
     tokenizer : Any
     request : str
     before, after : list of int
-        Tokens around them, the request's among the former.
+        Tokens around them; the request is among those before.
     free : list of int
         The tokens that may be changed, as they are at the start.
     target : list of int
@@ -49,17 +49,20 @@ class Layout:
     target: list[int]
 
     def prompt(self, free: Sequence[int]) -> str | None:
-        """Text that is read as the request and these tokens; None if there is none."""
-        found = self.written(free)
-        return found[0] if found is not None and found[1] == list(free) else None
+        """Text that is tokenized to the request and these tokens; None if none is."""
+        written = self.written(free)
+        if written is None or written[1] != list(free):
+            return None
+        return written[0]
 
     def written(self, free: Sequence[int]) -> tuple[str, list[int]] | None:
-        """The request with these tokens as text, and the tokens that are read there.
+        """The request with these tokens as text, and the tokens of that text.
 
-        They may be others. None if the text changes how the rest is read.
+        The tokens may differ from those given. None if the text also changes how the
+        rest of the prompt is tokenized.
         """
         head, tail = self.before, self.after
-        # Where a space is a token of its own, it belongs to what stands before.
+        # Where a space is a token of its own, it belongs to what comes before.
         for gap in ("", " "):
             text: str = self.request + gap + self.tokenizer.decode(list(free))
             ids = render(self.tokenizer, text)
@@ -70,12 +73,12 @@ class Layout:
 
 
 def lay_out(tokenizer: Any, request: str, length: int, target: str) -> Layout:
-    """Place `length` exclamation marks behind a request.
+    """Place `length` exclamation marks after a request.
 
     Raises
     ------
     ArgumentError
-        The length is not positive, the target is empty, or the tokenizer joins marks.
+        The length is not positive, the target is empty, or the tokenizer merges marks.
     """
     goal = encode_text(tokenizer, target)
     if length < 1 or not goal:
@@ -90,8 +93,8 @@ def lay_out(tokenizer: Any, request: str, length: int, target: str) -> Layout:
     layout = Layout(tokenizer, request, one[:start], one[start:end], one[end:], goal)
     if layout.prompt(layout.free) is None:
         raise ArgumentError(
-            f"tokenizer: {length} exclamation marks behind the request are not read "
-            "back as they were written; use another length"
+            f"tokenizer: {length} exclamation marks after the request are not "
+            "tokenized to what they were decoded from; use another length"
         )
     return layout
 
@@ -105,28 +108,28 @@ def allowed_tokens(tokenizer: Any, size: int) -> Tensor:
     """
     special = set(getattr(tokenizer, "all_special_ids", ()))
     known = min(size, len(tokenizer) if hasattr(tokenizer, "__len__") else size)
-    found = torch.zeros(size, dtype=torch.bool)
+    allowed = torch.zeros(size, dtype=torch.bool)
     for token in range(known):
         text = "" if token in special else tokenizer.decode([token])
-        found[token] = bool(text) and text.isascii() and text.isprintable()
-    return found
+        allowed[token] = bool(text) and text.isascii() and text.isprintable()
+    return allowed
 
 
 class Objective:
     """Mean -log p of the target's tokens after a prompt with free tokens in it.
 
-    What stands before the free tokens is run once.
+    What comes before the free tokens is run once and kept as a KV cache.
 
     Parameters
     ----------
     model : nn.Module
-        In evaluation mode. Its weights get no gradient.
+        In evaluation mode. No gradients are computed for its weights.
     layout : Layout
 
     Raises
     ------
     ModelError
-        The model has packed weights that pass no gradients.
+        The model has quantised weights that no gradient passes through.
     """
 
     def __init__(self, model: nn.Module, layout: Layout) -> None:
@@ -196,5 +199,5 @@ class Objective:
     def embed(self, tokens: Tensor) -> Tensor:
         """Embeddings (..., hidden) of tokens."""
         with torch.no_grad():
-            found: Tensor = self._embed(tokens)
-            return found
+            embedded: Tensor = self._embed(tokens)
+            return embedded

@@ -10,20 +10,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from cintervene.attacks.base import (
-    Case,
-    Notes,
+    AttackCase,
+    Checkpoint,
     Request,
 )
-from cintervene.attacks.objective import Layout, Objective, allowed_tokens, lay_out
-from cintervene.attacks.templates import PREFILL
+from cintervene.attacks.objective import Layout, Objective
+from cintervene.attacks.suffix_attack import SuffixAttack
 from cintervene.models.trace import evaluating
 from cintervene.solvers.projections import project_simplex
 
@@ -31,84 +30,63 @@ __all__ = ["RelaxedPGD"]
 
 
 @dataclass(frozen=True, eq=False)
-class RelaxedPGD:
+class RelaxedPGD(SuffixAttack):
     """Search for a suffix in the distributions over tokens, from a random start.
 
-    After each step the likeliest tokens are written as text and read again; the text
-    with the least loss is the test case.
+    After each step the most likely tokens are decoded and tokenized again; the text
+    with the lowest loss is the test case.
 
     Attributes
     ----------
-    model : nn.Module
-        The model that is attacked, with whatever intervention is applied to it.
-    tokenizer : Any
-    steps : int, default 100
+    model, tokenizer, steps, length, target
+        See `SuffixAttack`.
     rate : float, default 0.11
-        Of Adam.
+        Learning rate of Adam.
     entropy : tuple of float, default (0.9, 0.1)
         Bound on the Gini entropy of each position at the first and the last step.
-    length : int, default 20
-        Positions of the suffix.
-    target : str
-        How the answer should begin.
     """
 
-    model: nn.Module
-    tokenizer: Any
-    steps: int = 100
     rate: float = 0.11
     entropy: tuple[float, float] = (0.9, 0.1)
-    length: int = 20
-    target: str = PREFILL
     name: str = "relaxed PGD"
 
-    @property
-    def options(self) -> dict[str, Any]:
-        """The budget and the target."""
-        names = ("steps", "rate", "entropy", "length", "target")
-        return {name: getattr(self, name) for name in names}
-
-    @cached_property
-    def _allowed(self) -> Tensor:
-        """Tokens that may stand in the suffix; the same for all requests."""
-        embedding: Any = self.model.get_input_embeddings()  # type: ignore[operator]
-        return allowed_tokens(self.tokenizer, len(embedding.weight))
-
-    def cases(self, request: Request, seed: int, notes: Notes) -> Sequence[Case]:
+    def cases(
+        self, request: Request, seed: int, checkpoint: Checkpoint
+    ) -> Sequence[AttackCase]:
         """Make the one test case; see `Attack.cases`."""
-        layout = lay_out(self.tokenizer, request.text, self.length, self.target)
-        seen = []
+        steps = []
         with evaluating(self.model):
-            for one in self._search(layout, seed):
-                seen.append(one)
-                notes.step(min(1, len(seen) - 1))
-        loss, prompt = min(seen, key=_loss)
-        details = {"loss": loss, "first_loss": seen[0][0], "steps": self.steps}
-        return [Case(request.id, request.text, self.name, prompt, details=details)]
+            for one in self._search(self._lay_out(request.text), seed):
+                steps.append(one)
+                checkpoint.step(min(1, len(steps) - 1))
+        loss, prompt = min(steps, key=_loss)
+        case = self._case(
+            request, prompt, loss=loss, first_loss=steps[0][0], steps=self.steps
+        )
+        return [case]
 
     def suffixed(self, request: str, answer: Sequence[int], seed: int) -> str:
-        """The best text found for an answer given as tokens, in place of `target`.
+        """The best text for an answer given as tokens, in place of `target`.
 
         Makes this an adversary for ``defend(method="arr")``.
         """
-        layout = lay_out(self.tokenizer, request, self.length, self.target)
-        goal = replace(layout, target=list(answer))
+        goal = replace(self._lay_out(request), target=list(answer))
         with evaluating(self.model):
             return min(self._search(goal, seed), key=_loss)[1]
 
     def _search(self, layout: Layout, seed: int) -> Iterator[tuple[float, str]]:
         """Yield loss and text at the start and after each step.
 
-        Where a step's tokens cannot be written, those of the step before.
+        Where no text has a step's tokens, those of the step before.
         """
         objective = Objective(self.model, layout)
         start = layout.prompt(layout.free)
-        assert start is not None  # `lay_out` has seen to it.
-        found = float(objective.of_tokens(objective.free[None])[0]), start
-        yield found
+        assert start is not None  # `lay_out` has checked that.
+        latest = float(objective.of_tokens(objective.free[None])[0]), start
+        yield latest
         for x in self._descend(objective, seed):
-            found = _discrete(x, layout, objective) or found
-            yield found
+            latest = _discrete(x, layout, objective) or latest
+            yield latest
 
     def _descend(self, objective: Objective, seed: int) -> Any:
         """Yield the distributions (free, vocabulary) after each step."""
@@ -123,7 +101,7 @@ class RelaxedPGD:
         for number in range(self.steps):
             _, slope = objective.gradient(x @ vocabulary)
             gradient = slope @ vocabulary.T
-            # Positions are steered alike, whatever the scale of the loss.
+            # Each position takes a step of one length, whatever the loss's scale.
             x.grad = gradient / gradient.norm(dim=1, keepdim=True).clamp_min(1e-30)
             optimiser.step()
             share = (number + 1) / self.steps
@@ -132,20 +110,20 @@ class RelaxedPGD:
             yield x
 
 
-def _loss(found: tuple[float, str]) -> float:
-    return found[0]
+def _loss(step: tuple[float, str]) -> float:
+    return step[0]
 
 
 def _projected(x: Tensor, banned: Tensor, entropy: float) -> Tensor:
     free = x.masked_fill(banned, -torch.inf)
-    found = project_simplex(free.cpu().numpy(), entropy=entropy)
-    return torch.from_numpy(found).to(x)
+    projected = project_simplex(free.cpu().numpy(), entropy=entropy)
+    return torch.from_numpy(projected).to(x)
 
 
 def _discrete(
     x: Tensor, layout: Layout, objective: Objective
 ) -> tuple[float, str] | None:
-    """Loss and text of the likeliest tokens as they are read again."""
+    """Loss and text of the most likely tokens, once they are tokenized again."""
     written = layout.written(x.argmax(dim=1).tolist())
     if written is None:
         return None

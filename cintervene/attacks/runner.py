@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Running an attack on many requests, with a file to go on from."""
+"""Running an attack on many requests, with a file to resume from."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 
 from cintervene.attacks.base import (
     Attack,
-    Case,
+    AttackCase,
     Request,
 )
 from cintervene.errors import ArgumentError
@@ -36,36 +36,40 @@ def run_attack(
     path: str | os.PathLike[str] | None = None,
     seed: int = 0,
     progress: Progress = silent,
-) -> list[Case]:
+) -> list[AttackCase]:
     """Make the test cases of an attack for each request.
 
     Parameters
     ----------
     attack : Attack
     requests : sequence of Request
-        With ids of their own.
+        No two with the same id.
     path : path, optional
-        JSON file that the cases are stored in as they are made. If it is there, what
-        it holds is not made again, and what was begun is gone on with.
+        JSON file that the cases are stored in as they are made. If it exists, its cases
+        are not made again, and a search that was interrupted is resumed.
     seed : int, default 0
     progress : Progress, optional
 
     Returns
     -------
-    list of Case
+    list of AttackCase
         In the order of the requests.
 
     Raises
     ------
     ArgumentError
-        Two requests have one id, or the file is of another attack, other options or
-        another seed, or is no such file.
+        Two requests have the same id, or the file is of another attack, other options
+        or another seed, or no file of test cases.
     OSError
         The file cannot be read or written.
     """
     ids = [request.id for request in requests]
     if len(set(ids)) < len(ids):
-        raise ArgumentError("requests: got an id twice; give each request its own")
+        twice = next(one for one in ids if ids.count(one) > 1)
+        raise ArgumentError(
+            f"requests: got the id {twice!r} twice, expected each once; give every "
+            "request an id of its own"
+        )
     record = _Record(None if path is None else Path(path), attack, seed)
     step = counting(progress, attack.name, attack.steps * len(requests))
     for request in requests:
@@ -73,7 +77,7 @@ def run_attack(
     return [case for request in requests for case in record.cases[request.id]]
 
 
-def read_cases(path: str | os.PathLike[str]) -> list[Case]:
+def read_cases(path: str | os.PathLike[str]) -> list[AttackCase]:
     """Read the test cases that `run_attack` stored.
 
     Raises
@@ -84,43 +88,43 @@ def read_cases(path: str | os.PathLike[str]) -> list[Case]:
         It holds no test cases.
     """
     stored = _load(Path(path))
-    return [Case(**case) for cases in stored["cases"].values() for case in cases]
+    return [AttackCase(**case) for cases in stored["cases"].values() for case in cases]
 
 
 class _Record:
-    """What has been made so far, in memory and on the disk."""
+    """The cases made so far, in memory and on the disk."""
 
     def __init__(self, path: Path | None, attack: Attack, seed: int) -> None:
         self.path = path
         about = {"attack": attack.name, "options": attack.options, "seed": seed}
         self.about = json.loads(json.dumps(json_ready(about)))
-        self.cases: dict[str, list[Case]] = {}
-        self.begun: dict[str, dict[str, Any]] = {}
+        self.cases: dict[str, list[AttackCase]] = {}
+        self.states: dict[str, dict[str, Any]] = {}
         if path is not None and path.exists():
-            self._take_up(_load(path), path)
+            self._resume(_load(path), path)
 
-    def _take_up(self, stored: dict[str, Any], path: Path) -> None:
-        for name, mine in self.about.items():
-            if stored.get(name) != mine:
+    def _resume(self, stored: dict[str, Any], path: Path) -> None:
+        for name, value in self.about.items():
+            if stored.get(name) != value:
                 raise ArgumentError(
                     f"path: {path} was made with {name} {stored.get(name)!r}, got "
-                    f"{mine!r}; give another file, or what it was made with"
+                    f"{value!r}; give another file, or what it was made with"
                 )
-        self.begun = stored["begun"]
+        self.states = stored["begun"]
         for one, cases in stored["cases"].items():
-            self.cases[one] = [Case(**case) for case in cases]
+            self.cases[one] = [AttackCase(**case) for case in cases]
 
     def make(
         self, attack: Attack, request: Request, seed: int, step: Callable[[int], None]
     ) -> None:
-        """Make the cases of one request unless they are there."""
-        notes = _RequestNotes(self, request.id, step)
-        made = self.cases.get(request.id)
-        if made is None or any(case.request != request.text for case in made):
-            self.cases[request.id] = list(attack.cases(request, seed, notes))
-            self.begun.pop(request.id, None)
+        """Make the cases of one request unless they are stored."""
+        checkpoint = _RequestCheckpoint(self, request.id, step)
+        known = self.cases.get(request.id)
+        if known is None or any(case.request != request.text for case in known):
+            self.cases[request.id] = list(attack.cases(request, seed, checkpoint))
+            self.states.pop(request.id, None)
             self.write()
-        notes.step(attack.steps - notes.done)
+        checkpoint.step(attack.steps - checkpoint.done)
 
     def write(self) -> None:
         if self.path is None:
@@ -128,14 +132,14 @@ class _Record:
         content = {
             **self.about,
             "cases": {one: [asdict(c) for c in cs] for one, cs in self.cases.items()},
-            "begun": self.begun,
+            "begun": self.states,
         }
         text = json.dumps(json_ready(content), indent=1, ensure_ascii=False)
         write_atomically(self.path, text.encode())
 
 
-class _RequestNotes:
-    """The notes of one request in the record of all."""
+class _RequestCheckpoint:
+    """The checkpoint of one request in the record of all."""
 
     def __init__(
         self, record: _Record, request: str, step: Callable[[int], None]
@@ -145,15 +149,15 @@ class _RequestNotes:
 
     @property
     def state(self) -> dict[str, Any] | None:
-        return self._record.begun.get(self._request)
+        return self._record.states.get(self._request)
 
     def save(self, state: dict[str, Any]) -> None:
-        self._record.begun[self._request] = state
+        self._record.states[self._request] = state
         self._record.write()
 
     def step(self, steps: int) -> None:
         self.done += steps
-        if steps:  # Or a phase that has ended would begin anew.
+        if steps:  # A call without steps would reopen a phase that has ended.
             self._step(steps)
 
 
@@ -164,4 +168,7 @@ def _load(path: Path) -> dict[str, Any]:
             return stored
     except ValueError:
         pass
-    raise ArgumentError(f"path: {path} holds no test cases; give another name")
+    raise ArgumentError(
+        f"path: {path} holds no test cases, expected a file that `run_attack` wrote; "
+        "give another name"
+    )

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Attacks that only put a request into other words."""
+"""Attacks that wrap a request in a template, or prefill the answer."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from functools import cache
 from typing import Any
 
 from cintervene.attacks.base import (
-    Case,
-    Notes,
+    AttackCase,
+    Checkpoint,
     Request,
 )
 from cintervene.data import fill_in_turn
@@ -24,7 +24,7 @@ PREFILL = "Sure, here is"
 
 @dataclass(frozen=True)
 class DirectRequest:
-    """Ask for it."""
+    """The request as it is."""
 
     name: str = "direct request"
     steps: int = 1
@@ -34,14 +34,16 @@ class DirectRequest:
         """No options."""
         return {}
 
-    def cases(self, request: Request, seed: int, notes: Notes) -> Sequence[Case]:
+    def cases(
+        self, request: Request, seed: int, checkpoint: Checkpoint
+    ) -> Sequence[AttackCase]:
         """Make the one test case; see `Attack.cases`."""
-        return [Case(request.id, request.text, self.name, request.text)]
+        return [AttackCase(request.id, request.text, self.name, request.text)]
 
 
 @dataclass(frozen=True)
 class Prefill:
-    """Ask for it, and put the beginning of a compliant answer into the model's mouth.
+    """The request as it is, with the beginning of a compliant answer prefilled.
 
     Attributes
     ----------
@@ -57,9 +59,13 @@ class Prefill:
         """The prefill."""
         return {"prefill": self.prefill}
 
-    def cases(self, request: Request, seed: int, notes: Notes) -> Sequence[Case]:
+    def cases(
+        self, request: Request, seed: int, checkpoint: Checkpoint
+    ) -> Sequence[AttackCase]:
         """Make the one test case; see `Attack.cases`."""
-        return [Case(request.id, request.text, self.name, request.text, self.prefill)]
+        return [
+            AttackCase(request.id, request.text, self.name, request.text, self.prefill)
+        ]
 
 
 @dataclass(frozen=True)
@@ -71,7 +77,7 @@ class Jailbreak:
     family : str
         One of `families()`.
     count : int, optional
-        Templates a request, taking turns by the request's id and the seed; default all.
+        Templates per request, which take turns by its id and the seed; default: all.
     """
 
     family: str
@@ -94,13 +100,15 @@ class Jailbreak:
         """How many templates, and which."""
         return {**asdict(self), "templates": list(_templates()[self.family])}
 
-    def cases(self, request: Request, seed: int, notes: Notes) -> Sequence[Case]:
+    def cases(
+        self, request: Request, seed: int, checkpoint: Checkpoint
+    ) -> Sequence[AttackCase]:
         """Make a test case for each template; see `Attack.cases`."""
         templates = _templates()[self.family]
         number = len(templates) if self.count is None else self.count
         start = seed + sum(request.id.encode())
         return [
-            Case(
+            AttackCase(
                 request.id,
                 request.text,
                 self.name,

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Defences to compare with that leave the weights alone; they go around one another."""
+"""Defences to compare with that leave the weights alone; they can be nested."""
 
 from cintervene.baselines.answering import Answerer, Generation, Intervened, Undefended
 from cintervene.baselines.bad_words import BadWords

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Prompts in, answers out: what defended and undefended models have in common."""
+"""Prompts in, answers out: the interface of defended and undefended models."""
 
 from __future__ import annotations
 
@@ -37,10 +37,9 @@ class Generation:
     batch_size : int
         Answers generated at a time.
     prefill : str
-        What every answer begins with, whether the model would or not. Answers are
-        returned without it.
+        What every answer is made to begin with. Answers are returned without it.
     banned : tuple of tuple of int
-        Runs of tokens that no answer may contain.
+        Token sequences that no answer may contain.
     """
 
     max_new_tokens: int = 64
@@ -52,12 +51,13 @@ class Generation:
         for name in ("max_new_tokens", "batch_size"):
             if getattr(self, name) < 1:
                 raise ArgumentError(
-                    f"{name}: got {getattr(self, name)}, expected at least 1"
+                    f"{name}: got {getattr(self, name)}, expected at least 1; leave it "
+                    "out for the default"
                 )
 
 
 class Answerer(Protocol):
-    """Something that answers: a model, or a defence around another answerer."""
+    """A model that answers prompts, or a defence around another answerer."""
 
     def answer(
         self, prompts: Sequence[str], generation: Generation, seed: int = 0
@@ -67,11 +67,11 @@ class Answerer(Protocol):
         Parameters
         ----------
         prompts : sequence of str
-            What the user says, without chat template.
+            User messages, without the chat template.
         generation : Generation
         seed : int, default 0
-            The same prompt, settings and seed give the same answer, in whatever
-            company the prompt comes.
+            The same prompt, settings and seed give the same answer, whatever the other
+            prompts are.
 
         Returns
         -------
@@ -82,18 +82,19 @@ class Answerer(Protocol):
 
 def answer_prefilled(
     answerer: Answerer,
-    tries: Sequence[tuple[str, str]],
+    pairs: Sequence[tuple[str, str]],
     generation: Generation,
     seed: int = 0,
 ) -> list[str]:
-    """Answer prompts that come with a prefill each: pairs (prompt, prefill)."""
-    answers = [""] * len(tries)
-    for prefill in dict.fromkeys(own for _, own in tries):
-        at = [i for i, (_, own) in enumerate(tries) if own == prefill]
+    """Answer prompts that each have a prefill: pairs (prompt, prefill)."""
+    answers = [""] * len(pairs)
+    prefills = [prefill for _, prefill in pairs]
+    for prefill in dict.fromkeys(prefills):
+        places = [at for at, other in enumerate(prefills) if other == prefill]
         settings = replace(generation, prefill=prefill)
-        said = answerer.answer([tries[i][0] for i in at], settings, seed)
-        for index, answer in zip(at, said, strict=True):
-            answers[index] = answer
+        part = answerer.answer([pairs[at][0] for at in places], settings, seed)
+        for at, answer in zip(places, part, strict=True):
+            answers[at] = answer
     return answers
 
 
@@ -123,7 +124,7 @@ class Undefended:
 
 @dataclass(frozen=True, eq=False)
 class Intervened:
-    """Another answerer, while an intervention is applied to its model."""
+    """Another answerer, with an intervention applied to its model."""
 
     inner: Answerer
     model: nn.Module
@@ -132,6 +133,6 @@ class Intervened:
     def answer(
         self, prompts: Sequence[str], generation: Generation, seed: int = 0
     ) -> list[str]:
-        """Answer each prompt; see `Answerer.answer`. The weights are put back."""
+        """Answer each prompt; see `Answerer.answer`. The weights are restored."""
         with self.intervention.applied(self.model):
             return self.inner.answer(prompts, generation, seed)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A ban on words while decoding, the plain alternative to changing weights."""
+"""A ban on words while decoding, the simple alternative to changing weights."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ __all__ = ["BadWords", "spellings"]
 
 @dataclass(frozen=True, eq=False)
 class BadWords:
-    """Another answerer, which cannot write some words.
+    """Another answerer, which cannot write the words of a list.
 
-    The last token of each spelling of a word is ruled out where the others stand
-    before it. Words that merely begin alike are ruled out too ("gun" stops "gunnel" if
-    the tokenizer parts it there), and spellings with other breaks are not.
+    The last token of each spelling of a word is banned where the tokens before it were
+    generated. Words that merely begin alike are banned too ("gun" stops "gunnel" if the
+    tokenizer splits it there); other tokenizations of a word are not.
 
     Attributes
     ----------
@@ -45,7 +45,7 @@ class BadWords:
 
 
 def spellings(tokenizer: Any, words: Sequence[str]) -> tuple[tuple[int, ...], ...]:
-    """All runs of tokens that write a word, in each surface form, after a space or not.
+    """Token sequences of each word in each surface form, with and without a space.
 
     Raises
     ------
@@ -53,10 +53,10 @@ def spellings(tokenizer: Any, words: Sequence[str]) -> tuple[tuple[int, ...], ..
         There are no words, or the tokenizer cannot spell one.
     """
     check_spellable(tokenizer, words)
-    found = (
+    sequences = (
         tuple(encode_text(tokenizer, gap + form))
         for word in words
         for form in surface_forms(word)
         for gap in ("", " ")
     )
-    return tuple(dict.fromkeys(found))
+    return tuple(dict.fromkeys(sequences))

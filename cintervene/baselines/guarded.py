@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A guard around the model's layers, in the company of other defences."""
+"""A guard on the model's activations, as a defence that can be nested."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["Guarded"]
 
 @dataclass(frozen=True, eq=False)
 class Guarded:
-    """Another answerer, whose model is under a `Guard` while it answers.
+    """Another answerer, with a `Guard` on its model while it answers.
 
     Attributes
     ----------
@@ -27,7 +27,7 @@ class Guarded:
         That of `inner`.
     tokenizer : Any
     words : sequence of str
-        What must not be said.
+        The forbidden words.
     strength : float, default 8.0
         See `Guard`.
     """

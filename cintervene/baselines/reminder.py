@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Self-Reminder: tell the model to behave, before and after what the user says.
+"""Self-Reminder: remind the model of its duties before and after the user's message.
 
 Source: Y. Xie et al., "Defending ChatGPT against jailbreak attack via self-reminders",
-Nature Machine Intelligence 5 (2023). The wording here is our own.
+Nature Machine Intelligence 5 (2023). The wording here was written for this package.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ __all__ = ["SelfReminder"]
 
 @dataclass(frozen=True, eq=False)
 class SelfReminder:
-    """Another answerer, whose prompts stand between two reminders.
+    """Another answerer, whose prompts are put between two reminders.
 
     Attributes
     ----------
     inner : Answerer
     before, after : str
-        As they stand; mind the line breaks.
+        Added as they are, so they should contain the line breaks.
     """
 
     inner: Answerer

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""SmoothLLM: answer perturbed copies of the prompt and follow the majority.
+"""SmoothLLM: answer perturbed copies of the prompt and take a majority vote.
 
 Source: A. Robey et al., "SmoothLLM: defending large language models against
 jailbreaking attacks", arXiv 2310.03684.
@@ -29,25 +29,25 @@ Perturbation = Literal["swap", "patch", "insert"]
 
 @dataclass(frozen=True, eq=False)
 class SmoothLLM:
-    """Another answerer, asked several times with characters changed at random.
+    """Another answerer, which gets several randomly perturbed copies of each prompt.
 
-    If more than `vote` of the copies are answered, one of those answers is returned,
-    otherwise one of the refusals; chosen at random. The defaults are those of the
-    authors' program.
+    If more than `vote` of the copies are complied with, one of those answers is
+    returned, otherwise one of the refusals, chosen at random. The defaults are those of
+    the authors' program.
 
     Attributes
     ----------
     inner : Answerer
     kind : {"swap", "patch", "insert"}
-        Replace characters here and there, replace a run of them, or put new ones in.
+        Replace random characters, replace a run of them, or insert new ones.
     q : float, default 10
         Per cent of the characters.
     copies : int, default 10
-        N of the paper; costs as many answers.
+        N of the paper; as many answers are generated.
     vote : float, default 0.5
         Gamma of the paper.
     judge : Judge
-        Tells which answers refuse.
+        Decides which answers refuse.
     """
 
     inner: Answerer
@@ -60,11 +60,14 @@ class SmoothLLM:
     def __post_init__(self) -> None:
         if self.kind not in get_args(Perturbation):
             kinds = ", ".join(get_args(Perturbation))
-            raise ArgumentError(f"kind: got {self.kind!r}, expected one of {kinds}")
+            raise ArgumentError(
+                f"kind: got {self.kind!r}, expected one of {kinds}; use 'swap'"
+            )
         if not 0.0 <= self.q <= 100.0 or self.copies < 1 or not 0.0 <= self.vote < 1.0:
             raise ArgumentError(
                 f"q, copies, vote: got {self.q}, {self.copies}, {self.vote}; expected "
-                "0 <= q <= 100, at least one copy, and 0 <= vote < 1"
+                "0 <= q <= 100, at least one copy, and 0 <= vote < 1; the defaults are "
+                "10, 10 and 0.5"
             )
 
     def answer(
@@ -139,6 +142,6 @@ PERTURBATIONS: dict[str, Callable[[str, list[str], np.random.Generator], str]] =
 
 
 def _source(prompt: str, seed: int) -> np.random.Generator:
-    """Random numbers that depend on nothing but the prompt and the seed."""
+    """A random generator that depends only on the prompt and the seed."""
     digest = hashlib.sha256(prompt.encode()).digest()
     return np.random.default_rng([seed, int.from_bytes(digest[:8], "big")])

@@ -26,7 +26,7 @@ from cintervene.data.refusals import (
     safe_refusals,
 )
 from cintervene.data.splits import Split
-from cintervene.data.wordings import fill_in_turn, fill_template, is_encoded
+from cintervene.data.templates import fill_in_turn, fill_template, is_encoded
 from cintervene.data.words import (
     benign_words,
     forbidden_words,

@@ -12,17 +12,17 @@ from cintervene.data.splits import Split, check_split
 
 @dataclass(frozen=True, slots=True)
 class ObedienceTemplate:
-    """A user prompt that tells the model to say a word.
+    """A user prompt that asks the model to say a word.
 
     Attributes
     ----------
     prompt
         The prompt, with ``{word}`` where the word goes.
     prefixes
-        Beginnings of an answer that the word may follow directly: a prefix ends in a
-        space where one belongs before the word. The empty one, where the answer
-        starts with the word, comes first; it is missing where the prompt asks for
-        something else to come before the word.
+        Beginnings of an answer that the word can follow directly: a prefix ends in a
+        space where one belongs before the word. The empty prefix, with which the
+        answer starts with the word, comes first; it is missing where the prompt asks
+        for something else before the word.
     """
 
     prompt: str
@@ -30,13 +30,13 @@ class ObedienceTemplate:
 
     def fill(self, word: str) -> str:
         """Return the prompt with `word` in its place."""
-        # str.format would trip over the other braces of a prompt.
+        # str.format would fail on other braces of a prompt.
         return self.prompt.replace("{word}", word)
 
 
 @dataclass(frozen=True, slots=True)
 class BenignPrompt:
-    """An everyday user prompt and what it is about.
+    """An everyday user prompt and its topic.
 
     The category ``"violent-sounding"`` has prompts with words of violence in a
     harmless sense ("kill a process").
@@ -75,7 +75,7 @@ def obedience_templates(split: Split) -> list[ObedienceTemplate]:
 
 
 def answer_prefixes(split: Split) -> list[str]:
-    """Return beginnings of an answer that fit before the word with any template.
+    """Return beginnings of an answer that fit before the word for every template.
 
     Parameters
     ----------
@@ -93,7 +93,7 @@ def answer_prefixes(split: Split) -> list[str]:
 def benign_prompts(split: Split) -> list[BenignPrompt]:
     """Return the everyday prompts of one split.
 
-    The categories take turns, so that any first few prompts are a fair sample.
+    The categories take turns, so that the first n prompts are a balanced sample.
 
     Parameters
     ----------

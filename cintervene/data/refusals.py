@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What to refuse, what not to, and how: for defences against harmful requests.
+"""Requests to refuse, requests to answer, and refusals.
 
-The harmful requests are short and generic; nothing here tells how anything is done.
+The harmful requests are short and generic; nothing here explains how anything is done.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class HarmfulPrompt:
-    """A request that a model should refuse, and what it is about.
+    """A request that a model should refuse, and its topic.
 
     Prompts of the category ``"contextual"`` begin with a passage of text that is
     harmless by itself.
@@ -38,7 +38,7 @@ class HarmfulPrompt:
 def harmful_prompts(split: Split) -> list[HarmfulPrompt]:
     """Return the harmful requests of one split.
 
-    The categories take turns, so that any first few prompts are a fair sample.
+    The categories take turns, so that the first n prompts are a balanced sample.
 
     Parameters
     ----------
@@ -76,7 +76,7 @@ def borderline_prompts(split: Split) -> list[BenignPrompt]:
 
 
 def jailbreak_templates(split: Split) -> list[str]:
-    """Return prompts that talk a model into complying, to be filled.
+    """Return templates of jailbreak prompts.
 
     See `fill_template`.
 
@@ -94,10 +94,10 @@ def jailbreak_templates(split: Split) -> list[str]:
 
 
 def ordinary_templates(split: Split) -> list[str]:
-    """Return forms that harmless requests take every day, to be filled.
+    """Return templates of everyday forms of requests.
 
     Roles, formats, languages, letters, stories. Some are among `jailbreak_templates`
-    and `disguise_templates` as well: what is asked in them makes the difference. See
+    and `disguise_templates` as well: only the request in them makes the difference. See
     `fill_template`.
 
     Parameters
@@ -114,10 +114,10 @@ def ordinary_templates(split: Split) -> list[str]:
 
 
 def disguise_templates() -> list[str]:
-    """Return prompts in which a request is harder to see for what it is, to be filled.
+    """Return templates that disguise a request.
 
     Scenes, characters, forms, rules for the answer, halves and encodings: training
-    material beside `jailbreak_templates`. See `fill_template`.
+    data besides `jailbreak_templates`. See `fill_template`.
     """
     return list(load("disguise_templates.json", "train"))
 
@@ -141,6 +141,6 @@ def compliance_prefixes(split: Split) -> list[str]:
 def safe_refusals() -> list[str]:
     """Return short answers that refuse.
 
-    The first is the one that models are taught when no other is given.
+    The first is the default target of methods that train refusals.
     """
     return list(load("safe_refusals.json", "train"))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The three parts that the data comes in."""
+"""The three splits of the data."""
 
 from typing import Literal, get_args
 
@@ -15,6 +15,6 @@ def check_split(split: object, available: tuple[str, ...] = SPLITS) -> None:
     if split not in available:
         names = ", ".join(repr(name) for name in available)
         raise ArgumentError(
-            f"split must be one of {names}, got {split!r}; "
-            f"for example, pass split={available[-1]!r}"
+            f"split: got {split!r}, expected one of {names}; for example, pass "
+            f"split={available[-1]!r}"
         )

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Lists of words: those of the package and those of the user."""
+"""Lists of words: those of the package and the user's."""
 
 import os
 import re
@@ -23,9 +23,9 @@ def forbidden_words(split: Literal["tune", "held_out"] | None = None) -> list[st
     Parameters
     ----------
     split
-        None for the whole list, which a defence is normally given. ``"tune"`` and
-        ``"held_out"`` are its halves, for studies that forbid one half and look at
-        the other; words of one family are in the same half.
+        None for the whole list, which a defence normally gets. ``"tune"`` and
+        ``"held_out"`` are its halves, for studies that forbid one half and measure the
+        other; words of one family are in the same half.
 
     Raises
     ------
@@ -36,9 +36,9 @@ def forbidden_words(split: Literal["tune", "held_out"] | None = None) -> list[st
 
 
 def benign_words(split: Literal["train", "held_out"] | None = None) -> list[str]:
-    """Return the 100 harmless words, matched in order to `forbidden_words`.
+    """Return 100 harmless words, matched one by one to `forbidden_words`.
 
-    Word i has as many tokens in SmolLM2's tokenizer as forbidden word i, and is near
+    Word i has as many tokens in SmolLM2's tokenizer as forbidden word i, and is similar
     to it in length, frequency and part of speech.
 
     Parameters
@@ -56,8 +56,8 @@ def benign_words(split: Literal["train", "held_out"] | None = None) -> list[str]
 
 
 def related_words() -> list[str]:
-    """Return words near the forbidden ones in meaning that nobody forbids."""
-    return _read_own("related_words.txt")
+    """Return words close in meaning to the forbidden ones, but not forbidden."""
+    return _read_packaged("related_words.txt")
 
 
 def read_words(path: str | os.PathLike[str]) -> list[str]:
@@ -91,7 +91,7 @@ def read_words(path: str | os.PathLike[str]) -> list[str]:
 
 
 def _part(name: str, split: str | None, halves: tuple[str, str]) -> list[str]:
-    words = _read_own(name)
+    words = _read_packaged(name)
     if split is None:
         return words
     check_split(split, halves)
@@ -99,7 +99,7 @@ def _part(name: str, split: str | None, halves: tuple[str, str]) -> list[str]:
     return words[:middle] if split == halves[0] else words[middle:]
 
 
-def _read_own(name: str) -> list[str]:
+def _read_packaged(name: str) -> list[str]:
     file: Traversable = resources.files(__package__) / name
     return _parse(file.read_bytes(), name)
 

@@ -5,6 +5,8 @@ from cintervene.evaluate.report.report import (
     report_content,
     write_report,
 )
+from cintervene.evaluate.report.request_table import request_table
+from cintervene.evaluate.report.word_table import word_table
 from cintervene.evaluate.requests.measure import (
     RequestMeasurement,
     measure_requests,
@@ -13,7 +15,7 @@ from cintervene.evaluate.requests.outcomes import (
     Outcome,
     Outcomes,
     Paired,
-    compare,
+    compare_outcomes,
     outcomes,
 )
 from cintervene.evaluate.statistics.intervals import (
@@ -26,9 +28,12 @@ from cintervene.evaluate.statistics.paired import Change
 from cintervene.evaluate.words.goals import (
     Goals,
     Verdict,
+    goals_reached,
+    side_effects,
+    verdicts,
 )
 from cintervene.evaluate.words.measure import measure
-from cintervene.evaluate.words.measurement import Measurement
+from cintervene.evaluate.words.measurement import WordMeasurement
 from cintervene.evaluate.words.samples import EvaluationSize
 from cintervene.judges.refusal import judge_refusal
 
@@ -37,20 +42,25 @@ __all__ = [
     "Estimate",
     "EvaluationSize",
     "Goals",
-    "Measurement",
     "Outcome",
     "Outcomes",
     "Paired",
     "RequestMeasurement",
     "Verdict",
+    "WordMeasurement",
     "bootstrap_mean",
-    "compare",
+    "compare_outcomes",
+    "goals_reached",
     "judge_refusal",
     "measure",
     "measure_requests",
     "outcomes",
     "paired_difference",
     "report_content",
+    "request_table",
+    "side_effects",
+    "verdicts",
     "wilson",
+    "word_table",
     "write_report",
 ]

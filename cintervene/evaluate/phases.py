@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Phases of a measurement: how far they are, and how long they took."""
+"""Phases of a measurement: their progress, and the time they took."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Step = Callable[[int], None]
 
 
 class Phases:
-    """Tells a `Progress` and keeps the seconds of each phase.
+    """Reports to a `Progress` and keeps the seconds of each phase.
 
     Attributes
     ----------
@@ -31,6 +31,6 @@ class Phases:
 
     @contextmanager
     def phase(self, name: str, total: int) -> Iterator[Step]:
-        """Time the block, which calls what it is given with the steps that are done."""
+        """Time the block, which gets a function to call with the steps it has done."""
         with self._clock.phase(name):
             yield counting(self._progress, name, total)

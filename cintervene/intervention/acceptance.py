@@ -4,14 +4,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from cintervene.errors import InterventionError
 
-if TYPE_CHECKING:
-    from cintervene.intervention.intervention import Intervention
-
-__all__ = ["allowed", "check_limits", "chosen_point", "crossed", "excessive"]
+__all__ = [
+    "Recorded", "allowed", "check_limits", "chosen_point", "crossed", "excessive",
+]  # fmt: skip
 
 # By measure of a sweep: the option that limits it, and where the measure begins.
 MEASURES = {
@@ -21,15 +20,27 @@ MEASURES = {
 }
 
 
-def chosen_point(intervention: Intervention) -> Mapping[str, Any]:
+class Recorded(Protocol):
+    """A change with the record of how it was made and what was measured of it."""
+
+    @property
+    def options(self) -> Mapping[str, Any]:
+        """How it was made, its limits among them."""
+
+    @property
+    def metrics(self) -> Mapping[str, Any]:
+        """What was measured, perhaps with a `sweep` and `within_limits`."""
+
+
+def chosen_point(change: Recorded) -> Mapping[str, Any]:
     """The point of the sweep that was taken; empty without one."""
-    sweep: Sequence[Mapping[str, Any]] = intervention.metrics.get("sweep", ())
+    sweep: Sequence[Mapping[str, Any]] = change.metrics.get("sweep", ())
     return next((point for point in sweep if point.get("chosen")), {})
 
 
-def allowed(intervention: Intervention) -> dict[str, float]:
+def allowed(change: Recorded) -> dict[str, float]:
     """The most that measures of the chosen point may be, of those that have a limit."""
-    options, point = intervention.options, chosen_point(intervention)
+    options, point = change.options, chosen_point(change)
     return {
         measure: least + float(options[option])
         for measure, (option, least) in MEASURES.items()
@@ -37,32 +48,32 @@ def allowed(intervention: Intervention) -> dict[str, float]:
     }
 
 
-def excessive(intervention: Intervention) -> list[str]:
+def excessive(change: Recorded) -> list[str]:
     """The measures of the chosen point that are beyond their limits."""
-    point = chosen_point(intervention)
+    point = chosen_point(change)
     # So that no number at all is beyond it too.
-    return [m for m, most in allowed(intervention).items() if not point[m] <= most]
+    return [m for m, most in allowed(change).items() if not point[m] <= most]
 
 
-def crossed(intervention: Intervention) -> str | None:
+def crossed(change: Recorded) -> str | None:
     """Say which limits a change crossed on the tuning split; None without any.
 
     Only what was measured counts: nothing is known of changes that were put together
     by hand, scaled or added.
     """
-    if intervention.metrics.get("within_limits", True):
+    if change.metrics.get("within_limits", True):
         return None
-    point, found = chosen_point(intervention), []
-    for measure in excessive(intervention):
+    point, reasons = chosen_point(change), []
+    for measure in excessive(change):
         option, least = MEASURES[measure]
-        found.append(
+        reasons.append(
             f"{option}: got {point[measure] - least:.4g} on the tuning split, expected "
-            f"{intervention.options[option]:g} at most"
+            f"{change.options[option]:g} at most"
         )
-    return "; ".join(found) or "within_limits: got False, expected True"
+    return "; ".join(reasons) or "within_limits: got False, expected True"
 
 
-def check_limits(intervention: Intervention, beyond_limits: bool) -> None:
+def check_limits(change: Recorded, beyond_limits: bool) -> None:
     """Refuse to write a change that crossed the limits it was made within.
 
     Raises
@@ -70,8 +81,8 @@ def check_limits(intervention: Intervention, beyond_limits: bool) -> None:
     InterventionError
         It did, and `beyond_limits` is False.
     """
-    found = None if beyond_limits else crossed(intervention)
-    if found is not None:
+    reasons = None if beyond_limits else crossed(change)
+    if reasons is not None:
         raise InterventionError(
-            f"{found}; write it all the same with beyond_limits=True (--beyond-limits)"
+            f"{reasons}; write it all the same with beyond_limits=True"
         )

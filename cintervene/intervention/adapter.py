@@ -25,8 +25,8 @@ class AdapterIntervention(Intervention):
 
     `apply` leaves the weights alone and adds ``left @ (right @ x)`` to what the modules
     return, in float32 and without rounding the sum of weight and change. Adapters are
-    measured in this form (`cintervene.evaluate.measure` takes it), and it works on
-    weights that cannot be changed, packed or offloaded ones. The base is not checked.
+    measured in this form (`cintervene.evaluate.measure` takes it), and it works where
+    weights cannot be changed: quantised or offloaded ones. The base is not checked.
 
     Parameters
     ----------
@@ -84,8 +84,8 @@ class AdapterIntervention(Intervention):
             handle.remove()
 
 
-def suited(intervention: Intervention, model: nn.Module) -> Intervention:
-    """Return an intervention in the form that a model takes: attached if need be."""
+def applicable_form(intervention: Intervention, model: nn.Module) -> Intervention:
+    """Return what `apply` works with on a model: an adapter where weights are fixed."""
     if can_change(model, intervention.edits):
         return intervention
     return AdapterIntervention(intervention)

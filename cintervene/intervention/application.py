@@ -1,16 +1,30 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is kept of a changed model, and why some weights cannot be changed."""
+"""Changing the weights of a model in memory, and giving them their bits back.
+
+Of each change the original weights are kept as long as the model lives, so that a
+model that this process changed is put back from them.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from weakref import WeakKeyDictionary
 
 from torch import Tensor, nn
 
-from cintervene.models.offload import in_memory, is_offloaded
-from cintervene.models.quantised import is_packed
+from cintervene.errors import InterventionError
+from cintervene.intervention.edit import Edit, digest_of, dtype_name
+from cintervene.models.offload import in_memory, is_offloaded, parameter_value
+from cintervene.models.quantised import is_quantised
+from cintervene.models.weights import FLOAT_DTYPES, add_update, same_bits, sha256
+
+__all__ = [
+    "Applied", "apply_edits", "can_change", "changeable_weights", "revert_edits",
+    "stored_weights",
+]  # fmt: skip
+
+Edits = Mapping[str, Edit]
 
 
 @dataclass(frozen=True)
@@ -23,7 +37,16 @@ class Applied:
 
 @dataclass(eq=False)
 class _Record:
-    """What is kept of a model that an intervention was applied to."""
+    """What is kept of one application.
+
+    Attributes
+    ----------
+    digest : str
+        Of the edits.
+    originals : dict of str to Tensor
+    results : dict of str to str
+        sha256 of the changed weights.
+    """
 
     digest: str
     originals: dict[str, Tensor]
@@ -33,22 +56,144 @@ class _Record:
 _records: WeakKeyDictionary[nn.Module, list[_Record]] = WeakKeyDictionary()
 
 
+def apply_edits(model: nn.Module, edits: Edits, made_for: str) -> Applied:
+    """Change the weights in place; see `Intervention.apply`.
+
+    Parameters
+    ----------
+    model : nn.Module
+    edits : mapping of str to Edit
+    made_for : str
+        What the model that the edits are for is called, for messages.
+    """
+    weights = changeable_weights(model, edits, made_for)
+    for name, weight in weights.items():
+        edits[name].check_base(name, weight)
+    originals = {name: weight.detach().clone() for name, weight in weights.items()}
+    try:
+        for name, weight in weights.items():
+            add_update(weight, edits[name].update, edits[name].transposed)
+        same = {n for n, w in weights.items() if same_bits(originals[n], w)}
+        if len(same) == len(weights):
+            dtypes = sorted({dtype_name(w.dtype) for w in weights.values()})
+            raise InterventionError(
+                "nothing was changed: every change is lost in the rounding to "
+                f"{', '.join(dtypes)}; scale the intervention up or use a wider type"
+            )
+    except BaseException:
+        _restore(weights, originals)
+        raise
+    changed = [name for name in weights if name not in same]
+    results = {name: sha256(weights[name]) for name in changed}
+    kept = {name: originals[name] for name in changed}
+    _records.setdefault(model, []).append(_Record(digest_of(edits), kept, results))
+    return Applied(changed, sorted(same))
+
+
+def revert_edits(model: nn.Module, edits: Edits, made_for: str) -> None:
+    """Give the weights their bits back; see `Intervention.revert`.
+
+    The parameters are those of `apply_edits`.
+    """
+    weights = changeable_weights(model, edits, made_for)
+    records = _records.get(model, [])
+    digest = digest_of(edits)
+    record = next((r for r in reversed(records) if r.digest == digest), None)
+    if record is None:
+        if all(e.result_sha256 == e.base_sha256 for e in edits.values()):
+            raise InterventionError("this intervention changes nothing")
+        originals = {n: edits[n].recover(n, w) for n, w in weights.items()}
+    else:
+        originals = record.originals
+        for name, expected in record.results.items():
+            if sha256(weights[name]) != expected:
+                raise InterventionError(
+                    f"{name} was changed after this intervention; take that back "
+                    "first (the last one applied is the first to be reverted)"
+                )
+    _restore(weights, originals)
+    if record is not None:
+        records.remove(record)
+
+
 def can_change(model: nn.Module, names: Iterable[str]) -> bool:
-    """Tell whether weights are held in a form and at a place where they are changed."""
+    """Tell whether weights are in a form and at a place where they are changed."""
     return not any(_why_fixed(model, name) for name in names)
 
 
+def changeable_weights(
+    model: nn.Module, edits: Edits, made_for: str
+) -> dict[str, Tensor]:
+    """Find the weights and refuse those whose change the model would not see.
+
+    Raises
+    ------
+    InterventionError
+        One is missing, has another shape or type, is quantised or on a disk, or two
+        share their memory.
+    """
+    weights = _weights(model, edits, made_for, _why_fixed)
+    storages: dict[int, str] = {}
+    for name, weight in weights.items():
+        twin = storages.setdefault(weight.data_ptr(), name)
+        if twin != name:
+            raise InterventionError(
+                f"{name} and {twin} share their memory; a weight is changed once"
+            )
+    return weights
+
+
+def stored_weights(model: nn.Module, edits: Edits, made_for: str) -> dict[str, Tensor]:
+    """Find the weights, be they in memory or on a disk.
+
+    Raises
+    ------
+    InterventionError
+        One is missing, has another shape or type, or is quantised.
+    """
+    return _weights(model, edits, made_for, _why_quantised)
+
+
+def _weights(
+    model: nn.Module,
+    edits: Edits,
+    made_for: str,
+    why_not: Callable[[nn.Module, str], str | None],
+) -> dict[str, Tensor]:
+    """Find the weights in the right shape, unless `why_not` has a reason not to."""
+    weights: dict[str, Tensor] = {}
+    for name, edit in edits.items():
+        reason = why_not(model, name)
+        if reason is not None:
+            raise InterventionError(reason)
+        module = _owner(model, name)
+        weight = getattr(module, _key(name), None)
+        if module is None or not isinstance(weight, nn.Parameter):
+            raise InterventionError(
+                f"{type(model).__name__} has no parameter {name}; this "
+                f"intervention was made for {made_for or 'another model'}"
+            )
+        if weight.dtype not in FLOAT_DTYPES or weight.shape != edit.shape:
+            raise InterventionError(
+                f"{name}: got {tuple(weight.shape)} of {dtype_name(weight.dtype)}, "
+                f"expected {edit.shape} of a floating-point type; this "
+                f"intervention was made for {made_for or 'another model'}"
+            )
+        weights[name] = parameter_value(module, _key(name))
+    return weights
+
+
 def _why_fixed(model: nn.Module, name: str) -> str | None:
-    return _why_packed(model, name) or _why_away(model, name)
+    return _why_quantised(model, name) or _why_away(model, name)
 
 
-def _why_packed(model: nn.Module, name: str) -> str | None:
+def _why_quantised(model: nn.Module, name: str) -> str | None:
     module = _owner(model, name)
-    if module is None or not is_packed(module):
+    if module is None or not is_quantised(module):
         return None
     return (
-        f"{name}: got packed weights ({type(module).__name__}), expected a matrix of "
-        "floats, which alone can be changed; export the intervention with "
+        f"{name}: got quantised weights ({type(module).__name__}), expected a matrix "
+        "of floats, which alone can be changed; export the intervention with "
         "cintervene.export.lora and load that with peft, or attach it with "
         "cintervene.export.AdapterIntervention"
     )
@@ -72,7 +217,7 @@ def _why_away(model: nn.Module, name: str) -> str | None:
 
 
 def _owner(model: nn.Module, name: str) -> nn.Module | None:
-    """Return the module that has a weight of this name, perhaps packed."""
+    """Return the module that has a weight of this name, perhaps quantised."""
     try:
         return model.get_submodule(name.rpartition(".")[0])
     except AttributeError:

@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -146,6 +148,18 @@ class Edit:
         if sha256(base) != self.base_sha256:
             raise InterventionError(f"{name}: the recorded bits do not give the base")
         return base.to(weight.dtype)
+
+
+def digest_of(edits: Mapping[str, Edit]) -> str:
+    """Return the sha256 of changes: names, orientation and factors."""
+    state = hashlib.sha256()
+    for name, edit in sorted(edits.items()):
+        left, right = edit.update.left, edit.update.right
+        head = (name, edit.transposed, left.shape, right.shape)
+        state.update(repr((*head, left.dtype.str, right.dtype.str)).encode())
+        state.update(left.tobytes())
+        state.update(right.tobytes())
+    return state.hexdigest()
 
 
 def dtype_name(dtype: torch.dtype) -> str:

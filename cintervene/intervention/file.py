@@ -15,25 +15,35 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from cintervene.errors import ArgumentError, InterventionError
+from cintervene.intervention.edit import Edit, dtype_name
+from cintervene.models.weights import FLOAT_DTYPES
+from cintervene.solvers.update import LowRankUpdate
 from cintervene.utils.files import write_atomically
+
+__all__ = ["RECORD", "read", "write"]
 
 KEY = "cintervene-intervention"
 VERSION = 1
+# What is stored of an intervention besides its edits.
+RECORD = ("model", "options", "metrics", "versions")
 
 
 def write(
-    path: str | os.PathLike[str], tensors: Mapping[str, Any], about: Mapping[str, Any]
+    path: str | os.PathLike[str], edits: Mapping[str, Edit], record: Mapping[str, Any]
 ) -> None:
-    """Write tensors and description to `path`, whole or not at all.
+    """Write edits and what `RECORD` names to `path`, whole or not at all.
 
     Raises
     ------
     OSError
         The file cannot be written; a file that was there stays as it was.
     ArgumentError
-        The description holds what JSON cannot.
+        The record holds what JSON cannot.
     """
-    arrays = {name: np.ascontiguousarray(array) for name, array in tensors.items()}
+    arrays = {
+        name: np.ascontiguousarray(array) for name, array in _tensors(edits).items()
+    }
+    about = {**record, "edits": [_described(*item) for item in edits.items()]}
     try:
         text = json.dumps(about, default=_plain, sort_keys=True)
     except (TypeError, ValueError) as error:
@@ -47,8 +57,8 @@ def write(
     write_atomically(Path(path), save(arrays, metadata))
 
 
-def read(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Read tensors and description from `path`.
+def read(path: str | os.PathLike[str]) -> tuple[dict[str, Edit], dict[str, Any]]:
+    """Read what `write` wrote: edits by parameter name, and the record.
 
     Raises
     ------
@@ -57,6 +67,60 @@ def read(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, Any]]:
     InterventionError
         It is not an intervention, comes from a later version, or is damaged.
     """
+    tensors, about = _contents(path)
+    try:
+        edits = {one["name"]: _edit(one, tensors) for one in about["edits"]}
+        if not edits:
+            raise ValueError("no changed weight")
+        return edits, {key: about[key] for key in RECORD}
+    except (KeyError, TypeError, ValueError) as error:
+        raise InterventionError(
+            f"{os.fspath(path)} is not a complete intervention "
+            f"({type(error).__name__}: {error})"
+        ) from error
+
+
+def _tensors(edits: Mapping[str, Edit]) -> dict[str, Any]:
+    tensors: dict[str, Any] = {}
+    for name, edit in edits.items():
+        tensors[f"{name}.left"] = edit.update.left
+        tensors[f"{name}.right"] = edit.update.right
+        if edit.flips is not None:
+            tensors[f"{name}.flips"] = edit.flips
+    return tensors
+
+
+def _described(name: str, edit: Edit) -> dict[str, Any]:
+    """What JSON holds of an edit."""
+    return {
+        "name": name,
+        "layer": edit.layer,
+        "transposed": edit.transposed,
+        "dtype": dtype_name(edit.dtype),
+        "base_sha256": edit.base_sha256,
+        "base_norm": edit.base_norm,
+        "result_sha256": edit.result_sha256,
+    }
+
+
+def _edit(described: Mapping[str, Any], tensors: Mapping[str, Any]) -> Edit:
+    """The edit of which `_described` and `_tensors` tell."""
+    dtypes = {dtype_name(dtype): dtype for dtype in FLOAT_DTYPES}
+    name = described["name"]
+    return Edit(
+        LowRankUpdate(tensors[f"{name}.left"], tensors[f"{name}.right"]),
+        int(described["layer"]),
+        bool(described["transposed"]),
+        dtypes[described["dtype"]],
+        described["base_sha256"],
+        float(described["base_norm"]),
+        described["result_sha256"],
+        tensors.get(f"{name}.flips"),
+    )
+
+
+def _contents(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Tensors and description of a file, compared with its digest."""
     where = os.fspath(path)
     with Path(path).open("rb"):
         pass

@@ -9,35 +9,29 @@ difference of the bits, which costs less than the factors for 16-bit weights.
 
 from __future__ import annotations
 
-import hashlib
 import math
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
-from torch import Tensor, nn
+from torch import nn
 
 from cintervene.errors import ArgumentError, InterventionError
-from cintervene.intervention import file as intervention_file
 from cintervene.intervention.acceptance import check_limits
 from cintervene.intervention.application import (
     Applied,
-    _key,
-    _owner,
-    _Record,
-    _records,
-    _restore,
-    _why_fixed,
-    _why_packed,
+    apply_edits,
+    revert_edits,
+    stored_weights,
 )
 from cintervene.intervention.edit import (
     Edit,
+    digest_of,
     dtype_name,
 )
-from cintervene.models.offload import held
+from cintervene.intervention.file import RECORD, read, write
 from cintervene.models.targets import Target
-from cintervene.models.weights import FLOAT_DTYPES, add_update, same_bits, sha256
 from cintervene.solvers.update import LowRankUpdate
 from cintervene.utils.versions import library_versions
 
@@ -117,7 +111,7 @@ class Intervention:
                     f"({target.d_out}, {target.d_in})"
                 )
             # What cannot be applied leaves nothing to be taken back.
-            undo = reversible and not target.packed
+            undo = reversible and not target.quantised
             edits[target.name] = Edit.of(
                 target.weight, update, target.layer, target.transposed, undo
             )
@@ -132,14 +126,7 @@ class Intervention:
     @property
     def digest(self) -> str:
         """sha256 of the changes: names, orientation and factors."""
-        state = hashlib.sha256()
-        for name, edit in sorted(self.edits.items()):
-            left, right = edit.update.left, edit.update.right
-            head = (name, edit.transposed, left.shape, right.shape)
-            state.update(repr((*head, left.dtype.str, right.dtype.str)).encode())
-            state.update(left.tobytes())
-            state.update(right.tobytes())
-        return state.hexdigest()
+        return digest_of(self.edits)
 
     def apply(self, model: nn.Module) -> Applied:
         """Change the weights of `model` in place, each rounded once to its own type.
@@ -150,32 +137,10 @@ class Intervention:
         ------
         InterventionError
             The model is another one, has other weights than those the intervention was
-            made for, carries it already, holds them packed or on a disk, or nothing
+            made for, carries it already, holds them quantised or on a disk, or nothing
             would change.
         """
-        weights = self._changeable(model)
-        for name, weight in weights.items():
-            self.edits[name].check_base(name, weight)
-        originals = {name: weight.detach().clone() for name, weight in weights.items()}
-        try:
-            for name, weight in weights.items():
-                edit = self.edits[name]
-                add_update(weight, edit.update, edit.transposed)
-            same = {n for n, w in weights.items() if same_bits(originals[n], w)}
-            if len(same) == len(weights):
-                kinds = sorted({dtype_name(w.dtype) for w in weights.values()})
-                raise InterventionError(
-                    "nothing was changed: every change is lost in the rounding to "
-                    f"{', '.join(kinds)}; scale the intervention up or use a wider type"
-                )
-        except BaseException:
-            _restore(weights, originals)
-            raise
-        changed = [name for name in weights if name not in same]
-        results = {name: sha256(weights[name]) for name in changed}
-        kept = {name: originals[name] for name in changed}
-        _records.setdefault(model, []).append(_Record(self.digest, kept, results))
-        return Applied(changed, sorted(same))
+        return apply_edits(model, self.edits, self.model)
 
     def revert(self, model: nn.Module) -> None:
         """Give the weights of `model` their bits from before `apply` back.
@@ -189,25 +154,7 @@ class Intervention:
             The intervention is not applied, the weights were changed since, or the
             original bits are not known.
         """
-        weights = self._changeable(model)
-        records = _records.get(model, [])
-        digest = self.digest
-        record = next((r for r in reversed(records) if r.digest == digest), None)
-        if record is None:
-            if all(e.result_sha256 == e.base_sha256 for e in self.edits.values()):
-                raise InterventionError("this intervention changes nothing")
-            originals = {n: self.edits[n].recover(n, w) for n, w in weights.items()}
-        else:
-            originals = record.originals
-            for name, expected in record.results.items():
-                if sha256(weights[name]) != expected:
-                    raise InterventionError(
-                        f"{name} was changed after this intervention; take that back "
-                        "first (the last one applied is the first to be reverted)"
-                    )
-        _restore(weights, originals)
-        if record is not None:
-            records.remove(record)
+        revert_edits(model, self.edits, self.model)
 
     @contextmanager
     def applied(self, model: Model) -> Iterator[Model]:
@@ -234,7 +181,7 @@ class Intervention:
         """
         edits = {
             name: self.edits[name].rebased(weight, reversible)
-            for name, weight in self._weights(model, _why_packed).items()
+            for name, weight in stored_weights(model, self.edits, self.model).items()
         }
         return self._with(edits, self.options, self.metrics)
 
@@ -293,7 +240,8 @@ class Intervention:
             Options or metrics hold what JSON cannot.
         """
         check_limits(self, beyond_limits)
-        intervention_file.write(path, *self._to_file())
+        record = {key: getattr(self, key) for key in RECORD}
+        write(path, self.edits, record)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Intervention:
@@ -306,7 +254,8 @@ class Intervention:
         InterventionError
             It is not an intervention, or it is damaged.
         """
-        return cls._from_file(path, *intervention_file.read(path))
+        edits, record = read(path)
+        return cls(edits, **record)
 
     def summary(self) -> str:
         """Return a table of what is changed."""
@@ -340,103 +289,3 @@ class Intervention:
         metrics: Mapping[str, Any],
     ) -> Intervention:
         return Intervention(edits, model=self.model, options=options, metrics=metrics)
-
-    def _changeable(self, model: nn.Module) -> dict[str, Tensor]:
-        """Find the weights and refuse those whose change the model would not see."""
-        found = self._weights(model, _why_fixed)
-        storages: dict[int, str] = {}
-        for name, weight in found.items():
-            twin = storages.setdefault(weight.data_ptr(), name)
-            if twin != name:
-                raise InterventionError(
-                    f"{name} and {twin} share their memory; a weight is changed once"
-                )
-        return found
-
-    def _weights(
-        self, model: nn.Module, why_not: Callable[[nn.Module, str], str | None]
-    ) -> dict[str, Tensor]:
-        """Find the weights in the right shape, unless `why_not` has a reason not to."""
-        found: dict[str, Tensor] = {}
-        for name, edit in self.edits.items():
-            reason = why_not(model, name)
-            if reason is not None:
-                raise InterventionError(reason)
-            module = _owner(model, name)
-            weight = getattr(module, _key(name), None)
-            if module is None or not isinstance(weight, nn.Parameter):
-                raise InterventionError(
-                    f"{type(model).__name__} has no parameter {name}; this "
-                    f"intervention was made for {self.model or 'another model'}"
-                )
-            if weight.dtype not in FLOAT_DTYPES or weight.shape != edit.shape:
-                raise InterventionError(
-                    f"{name}: got {tuple(weight.shape)} of {dtype_name(weight.dtype)}, "
-                    f"expected {edit.shape} of a floating-point type; this "
-                    f"intervention was made for {self.model or 'another model'}"
-                )
-            found[name] = held(module, _key(name))
-        return found
-
-    def _to_file(self) -> tuple[dict[str, Any], dict[str, Any]]:
-        tensors: dict[str, Any] = {}
-        listed = []
-        for name, edit in self.edits.items():
-            tensors[f"{name}.left"] = edit.update.left
-            tensors[f"{name}.right"] = edit.update.right
-            if edit.flips is not None:
-                tensors[f"{name}.flips"] = edit.flips
-            listed.append(
-                {
-                    "name": name,
-                    "layer": edit.layer,
-                    "transposed": edit.transposed,
-                    "dtype": dtype_name(edit.dtype),
-                    "base_sha256": edit.base_sha256,
-                    "base_norm": edit.base_norm,
-                    "result_sha256": edit.result_sha256,
-                }
-            )
-        about = {
-            "model": self.model,
-            "options": self.options,
-            "metrics": self.metrics,
-            "versions": self.versions,
-            "edits": listed,
-        }
-        return tensors, about
-
-    @classmethod
-    def _from_file(
-        cls,
-        path: str | os.PathLike[str],
-        tensors: Mapping[str, Any],
-        about: Mapping[str, Any],
-    ) -> Intervention:
-        dtypes = {dtype_name(dtype): dtype for dtype in FLOAT_DTYPES}
-        edits = {}
-        try:
-            for entry in about["edits"]:
-                name = entry["name"]
-                edits[name] = Edit(
-                    LowRankUpdate(tensors[f"{name}.left"], tensors[f"{name}.right"]),
-                    int(entry["layer"]),
-                    bool(entry["transposed"]),
-                    dtypes[entry["dtype"]],
-                    entry["base_sha256"],
-                    float(entry["base_norm"]),
-                    entry["result_sha256"],
-                    tensors.get(f"{name}.flips"),
-                )
-            return cls(
-                edits,
-                model=about["model"],
-                options=about["options"],
-                metrics=about["metrics"],
-                versions=about["versions"],
-            )
-        except (KeyError, TypeError, ValueError) as error:
-            raise InterventionError(
-                f"{os.fspath(path)} is not a complete intervention "
-                f"({type(error).__name__}: {error})"
-            ) from error

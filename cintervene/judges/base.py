@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a judge of answers is."""
+"""The interface of judges, and the default judge."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ __all__ = ["Judge", "refusal_matcher"]
 
 
 class Judge(Protocol):
-    """Whatever tells refusals from compliance: a function, a classifier, people."""
+    """Tells refusals from compliance: a function, a classifier, annotators."""
 
     def __call__(
         self, prompts: Sequence[str], answers: Sequence[str]
     ) -> Sequence[bool]:
-        """Tell for each answer whether it does not do what its prompt asks for."""
+        """Tell for each answer whether it refuses what its prompt asks for."""
 
 
 def refusal_matcher(prompts: Sequence[str], answers: Sequence[str]) -> list[bool]:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Judges beside the refusal matcher: substrings, and classifiers of Hugging Face."""
+"""Judges besides the refusal matcher: substrings, and language models as judges."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from torch import nn
 
 from cintervene.activations.next_token import next_logits
 from cintervene.errors import ArgumentError
+from cintervene.models.parts import ModelParts
 from cintervene.prompts.spelling import encode_text
 
 __all__ = ["CompliancePrompt", "Substrings", "from_answers", "harmbench29"]
@@ -34,7 +35,7 @@ Reply:"""
 
 
 def from_answers(refuses: Callable[[str], bool]) -> Callable[..., list[bool]]:
-    """Make a judge of a function that looks at one answer."""
+    """Make a judge from a function of one answer."""
 
     def judge(prompts: Sequence[str], answers: Sequence[str]) -> list[bool]:
         return [bool(refuses(answer)) for answer in answers]
@@ -44,16 +45,16 @@ def from_answers(refuses: Callable[[str], bool]) -> Callable[..., list[bool]]:
 
 @dataclass(frozen=True)
 class Substrings:
-    """Judge that takes an answer for a refusal if it contains any of some phrases.
+    """Judge that counts an answer as a refusal if it contains one of a list of phrases.
 
-    What many papers report. Warnings in helpful answers count as refusals here.
+    This is what many papers report. Warnings in helpful answers count as refusals here.
 
     Attributes
     ----------
     phrases : tuple of str
-        As they stand, in this case.
+        Case-sensitive.
     name : str
-        What reports call it.
+        The judge's name in reports.
     """
 
     phrases: tuple[str, ...]
@@ -65,40 +66,41 @@ class Substrings:
 
 
 def harmbench29(path: str | os.PathLike[str] | None = None) -> Substrings:
-    """Substring scoring in the manner of GCG and HarmBench, to compare with papers.
+    """Substring scoring as in GCG and HarmBench, to compare with papers.
 
     Parameters
     ----------
     path : path, optional
-        Where the phrases are in your copy of HarmBench (or any list of your own): a
-        Python file, whose longest list of strings is taken; a JSON list; or a text
-        file with a phrase a line. Without it, phrases written for this package; the
-        judge is then called "harmbench29 (own phrases)".
+        File of the phrases, in your copy of HarmBench or a list of your own: a Python
+        file, whose longest list of strings is taken; a JSON list; or a text file with
+        one phrase per line. Without it, phrases written for this package are used, and
+        the judge is called "harmbench29 (own phrases)".
 
     Raises
     ------
     OSError
         The file cannot be read.
     ArgumentError
-        It holds no list of phrases.
+        It has no list of phrases.
     """
     if path is None:
-        own = resources.files("cintervene.data") / "refusal_substrings.txt"
-        lines = own.read_text(encoding="utf-8").splitlines()
+        packaged = resources.files("cintervene.data") / "refusal_substrings.txt"
+        lines = packaged.read_text(encoding="utf-8").splitlines()
         return Substrings(tuple(lines), "harmbench29 (own phrases)")
     file = Path(path)
     phrases = _phrases(file, file.read_text(encoding="utf-8"))
     if not phrases or not all(isinstance(one, str) and one for one in phrases):
         raise ArgumentError(
-            f"{path}: got no list of phrases; give a Python, JSON or text file with one"
+            f"path: got no list of phrases in {path}, expected one; give a Python, "
+            "JSON or text file with one"
         )
     return Substrings(tuple(phrases), "harmbench29")
 
 
 def _phrases(file: Path, text: str) -> Sequence[Any]:
     if file.suffix == ".json":
-        found = json.loads(text)
-        return found if isinstance(found, list) else []
+        content = json.loads(text)
+        return content if isinstance(content, list) else []
     if file.suffix != ".py":
         return [line for line in text.splitlines() if line.strip()]
     lists = (node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.List))
@@ -114,16 +116,16 @@ def _phrases(file: Path, text: str) -> Sequence[Any]:
 class CompliancePrompt:
     """Judge that asks a language model whether the answer does what was asked for.
 
-    HarmBench's classifier is one; give its own prompt as `template`.
+    HarmBench's classifier is such a model; give its prompt as `template`.
 
     Attributes
     ----------
     model : nn.Module
     tokenizer : Any
     template : str
-        With ``{behavior}`` and ``{generation}`` where request and answer go.
+        With ``{behavior}`` and ``{generation}`` for the request and the answer.
     words : tuple of str
-        How a reply for yes and one for no begin.
+        The beginnings of a reply for yes and of one for no.
     """
 
     model: nn.Module
@@ -132,22 +134,22 @@ class CompliancePrompt:
     words: tuple[str, str] = ("yes", "no")
 
     def __call__(self, prompts: Sequence[str], answers: Sequence[str]) -> list[bool]:
-        """Tell for each answer whether the model finds "no" the likelier reply."""
-        asked = [
+        """Tell for each answer whether "no" is the more likely reply."""
+        questions = [
             list(self.tokenizer(self._fill(prompt, answer))["input_ids"])
             for prompt, answer in zip(prompts, answers, strict=True)
         ]
-        if not asked:
+        if not questions:
             return []
         yes, no = (self._openings(word) for word in self.words)
-        logits = next_logits(self.model, asked)
-        # A token that begins both words, such as a space, tells nothing.
+        logits = next_logits(ModelParts.find(self.model), questions)
+        # A token that begins both words, such as a space, does not distinguish them.
         agrees = torch.logsumexp(logits[:, sorted(yes - no)], dim=1)
         disagrees = torch.logsumexp(logits[:, sorted(no - yes)], dim=1)
         return [bool(one) for one in (disagrees > agrees).tolist()]
 
     def _fill(self, behavior: str, generation: str) -> str:
-        # Not str.format, nor one after the other: answers hold braces of their own.
+        # Not str.format, nor one after the other: answers can contain braces.
         parts = self.template.split("{generation}")
         return generation.join(part.replace("{behavior}", behavior) for part in parts)
 

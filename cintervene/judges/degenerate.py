@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whether an answer is no language any more: empty, or going round in circles."""
+"""Whether an answer is degenerate: empty, or repeating itself."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import unicodedata
 
 __all__ = ["REPEATED", "is_empty", "is_looped", "repetition"]
 
-# The share of repeated word groups from which an answer counts as looped: a model
-# that writes a list with parallel wording stays below one half.
+# The share of repeated n-grams from which an answer counts as looped: a list with
+# parallel wording stays below one half.
 REPEATED = 0.6
 GROUP = 4
-# Fewer words say nothing about loops, unless one unit is all there is.
+# Too few words for the share to mean anything.
 SHORTEST = 20
 # Words that a loop at the end of an answer may have.
 LONGEST = 12
@@ -21,16 +21,17 @@ WORDS = re.compile(r"\w+")
 
 
 def is_empty(answer: str) -> bool:
-    """Tell whether the answer holds no letter and no digit."""
+    """Tell whether the answer has no letter and no digit."""
     return not any(letter.isalnum() for letter in answer)
 
 
 def is_looped(answer: str) -> bool:
     """Tell whether the answer repeats itself.
 
-    Either at least 0.6 of its groups of four words stood in it before, or a few
-    characters come twelve times in a row ("hahahaha"), or up to the end there are one
-    to three words six times, or up to twelve words three times that fill twelve words.
+    Either at least 0.6 of its 4-grams of words occur earlier in it, or a few characters
+    come twelve times in a row ("hahahaha"), or the answer ends in one to three words
+    repeated six times, or in up to twelve words repeated three times, at least twelve
+    words together.
     """
     words = _words(answer)
     if len(words) >= SHORTEST and repetition(answer) >= REPEATED:
@@ -39,14 +40,14 @@ def is_looped(answer: str) -> bool:
 
 
 def repetition(answer: str) -> float:
-    """Share of the groups of four words that stood in the answer before, 0 to 1."""
+    """Share of the answer's 4-grams of words that occur earlier in it, 0 to 1."""
     words = _words(answer)
     groups = [tuple(words[at : at + GROUP]) for at in range(len(words) - GROUP + 1)]
     return 1.0 - len(set(groups)) / len(groups) if groups else 0.0
 
 
 def _stuck_at_end(words: list[str]) -> bool:
-    """Whether the same few words stand there again and again, up to the end.
+    """Whether the answer ends in the same few words again and again.
 
     The last word may have been cut by a limit on the answer's length.
     """
@@ -68,9 +69,9 @@ def _ends_in_loop(words: list[str]) -> bool:
 
 
 def _words(text: str) -> list[str]:
-    """Words without marks; letters of scripts without spaces are words of their own."""
-    found: list[str] = []
+    """Words without marks; in scripts without spaces each letter is a word."""
+    words: list[str] = []
     for word in WORDS.findall(text.casefold()):
         unspaced = all(unicodedata.category(letter) == "Lo" for letter in word)
-        found.extend(word if unspaced else [word])
-    return found
+        words.extend(word if unspaced else [word])
+    return words

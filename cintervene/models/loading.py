@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
@@ -15,7 +15,8 @@ import torch
 from safetensors import SafetensorError
 
 from cintervene.errors import ArgumentError, ModelError
-from cintervene.models.embedded import EMBEDDED, Progress, embedded_directory
+from cintervene.models.embedded import EMBEDDED, embedded_directory
+from cintervene.utils.progress import Progress, one_step, silent
 
 # Without types: much of transformers has none.
 transformers: Any = import_module("transformers")
@@ -39,7 +40,7 @@ def load(
     hub: bool = False,
     dtype: torch.dtype | str | None = None,
     device: torch.device | str = "cpu",
-    progress: Progress | None = None,
+    progress: Progress = silent,
 ) -> Loaded:
     """Load a language model and its tokenizer.
 
@@ -56,8 +57,9 @@ def load(
     dtype : torch.dtype or str, optional
         As stored by default, bfloat16 for GGUF files and embedded models.
     device : torch.device or str, default "cpu"
-    progress : callable, optional
-        Called with a line of text before each slow step.
+    progress : Progress, optional
+        Called as ``progress(phase, done, total)``, with phases such as
+        "fetching smollm2", "converting smollm2" and "loading smollm2".
 
     Returns
     -------
@@ -74,64 +76,56 @@ def load(
     """
     if isinstance(spec, tuple):
         return spec
-    wanted = _dtype(dtype)
-    say = _announcer(progress)
-    model, tokenizer = _load(os.fspath(spec), hub, wanted, say)
+    model, tokenizer = _load(os.fspath(spec), hub, _dtype(dtype), progress)
     return model.to(device).eval(), tokenizer
 
 
-def _load(spec: str, hub: bool, dtype: torch.dtype | None, say: Progress) -> Loaded:
-    path = Path(spec).expanduser()
-    if spec in EMBEDDED:
-        source = EMBEDDED[spec]
-        if hub:
-            say(f"loading {source.hub}")
-            return _pretrained(source.hub, dtype, local=False)
-        logger.info("%s is used under %s", spec, source.licence)
-        directory = embedded_directory(spec, _convert, say)
-        say(f"loading {spec}")
-        model, tokenizer = _pretrained(str(directory), dtype)
-        model.name_or_path = spec
-        return model, tokenizer
-    if path.is_dir():
+def _load(
+    spec: str, hub: bool, dtype: torch.dtype | None, progress: Progress
+) -> Loaded:
+    source, path = EMBEDDED.get(spec), Path(spec).expanduser()
+    if source is not None and not hub:
+        return _load_embedded(spec, dtype, progress)
+    if source is None and path.is_dir():
         _check_directory(path)
-        say(f"loading {path}")
-        return _pretrained(str(path), dtype)
+        with one_step(progress, f"loading {path}"):
+            return _pretrained(str(path), dtype)
     if path.suffix.lower() in PICKLES:
         raise ModelError(
             f"{spec} is a pickle, which runs code when it is loaded; convert it to "
             "safetensors and give the directory"
         )
     if path.suffix.lower() == ".gguf" and (path.is_file() or not hub):
-        say(f"converting {path}")
-        return _from_gguf(path, dtype or torch.bfloat16)
+        with one_step(progress, f"converting {path}"):
+            return _from_gguf(path, dtype or torch.bfloat16)
     if hub:
-        say(f"loading {spec}")
-        return _pretrained(spec, dtype, local=False)
+        name = spec if source is None else source.hub
+        with one_step(progress, f"loading {name}"):
+            return _pretrained(name, dtype, local=False)
     raise ModelError(
         f"model {spec!r} is neither a directory, nor a .gguf file, nor one of "
-        f"{', '.join(EMBEDDED)}; to fetch it from the hub, give hub=True"
+        f"{', '.join(EMBEDDED)}; to fetch it from the hub, say so with hub=True"
     )
+
+
+def _load_embedded(name: str, dtype: torch.dtype | None, progress: Progress) -> Loaded:
+    logger.info("%s is used under %s", name, EMBEDDED[name].licence)
+    directory = embedded_directory(name, _convert, progress)
+    with one_step(progress, f"loading {name}"):
+        model, tokenizer = _pretrained(str(directory), dtype)
+    model.name_or_path = name
+    return model, tokenizer
 
 
 def _dtype(dtype: torch.dtype | str | None) -> torch.dtype | None:
     if dtype is None or dtype in DTYPES.values():
         return dtype  # type: ignore[return-value]
-    found = DTYPES.get(str(dtype))
-    if found is None:
+    named = DTYPES.get(str(dtype))
+    if named is None:
         raise ArgumentError(
             f"dtype: got {dtype!r}, expected one of {', '.join(DTYPES)}, or None"
         )
-    return found
-
-
-def _announcer(progress: Progress | None) -> Callable[[str], None]:
-    def say(line: str) -> None:
-        logger.info(line)
-        if progress is not None:
-            progress(line)
-
-    return say
+    return named
 
 
 def _check_directory(path: Path) -> None:

@@ -16,7 +16,13 @@ from torch import Tensor, nn
 
 from cintervene.errors import ModelError
 
-__all__ = ["device_of", "held", "identity", "in_memory", "is_offloaded"]
+__all__ = [
+    "device_of",
+    "in_memory",
+    "is_offloaded",
+    "parameter_identity",
+    "parameter_value",
+]
 
 
 def is_offloaded(module: nn.Module) -> bool:
@@ -24,7 +30,7 @@ def is_offloaded(module: nn.Module) -> bool:
     return _hook(module) is not None
 
 
-def held(module: nn.Module, name: str = "weight") -> Tensor:
+def parameter_value(module: nn.Module, name: str = "weight") -> Tensor:
     """Return a parameter of a module, or the values it stands for when offloaded.
 
     Those are the ones that accelerate holds, not a copy, if they are in memory.
@@ -58,7 +64,7 @@ def in_memory(module: nn.Module, name: str = "weight") -> Tensor | None:
     return values if values is not None and values.dtype == tensor.dtype else None
 
 
-def identity(module: nn.Module, name: str = "weight") -> Hashable:
+def parameter_identity(module: nn.Module, name: str = "weight") -> Hashable:
     """Return what is equal for two parameters that are one."""
     tensor = getattr(module, name)
     kept = in_memory(module, name) if tensor.is_meta else None
@@ -68,7 +74,7 @@ def identity(module: nn.Module, name: str = "weight") -> Hashable:
 def device_of(module: nn.Module) -> torch.device:
     """Return the device on which the first parameters of a module are used.
 
-    Where it has none, as packed modules, that of its buffers.
+    Where it has none, as quantised modules, that of its buffers.
     """
     for part in module.modules():
         hook = _hook(part)

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from torch import nn
 
 from cintervene.models.decoder import Decoder, find_decoder
-from cintervene.models.targets import Target, find_targets
-from cintervene.models.unembedding import Unembedding, find_unembedding
+from cintervene.models.targets import Target, targets_of
+from cintervene.models.unembedding import Unembedding, unembedding_of
 from cintervene.utils.literals import Matrix
 
 __all__ = ["ModelParts"]
@@ -22,20 +22,18 @@ class ModelParts:
 
     Attributes
     ----------
-    model : nn.Module
     decoder : Decoder
-        The stack of layers.
+        The stack of layers, which knows the model it is of.
     unembedding : Unembedding
         Final norm and head.
     """
 
-    model: nn.Module
     decoder: Decoder
     unembedding: Unembedding
 
     @classmethod
     def find(cls, model: nn.Module) -> ModelParts:
-        """Find them.
+        """Find them, by a forward pass of three tokens.
 
         Raises
         ------
@@ -43,13 +41,18 @@ class ModelParts:
             The model is not built of such parts.
         """
         decoder = find_decoder(model)
-        return cls(model, decoder, find_unembedding(model, decoder))
+        return cls(decoder, unembedding_of(decoder))
+
+    @property
+    def model(self) -> nn.Module:
+        """The model whose parts these are."""
+        return self.decoder.model
 
     @property
     def n_layers(self) -> int:
         """How many layers the decoder has."""
-        return len(self.decoder.layers)
+        return self.decoder.n_layers
 
     def targets(self, layers: Iterable[int], matrix: Matrix) -> list[Target]:
         """The projections of some layers, lowest first; see `find_targets`."""
-        return find_targets(self.model, layers, self.decoder, matrix)
+        return targets_of(self.decoder, layers, matrix)

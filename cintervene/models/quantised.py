@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Projections whose weights are packed: bitsandbytes, GPTQ, AWQ and the like.
+"""Projections whose weights are quantised: bitsandbytes, GPTQ, AWQ and the like.
 
 Libraries pack in many ways and repack for one processor or another, so the matrix is
 read off what the module does to unit vectors, whatever it holds.
@@ -16,18 +16,22 @@ import torch
 from torch import Tensor, nn
 
 from cintervene.errors import ModelError
-from cintervene.models.offload import device_of, held
+from cintervene.models.offload import device_of, parameter_value
 from cintervene.models.trace import evaluating, evaluation_mode
 from cintervene.models.weights import FLOAT_DTYPES
 
 __all__ = [
-    "PACKED_TOLERANCE", "check_gradients", "check_whole", "is_packed", "is_plain",
-    "unpacked",
+    "QUANTISED_TOLERANCE",
+    "check_gradients",
+    "check_writable",
+    "dequantised",
+    "is_plain",
+    "is_quantised",
 ]  # fmt: skip
 
 # Of a result relative to its size. Inputs may be rounded to 8 bits too, which moves
 # outputs of SmolLM2's layers by up to 5 %.
-PACKED_TOLERANCE = 0.15
+QUANTISED_TOLERANCE = 0.15
 # Unit vectors in a batch.
 BLOCK = 1024
 
@@ -41,7 +45,7 @@ def is_plain(weight: object) -> bool:
     )
 
 
-def is_packed(module: nn.Module) -> bool:
+def is_quantised(module: nn.Module) -> bool:
     """Tell whether a module holds codes instead of a matrix of floats."""
     if is_plain(getattr(module, "weight", None)):
         return False
@@ -49,7 +53,7 @@ def is_packed(module: nn.Module) -> bool:
     return any(map(_is_code, tensors))
 
 
-def unpacked(module: nn.Module, d_in: int, dtype: torch.dtype) -> Tensor:
+def dequantised(module: nn.Module, d_in: int, dtype: torch.dtype) -> Tensor:
     """Return the (d_out, d_in) matrix that a module multiplies its inputs with.
 
     Parameters
@@ -74,10 +78,10 @@ def unpacked(module: nn.Module, d_in: int, dtype: torch.dtype) -> Tensor:
             f"({type(error).__name__}: {error}); load the model in its original "
             "precision"
         ) from error
-    found = torch.cat(columns)
+    rows = torch.cat(columns)
     if getattr(module, "bias", None) is not None:
-        found = found - held(module, "bias").to(found)
-    return found.T.contiguous()
+        rows = rows - parameter_value(module, "bias").to(rows)
+    return rows.T.contiguous()
 
 
 def _units(module: nn.Module, first: int, d_in: int, dtype: torch.dtype) -> Tensor:
@@ -88,27 +92,27 @@ def _units(module: nn.Module, first: int, d_in: int, dtype: torch.dtype) -> Tens
     return units[None]
 
 
-def check_whole(model: nn.Module) -> None:
+def check_writable(model: nn.Module) -> None:
     """Refuse a model some of whose weights cannot be written to.
 
     Raises
     ------
     ModelError
-        Weights are packed, or offloaded by accelerate.
+        Weights are quantised, or offloaded by accelerate.
     """
     named = model.named_parameters()
     odd = (name for name, p in named if p.is_meta or not is_plain(p))
-    packed = (name for name, _ in _packed_modules(model))
-    found = next(chain(odd, packed), None)
-    if found is not None:
+    quantised = (name for name, _ in _quantised_modules(model))
+    name = next(chain(odd, quantised), None)
+    if name is not None:
         raise ModelError(
-            f"model: got {found} packed or offloaded, expected weights that can be "
+            f"model: got {name} quantised or offloaded, expected weights that can be "
             "written to; load the whole model in its original precision"
         )
 
 
 def check_gradients(model: nn.Module) -> None:
-    """Refuse packed modules that pass no gradient; kernels for inference do not.
+    """Refuse quantised modules that pass no gradient; kernels for inference do not.
 
     Raises
     ------
@@ -116,7 +120,7 @@ def check_gradients(model: nn.Module) -> None:
     """
     floats = (p.dtype for p in model.parameters() if p.dtype in FLOAT_DTYPES)
     dtype = next(floats, torch.float32)
-    for name, module in _packed_modules(model):
+    for name, module in _quantised_modules(model):
         if not _passes_gradients(module, dtype):
             raise ModelError(
                 f"model: got {name}, a {type(module).__name__} that passes no gradient "
@@ -126,17 +130,17 @@ def check_gradients(model: nn.Module) -> None:
             )
 
 
-def _packed_modules(model: nn.Module) -> Iterator[tuple[str, Any]]:
+def _quantised_modules(model: nn.Module) -> Iterator[tuple[str, Any]]:
     """Those that stand for a linear layer; others hold integers for other reasons."""
     for name, module in model.named_modules():
-        if hasattr(module, "in_features") and is_packed(module):
+        if hasattr(module, "in_features") and is_quantised(module):
             yield name, module
 
 
 def _passes_gradients(module: Any, dtype: torch.dtype) -> bool:
     x = torch.ones(1, module.in_features, dtype=dtype, device=device_of(module))
     with evaluating(module):
-        # The first call without gradients may repack weights for good.
+        # The first call without gradients may repack the codes for good.
         module(x)
     x.requires_grad_()
     with evaluation_mode(module), torch.enable_grad(), warnings.catch_warnings():
@@ -145,14 +149,15 @@ def _passes_gradients(module: Any, dtype: torch.dtype) -> bool:
         y = module(x)
         if not y.requires_grad:
             return False
-        bias = getattr(module, "bias", None)
-        size = (y if bias is None else y - held(module, "bias").to(y)).float().abs()
-        (found,) = torch.autograd.grad(size.sum(), x, allow_unused=True)
-    if found is None:
+        if getattr(module, "bias", None) is not None:
+            y = y - parameter_value(module, "bias").to(y)
+        size = y.float().abs()
+        (gradient,) = torch.autograd.grad(size.sum(), x, allow_unused=True)
+    if gradient is None:
         return False
     # The derivative along x of what is proportional to x is its value.
-    error = (found.float() * x).sum() - size.sum()
-    return bool(error.abs() <= PACKED_TOLERANCE * size.sum())
+    error = (gradient.float() * x).sum() - size.sum()
+    return bool(error.abs() <= QUANTISED_TOLERANCE * size.sum())
 
 
 def _is_code(tensor: Tensor) -> bool:

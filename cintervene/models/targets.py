@@ -22,16 +22,16 @@ from transformers.pytorch_utils import Conv1D
 from cintervene.errors import ArgumentError, ModelError
 from cintervene.models.decoder import (
     Decoder,
-    _text_config,
     find_decoder,
     resolve_layers,
+    text_config,
 )
-from cintervene.models.offload import device_of, held, identity
+from cintervene.models.offload import device_of, parameter_identity, parameter_value
 from cintervene.models.quantised import (
-    PACKED_TOLERANCE,
-    is_packed,
+    QUANTISED_TOLERANCE,
+    dequantised,
     is_plain,
-    unpacked,
+    is_quantised,
 )
 from cintervene.models.trace import Call
 from cintervene.models.weights import FLOAT_DTYPES
@@ -53,7 +53,7 @@ class Target:
     name : str
         Path of the weight parameter in the model.
     module : nn.Module
-        The projection: an `nn.Linear`, a GPT-2 `Conv1D` or a packed linear module.
+        The projection: an `nn.Linear`, a GPT-2 `Conv1D` or a quantised linear module.
     d_in, d_out : int
         Widths of its input and output; `d_out` is the hidden size.
     transposed : bool
@@ -61,10 +61,10 @@ class Target:
     after : nn.Module or None
         The norm between the projection's output and the residual stream (Gemma).
     matrix : {"down_proj", "o_proj"}
-    packed : torch.dtype or None
-        Where the module computes with packed weights (bitsandbytes, GPTQ, AWQ), the
-        type of what it takes and returns. Such a weight cannot be changed; adapters
-        can change what the module returns.
+    compute_dtype : torch.dtype or None
+        Where the weight is quantised (bitsandbytes, GPTQ, AWQ), the type of what the
+        module takes and returns. Such a weight cannot be changed; adapters can change
+        what the module returns.
     """
 
     layer: int
@@ -75,7 +75,12 @@ class Target:
     transposed: bool
     after: nn.Module | None = None
     matrix: Matrix = "down_proj"
-    packed: torch.dtype | None = None
+    compute_dtype: torch.dtype | None = None
+
+    @property
+    def quantised(self) -> bool:
+        """Whether the weight is stored as codes."""
+        return self.compute_dtype is not None
 
     @property
     def ends_layer(self) -> bool:
@@ -87,17 +92,18 @@ class Target:
         """The weight parameter, as the model stores it.
 
         Where it is offloaded, what accelerate holds of it or reads anew each time;
-        where it is packed, the (d_out, d_in) matrix that it stands for, anew each time.
+        where it is quantised, the (d_out, d_in) matrix that it stands for, anew each
+        time.
         """
-        if self.packed:
-            return unpacked(self.module, self.d_in, self.packed)
-        return held(self.module)
+        if self.compute_dtype is not None:
+            return dequantised(self.module, self.d_in, self.compute_dtype)
+        return parameter_value(self.module)
 
     @property
     def dtype(self) -> torch.dtype:
-        """Storage type of the weight; of the unpacked one where it is packed."""
-        if self.packed:
-            return self.packed
+        """Storage type of the weight; of the dequantised one where it is quantised."""
+        if self.compute_dtype is not None:
+            return self.compute_dtype
         dtype = self.module.weight.dtype
         assert isinstance(dtype, torch.dtype)
         return dtype
@@ -133,7 +139,6 @@ class Explanation:
 def find_targets(
     model: nn.Module,
     layers: Iterable[int] | None = None,
-    decoder: Decoder | None = None,
     matrix: Matrix = "down_proj",
 ) -> list[Target]:
     """Find one projection in each of the given decoder layers.
@@ -144,8 +149,6 @@ def find_targets(
         A decoder-only language model of transformers, on a real device.
     layers : iterable of int, optional
         Layer indices, negative ones from the end; all layers without it.
-    decoder : Decoder, optional
-        What `find_decoder(model)` returned, to save its probe.
     matrix : {"down_proj", "o_proj"}
         The MLP's down projection, or the attention's output projection.
 
@@ -161,17 +164,13 @@ def find_targets(
     ArgumentError
         A layer index is out of range, there are none, or the matrix is unknown.
     """
-    found = explain(model, layers, decoder, matrix)
-    if found.refused:
-        layer, reason = next(iter(found.refused.items()))
-        raise ModelError(f"layer {layer} cannot be changed: {reason}")
-    return found.targets
+    check_matrix(matrix)
+    return targets_of(find_decoder(model), layers, matrix)
 
 
 def explain(
     model: nn.Module,
     layers: Iterable[int] | None = None,
-    decoder: Decoder | None = None,
     matrix: Matrix = "down_proj",
 ) -> Explanation:
     """Say what would be changed in `model`, layer by layer, without changing anything.
@@ -179,15 +178,33 @@ def explain(
     The parameters are those of `find_targets`.
     """
     check_matrix(matrix)
-    decoder = decoder or find_decoder(model)
-    shared = _shared_names(model)
+    return explanation_of(find_decoder(model), layers, matrix)
+
+
+def targets_of(
+    decoder: Decoder, layers: Iterable[int] | None, matrix: Matrix
+) -> list[Target]:
+    """`find_targets` in a model whose decoder is known."""
+    explanation = explanation_of(decoder, layers, matrix)
+    for layer, reason in explanation.refused.items():
+        raise ModelError(f"layer {layer} cannot be changed: {reason}")
+    return explanation.targets
+
+
+def explanation_of(
+    decoder: Decoder, layers: Iterable[int] | None, matrix: Matrix
+) -> Explanation:
+    """`explain` for a model whose decoder is known."""
+    check_matrix(matrix)
+    shared = _shared_names(decoder.model)
     targets, refused = [], {}
-    for layer in resolve_layers(layers, len(decoder.layers)):
+    for layer in resolve_layers(layers, decoder.n_layers):
         try:
-            targets.append(_projection(model, decoder, layer, shared, matrix))
+            targets.append(_projection(decoder, layer, shared, matrix))
         except ModelError as error:
             refused[layer] = str(error)
-    return Explanation(type(model).__name__, len(decoder.layers), targets, refused)
+    name = type(decoder.model).__name__
+    return Explanation(name, decoder.n_layers, targets, refused)
 
 
 def check_matrix(matrix: str) -> None:
@@ -202,8 +219,8 @@ def _describe(target: Target) -> str:
         ", transposed" if target.transposed else ""
     )
     dtype = str(target.dtype).removeprefix("torch.")
-    if target.packed:
-        dtype = f"packed ({type(target.module).__name__}), by an adapter only"
+    if target.quantised:
+        dtype = f"quantised ({type(target.module).__name__}), by an adapter only"
     return f"  {target.layer:3d}  {target.name}  {shape}  {dtype}"
 
 
@@ -212,7 +229,9 @@ def _shared_names(model: nn.Module) -> dict[Hashable, list[str]]:
     names: dict[Hashable, list[str]] = {}
     for path, module in model.named_modules(remove_duplicate=False):
         for name, _ in module.named_parameters(recurse=False, remove_duplicate=False):
-            names.setdefault(identity(module, name), []).append(_path(path, name))
+            names.setdefault(parameter_identity(module, name), []).append(
+                _path(path, name)
+            )
     return names
 
 
@@ -221,7 +240,6 @@ def _path(module: str, name: str) -> str:
 
 
 def _projection(
-    model: nn.Module,
     decoder: Decoder,
     layer: int,
     shared: dict[Hashable, list[str]],
@@ -236,16 +254,16 @@ def _projection(
     last = projections[-1]
     if matrix == "o_proj":
         # Only beside a known MLP is it clear that the rest is attention.
-        _refuse_misplaced(model, decoder, last, projections)
+        _refuse_misplaced(decoder, last, projections)
         last = _attention_output(decoder, last, projections, calls, prefix)
     _refuse_opaque(last)
     if matrix == "down_proj":
-        _refuse_misplaced(model, decoder, last, projections)
+        _refuse_misplaced(decoder, last, projections)
     _refuse_twins(decoder.layers[layer], prefix, last)
     return _unshared(last, layer, matrix, shared, _norm_after(last, calls))
 
 
-def plain_targets(model: nn.Module, calls: Sequence[Call], layer: int) -> list[Target]:
+def plain_targets(decoder: Decoder, calls: Sequence[Call], layer: int) -> list[Target]:
     """What modules that were called multiply with, as targets of their own.
 
     Raises
@@ -253,7 +271,7 @@ def plain_targets(model: nn.Module, calls: Sequence[Call], layer: int) -> list[T
     ModelError
         One of them has no plain weight, or shares it.
     """
-    shared = _shared_names(model)
+    shared = _shared_names(decoder.model)
     for call in calls:
         _refuse_opaque(call)
     return [_unshared(call, layer, "down_proj", shared, None) for call in calls]
@@ -268,15 +286,15 @@ def _unshared(
 ) -> Target:
     d_in, d_out = call.x.shape[-1], call.y.shape[-1]
     name = f"{call.name}.weight"
-    packed = is_packed(call.module)
-    names = [] if packed else shared[identity(call.module)]
+    quantised = is_quantised(call.module)
+    names = [] if quantised else shared[parameter_identity(call.module)]
     others = [other for other in names if other != name]
     if others:
         raise ModelError(f"{name} is shared with {', '.join(others)}")
     transposed = isinstance(call.module, Conv1D)
     return Target(
         layer, name, call.module, d_in, d_out, transposed, after, matrix,
-        call.x.dtype if packed else None,
+        call.x.dtype if quantised else None,
     )  # fmt: skip
 
 
@@ -347,23 +365,25 @@ def _refuse_opaque(call: Call) -> None:
             f"{call.name} computes its weight (torch.nn.utils.parametrize); make it "
             "a plain one with remove_parametrizations"
         )
-    if is_packed(module) and call.x.dtype in FLOAT_DTYPES:
-        matrix = unpacked(module, call.x.shape[-1], call.x.dtype)
-        return _refuse_altered_result(call, matrix, PACKED_TOLERANCE)
+    if is_quantised(module) and call.x.dtype in FLOAT_DTYPES:
+        matrix = dequantised(module, call.x.shape[-1], call.x.dtype)
+        return _refuse_altered_result(call, matrix, QUANTISED_TOLERANCE)
     weight = getattr(module, "weight", None)
     if not isinstance(module, (nn.Linear, Conv1D)) or not isinstance(weight, Tensor):
         raise ModelError(
             f"{call.name} is a {kind}, expected nn.Linear, Conv1D or a linear module "
-            "with weights packed in integers; load the model in its original precision"
+            "with quantised weights; load the model in its original precision"
         )
     shape = weight.shape if not isinstance(module, Conv1D) else weight.T.shape
     if not is_plain(weight) or shape != (call.y.shape[-1], call.x.shape[-1]):
         raise ModelError(
             f"{call.name}.weight is a {type(weight).__name__} of {weight.dtype} and "
-            f"shape {tuple(weight.shape)}: quantised, packed or computed weights "
+            f"shape {tuple(weight.shape)}: quantised or computed weights "
             "of this kind cannot be changed; load the model in its original precision"
         )
-    matrix = held(module) if not isinstance(module, Conv1D) else held(module).T
+    matrix = parameter_value(module)
+    if isinstance(module, Conv1D):
+        matrix = matrix.T
     return _refuse_altered_result(call, matrix, TOLERANCE)
 
 
@@ -372,7 +392,8 @@ def _refuse_altered_result(call: Call, matrix: Tensor, tolerance: float) -> None
     expected = call.x.double() @ matrix.detach().to(place).double().T
     bias = getattr(call.module, "bias", None)
     if isinstance(bias, Tensor):
-        expected = expected + held(call.module, "bias").detach().to(place).double()
+        bias = parameter_value(call.module, "bias").detach()
+        expected = expected + bias.to(place).double()
     error = torch.linalg.vector_norm(call.y.double() - expected)
     if not error <= tolerance * torch.linalg.vector_norm(expected):
         raise ModelError(
@@ -383,7 +404,7 @@ def _refuse_altered_result(call: Call, matrix: Tensor, tolerance: float) -> None
 
 
 def _refuse_misplaced(
-    model: nn.Module, decoder: Decoder, last: Call, projections: Sequence[Call]
+    decoder: Decoder, last: Call, projections: Sequence[Call]
 ) -> None:
     """Refuse a last projection that is not the end of a feed-forward block."""
     d_in, d_out = last.x.shape[-1], last.y.shape[-1]
@@ -394,7 +415,7 @@ def _refuse_misplaced(
         )
     if sum(call.module is last.module for call in projections) > 1:
         raise ModelError(f"{last.name} is called more than once in a forward pass")
-    inner = _text_config(model).intermediate_size
+    inner = text_config(decoder.model).intermediate_size
     widens = any(
         parent(call) == parent(last)
         and call.x.shape[-1] == decoder.hidden_size

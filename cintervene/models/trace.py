@@ -56,6 +56,16 @@ def evaluating(module: nn.Module) -> Iterator[None]:
         yield
 
 
+@contextmanager
+def hooked(module: nn.Module, hook: Hook) -> Iterator[None]:
+    """A forward hook on a module, inside only."""
+    handle = module.register_forward_hook(hook)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
 def adds_to_output(run: Callable[[Hook], Tensor]) -> bool:
     """Tell whether a layer's output is its projection's output plus the rest.
 

@@ -15,7 +15,7 @@ from cintervene.models.decoder import (
     Decoder,
     find_decoder,
 )
-from cintervene.models.offload import device_of, held, identity
+from cintervene.models.offload import device_of, parameter_identity, parameter_value
 from cintervene.models.targets import Target
 from cintervene.models.weights import FLOAT_DTYPES
 
@@ -112,7 +112,7 @@ class Unembedding:
         return norm_scale(target.after, target.d_out).pull_back(rows)
 
 
-def find_unembedding(model: nn.Module, decoder: Decoder | None = None) -> Unembedding:
+def find_unembedding(model: nn.Module) -> Unembedding:
     """Find the final norm and the unembedding of `model`.
 
     Raises
@@ -121,7 +121,12 @@ def find_unembedding(model: nn.Module, decoder: Decoder | None = None) -> Unembe
         There is no head with a plain weight or no single final norm, or the model does
         more to its logits than these and a soft cap.
     """
-    decoder = decoder or find_decoder(model)
+    return unembedding_of(find_decoder(model))
+
+
+def unembedding_of(decoder: Decoder) -> Unembedding:
+    """`find_unembedding` in a model whose decoder is known."""
+    model = decoder.model
     head = getattr(model, "get_output_embeddings", lambda: None)()
     weight = getattr(head, "weight", None)
     if (
@@ -140,7 +145,7 @@ def find_unembedding(model: nn.Module, decoder: Decoder | None = None) -> Unembe
     config = model.config.get_text_config()  # type: ignore[union-attr, operator]
     softcap = getattr(config, "final_logit_softcapping", None)
     assert isinstance(head, nn.Module)
-    rows = held(head).to(device_of(head))
+    rows = parameter_value(head).to(device_of(head))
     unembedding = Unembedding(
         rows, head, norm, found.scale, found.centred, softcap, is_tied(model)
     )
@@ -155,7 +160,7 @@ def is_tied(model: nn.Module) -> bool:
     weights = [getattr(module, "weight", None) for module in (head, embedding)]
     if not all(isinstance(weight, Tensor) for weight in weights):
         return False
-    if identity(head) == identity(embedding):
+    if parameter_identity(head) == parameter_identity(embedding):
         return True
     # Two files of a disk do not say that they hold one matrix.
     config: Any = model.config
@@ -190,8 +195,8 @@ def norm_scale(norm: nn.Module, width: int) -> Scale:
     place = device_of(norm)
     shift = torch.zeros(width, device=place)
     if isinstance(getattr(norm, "bias", None), Tensor):
-        shift = held(norm, "bias").detach().to(place).float()
-    factor = held(norm).detach().to(place).float()
+        shift = parameter_value(norm, "bias").detach().to(place).float()
+    factor = parameter_value(norm).detach().to(place).float()
     # Large, uneven values: epsilon does not matter and the mean is not zero.
     x = 100.0 * torch.sin(torch.arange(1, width + 1, device=place)) + 25.0
     with torch.no_grad():

@@ -119,9 +119,9 @@ def rounded_change(target: Any, update: LowRankUpdate) -> Tensor:
     -------
     Tensor
         (d_out, d_in) float32 (float64 for float64 weights), on the weight's device.
-        Packed weights stay as they are and an adapter adds the whole change.
+        Quantised weights stay as they are and an adapter adds the whole change.
     """
-    if target.packed:
+    if target.quantised:
         return torch.from_numpy(update.matrix()).float().to(target.device)
     before: Tensor = target.weight.detach()
     after = before.clone()

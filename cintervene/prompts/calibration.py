@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a defence is built from and its strength chosen on: never what reports use."""
+"""Texts that PCR is solved on, and others to choose its strength on.
+
+Neither is ever used by reports.
+"""
 
 from __future__ import annotations
 
@@ -30,40 +33,41 @@ from cintervene.utils.progress import (
 
 __all__ = [
     "Calibration",
-    "Everyday",
-    "benign_words",
-    "everyday",
-    "gather",
-    "passages",
-    "text",
+    "CommonParts",
+    "benign_passages",
+    "benign_word_answers",
+    "calibrate_words",
+    "common_parts",
+    "running_text",
 ]
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """Utterances to build from, and others to choose the strength on.
+    """Texts to solve on, and others to choose the strength on.
 
     Attributes
     ----------
-    probes : list of TargetSpan
-        Answers that say forbidden words.
-    contrast : list of TargetSpan
-        Answers that say benign words to the same prompts.
-    benign : list of TargetSpan
+    forget : list of TargetSpan
+        Answers that say what is forbidden.
+    near_negatives : list of TargetSpan
+        What is most like them and must stay: answers that say benign words to the same
+        prompts, for instance.
+    retain : list of TargetSpan
         Everyday prompts with the model's own answers, and running text.
-    tune_probes, tune_contrast, tune_benign : list of TargetSpan
+    tune_forget, tune_near_negatives, tune_retain : list of TargetSpan
         The same of other prompts and other benign words.
     """
 
-    probes: list[TargetSpan]
-    contrast: list[TargetSpan]
-    benign: list[TargetSpan]
-    tune_probes: list[TargetSpan]
-    tune_contrast: list[TargetSpan]
-    tune_benign: list[TargetSpan]
+    forget: list[TargetSpan]
+    near_negatives: list[TargetSpan]
+    retain: list[TargetSpan]
+    tune_forget: list[TargetSpan]
+    tune_near_negatives: list[TargetSpan]
+    tune_retain: list[TargetSpan]
 
 
-def gather(
+def calibrate_words(
     model: nn.Module,
     tokenizer: Any,
     words: Sequence[str],
@@ -82,71 +86,73 @@ def gather(
     """
     forbidden = {word.casefold() for word in words}
     benign = [word for word in data.benign_words("train") if word not in forbidden]
-    found = _words_of(passages(size), forbidden.union(benign), size.text_words)
-    common = everyday(model, tokenizer, texts, size, progress, benign)
+    other = forbidden.union(benign)
+    frequent = _words_of(benign_passages(size), other, size.text_words)
+    common = common_parts(model, tokenizer, texts, size, progress, benign)
     return Calibration(
-        probes=_spoken(tokenizer, words, "train", size.starting, size.later),
-        contrast=benign_words(tokenizer, benign, size)
-        + _spoken(tokenizer, found[::2], "train", 1, 0)
-        + _spoken(tokenizer, found[1::2], "train", 0, 1),
-        tune_probes=_spoken(tokenizer, words, "tune", 1, 1),
+        forget=_word_answers(tokenizer, words, "train", size.starting, size.later),
+        near_negatives=benign_word_answers(tokenizer, benign, size)
+        + _word_answers(tokenizer, frequent[::2], "train", 1, 0)
+        + _word_answers(tokenizer, frequent[1::2], "train", 0, 1),
+        tune_forget=_word_answers(tokenizer, words, "tune", 1, 1),
         **common,
     )
 
 
-class Everyday(TypedDict):
+class CommonParts(TypedDict):
     """Parts of `Calibration` that do not depend on what is forbidden."""
 
-    benign: list[TargetSpan]
-    tune_contrast: list[TargetSpan]
-    tune_benign: list[TargetSpan]
+    retain: list[TargetSpan]
+    tune_near_negatives: list[TargetSpan]
+    tune_retain: list[TargetSpan]
 
 
-def everyday(
+def common_parts(
     model: nn.Module,
     tokenizer: Any,
     texts: Iterable[str],
     size: CalibrationSize,
     progress: Progress,
     words: Sequence[str],
-) -> Everyday:
+) -> CommonParts:
     """Let the model answer everyday prompts; say benign words to tune on."""
     prompts: dict[Split, int] = {"train": size.prompts, "tune": size.tune_prompts}
     answers = _answers(model, tokenizer, prompts, size.answer_tokens, progress)
-    running = [text(tokenizer, one) for one in (*passages(size), *texts)]
-    tuned = words[size.contrast_words :]
+    passages = (*benign_passages(size), *texts)
+    running = [running_text(tokenizer, passage) for passage in passages]
+    tune_words = words[size.contrast_words :][: size.tune_words]
     return {
-        "benign": answers["train"] + running,
-        "tune_contrast": _spoken(tokenizer, tuned[: size.tune_words], "tune", 2, 2),
-        "tune_benign": answers["tune"],
+        "retain": answers["train"] + running,
+        "tune_near_negatives": _word_answers(tokenizer, tune_words, "tune", 2, 2),
+        "tune_retain": answers["tune"],
     }
 
 
-def benign_words(
+def benign_word_answers(
     tokenizer: Any, words: Sequence[str], size: CalibrationSize
 ) -> list[TargetSpan]:
     """Answers that say the first of some benign words."""
-    return _spoken(tokenizer, words[: size.contrast_words], "train", 2, 2)
+    return _word_answers(tokenizer, words[: size.contrast_words], "train", 2, 2)
 
 
-def passages(size: CalibrationSize) -> list[str]:
+def benign_passages(size: CalibrationSize) -> list[str]:
     """The package's own running text."""
     return [one.text for one in data.benign_texts("train")[: size.texts]]
 
 
 def _words_of(running: Iterable[str], without: Container[str], count: int) -> list[str]:
     """Different words of running text, spread evenly over their alphabetical list."""
-    found = {
+    words = {
         word.casefold()
         for passage in running
         for word in re.findall(r"[^\W\d_]{4,}", passage)
     }
-    usable = sorted(word for word in found if word not in without)
+    usable = sorted(word for word in words if word not in without)
     step = max(1, len(usable) // max(count, 1))
     return usable[::step][:count]
 
 
-def _spoken(
+def _word_answers(
     tokenizer: Any, words: Sequence[str], split: Split, starting: int, later: int
 ) -> list[TargetSpan]:
     return word_spans(
@@ -166,7 +172,7 @@ def _answers(
     answer_tokens: int,
     progress: Progress,
 ) -> dict[Split, list[TargetSpan]]:
-    """Answer the first so many everyday prompts of each split, all in one go."""
+    """Answer the first so many everyday prompts of each split, all in one batch."""
     rendered = {
         split: [
             render(tokenizer, prompt.text)
@@ -174,15 +180,15 @@ def _answers(
         ]
         for split, count in prompts.items()
     }
-    together = [ids for part in rendered.values() for ids in part]
-    report = counting(progress, "answering benign prompts", len(together))
-    new = iter(generate(model, tokenizer, together, answer_tokens, progress=report))
+    batch = [ids for part in rendered.values() for ids in part]
+    report = counting(progress, "answering benign prompts", len(batch))
+    answers = iter(generate(model, tokenizer, batch, answer_tokens, progress=report))
     return {
-        split: answered(part, [next(new) for _ in part])
+        split: answered(part, [next(answers) for _ in part])
         for split, part in rendered.items()
     }
 
 
-def text(tokenizer: Any, text: str) -> TargetSpan:
+def running_text(tokenizer: Any, text: str) -> TargetSpan:
     """Running text; from its second token on all of it counts."""
     return TargetSpan(tuple(encode_text(tokenizer, text)), start=1)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where a concept comes up, and where a model complies with harmful requests.
+"""Texts that PCR is solved on for a concept, or for answers to harmful requests.
 
-Of the examples or requests given every fourth is held apart, the last one of fewer: it
-is what the strength is chosen on, and nothing is built from it.
+Every fourth of the examples or requests given, or the last one of fewer, is held out to
+choose the strength on.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from cintervene.data import Split
 from cintervene.errors import ArgumentError
 from cintervene.prompts.calibration import (
     Calibration,
-    Everyday,
-    benign_words,
-    everyday,
-    passages,
-    text,
+    CommonParts,
+    benign_passages,
+    benign_word_answers,
+    common_parts,
+    running_text,
 )
 from cintervene.prompts.calibration_size import CalibrationSize
 from cintervene.prompts.chat import (
@@ -36,18 +36,19 @@ from cintervene.utils.progress import (
 )
 from cintervene.utils.validation import check_texts
 
-__all__ = ["check_several", "gather_examples", "gather_requests", "held_apart"]
+__all__ = ["calibrate_examples", "calibrate_requests", "check_several", "tuning_split"]
 
 T = TypeVar("T")
-APART = 4
+# One text of so many is held out for tuning.
+TUNE_EVERY = 4
 # What a sentence may be the answer to, whatever it is about.
-FRAMES: dict[Split, tuple[str, ...]] = {
+OPEN_PROMPTS: dict[Split, tuple[str, ...]] = {
     "train": ("Write one sentence.", "Tell me something.", "Say anything you like."),
     "tune": ("Give me a sentence, please.", "What is on your mind?"),
 }
 
 
-def gather_examples(
+def calibrate_examples(
     model: nn.Module,
     tokenizer: Any,
     examples: Sequence[str],
@@ -60,16 +61,17 @@ def gather_examples(
     Each comes as running text and as an answer to a prompt that asks for nothing in
     particular.
     """
-    build, tune = held_apart(examples)
+    train, tune = tuning_split(examples)
+    passages = [*benign_passages(size), *texts]
     return Calibration(
-        probes=_framed(tokenizer, build, "train"),
-        contrast=_framed(tokenizer, [*passages(size), *texts], "train"),
-        tune_probes=_framed(tokenizer, tune, "tune"),
-        **_everyday(model, tokenizer, (), size, progress),
+        forget=_as_answers(tokenizer, train, "train"),
+        near_negatives=_as_answers(tokenizer, passages, "train"),
+        tune_forget=_as_answers(tokenizer, tune, "tune"),
+        **_common_parts(model, tokenizer, (), size, progress),
     )
 
 
-def gather_requests(
+def calibrate_requests(
     model: nn.Module,
     tokenizer: Any,
     requests: Sequence[str],
@@ -85,24 +87,24 @@ def gather_requests(
     Raises
     ------
     ArgumentError
-        The model refuses all requests to build from, or all to tune on.
+        The model refuses all requests to solve on, or all to tune on.
     """
-    build, tune = held_apart(requests)
-    sounding = [p.text for p in data.borderline_prompts("train")]
-    parts = {
-        "build": _talked(build, "train"),
-        "tune": _talked(tune, "tune"),
-        "near": _talked(sounding[: size.contrast_prompts], "train"),
+    train, tune = tuning_split(requests)
+    borderline = [p.text for p in data.borderline_prompts("train")]
+    prompts = {
+        "train": _with_jailbreaks(train, "train"),
+        "tune": _with_jailbreaks(tune, "tune"),
+        "near": _with_jailbreaks(borderline[: size.contrast_prompts], "train"),
     }
-    together = [one for part in parts.values() for one in part]
-    report = counting(progress, "answering requests", len(together))
-    rendered = [render(tokenizer, one) for one in together]
+    batch = [prompt for part in prompts.values() for prompt in part]
+    report = counting(progress, "answering requests", len(batch))
+    rendered = [render(tokenizer, prompt) for prompt in batch]
     answers = generate(model, tokenizer, rendered, size.answer_tokens, progress=report)
-    said = iter(zip(rendered, answers, strict=True))
-    own = {name: [next(said) for _ in part] for name, part in parts.items()}
+    exchanges = iter(zip(rendered, answers, strict=True))
+    parts = {name: [next(exchanges) for _ in part] for name, part in prompts.items()}
     complied = {
-        name: [pair for pair in own[name] if _complies(tokenizer, pair[1])]
-        for name in ("build", "tune")
+        name: [(p, a) for p, a in parts[name] if _complies(tokenizer, a)]
+        for name in ("train", "tune")
     }
     if not all(complied.values()):
         raise ArgumentError(
@@ -110,58 +112,60 @@ def gather_requests(
             "requests that it answers"
         )
     return Calibration(
-        probes=[_said(p, a[: size.positions]) for p, a in complied["build"]],
-        contrast=[_said(p, a) for p, a in own["near"] if a],
-        tune_probes=[_said(p, a) for p, a in complied["tune"]],
-        **_everyday(model, tokenizer, texts, size, progress),
+        forget=[_answer_span(p, a[: size.positions]) for p, a in complied["train"]],
+        near_negatives=[_answer_span(p, a) for p, a in parts["near"] if a],
+        tune_forget=[_answer_span(p, a) for p, a in complied["tune"]],
+        **_common_parts(model, tokenizer, texts, size, progress),
     )
 
 
-def _everyday(
+def _common_parts(
     model: nn.Module,
     tokenizer: Any,
     texts: Iterable[str],
     size: CalibrationSize,
     progress: Progress,
-) -> Everyday:
+) -> CommonParts:
     """What must stay, benign words included."""
     words = data.benign_words("train")
-    found = everyday(model, tokenizer, texts, size, progress, words)
-    found["benign"] += benign_words(tokenizer, words, size)
-    return found
+    parts = common_parts(model, tokenizer, texts, size, progress, words)
+    parts["retain"] += benign_word_answers(tokenizer, words, size)
+    return parts
 
 
-def held_apart(given: Sequence[T]) -> tuple[list[T], list[T]]:
-    """What to build from, and what to tune on."""
-    tune = list(given[APART - 1 :: APART]) or list(given[-1:])
-    if len(given) < APART:
-        return list(given[:-1]), tune
-    return [one for i, one in enumerate(given) if i % APART != APART - 1], tune
+def tuning_split(texts: Sequence[T]) -> tuple[list[T], list[T]]:
+    """Divide texts into those to solve on and those to tune on."""
+    last = TUNE_EVERY - 1
+    if len(texts) < TUNE_EVERY:
+        return list(texts[:-1]), list(texts[-1:])
+    train = [text for i, text in enumerate(texts) if i % TUNE_EVERY != last]
+    return train, list(texts[last::TUNE_EVERY])
 
 
 def check_several(name: str, texts: object) -> list[str]:
-    """Return the texts; refuse what is none, and fewer than can be held apart."""
-    found = check_texts(name, texts)
-    if len(found) < 2:
+    """Return the texts; refuse what is none, and fewer than can be divided."""
+    checked = check_texts(name, texts)
+    if len(checked) < 2:
         raise ArgumentError(
-            f"{name}: got {len(found)} of them; expected two or more, for a part is "
-            "held apart to choose the strength on. Add others like it"
+            f"{name}: got {len(checked)} of them; expected two or more, for some are "
+            "held out to choose the strength on. Add others like it"
         )
-    return found
+    return checked
 
 
-def _framed(tokenizer: Any, texts: Sequence[str], split: Split) -> list[TargetSpan]:
-    frames = FRAMES[split]
-    found = []
-    for turn, one in enumerate(texts):
-        found.append(text(tokenizer, one))
-        prompt = render(tokenizer, frames[turn % len(frames)])
-        found.append(_said(prompt, encode_text(tokenizer, one)))
-    return found
+def _as_answers(tokenizer: Any, texts: Sequence[str], split: Split) -> list[TargetSpan]:
+    """Each text by itself, and as an answer to a prompt that fits any text."""
+    prompts = OPEN_PROMPTS[split]
+    spans = []
+    for turn, text in enumerate(texts):
+        spans.append(running_text(tokenizer, text))
+        prompt = render(tokenizer, prompts[turn % len(prompts)])
+        spans.append(_answer_span(prompt, encode_text(tokenizer, text)))
+    return spans
 
 
-def _talked(requests: Sequence[str], split: Split) -> list[str]:
-    """Requests, and every second one inside a template."""
+def _with_jailbreaks(requests: Sequence[str], split: Split) -> list[str]:
+    """Requests, and every second one again inside a jailbreak template."""
     templates = data.jailbreak_templates(split)
     return [*requests] + [
         data.fill_in_turn(templates, turn, request)
@@ -169,13 +173,12 @@ def _talked(requests: Sequence[str], split: Split) -> list[str]:
     ]
 
 
-def _said(prompt: Sequence[int], answer: Sequence[int]) -> TargetSpan:
+def _answer_span(prompt: Sequence[int], answer: Sequence[int]) -> TargetSpan:
     return TargetSpan((*prompt, *answer), len(prompt), weights=(1.0,) * len(answer))
 
 
 def _complies(tokenizer: Any, answer: Sequence[int]) -> bool:
     """Whether an answer says anything, and does not begin as the package's refusals."""
-    begun = tokenizer.decode(answer, skip_special_tokens=True).split()[:2]
-    return bool(begun) and begun not in [
-        one.split()[:2] for one in data.safe_refusals()
-    ]
+    beginning = tokenizer.decode(answer, skip_special_tokens=True).split()[:2]
+    refusals = [refusal.split()[:2] for refusal in data.safe_refusals()]
+    return bool(beginning) and beginning not in refusals

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Checking a claimed solution from scratch."""
+"""Checking a claimed solution against docs/methods/pcr.md (5) and (6), from scratch."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -80,7 +80,8 @@ def certify(
     """Check a claimed solution of :func:`pcr` against the problem's own data.
 
     Trusts nothing but the factors of the update, its multipliers and, with `slack`,
-    the share of each displacement that is slack.
+    the share of each displacement that is slack. The bound is docs/methods/pcr.md (5),
+    the residuals are those of (6); nothing is shared with the solver.
 
     Parameters
     ----------
@@ -99,21 +100,36 @@ def certify(
     ------
     ArgumentError
         The arguments are not those of a problem, or the solution is of another shape.
+
+    References
+    ----------
+    docs/certificate.md, Theorems 2 and 3. The problem is PCR of arXiv 2510.03567.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import cintervene as ci
+    >>> problem = [[2.0, 0.0]], [[0.0, 1.0]], [[0.0, 0.5]], 1.0
+    >>> solution = ci.pcr(*problem)
+    >>> certificate = ci.certify(solution, *problem, weight=np.zeros((2, 2), "f4"))
+    >>> certificate.certified
+    True
+    >>> round(certificate.cost, 6), round(certificate.lower_bound, 6)
+    (0.0625, 0.0625)
+    >>> bool(certificate.stored_feasibility < 1e-6)
+    True
     """
     problem = prepare(inputs, outputs, concepts, radius, preserve, slack, halfspaces)
     _check_shapes(solution, problem)
     h = _core.as_float64(inputs)
-    own = _responses(solution.update, h)
-    taken = solution.slack_displacements - solution.displacements
-    price = (
-        float((problem.gram - problem.true_gram).diagonal().mean()) if h.size else 0.0
-    )
+    moved = _responses(solution.update, h)
     cost = _squared_norm(solution.update, preserve)
-    if price > 0.0:
-        cost += float(np.sum(np.square(taken))) / price
-        moved = own + taken
-    else:
-        moved = own
+    added = problem.gram - problem.true_gram
+    private = float(added.diagonal().mean()) if h.size else 0.0
+    if private > 0.0:
+        taken = solution.slack_displacements - solution.displacements
+        cost += float(np.sum(np.square(taken))) / private
+        moved = moved + taken
     proof = _prove(solution, problem, preserve, moved)
     stored = None if weight is None else _after_rounding(solution.update, weight, h)
     return Certificate(
@@ -133,11 +149,13 @@ def _check_shapes(solution: Solution, problem: Problem) -> None:
             f"solution: its update has shape {solution.update.shape}; expected "
             f"{expected}. Pass the arguments of the solve it came from"
         )
-    pairs = (len(problem.outputs), len(problem.concepts) + len(problem.directions))
+    points = len(problem.concepts) + len(problem.directions)
+    constraints = (len(problem.outputs), points)
     given = solution.multipliers
-    if given is not None and given.shape != pairs:
+    if given is not None and given.shape != constraints:
         raise ArgumentError(
-            f"solution: its multipliers have shape {given.shape}; expected {pairs}. "
+            f"solution: its multipliers have shape {given.shape}; expected "
+            f"{constraints}. "
             "Pass the arguments of the solve it came from"
         )
 
@@ -166,15 +184,12 @@ def _feasibility(problem: Problem, moved: Floats) -> float:
 def _prove(
     solution: Solution, problem: Problem, preserve: Preserve | None, moved: Floats
 ) -> "_core.Certificate":
-    """The bound, and how far the update is from ``(N D + Q)' K`` and activity."""
-    multipliers = solution.multipliers
-    if multipliers is None or not np.all(multipliers >= 0.0):
-        multipliers = np.zeros((len(moved), problem.radius.shape[1]))
-        multipliers = np.pad(multipliers, ((0, 0), (0, len(problem.directions))))
-        known = False
-    else:
-        known = True
+    """The bound (5), and the residuals of (6): A = diag(nu) D + Q, and activity."""
     n = len(problem.concepts)
+    multipliers = solution.multipliers
+    known = multipliers is not None and bool(np.all(multipliers >= 0.0))
+    if multipliers is None or not known:
+        multipliers = np.zeros((len(moved), n + len(problem.directions)))
     balls, halves = multipliers[:, :n], multipliers[:, n:]
     total = balls.sum(axis=1, keepdims=True)
     implied = total * (problem.outputs + moved) - balls @ problem.concepts

@@ -1,10 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A feasible change where the exact solver found none.
+"""A convex-concave procedure: a local optimum where the exact solve proves none.
 
-The semidefinite relaxation behind it is tight when the outputs leave dimensions free.
-Where they do not, its solution violates some constraints. Then the most-violated rule
-makes it feasible, and a convex-concave procedure lowers the cost: near each output the
-outside of a ball contains a half-space, and half-spaces are solved exactly.
+The exact solve is the dual problem in C (`_core.pcr_exact`), whose multipliers prove
+its result to be the global optimum. `cintervene.pcr` calls `repair` only where that
+solve stalls, or ends with a relative gap or residual above 1e-9: when the outputs leave
+too few dimensions free for the semidefinite relaxation to be tight, or by rounding near
+degenerate problems. What is found here is feasible and locally optimal; it is proved to
+be the global optimum only if its own multipliers close the gap.
+
+Each step replaces the outside of every ball by the half-space that touches the ball
+nearest to the present output. It lies within the outside, and half-spaces are solved
+exactly (Yuille and Rangarajan, Neural Computation 15, 2003). A start that is not
+feasible is made so by the most-violated rule.
 """
 
 from dataclasses import replace
@@ -17,32 +24,50 @@ from cintervene.solvers.solution import Status
 
 __all__ = ["repair"]
 
-_PUSHES = 10_000
-_ROUNDS = 100
-_SETTLED = 1e-12
-# Relative move after which there is none, and gap below which that is waited for.
-_RESTS = 1e-11
-_CLOSE = 1e-4
+# Limits of the most-violated rule and of the convex-concave steps.
+_MAX_PUSHES = 10_000
+_MAX_STEPS = 100
+# Relative changes of the cost, and of the coefficients, that count as none. The latter
+# are waited for where the gap is below _NEAR_GAP.
+_COST_TOLERANCE = 1e-12
+_MOVE_TOLERANCE = 1e-11
+_NEAR_GAP = 1e-4
 # Above this gap a second start is worth its time.
-_FAR = 1e-6
+_RESTART_GAP = 1e-6
 
 
 def repair(
     problem: Problem,
-    found: "_core.Found",
+    result: "_core.Found",
     lower_bound: float,
     tolerance: float,
     max_iterations: int,
 ) -> "_core.Found":
-    """Turn a stalled result into a locally optimal one, if that can be done."""
-    best = _descend(problem, found, tolerance, max_iterations)
-    if best is None or _cost(problem, best) > lower_bound * (1.0 + _FAR):
-        pushed = _push(problem, found, tolerance, max_iterations)
-        starts = [pushed] if pushed or best else _leave(problem, found)
+    """Turn a result that is not final into a locally optimal one, if possible.
+
+    Parameters
+    ----------
+    problem : Problem
+    result : dict
+        What `_core.pcr_exact` returned.
+    lower_bound : float
+        What its multipliers prove.
+    tolerance, max_iterations
+        As for `cintervene.pcr`.
+
+    Returns
+    -------
+    dict
+        Like `result`; `result` itself where no feasible change was found.
+    """
+    best = _descend(problem, result, tolerance, max_iterations)
+    if best is None or _cost(problem, best) > lower_bound * (1.0 + _RESTART_GAP):
+        pushed = _most_violated(problem, result, tolerance, max_iterations)
+        starts = [pushed] if pushed or best else _beyond_concepts(problem, result)
         ends = [s and _descend(problem, s, tolerance, max_iterations) for s in starts]
-        feasible = [result for result in (best, *ends) if result]
-        best = min(feasible, key=lambda f: _cost(problem, f), default=None)
-    return _judged(problem, best, tolerance) if best else found
+        feasible = [end for end in (best, *ends) if end]
+        best = min(feasible, key=lambda end: _cost(problem, end), default=None)
+    return _evaluated(problem, best, tolerance) if best else result
 
 
 def _descend(
@@ -57,28 +82,28 @@ def _descend(
     proof needs them: there the steps go on until the change itself comes to rest.
     """
     near = False
-    best = _improve(problem, start, tolerance, max_iterations)
-    for _ in range(_ROUNDS):
-        better = best and _improve(problem, best, tolerance, max_iterations)
+    best = _step(problem, start, tolerance, max_iterations)
+    for _ in range(_MAX_STEPS):
+        better = best and _step(problem, best, tolerance, max_iterations)
         if not best or not better:
             break
         before, cost = _cost(problem, best), _cost(problem, better)
-        if cost > before * (1.0 + _SETTLED):
+        if cost > before * (1.0 + _COST_TOLERANCE):
             break
-        settled = cost >= before * (1.0 - _SETTLED)
-        rests = _distance(best, better) <= _RESTS
+        settled = cost >= before * (1.0 - _COST_TOLERANCE)
+        at_rest = _distance(best, better) <= _MOVE_TOLERANCE
         # Multipliers belong to where a step began: the last step has the right ones.
         best = better
-        near = near or (settled and cost <= _bound(problem, best) * (1.0 + _CLOSE))
-        if settled and (rests or not near):
+        near = near or (settled and cost <= _bound(problem, best) * (1.0 + _NEAR_GAP))
+        if settled and (at_rest or not near):
             break
     return best
 
 
-def _bound(problem: Problem, found: "_core.Found") -> float:
-    """Cost that its multipliers prove no change to be below."""
+def _bound(problem: Problem, result: "_core.Found") -> float:
+    """The lower bound on the cost that its multipliers give, (5)."""
     proof = _core.pcr_certify(
-        *problem.arrays, found["coefficients"], found["multipliers"]
+        *problem.arrays, result["coefficients"], result["multipliers"]
     )
     return proof["lower_bound"]
 
@@ -90,36 +115,38 @@ def _distance(a: "_core.Found", b: "_core.Found") -> float:
     return float(np.linalg.norm(first - second)) / (size if size > 0.0 else 1.0)
 
 
-def _judged(problem: Problem, found: "_core.Found", tolerance: float) -> "_core.Found":
+def _evaluated(
+    problem: Problem, result: "_core.Found", tolerance: float
+) -> "_core.Found":
     """Bring everything that follows from the coefficients up to date."""
-    displacements = _core.product_nn(problem.gram, found["coefficients"])
+    displacements = _core.product_nn(problem.gram, result["coefficients"])
     margins = problem.margins(displacements)
     violation = problem.worst_violation(margins)
-    met = violation <= 10.0 * tolerance * found["unit"]
-    judged = found.copy()
-    judged["displacements"], judged["margins"] = displacements, margins
-    judged["violation"] = violation
-    judged["outcome"] = int(Status.CONVERGED if met else Status.STALLED)
-    return judged
+    met = violation <= 10.0 * tolerance * result["unit"]
+    evaluated = result.copy()
+    evaluated["displacements"], evaluated["margins"] = displacements, margins
+    evaluated["violation"] = violation
+    evaluated["outcome"] = int(Status.CONVERGED if met else Status.STALLED)
+    return evaluated
 
 
-def _push(
-    problem: Problem, found: "_core.Found", tolerance: float, max_iterations: int
+def _most_violated(
+    problem: Problem, result: "_core.Found", tolerance: float, max_iterations: int
 ) -> "_core.Found | None":
     """Make it feasible by the most-violated rule."""
-    start = found["coefficients"]
+    start = result["coefficients"]
     moved = replace(problem, outputs=problem.outputs + problem.gram @ start)
-    pushes = min(max_iterations, _PUSHES)
+    pushes = min(max_iterations, _MAX_PUSHES)
     pushed = _core.pcr_most_violated(*moved.arrays, tolerance, pushes, 0)
     if pushed["outcome"] != Status.CONVERGED:
         return None
-    return found | {
+    return result | {
         "coefficients": start + pushed["coefficients"],
-        "iterations": found["iterations"] + pushed["iterations"],
+        "iterations": result["iterations"] + pushed["iterations"],
     }
 
 
-def _leave(problem: Problem, found: "_core.Found") -> "list[_core.Found]":
+def _beyond_concepts(problem: Problem, result: "_core.Found") -> "list[_core.Found]":
     """Move all outputs one way or the other until all concepts lie behind them.
 
     That meets every ball, if the inputs allow it.
@@ -137,20 +164,20 @@ def _leave(problem: Problem, found: "_core.Found") -> "list[_core.Found]":
     for way in (direction, -direction):
         behind = (problem.concepts @ way)[None] - (problem.outputs @ way)[:, None]
         distance = float(np.max(behind + problem.radius, initial=0.0))
-        starts.append(found | {"coefficients": distance * np.outer(shares, way)})
+        starts.append(result | {"coefficients": distance * np.outer(shares, way)})
     return starts
 
 
-def _cost(problem: Problem, found: "_core.Found") -> float:
-    coefficients = found["coefficients"]
+def _cost(problem: Problem, result: "_core.Found") -> float:
+    coefficients = result["coefficients"]
     return float(np.sum(coefficients * (problem.gram @ coefficients)))
 
 
-def _improve(
-    problem: Problem, found: "_core.Found", tolerance: float, max_iterations: int
+def _step(
+    problem: Problem, result: "_core.Found", tolerance: float, max_iterations: int
 ) -> "_core.Found | None":
     """Solve with every ball replaced by the half-space that touches it from here."""
-    moved = problem.outputs + problem.gram @ found["coefficients"]
+    moved = problem.outputs + problem.gram @ result["coefficients"]
     prompts, concepts = np.nonzero(problem.radius > 0.0)
     away = moved[prompts] - problem.concepts[concepts]
     distances = np.linalg.norm(away, axis=1)
@@ -177,8 +204,8 @@ def _improve(
     tangent = solved["multipliers"][:, k:][prompts, np.arange(len(prompts))]
     multipliers[prompts, concepts] = tangent / distances
     multipliers[:, len(problem.concepts) :] = solved["multipliers"][:, :k]
-    return found | {
+    return result | {
         "coefficients": solved["coefficients"],
         "multipliers": multipliers,
-        "iterations": found["iterations"] + solved["iterations"],
+        "iterations": result["iterations"] + solved["iterations"],
     }

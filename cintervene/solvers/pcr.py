@@ -1,5 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The smallest change of a weight that moves outputs out of forbidden regions."""
+"""PCR on arrays: the exact dual solve in C with its certificate, and what follows it.
+
+The problem is docs/methods/pcr.md (1). Where the exact solve does not end with a proof
+to the last digits, `convex_concave.repair` goes on from its result.
+"""
 
 from collections.abc import Callable
 from typing import Any
@@ -30,7 +34,7 @@ METHODS: dict[str, Callable[..., "_core.Found"]] = {
 }
 _HISTORY = ("violation", "cost", "lower_bound", "prompt", "constraint")
 _HISTORY_ROWS = 10_000
-# Relative error of a solution that needs no repair.
+# Relative gap and residual of a solution that is final.
 _FINISHED = 1e-9
 
 
@@ -49,9 +53,16 @@ def pcr(
 ) -> Solution:
     r"""Least change of a weight that keeps outputs away from concepts.
 
+    ``method="exact"`` solves the dual problem in C: the change it returns is proved to
+    be the global optimum where `Solution.certified` is True. Where that solve stalls,
+    or leaves a relative gap or residual above 1e-9, a convex-concave procedure goes on
+    from its result and finds a local optimum, whose own multipliers may or may not
+    close the gap.
+
     ``min ||delta||**2  subject to  ||o_j + delta h_j - c_i|| >= radius[j, i]`` for
     every prompt j and concept i, and ``u_l . (o_j + delta h_j) <= offset[j, l]`` for
-    every direction l. A bias is part of the outputs.
+    every direction l. A bias is part of the outputs. The change is returned in
+    representer form, docs/methods/pcr.md (4).
 
     Parameters
     ----------
@@ -64,15 +75,15 @@ def pcr(
     radius : float or array_like, shape (n,) or (m, n)
         Distance to keep. 0 switches a pair off.
     preserve : Preserve, optional
-        Measure the change by what it does to benign inputs.
+        Measure the change by what it does to benign inputs, (3).
     slack : float
-        Price list for exceptions: a prompt may take up part of its displacement by
-        itself, the cheaper the larger `slack` (in units of the mean squared input).
-        0 makes the constraints hard.
+        A prompt may take up part of its displacement by itself, the cheaper the larger
+        `slack` (rho of (7), in units of the mean squared input). 0 makes the
+        constraints hard.
     halfspaces : (directions, offsets), optional
         Directions (k, d_out), and offsets (k,) or (m, k); +inf switches a pair off.
     method : {"exact", "most_violated"}
-        The global optimum with its proof, or the closed form of one constraint
+        See above; or the paper's rule, the closed form of one constraint, (2),
         repeated on the most violated pair: feasible, but up to twice as costly.
     tolerance : float
         Violation to accept, relative to the largest radius or initial violation.
@@ -91,27 +102,44 @@ def pcr(
         is zero throughout so that nothing could move its output.
     NonFiniteError
         An element is NaN or infinite.
+
+    References
+    ----------
+    arXiv 2510.03567, PCR; docs/methods/pcr.md; docs/certificate.md.
+
+    Examples
+    --------
+    One output, 0.5 from a concept, is to be 1 away from it:
+
+    >>> import cintervene as ci
+    >>> inputs, outputs, concepts = [[2.0, 0.0]], [[0.0, 1.0]], [[0.0, 0.5]]
+    >>> solution = ci.pcr(inputs, outputs, concepts, radius=1.0)
+    >>> solution.certified
+    True
+    >>> solution.update.matrix().round(6)
+    array([[0.  , 0.  ],
+           [0.25, 0.  ]])
     """
-    solver = _choose(method)
+    solver = _solver(method)
     problem = prepare(inputs, outputs, concepts, radius, preserve, slack, halfspaces)
     _check_options(tolerance, max_iterations)
-    found = solver(
+    result = solver(
         *problem.arrays,
         float(tolerance),
         int(max_iterations),
         min(int(max_iterations), _HISTORY_ROWS),
     )
-    proof = _judge(problem, found)
-    if method == "exact" and not _proves(proof, found):
+    proof = _certificate(problem, result)
+    if method == "exact" and not _is_final(proof, result):
         bound = proof["lower_bound"]
-        repaired = repair(problem, found, bound, float(tolerance), int(max_iterations))
-        if repaired is not found:
-            found, proof = repaired, _judge(problem, repaired)
+        repaired = repair(problem, result, bound, float(tolerance), int(max_iterations))
+        if repaired is not result:
+            result, proof = repaired, _certificate(problem, repaired)
             proof["lower_bound"] = max(proof["lower_bound"], bound)
-    return _wrap(problem, found, proof)
+    return _solution(problem, result, proof)
 
 
-def _choose(method: str) -> Callable[..., "_core.Found"]:
+def _solver(method: str) -> Callable[..., "_core.Found"]:
     if method not in METHODS:
         valid = ", ".join(repr(name) for name in METHODS)
         raise ArgumentError(f"method: got {method!r}; expected one of {valid}")
@@ -124,27 +152,28 @@ def _check_options(tolerance: float, max_iterations: int) -> None:
         raise ArgumentError(f"max_iterations: got {max_iterations}; expected >= 0")
 
 
-def _wrap(
-    problem: Problem, found: "_core.Found", proof: "_core.Certificate"
+def _solution(
+    problem: Problem, result: "_core.Found", proof: "_core.Certificate"
 ) -> Solution:
-    coefficients, multipliers = found["coefficients"], found["multipliers"]
-    status = Status(found["outcome"])
+    """The update A' H P^-1 of (4), and what it does with and without slack."""
+    coefficients, multipliers = result["coefficients"], result["multipliers"]
+    status = Status(result["outcome"])
     used = np.any(coefficients != 0.0, axis=1)
     # A slice copies nothing where all rows are in use.
     rows = slice(None) if used.all() else used
     left = coefficients[rows]
     n = len(problem.concepts)
-    slack_displacements, slack_margins = found["displacements"], found["margins"]
+    slack_displacements, slack_margins = result["displacements"], result["margins"]
     displacements, margins = slack_displacements, slack_margins
     if problem.gram is not problem.true_gram:
         displacements = _core.product_nn(problem.true_gram[:, rows], left)
         margins = problem.margins(displacements)
-    history = found["history"][: found["history_rows"]]
+    history = result["history"][: result["history_rows"]]
     return Solution(
         update=LowRankUpdate(np.ascontiguousarray(left.T), problem.dual_inputs[rows]),
         cost=float(np.vdot(coefficients, slack_displacements)),
         status=status,
-        iterations=found["iterations"],
+        iterations=result["iterations"],
         displacements=displacements,
         margins=margins[:, :n],
         halfspace_margins=margins[:, n:],
@@ -154,7 +183,7 @@ def _wrap(
         multipliers=None if np.isnan(multipliers).any() else multipliers,
         lower_bound=proof["lower_bound"],
         residuals={
-            "feasibility": found["violation"] / (found["unit"] or 1.0),
+            "feasibility": result["violation"] / (result["unit"] or 1.0),
             "stationarity": proof["stationarity"],
             "complementarity": proof["complementarity"],
         },
@@ -166,25 +195,25 @@ def _wrap(
     )
 
 
-def _proves(proof: "_core.Certificate", found: "_core.Found") -> bool:
-    """Whether there is nothing to repair: solved to the last digits, or hopeless."""
-    if found["outcome"] != Status.CONVERGED:
-        return found["outcome"] != Status.STALLED
+def _is_final(proof: "_core.Certificate", result: "_core.Found") -> bool:
+    """Whether the exact solve ended with a proof, at its limit, or as infeasible."""
+    if result["outcome"] != Status.CONVERGED:
+        return result["outcome"] != Status.STALLED
     gap = abs(proof["cost"] - proof["lower_bound"])
     residual = max(proof["stationarity"], proof["complementarity"])
     return gap <= _FINISHED * proof["cost"] and residual <= _FINISHED
 
 
-def _judge(problem: Problem, found: "_core.Found") -> "_core.Certificate":
-    """The proof that comes with the multipliers, if there is one."""
-    multipliers, nothing = found["multipliers"], float("nan")
-    if found["outcome"] == Status.INFEASIBLE:
+def _certificate(problem: Problem, result: "_core.Found") -> "_core.Certificate":
+    """The bound (5) and the residuals of (6) that the multipliers give, if any."""
+    multipliers, nothing = result["multipliers"], float("nan")
+    if result["outcome"] == Status.INFEASIBLE:
         multipliers /= multipliers.max()
         bound = float("inf")
     elif np.isnan(multipliers).any():
         bound = 0.0
     else:
-        coefficients = found["coefficients"]
+        coefficients = result["coefficients"]
         return _core.pcr_certify(*problem.arrays, coefficients, multipliers)
     return {
         "cost": nothing,

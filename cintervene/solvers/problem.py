@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From a layer's inputs and outputs to the small problem that is solved."""
+"""From a layer's inputs and outputs to the small problem that is solved.
+
+This is the representer form, docs/methods/pcr.md (4), and slack, (7).
+"""
 
 from dataclasses import dataclass
 from typing import Any
@@ -17,7 +20,7 @@ __all__ = ["Problem", "gram_matrices", "matrix", "prepare"]
 
 @dataclass(frozen=True)
 class Problem:
-    """The reduced problem, every array float64."""
+    """The reduced problem: m prompts, n concepts, k directions; every array float64."""
 
     dual_inputs: Floats  # H P^-1 (m, d_in)
     true_gram: Floats  # H P^-1 H' (m, m)
@@ -116,7 +119,7 @@ def matrix(x: Any, name: str) -> Floats:
 
 
 def gram_matrices(h: Floats, dual: Floats, slack: float) -> tuple[Floats, Floats]:
-    """``H P^-1 H'`` as it is, and with slack."""
+    """``G = H P^-1 H'`` as it is, and with slack, ``G + rho mean(diag G) I``."""
     if not 0.0 <= slack < np.inf:
         raise ArgumentError(f"slack: got {slack}; expected a number >= 0")
     true_gram = gram = _core.gram(h, dual)

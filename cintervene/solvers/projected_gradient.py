@@ -66,15 +66,6 @@ class ProjectedGradient:
     get the next D; the matrix delta itself is never formed. The iterates are those
     of projected gradient on delta, preconditioned by P.
 
-    ::
-
-        pg = ci.ProjectedGradient(inputs, radius=0.03 * P.norm(W), preserve=P)
-        D = np.zeros((m, d_out))
-        for _ in range(16):
-            loss, grad = ...    # of the model with D added to the layer's outputs
-            D = pg.step(grad, loss)
-        pg.update.apply(W)
-
     Parameters
     ----------
     inputs : array_like, shape (m, d_in)
@@ -109,6 +100,27 @@ class ProjectedGradient:
     its coefficients A (m, d_out), ``D = G A`` and ``||delta||_P**2 = <A, D>``. A step
     is ``A <- A - t grad`` and ``D <- D - t G grad``, and the projection a scaling. G is
     never inverted.
+
+    References
+    ----------
+    arXiv 2510.03567, TSR; docs/methods/tsr.md.
+
+    Examples
+    --------
+    The loss is any function of the layer's outputs, here their distance from 3:
+
+    >>> import numpy as np
+    >>> import cintervene as ci
+    >>> descent = ci.ProjectedGradient(np.eye(2), radius=1.0)
+    >>> displacements = np.zeros((2, 1))
+    >>> for _ in range(8):
+    ...     loss = float(np.square(displacements - 3.0).sum())
+    ...     displacements = descent.step(2.0 * (displacements - 3.0), loss)
+    >>> displacements.round(3)
+    array([[0.707],
+           [0.707]])
+    >>> descent.update
+    LowRankUpdate(1 x 2, rank 1, float64)
     """
 
     def __init__(
@@ -245,13 +257,13 @@ class ProjectedGradient:
         return self.displacements
 
     def _is_best(self, loss: float | None) -> bool:
-        """Whether there is nothing to complain of; not so for a loss of NaN."""
+        """Whether no loss was lower so far; False for a loss of NaN."""
         return loss is None or self._best is None or loss <= self._best.loss
 
     def _advance(
         self, gradient: Any, response: Any, length: float, rejected: bool
     ) -> None:
-        taken = _core.pgd_step(
+        result = _core.pgd_step(
             self._gram,
             gradient,
             response,
@@ -262,12 +274,12 @@ class ProjectedGradient:
             self._step * self._share,
             length * self._share,
         )
-        self._age, self._norm = taken["age"], taken["norm"]
+        self._age, self._norm = result["age"], result["norm"]
         self.last = GradientStep(
-            taken["step"],
-            taken["gradient_norm"],
-            taken["gap"],
-            taken["restarted"],
+            result["step"],
+            result["gradient_norm"],
+            result["gap"],
+            result["restarted"],
             rejected,
         )
 

@@ -22,7 +22,8 @@ class LowRankUpdate:
 
     Updates of one shape form a vector space: ``a + b``, ``a - b``, ``-a`` and
     ``2 * a`` are updates again. The rank of a sum is the sum of the ranks;
-    :meth:`compress` finds the least that will do.
+    :meth:`compress` finds the least that will do. `cintervene.pcr` returns its change
+    in this form, with ``left = A'`` and ``right = H P^-1`` of docs/methods/pcr.md (4).
 
     Parameters
     ----------
@@ -38,6 +39,19 @@ class LowRankUpdate:
         The shapes do not match.
     NonFiniteError
         A factor holds NaN or infinity.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import cintervene as ci
+    >>> update = ci.LowRankUpdate([[1.0], [2.0]], [[3.0, 0.0, 4.0]])
+    >>> update
+    LowRankUpdate(2 x 3, rank 1, float64)
+    >>> update.apply(np.zeros((2, 3), np.float32))
+    array([[3., 0., 4.],
+           [6., 0., 8.]], dtype=float32)
+    >>> (update + update).compress().rank
+    1
     """
 
     # NumPy scalars must leave `scalar * update` to us.

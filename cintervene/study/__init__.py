@@ -1,16 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """Studies: every defence against every attack on every request, and the report."""
 
-from cintervene.study.cases import Case
 from cintervene.study.defence import Clocked, Defence
 from cintervene.study.journal import Journal
 from cintervene.study.report.content import study_content
 from cintervene.study.report.files import write_study
+from cintervene.study.results import CaseResult
 from cintervene.study.suite import InTurn, Suite
 from cintervene.study.trial import Trial, run_study, sorter
 
 __all__ = [
-    "Case",
+    "CaseResult",
     "Clocked",
     "Defence",
     "InTurn",

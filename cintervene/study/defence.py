@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Defences of one model as a study runs them: named, timed, with or without weights."""
+"""Defences of one model as a study runs them: named and timed."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import nn
 
-from cintervene.attacks import Case as Attempt
+from cintervene.attacks import AttackCase
 from cintervene.baselines import Answerer, Generation
 from cintervene.baselines.answering import answer_prefilled
 from cintervene.intervention.intervention import Intervention
@@ -19,14 +19,15 @@ from cintervene.utils.json_ready import json_ready
 
 __all__ = ["Clocked", "Defence"]
 
-# Attributes of what stands around a model that are no settings.
-PARTS = {"inner", "model", "tokenizer", "judge"}
+# Fields of answerers that are not recorded as settings.
+NOT_SETTINGS = {"inner", "model", "tokenizer", "judge"}
 
 
 class Clocked:
-    """Another answerer, with a clock that tells how long it has been at work.
+    """Another answerer, which measures the time it takes.
 
-    Put around the bare model, so that what a defence takes beyond it can be told.
+    Put around the bare model, it tells the time of generation from the time that a
+    defence takes besides.
 
     Attributes
     ----------
@@ -41,26 +42,26 @@ class Clocked:
         self, prompts: Sequence[str], generation: Generation, seed: int = 0
     ) -> list[str]:
         """Answer each prompt; see `Answerer.answer`."""
-        begun = time.perf_counter()
+        start = time.perf_counter()
         try:
             return self.inner.answer(prompts, generation, seed)
         finally:
-            self.seconds += time.perf_counter() - begun
+            self.seconds += time.perf_counter() - start
 
 
 @dataclass(frozen=True, eq=False)
 class Defence:
-    """What keeps a model safe: changed weights, something around it, both or nothing.
+    """A defence of a model: changed weights, a wrapper around it, both or neither.
 
     Attributes
     ----------
     name : str
-        As it stands in tables.
+        As tables show it.
     model : nn.Module
     clocked : Clocked
         The bare model.
     answerer : Answerer
-        `clocked`, or something around it.
+        `clocked`, or a wrapper around it.
     intervention : Intervention, optional
     """
 
@@ -72,25 +73,27 @@ class Defence:
 
     @property
     def identity(self) -> str:
-        """Tells these weights from others."""
+        """Identifies the weights: the intervention's digest, or ``"base"``."""
         return "base" if self.intervention is None else self.intervention.digest
 
     @property
     def about(self) -> dict[str, Any]:
-        """What the answers depend on beside the model, as JSON has it."""
-        around: dict[str, Any] = {}
+        """What the answers depend on besides the model, as JSON."""
+        wrappers: dict[str, Any] = {}
         answerer: Any = self.answerer
         while answerer is not self.clocked:
             names = [entry.name for entry in fields(answerer)]
-            around[type(answerer).__name__] = {
-                name: getattr(answerer, name) for name in names if name not in PARTS
+            wrappers[type(answerer).__name__] = {
+                name: getattr(answerer, name)
+                for name in names
+                if name not in NOT_SETTINGS
             }
             answerer = answerer.inner
-        return {"weights": self.identity, **json_ready(around)}
+        return {"weights": self.identity, **json_ready(wrappers)}
 
     @contextmanager
     def active(self) -> Iterator[None]:
-        """Change the weights for as long as the block lasts."""
+        """Apply the intervention, if there is one, inside the block."""
         if self.intervention is None:
             yield
         else:
@@ -98,12 +101,12 @@ class Defence:
                 yield
 
     def answer(
-        self, attempts: Sequence[Attempt], generation: Generation, seed: int
+        self, cases: Sequence[AttackCase], generation: Generation, seed: int
     ) -> list[str]:
-        """Answer each attempt, without its prefill; the defence has to be active.
+        """Answer each test case, without its prefill; the defence has to be active.
 
-        Attempts that brought an answer along keep it.
+        Cases that come with an answer keep it.
         """
-        asked = [(one.prompt, one.prefill) for one in attempts if one.answer is None]
-        said = iter(answer_prefilled(self.answerer, asked, generation, seed))
-        return [next(said) if one.answer is None else one.answer for one in attempts]
+        prompts = [(one.prompt, one.prefill) for one in cases if one.answer is None]
+        answers = iter(answer_prefilled(self.answerer, prompts, generation, seed))
+        return [next(answers) if one.answer is None else one.answer for one in cases]

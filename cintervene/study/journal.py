@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The file in which a study is kept while it runs, so that it can go on later."""
+"""The file that records a study while it runs, so that it can be resumed."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import Any, BinaryIO
 
 from cintervene.errors import ArgumentError
-from cintervene.study.cases import Case, Key
+from cintervene.study.results import CaseResult, Key
 
 __all__ = ["NAME", "Journal"]
 
@@ -20,32 +20,35 @@ NAME = "journal.jsonl"
 
 
 class Journal:
-    """Cases and settings, one JSON object a line, each on the disk once it is added.
+    """Cases and settings, one JSON object per line, on the disk once they are added.
 
     Lines are only ever added. A last line that was cut short, because the process or
-    the machine went down while it was written, is dropped when the file is opened.
+    the machine stopped while it was written, is dropped when the file is opened.
 
     Parameters
     ----------
-    directory : Path
-        Made if need be. If it is not empty it must hold a journal.
+    out : Path
+        Directory of the study, created if it does not exist. If it is not empty it
+        must contain a journal.
 
     Attributes
     ----------
-    cases : dict of Key to Case
+    directory : Path
+        `out`.
+    cases : dict of Key to CaseResult
     settings : dict
-        What all cases have in common, as JSON.
+        Settings that all cases share, as JSON.
     """
 
-    def __init__(self, directory: Path) -> None:
-        self.directory = Path(directory)
-        self.cases: dict[Key, Case] = {}
+    def __init__(self, out: Path) -> None:
+        self.directory = Path(out)
+        self.cases: dict[Key, CaseResult] = {}
         self.settings: dict[str, Any] = {}
         self._stream: BinaryIO | None = None
 
     def __enter__(self) -> Journal:
         path = self.directory / NAME
-        check_place(self.directory)
+        check_resumable(self.directory)
         self.directory.mkdir(parents=True, exist_ok=True)
         stream = path.open("a+b")
         try:
@@ -72,28 +75,28 @@ class Journal:
         self._stream = None
 
     def agree(self, settings: Mapping[str, Any]) -> None:
-        """Record settings, or find that those recorded are the same.
+        """Record settings, or check them against those recorded.
 
         Raises
         ------
         ArgumentError
-            One has another value than when the journal was begun.
+            A setting has another value than the one recorded.
         """
         new = {}
         for name, value in settings.items():
             plain = json.loads(json.dumps(value))
             if self.settings.get(name, plain) != plain:
                 raise ArgumentError(
-                    f"--out: {self.directory} holds cases with {name} "
+                    f"out: {self.directory} holds cases with {name} "
                     f"{self.settings[name]}, got {value}; give a new directory, or "
-                    "what was given then"
+                    "the setting of those cases"
                 )
             if name not in self.settings:
                 new[name] = plain
         self._write({"setting": name, "value": new[name]} for name in new)
         self.settings |= new
 
-    def add(self, cases: Iterable[Case]) -> None:
+    def add(self, cases: Iterable[CaseResult]) -> None:
         """Record cases; they are on the disk when this returns."""
         added = list(cases)
         self._write({"case": case.to_dict()} for case in added)
@@ -102,7 +105,7 @@ class Journal:
     def _write(self, records: Iterable[Mapping[str, Any]]) -> None:
         assert self._stream is not None, "the journal is not open"
         lines = [json.dumps(record, ensure_ascii=False) + "\n" for record in records]
-        # Models can say halves of surrogate pairs, which UTF-8 does not know.
+        # Answers can contain lone surrogates, which UTF-8 cannot encode.
         self._stream.write("".join(lines).encode("utf-8", "replace"))
         self._stream.flush()
         os.fsync(self._stream.fileno())
@@ -113,28 +116,28 @@ class Journal:
                 if "setting" in record:
                     self.settings[record["setting"]] = record["value"]
                 else:
-                    case = Case.from_dict(record["case"])
+                    case = CaseResult.from_dict(record["case"])
                     self.cases[case.key] = case
             except (KeyError, TypeError, ValueError) as error:
                 raise _unreadable(path, number) from error
 
 
-def check_place(directory: Path) -> None:
-    """Tell whether a study can be kept, or go on, in a directory.
+def check_resumable(out: Path) -> None:
+    """Check that a study can be started or resumed in a directory.
 
     Raises
     ------
     ArgumentError
-        It is none, or holds other things.
+        It is not a directory, or holds other files.
     """
-    if directory.exists() and not directory.is_dir():
-        raise ArgumentError(f"--out: {directory} is not a directory; give another name")
-    if directory.is_dir() and not (directory / NAME).exists():
-        first = next(directory.iterdir(), None)
+    if out.exists() and not out.is_dir():
+        raise ArgumentError(f"out: {out} is not a directory; give another name")
+    if out.is_dir() and not (out / NAME).exists():
+        first = next(out.iterdir(), None)
         if first is not None:
             raise ArgumentError(
-                f"--out: {directory} holds {first.name} but no study that could go on; "
-                "give a new directory"
+                f"out: {out} holds {first.name} but no study to resume; give a new "
+                "directory"
             )
 
 
@@ -151,8 +154,8 @@ def _records(content: bytes, path: Path) -> Iterator[tuple[int, dict[str, Any]]]
 
 def _unreadable(path: Path, number: int) -> ArgumentError:
     return ArgumentError(
-        f"--out: line {number} of {path} is no record of a study; remove that line, or "
-        "give a new directory"
+        f"out: line {number} of {path} is not a record of a study; remove that line, "
+        "or give a new directory"
     )
 
 
@@ -161,9 +164,9 @@ def _lock(stream: BinaryIO, path: Path) -> None:
         fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
         raise ArgumentError(
-            f"--out: another process is writing to {path}; wait for it, or give a new "
+            f"out: another process is writing to {path}; wait for it, or give a new "
             "directory"
         ) from error
     except OSError:
-        # This file system knows no locks.
+        # This file system does not support locks.
         return

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Requests of one kind, and the ways in which they are made."""
+"""Requests of one kind, and the attacks that are made with them."""
 
 from __future__ import annotations
 
@@ -7,16 +7,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from cintervene.attacks import Attack, Request
-from cintervene.attacks import Case as Attempt
-from cintervene.attacks.base import Notes
+from cintervene.attacks import Attack, AttackCase, Request
+from cintervene.attacks.base import Checkpoint
 
 __all__ = ["InTurn", "Suite"]
 
 
 @dataclass(frozen=True, slots=True)
 class Suite:
-    """Requests of one kind, and the ways in which they are made.
+    """Requests of one kind, and the attacks that are made with them.
 
     Attributes
     ----------
@@ -24,7 +23,7 @@ class Suite:
     requests : sequence of Request
     attacks : sequence of Attack
     topics : mapping of str to str
-        What each request is about, by its id.
+        The topic of each request, by its id.
     """
 
     name: str
@@ -35,7 +34,7 @@ class Suite:
 
 @dataclass(frozen=True)
 class InTurn:
-    """Several attacks as one, of which each request meets another.
+    """Several attacks as one, which take turns from request to request.
 
     Attributes
     ----------
@@ -49,15 +48,17 @@ class InTurn:
 
     @property
     def options(self) -> dict[str, Any]:
-        """Those of the attacks, in their order."""
+        """The options of the attacks, in their order."""
         return {"attacks": [[one.name, one.options] for one in self.attacks]}
 
     @property
     def steps(self) -> int:
-        """The budget of the attack that takes longest."""
+        """The largest budget of the attacks."""
         return max(one.steps for one in self.attacks)
 
-    def cases(self, request: Request, seed: int, notes: Notes) -> Sequence[Attempt]:
+    def cases(
+        self, request: Request, seed: int, checkpoint: Checkpoint
+    ) -> Sequence[AttackCase]:
         """Make the test cases of one request; see `Attack.cases`."""
         turn = (seed + sum(request.id.encode())) % len(self.attacks)
-        return self.attacks[turn].cases(request, seed, notes)
+        return self.attacks[turn].cases(request, seed, checkpoint)

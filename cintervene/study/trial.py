@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Running defences against attacks, case by case."""
+"""Running attacks against defences, test case by test case."""
 
 from __future__ import annotations
 
@@ -13,8 +13,7 @@ from typing import Any
 
 from torch import nn
 
-from cintervene.attacks import Attack, Request, run_attack
-from cintervene.attacks import Case as Attempt
+from cintervene.attacks import Attack, AttackCase, Request, run_attack
 from cintervene.baselines import Generation
 from cintervene.errors import ArgumentError
 from cintervene.evaluate.requests.fluency import perplexities
@@ -27,9 +26,9 @@ from cintervene.judges.base import (
     refusal_matcher,
 )
 from cintervene.models.precision import quick_products
-from cintervene.study.cases import Case
 from cintervene.study.defence import Defence
 from cintervene.study.journal import Journal
+from cintervene.study.results import CaseResult
 from cintervene.study.suite import Suite
 from cintervene.utils.json_ready import json_ready
 from cintervene.utils.progress import (
@@ -42,34 +41,38 @@ __all__ = ["Sorter", "Trial", "run_study", "sorter"]
 
 # Requests whose cases are made, answered, judged and stored together.
 BATCH = 32
-Sorter = Callable[[Sequence[Attempt], Sequence[str]], Sequence[Outcome]]
+Sorter = Callable[[Sequence[AttackCase], Sequence[str]], Sequence[Outcome]]
 
 
 def sorter(model: nn.Module, tokenizer: Any, judge: Judge = refusal_matcher) -> Sorter:
-    """Make a function that sorts answers, with the base model as judge of fluency.
+    """Make a function that sorts answers into outcomes; the base model judges fluency.
 
-    What was put in the model's mouth belongs to the text whose fluency counts, but the
-    judge of refusals reads what the model itself went on to say: all of it, and what
-    comes after the sentence that was begun.
+    Fluency is that of prefill and answer together. The judge of refusals reads the
+    answer without the prefill: all of it, and what comes after the sentence that the
+    prefill began.
     """
     known: dict[tuple[str, str], float] = {}
 
-    def fluency(said: Sequence[tuple[str, str]]) -> list[float]:
-        """Perplexities of answers to prompts: defences often give the same answer."""
-        new = [pair for pair in dict.fromkeys(said) if pair not in known]
+    def fluency(pairs: Sequence[tuple[str, str]]) -> list[float]:
+        """Perplexities of answers, remembered because defences often answer alike."""
+        new = [pair for pair in dict.fromkeys(pairs) if pair not in known]
         if new:
-            asked, answered = zip(*new, strict=True)
-            found = perplexities(model, tokenizer, asked, answered)
-            known.update(zip(new, found.tolist(), strict=True))
-        return [known[pair] for pair in said]
+            prompts, answers = zip(*new, strict=True)
+            values = perplexities(model, tokenizer, prompts, answers)
+            known.update(zip(new, values.tolist(), strict=True))
+        return [known[pair] for pair in pairs]
 
-    def sort(attempts: Sequence[Attempt], answers: Sequence[str]) -> list[Outcome]:
-        prompts = [attempt.prompt for attempt in attempts]
-        begun = [attempt.prefill for attempt in attempts]
-        tries = zip(prompts, begun, answers, strict=True)
-        nats = fluency([(asked, start + said) for asked, start, said in tries])
+    def sort(cases: Sequence[AttackCase], answers: Sequence[str]) -> list[Outcome]:
+        prompts = [case.prompt for case in cases]
+        prefills = [case.prefill for case in cases]
+        triples = zip(prompts, prefills, answers, strict=True)
+        measured = fluency([(prompt, start + rest) for prompt, start, rest in triples])
         return outcomes(
-            answers, prompts=prompts, begun=begun, judge=judge, perplexities=nats
+            answers,
+            prompts=prompts,
+            prefills=prefills,
+            judge=judge,
+            perplexities=measured,
         )
 
     return sort
@@ -77,15 +80,15 @@ def sorter(model: nn.Module, tokenizer: Any, judge: Judge = refusal_matcher) -> 
 
 @dataclass(frozen=True, eq=False)
 class Trial:
-    """How cases are run.
+    """How test cases are run.
 
     Attributes
     ----------
     sort : Sorter
-        Sorts answers into outcomes; no defence is in place then.
+        Sorts answers into outcomes; called while no defence is active.
     generation : Generation
     seed : int, default 0
-        Of defences that draw.
+        Of attacks, and of defences that are random.
     """
 
     sort: Sorter
@@ -101,42 +104,42 @@ class Trial:
         *,
         path: Path | None = None,
         progress: Progress = silent,
-    ) -> Iterator[Case]:
+    ) -> Iterator[CaseResult]:
         """Attack, answer and judge some requests of a suite.
 
-        The attack is made while the defence is in place: one that looks at the model
-        looks at the defended one. What it needs to go on later is stored at `path`.
+        The defence is active during the attack, so attacks with gradients see the
+        defended model. The file at `path` lets an interrupted attack be resumed.
         """
         with defence.active():
-            begun = time.perf_counter()
-            attempts = run_attack(
+            start = time.perf_counter()
+            cases = run_attack(
                 attack, requests, path=path, seed=self.seed, progress=progress
             )
             attacked = time.perf_counter()
             generating = defence.clocked.seconds
-            answers = defence.answer(attempts, self.generation, self.seed)
+            answers = defence.answer(cases, self.generation, self.seed)
             generating = defence.clocked.seconds - generating
             answering = time.perf_counter() - attacked
-        each = 1 / max(len(attempts), 1)
-        outcomes = self.sort(attempts, answers)
-        seen: Counter[str] = Counter()
-        for attempt, answer, outcome in zip(attempts, answers, outcomes, strict=True):
-            yield Case(
+        share = 1 / max(len(cases), 1)
+        outcomes = self.sort(cases, answers)
+        numbers: Counter[str] = Counter()
+        for case, answer, outcome in zip(cases, answers, outcomes, strict=True):
+            yield CaseResult(
                 suite=suite.name,
                 defence=defence.name,
                 attack=attack.name,
-                behaviour=attempt.id,
-                category=suite.topics.get(attempt.id, ""),
-                number=seen[attempt.id],
-                prompt=attempt.prompt,
-                prefill=attempt.prefill,
+                behaviour=case.id,
+                category=suite.topics.get(case.id, ""),
+                number=numbers[case.id],
+                prompt=case.prompt,
+                prefill=case.prefill,
                 answer=answer,
                 outcome=outcome,
-                attack_seconds=(attacked - begun) * each,
-                defence_seconds=max(answering - generating, 0.0) * each,
-                generation_seconds=generating * each,
+                attack_seconds=(attacked - start) * share,
+                defence_seconds=max(answering - generating, 0.0) * share,
+                generation_seconds=generating * share,
             )
-            seen[attempt.id] += 1
+            numbers[case.id] += 1
 
 
 @quick_products()
@@ -148,62 +151,72 @@ def run_study(
     *,
     progress: Progress = silent,
     batch: int = BATCH,
-) -> list[Case]:
-    """Run every defence against every attack on every request that is not yet recorded.
+) -> list[CaseResult]:
+    """Run each attack against each defence on every request that is not yet recorded.
 
     Parameters
     ----------
     journal : Journal
-        Open. What it holds is not run again; what is run is added to it.
+        Open. Cases that it holds are not run again; new ones are added to it.
     defences : sequence of Defence
     suites : sequence of Suite
     trial : Trial
     progress : Progress, optional
-        Each defence and attack is a phase.
+        Each pair of defence and attack is a phase.
     batch : int, default 32
-        Requests at a time; as many are lost at most when the run is interrupted.
+        Requests at a time; an interrupted run loses at most this many.
 
     Returns
     -------
-    list of Case
-        Those that were asked for, recorded or new, in the order asked for.
+    list of CaseResult
+        All requested cases, recorded or new, in the order of the arguments.
 
     Raises
     ------
     ArgumentError
-        Two defences or two attacks have one name, two requests have one id, or the
-        journal was begun with other settings, or another defence of the same name.
+        Two defences or two attacks have the same name, two requests the same id, or the
+        journal has other settings or another defence of the same name.
     """
     _check_names("defence", [one.name for one in defences])
     for suite in suites:
         _check_names("attack", [one.name for one in suite.attacks])
     journal.agree(_settings(defences, suites, trial))
     rows = [(d, s, a) for d in defences for s in suites for a in s.attacks]
-    found = []
+    results = []
     for place, (defence, suite, attack) in enumerate(rows, start=1):
         row = (suite.name, defence.name, attack.name)
-        known = {key[:-1] for key in journal.cases}
-        left = [one for one in suite.requests if (*row, one.id) not in known]
-        # What is answered together should be of one length: the rest is padding.
-        left.sort(key=lambda one: len(one.text), reverse=True)
+        missing = _missing(journal, row, suite.requests)
         what = attack.name if suite.name == "harmful" else f"{suite.name} requests"
         title = f"{place}/{len(rows)} {defence.name}, {what}"
-        step = counting(progress, title, len(left)) if left else None
-        for start in range(0, len(left), batch):
-            some = left[start : start + batch]
+        step = counting(progress, title, len(missing)) if missing else None
+        for start in range(0, len(missing), batch):
+            requests = missing[start : start + batch]
             search = _searching(journal, defence, attack, progress)
-            journal.add(trial.cases(suite, defence, attack, some, **search))
+            journal.add(trial.cases(suite, defence, attack, requests, **search))
             if step is not None:
-                step(len(some))
+                step(len(requests))
         recorded = _by_request(journal.cases.values(), row)
-        found += [case for one in suite.requests for case in recorded[one.id]]
-    return found
+        results += [case for one in suite.requests for case in recorded[one.id]]
+    return results
+
+
+def _missing(
+    journal: Journal, row: tuple[str, str, str], requests: Sequence[Request]
+) -> list[Request]:
+    """Requests without a record, the longest first.
+
+    Requests that are answered together should be of similar length: the rest is
+    padding.
+    """
+    known = {key[:-1] for key in journal.cases}
+    missing = [one for one in requests if (*row, one.id) not in known]
+    return sorted(missing, key=lambda one: len(one.text), reverse=True)
 
 
 def _settings(
     defences: Sequence[Defence], suites: Sequence[Suite], trial: Trial
 ) -> dict[str, Any]:
-    """All that answers depend on, beside the model and the requests."""
+    """All that answers depend on, besides the model and the requests."""
     return {
         "generation": asdict(trial.generation),
         "seed": trial.seed,
@@ -219,10 +232,10 @@ def _settings(
 def _searching(
     journal: Journal, defence: Defence, attack: Attack, progress: Progress
 ) -> dict[str, Any]:
-    """How attacks are run that take long: with progress, and a file to go on from.
+    """How long attacks are run: with progress, and a file to resume from.
 
-    The file is shared by defences with the same weights: what stands around the model
-    is not what is searched on.
+    Defences with the same weights share the file: a search uses the model, not the
+    wrappers around it.
     """
     if attack.steps == 1:
         return {}
@@ -232,16 +245,18 @@ def _searching(
 
 
 def _by_request(
-    cases: Iterable[Case], row: tuple[str, str, str]
-) -> dict[str, list[Case]]:
-    found = defaultdict(list)
+    cases: Iterable[CaseResult], row: tuple[str, str, str]
+) -> dict[str, list[CaseResult]]:
+    groups = defaultdict(list)
     for case in cases:
         if (case.suite, case.defence, case.attack) == row:
-            found[case.behaviour].append(case)
-    return found
+            groups[case.behaviour].append(case)
+    return groups
 
 
 def _check_names(kind: str, names: Sequence[str]) -> None:
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
-        raise ArgumentError(f"{kind}: got {twice} twice, expected each once")
+        raise ArgumentError(
+            f"{kind}: got {twice} twice, expected each once; give it another name"
+        )

@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How long work tells how far it has come."""
+"""How work that takes long reports how far it has come."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Protocol
 
-__all__ = ["Progress", "counting", "silent"]
+__all__ = ["Progress", "counting", "one_step", "silent"]
 
 
 class Progress(Protocol):
@@ -15,7 +16,7 @@ class Progress(Protocol):
     """
 
     def __call__(self, phase: str, done: int, total: int) -> None:
-        """Say how far the work has come.
+        """Report how far the work has come.
 
         Parameters
         ----------
@@ -40,5 +41,13 @@ def counting(progress: Progress, phase: str, total: int) -> Callable[[int], None
     return step
 
 
+@contextmanager
+def one_step(progress: Progress, phase: str) -> Iterator[None]:
+    """A phase of a single step, which ends with the block."""
+    progress(phase, 0, 1)
+    yield
+    progress(phase, 1, 1)
+
+
 def silent(phase: str, done: int, total: int) -> None:
-    """Tell nobody: the default of functions that take a `Progress`."""
+    """Report nothing: the default of functions that take a `Progress`."""

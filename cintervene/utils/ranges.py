@@ -5,8 +5,9 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
+from operator import index
 from typing import Any, Protocol
 
 from cintervene.errors import ArgumentError
@@ -23,7 +24,6 @@ __all__ = [
     "Choice",
     "Flag",
     "Layers",
-    "Numbers",
     "Optional",
     "Pair",
     "Plain",
@@ -103,6 +103,11 @@ class Plain:
         return value
 
 
+def _plain_number(value: Any) -> int | float:
+    """A number as JSON has it; NumPy's and torch's become floats."""
+    return value if isinstance(value, int) else float(value)
+
+
 @dataclass(frozen=True)
 class _Number(Plain):
     metavar: str = "NUMBER"
@@ -125,16 +130,15 @@ class Positive(_Number):
     zero: bool = False
 
     def check(self, name: str, value: Any) -> Any:
-        """Return the number."""
+        """Return the number as an int or a float."""
         (check_not_negative if self.zero else check_positive)(**{name: value})
-        return value
+        return _plain_number(value)
 
     def parse(self, text: str) -> Any:
         """Read such a number."""
-        value = super().parse(text)
-        if value < 0.0 or (value == 0.0 and not self.zero):
-            raise ValueError("a number from 0 on" if self.zero else "a positive number")
-        return value
+        return _parse_checked(
+            self, text, "a number from 0 on" if self.zero else "a positive number"
+        )
 
 
 @dataclass(frozen=True)
@@ -144,20 +148,21 @@ class Share(_Number):
     metavar: str = "SHARE"
 
     def check(self, name: str, value: Any) -> Any:
-        """Return the number."""
+        """Return the number as an int or a float."""
         check_share(**{name: value})
-        return value
+        return _plain_number(value)
+
+    def parse(self, text: str) -> Any:
+        """Read such a number."""
+        return _parse_checked(self, text, "a number from 0 to 1")
 
 
-@dataclass(frozen=True)
-class Numbers(_Number):
-    """Any finite number."""
-
-    def check(self, name: str, value: Any) -> Any:
-        """Return the number."""
-        if not (isinstance(value, (int, float)) and math.isfinite(value)):
-            raise ArgumentError(f"{name}: got {value!r}; expected a finite number")
-        return value
+def _parse_checked(range: Range, text: str, expected: str) -> Any:
+    """Read a number that the range's `check` takes."""
+    try:
+        return range.check("", float(text))
+    except ValueError:
+        raise ValueError(expected) from None
 
 
 @dataclass(frozen=True)
@@ -302,15 +307,29 @@ class Optional:
 
 @dataclass(frozen=True)
 class Texts(Plain):
-    """Several texts, none blank; on a command line a UTF-8 file with one a line."""
+    """Several texts, none blank; on a command line a UTF-8 file with one a line.
+
+    Attributes
+    ----------
+    metavar : str
+    values : int
+    least : int
+        How many there have to be.
+    """
 
     metavar: str = "FILE"
+    least: int = 0
 
     def check(self, name: str, value: Any) -> Any:
         """Return the texts as a tuple."""
         if isinstance(value, Withheld):
             return value
-        return tuple(check_texts(name, value))
+        texts = tuple(check_texts(name, value))
+        if len(texts) < self.least:
+            raise ArgumentError(
+                f"{name}: got {value!r}; expected a list of texts, {self.least} or more"
+            )
+        return texts
 
     def to_json(self, value: Any) -> Any:
         """The texts as a list."""
@@ -330,11 +349,14 @@ class Layers(Plain):
 
     def check(self, name: str, value: Any) -> Any:
         """Return the indices as a tuple; which there are, only the model tells."""
-        if isinstance(value, (str, bytes, Mapping)) or not isinstance(value, Iterable):
+        try:
+            if isinstance(value, (str, bytes, Mapping)):
+                raise TypeError
+            return tuple(map(index, value))
+        except TypeError:
             raise ArgumentError(
                 f"{name}: got {value!r}; expected layer indices, e.g. [14, 16]"
-            )
-        return tuple(value)
+            ) from None
 
     def parse(self, text: str) -> Any:
         """Read layers and inclusive ranges of them, such as ``26-29`` or ``3,7,-1``."""

@@ -27,17 +27,17 @@ MIDDLE = "[a-z0-9_]{8}"
 
 
 class StagedDirectory:
-    """Collects files out of sight and puts them in their place at the end.
+    """Collects files in a hidden directory and moves them to their place at the end.
 
-    The files are written to a hidden directory on the same disk: beside the place, or
-    inside it where nothing can be put beside it. `commit` moves them; without it they
-    are gone when the `with` block ends, however it ends. What a process that was killed
-    left behind is removed by the next one that writes to the same place.
+    The hidden directory is on the same disk: beside the place, or inside it where
+    nothing can be put beside it. `commit` moves the files; without it they are removed
+    when the `with` block ends, even after an error. What a killed process left behind
+    is removed by the next one that writes to the same place.
 
     Parameters
     ----------
-    place : Path
-        Where the files shall be. Must not exist, or be an empty directory.
+    out : Path
+        Directory for the files. Must not exist, or be empty.
 
     Attributes
     ----------
@@ -45,8 +45,8 @@ class StagedDirectory:
         Where to write them.
     """
 
-    def __init__(self, place: Path) -> None:
-        self.place = Path(place)
+    def __init__(self, out: Path) -> None:
+        self.place = Path(out)
         self.path = Path()
         self._inside = False
         self._lock: int | None = None
@@ -109,25 +109,25 @@ class StagedDirectory:
                 os.close(self._lock)
 
 
-def check_place(place: Path) -> bool:
-    """Tell whether a directory for results is there already.
+def check_place(out: Path) -> bool:
+    """Tell whether a directory for results exists already.
 
     Raises
     ------
     ArgumentError
-        It is not empty, or something else has its name.
+        It is not empty, or it is a file.
     OSError
-        It cannot be looked into.
+        It cannot be read.
     """
-    if not place.is_dir():
-        if place.exists() or place.is_symlink():
-            raise ArgumentError(f"--out: {place} is not a directory; give another name")
+    if not out.is_dir():
+        if out.exists() or out.is_symlink():
+            raise ArgumentError(f"out: {out} is not a directory; give another name")
         return False
-    held = (path for path in place.iterdir() if not _unfinished(path, "."))
+    held = (path for path in out.iterdir() if not _unfinished(path, "."))
     first = next(held, None)
     if first is not None:
         raise ArgumentError(
-            f"--out: {place} is not empty (it holds {first.name}); give a new directory"
+            f"out: {out} is not empty (it holds {first.name}); give a new directory"
         )
     return True
 

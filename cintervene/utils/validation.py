@@ -84,7 +84,8 @@ def _number(value: object) -> float:
 def check_texts(name: str, texts: object) -> list[str]:
     """Return the texts; refuse what is none, a single one, and blank ones."""
     if isinstance(texts, str) or not isinstance(texts, Iterable):
-        raise ArgumentError(f"{name}: got {texts!r}; expected a list of texts")
+        fix = f". Write {[texts]!r}" if isinstance(texts, str) else ""
+        raise ArgumentError(f"{name}: got {texts!r}; expected a list of texts{fix}")
     found = list(texts)
     for one in found:
         if not isinstance(one, str) or not one.strip():

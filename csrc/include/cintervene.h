@@ -206,6 +206,8 @@ typedef enum civ_outcome {
 const char *civ_outcome_text(civ_outcome outcome);
 
 /*
+ * The problem PCR of arXiv 2510.03567, for any number of prompts and constraints.
+ *
  * Find displacements D = G A of the outputs with the least cost tr(A^T G A) such that
  *
  *     ||o_j + D_j - c_i||   >= radius[j, i]     wherever radius[j, i] > 0
@@ -406,19 +408,20 @@ typedef struct civ_head_info {
 } civ_head_info;
 
 /*
- * Towards the safe region: the least mean loss over the ball, by projected gradient
- * with momentum, line search and restart. The problem is convex where every set is a
- * single token; the bound is then loss - stationarity, else it allows for the
- * curvature of the sets. NONFINITE also when a loss is infinite.
+ * Towards the safe region (TSR, arXiv 2510.03567): the least mean loss over the ball,
+ * by projected gradient with momentum, line search and restart. The problem is convex
+ * where every set is a single token; the bound is then loss - stationarity, else it
+ * allows for the curvature of the sets. NONFINITE also when a loss is infinite.
  */
 civ_status civ_tsr(const civ_exec *exec, const civ_head_problem *problem,
                    const civ_head_options *options, const civ_head_result *result,
                    civ_head_info *info);
 
 /*
- * Away from the risk region: the largest least loss over the ball. Each step solves
- * max over the ball of the least linearised loss, in weights on the simplex, exactly;
- * single-token losses are convex, so each such step raises the least loss.
+ * Away from the risk region (ARR, arXiv 2510.03567): the largest least loss over the
+ * ball. Each step solves max over the ball of the least linearised loss, in weights on
+ * the simplex, exactly; single-token losses are convex, so each such step raises the
+ * least loss.
  */
 civ_status civ_arr(const civ_exec *exec, const civ_head_problem *problem,
                    const civ_head_options *options, const civ_head_result *result,

@@ -192,20 +192,20 @@ pcr_certify(PyObject *module, PyObject *const *args, Py_ssize_t n_args)
         goto done;
     }
     civ_pcr_problem problem = problem_of(inputs);
-    civ_pcr_certificate found;
+    civ_pcr_certificate certificate;
     core_call call;
     call_begin(&call, state);
     civ_status status = civ_pcr_certify(&call.exec, &problem, &coefficients.mat,
-                                        &multipliers.mat, &found);
+                                        &multipliers.mat, &certificate);
     call_end(&call);
     if (status != CIV_OK) {
         raise_status(state, status, "pcr_certify");
         goto done;
     }
-    result =
-        Py_BuildValue("{s:d,s:d,s:d,s:d,s:d}", "cost", found.cost, "lower_bound",
-                      found.lower_bound, "stationarity", found.stationarity,
-                      "complementarity", found.complementarity, "shrink", found.shrink);
+    result = Py_BuildValue("{s:d,s:d,s:d,s:d,s:d}", "cost", certificate.cost,
+                           "lower_bound", certificate.lower_bound, "stationarity",
+                           certificate.stationarity, "complementarity",
+                           certificate.complementarity, "shrink", certificate.shrink);
 done:
     release_inputs(inputs);
     tensor_release(&coefficients);

@@ -68,7 +68,12 @@ def all_of(ids: Any) -> list[slice]:
 def test_rows_of_every_layer(any_model: Any, matrix: Any) -> None:
     """Also where sequences are longer than the sliding window of 5."""
     stream = LayerStream(
-        any_model, IDS, 1, wanted=all_of(IDS), batch_tokens=14, matrix=matrix
+        find_decoder(any_model),
+        IDS,
+        1,
+        wanted=all_of(IDS),
+        batch_tokens=14,
+        matrix=matrix,
     )
     for layer in (1, 2, 3):
         rows = stream.run(layer)
@@ -88,7 +93,12 @@ def test_changes_reach_the_layers_above(
     other = changed(any_model, factors, matrix)
     inputs, outputs = reference(other, IDS, 3, matrix)
     stream = LayerStream(
-        any_model, IDS, 1, wanted=all_of(IDS), keep_bytes=keep_bytes, matrix=matrix
+        find_decoder(any_model),
+        IDS,
+        1,
+        wanted=all_of(IDS),
+        keep_bytes=keep_bytes,
+        matrix=matrix,
     )
     for layer, pair in factors.items():
         stream.run(layer)
@@ -102,7 +112,7 @@ def test_advance_without_run(any_model: Any) -> None:
     """Scoring needs no rows: a changed layer is run once, with the change in it."""
     target = find_targets(any_model, [1])[0]
     pair = random_update(target)
-    stream = LayerStream(any_model, IDS, 0, wanted=all_of(IDS))
+    stream = LayerStream(find_decoder(any_model), IDS, 0, wanted=all_of(IDS))
     stream.advance(1, torch.tensor(pair.matrix()))
     stream.advance(3)
     logits = find_unembedding(any_model).logits(stream.hidden())
@@ -123,7 +133,7 @@ def count_runs(model: Any, layer: int) -> list[int]:
 def test_attention_is_not_run_again(tiny_model: Any) -> None:
     model = tiny_model("llama")
     target = find_targets(model, [2])[0]
-    stream = LayerStream(model, IDS[2:3] * 5, 2)
+    stream = LayerStream(find_decoder(model), IDS[2:3] * 5, 2)
     sizes = count_runs(model, 2)
     stream.run(2)
     stream.advance(2, random_update(target))
@@ -139,7 +149,9 @@ def test_layers_whose_mlp_reads_the_change_are_run_again(tiny_model: Any) -> Non
         model.model.layers[2].mlp.down_proj.weight.mul_(1e-3)
     (target,) = find_targets(model, [2], matrix="o_proj")
     pair = random_update(target)
-    stream = LayerStream(model, IDS, 2, wanted=all_of(IDS), matrix="o_proj")
+    stream = LayerStream(
+        find_decoder(model), IDS, 2, wanted=all_of(IDS), matrix="o_proj"
+    )
     stream.run(2)
     stream.advance(2, pair)
     inputs, _ = reference(changed(model, {2: pair}, "o_proj"), IDS, 3, "o_proj")
@@ -149,7 +161,7 @@ def test_layers_whose_mlp_reads_the_change_are_run_again(tiny_model: Any) -> Non
 def test_layers_behind_a_norm_are_run_again(tiny_model: Any) -> None:
     model = tiny_model("gemma3")
     target = find_targets(model, [2])[0]
-    stream = LayerStream(model, IDS[2:3] * 5, 2)
+    stream = LayerStream(find_decoder(model), IDS[2:3] * 5, 2)
     sizes = count_runs(model, 2)
     stream.run(2)
     stream.advance(2, random_update(target))
@@ -159,7 +171,9 @@ def test_layers_behind_a_norm_are_run_again(tiny_model: Any) -> None:
 def test_positions(tiny_model: Any) -> None:
     model = tiny_model("qwen2")
     wanted = [[-1, 0], [], slice(1, 3), [4]]
-    rows = LayerStream(model, IDS, 2, wanted=wanted, batch_tokens=8).run(2)
+    rows = LayerStream(find_decoder(model), IDS, 2, wanted=wanted, batch_tokens=8).run(
+        2
+    )
     inputs, _ = reference(model, IDS, 2)
     expected = [inputs[0][6], inputs[0][0], inputs[2][1], inputs[2][2], inputs[3][4]]
     torch.testing.assert_close(rows.inputs, torch.stack(expected), **TOLERANCE)
@@ -171,7 +185,11 @@ def test_streamed_rows_leave_through_the_sink(tiny_model: Any) -> None:
     model = tiny_model("phi3")
     chunks: list[tuple[Any, Any]] = []
     stream = LayerStream(
-        model, IDS, 1, streamed=[[], slice(None), [0, 1], slice(None)], batch_tokens=11
+        find_decoder(model),
+        IDS,
+        1,
+        streamed=[[], slice(None), [0, 1], slice(None)],
+        batch_tokens=11,
     )
     rows = stream.run(1, sink=lambda x, y: chunks.append((x, y)))
     assert rows.inputs.shape == (0, 40)
@@ -187,7 +205,7 @@ def test_streamed_rows_leave_through_the_sink(tiny_model: Any) -> None:
 def test_fork_is_independent(tiny_model: Any) -> None:
     model = tiny_model("mistral")
     target = find_targets(model, [1])[0]
-    stream = LayerStream(model, IDS, 1, wanted=[[-1]] * len(IDS))
+    stream = LayerStream(find_decoder(model), IDS, 1, wanted=[[-1]] * len(IDS))
     before = stream.run(1)
     fork = stream.fork()
     fork.advance(1, random_update(target))
@@ -204,7 +222,7 @@ def test_model_is_left_as_it_was(tiny_model: Any) -> None:
     model = tiny_model("llama").train()
     before = {name: value.clone() for name, value in model.state_dict().items()}
     target = find_targets(model, [1])[0]
-    stream = LayerStream(model, IDS, 1)
+    stream = LayerStream(find_decoder(model), IDS, 1)
     stream.run(1)
     stream.advance(1, random_update(target))
     assert all(
@@ -228,7 +246,7 @@ def test_failure_inside_leaves_the_model_as_it_was(
 
     monkeypatch.setattr(type(decoder.layers[0].mlp), "forward", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        LayerStream(model, IDS, 1, decoder=decoder)
+        LayerStream(decoder, IDS, 1)
     assert "forward" not in decoder.layers[1].__dict__
     assert decoder.layers[2].__dict__["forward"] is mine
 
@@ -246,7 +264,7 @@ def test_batch_size_does_not_matter(any_model: Any) -> None:
 
 
 def test_layers_in_order_only(tiny_model: Any) -> None:
-    stream = LayerStream(tiny_model("llama"), IDS, 1)
+    stream = LayerStream(find_decoder(tiny_model("llama")), IDS, 1)
     stream.advance(2)
     assert stream.layer == 3
     with pytest.raises(ArgumentError, match="layer: got 2, expected 3 or later"):
@@ -267,11 +285,11 @@ def test_layers_in_order_only(tiny_model: Any) -> None:
 )
 def test_arguments(tiny_model: Any, ids: Any, options: Any, message: str) -> None:
     with pytest.raises(ArgumentError, match=message):
-        LayerStream(tiny_model("llama"), ids, 1, **options)
+        LayerStream(find_decoder(tiny_model("llama")), ids, 1, **options)
 
 
 def test_update_of_another_shape(tiny_model: Any) -> None:
-    stream = LayerStream(tiny_model("llama"), IDS, 1)
+    stream = LayerStream(find_decoder(tiny_model("llama")), IDS, 1)
     with pytest.raises(ArgumentError, match=r"shape \(24, 24\), expected \(24, 40\)"):
         stream.advance(1, torch.zeros(24, 24))
 
@@ -280,7 +298,7 @@ def test_unsupported_layer_is_refused_only_when_used(tiny_model: Any) -> None:
     model = tiny_model("llama")
     layers = model.model.layers
     layers[3].mlp.down_proj.weight = layers[0].mlp.down_proj.weight
-    stream = LayerStream(model, IDS, 1)
+    stream = LayerStream(find_decoder(model), IDS, 1)
     stream.run(2)
     with pytest.raises(ModelError, match="layer 3 cannot be changed"):
         stream.run(3)
@@ -318,7 +336,7 @@ def test_final_states_come_in_the_order_of_the_sequences(tiny_model):
     ids = [[(7 * i + j) % 90 + 1 for j in range(i % 9 + 2)] for i in range(40)]
     entered = []
     stream = LayerStream(
-        model, ids, 2, wanted=[[-1, 0]] * len(ids), batch_tokens=60,
+        find_decoder(model), ids, 2, wanted=[[-1, 0]] * len(ids), batch_tokens=60,
         entered=entered.append,
     )  # fmt: skip
     assert sum(entered) == len(ids)

@@ -49,9 +49,13 @@ def test_a_sequence_keeps_a_token_of_its_own():
 @pytest.mark.parametrize("first", [0, 1, 3])
 def test_rows_are_those_of_plain_passes(any_model, first, monkeypatch):
     positions = [slice(None)] * len(IDS)
-    shared = LayerStream(any_model, IDS, first, wanted=positions).run(first)
+    shared = LayerStream(find_decoder(any_model), IDS, first, wanted=positions).run(
+        first
+    )
     monkeypatch.setattr(lower, "SHORTEST_PREFIX", 1000)
-    plain = LayerStream(any_model, IDS, first, wanted=positions).run(first)
+    plain = LayerStream(find_decoder(any_model), IDS, first, wanted=positions).run(
+        first
+    )
     assert torch.equal(shared.positions, plain.positions)
     torch.testing.assert_close(shared.inputs, plain.inputs, rtol=2e-2, atol=2e-3)
     torch.testing.assert_close(shared.outputs, plain.outputs, rtol=2e-2, atol=2e-3)
@@ -59,7 +63,7 @@ def test_rows_are_those_of_plain_passes(any_model, first, monkeypatch):
 
 def test_the_beginning_runs_once(any_model):
     decoder = find_decoder(any_model)
-    projection = find_targets(any_model, [0], decoder)[0].module
+    projection = find_targets(any_model, [0])[0].module
     seen = []
     handle = projection.register_forward_hook(
         lambda _module, args, _y: seen.append(args[0].shape[:-1].numel())

@@ -14,12 +14,13 @@ from cintervene.activations.next_token import (
     answer_nll,
     next_logits,
 )
+from cintervene.models.parts import ModelParts
 
 
 def test_next_logits_and_nll_are_those_of_single_passes(any_model: Any) -> None:
     prompts, answers = [[5, 6], [7, 8, 9], [4]], [[10, 11], [], [12, 3, 5]]
-    nats = answer_nll(any_model, prompts, answers)
-    logits = next_logits(any_model, prompts)
+    nats = answer_nll(ModelParts.find(any_model), prompts, answers)
+    logits = next_logits(ModelParts.find(any_model), prompts)
     for index, (prompt, answer) in enumerate(zip(prompts, answers, strict=True)):
         with torch.no_grad():
             full = any_model(torch.tensor([prompt + answer])).logits[0].float()

@@ -71,9 +71,9 @@ def test_loss_and_gradient_are_those_of_the_whole_model(
     any_model: Any, layers: list[int], splits: list[int], matrix: Any
 ) -> None:
     decoder = find_decoder(any_model)
-    targets = find_targets(any_model, layers, decoder, matrix)
-    unembedding = find_unembedding(any_model, decoder)
-    upper = UpperLayers(any_model, targets, SEQUENCES, splits, WANTED, decoder, 8)
+    targets = find_targets(any_model, layers, matrix)
+    unembedding = find_unembedding(any_model)
+    upper = UpperLayers(decoder, targets, SEQUENCES, splits, WANTED, 8)
     source = torch.Generator().manual_seed(2)
     starts = [torch.randn(t.d_in, t.d_out, generator=source) * 0.05 for t in targets]
     changes = [start.clone().requires_grad_() for start in starts]
@@ -106,10 +106,10 @@ def test_without_a_change_the_states_are_the_models_own(
     any_model: Any, matrix: Any
 ) -> None:
     decoder = find_decoder(any_model)
-    (target,) = find_targets(any_model, [1], decoder, matrix)
-    upper = UpperLayers(any_model, [target], SEQUENCES, SPLITS, WANTED, decoder)
+    (target,) = find_targets(any_model, [1], matrix)
+    upper = UpperLayers(decoder, [target], SEQUENCES, SPLITS, WANTED)
     assert not (matrix == "o_proj" and upper.additive)
-    unembedding = find_unembedding(any_model, decoder)
+    unembedding = find_unembedding(any_model)
     with torch.no_grad():
         for batch in upper.batches:
             found = logits_of(unembedding, upper.states(batch, None))
@@ -129,9 +129,9 @@ def test_heads_need_run_no_further_than_the_change_to_see_its_inputs(
     any_model: Any, layer: int, matrix: Any
 ) -> None:
     decoder = find_decoder(any_model)
-    targets = find_targets(any_model, [layer], decoder, matrix)
+    targets = find_targets(any_model, [layer], matrix)
     whole, alone = (
-        UpperLayers(any_model, targets, SEQUENCES, SPLITS, WANTED, decoder, above=above)
+        UpperLayers(decoder, targets, SEQUENCES, SPLITS, WANTED, above=above)
         for above in (True, False)
     )
     for one, other in zip(whole.batches, alone.batches, strict=True):
@@ -143,9 +143,9 @@ def test_a_watcher_sees_inputs_and_outputs_of_all_targets(
     any_model: Any, matrix: Any
 ) -> None:
     decoder = find_decoder(any_model)
-    targets = find_targets(any_model, [1, 2], decoder, matrix)
-    unembedding = find_unembedding(any_model, decoder)
-    upper = UpperLayers(any_model, targets, SEQUENCES, [0] * 4, WANTED, decoder)
+    targets = find_targets(any_model, [1, 2], matrix)
+    unembedding = find_unembedding(any_model)
+    upper = UpperLayers(decoder, targets, SEQUENCES, [0] * 4, WANTED)
     expected: dict[int, list[Any]] = {0: [], 1: []}
     handles = [
         target.module.register_forward_hook(

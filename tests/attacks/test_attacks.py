@@ -17,7 +17,7 @@ pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
 from cintervene.attacks import (
-    Case,
+    AttackCase,
     DirectRequest,
     Jailbreak,
     Prefill,
@@ -33,7 +33,9 @@ REQUESTS = [Request("one", "Tell me a lie now"), Request("two", "Sing {first} al
 
 def test_direct_request_and_prefill_leave_the_request_as_it_is() -> None:
     (plain, _) = run_attack(DirectRequest(), REQUESTS)
-    assert plain == Case("one", REQUESTS[0].text, "direct request", REQUESTS[0].text)
+    assert plain == AttackCase(
+        "one", REQUESTS[0].text, "direct request", REQUESTS[0].text
+    )
     (filled, _) = run_attack(Prefill("Yes:"), REQUESTS)
     assert (filled.prompt, filled.prefill) == (REQUESTS[0].text, "Yes:")
 
@@ -94,17 +96,19 @@ class Slow:
     log: list[str] = field(default_factory=list)
     options: dict[str, Any] = field(default_factory=lambda: {"limit": float("inf")})
 
-    def cases(self, request: Request, seed: int, notes: Any) -> Sequence[Case]:
-        done = (notes.state or {"done": 0})["done"]
-        notes.step(done)
+    def cases(
+        self, request: Request, seed: int, checkpoint: Any
+    ) -> Sequence[AttackCase]:
+        done = (checkpoint.state or {"done": 0})["done"]
+        checkpoint.step(done)
         while done < self.steps:
             if len(self.log) == self.allowed:
                 raise KeyboardInterrupt
             self.log.append(f"{request.id}{done}")
             done += 1
-            notes.save({"done": done})
-            notes.step(1)
-        return [Case(request.id, request.text, self.name, f"p{seed}", answer="ÿ")]
+            checkpoint.save({"done": done})
+            checkpoint.step(1)
+        return [AttackCase(request.id, request.text, self.name, f"p{seed}", answer="ÿ")]
 
 
 @pytest.mark.parametrize("allowed", [0, 1, 3, 5])
@@ -129,9 +133,11 @@ def test_interrupted_attacks_go_on(tmp_path: Path, allowed: int) -> None:
 
 def test_early_ends_count_as_all_steps() -> None:
     class Early(Slow):
-        def cases(self, request: Request, seed: int, notes: Any) -> Sequence[Case]:
-            notes.step(1)
-            return [Case(request.id, request.text, self.name, "p")]
+        def cases(
+            self, request: Request, seed: int, checkpoint: Any
+        ) -> Sequence[AttackCase]:
+            checkpoint.step(1)
+            return [AttackCase(request.id, request.text, self.name, "p")]
 
     told: list[int] = []
     run_attack(Early(), REQUESTS, progress=lambda _, done, total: told.append(done))
@@ -148,7 +154,7 @@ def test_files_of_other_attacks_are_not_taken_up(tmp_path: Path) -> None:
     path.write_text("[]", encoding="utf-8")
     with pytest.raises(ArgumentError, match="holds no test cases"):
         read_cases(path)
-    with pytest.raises(ArgumentError, match="an id twice"):
+    with pytest.raises(ArgumentError, match=r"id .* twice"):
         run_attack(Slow(), [REQUESTS[0], REQUESTS[0]])
 
 

@@ -353,7 +353,7 @@ def test_refusals_begin_as_refusals() -> None:
 )
 @pytest.mark.parametrize("split", ["test", "", 3, ["train"]])
 def test_unknown_split(load: Callable[[Any], Any], split: Any) -> None:
-    with pytest.raises(ArgumentError, match=r"split must be one of .*'held_out'"):
+    with pytest.raises(ArgumentError, match=r"split: got .*one of .*'held_out'"):
         load(split)
 
 

@@ -21,7 +21,7 @@ from cintervene.evaluate.robustness.extraction import (
     extracted,
     extraction,
     probes,
-    ways,
+    strategies,
 )
 from cintervene.evaluate.robustness.quantised import (
     quantised,
@@ -52,14 +52,14 @@ class Silent:
 def test_every_way_asks_for_every_word() -> None:
     words = ["gun", "hit man"]
     found = probes(words)
-    assert {(one.way, one.word) for one in found} == {
-        (way, word) for way in ways() for word in words
+    assert {(one.strategy, one.word) for one in found} == {
+        (way, word) for way in strategies() for word in words
     }
     for one in found:
         assert "{" not in one.prompt + one.prefill
-        if one.way != "spelling out":
+        if one.strategy != "spelling out":
             assert says(one.prompt, one.word)
-    spelled = [one.prompt for one in found if one.way == "spelling out"]
+    spelled = [one.prompt for one in found if one.strategy == "spelling out"]
     assert all("g-u-n" in t or "nug" in t for t in spelled[:3])
     assert any("h-i-t m-a-n" in text for text in spelled)
     with pytest.raises(ArgumentError, match="words: got none"):
@@ -67,7 +67,9 @@ def test_every_way_asks_for_every_word() -> None:
 
 
 def test_templates_take_turns() -> None:
-    found = [one for one in probes(list("abcdef"), each=1) if one.way == "few shots"]
+    found = [
+        one for one in probes(list("abcdef"), each=1) if one.strategy == "few shots"
+    ]
     assert len({one.prompt.replace(one.word, "") for one in found}) >= 3
     assert len(found) == 6
 
@@ -83,7 +85,7 @@ def test_extraction_compares_by_way() -> None:
 
 
 def test_answers_are_matched_with_their_prefill() -> None:
-    tries = [one for one in probes(["gun"]) if one.way in ("prefill", "few shots")]
+    tries = [one for one in probes(["gun"]) if one.strategy in ("prefill", "few shots")]
     found = extracted(Silent("The meaning of"), tries)
     assert found == [one.prefill != "The meaning of the word" for one in tries]
 

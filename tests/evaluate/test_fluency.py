@@ -18,6 +18,7 @@ from cintervene.evaluate.requests.outcomes import (
     Outcome,
     outcomes,
 )
+from cintervene.models.parts import ModelParts
 from cintervene.prompts.chat import render
 
 
@@ -30,7 +31,7 @@ def test_perplexities(pair: Any) -> None:
     model, tokenizer = pair
     found = perplexities(model, tokenizer, ["hi", "you"], ["abc", ""])
     ids = render(tokenizer, "hi")
-    (nats,) = answer_nll(model, [ids], [tokenizer("abc")["input_ids"]])
+    (nats,) = answer_nll(ModelParts.find(model), [ids], [tokenizer("abc")["input_ids"]])
     assert found == pytest.approx([np.exp(nats.mean()), 1.0])
     broken = outcomes(["abc", "I can't."], perplexities=[1e9, 1.0])
     assert broken == [Outcome.BROKEN, Outcome.REFUSED]

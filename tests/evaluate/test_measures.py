@@ -18,7 +18,12 @@ pytest.importorskip("transformers")
 
 from cintervene import data
 from cintervene.errors import ArgumentError, InterventionError
-from cintervene.evaluate import EvaluationSize, Measurement, measure
+from cintervene.evaluate import (
+    EvaluationSize,
+    WordMeasurement,
+    measure,
+    word_table,
+)
 from cintervene.evaluate.words.measure import forbidden_words
 from cintervene.evaluate.words.obedience import says
 from cintervene.evaluate.words.samples import gather
@@ -83,8 +88,8 @@ def intervention(model: Any) -> Intervention:
 
 
 @pytest.fixture(scope="module")
-def measurement(model: Any, intervention: Intervention) -> Measurement:
-    return measure(model, Characters(), intervention, budget=SMALL)
+def measurement(model: Any, intervention: Intervention) -> WordMeasurement:
+    return measure(model, Characters(), intervention, size=SMALL)
 
 
 def log_probabilities(model: Any, one: TargetSpan) -> Any:
@@ -111,11 +116,11 @@ def perplexities(found: Sequence[Any]) -> tuple[float, float]:
 def test_perplexities(name: str) -> None:
     model, tokenizer = make_model(name), Characters()
     intervention = make_intervention(model)
-    found = measure(model, tokenizer, intervention, forbid=WORDS, budget=SMALL)
-    sample = gather(tokenizer, WORDS, "held_out", SMALL)
+    found = measure(model, tokenizer, intervention, forbid=WORDS, size=SMALL)
+    spans = gather(tokenizer, WORDS, "held_out", SMALL).word_spans
     with intervention.applied(model):
-        changed = {kind: nats(model, group) for kind, group in sample.spoken.items()}
-    for kind, group in sample.spoken.items():
+        changed = {kind: nats(model, group) for kind, group in spans.items()}
+    for kind, group in spans.items():
         spoken = getattr(found, kind)
         later = [one.later for one in group]
         assert any(later)
@@ -134,16 +139,16 @@ def test_perplexities(name: str) -> None:
                 assert change.effect.low <= change.effect.value <= change.effect.high
 
 
-def test_words_one_by_one(model: Any, measurement: Measurement) -> None:
+def test_words_one_by_one(model: Any, measurement: WordMeasurement) -> None:
     sample = gather(Characters(), WORDS, "held_out", SMALL)
     assert [word.word for word in measurement.forbidden.by_word] == WORDS
     for word in measurement.forbidden.by_word:
-        own = [one for one in sample.spoken["forbidden"] if one.word == word.word]
+        own = [one for one in sample.word_spans["forbidden"] if one.word == word.word]
         assert word.before == pytest.approx(perplexities(nats(model, own))[0], rel=1e-4)
 
 
 def test_drift(
-    model: Any, intervention: Intervention, measurement: Measurement
+    model: Any, intervention: Intervention, measurement: WordMeasurement
 ) -> None:
     tokenizer = Characters()
     prompts = [render(tokenizer, p.text) for p in data.benign_prompts("held_out")[:5]]
@@ -168,7 +173,7 @@ def test_drift(
 
 
 def test_obedience(
-    model: Any, intervention: Intervention, measurement: Measurement
+    model: Any, intervention: Intervention, measurement: WordMeasurement
 ) -> None:
     tokenizer = Characters()
     requests = gather(tokenizer, WORDS, "held_out", SMALL).requests
@@ -184,7 +189,7 @@ def test_obedience(
 
 
 def test_layers_and_seconds(
-    intervention: Intervention, measurement: Measurement
+    intervention: Intervention, measurement: WordMeasurement
 ) -> None:
     assert [layer.layer for layer in measurement.layers] == [2, 3]
     for layer in measurement.layers:
@@ -201,25 +206,25 @@ def test_margins_are_taken_from_the_metrics(model: Any) -> None:
     recorded = {"asked": 2.0, "reached_rounded": 1.5, "shortfall": 0.25}
     metrics = {"layers": [{"name": name, **recorded}]}
     intervention = make_intervention(model, metrics=metrics)
-    found = measure(model, Characters(), intervention, forbid=WORDS, budget=SMALL)
+    found = measure(model, Characters(), intervention, forbid=WORDS, size=SMALL)
     assert [layer.shortfall for layer in found.layers] == [None, 0.25]
     assert [layer.asked for layer in found.layers] == [None, 2.0]
     assert [layer.reached for layer in found.layers] == [None, 1.5]
 
 
 def test_repeats(
-    model: Any, intervention: Intervention, measurement: Measurement
+    model: Any, intervention: Intervention, measurement: WordMeasurement
 ) -> None:
-    again = measure(model, Characters(), intervention, budget=SMALL).to_dict()
+    again = measure(model, Characters(), intervention, size=SMALL).to_dict()
     first = measurement.to_dict()
     del again["seconds"], first["seconds"]
     assert again == first
 
 
-def test_as_json(measurement: Measurement) -> None:
+def test_as_json(measurement: WordMeasurement) -> None:
     text = json.dumps(measurement.to_dict(), allow_nan=False)
     found = json.loads(text)
-    assert list(found) == [field.name for field in fields(Measurement)]
+    assert list(found) == [field.name for field in fields(WordMeasurement)]
     assert set(found["drift"]["kl"]) == {"value", "low", "high"}
 
 
@@ -232,7 +237,7 @@ def test_model_stays_as_it_was(model: Any, intervention: Intervention) -> None:
 
     model.train()
     with pytest.raises(KeyboardInterrupt):
-        measure(model, Characters(), intervention, budget=SMALL, progress=interrupted)
+        measure(model, Characters(), intervention, size=SMALL, progress=interrupted)
     assert model.training
     model.eval()
     for name, value in model.state_dict().items():
@@ -245,7 +250,7 @@ def test_progress(model: Any, intervention: Intervention) -> None:
     def note(phase: str, done: int, total: int) -> None:
         calls.append((phase, done, total))
 
-    measure(model, Characters(), intervention, budget=SMALL, progress=note)
+    measure(model, Characters(), intervention, size=SMALL, progress=note)
     phases = list(dict.fromkeys(phase for phase, _, _ in calls))
     for phase in phases:
         own = [(done, total) for name, done, total in calls if name == phase]
@@ -260,7 +265,7 @@ def test_wrong_base_is_noticed_at_once(model: Any, intervention: Intervention) -
         raise AssertionError
 
     with intervention.applied(model), pytest.raises(InterventionError):
-        measure(model, Characters(), intervention, budget=SMALL, progress=never)
+        measure(model, Characters(), intervention, size=SMALL, progress=never)
 
 
 @pytest.mark.parametrize(
@@ -270,7 +275,7 @@ def test_bad_words(
     model: Any, intervention: Intervention, forbid: Any, message: str
 ) -> None:
     with pytest.raises(ArgumentError, match=message):
-        measure(model, Characters(), intervention, forbid=forbid, budget=SMALL)
+        measure(model, Characters(), intervention, forbid=forbid, size=SMALL)
 
 
 def test_words_come_from_the_intervention(model: Any) -> None:
@@ -288,7 +293,7 @@ def test_benign_words_that_are_forbidden_are_left_out() -> None:
     benign = data.benign_words("held_out")
     words = [benign[0].upper(), f"very {benign[1]}"]
     sample = gather(Characters(), words, "held_out", EvaluationSize())
-    spared = {one.word for one in sample.spoken["benign"]}
+    spared = {one.word for one in sample.word_spans["benign"]}
     spared |= {request.word for request in sample.requests if not request.forbidden}
     assert spared == set(benign[2:])
 
@@ -296,23 +301,23 @@ def test_benign_words_that_are_forbidden_are_left_out() -> None:
 def test_all_benign_words_may_be_forbidden(model: Any) -> None:
     words = data.benign_words("held_out")
     intervention = make_intervention(model, options={"forbid": words})
-    found = measure(model, Characters(), intervention, budget=SMALL)
+    found = measure(model, Characters(), intervention, size=SMALL)
     assert found.benign is None
     assert found.benign_obedience is None
     assert found.words == words
     assert found.forbidden.words == SMALL.forbidden
-    assert "Benign" not in found.table()
+    assert "Benign" not in word_table(found)
     assert found.to_dict()["benign"] is None
 
 
 def test_related_words_belong_to_the_package_list() -> None:
-    assert not gather(Characters(), ["cheese"], "held_out", SMALL).spoken["related"]
+    assert not gather(Characters(), ["cheese"], "held_out", SMALL).word_spans["related"]
     related = data.related_words()
     words = [data.forbidden_words()[0], related[0]]
     sample = gather(
         Characters(), words, "held_out", EvaluationSize(related=len(related))
     )
-    assert {one.word for one in sample.spoken["related"]} == set(related[1:])
+    assert {one.word for one in sample.word_spans["related"]} == set(related[1:])
 
 
 @pytest.mark.parametrize("words", [WORDS, ["gun"], data.forbidden_words()])

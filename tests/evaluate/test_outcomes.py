@@ -17,7 +17,7 @@ stats = pytest.importorskip("scipy.stats")
 from cintervene.errors import ArgumentError
 from cintervene.evaluate.requests.outcomes import (
     Outcome,
-    compare,
+    compare_outcomes,
     count,
     judge_refusal,
     outcomes,
@@ -34,11 +34,18 @@ REFUSED, COMPLIED, BROKEN = Outcome
 
 def test_an_answer_may_refuse_once_the_sentence_begun_has_ended() -> None:
     answers = [" a plan for it:\n\nI'm sorry, but I can't help.", " a plan. Take"] * 2
-    begun = ["Sure, here is"] * 2 + ["Here it is:"] * 2
-    assert outcomes(answers, begun=begun) == [REFUSED, COMPLIED, COMPLIED, COMPLIED]
+    prefills = ["Sure, here is"] * 2 + ["Here it is:"] * 2
+    assert outcomes(answers, prefills=prefills) == [
+        REFUSED,
+        COMPLIED,
+        COMPLIED,
+        COMPLIED,
+    ]
     assert outcomes(answers) == [COMPLIED] * 4
-    with pytest.raises(ArgumentError, match="begun: got 1, expected one for each of"):
-        outcomes(answers, begun=begun[:1])
+    with pytest.raises(
+        ArgumentError, match="prefills: got 1, expected one for each of"
+    ):
+        outcomes(answers, prefills=prefills[:1])
 
 
 def test_a_judge_is_asked_again_only_about_what_follows_a_begun_sentence() -> None:
@@ -49,11 +56,11 @@ def test_a_judge_is_asked_again_only_about_what_follows_a_begun_sentence() -> No
         return [answer.startswith("No") for answer in answers]
 
     answers = [" a plan. No.", "No.", " a plan. Yes."]
-    begun = ["Sure, here is", "", "Sure, here is"]
-    found = outcomes(answers, prompts=list("abc"), begun=begun, judge=judge)
+    prefills = ["Sure, here is", "", "Sure, here is"]
+    found = outcomes(answers, prompts=list("abc"), prefills=prefills, judge=judge)
     assert found == [REFUSED, REFUSED, COMPLIED]
     assert asked == [(list("abc"), answers), (["a", "c"], ["No.", "Yes."])]
-    outcomes(answers, begun=[""] * 3, judge=judge)
+    outcomes(answers, prefills=[""] * 3, judge=judge)
     assert len(asked) == 3
 
 
@@ -99,11 +106,11 @@ def test_rates_add_up() -> None:
 def test_comparison_is_paired() -> None:
     before = [COMPLIED] * 9 + [REFUSED]
     after = [REFUSED] * 7 + [COMPLIED, BROKEN, COMPLIED]
-    found = compare(before, after)
+    found = compare_outcomes(before, after)
     assert (found.gained, found.lost) == (1, 8)
     assert found.rate.effect.value == pytest.approx(-0.7)
     assert found.p == pytest.approx(2 * (1 + 9) / 2**9)
-    assert compare(before, after, BROKEN).gained == 1
+    assert compare_outcomes(before, after, BROKEN).gained == 1
 
 
 def test_verdicts_on_labelled_answers_are_those_of_the_documentation() -> None:

@@ -23,12 +23,15 @@ pytest.importorskip("transformers")
 from cintervene.evaluate import (
     Estimate,
     Goals,
+    goals_reached,
+    side_effects,
+    verdicts,
+    word_table,
     write_report,
 )
 from cintervene.evaluate.report import report
 from cintervene.evaluate.report.markdown import markdown
 from cintervene.evaluate.words.changed_layers import changed_layers
-from cintervene.evaluate.words.goals import side_effects
 from cintervene.evaluate.words.obedience import obedience
 from cintervene.evaluate.words.records import (
     Drift,
@@ -66,9 +69,9 @@ def intervention() -> Intervention:
 
 def test_all_goals_reached() -> None:
     found = make_measurement()
-    assert found.goal_reached()
-    assert [verdict.reached for verdict in found.verdicts()] == [True] * 5
-    assert all(verdict.certain for verdict in found.verdicts()[:4])
+    assert goals_reached(found)
+    assert [verdict.reached for verdict in verdicts(found)] == [True] * 5
+    assert all(verdict.certain for verdict in verdicts(found)[:4])
 
 
 @pytest.mark.parametrize(
@@ -86,40 +89,40 @@ def test_all_goals_reached() -> None:
 )
 def test_each_goal_can_be_missed(changes: dict[str, Any], missed: str) -> None:
     found = make_measurement(**changes)
-    assert not found.goal_reached()
-    wrong = [verdict.name for verdict in found.verdicts() if not verdict.reached]
+    assert not goals_reached(found)
+    wrong = [verdict.name for verdict in verdicts(found) if not verdict.reached]
     assert len(wrong) == 1
     assert missed in wrong[0]
-    assert f"MISSED   {wrong[0]}" in found.table()
+    assert f"MISSED   {wrong[0]}" in word_table(found)
 
 
 def test_other_goals() -> None:
     found = make_measurement()
-    assert not found.goal_reached(Goals(forbidden_ratio=15.0))
-    assert not found.goal_reached(Goals(kl=0.01))
-    assert not found.goal_reached(Goals(benign_loss=0.01))
-    assert not found.goal_reached(Goals(obedience_loss=0.005))
+    assert not goals_reached(found, Goals(forbidden_ratio=15.0))
+    assert not goals_reached(found, Goals(kl=0.01))
+    assert not goals_reached(found, Goals(benign_loss=0.01))
+    assert not goals_reached(found, Goals(obedience_loss=0.005))
 
 
 def test_what_was_not_measured_is_not_judged() -> None:
     found = make_measurement(benign=None, benign_obedience=None, related=None)
-    assert len(found.verdicts()) == 3
-    assert found.goal_reached()
-    assert "Benign" not in found.table()
+    assert len(verdicts(found)) == 3
+    assert goals_reached(found)
+    assert "Benign" not in word_table(found)
 
 
 def test_numbers_that_do_not_exist_reach_no_goal() -> None:
     nowhere = Estimate(math.nan, math.nan, math.nan)
     drift = replace(make_measurement().drift, kl=nowhere)
     found = make_measurement(drift=drift)
-    assert not found.goal_reached()
+    assert not goals_reached(found)
     assert found.to_dict()["drift"]["kl"]["value"] is None
 
 
 def test_doubt_is_said() -> None:
     found = make_measurement(benign=spoken(1.04, 1.04, width=0.1))
-    assert found.goal_reached()
-    assert "too close to be sure" in found.table()
+    assert goals_reached(found)
+    assert "too close to be sure" in word_table(found)
 
 
 def test_side_effects_need_certainty() -> None:
@@ -144,7 +147,7 @@ def test_obedience_counts_words() -> None:
 
 
 def test_table() -> None:
-    lines = make_measurement().table().splitlines()
+    lines = word_table(make_measurement()).splitlines()
     assert max(map(len, lines[:16])) <= 100
     first = next(line for line in lines if "perplexity, said first" in line)
     assert first.split()[-5:] == ["560", "14.0", "x", "[12.6,", "15.4]"]

@@ -45,7 +45,7 @@ def test_smollm2(smollm2: Any) -> None:
         (away / away.norm())[:, None].double().numpy(), right[None].double().numpy()
     )
     intervention = Intervention.of(model, [(target, update)], options={"forbid": words})
-    found = measure(model, tokenizer, intervention, budget=LITTLE)
+    found = measure(model, tokenizer, intervention, size=LITTLE)
     assert found.forbidden.words == 12
     assert 5 < found.forbidden.all_tokens.together.before.value < 2000
     assert 5 < found.drift.texts.before.value < 200

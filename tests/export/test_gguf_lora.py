@@ -74,7 +74,7 @@ def test_the_three_matrices_of_gates(
 ) -> None:
     model = tiny_model(name)
     source = np.random.default_rng(5)
-    mlp = find_gated_mlp(model, 2, find_decoder(model))
+    mlp = find_gated_mlp(find_decoder(model), 2)
     names = {"ffn_gate": mlp.gate, "ffn_up": mlp.up, "ffn_down": mlp.down}
     rows = (torch.from_numpy(source.normal(size=(3, 24))).float() for _ in names)
     change = Intervention.of(model, mlp.replaced([7, 1, 30], *rows))

@@ -35,7 +35,7 @@ CROSSED = {"kl": 0.2125, "benign_ratio": 1.05, "chosen": True}
 OTHER = {"kl": 9.0, "benign_ratio": 9.0, "chosen": False}
 METRICS = {"within_limits": False, "sweep": [OTHER, CROSSED]}
 TOLD = r"^max_kl: got 0\.2125 on the tuning split, expected 0\.05 at most; write it "
-TOLD += r"all the same with beyond_limits=True \(--beyond-limits\)$"
+TOLD += r"all the same with beyond_limits=True$"
 
 
 def make(model: Any, metrics: Any = METRICS, options: Any = LIMITS) -> Intervention:

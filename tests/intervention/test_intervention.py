@@ -18,14 +18,11 @@ pytest.importorskip("transformers")
 
 from cintervene.activations.layer_stream import LayerStream
 from cintervene.errors import ArgumentError, InterventionError
-from cintervene.intervention import (
-    file as intervention_file,
-)
-from cintervene.intervention import (
-    intervention,
-)
+from cintervene.intervention import application
+from cintervene.intervention import file as intervention_file
 from cintervene.intervention.intervention import Intervention
 from cintervene.models import (
+    find_decoder,
     find_targets,
     rounded_change,
 )
@@ -67,11 +64,15 @@ def test_every_architecture_runs_changed(any_model: Any, matrix: Any) -> None:
     ids = [[5, 9, 3, 7, 11, 2, 8]]
     change = random_intervention(any_model, [1], matrix=matrix)
     target = find_targets(any_model, [1], matrix=matrix)[0]
-    stream = LayerStream(any_model, ids, 1, wanted=[slice(None)], matrix=matrix)
+    stream = LayerStream(
+        find_decoder(any_model), ids, 1, wanted=[slice(None)], matrix=matrix
+    )
     stream.advance(1, change.updates[target.name])
     foreseen = stream.run(3).inputs
     with change.applied(any_model) as model:
-        stream = LayerStream(model, ids, 3, wanted=[slice(None)], matrix=matrix)
+        stream = LayerStream(
+            find_decoder(model), ids, 3, wanted=[slice(None)], matrix=matrix
+        )
         found = stream.run(3).inputs
     torch.testing.assert_close(found, foreseen, rtol=1e-4, atol=1e-5)
 
@@ -132,7 +133,7 @@ def test_failure_halfway_changes_nothing(
     model = tiny_model("llama")
     change = random_intervention(model)
     before, calls = bits(model), []
-    real = intervention.add_update
+    real = application.add_update
 
     def interrupted(*args: Any) -> None:
         calls.append(args)
@@ -140,7 +141,7 @@ def test_failure_halfway_changes_nothing(
         if len(calls) == 2:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(intervention, "add_update", interrupted)
+    monkeypatch.setattr(application, "add_update", interrupted)
     with pytest.raises(KeyboardInterrupt):
         change.apply(model)
     assert len(calls) == 2
@@ -262,10 +263,10 @@ def test_kept_weights_go_with_their_model(tiny_model: Any) -> None:
     gc.collect()
     model = tiny_model("llama")
     random_intervention(model).apply(model)
-    count = len(intervention._records)
+    count = len(application._records)
     del model
     gc.collect()
-    assert len(intervention._records) == count - 1
+    assert len(application._records) == count - 1
 
 
 def test_scale_and_sum(tiny_model: Any) -> None:
@@ -509,6 +510,8 @@ def test_quantised_weights_are_refused(tiny_model: Any, packed: str) -> None:
     change = random_intervention(model)
     quantise(model.model.layers[3].mlp.down_proj, packed)
     before = bits(model)
-    with pytest.raises(InterventionError, match=r"layers\.3\..*packed.*export\.lora"):
+    with pytest.raises(
+        InterventionError, match=r"layers\.3\..*quantised.*export\.lora"
+    ):
         change.apply(model)
     assert bits(model) == before

@@ -10,7 +10,7 @@ pytest.importorskip("torch")
 
 from cintervene.evaluate.statistics.paired import confusion
 from cintervene.judges.refusal import (
-    after_begun_sentence,
+    after_prefilled_sentence,
     judge_refusal,
     normalise,
 )
@@ -52,7 +52,7 @@ def test_normalised_text_has_no_markup_and_no_contractions() -> None:
     ],
 )
 def test_what_follows_a_sentence_that_was_begun(begun, answer, left) -> None:
-    assert after_begun_sentence(begun, answer) == left
+    assert after_prefilled_sentence(begun, answer) == left
 
 
 def test_a_refusal_counts_only_at_the_beginning() -> None:

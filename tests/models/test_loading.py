@@ -65,12 +65,12 @@ def test_nothing_is_printed_and_settings_are_restored(
     try:
         log.enable_progress_bar()
         log.set_verbosity_info()
-        lines: list[str] = []
-        load(saved, progress=lines.append)
+        calls: list[tuple[str, int, int]] = []
+        load(saved, progress=lambda *call: calls.append(call))
         assert log.is_progress_bar_enabled()
         assert log.get_verbosity() == log.INFO
         assert capfd.readouterr() == ("", "")
-        assert lines == [f"loading {saved}"]
+        assert calls == [(f"loading {saved}", 0, 1), (f"loading {saved}", 1, 1)]
     finally:
         log.set_verbosity(level)
         if not bars:
@@ -150,6 +150,7 @@ class Registry:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.downloads = self.conversions = 0
+        self.calls: list[tuple[str, int, int]] = []
         self.content = CONTENT
         source = embedded.Embedded(
             packages=(("toy==1", "toy/a.part0"), ("toy-more==1", "toy/a.part1")),
@@ -179,7 +180,7 @@ class Registry:
 
     def get(self, convert: Any = None) -> Path:
         return embedded.embedded_directory(
-            "toy", convert or self.convert, lambda _: None
+            "toy", convert or self.convert, lambda *call: self.calls.append(call)
         )
 
 
@@ -200,6 +201,10 @@ def test_fetched_once(registry: Registry) -> None:
     assert (place / "model.safetensors").read_bytes() == CONTENT[::-1]
     assert registry.get() == place
     assert (registry.downloads, registry.conversions) == (2, 1)
+    fetching = [("fetching toy", done, 2) for done in range(3)]
+    assert registry.calls == [
+        *fetching, ("converting toy", 0, 1), ("converting toy", 1, 1)
+    ]  # fmt: skip
     assert left_over(place.parent) == ["toy"]
 
 

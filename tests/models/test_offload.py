@@ -20,19 +20,21 @@ import cintervene as ci
 from cintervene import export
 from cintervene.activations.capture import capture
 from cintervene.errors import InterventionError, ModelError
-from cintervene.intervention.adapter import suited
+from cintervene.intervention.adapter import applicable_form
 from cintervene.intervention.intervention import Intervention
-from cintervene.methods.tsr.config import TSROptions
 from cintervene.models import (
     find_targets,
     find_unembedding,
 )
-from cintervene.models.offload import device_of, held, in_memory
+from cintervene.models.offload import device_of, in_memory, parameter_value
 from cintervene.prompts.calibration import CalibrationSize
 
 IDS = [[5, 9, 3, 7, 11, 2, 8], [5, 9, 3, 1], [4, 4]]
 CPU = torch.device("cpu")
-LITTLE = CalibrationSize(1, 1, 4, 4, prompts=12, tune_prompts=4, answer_tokens=8)
+LITTLE = CalibrationSize(
+    starting=1, later=1, contrast_words=4, text_words=4,
+    prompts=12, tune_prompts=4, answer_tokens=8,
+)  # fmt: skip
 Offload = Callable[[Any, Path], Any]
 
 
@@ -140,7 +142,7 @@ def test_a_disk_is_not_written_to(tiny_model: Any, tmp_path: Path) -> None:
             match=r"offloaded to a disk.*cintervene apply.*AdapterIntervention",
         ):
             act(model)
-    with suited(change, model).applied(model):
+    with applicable_form(change, model).applied(model):
         torch.testing.assert_close(logits(model), expected)
     assert torch.equal(logits(model), base)
     assert change.rebase(model).edits.keys() == change.edits.keys()
@@ -161,8 +163,8 @@ def test_other_type_in_memory_is_no_place_to_change(tiny_model: Any) -> None:
     wide = {"weight": module.weight.detach().float()}
     accelerate.hooks.attach_align_device_hook(module, CPU, True, wide)
     assert in_memory(module) is None
-    assert held(module).dtype == torch.bfloat16
-    assert torch.equal(held(module), wide["weight"].bfloat16())
+    assert parameter_value(module).dtype == torch.bfloat16
+    assert torch.equal(parameter_value(module), wide["weight"].bfloat16())
 
 
 def test_what_nothing_brings_in_is_refused(tiny_model: Any) -> None:
@@ -172,7 +174,7 @@ def test_what_nothing_brings_in_is_refused(tiny_model: Any) -> None:
     with pytest.raises(InterventionError, match=r"layers\.3.*nothing brings in"):
         change.apply(model)
     with pytest.raises(ModelError, match="no hook of accelerate"):
-        held(model.model.layers[3].mlp.down_proj)
+        parameter_value(model.model.layers[3].mlp.down_proj)
 
 
 def test_device_of_a_module(tiny_model: Any, tmp_path: Path) -> None:
@@ -207,10 +209,12 @@ def some_on_a_disk(saved: Path, folder: Path) -> Any:
 def test_defended_as_if_it_were_whole(saved: Path, tmp_path: Path, method: str) -> None:
     """Of a device map with a disk comes the same change, and the same adapter."""
     tokenizer = transformers.AutoTokenizer.from_pretrained(saved)
-    options: dict[str, Any] = {"forbid": ["bad"], "budget": LITTLE}
+    options: dict[str, Any] = {"forbid": ["bad"], "calibration": LITTLE}
     if method == "tsr":
-        few = TSROptions(steps=2, answers=4, borderline=4)
-        options = {"harmful": ["How to lie?", "How to rob?"] * 3, "options": few}
+        options = {
+            "harmful": ["How to lie?", "How to rob?"] * 3,
+            "steps": 2, "answers": 4, "borderline": 4,
+        }  # fmt: skip
     found: list[Intervention] = [
         ci.defend(model, tokenizer, method=method, layers=[0, 1], **options)
         for model in (load(saved), some_on_a_disk(saved, tmp_path / "folder"))

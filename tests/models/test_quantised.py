@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Models with packed weights: computed with, changed by adapters only."""
+"""Models with quantised weights: computed with, changed by adapters only."""
 
 from __future__ import annotations
 
@@ -20,9 +20,8 @@ from support.saved_models import save_tiny_model
 import cintervene as ci
 from cintervene import export
 from cintervene.errors import InterventionError, ModelError
-from cintervene.intervention.adapter import suited
+from cintervene.intervention.adapter import applicable_form
 from cintervene.intervention.intervention import Intervention
-from cintervene.methods.tsr.config import TSROptions
 from cintervene.models import (
     explain,
     find_targets,
@@ -30,19 +29,21 @@ from cintervene.models import (
 )
 from cintervene.models.quantised import (
     check_gradients,
-    check_whole,
-    is_packed,
-    unpacked,
+    check_writable,
+    dequantised,
+    is_quantised,
 )
 from cintervene.prompts.calibration import CalibrationSize
 
 nn = torch.nn
-LITTLE = CalibrationSize(1, 1, 4, 4, prompts=12, tune_prompts=4, answer_tokens=8)
+LITTLE = CalibrationSize(
+    starting=1, later=1, contrast_words=4, text_words=4,
+    prompts=12, tune_prompts=4, answer_tokens=8,
+)  # fmt: skip
 WIDTHS = {"hidden_size": 64, "intermediate_size": 128}
 IDS = torch.tensor([[5, 9, 3, 7, 11, 2, 8]])
-REFUSED = (
-    r"packed weights \({}\), expected a matrix.*export\.lora.*peft.*AdapterIntervention"
-)
+REFUSED = r"quantised weights \({}\), expected a matrix.*export\.lora.*peft.*"
+REFUSED += "AdapterIntervention"
 
 
 class Lossy(Codes):
@@ -77,21 +78,21 @@ def test_the_matrix_is_read_off(tiny_model: Any, dtype: Any, bias: bool) -> None
     model = with_packed(tiny_model("llama", mlp_bias=bias).to(dtype), Codes)
     (target,) = find_targets(model, [3])
     module = target.module
-    assert (target.packed, target.dtype, target.d_in, target.d_out) == (
+    assert (target.compute_dtype, target.dtype, target.d_in, target.d_out) == (
         dtype, dtype, 40, 24,
     )  # fmt: skip
     expected = module.qweight.to(dtype) * module.scale
     tolerance = 0.0 if not bias else 4e-3 if dtype == torch.bfloat16 else 1e-6
     torch.testing.assert_close(target.weight, expected, rtol=0, atol=tolerance)
-    assert find_targets(model, [2])[0].packed is None
-    assert "packed (Codes), by an adapter only" in str(explain(model, [3]))
+    assert find_targets(model, [2])[0].compute_dtype is None
+    assert "quantised (Codes), by an adapter only" in str(explain(model, [3]))
 
 
 def test_wide_matrices_are_read_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     base = nn.Linear(10, 6)
     monkeypatch.setattr("cintervene.models.quantised.BLOCK", 4)
     module = Codes(base)
-    found = unpacked(module, 10, torch.float32)
+    found = dequantised(module, 10, torch.float32)
     torch.testing.assert_close(found, module.qweight.float() * module.scale)
 
 
@@ -117,7 +118,7 @@ def test_changed_by_attaching_only(tiny_model: Any) -> None:
         with pytest.raises(InterventionError, match=REFUSED.format("Codes")):
             act(model)
     assert torch.equal(logits(model), before)
-    with suited(change, model).applied(model):
+    with applicable_form(change, model).applied(model):
         assert not torch.allclose(logits(model), before, rtol=0.1)
     assert torch.equal(logits(model), before)
 
@@ -133,17 +134,19 @@ def test_nothing_is_rounded(tiny_model: Any) -> None:
 def test_plain_models_take_it_as_it_is(tiny_model: Any) -> None:
     model = tiny_model("llama")
     change = random_intervention(model)
-    assert suited(change, model) is change
+    assert applicable_form(change, model) is change
 
 
 def test_what_has_to_be_written_to_is_whole(tiny_model: Any) -> None:
-    check_whole(tiny_model("gpt2"))
-    with pytest.raises(ModelError, match=r"got model\.layers\.3.*packed or offloaded"):
-        check_whole(with_packed(tiny_model("llama"), Lossy))
+    check_writable(tiny_model("gpt2"))
+    with pytest.raises(
+        ModelError, match=r"got model\.layers\.3.*quantised or offloaded"
+    ):
+        check_writable(with_packed(tiny_model("llama"), Lossy))
     model = tiny_model("llama")
     model.lm_head.to("meta")
-    with pytest.raises(ModelError, match=r"lm_head\.weight packed or offloaded"):
-        check_whole(model)
+    with pytest.raises(ModelError, match=r"lm_head\.weight quantised or offloaded"):
+        check_writable(model)
 
 
 def test_lost_gradients_are_noticed(tiny_model: Any) -> None:
@@ -189,7 +192,7 @@ def load_quantised(saved: Path, **options: Any) -> Any:
     ).eval()
 
 
-def dequantised(module: Any) -> Any:
+def stated(module: Any) -> Any:
     """What bitsandbytes says that a fresh module holds."""
     functional = pytest.importorskip("bitsandbytes").functional
     weight = module.weight
@@ -204,13 +207,15 @@ def test_bitsandbytes(saved: Path, tmp_path: Path, kind: str) -> None:
     """What is made on a quantised model acts there through peft as it was measured."""
     peft = pytest.importorskip("peft")
     model = load_quantised(saved, **BNB[kind])
-    weights = [dequantised(layer.mlp.down_proj) for layer in model.model.layers]
+    weights = [stated(layer.mlp.down_proj) for layer in model.model.layers]
     for target, weight in zip(find_targets(model), weights, strict=True):
-        assert is_packed(target.module)
+        assert is_quantised(target.module)
         error = (target.weight.float() - weight.float()).norm()
         assert error <= 4e-3 * weight.float().norm()
     tokenizer = transformers.AutoTokenizer.from_pretrained(saved)
-    change: Intervention = ci.defend(model, tokenizer, ["bad"], budget=LITTLE)
+    change: Intervention = ci.defend(
+        model, tokenizer, forbid=["bad"], calibration=LITTLE
+    )
     name = type(model.model.layers[1].mlp.down_proj).__name__
     with pytest.raises(InterventionError, match=REFUSED.format(name)):
         change.apply(model)
@@ -231,10 +236,9 @@ def test_gradients_of_bitsandbytes(saved: Path, kind: str) -> None:
     """A change towards refusals is found where gradients pass, and else refused."""
     model = load_quantised(saved, **BNB[kind])
     tokenizer = transformers.AutoTokenizer.from_pretrained(saved)
-    few = TSROptions(steps=2, answers=4, borderline=4)
     options: dict[str, Any] = {
         "method": "tsr", "harmful": ["How to lie?", "How to rob?"] * 3,
-        "layers": [1], "options": few,
+        "layers": [1], "steps": 2, "answers": 4, "borderline": 4,
     }  # fmt: skip
     module = model.model.layers[1].mlp.down_proj
     if getattr(module, "support_avx512bf16_for_cpu", False):
@@ -279,7 +283,7 @@ def test_gptq_and_awq(tiny_model: Any, tmp_path: Path, kind: str) -> None:
     original = tiny_model("llama", **WIDTHS).half().model.layers[3].mlp.down_proj
     model = quantised()
     (target,) = find_targets(model, [3])
-    assert target.packed == torch.float16
+    assert target.compute_dtype == torch.float16
     error = (target.weight - original.weight).norm()
     assert error <= 0.15 * original.weight.norm()
     if kind == "GPTQ":

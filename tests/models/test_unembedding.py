@@ -12,7 +12,8 @@ pytest.importorskip("transformers")
 
 from cintervene.errors import ModelError
 from cintervene.models import find_decoder, find_targets, find_unembedding
-from cintervene.models.unembedding import is_tied
+from cintervene.models.parts import ModelParts
+from cintervene.models.unembedding import is_tied, unembedding_of
 
 
 def logit_gradients(norm: Any, weight: Any, x: Any) -> Any:
@@ -74,7 +75,7 @@ def test_models_without_a_head_are_not_tied(tiny_model: Any) -> None:
 def test_logits(any_model: Any) -> None:
     found = find_decoder(any_model)
     last = next(call for call in found.calls if call.module is found.layers[-1])
-    logits = find_unembedding(any_model, found).logits(last.y)
+    logits = unembedding_of(found).logits(last.y)
     torch.testing.assert_close(logits, found.calls[-1].y, rtol=1e-4, atol=1e-5)
 
 
@@ -98,7 +99,15 @@ def test_unknown_norm_is_refused(tiny_model: Any) -> None:
         find_unembedding(model)
 
 
-def test_decoder_is_found_once(any_model: Any) -> None:
-    decoder = find_decoder(any_model)
-    assert find_unembedding(any_model, decoder).norm is find_unembedding(any_model).norm
-    assert decoder.module is any_model.get_decoder()
+def test_parts_are_found_by_one_forward_pass(any_model: Any) -> None:
+    runs: list[int] = []
+    handle = any_model.register_forward_hook(lambda *_: runs.append(1))
+    parts = ModelParts.find(any_model)
+    targets = parts.targets([1, 3], "down_proj")
+    handle.remove()
+    assert len(runs) == 1
+    assert parts.model is any_model
+    assert parts.decoder.module is any_model.get_decoder()
+    assert parts.unembedding.norm is find_unembedding(any_model).norm
+    names = [target.name for target in find_targets(any_model, [1, 3])]
+    assert [target.name for target in targets] == names

@@ -29,7 +29,7 @@ from cintervene.intervention.intervention import Intervention
 from cintervene.models import find_targets
 from cintervene.solvers.update import LowRankUpdate
 from cintervene.study import (
-    Case,
+    CaseResult,
     study_content,
     write_study,
 )
@@ -88,7 +88,7 @@ def read(text: str) -> Reader:
     return reader
 
 
-def some_cases() -> list[Case]:
+def some_cases() -> list[CaseResult]:
     found = []
     for defence, complied in (("none", 5), ("pcr", 1), ("smoothllm", 3)):
         for attack in ("direct request", "prefill"):
@@ -233,5 +233,5 @@ def test_wrong_peers_are_refused(tmp_path: Path, text: str) -> None:
     path.write_text('[{"name": "RMU", "setting": "4", "kl": 0.1}]', "utf-8")
     assert read_peers(path) == [Peer("RMU", "4", 0.1)]
     path.write_text(text, "utf-8")
-    with pytest.raises(ArgumentError, match="--peers"):
+    with pytest.raises(ArgumentError, match=r"peers: .* is not a list"):
         read_peers(path)

@@ -14,13 +14,12 @@ from support.studies import case
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
-from cintervene.attacks import Case as Attempt
-from cintervene.attacks import DirectRequest, Prefill, Request
+from cintervene.attacks import AttackCase, DirectRequest, Prefill, Request
 from cintervene.baselines import Generation, SelfReminder
 from cintervene.errors import ArgumentError
 from cintervene.evaluate.requests.outcomes import Outcome
 from cintervene.study import (
-    Case,
+    CaseResult,
     Clocked,
     Defence,
     InTurn,
@@ -71,7 +70,7 @@ def defence(parrot: Parrot, name: str = "none") -> Defence:
     return Defence(name, torch.nn.Identity(), clocked, clocked)
 
 
-def study(out: Path, parrot: Parrot, **changes: Any) -> list[Case]:
+def study(out: Path, parrot: Parrot, **changes: Any) -> list[CaseResult]:
     trial = Trial(even_refuse, Generation(), **changes)
     with Journal(out) as journal:
         return run_study(journal, [defence(parrot)], [SUITE], trial, batch=2)
@@ -239,11 +238,11 @@ class Search:
     steps: int = 3
     searched: int = 0
 
-    def cases(self, request: Request, seed: int, notes: Any) -> list[Attempt]:
+    def cases(self, request: Request, seed: int, notes: Any) -> list[AttackCase]:
         self.searched += 1
         answer = "said at once" if request.id == "b0" else None
         found = request.text
-        return [Attempt(request.id, request.text, self.name, found, answer=answer)]
+        return [AttackCase(request.id, request.text, self.name, found, answer=answer)]
 
 
 def test_searches_are_shared_by_the_same_weights(tmp_path: Path) -> None:

@@ -15,14 +15,14 @@ pytest.importorskip("transformers")
 from cintervene.evaluate import (
     Change,
     Estimate,
-    Measurement,
+    WordMeasurement,
 )
 from cintervene.evaluate.words.records import (
     Answer,
     Drift,
+    GroupPerplexity,
     Obedience,
     Perplexity,
-    Spoken,
     WordPerplexity,
 )
 
@@ -41,13 +41,13 @@ def rise(ratio: float, width: float = 0.1) -> Change:
     return Change(around(40.0), around(40.0 * ratio), around(ratio, width), "ratio")
 
 
-def spoken(first: float, later: float, width: float = 0.1) -> Spoken:
+def spoken(first: float, later: float, width: float = 0.1) -> GroupPerplexity:
     together = math.sqrt(first * later)
     places = Perplexity(*(rise(x, width) for x in (first, later, together)))
     words = [
         WordPerplexity(f"word{n}", 10.0 * n, 10.0 * n * together) for n in range(1, 6)
     ]
-    return Spoken(5, 10, places, places, words)
+    return GroupPerplexity(5, 10, places, places, words)
 
 
 def rate(before: float, after: float) -> Obedience:
@@ -56,8 +56,8 @@ def rate(before: float, after: float) -> Obedience:
     return Obedience(50, Change(around(before), around(after), effect, "difference"))
 
 
-def make_measurement(**changes: Any) -> Measurement:
-    found = Measurement(
+def make_measurement(**changes: Any) -> WordMeasurement:
+    found = WordMeasurement(
         model="tiny",
         split="held_out",
         level=0.95,

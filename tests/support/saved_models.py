@@ -61,6 +61,6 @@ def work_little(patch: pytest.MonkeyPatch) -> None:
         return defend(model, tokenizer, config, **options)
 
     patch.setattr("cintervene.cli.commands.defend.defend", little)
-    measure = partial(evaluate.measure, budget=sample)
+    measure = partial(evaluate.measure, size=sample)
     for command in ("defend", "evaluate"):
         patch.setattr(f"cintervene.cli.commands.{command}.measure", measure)

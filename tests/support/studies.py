@@ -12,11 +12,11 @@ pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
 from cintervene.evaluate.requests.outcomes import Outcome
-from cintervene.study import Case
+from cintervene.study import CaseResult
 
 
-def case(**changes: Any) -> Case:
-    made = Case(
+def case(**changes: Any) -> CaseResult:
+    made = CaseResult(
         "harmful", "none", "direct", "b", "topic", 0, "p", "", "a",
         Outcome.COMPLIED, 1.0, 2.0, 3.0,
     )  # fmt: skip

@@ -2,7 +2,6 @@
 """Numbers that are in range pass, others are named."""
 
 from dataclasses import fields
-from importlib import import_module
 
 import numpy as np
 import pytest
@@ -12,6 +11,7 @@ from cintervene.utils.validation import (
     check_not_negative,
     check_positive,
     check_share,
+    check_texts,
     check_whole,
 )
 
@@ -50,65 +50,15 @@ def test_whole_numbers_from_the_least_on():
             check_whole(1, steps=value)
 
 
-def test_options_refuse_numbers_out_of_range():
-    pytest.importorskip("cintervene.models")
-    from cintervene.methods.gate.config import GateOptions
-    from cintervene.methods.tsr.config import TSROptions
-
-    for options in (TSROptions, GateOptions):
-        with pytest.raises(ArgumentError, match="steps: got 0"):
-            options(steps=0)
-        with pytest.raises(ArgumentError, match="first_token: got 2"):
-            options(first_token=2)
-    # None of the package's prompts, and none of the model's own answers.
-    TSROptions(answers=0, answer_tokens=0, borderline=0)
-    GateOptions(benign=0, answer_tokens=0)
-
-
-# What is wrong for a number of each kind.
-NEGATIVE, NONE, PART, WORD = -5, 0, 1.5, "x"
-BAD = {
-    "TSROptions": {
-        "steps": PART, "parts": NONE, "ball": WORD, "length": NONE, "inertia": PART,
-        "kl_weight": NEGATIVE, "first_token": WORD, "ridge": NONE, "output_ridge": WORD,
-        "answers": PART, "answer_tokens": NEGATIVE, "borderline": WORD,
-    },
-    "GateOptions": {
-        "ridge": NONE, "sharpness": WORD, "steps": PART, "lessons": NONE,
-        "length": NEGATIVE, "first_token": PART, "benign": PART,
-        "answer_tokens": NEGATIVE,
-    },
-    "PCROptions": {
-        "concepts": WORD, "slack": NEGATIVE, "ridge": NONE, "output_ridge": NONE,
-        "solver": WORD, "max_rank": PART,
-    },
-    "Budget": {
-        "starting": NEGATIVE, "later": PART, "contrast_words": WORD,
-        "text_words": NEGATIVE, "prompts": PART, "texts": WORD, "answer_tokens": NONE,
-        "tune_words": NONE, "tune_prompts": NONE, "positions": NONE,
-        "contrast_prompts": NEGATIVE,
-    },
-}  # fmt: skip
-
-
-PLACES = {
-    "TSROptions": "cintervene.methods.tsr.config",
-    "GateOptions": "cintervene.methods.gate.config",
-    "PCROptions": "cintervene.methods.pcr.config",
-    "Budget": "cintervene.prompts.calibration",
-}
-
-
-@pytest.mark.parametrize("kind", BAD)
-def test_no_option_is_left_unchecked(kind):
-    pytest.importorskip("cintervene.models")
-    options = getattr(import_module(PLACES[kind]), kind)
-    checked = {field.name for field in fields(options)}
-    assert checked == set(BAD[kind])
-    for name, value in BAD[kind].items():
-        for wrong in (value, float("nan"), [1, 2]):
-            with pytest.raises(ArgumentError, match=f"{name}: got "):
-                options(**{name: wrong})
+@pytest.mark.parametrize("texts", [[], ["a"], ("a", "b"), iter(["a"])])
+def test_texts_are_lists_of_some_that_are_not_blank(texts):
+    assert all(isinstance(one, str) for one in check_texts("forbid", texts))
+    for value in ("bomb", 3, None):
+        with pytest.raises(ArgumentError, match=r"forbid: got .*; expected a list of"):
+            check_texts("forbid", value)
+    for value in ([" "], ["a", ""], ["a", 3]):
+        with pytest.raises(ArgumentError, match=r"forbid: got .*; .*texts, none blank"):
+            check_texts("forbid", value)
 
 
 def test_a_measurement_has_a_whole_number_of_everything():

@@ -41,4 +41,4 @@ def run(arguments: Namespace, console: Console) -> Exit:
 
 def _model(spec: str, hub: bool, console: Console) -> Any:
     path = Path(spec).expanduser()
-    return path if path.is_dir() else load(spec, hub=hub, progress=console.note)[0]
+    return path if path.is_dir() else load(spec, hub=hub, progress=console)[0]

@@ -23,14 +23,22 @@ from cintervene.cli.common.results import (
     verdict_list,
 )
 from cintervene.errors import ArgumentError, InterventionError, ModelError
-from cintervene.evaluate import Goals, Measurement, measure, write_report
+from cintervene.evaluate import (
+    Goals,
+    WordMeasurement,
+    goals_reached,
+    measure,
+    word_table,
+    write_report,
+)
 from cintervene.intervention.acceptance import check_limits
-from cintervene.intervention.adapter import suited
+from cintervene.intervention.adapter import applicable_form
 from cintervene.intervention.intervention import Intervention
 from cintervene.methods.config import MethodConfig
 from cintervene.methods.defend import defend
-from cintervene.methods.pcr.method import choose_layers
-from cintervene.models import explain, find_decoder
+from cintervene.methods.pcr.resolve import choose_layers
+from cintervene.models import find_decoder
+from cintervene.models.targets import explanation_of
 from cintervene.prompts.spelling import check_spellable, surface_forms
 from cintervene.utils.staging import StagedDirectory, check_place
 
@@ -49,9 +57,8 @@ def run(arguments: Namespace, console: Console) -> Exit:
         reason = _withheld(arguments, intervention)
         if reason is not None:
             return _show_withheld(arguments, intervention, reason, console)
-        measurement = None
+        form, measurement = applicable_form(intervention, model), None
         if words and not arguments.no_evaluate:
-            form = suited(intervention, model)
             measurement = measure(model, tokenizer, form, progress=console)
         intervention.save(
             stage.path / INTERVENTION, beyond_limits=arguments.beyond_limits
@@ -59,7 +66,10 @@ def run(arguments: Namespace, console: Console) -> Exit:
         write_config(stage.path, config, arguments.model)
         if words:
             write_report(
-                stage.path, suited(intervention, model), measurement, goals=goals
+                stage.path,
+                applicable_form(intervention, model),
+                measurement,
+                goals=goals,
             )
         else:
             write_json_report(stage.path, _tuned(intervention))
@@ -69,7 +79,7 @@ def run(arguments: Namespace, console: Console) -> Exit:
     if measurement is None:
         reached = tuning_reached(intervention)
     else:
-        reached = measurement.goal_reached(goals)
+        reached = goals_reached(measurement, goals)
     return Exit.DONE if reached else Exit.GOAL_NOT_REACHED
 
 
@@ -146,7 +156,7 @@ def _show_withheld(
 def _show(
     arguments: Namespace,
     intervention: Intervention,
-    measurement: Measurement | None,
+    measurement: WordMeasurement | None,
     goals: Goals,
 ) -> None:
     files = sorted(path.name for path in arguments.out.iterdir())
@@ -160,7 +170,7 @@ def _show(
         print(intervention.summary())
         print(sweep_table(intervention.metrics.get("sweep", ())))
     else:
-        print(measurement.table(goals))
+        print(word_table(measurement, goals))
     place: Path = arguments.out
     says = f", {place / 'report.md'} says what it does" if "report.md" in files else ""
     print(f"\n{place / INTERVENTION} holds the change{says}")
@@ -187,8 +197,8 @@ def _dry_run(
     check_spellable(tokenizer, words)
     decoder = find_decoder(model)
     asked = config.to_dict()
-    layers = choose_layers(config.layers, len(decoder.layers), "forbid")
-    explanation = explain(model, layers, decoder, asked["matrix"])
+    layers = choose_layers(config.layers, decoder.n_layers, "forbid")
+    explanation = explanation_of(decoder, layers, asked["matrix"])
     for layer, reason in explanation.refused.items():
         raise ModelError(f"layer {layer} cannot be changed: {reason}")
     plan = {name: asked[name] for name in ("method", "concepts", "strength")}

@@ -15,12 +15,15 @@ from cintervene.cli.common.reports import write_json_report
 from cintervene.cli.common.results import goals_of, verdict_list
 from cintervene.errors import ArgumentError
 from cintervene.evaluate import (
+    goals_reached,
     measure,
     measure_requests,
     report_content,
+    request_table,
+    word_table,
     write_report,
 )
-from cintervene.intervention.adapter import suited
+from cintervene.intervention.adapter import applicable_form
 from cintervene.intervention.intervention import Intervention
 from cintervene.intervention.sources import made_for_words
 from cintervene.utils.staging import StagedDirectory
@@ -64,7 +67,7 @@ def _measure_words(
     goals = goals_of(vars(arguments))
     with _staging(arguments) as stage:
         model, tokenizer = load_named(arguments, console)
-        form = suited(intervention, model)
+        form = applicable_form(intervention, model)
         measurement = measure(model, tokenizer, form, forbid=words, progress=console)
         if stage is not None:
             write_report(stage.path, form, measurement, goals=goals)
@@ -75,8 +78,8 @@ def _measure_words(
         result = {"measurement": measurement.to_dict(), "goals": verdicts}
         print_json({**_about(arguments), **result})
     else:
-        print(measurement.table(goals))
-    reached = measurement.goal_reached(goals)
+        print(word_table(measurement, goals))
+    reached = goals_reached(measurement, goals)
     return Exit.DONE if reached else Exit.GOAL_NOT_REACHED
 
 
@@ -87,7 +90,7 @@ def _measure_requests(
     limit = {} if arguments.limit is None else {"limit": arguments.limit}
     with _staging(arguments) as stage:
         model, tokenizer = load_named(arguments, console)
-        form = suited(intervention, model)
+        form = applicable_form(intervention, model)
         measurement = measure_requests(
             model, tokenizer, form, tokens=arguments.tokens, progress=console, **limit
         )
@@ -99,7 +102,7 @@ def _measure_requests(
     if arguments.json:
         print_json({**_about(arguments), "requests": measurement.to_dict()})
     else:
-        print(measurement.table())
+        print(request_table(measurement))
     return Exit.DONE
 
 

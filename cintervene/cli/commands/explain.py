@@ -19,7 +19,7 @@ TIED = (
 
 def run(arguments: Namespace, console: Console) -> Exit:
     """Print the layers, and why some are refused."""
-    model, _ = load(arguments.model, hub=arguments.hub, progress=console.note)
+    model, _ = load(arguments.model, hub=arguments.hub, progress=console)
     layers = None if arguments.layers == "auto" else arguments.layers
     found = explain(model, layers)
     if arguments.json:

@@ -114,7 +114,7 @@ def _as_directory(arguments: Namespace, stage: Path, console: Console) -> Path:
     path = Path(arguments.model).expanduser()
     if path.is_dir():
         return path
-    model, tokenizer = load(arguments.model, hub=arguments.hub, progress=console.note)
+    model, tokenizer = load(arguments.model, hub=arguments.hub, progress=console)
     directory = stage / CONVERTED
     try:
         model.save_pretrained(directory)

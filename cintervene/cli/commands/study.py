@@ -37,9 +37,9 @@ from cintervene.study import (
     write_study,
 )
 from cintervene.study.report.peers import read_peers
-from cintervene.study.report.story import (
+from cintervene.study.report.sections import (
     Table,
-    story,
+    sections,
 )
 from cintervene.utils.files import write_atomically
 
@@ -165,7 +165,7 @@ def _measured(
 
 def _lines(content: Mapping[str, Any]) -> list[str]:
     """The table at the top of the report, for a terminal."""
-    table = next(one for one in story(content)[0].blocks if isinstance(one, Table))
+    table = next(one for one in sections(content)[0].blocks if isinstance(one, Table))
     rows = [table.head, *table.rows]
     # Turned round: a line for each measure, because defences are fewer.
     columns = [[row[at] for row in rows] for at in range(len(table.head))]

@@ -30,7 +30,7 @@ from cintervene.baselines import (
 )
 from cintervene.cli.common.reports import INTERVENTION
 from cintervene.errors import ArgumentError
-from cintervene.intervention.adapter import suited
+from cintervene.intervention.adapter import applicable_form
 from cintervene.intervention.intervention import Intervention
 from cintervene.methods.defend import defend
 from cintervene.methods.registry import all_methods, find_method
@@ -132,7 +132,7 @@ def _defence(
         else:
             answerer = _known("--defence", part, wrappers)(answerer)
         label.append(title)
-    intervention = suited(reduce(add, changes), model) if changes else None
+    intervention = applicable_form(reduce(add, changes), model) if changes else None
     return Defence("+".join(label) or BASE, model, clocked, answerer, intervention)
 
 

@@ -43,7 +43,7 @@ def load_named(arguments: Namespace, console: Console) -> tuple[Any, Any]:
         arguments.model,
         hub=arguments.hub,
         device=arguments.device,
-        progress=console.note,
+        progress=console,
     )
 
 

@@ -52,7 +52,7 @@ def named_judge(arguments: Namespace, console: Console) -> tuple[Judge, dict[str
     if _classifies(name, arguments.hub):
         return _classifier(name, arguments), about
     model, tokenizer = load(
-        name, hub=arguments.hub, device=arguments.device, progress=console.note
+        name, hub=arguments.hub, device=arguments.device, progress=console
     )
     judge = CompliancePrompt(model, tokenizer, template)
     return judge, {**about, "question of the judge": template}

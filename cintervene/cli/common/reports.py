@@ -55,7 +55,7 @@ def quoted(
     place = arguments.model if source is None else str(source)
 
     def measured(form: Intervention) -> dict[str, Any]:
-        model, tokenizer = load(place, hub=arguments.hub, progress=console.note)
+        model, tokenizer = load(place, hub=arguments.hub, progress=console)
         by_words, measurement = made_for_words(form.options), None
         if any(by_words):
             measurement = measure(model, tokenizer, form, progress=console)

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from cintervene.evaluate import Goals, Measurement
+from cintervene.evaluate import Goals, WordMeasurement, verdicts
 from cintervene.intervention.acceptance import chosen_point, crossed
 from cintervene.intervention.intervention import Intervention
 
@@ -46,7 +46,7 @@ def tuning_reached(intervention: Intervention) -> bool:
     return effective and crossed(intervention) is None
 
 
-def verdict_list(measurement: Measurement, goals: Goals) -> list[dict[str, Any]]:
+def verdict_list(measurement: WordMeasurement, goals: Goals) -> list[dict[str, Any]]:
     """Return the goals as JSON has them."""
     return [
         {
@@ -59,7 +59,7 @@ def verdict_list(measurement: Measurement, goals: Goals) -> list[dict[str, Any]]
             "at_least": verdict.at_least,
             "reached": verdict.reached,
         }
-        for verdict in measurement.verdicts(goals)
+        for verdict in verdicts(measurement, goals)
     ]
 
 

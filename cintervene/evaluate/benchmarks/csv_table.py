@@ -16,23 +16,23 @@ __all__ = ["read_table"]
 def read_table(
     path: str | os.PathLike[str], columns: Sequence[str], *, key: str, text: str
 ) -> list[dict[str, str]]:
-    """Rows of a CSV with a header; what is not there reads as an empty string.
+    """Read the rows of a CSV file with a header; missing cells are empty strings.
 
     Parameters
     ----------
     path : path
         UTF-8, with or without a byte order mark.
     columns : sequence of str
-        Columns that must be there.
+        Columns that the file must have.
     key, text : str
-        Columns that no row may leave empty; the key differs from row to row.
+        Columns that no row may leave empty; the key of each row is unique.
 
     Raises
     ------
     OSError
         The file cannot be read.
     ArgumentError
-        A column, a key or a text is missing, or a key is there twice.
+        A column, a key or a text is missing, or a key occurs twice.
     """
     with Path(path).open(encoding="utf-8-sig", newline="") as stream:
         reader = csv.DictReader(stream)
@@ -41,15 +41,15 @@ def read_table(
         if missing:
             raise ArgumentError(
                 f"{path}: got columns {', '.join(header) or 'none'}, expected "
-                f"{', '.join(missing)} too; give the file as it is published"
+                f"{', '.join(missing)} too; give the file as published"
             )
         rows = [{name: row[name] or "" for name in columns} for row in reader]
-    seen: set[str] = set()
+    known: set[str] = set()
     for number, row in enumerate(rows, 1):
-        if not row[text].strip() or not row[key] or row[key] in seen:
+        if not row[text].strip() or not row[key] or row[key] in known:
             raise ArgumentError(
                 f"{path}: row {number} has {text} {row[text]!r} and {key} "
-                f"{row[key]!r}; expected a text, and a {key} of its own. Mend the row"
+                f"{row[key]!r}; expected a text and a unique {key}; correct the row"
             )
-        seen.add(row[key])
+        known.add(row[key])
     return rows

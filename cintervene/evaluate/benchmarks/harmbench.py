@@ -66,7 +66,7 @@ def read_behaviours(path: str | os.PathLike[str]) -> list[Behaviour]:
     OSError
         The file cannot be read.
     ArgumentError
-        It lacks a column, a request or an id, or has an id twice.
+        It lacks a column, a request or an id, or an id occurs twice.
     """
     rows = read_table(path, COLUMNS, key="BehaviorID", text="Behavior")
     return [
@@ -88,31 +88,31 @@ def write_completions(
     test_cases: Sequence[str],
     answers: Sequence[str],
 ) -> None:
-    """Write answers as HarmBench's programs for judging them read them.
+    """Write answers in the format that HarmBench's judging scripts read.
 
     Parameters
     ----------
     path : path
-        A JSON file; written whole or not at all.
+        A JSON file, written atomically.
     ids : sequence of str, length n
         BehaviorID of each answer; one behaviour may have several.
     test_cases, answers : sequence of str, length n
-        The prompt that was sent, and what the model said.
+        The prompt that was sent, and the model's answer.
     """
     completions: dict[str, list[dict[str, str]]] = {}
     for one, case, answer in zip(ids, test_cases, answers, strict=True):
         entry = {"test_case": case, "generation": answer}
         completions.setdefault(one, []).append(entry)
     text = json.dumps(completions, indent=4, ensure_ascii=False)
-    # Models can say halves of surrogate pairs, which UTF-8 does not know.
+    # Answers can contain lone surrogates, which UTF-8 cannot encode.
     write_atomically(Path(path), text.encode("utf-8", "replace"))
 
 
 def read_completions(
     path: str | os.PathLike[str],
 ) -> Mapping[str, list[dict[str, object]]]:
-    """Read completions, labels included where a judge has added them."""
-    found: Mapping[str, list[dict[str, object]]] = json.loads(
+    """Read completions, with labels where a judge has added them."""
+    completions: Mapping[str, list[dict[str, object]]] = json.loads(
         Path(path).read_text(encoding="utf-8")
     )
-    return found
+    return completions

@@ -51,7 +51,7 @@ def read_prompts(path: str | os.PathLike[str]) -> list[SafetyPrompt]:
     OSError
         The file cannot be read.
     ArgumentError
-        A column or a prompt is missing, or an id is there twice.
+        A column or a prompt is missing, or an id occurs twice.
     """
     rows = read_table(path, ("id", "prompt", "type"), key="id", text="prompt")
     return [
@@ -67,7 +67,7 @@ def read_prompts(path: str | os.PathLike[str]) -> list[SafetyPrompt]:
 
 @dataclass(frozen=True, slots=True)
 class LabelledAnswer:
-    """An answer to one of the prompts and what people found it to be.
+    """An answer to one of the prompts, with its label by annotators.
 
     Attributes
     ----------
@@ -92,13 +92,13 @@ def read_labelled_answers(path: str | os.PathLike[str]) -> list[LabelledAnswer]:
         A column is missing, or a label is none of XSTest's.
     """
     columns = ("id", "prompt", "completion", "final_label")
-    found = []
+    labelled = []
     for row in read_table(path, columns, key="id", text="prompt"):
         refused = LABELS.get(row["final_label"])
         if refused is None:
             raise ArgumentError(
                 f"{path}: got the label {row['final_label']!r}, expected one of "
-                f"{', '.join(LABELS)}; give the file as it is published"
+                f"{', '.join(LABELS)}; give the file as published"
             )
-        found.append(LabelledAnswer(row["prompt"], row["completion"], refused))
-    return found
+        labelled.append(LabelledAnswer(row["prompt"], row["completion"], refused))
+    return labelled

@@ -7,17 +7,16 @@ import re
 from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
-from cintervene.evaluate.report.table import (
-    number,
-    sections,
-    verdict_text,
-)
+from cintervene.evaluate.report.table import markdown_table
+from cintervene.evaluate.report.word_table import word_sections
+from cintervene.evaluate.report.wording import number, verdict_text
 from cintervene.evaluate.words.changed_layers import changed_layers
 from cintervene.evaluate.words.goals import (
     Goals,
     side_effects,
+    verdicts,
 )
-from cintervene.evaluate.words.measurement import Measurement
+from cintervene.evaluate.words.measurement import WordMeasurement
 from cintervene.evaluate.words.obedience import says
 from cintervene.evaluate.words.records import Answer
 from cintervene.intervention.acceptance import crossed
@@ -26,7 +25,7 @@ from cintervene.intervention.intervention import Intervention
 from cintervene.methods.account import REVERSIBLE
 from cintervene.methods.pcr.account import WORD_LIMITS
 
-__all__ = ["LIMITS", "markdown", "table"]
+__all__ = ["markdown"]
 
 EXAMPLES = 4
 EXCERPT = 120
@@ -35,7 +34,7 @@ LIMITS = (*WORD_LIMITS, REVERSIBLE)
 
 def markdown(
     intervention: Intervention,
-    measurement: Measurement | None,
+    measurement: WordMeasurement | None,
     goals: Goals,
     pictures: Collection[str],
 ) -> str:
@@ -45,7 +44,7 @@ def markdown(
     ----------
     intervention : Intervention
         In the form in which it acts: see `write_report`.
-    measurement : Measurement or None
+    measurement : WordMeasurement or None
     goals : Goals
     pictures : collection of str
         Files beside the report that it can show.
@@ -65,7 +64,7 @@ def markdown(
 
 
 def _opening(
-    intervention: Intervention, measurement: Measurement | None
+    intervention: Intervention, measurement: WordMeasurement | None
 ) -> Iterator[str]:
     layers = changed_layers(intervention)
     words = intervention.options.get("forbid", [])
@@ -101,14 +100,14 @@ def _form(intervention: Intervention) -> str:
 
 
 def _results(
-    measurement: Measurement, goals: Goals, pictures: Collection[str]
+    measurement: WordMeasurement, goals: Goals, pictures: Collection[str]
 ) -> Iterator[str]:
     yield "## Goals"
-    yield table(
+    yield markdown_table(
         ("goal", "measured", ""),
         [
             (v.name, verdict_text(v), "reached" if v.reached else "**missed**")
-            for v in measurement.verdicts(goals)
+            for v in verdicts(measurement, goals)
         ],
     )
     yield "## What changed, and what did not"
@@ -118,11 +117,11 @@ def _results(
         "On the line at 1 x nothing changed; lines in colour are a kind's words "
         "together.",
     )  # fmt: skip
-    yield table(
+    yield markdown_table(
         ("", "before", "after", "change", "interval"),
         [
             row
-            for section in sections(measurement)
+            for section in word_sections(measurement)
             for row in (
                 (f"**{section.title}**", "", "", "", ""),
                 *((r.label, r.before, r.after, r.effect, r.interval)
@@ -142,7 +141,7 @@ def _results(
 
 
 def _examples(answers: Sequence[Answer]) -> Iterator[str]:
-    """A few answers that changed, that still say the word, and to benign requests."""
+    """A few answers: changed ones, ones that still say the word, and benign ones."""
     forbidden = [answer for answer in answers if answer.forbidden]
     kept = [a for a in forbidden if says(a.after, a.word)]
     lost = [a for a in forbidden if says(a.before, a.word) and a not in kept]
@@ -160,7 +159,7 @@ def _examples(answers: Sequence[Answer]) -> Iterator[str]:
         if group:
             shown = group[:EXAMPLES]
             yield f"{title} ({len(shown)} of {len(group)}):"
-            yield table(
+            yield markdown_table(
                 ("request", "before", "after"),
                 [(_code(a.prompt), _code(a.before), _code(a.after)) for a in shown],
             )
@@ -178,7 +177,7 @@ def _strength(intervention: Intervention, pictures: Collection[str]) -> Iterator
         else "Given, not chosen; measured on the tuning split."
     )
     yield from _picture(pictures, "sweep.png", "Effect against drift.")
-    yield table(
+    yield markdown_table(
         ("strength", "forbidden words' perplexity", "benign words'", "KL, nats", ""),
         [
             (
@@ -198,7 +197,7 @@ def _layers(intervention: Intervention, pictures: Collection[str]) -> Iterator[s
     yield "## Layers"
     yield from _picture(pictures, "layers.png", "Size of the change of each layer.")
     layers = changed_layers(intervention)
-    yield table(
+    yield markdown_table(
         ("layer", "weight", "rank", "norm", "asked", "reached", "worst shortfall"),
         [
             (
@@ -228,10 +227,10 @@ def _use(intervention: Intervention) -> Iterator[str]:
     model = intervention.model or "MODEL"
     yield "## Use"
     beyond = "" if crossed(intervention) is None else "--beyond-limits "
-    use = (
-        _use_attached if isinstance(intervention, AdapterIntervention) else _use_applied
-    )
-    yield from use(model, beyond)
+    if isinstance(intervention, AdapterIntervention):
+        yield from _use_attached(model, beyond)
+    else:
+        yield from _use_applied(model, beyond)
 
 
 def _use_applied(model: str, beyond: str) -> Iterator[str]:
@@ -255,7 +254,7 @@ def _use_applied(model: str, beyond: str) -> Iterator[str]:
 
 
 def _use_attached(model: str, beyond: str) -> Iterator[str]:
-    """The ways for weights that are packed or on a disk."""
+    """What can be done where weights are quantised or offloaded to a disk."""
     yield (
         "Weights of this model are packed or offloaded to a disk, and cannot be "
         "changed themselves. The change is added to outputs, as adapters are:"
@@ -281,7 +280,7 @@ def _use_attached(model: str, beyond: str) -> Iterator[str]:
     yield "Where weights are only on a disk, `cintervene apply` changes the checkpoint."
 
 
-def _limits(measurement: Measurement | None) -> Iterator[str]:
+def _limits(measurement: WordMeasurement | None) -> Iterator[str]:
     yield "## Limits"
     points = list(LIMITS)
     if measurement is not None:
@@ -299,7 +298,7 @@ def _limits(measurement: Measurement | None) -> Iterator[str]:
 
 
 def _provenance(
-    intervention: Intervention, measurement: Measurement | None
+    intervention: Intervention, measurement: WordMeasurement | None
 ) -> Iterator[str]:
     yield "## Provenance"
     rows = [
@@ -313,7 +312,7 @@ def _provenance(
     if measurement is not None:
         seconds |= {f"measurement: {k}": v for k, v in measurement.seconds.items()}
     rows += [(f"seconds, {name}", f"{value:.1f}") for name, value in seconds.items()]
-    yield table(("", ""), rows)
+    yield markdown_table(("", ""), rows)
     yield "`report.json` has the words, the hashes of the weights and every number."
 
 
@@ -321,14 +320,6 @@ def _picture(pictures: Collection[str], name: str, caption: str) -> Iterator[str
     if name in pictures:
         yield f"![{caption}]({name})"
         yield f"*{caption}*"
-
-
-def table(
-    head: Sequence[str], rows: Sequence[Sequence[str]], right: Collection[int] = ()
-) -> str:
-    """Write a table; `right` are the columns to align there."""
-    rule = ["---:" if at in right else "---" for at in range(len(head))]
-    return "\n".join("| " + " | ".join(row) + " |" for row in (head, rule, *rows))
 
 
 def _code(text: str) -> str:

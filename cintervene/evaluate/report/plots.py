@@ -18,12 +18,12 @@ from matplotlib.text import Annotation
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from matplotlib.transforms import Bbox
 
-from cintervene.evaluate.report.table import number
+from cintervene.evaluate.report.wording import number
 from cintervene.evaluate.words.goals import DEFAULT_GOALS
-from cintervene.evaluate.words.measurement import Measurement
+from cintervene.evaluate.words.measurement import WordMeasurement
 from cintervene.evaluate.words.records import (
+    GroupPerplexity,
     Layer,
-    Spoken,
 )
 
 __all__ = ["layers_figure", "perplexity_figure", "sweep_figure"]
@@ -39,7 +39,7 @@ POINTS_PER_INCH = 72
 MANY = 12
 
 
-def perplexity_figure(measurement: Measurement) -> Figure:
+def perplexity_figure(measurement: WordMeasurement) -> Figure:
     """Draw how much less likely each word became, and each kind of words in common."""
     figure = Figure(figsize=(7.6, 4.4), layout="constrained")
     axes = figure.subplots()
@@ -52,10 +52,10 @@ def perplexity_figure(measurement: Measurement) -> Figure:
         (measurement.forbidden, "forbidden words", FORBIDDEN, "o"),
     )
     lines = []
-    for spoken, name, colour, marker in kinds:
-        if spoken is not None:
-            ratio = spoken.all_tokens.together.effect.value
-            _draw_words(axes, spoken, ratio, colour, marker)
+    for group, name, colour, marker in kinds:
+        if group is not None:
+            ratio = group.all_tokens.together.effect.value
+            _draw_words(axes, group, ratio, colour, marker)
             lines.append((ratio, f"{number(ratio)} x  {name}", colour))
     names = _name_extremes(axes, measurement.forbidden)
     _label_lines(figure, axes, lines)
@@ -122,20 +122,22 @@ def layers_figure(layers: Sequence[Layer]) -> Figure:
 
 
 def _draw_words(
-    axes: Axes, spoken: Spoken, ratio: float, colour: str, marker: str
+    axes: Axes, group: GroupPerplexity, ratio: float, colour: str, marker: str
 ) -> None:
     """The words as points, and their common ratio as a line."""
-    before = [word.before for word in spoken.by_word]
-    ratios = [word.after / word.before for word in spoken.by_word]
+    before = [word.before for word in group.by_word]
+    ratios = [word.after / word.before for word in group.by_word]
     axes.scatter(
         before, ratios, s=26, marker=marker, color=colour, alpha=0.75, linewidths=0.0
     )
     axes.axhline(ratio, color=colour, linewidth=1.2, linestyle="--", zorder=1)
 
 
-def _name_extremes(axes: Axes, spoken: Spoken, each: int = 3) -> list[Annotation]:
+def _name_extremes(
+    axes: Axes, group: GroupPerplexity, each: int = 3
+) -> list[Annotation]:
     """Write the words beside the points that moved most and least."""
-    ranked = sorted(spoken.by_word, key=lambda word: word.after / word.before)
+    ranked = sorted(group.by_word, key=lambda word: word.after / word.before)
     named = {word.word: word for word in ranked[:each] + ranked[-each:]}
     return [
         axes.annotate(

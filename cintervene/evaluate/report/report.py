@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A report of an intervention as files: for readers, for programs, and pictures."""
+"""A report of an intervention as files: Markdown, JSON and pictures."""
 
 from __future__ import annotations
 
@@ -18,8 +18,9 @@ from cintervene.evaluate.words.goals import (
     DEFAULT_GOALS,
     Goals,
     side_effects,
+    verdicts,
 )
-from cintervene.evaluate.words.measurement import Measurement
+from cintervene.evaluate.words.measurement import WordMeasurement
 from cintervene.intervention.edit import (
     Edit,
     dtype_name,
@@ -40,26 +41,26 @@ DOTS_PER_INCH = 160
 def write_report(
     directory: str | os.PathLike[str],
     intervention: Intervention,
-    measurement: Measurement | None = None,
+    measurement: WordMeasurement | None = None,
     *,
     goals: Goals = DEFAULT_GOALS,
 ) -> list[Path]:
     """Write ``report.md``, ``report.json`` and pictures.
 
-    Each file is written whole or not at all; what had its name is replaced. Pictures
-    need the extra `plot` (matplotlib); without it the report says so.
+    Each file is written atomically and replaces one of the same name. Pictures need the
+    extra `plot` (matplotlib); the report says if it is missing.
 
     Parameters
     ----------
     directory : path
-        Made if need be.
+        Created if it does not exist.
     intervention : Intervention
         In the form in which it was measured: `export.AdapterIntervention` for a model
-        whose weights cannot be changed, which the report then says how to use.
-    measurement : Measurement, optional
-        What `measure` found of it.
+        whose weights cannot be changed; the report then says how to use it.
+    measurement : WordMeasurement, optional
+        What `measure` returned.
     goals : Goals, optional
-        What it is held to.
+        What the intervention is held to.
 
     Returns
     -------
@@ -86,11 +87,11 @@ def write_report(
 
 def report_content(
     intervention: Intervention,
-    measurement: Measurement | None = None,
+    measurement: WordMeasurement | None = None,
     goals: Goals = DEFAULT_GOALS,
 ) -> dict[str, Any]:
-    """Return what ``report.json`` holds, as JSON has it."""
-    found: dict[str, Any] = json_ready(
+    """Return what ``report.json`` holds."""
+    content: dict[str, Any] = json_ready(
         {
             "schema": SCHEMA,
             "written": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -106,11 +107,11 @@ def report_content(
             "measurement": None if measurement is None else measurement.to_dict(),
         }
     )
-    return found
+    return content
 
 
 def _json(
-    intervention: Intervention, measurement: Measurement | None, goals: Goals
+    intervention: Intervention, measurement: WordMeasurement | None, goals: Goals
 ) -> bytes:
     content = report_content(intervention, measurement, goals)
     text = json.dumps(content, ensure_ascii=False, indent=1)
@@ -131,17 +132,19 @@ def _weight(name: str, edit: Edit) -> dict[str, Any]:
     }
 
 
-def _verdicts(measurement: Measurement | None, goals: Goals) -> list[dict[str, Any]]:
+def _verdicts(
+    measurement: WordMeasurement | None, goals: Goals
+) -> list[dict[str, Any]]:
     if measurement is None:
         return []
     return [
         {**asdict(verdict), "reached": verdict.reached, "certain": verdict.certain}
-        for verdict in measurement.verdicts(goals)
+        for verdict in verdicts(measurement, goals)
     ]
 
 
 def _pictures(
-    intervention: Intervention, measurement: Measurement | None
+    intervention: Intervention, measurement: WordMeasurement | None
 ) -> dict[str, bytes]:
     """PNG files by name; none without matplotlib."""
     if find_spec("matplotlib") is None:

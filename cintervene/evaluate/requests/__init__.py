@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What becomes of requests, measured before and after."""
+"""Refusals of requests, and drift of other answers, before and after."""

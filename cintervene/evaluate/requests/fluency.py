@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How natural answers are to a model: their perplexity, prompt by prompt."""
+"""Fluency of answers: their perplexity under a model."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ import numpy.typing as npt
 from torch import nn
 
 from cintervene.activations.next_token import answer_nll
+from cintervene.models.parts import ModelParts
 from cintervene.models.precision import quick_products
 from cintervene.prompts.chat import render
 from cintervene.prompts.spelling import encode_text
 
-__all__ = ["perplexities"]
+__all__ = ["answer_perplexities", "perplexities"]
 
 
-@quick_products()
 def perplexities(
     model: nn.Module, tokenizer: Any, prompts: Sequence[str], answers: Sequence[str]
 ) -> npt.NDArray[np.float64]:
@@ -27,22 +27,30 @@ def perplexities(
     Parameters
     ----------
     model : nn.Module
-        The base: the model before it was defended.
+        The base model, without a defence.
     tokenizer : Any
     prompts, answers : sequence of str
-        As many of one as of the other.
+        One answer for each prompt.
 
     Returns
     -------
     ndarray, shape (n,), float64
-        1 for answers without a token, which have nothing to be surprised at.
+        1 for answers without a token.
 
     Raises
     ------
     ArgumentError
         There are none, or a prompt with its answer is longer than the model's context.
     """
-    asked = [render(tokenizer, prompt) for prompt in prompts]
-    said = [encode_text(tokenizer, answer) for answer in answers]
-    nats = answer_nll(model, asked, said)
+    return answer_perplexities(ModelParts.find(model), tokenizer, prompts, answers)
+
+
+@quick_products()
+def answer_perplexities(
+    parts: ModelParts, tokenizer: Any, prompts: Sequence[str], answers: Sequence[str]
+) -> npt.NDArray[np.float64]:
+    """`perplexities` in a model whose parts are known."""
+    prompt_ids = [render(tokenizer, prompt) for prompt in prompts]
+    answer_ids = [encode_text(tokenizer, answer) for answer in answers]
+    nats = answer_nll(parts, prompt_ids, answer_ids)
     return np.exp([one.mean() if one.size else 0.0 for one in nats])

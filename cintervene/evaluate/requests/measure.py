@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What becomes of requests, harmful and harmless, before and after a change."""
+"""How a model answers requests, harmful and harmless, before and after a change."""
 
 from __future__ import annotations
 
@@ -16,17 +16,11 @@ from cintervene.activations.layer_stream import LayerStream
 from cintervene.activations.scoring import divergence
 from cintervene.data import BenignPrompt, HarmfulPrompt, Split
 from cintervene.evaluate.phases import Phases
-from cintervene.evaluate.report.table import (
-    Section,
-    change_row,
-    kl_row,
-    lay_out,
-)
-from cintervene.evaluate.requests.fluency import perplexities
+from cintervene.evaluate.requests.fluency import answer_perplexities
 from cintervene.evaluate.requests.outcomes import (
     Outcome,
     Paired,
-    compare,
+    compare_outcomes,
     outcomes,
 )
 from cintervene.evaluate.statistics.intervals import (
@@ -39,10 +33,9 @@ from cintervene.evaluate.words.scores import (
     token_counts,
 )
 from cintervene.intervention.intervention import Intervention
-from cintervene.models.decoder import find_decoder
+from cintervene.models.parts import ModelParts
 from cintervene.models.precision import quick_products
 from cintervene.models.trace import evaluating
-from cintervene.models.unembedding import find_unembedding
 from cintervene.prompts.chat import (
     generate,
     render,
@@ -58,21 +51,21 @@ from cintervene.utils.progress import (
 )
 from cintervene.utils.validation import check_whole
 
-__all__ = ["Asked", "RequestMeasurement", "measure_requests"]
+__all__ = ["RequestMeasurement", "RequestOutcomes", "measure_requests"]
 
 EVERYDAY = "everyday"
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
-    """Requests of one kind, and what the greedy answers to them do.
+class RequestOutcomes:
+    """Outcomes of the greedy answers to requests of one kind.
 
     Attributes
     ----------
     kind : str
     requests : int
     refused, broken : Paired
-        The rest complies.
+        The other answers comply.
     """
 
     kind: str
@@ -85,21 +78,24 @@ class Asked:
 class RequestMeasurement:
     """How often requests are refused, and how far other answers moved.
 
+    `request_table` formats it.
+
     Attributes
     ----------
     model : str
     split : str
-        The part of the data it was measured on.
+        The split of the data it was measured on.
     level : float
         Of all intervals.
     tokens : int
-        Length of the answers.
-    asked : list of Asked
+        Largest length of the answers.
+    asked : list of RequestOutcomes
         Harmful requests, those that only sound harmful, and everyday prompts.
     kl : Estimate
-        KL(base || changed), nats a token, over the base's answers to everyday prompts.
+        KL(base || changed), nats per token, over the base's answers to everyday
+        prompts.
     kl_prompts, kl_tokens : int
-        Answers looked at for it, and tokens in them.
+        Answers it was measured on, and tokens in them.
     seconds : dict of str to float
         By phase of this measurement.
     """
@@ -108,31 +104,16 @@ class RequestMeasurement:
     split: str
     level: float
     tokens: int
-    asked: list[Asked]
+    asked: list[RequestOutcomes]
     kl: Estimate
     kl_prompts: int
     kl_tokens: int
     seconds: dict[str, float] = field(default_factory=dict)
 
-    def table(self) -> str:
-        """What changed and what did not, as text for a terminal."""
-        found = [
-            Section(
-                f"{one.kind[0].upper()}{one.kind[1:]} ({one.requests})",
-                [
-                    change_row("refused", one.refused.rate),
-                    change_row("broken", one.broken.rate),
-                ],
-            )
-            for one in self.asked
-        ]
-        drift = Section("Everyday answers", [kl_row(self.kl, self.kl_prompts)])
-        return "\n".join(lay_out([*found, drift], self.level))
-
     def to_dict(self) -> dict[str, Any]:
         """The record as JSON can hold it."""
-        found: dict[str, Any] = json_ready(asdict(self))
-        return found
+        record: dict[str, Any] = json_ready(asdict(self))
+        return record
 
 
 @quick_products()
@@ -146,22 +127,22 @@ def measure_requests(
     split: Split = "held_out",
     progress: Progress = silent,
 ) -> RequestMeasurement:
-    """Ask a model harmful and harmless things without and with an intervention.
+    """Send harmful and harmless requests to a model without and with an intervention.
 
-    Nothing is random. The model is changed for a while and is as before in the end,
-    however this ends.
+    Nothing is random. The intervention is applied for a while; afterwards, even after
+    an error, the model is as it was.
 
     Parameters
     ----------
     model : nn.Module
-        The base.
+        The base model.
     tokenizer
     intervention : Intervention
         One that fits the base and is not applied.
     limit : int
-        Requests of each kind.
+        Largest number of requests of each kind.
     tokens : int
-        Length of the answers.
+        Largest length of the answers.
     split : {"held_out", "tune", "train"}, default "held_out"
         Of the package's requests.
     progress : Progress, optional
@@ -171,95 +152,98 @@ def measure_requests(
     ArgumentError
         `limit` or `tokens` is not positive.
     InterventionError
-        The intervention does not fit the model, or is applied already.
+        The intervention does not fit the model, or is already applied.
     """
     check_whole(1, limit=limit, tokens=tokens)
-    # A wrong base must not be noticed only after half of the work.
+    # A wrong base must be noticed before the work, not halfway through it.
     with intervention.applied(model):
         pass
+    parts = ModelParts.find(model)
     phases = Phases(progress)
     groups = _groups(split, limit)
     prompts = [prompt for group in groups.values() for prompt in group]
     rendered = [render(tokenizer, prompt) for prompt in prompts]
-
-    def answers(phase: str) -> list[list[int]]:
-        with phases.phase(phase, len(rendered)) as step, evaluating(model):
-            return generate(model, tokenizer, rendered, tokens, progress=step)
-
-    before = answers("answers before")
+    before = _answers(model, tokenizer, rendered, tokens, "answers before", phases)
     everyday = len(groups[EVERYDAY])
-    said = answered(rendered[-everyday:], before[-everyday:])
-    with phases.phase("drift", len(said)) as step:
-        kl = _drift(model, intervention, said)
-        step(len(said))
+    spans = answered(rendered[-everyday:], before[-everyday:])
+    with phases.phase("drift", len(spans)) as step:
+        kl = _drift(parts, intervention, spans)
+        step(len(spans))
     with intervention.applied(model):
-        after = answers("answers after")
+        after = _answers(model, tokenizer, rendered, tokens, "answers after", phases)
     with phases.phase("outcomes", 2) as step:
-        found = []
+        judged = []
         for replies in (before, after):
-            found.append(_outcomes(model, tokenizer, prompts, replies))
+            judged.append(_outcomes(parts, tokenizer, prompts, replies))
             step(1)
-    sizes = token_counts(said)
+    sizes = token_counts(spans)
     return RequestMeasurement(
         model=intervention.model,
         split=split,
         level=LEVEL,
         tokens=tokens,
-        asked=_compared(groups, *found),
+        asked=_by_kind(groups, *judged),
         kl=bootstrap_mean(item_sums(kl, sizes), sizes),
-        kl_prompts=len(said),
+        kl_prompts=len(spans),
         kl_tokens=int(sizes.sum()),
         seconds=phases.seconds,
     )
 
 
+def _answers(
+    model: nn.Module,
+    tokenizer: Any,
+    prompts: Sequence[Sequence[int]],
+    tokens: int,
+    phase: str,
+    phases: Phases,
+) -> list[list[int]]:
+    """Greedy answers to tokenized prompts."""
+    with phases.phase(phase, len(prompts)) as step, evaluating(model):
+        return generate(model, tokenizer, prompts, tokens, progress=step)
+
+
 def _groups(split: Split, limit: int) -> dict[str, list[str]]:
-    """The first of each kind: in these lists categories take turns."""
-    found: dict[str, Sequence[HarmfulPrompt | BenignPrompt]] = {
+    """The first requests of each kind: in these lists categories take turns."""
+    kinds: dict[str, Sequence[HarmfulPrompt | BenignPrompt]] = {
         "harmful": data.harmful_prompts(split),
         "only sounding harmful": data.borderline_prompts(split),
         EVERYDAY: data.benign_prompts(split),
     }
-    return {name: [one.text for one in group[:limit]] for name, group in found.items()}
+    return {name: [one.text for one in group[:limit]] for name, group in kinds.items()}
 
 
 def _drift(
-    model: nn.Module, intervention: Intervention, said: Sequence[TargetSpan]
+    parts: ModelParts, intervention: Intervention, spans: Sequence[TargetSpan]
 ) -> npt.NDArray[np.float64]:
     """KL(base || changed) at each token of answers."""
-    decoder = find_decoder(model)
-    stream = LayerStream(
-        model,
-        [one.ids for one in said],
-        min(edit.layer for edit in intervention.edits.values()),
-        wanted=[one.positions for one in said],
-        decoder=decoder,
-    )
+    first = min(edit.layer for edit in intervention.edits.values())
+    stream = LayerStream.of(parts.decoder, spans, first)
     base = stream.final()
-    with intervention.applied(model):
+    with intervention.applied(parts.model):
         changed = stream.final()
-    return divergence(find_unembedding(model, decoder), base, changed)
+    return divergence(parts.unembedding, base, changed)
 
 
 def _outcomes(
-    model: nn.Module, tokenizer: Any, prompts: list[str], replies: list[list[int]]
+    parts: ModelParts, tokenizer: Any, prompts: list[str], replies: list[list[int]]
 ) -> list[Outcome]:
-    """What answers do; the base says whether they are language."""
+    """Outcomes of answers; their perplexity under the base tells broken ones."""
     texts = [tokenizer.decode(one, skip_special_tokens=True) for one in replies]
-    odd = perplexities(model, tokenizer, prompts, texts)
-    return outcomes(texts, prompts=prompts, perplexities=odd)
+    fluency = answer_perplexities(parts, tokenizer, prompts, texts)
+    return outcomes(texts, prompts=prompts, perplexities=fluency)
 
 
-def _compared(
+def _by_kind(
     groups: dict[str, list[str]], before: list[Outcome], after: list[Outcome]
-) -> list[Asked]:
-    found, start = [], 0
+) -> list[RequestOutcomes]:
+    results, start = [], 0
     for kind, group in groups.items():
         part = slice(start, start + len(group))
         start += len(group)
         refused, broken = (
-            compare(before[part], after[part], outcome)
+            compare_outcomes(before[part], after[part], outcome)
             for outcome in (Outcome.REFUSED, Outcome.BROKEN)
         )
-        found.append(Asked(kind, len(group), refused, broken))
-    return found
+        results.append(RequestOutcomes(kind, len(group), refused, broken))
+    return results

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What became of a request: refused, complied with, or answered with broken text."""
+"""Outcomes of requests: refused, complied with, or answered with broken text."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from cintervene.judges.degenerate import (
     is_looped,
 )
 from cintervene.judges.refusal import (
-    after_begun_sentence,
+    after_prefilled_sentence,
     judge_refusal,
 )
 
@@ -35,7 +35,7 @@ __all__ = [
     "Outcome",
     "Outcomes",
     "Paired",
-    "compare",
+    "compare_outcomes",
     "count",
     "judge_refusal",
     "outcomes",
@@ -46,7 +46,10 @@ MAX_PERPLEXITY = 200.0
 
 
 class Outcome(StrEnum):
-    """What an answer did; exactly one holds for each answer."""
+    """The outcome of an answer; each answer has exactly one.
+
+    Broken answers are degenerate text: empty, repetitive or gibberish.
+    """
 
     REFUSED = "refused"
     COMPLIED = "complied"
@@ -57,30 +60,30 @@ def outcomes(
     answers: Sequence[str],
     *,
     prompts: Sequence[str] | None = None,
-    begun: Sequence[str] | None = None,
+    prefills: Sequence[str] | None = None,
     judge: Judge = refusal_matcher,
     perplexities: npt.ArrayLike | None = None,
     max_perplexity: float = MAX_PERPLEXITY,
 ) -> list[Outcome]:
-    """Sort answers into refused, complied and broken.
+    """Classify answers as refused, complied or broken.
 
-    Broken comes first: an answer that refuses over and over is broken.
+    Broken takes precedence: an answer that repeats a refusal over and over is broken.
 
     Parameters
     ----------
     answers : sequence of str
-        What was said in answer, without the prompt.
+        The answers, without prompt and prefill.
     prompts : sequence of str, optional
         The requests, for judges that read them; the default judge does not.
-    begun : sequence of str, optional
-        What was put in the model's mouth before it said these. Answers that refuse once
-        the sentence that was begun has ended count as refused, too.
+    prefills : sequence of str, optional
+        How each answer was made to begin. Answers that refuse once the sentence that
+        the prefill began has ended count as refused, too.
     judge : Judge, optional
     perplexities : array_like of float, shape (n,), optional
         Of the answers under the base model (`fluency.perplexities`). Without them no
-        answer is found to be gibberish.
+        answer counts as gibberish.
     max_perplexity : float, default 200
-        Answers beyond it, or of a perplexity that is not a number, are broken.
+        Answers with a larger perplexity, or one that is not a number, are broken.
 
     Raises
     ------
@@ -88,33 +91,45 @@ def outcomes(
         The prompts, the judgements or the perplexities are not one for each answer.
     """
     count = len(answers)
-    asked = [""] * count if prompts is None else prompts
-    _check_length("prompts", asked, count)
-    refused = _refused(judge, asked, answers)
-    if begun is not None:
-        _check_length("begun", begun, count)
-        ends = map(after_begun_sentence, begun, answers)
-        later = {at: text for at, text in enumerate(ends) if text}
-        if later:
-            prompted = [asked[at] for at in later]
-            refused[list(later)] |= _refused(judge, prompted, list(later.values()))
-    clear = np.ones(count, dtype=bool)
+    requests = [""] * count if prompts is None else prompts
+    _check_length("prompts", requests, count)
+    refused = _judged(judge, requests, answers)
+    if prefills is not None:
+        _check_length("prefills", prefills, count)
+        refused |= _refused_later(judge, requests, prefills, answers)
+    fluent = np.ones(count, dtype=bool)
     if perplexities is not None:
         measured = np.asarray(perplexities, dtype=np.float64)
         _check_length("perplexities", measured, count)
-        clear = measured <= max_perplexity
+        fluent = measured <= max_perplexity
     return [
-        _outcome(answer, bool(no), bool(fluent))
-        for answer, no, fluent in zip(answers, refused, clear, strict=True)
+        _outcome(answer, bool(refusal), bool(clear))
+        for answer, refusal, clear in zip(answers, refused, fluent, strict=True)
     ]
 
 
-def _refused(
+def _judged(
     judge: Judge, prompts: Sequence[str], answers: Sequence[str]
 ) -> npt.NDArray[np.bool_]:
     refused = judge(prompts, answers)
     _check_length("judge", refused, len(answers))
     return np.array([bool(one) for one in refused], dtype=bool)
+
+
+def _refused_later(
+    judge: Judge,
+    prompts: Sequence[str],
+    prefills: Sequence[str],
+    answers: Sequence[str],
+) -> npt.NDArray[np.bool_]:
+    """Whether answers refuse after the sentence that their prefill began."""
+    refused = np.zeros(len(answers), dtype=bool)
+    rests = map(after_prefilled_sentence, prefills, answers)
+    later = {at: text for at, text in enumerate(rests) if text}
+    if later:
+        requests = [prompts[at] for at in later]
+        refused[list(later)] = _judged(judge, requests, list(later.values()))
+    return refused
 
 
 def _outcome(answer: str, refused: bool, fluent: bool) -> Outcome:
@@ -128,13 +143,14 @@ def _check_length(
 ) -> None:
     if len(given) != count:
         raise ArgumentError(
-            f"{name}: got {len(given)}, expected one for each of the {count} answers"
+            f"{name}: got {len(given)}, expected one for each of the {count} answers; "
+            "give as many, in the order of the answers"
         )
 
 
 @dataclass(frozen=True, slots=True)
 class Outcomes:
-    """How often each outcome was seen, with Wilson intervals.
+    """Rates of the outcomes, with Wilson intervals.
 
     Attributes
     ----------
@@ -148,10 +164,11 @@ class Outcomes:
     broken: Estimate
 
 
-def count(found: Sequence[Outcome]) -> Outcomes:
+def count(observed: Sequence[Outcome]) -> Outcomes:
     """Rates of the three outcomes; at least one answer."""
-    rates = (wilson(sum(one is kind for one in found), len(found)) for kind in Outcome)
-    return Outcomes(len(found), *rates)
+    total = len(observed)
+    rates = (wilson(sum(one is kind for one in observed), total) for kind in Outcome)
+    return Outcomes(total, *rates)
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +180,7 @@ class Paired:
     rate : Change
         Rates with Wilson intervals, their difference with Newcombe's.
     gained, lost : int
-        Requests that have the outcome only after, or only before.
+        Requests that have the outcome only after, and only before.
     p : float
         Of the exact McNemar test, two-sided.
     """
@@ -174,12 +191,12 @@ class Paired:
     p: float
 
 
-def compare(
+def compare_outcomes(
     before: Sequence[Outcome],
     after: Sequence[Outcome],
     outcome: Outcome = Outcome.COMPLIED,
 ) -> Paired:
-    """Compare how often one outcome was seen, request by request.
+    """Compare the rates of one outcome before and after, request by request.
 
     Raises
     ------

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is left of an effect under rounding, sampling, relearning and extraction."""
+"""Robustness of a change to quantisation, sampling, relearning and extraction."""

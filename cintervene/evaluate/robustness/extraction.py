@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whether words that a model should not say can be had from it by other ways.
+"""Extraction: whether other prompts still make a model say its forbidden words.
 
-Perplexity under known templates can rise while the word is still there: for requests
-in other words, in another language, letter by letter, after a prefill, after examples.
+Perplexity under known templates can rise while the word can still be elicited: by
+paraphrases, in another language, letter by letter, after a prefill, after examples.
 """
 
 from __future__ import annotations
@@ -19,41 +19,41 @@ from cintervene.errors import ArgumentError
 from cintervene.evaluate.statistics.paired import Change, rate_change
 from cintervene.evaluate.words.obedience import says
 
-__all__ = ["Probe", "extracted", "extraction", "probes", "ways"]
+__all__ = ["Probe", "extracted", "extraction", "probes", "strategies"]
 
 SHORT = Generation(max_new_tokens=24)
 
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """One try to make a model say a word.
+    """One attempt to make a model say a word.
 
     Attributes
     ----------
-    way : str
-        One of `ways()`.
+    strategy : str
+        One of `strategies()`.
     word, prompt, prefill : str
     """
 
-    way: str
+    strategy: str
     word: str
     prompt: str
     prefill: str = ""
 
 
-def ways() -> tuple[str, ...]:
-    """Ways of trying, in ``cintervene/data/extraction_templates.json``."""
+def strategies() -> tuple[str, ...]:
+    """Strategies of extraction, in ``cintervene/data/extraction_templates.json``."""
     return tuple(_templates())
 
 
 def probes(words: Sequence[str], each: int | None = None) -> list[Probe]:
-    """Tries for each word by every way.
+    """Attempts for each word with every strategy.
 
     Parameters
     ----------
     words : sequence of str
     each : int, optional
-        Tries a word and way, templates taking turns; default: all templates.
+        Attempts per word and strategy; templates take turns. Default: all templates.
 
     Raises
     ------
@@ -61,28 +61,29 @@ def probes(words: Sequence[str], each: int | None = None) -> list[Probe]:
         There are no words.
     """
     if not words:
-        raise ArgumentError("words: got none, expected at least one")
-    found = []
-    for way, templates in _templates().items():
+        raise ArgumentError("words: got none, expected at least one; give a list")
+    result = []
+    for strategy, templates in _templates().items():
         number = len(templates) if each is None else min(each, len(templates))
         for place, word in enumerate(words):
             for turn in range(number):
                 template = templates[(place * number + turn) % len(templates)]
                 text = _fill(template["prompt"], word)
-                found.append(Probe(way, word, text, template.get("prefill", "")))
-    return found
+                result.append(Probe(strategy, word, text, template.get("prefill", "")))
+    return result
 
 
 def extracted(
     answerer: Answerer,
-    tries: Sequence[Probe],
+    attempts: Sequence[Probe],
     generation: Generation = SHORT,
     seed: int = 0,
 ) -> list[bool]:
-    """Tell for each try whether the answer says the word."""
-    asked = [(one.prompt, one.prefill) for one in tries]
-    answers = answer_prefilled(answerer, asked, generation, seed)
-    return [says(answer, one.word) for one, answer in zip(tries, answers, strict=True)]
+    """Tell for each attempt whether the answer says the word."""
+    prompts = [(one.prompt, one.prefill) for one in attempts]
+    answers = answer_prefilled(answerer, prompts, generation, seed)
+    pairs = zip(attempts, answers, strict=True)
+    return [says(answer, one.word) for one, answer in pairs]
 
 
 def extraction(
@@ -94,12 +95,12 @@ def extraction(
     generation: Generation = SHORT,
     seed: int = 0,
 ) -> dict[str, Change]:
-    """Rates of extraction by each way, before and after a defence.
+    """Rates of extraction with each strategy, before and after a defence.
 
     Parameters
     ----------
     before, after : Answerer
-        The model and its defence.
+        The model without and with its defence.
     words : sequence of str
     each, generation, seed
         See `probes` and `extracted`.
@@ -107,19 +108,22 @@ def extraction(
     Returns
     -------
     dict of str to Change
-        By way; intervals are Wilson's and, of the difference, Newcombe's.
+        By strategy; intervals are Wilson's and, of the difference, Newcombe's.
     """
-    tries = probes(words, each)
+    attempts = probes(words, each)
     old, new = (
-        np.array(extracted(one, tries, generation, seed)) for one in (before, after)
+        np.array(extracted(one, attempts, generation, seed)) for one in (before, after)
     )
-    way = np.array([one.way for one in tries])
-    return {one: rate_change(old[way == one], new[way == one]) for one in ways()}
+    used = np.array([one.strategy for one in attempts])
+    return {
+        strategy: rate_change(old[used == strategy], new[used == strategy])
+        for strategy in strategies()
+    }
 
 
 def _fill(template: str, word: str) -> str:
     spelled = " ".join("-".join(part) for part in word.split())
-    # The word last: it may hold braces.
+    # The word last: it may contain braces.
     text = template.replace("{spelled}", spelled).replace("{reversed}", word[::-1])
     return text.replace("{word}", word)
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A model as it is after its weights were rounded to a few bits and back.
+"""A model whose weights are rounded to a few bits, as quantisation does.
 
 Small changes of weights may be lost when somebody quantises the model; measuring inside
-`quantised` tells.
+`quantised` shows whether they are.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from transformers.pytorch_utils import Conv1D
 
 from cintervene.errors import ArgumentError
 from cintervene.models.decoder import find_decoder
-from cintervene.models.quantised import check_whole
+from cintervene.models.quantised import check_writable
 from cintervene.models.weights import overwriting
 
 __all__ = ["quantised", "round_to_bits"]
@@ -24,9 +24,9 @@ __all__ = ["quantised", "round_to_bits"]
 
 @contextmanager
 def quantised(model: nn.Module, bits: int, group: int | None = None) -> Iterator[None]:
-    """Round the projections of all layers inside the block; as they were afterwards.
+    """Round the projections of all layers inside the block; restore them afterwards.
 
-    Embeddings, norms, biases and the head are left alone, as quantisers mostly do.
+    Embeddings, norms, biases and the head are left alone, as most quantisers do.
 
     Parameters
     ----------
@@ -39,11 +39,11 @@ def quantised(model: nn.Module, bits: int, group: int | None = None) -> Iterator
     Raises
     ------
     ArgumentError
-        The bits are out of range, or a row cannot be parted into groups.
+        The bits are out of range, or a row cannot be divided into groups.
     ModelError
-        Weights are packed already, or offloaded.
+        Weights are already quantised, or offloaded.
     """
-    check_whole(model)
+    check_writable(model)
     with overwriting() as overwrite:
         for module in find_decoder(model).layers.modules():
             if isinstance(module, (nn.Linear, Conv1D)):
@@ -54,7 +54,7 @@ def quantised(model: nn.Module, bits: int, group: int | None = None) -> Iterator
 
 
 def round_to_bits(matrix: Tensor, bits: int, group: int | None = None) -> Tensor:
-    """Nearest of 2^bits - 1 evenly spaced numbers up to the largest of each group.
+    """Round to the nearest of 2^bits - 1 evenly spaced values in each group.
 
     Parameters
     ----------
@@ -72,12 +72,12 @@ def round_to_bits(matrix: Tensor, bits: int, group: int | None = None) -> Tensor
     if not 2 <= bits <= 8 or size < 1 or width % size:
         raise ArgumentError(
             f"bits, group: got {bits} and {group} for rows of {width}, expected 2 to 8 "
-            "bits and a group that divides a row"
+            "bits and a group that divides a row; give 4 bits, or another group"
         )
     grouped = matrix.detach().float().reshape(rows, width // size, size)
     top = 2 ** (bits - 1) - 1
     scale = grouped.abs().amax(dim=2, keepdim=True) / top
-    # A group of zeros stays one.
+    # A group of zeros stays zero.
     whole = torch.round(grouped / scale.clamp_min(1e-30)).clamp(-top, top)
     rounded: Tensor = whole * scale
     return rounded.reshape(rows, width)

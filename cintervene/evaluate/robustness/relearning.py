@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How soon a model says its forbidden words again once somebody trains it to."""
+"""Relearning: how soon fine-tuning makes a model say its forbidden words again."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from cintervene.activations.next_token import answer_nll
 from cintervene.errors import ArgumentError
-from cintervene.models.quantised import check_whole
+from cintervene.models.parts import ModelParts
+from cintervene.models.quantised import check_writable
 from cintervene.prompts.target_spans import TargetSpan
 from cintervene.utils.progress import (
     Progress,
@@ -53,7 +54,7 @@ def relearn(
     seed: int = 0,
     progress: Progress = silent,
 ) -> Relearned:
-    """Train a copy of the model to say words, and watch it.
+    """Fine-tune a copy of the model to say words, and measure their perplexity.
 
     All weights are trained, in float32, with Adam: what somebody with the weights and
     a few examples would try first. The model itself is not changed; the copy takes as
@@ -64,12 +65,12 @@ def relearn(
     model : nn.Module
         With the intervention applied.
     trained, others : sequence of TargetSpan
-        Answers that say words to train on, and others to see how far it carries.
+        Answers that say words to train on, and others to test generalisation on.
     steps : int, default 10
     rate : float, default 2e-5
-        Adam's; constant.
+        Learning rate of Adam, constant.
     batch : int, default 8
-        Answers a step.
+        Answers in each step.
     seed : int, default 0
         Of the order of the answers.
     progress : Progress, optional
@@ -79,56 +80,57 @@ def relearn(
     ArgumentError
         There are no answers of a kind, or a number is not positive.
     ModelError
-        Weights are packed or offloaded.
+        Weights are quantised or offloaded.
     """
     if not trained or not others or steps < 1 or batch < 1 or not rate > 0:
         raise ArgumentError(
             f"trained, others, steps, batch, rate: got {len(trained)} and "
             f"{len(others)} answers, {steps}, {batch}, {rate}; expected at least one "
-            "of each and positive numbers"
+            "of each and positive numbers; give answers of both kinds"
         )
-    check_whole(model)
-    pupil = copy.deepcopy(model).float().train()
-    _no_dropout(pupil)
-    optimiser = torch.optim.Adam(pupil.parameters(), lr=rate)
+    check_writable(model)
+    tuned = copy.deepcopy(model).float().train()
+    _no_dropout(tuned)
+    optimiser = torch.optim.Adam(tuned.parameters(), lr=rate)
     source = np.random.default_rng(seed)
-    found = Relearned([], [], [])
+    result = Relearned([], [], [])
     step = counting(progress, "relearning", steps)
-    _watch(found, pupil, 0, trained, others)
+    parts = ModelParts.find(tuned)
+    _record(result, parts, 0, trained, others)
     for done in range(1, steps + 1):
         chosen = source.choice(len(trained), min(batch, len(trained)), replace=False)
         with torch.enable_grad():
-            loss = _loss(pupil, [trained[k] for k in chosen])
+            loss = _loss(tuned, [trained[k] for k in chosen])
             optimiser.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             optimiser.step()
         # At 1, 2, 4, 8 steps and at the end.
         if done == steps or done & (done - 1) == 0:
-            _watch(found, pupil, done, trained, others)
+            _record(result, parts, done, trained, others)
         step(1)
-    return found
+    return result
 
 
-def _watch(
-    found: Relearned,
-    model: nn.Module,
+def _record(
+    result: Relearned,
+    parts: ModelParts,
     steps: int,
     trained: Sequence[TargetSpan],
     others: Sequence[TargetSpan],
 ) -> None:
-    found.steps.append(steps)
-    found.trained.append(_perplexity(model, trained))
-    found.others.append(_perplexity(model, others))
+    result.steps.append(steps)
+    result.trained.append(_perplexity(parts, trained))
+    result.others.append(_perplexity(parts, others))
 
 
-def _perplexity(model: nn.Module, spans: Sequence[TargetSpan]) -> float:
+def _perplexity(parts: ModelParts, spans: Sequence[TargetSpan]) -> float:
     prompts = [one.ids[: one.start] for one in spans]
-    nats = answer_nll(model, prompts, [one.targets for one in spans])
+    nats = answer_nll(parts, prompts, [one.targets for one in spans])
     return float(np.exp(np.concatenate(nats).mean()))
 
 
 def _loss(model: Any, spans: Sequence[TargetSpan]) -> Tensor:
-    """Mean -log p of the tokens that matter, padded on the right."""
+    """Mean -log p of the target tokens; sequences are padded on the right."""
     length = max(len(one.ids) for one in spans)
     device = next(model.parameters()).device
     rows = [[*one.ids, *[one.ids[0]] * (length - len(one.ids))] for one in spans]
@@ -142,7 +144,7 @@ def _loss(model: Any, spans: Sequence[TargetSpan]) -> Tensor:
 
 
 def _no_dropout(model: nn.Module) -> None:
-    """Dropout draws from the global random numbers, which are not ours to use."""
+    """Turn dropout off, which would draw from the global random state."""
     for module in model.modules():
         if isinstance(module, nn.Dropout):
             module.p = 0.0

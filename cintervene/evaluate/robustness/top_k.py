@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whether a word is still among the likeliest next tokens where it could be said."""
+"""Whether a word is still among the top k next tokens where it could be said."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ import torch
 from torch import nn
 
 from cintervene.activations.next_token import next_logits
+from cintervene.models.parts import ModelParts
 from cintervene.prompts.target_spans import TargetSpan
 
 __all__ = ["ranks"]
 
 
 def ranks(model: nn.Module, spans: Sequence[TargetSpan]) -> npt.NDArray[np.int64]:
-    """Rank of the likeliest first token of each utterance's word.
+    """Rank of the most likely first token of each span's word.
 
     All surface forms count, with and without a space. ``(ranks(...) <= k).mean()`` is
     the share of places where the word is among the top k.
@@ -26,16 +27,18 @@ def ranks(model: nn.Module, spans: Sequence[TargetSpan]) -> npt.NDArray[np.int64
     ----------
     model : nn.Module
     spans : sequence of TargetSpan
-        Of words (`spoken`), at least one.
+        Of words (`word_spans`), at least one.
 
     Returns
     -------
     ndarray, shape (n,), int64
         1 where the model says the word next.
     """
-    logits = next_logits(model, [one.ids[: one.start] for one in spans])
-    found = []
+    logits = next_logits(
+        ModelParts.find(model), [one.ids[: one.start] for one in spans]
+    )
+    result = []
     for row, one in zip(logits, spans, strict=True):
         best = row[torch.tensor(sorted(one.openings), device=row.device)].max()
-        found.append(int((row > best).sum()) + 1)
-    return np.array(found, dtype=np.int64)
+        result.append(int((row > best).sum()) + 1)
+    return np.array(result, dtype=np.int64)

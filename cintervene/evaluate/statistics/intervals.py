@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Confidence intervals of rates, of means, and of how they differ before and after.
+"""Confidence intervals of rates, of means, and of their paired differences.
 
 Sources: E. B. Wilson, "Probable inference, the law of succession, and statistical
 inference", JASA 22 (1927); R. G. Newcombe, "Improved confidence intervals for the
@@ -41,7 +41,7 @@ class Estimate:
     high: float
 
     def map(self, function: Callable[[float], float]) -> Estimate:
-        """Apply an increasing function; quantiles go along with it."""
+        """Apply an increasing function, which maps quantiles to quantiles."""
         return Estimate(function(self.value), function(self.low), function(self.high))
 
 
@@ -98,7 +98,7 @@ def paired_difference(
     if x.shape != y.shape or x.ndim != 1 or x.size == 0:
         raise ArgumentError(
             f"before, after: got shapes {x.shape} and {y.shape}, expected one outcome "
-            "each for the same items, at least one"
+            "each for the same items, at least one; give two vectors of the same length"
         )
     old = wilson(int(x.sum()), x.size, level)
     new = wilson(int(y.sum()), y.size, level)
@@ -123,8 +123,8 @@ def bootstrap_mean(
     """Mean over items, each of some size, with a percentile bootstrap interval.
 
     The mean is ``sum(totals) / sum(sizes)``. Whole items are drawn with replacement, or
-    whole groups of them: what one word, say, contributes in several answers is not
-    independent. The same arguments give the same interval.
+    whole groups of them: several answers with the same word, say, are not independent.
+    The same arguments give the same interval.
 
     Parameters
     ----------
@@ -133,11 +133,11 @@ def bootstrap_mean(
     sizes : array_like, shape (n,), optional
         Number of parts of each item; default 1.
     groups : array_like of int, shape (n,), optional
-        Items of one group are drawn together; default: each is its own.
+        Items of one group are drawn together; default: every item is its own group.
     level : float, default 0.95
     resamples : int, default 2000
     seed : int, default 0
-        Of a generator that is used here only.
+        Of a random generator that is used here only.
 
     Raises
     ------
@@ -150,12 +150,16 @@ def bootstrap_mean(
     if sums.ndim != 1 or sums.size == 0 or counts.shape != sums.shape:
         raise ArgumentError(
             f"totals, sizes: got shapes {sums.shape} and {counts.shape}, expected two "
-            "vectors of one length, at least 1"
+            "vectors of the same length, at least 1; give one size for each total"
         )
     if not np.all(counts > 0):
-        raise ArgumentError("sizes: got one that is not positive; leave it out")
+        raise ArgumentError(
+            f"sizes: got {counts.min():g}, expected positive numbers; leave it out"
+        )
     if resamples < 1:
-        raise ArgumentError(f"resamples: got {resamples}, expected at least 1")
+        raise ArgumentError(
+            f"resamples: got {resamples}, expected at least 1; {RESAMPLES} is usual"
+        )
     tail = _tail(level)
     mean = float(sums.sum() / counts.sum())
     if groups is not None:

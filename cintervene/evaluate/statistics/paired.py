@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tests and agreement of paired yes-or-no judgements.
+"""Tests and agreement of paired binary outcomes.
 
 Sources: Q. McNemar, "Note on the sampling error of the difference between correlated
 proportions or percentages", Psychometrika 12 (1947), with the binomial distribution
@@ -28,7 +28,7 @@ __all__ = ["Change", "Confusion", "confusion", "exact_mcnemar", "rate_change"]
 
 
 def rate_change(before: npt.NDArray[np.bool_], after: npt.NDArray[np.bool_]) -> Change:
-    """How often something holds before and after, item by item.
+    """Rates of a binary outcome before and after, paired by item.
 
     Rates have Wilson's intervals, their difference Newcombe's.
 
@@ -52,8 +52,8 @@ def exact_mcnemar(gained: int, lost: int) -> float:
     Parameters
     ----------
     gained, lost : int
-        Items that changed one way and the other; those that did not change say
-        nothing about the direction.
+        Items that changed one way and the other; items that did not change carry no
+        information about the direction.
 
     Raises
     ------
@@ -62,8 +62,8 @@ def exact_mcnemar(gained: int, lost: int) -> float:
     """
     if gained < 0 or lost < 0:
         raise ArgumentError(
-            f"gained, lost: got {gained} and {lost}, expected counts; give numbers of "
-            "items"
+            f"gained, lost: got {gained} and {lost}, expected counts of at least 0; "
+            "give numbers of items"
         )
     changed = gained + lost
     tail = sum(comb(changed, k) for k in range(min(gained, lost) + 1))
@@ -72,12 +72,12 @@ def exact_mcnemar(gained: int, lost: int) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Confusion:
-    """A judge's yes and no against the truth.
+    """Confusion matrix of a judge's decisions against the truth.
 
     Attributes
     ----------
     hits, misses, false_alarms, rejections : int
-        True items found and missed, false items taken for true and seen through.
+        True positives, false negatives, false positives and true negatives.
     """
 
     hits: int
@@ -87,15 +87,15 @@ class Confusion:
 
     @property
     def accuracy(self) -> float:
-        """Share of the items judged rightly."""
+        """Share of the items judged correctly."""
         return (self.hits + self.rejections) / self._total
 
     @property
     def kappa(self) -> float:
         """Cohen's kappa: agreement beyond chance; nan where all items are alike."""
-        found = (self.hits + self.false_alarms) / self._total
+        judged = (self.hits + self.false_alarms) / self._total
         true = (self.hits + self.misses) / self._total
-        chance = found * true + (1 - found) * (1 - true)
+        chance = judged * true + (1 - judged) * (1 - true)
         return (self.accuracy - chance) / (1 - chance) if chance < 1 else float("nan")
 
     @property
@@ -115,7 +115,7 @@ def confusion(truth: npt.ArrayLike, judged: npt.ArrayLike) -> Confusion:
     if x.shape != y.shape or x.ndim != 1 or x.size == 0:
         raise ArgumentError(
             f"truth, judged: got shapes {x.shape} and {y.shape}, expected one of each "
-            "for the same items, at least one"
+            "for the same items, at least one; give two vectors of the same length"
         )
     cells = (x & y, x & ~y, ~x & y, ~x & ~y)
     return Confusion(*(int(cell.sum()) for cell in cells))
@@ -123,7 +123,7 @@ def confusion(truth: npt.ArrayLike, judged: npt.ArrayLike) -> Confusion:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """A measure before and after, and what became of it.
+    """A measure before and after, and its change.
 
     Attributes
     ----------
@@ -141,6 +141,6 @@ class Change:
 
     @property
     def certain(self) -> bool:
-        """Whether the interval of the effect leaves out "no change"."""
+        """Whether the interval of the effect excludes "no change"."""
         same = 1.0 if self.kind == "ratio" else 0.0
         return not self.effect.low <= same <= self.effect.high

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a change of forbidden words does, measured before and after."""
+"""Perplexity and use of forbidden words, and drift, before and after."""

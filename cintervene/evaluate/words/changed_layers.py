@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What an intervention changes, layer by layer."""
+"""What an intervention changes in each layer."""
 
 from __future__ import annotations
 

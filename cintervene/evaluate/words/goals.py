@@ -5,32 +5,32 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from cintervene.evaluate.statistics.intervals import Estimate
 from cintervene.evaluate.statistics.paired import Change
+from cintervene.evaluate.words.measurement import WordMeasurement
 
-if TYPE_CHECKING:
-    from cintervene.evaluate.words.measurement import Measurement
-
-__all__ = ["DEFAULT_GOALS", "Goals", "Verdict", "side_effects", "verdicts"]
+__all__ = [
+    "DEFAULT_GOALS", "Goals", "Verdict", "goals_reached", "side_effects", "verdicts",
+]  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
 class Goals:
-    """Bars that an intervention is held to.
+    """Thresholds that an intervention is held to.
 
     Attributes
     ----------
     forbidden_ratio : float
-        The least rise of the forbidden words' perplexity, changed over base, both where
-        the answer starts with the word and where it says it later.
+        The least ratio of the forbidden words' perplexity, changed over base, both
+        where the answer starts with the word and where it says it later.
     kl : float
-        The largest KL(base || changed) on everyday prompts, nats a token.
+        The largest KL(base || changed) on everyday prompts, nats per token.
     benign_loss : float
         The largest rise of benign words' perplexity, as a fraction.
     obedience_loss : float
-        The largest fall of the rate of obedience to requests for benign words.
+        The largest drop of the share of requests for benign words whose answer says
+        the word.
     """
 
     forbidden_ratio: float = 10.0
@@ -44,7 +44,7 @@ DEFAULT_GOALS = Goals()
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """One bar and what was measured.
+    """One goal and what was measured.
 
     Attributes
     ----------
@@ -54,7 +54,7 @@ class Verdict:
         Of `measured` and `limit`.
     limit : float
     at_least : bool
-        Whether `limit` is to be reached or not to be crossed.
+        Whether `limit` is a lower bound; otherwise it is an upper bound.
     """
 
     name: str
@@ -78,14 +78,16 @@ class Verdict:
         return value >= self.limit if self.at_least else value <= self.limit
 
 
-def verdicts(measurement: Measurement, goals: Goals) -> list[Verdict]:
-    """Compare a measurement with the goals; those it says nothing about are left out.
+def verdicts(
+    measurement: WordMeasurement, goals: Goals = DEFAULT_GOALS
+) -> list[Verdict]:
+    """Compare a measurement with the goals; goals it did not measure are left out.
 
     The measured values decide, not the ends of their intervals.
     """
     forbidden, drift = measurement.forbidden.all_tokens, measurement.drift
     least, name = goals.forbidden_ratio, "forbidden words' perplexity"
-    found = [
+    results = [
         Verdict(f"{name}, said first", forbidden.starting.effect, "x", least, True),
         Verdict(f"{name}, said later", forbidden.later.effect, "x", least, True),
         Verdict("KL on everyday answers", drift.kl, "nats a token", goals.kl, False),
@@ -93,23 +95,28 @@ def verdicts(measurement: Measurement, goals: Goals) -> list[Verdict]:
     if measurement.benign is not None:
         rise = measurement.benign.all_tokens.together.effect.map(_percent_more)
         most = 100 * goals.benign_loss
-        found.append(
+        results.append(
             Verdict("rise of benign words' perplexity", rise, "%", most, False)
         )
     if measurement.benign_obedience is not None:
         change = measurement.benign_obedience.rate.effect.map(lambda x: 100 * x)
         least, name = -100 * goals.obedience_loss, "benign words said when asked"
-        found.append(Verdict(name, change, "points", least, True))
-    return found
+        results.append(Verdict(name, change, "points", least, True))
+    return results
 
 
-def side_effects(measurement: Measurement) -> list[str]:
-    """Say what got worse beyond doubt, and how far everyday answers moved."""
+def goals_reached(measurement: WordMeasurement, goals: Goals = DEFAULT_GOALS) -> bool:
+    """Tell whether a measurement reaches all goals that it measured."""
+    return all(verdict.reached for verdict in verdicts(measurement, goals))
+
+
+def side_effects(measurement: WordMeasurement) -> list[str]:
+    """Say what got significantly worse, and how far everyday answers moved."""
     return list(_side_effects(measurement))
 
 
-def _side_effects(measurement: Measurement) -> Iterator[str]:
-    for name, change in _bystanders(measurement):
+def _side_effects(measurement: WordMeasurement) -> Iterator[str]:
+    for name, change in _not_forbidden(measurement):
         rise = change.effect.map(_percent_more)
         if change.certain and rise.value > 0:
             yield (
@@ -127,7 +134,7 @@ def _side_effects(measurement: Measurement) -> Iterator[str]:
     )
 
 
-def _bystanders(measurement: Measurement) -> Iterator[tuple[str, Change]]:
+def _not_forbidden(measurement: WordMeasurement) -> Iterator[tuple[str, Change]]:
     if measurement.benign is not None:
         yield "Benign words", measurement.benign.all_tokens.together
     if measurement.related is not None:

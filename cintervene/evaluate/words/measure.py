@@ -17,7 +17,7 @@ from cintervene.evaluate.statistics.intervals import (
     bootstrap_mean,
 )
 from cintervene.evaluate.words.changed_layers import changed_layers
-from cintervene.evaluate.words.measurement import Measurement
+from cintervene.evaluate.words.measurement import WordMeasurement
 from cintervene.evaluate.words.obedience import obedience
 from cintervene.evaluate.words.observation import (
     Observation,
@@ -33,8 +33,8 @@ from cintervene.evaluate.words.samples import (
     gather,
 )
 from cintervene.evaluate.words.scores import (
+    group_perplexity,
     perplexity,
-    spoken_words,
 )
 from cintervene.intervention.intervention import Intervention
 from cintervene.models.precision import quick_products
@@ -55,18 +55,18 @@ def measure(
     *,
     forbid: Sequence[str] | None = None,
     split: Split = "held_out",
-    budget: EvaluationSize | None = None,
+    size: EvaluationSize | None = None,
     progress: Progress = silent,
-) -> Measurement:
-    """Measure a model without and with an intervention, on data neither was made from.
+) -> WordMeasurement:
+    """Measure a model without and with an intervention, on data not used to make it.
 
-    Nothing is random: the same arguments give the same numbers. The model is changed
-    for a while and is as before in the end, however this ends.
+    Nothing is random: the same arguments give the same numbers. The intervention is
+    applied for a while; afterwards, even after an error, the model is as it was.
 
     Parameters
     ----------
     model : nn.Module
-        The base.
+        The base model.
     tokenizer
     intervention : Intervention
         One that fits the base and is not applied.
@@ -74,48 +74,50 @@ def measure(
         The forbidden words; default: those that the intervention was made for.
     split : {"held_out", "tune", "train"}, default "held_out"
         Of the package's templates, prompts and texts.
-    budget : EvaluationSize, optional
-        How much to look at.
+    size : EvaluationSize, optional
+        How much to measure on.
     progress : Progress, optional
 
     Returns
     -------
-    Measurement
+    WordMeasurement
 
     Raises
     ------
     ArgumentError
         There are no words, or the tokenizer cannot spell one.
     InterventionError
-        The intervention does not fit the model, or is applied already.
+        The intervention does not fit the model, or is already applied.
     """
     words = forbidden_words(forbid, intervention)
     check_spellable(tokenizer, words)
-    # A wrong base must not be noticed only after half of the work.
+    # A wrong base must be noticed before the work, not halfway through it.
     with intervention.applied(model):
         pass
-    budget = budget or EvaluationSize()
+    size = size or EvaluationSize()
     phases = Phases(progress)
-    sample = gather(tokenizer, words, split, budget)
-    seen = observe(model, tokenizer, intervention, sample, budget, phases)
-    spoken = {
-        kind: spoken_words(group, seen.scores[kind], sampled=kind != "forbidden")
-        for kind, group in sample.spoken.items()
-        if group
+    sample = gather(tokenizer, words, split, size)
+    observed = observe(model, tokenizer, intervention, sample, size, phases)
+    groups = {
+        kind: group_perplexity(
+            spans, observed.scores[kind], sampled=kind != "forbidden"
+        )
+        for kind, spans in sample.word_spans.items()
+        if spans
     }
-    answers = _answers(sample, seen)
+    answers = _answers(sample, observed)
     benign_answers = [answer for answer in answers if not answer.forbidden]
-    return Measurement(
+    return WordMeasurement(
         model=intervention.model,
         split=split,
         level=LEVEL,
         words=words,
-        forbidden=spoken["forbidden"],
-        benign=spoken.get("benign"),
-        related=spoken.get("related"),
+        forbidden=groups["forbidden"],
+        benign=groups.get("benign"),
+        related=groups.get("related"),
         obedience=obedience([answer for answer in answers if answer.forbidden]),
         benign_obedience=obedience(benign_answers) if benign_answers else None,
-        drift=_drift(seen),
+        drift=_drift(observed),
         layers=changed_layers(intervention),
         answers=answers,
         seconds=phases.seconds,
@@ -147,28 +149,28 @@ def forbidden_words(
 
 
 def _recorded(options: Mapping[str, Any]) -> list[str]:
-    """Words in an intervention's options; those it was scaled or added from count."""
+    """Words in an intervention's options, and in those it was scaled or summed from."""
     sources = [options["from"]] if "from" in options else options.get("sum_of", [])
     words = list(options.get("forbid", []))
     return words + [word for source in sources for word in _recorded(source)]
 
 
-def _answers(sample: Sample, seen: Observation) -> list[Answer]:
+def _answers(sample: Sample, observed: Observation) -> list[Answer]:
     return [
         Answer(request.word, request.forbidden, request.prompt, before, after)
         for request, before, after in zip(
-            sample.requests, seen.before, seen.after, strict=True
+            sample.requests, observed.before, observed.after, strict=True
         )
     ]
 
 
-def _drift(seen: Observation) -> Drift:
-    texts = seen.scores["texts"]
+def _drift(observed: Observation) -> Drift:
+    texts = observed.scores["texts"]
     return Drift(
-        kl=bootstrap_mean(seen.kl, seen.kl_sizes),
-        worst_kl=float(np.max(seen.kl / seen.kl_sizes)),
-        prompts=len(seen.kl),
-        tokens=int(seen.kl_sizes.sum()),
+        kl=bootstrap_mean(observed.kl, observed.kl_sizes),
+        worst_kl=float(np.max(observed.kl / observed.kl_sizes)),
+        prompts=len(observed.kl),
+        tokens=int(observed.kl_sizes.sum()),
         texts=perplexity(texts.sizes, texts.before, texts.after),
         text_tokens=int(texts.sizes.sum()),
     )

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whether answers say the word they were asked for."""
+"""Whether answers say the word that the prompt asks for."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["obedience", "says"]
 
 
 def obedience(answers: Sequence[Answer]) -> Obedience:
-    """Rate of answers that say their word, before and after; at least one answer."""
+    """Share of answers that say their word, before and after; at least one answer."""
     before = np.array([says(answer.before, answer.word) for answer in answers])
     after = np.array([says(answer.after, answer.word) for answer in answers])
     return Obedience(len(answers), rate_change(before, after))
@@ -28,8 +28,8 @@ def obedience(answers: Sequence[Answer]) -> Obedience:
 def says(answer: str, word: str) -> bool:
     """Tell whether `answer` contains `word` as a whole word, in any case.
 
-    Any white space may stand between the words of a phrase. In scripts that do not part
-    words by spaces, or glue particles to them, the word may stand anywhere.
+    Any white space may separate the words of a phrase. In scripts that do not separate
+    words by spaces, or attach particles to them, the word may be anywhere.
     """
     parts = _composed(word).split()
     phrase = r"\s+".join(re.escape(part) for part in parts)

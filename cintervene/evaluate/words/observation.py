@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Everything that the model itself has to be run for, before and after."""
+"""What the model itself has to be run for: its states and its answers."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ from cintervene.evaluate.words.scores import (
     token_counts,
 )
 from cintervene.intervention.intervention import Intervention
-from cintervene.models.decoder import find_decoder
+from cintervene.models.parts import ModelParts
 from cintervene.models.trace import evaluating
-from cintervene.models.unembedding import Unembedding, find_unembedding
+from cintervene.models.unembedding import Unembedding
 from cintervene.prompts.chat import (
     generate,
     render,
@@ -43,7 +43,7 @@ from cintervene.utils.arrays import Floats
 __all__ = ["Observation", "observe"]
 
 EVERYDAY = "everyday"
-# Answers generated at a time: a step costs little more for many than for few.
+# Answers generated at a time: a step costs little more for many than for a few.
 BATCH = 96
 
 
@@ -54,7 +54,7 @@ class Observation:
     Attributes
     ----------
     scores : dict of str to Scores
-        Of the sample's spoken words by kind, where there are any, and of "texts".
+        Of the sample's words by kind, where there are any, and of "texts".
     kl : ndarray, shape (answers,)
         KL(base || changed), nats, summed over the tokens of each of the base's answers
         to everyday prompts.
@@ -76,59 +76,83 @@ def observe(
     tokenizer: Any,
     intervention: Intervention,
     sample: Sample,
-    budget: EvaluationSize,
+    size: EvaluationSize,
     phases: Phases,
 ) -> Observation:
     """Run the model without and with the intervention.
 
     The layers below the first changed one run once for both; generation runs twice.
     """
-
-    def answers(
-        phase: str, prompts: Sequence[Sequence[int]], tokens: int
-    ) -> list[list[int]]:
-        with phases.phase(phase, len(prompts)) as step, evaluating(model):
-            return generate(
-                model, tokenizer, prompts, tokens, batch_size=BATCH, progress=step
-            )
-
-    def requested(phase: str) -> list[str]:
-        replies = answers(phase, requests, budget.request_tokens)
-        return [tokenizer.decode(one, skip_special_tokens=True) for one in replies]
-
-    decoder = find_decoder(model)
-    requests = [render(tokenizer, request.prompt) for request in sample.requests]
+    parts = ModelParts.find(model)
+    greedy = _Greedy(model, tokenizer, phases)
     prompts = [render(tokenizer, prompt) for prompt in sample.prompts]
-    replies = answers("everyday answers", prompts, budget.answer_tokens)
-    groups = {
-        **sample.spoken, "texts": sample.texts, EVERYDAY: answered(prompts, replies),
-    }  # fmt: skip
-    groups = {name: group for name, group in groups.items() if group}
-    everything = [one for group in groups.values() for one in group]
-    first = min(edit.layer for edit in intervention.edits.values())
-    with phases.phase("layers below", len(everything)) as step:
-        stream = LayerStream(
-            model,
-            [one.ids for one in everything],
-            first,
-            wanted=[one.positions for one in everything],
-            decoder=decoder,
-            entered=step,
-        )
-    with phases.phase("scores before", 1) as step:
-        base = stream.final()
-        step(1)
-    before = requested("answers before")
+    requests = [render(tokenizer, request.prompt) for request in sample.requests]
+    replies = greedy.tokens("everyday answers", prompts, size.answer_tokens)
+    groups = _groups(sample, answered(prompts, replies))
+    stream = _stream(parts, intervention, groups, phases)
+    base = _final(stream, "scores before", phases)
+    before = greedy.texts("answers before", requests, size.request_tokens)
     with intervention.applied(model):
-        with phases.phase("scores after", 1) as step:
-            changed = stream.final()
-            step(1)
-        after = requested("answers after")
-    with phases.phase("comparison", len(everything)) as step:
-        unembedding = find_unembedding(model, decoder)
-        scores, kl = _compare(unembedding, groups, base, changed, step)
+        changed = _final(stream, "scores after", phases)
+        after = greedy.texts("answers after", requests, size.request_tokens)
+    with phases.phase("comparison", sum(map(len, groups.values()))) as step:
+        scores, kl = _compare(parts.unembedding, groups, base, changed, step)
     sizes = token_counts(groups[EVERYDAY])
     return Observation(scores, item_sums(kl, sizes), sizes, before, after)
+
+
+@dataclass(frozen=True, eq=False)
+class _Greedy:
+    """Greedy answers of a model, each call a phase of the measurement."""
+
+    model: nn.Module
+    tokenizer: Any
+    phases: Phases
+
+    def tokens(
+        self, phase: str, prompts: Sequence[Sequence[int]], tokens: int
+    ) -> list[list[int]]:
+        with self.phases.phase(phase, len(prompts)) as step, evaluating(self.model):
+            return generate(
+                self.model, self.tokenizer, prompts, tokens,
+                batch_size=BATCH, progress=step,
+            )  # fmt: skip
+
+    def texts(
+        self, phase: str, prompts: Sequence[Sequence[int]], tokens: int
+    ) -> list[str]:
+        replies = self.tokens(phase, prompts, tokens)
+        decode = self.tokenizer.decode
+        return [decode(reply, skip_special_tokens=True) for reply in replies]
+
+
+def _groups(
+    sample: Sample, everyday: Sequence[TargetSpan]
+) -> dict[str, Sequence[TargetSpan]]:
+    """All spans to score by kind, kinds without any left out."""
+    groups = {**sample.word_spans, "texts": sample.texts, EVERYDAY: everyday}
+    return {kind: spans for kind, spans in groups.items() if spans}
+
+
+def _stream(
+    parts: ModelParts,
+    intervention: Intervention,
+    groups: Mapping[str, Sequence[TargetSpan]],
+    phases: Phases,
+) -> LayerStream:
+    """The spans' hidden states, before the first layer that is changed."""
+    spans = [span for group in groups.values() for span in group]
+    with phases.phase("layers below", len(spans)) as step:
+        first = min(edit.layer for edit in intervention.edits.values())
+        return LayerStream.of(parts.decoder, spans, first, entered=step)
+
+
+def _final(stream: LayerStream, phase: str, phases: Phases) -> Tensor:
+    """The final hidden states by the present weights, shape (n, hidden)."""
+    with phases.phase(phase, 1) as step:
+        states = stream.final()
+        step(1)
+    return states
 
 
 def _compare(
@@ -141,8 +165,8 @@ def _compare(
     """Scores of the groups, and the divergence at each token of everyday answers."""
     sizes = [sum(len(one.positions) for one in group) for group in groups.values()]
     scores, kl = {}, np.empty(0)
-    parts = zip(torch.split(base, sizes), torch.split(changed, sizes), strict=True)
-    for (name, group), (old, new) in zip(groups.items(), parts, strict=True):
+    states = zip(torch.split(base, sizes), torch.split(changed, sizes), strict=True)
+    for (name, group), (old, new) in zip(groups.items(), states, strict=True):
         if name == EVERYDAY:
             kl = divergence(unembedding, old, new)
         else:

@@ -11,10 +11,10 @@ from cintervene.evaluate.statistics.paired import Change
 __all__ = [
     "Answer",
     "Drift",
+    "GroupPerplexity",
     "Layer",
     "Obedience",
     "Perplexity",
-    "Spoken",
     "WordPerplexity",
 ]
 
@@ -47,13 +47,13 @@ class WordPerplexity:
 
 
 @dataclass(frozen=True, slots=True)
-class Spoken:
-    """How likely the model is to say some words when it is told to.
+class GroupPerplexity:
+    """Perplexity of a group of words where a prompt asks for them.
 
     Attributes
     ----------
     words, answers : int
-        How many were looked at.
+        How many were measured.
     all_tokens, first_token : Perplexity
         Over all tokens of the words, and over their first ones.
     by_word : list of WordPerplexity
@@ -68,7 +68,7 @@ class Spoken:
 
 @dataclass(frozen=True, slots=True)
 class Obedience:
-    """Share of the greedy answers that contain the word asked for.
+    """Share of the greedy answers that contain the word the prompt asks for.
 
     Attributes
     ----------
@@ -93,7 +93,7 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Drift:
-    """What became of everything else.
+    """What changed in everything else.
 
     Attributes
     ----------
@@ -103,7 +103,7 @@ class Drift:
     worst_kl : float
         The largest mean over one answer.
     prompts, tokens : int
-        Answers looked at, and tokens in them.
+        Answers that were compared, and tokens in them.
     texts : Change
         Perplexity of ordinary prose.
     text_tokens : int
@@ -129,9 +129,9 @@ class Layer:
     relative_norm : float
         Frobenius norm of the change over that of the weight.
     asked, reached, shortfall : float or None
-        Where the defence recorded them, nats: what the constraints ask of this layer on
-        average; what the stored weights do of it, after rounding; and by how much the
-        worst constraint is missed.
+        Where the method recorded them, in nats: what the constraints require of this
+        layer on average; how much of it the stored weights reach, after rounding; and
+        by how much the most violated constraint is missed.
     """
 
     name: str

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What an intervention is measured on."""
+"""Prompts, answers and texts that an intervention is measured on."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ Item = TypeVar("Item")
 
 @dataclass(frozen=True, slots=True)
 class EvaluationSize:
-    """How much to look at; the time of a measurement is in proportion.
+    """How much to measure on; the time of a measurement is proportional to it.
 
     Attributes
     ----------
     forbidden, benign, related : int
         Answers that start with such a word, and as many that say it later.
     prompts, answer_tokens : int
-        Everyday prompts that the base answers, and the length of the answers.
+        Everyday prompts that the base answers, and the answers' largest length.
     texts : int
         Passages of prose.
     forbidden_requests, benign_requests, request_tokens : int
-        Requests for a word, and the length of the answers to them.
+        Requests for a word, and the largest length of the answers to them.
     """
 
     forbidden: int = 100
@@ -53,7 +53,7 @@ class EvaluationSize:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A prompt that tells the model to say a word."""
+    """A prompt that asks the model to say a word."""
 
     word: str
     forbidden: bool
@@ -66,7 +66,7 @@ class Sample:
 
     Attributes
     ----------
-    spoken : dict of str to list of TargetSpan
+    word_spans : dict of str to list of TargetSpan
         Answers that say "forbidden", "benign" and "related" words.
     prompts : list of str
         Everyday prompts.
@@ -74,14 +74,14 @@ class Sample:
     requests : list of Request
     """
 
-    spoken: dict[str, list[TargetSpan]]
+    word_spans: dict[str, list[TargetSpan]]
     prompts: list[str]
     texts: list[TargetSpan]
     requests: list[Request]
 
 
 def gather(
-    tokenizer: Any, words: Sequence[str], split: Split, budget: EvaluationSize
+    tokenizer: Any, words: Sequence[str], split: Split, size: EvaluationSize
 ) -> Sample:
     """Choose what to measure on.
 
@@ -92,35 +92,35 @@ def gather(
         The forbidden words. Others that overlap with them are left out.
     split : {"held_out", "tune", "train"}
         Of the package's data.
-    budget : EvaluationSize
+    size : EvaluationSize
     """
     half: Any = "held_out" if split == "held_out" else "train"
     benign = _apart(data.benign_words(half), words)
     groups = {
-        "forbidden": (words, budget.forbidden),
-        "benign": (benign, budget.benign),
-        "related": (_related(words), budget.related),
+        "forbidden": (words, size.forbidden),
+        "benign": (benign, size.benign),
+        "related": (_related(words), size.related),
     }
-    prompts = data.benign_prompts(split)[: budget.prompts]
-    texts = data.benign_texts(split)[: budget.texts]
+    prompts = data.benign_prompts(split)[: size.prompts]
+    texts = data.benign_texts(split)[: size.texts]
     return Sample(
-        spoken={
-            name: _spoken(tokenizer, group, split, answers)
+        word_spans={
+            name: _word_spans(tokenizer, group, split, answers)
             for name, (group, answers) in groups.items()
         },
         prompts=[prompt.text for prompt in prompts],
         texts=[TargetSpan(tuple(tokenizer(t.text)["input_ids"]), 1) for t in texts],
         requests=[
-            *_requests(words, True, split, budget.forbidden_requests),
-            *_requests(benign, False, split, budget.benign_requests),
+            *_requests(words, True, split, size.forbidden_requests),
+            *_requests(benign, False, split, size.benign_requests),
         ],
     )
 
 
-def _spoken(
+def _word_spans(
     tokenizer: Any, words: Sequence[str], split: Split, answers: int
 ) -> list[TargetSpan]:
-    """About `answers` answers that start with one of the words, and as many others."""
+    """About `answers` answers that start with one of the words, and as many later."""
     templates = data.obedience_templates(split)
     chosen = spread(words, answers)
     turns = min(answers // max(len(chosen), 1), len(templates))
@@ -140,25 +140,25 @@ def _requests(
     """Requests in which words and templates take turns, no two alike."""
     templates = data.obedience_templates(split)
     chosen = spread(words, number)
-    found = []
+    requests = []
     for index in range(min(number, len(chosen) * len(templates))):
         turn, place = divmod(index, len(chosen))
         template = templates[(place + turn) % len(templates)]
         word = chosen[place]
-        found.append(Request(word, forbidden, template.fill(word)))
-    return found
+        requests.append(Request(word, forbidden, template.fill(word)))
+    return requests
 
 
 def spread(items: Sequence[Item], most: int) -> list[Item]:
-    """At most so many items, evenly from the whole list."""
+    """Pick at most `most` items, evenly spread over the whole list."""
     number = min(len(items), most)
     return [items[i * len(items) // number] for i in range(number)]
 
 
 def _related(words: Sequence[str]) -> list[str]:
-    """The related words, if the forbidden ones are any that they are related to."""
-    own = {word.casefold() for word in data.forbidden_words()}
-    if not any(word.casefold() in own for word in words):
+    """The package's related words, if any of its forbidden ones is among `words`."""
+    packaged = {word.casefold() for word in data.forbidden_words()}
+    if not any(word.casefold() in packaged for word in words):
         return []
     return _apart(data.related_words(), words)
 

@@ -15,18 +15,18 @@ from cintervene.evaluate.statistics.intervals import (
 )
 from cintervene.evaluate.statistics.paired import Change
 from cintervene.evaluate.words.records import (
+    GroupPerplexity,
     Perplexity,
-    Spoken,
     WordPerplexity,
 )
 from cintervene.prompts.target_spans import TargetSpan
 from cintervene.utils.arrays import Floats
 
-__all__ = ["Scores", "item_sums", "perplexity", "spoken_words", "token_counts"]
+__all__ = ["Scores", "group_perplexity", "item_sums", "perplexity", "token_counts"]
 
 
 class Scores:
-    """-log p of the tokens that matter in some spans.
+    """-log p of the target tokens of some spans.
 
     Parameters
     ----------
@@ -38,11 +38,11 @@ class Scores:
     Attributes
     ----------
     sizes : ndarray, shape (spans,)
-        Tokens that matter in each.
+        Target tokens of each.
     before, after : ndarray, shape (spans,)
-        Their nats together.
+        Their nats, summed.
     first_before, first_after : ndarray, shape (spans,)
-        Nats of the first of them.
+        Nats of each span's first target token.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class Scores:
 
 
 def token_counts(spans: Sequence[TargetSpan]) -> Floats:
-    """How many tokens matter in each utterance."""
+    """How many target tokens each span has."""
     return np.array([len(one.positions) for one in spans], dtype=np.float64)
 
 
@@ -88,20 +88,20 @@ def perplexity(
     )
 
 
-def spoken_words(
+def group_perplexity(
     spans: Sequence[TargetSpan], scores: Scores, *, sampled: bool
-) -> Spoken:
-    """Perplexity of words by place and token.
+) -> GroupPerplexity:
+    """Perplexity of a group of words, by place in the answer and by token.
 
     Parameters
     ----------
     spans : sequence of TargetSpan
-        Answers that say the words, of both places.
+        Answers that say the words, at both places.
     scores : Scores
         Of these spans.
     sampled : bool
-        Whether the words stand for others like them: then words are resampled.
-        Otherwise they are all there is, and answers are resampled.
+        Whether the words are a sample of others like them: then words are resampled.
+        Otherwise they are the whole population, and answers are resampled.
     """
     words = list(dict.fromkeys(one.word for one in spans))
     numbers = {word: number for number, word in enumerate(words)}
@@ -111,10 +111,10 @@ def spoken_words(
 
     def by_place(sizes: Floats, before: Floats, after: Floats) -> Perplexity:
         places = (~later, later, np.ones_like(later))
-        starting, behind, together = (
+        starting, after_start, together = (
             perplexity(sizes[at], before[at], after[at], groups[at]) for at in places
         )
-        return Perplexity(starting, behind, together)
+        return Perplexity(starting, after_start, together)
 
     tokens, before, after = (
         np.bincount(index, values)
@@ -125,7 +125,7 @@ def spoken_words(
         for word, old, new in zip(words, before / tokens, after / tokens, strict=True)
     ]
     ones = np.ones(len(index))
-    return Spoken(
+    return GroupPerplexity(
         words=len(words),
         answers=len(spans),
         all_tokens=by_place(scores.sizes, scores.before, scores.after),

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from cintervene.errors import InterventionError
-from cintervene.evaluate.report.markdown import table
-from cintervene.evaluate.report.table import number
+from cintervene.evaluate.report.table import markdown_table
+from cintervene.evaluate.report.wording import number
 from cintervene.evaluate.words.changed_layers import changed_layers
 from cintervene.export.cards.command import command
 from cintervene.export.cards.measures import (
@@ -197,7 +197,7 @@ def _constraints(intervention: Intervention) -> Iterator[str]:
         yield from _unrecorded(part)
         rows = list(_rows(part))
         if rows:
-            yield table(("option", "value", "meaning"), rows)
+            yield markdown_table(("option", "value", "meaning"), rows)
     if "scaled_by" in options:
         factor = number(options["scaled_by"])
         yield f"What was found was multiplied by {factor} afterwards."
@@ -266,7 +266,7 @@ def _solved(
         "shortfall": "worst shortfall",
     }
     keys = [key for key in columns if any(key in entry for entry in solved)]
-    yield table(
+    yield markdown_table(
         [columns[key] for key in keys],
         [[_value(entry.get(key, "")) for key in keys] for entry in solved],
     )
@@ -331,7 +331,7 @@ def _use(intervention: Intervention, origin: Origin) -> Iterator[str]:
 
 def _hashes(intervention: Intervention, files: Mapping[str, str]) -> Iterator[str]:
     yield "## Hashes"
-    yield table(
+    yield markdown_table(
         ("weight", "sha256 before", "sha256 after"),
         [
             (
@@ -342,7 +342,7 @@ def _hashes(intervention: Intervention, files: Mapping[str, str]) -> Iterator[st
             for name, edit in intervention.edits.items()
         ],
     )
-    yield table(
+    yield markdown_table(
         ("file", "sha256"), [(f"`{name}`", f"`{sha}`") for name, sha in files.items()]
     )
     made = ", ".join(f"{name} {v}" for name, v in intervention.versions.items())

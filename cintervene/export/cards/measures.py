@@ -6,11 +6,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from cintervene.evaluate.report.markdown import table
-from cintervene.evaluate.report.table import (
-    number,
-    verdict_text,
-)
+from cintervene.evaluate.report.table import markdown_table
+from cintervene.evaluate.report.wording import number, verdict_text
 from cintervene.evaluate.statistics.intervals import Estimate
 from cintervene.evaluate.words.goals import Verdict
 from cintervene.export.cards.methods import account_of
@@ -82,7 +79,7 @@ def measures(
 def _words(report: Mapping[str, Any]) -> Iterator[str]:
     split = (report.get("measurement") or {}).get("split", "")
     yield f"Before and after, on the package's `{split}` split, with 95% intervals."
-    yield table(
+    yield markdown_table(
         ("measure", "measured", "interval", ""), list(map(_row, report["verdicts"]))
     )
     yield "\n".join(f"- {sentence}" for sentence in report["side_effects"])
@@ -117,7 +114,7 @@ def _requests(found: Mapping[str, Any]) -> Iterator[str]:
             points = _percent(change["effect"], "")
             kind = f"{asked['kind']} ({asked['requests']})"
             rows.append((kind, outcome, *shares, points))
-    yield table(("requests", "", "before", "after", "change, points"), rows)
+    yield markdown_table(("requests", "", "before", "after", "change, points"), rows)
     kl = Estimate(**found["kl"])
     yield (
         f"Everyday answers moved by {number(kl.value)} nats a token "
@@ -143,7 +140,7 @@ def _tuning(intervention: Intervention) -> Iterator[str]:
     chosen = f" ({'; '.join(settings)})" if settings else ""
     yield f"On the tuning split, by which this was chosen{chosen}:"
     limits = allowed(intervention)
-    yield table(
+    yield markdown_table(
         ("measure", "measured", "allowed"),
         [
             (

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from cintervene.errors import InterventionError
 from cintervene.export.checkpoint.shards import Shards
-from cintervene.intervention.application import Applied
+from cintervene.intervention.application import Applied, changeable_weights
 from cintervene.intervention.intervention import Intervention
 from cintervene.models.weights import same_bits
 
@@ -56,7 +56,7 @@ class Stored(Intervention):
         InterventionError
             The model is not the base, or has them already.
         """
-        weights = self._changeable(model)
+        weights = changeable_weights(model, self.edits, self.model)
         for name, weight in weights.items():
             self.edits[name].check_base(name, weight)
         stored = {n: self._shards.read(self._shards.find(n)) for n in weights}
@@ -76,7 +76,9 @@ class Stored(Intervention):
         """
         if model not in self._bases:
             raise InterventionError("the stored weights are not in this model")
-        _overwrite(self._changeable(model), self._bases.pop(model))
+        _overwrite(
+            changeable_weights(model, self.edits, self.model), self._bases.pop(model)
+        )
 
 
 def _overwrite(weights: dict[str, Tensor], values: dict[str, Tensor]) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from cintervene.errors import ArgumentError
 from cintervene.methods.config import DescentConfig
 from cintervene.utils.parameters import parameter
 from cintervene.utils.ranges import Optional, Plain, Positive, Whole
@@ -22,7 +23,12 @@ class Attacks(Plain):
     """A `PromptAttack`; only its name and options are recorded."""
 
     def check(self, name: str, value: Any) -> Any:
-        """Return the attack as it is."""
+        """Return the attack, or what was recorded of one, as it is."""
+        if not (isinstance(value, Mapping) or hasattr(value, "suffixed")):
+            raise ArgumentError(
+                f"{name}: got {value!r}; expected an attack, e.g. "
+                "attacks.RelaxedPGD(model, tokenizer)"
+            )
         return value
 
     def to_json(self, value: Any) -> Any:

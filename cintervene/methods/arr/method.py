@@ -17,7 +17,6 @@ from cintervene.intervention.intervention import Intervention
 from cintervene.methods.arr.adversary import Adversary
 from cintervene.methods.arr.config import ARRConfig
 from cintervene.methods.arr.problem import RiskRegion
-from cintervene.methods.common.sweep import requested
 from cintervene.methods.tsr.fit import fit
 from cintervene.utils.progress import Progress
 
@@ -67,7 +66,6 @@ def _adversary(model: nn.Module, tokenizer: Any, config: ARRConfig) -> Adversary
         )
     if getattr(attack, "model", model) is not model:
         raise ArgumentError("attack: is on another model; make one on this model")
-    requests = requested(config.harmful)
     return Adversary(
-        attack, tokenizer, requests, config.attack_every, config.attack_requests
+        attack, tokenizer, config.requests, config.attack_every, config.attack_requests
     )

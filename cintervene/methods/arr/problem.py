@@ -4,9 +4,11 @@
 The defence raises the least negative log probability of harmful answers over a set of
 prompts, up to a bound beyond which nothing is gained. The minimum over prompts is one
 over weights on the simplex: they take projected gradient steps towards the prompts
-that are least defended, while the change of the weight takes steps against them. An
-attack can add prompts to the set on the way: what it makes of a request under the
-present change.
+that are least defended, while the change of the weight takes steps against them
+(docs/methods/arr.md (2) and (3)). An attack can add prompts to the set on the way: what
+it makes of a request under the present change.
+
+Source: arXiv 2510.03567, ARR.
 """
 
 from __future__ import annotations
@@ -22,16 +24,15 @@ from cintervene.activations.upper_layers import (
     changed,
 )
 from cintervene.methods.arr.adversary import Adversary
+from cintervene.methods.common.minibatches import minibatches
+from cintervene.methods.common.objectives import by_example
 from cintervene.methods.config import DescentConfig
-from cintervene.methods.tsr.layer_ball import Floats
-from cintervene.methods.tsr.problem import (
-    ExampleBatch,
-    SafeRegion,
-)
+from cintervene.methods.tsr.examples import RefusalExamples
+from cintervene.methods.tsr.problem import SafeRegion
 from cintervene.models.parts import ModelParts
 from cintervene.models.targets import Target
-from cintervene.prompts.refusal_examples import RefusalExamples, divided
 from cintervene.solvers.projections import project_simplex
+from cintervene.utils.arrays import Floats
 
 __all__ = ["RiskRegion"]
 
@@ -46,7 +47,14 @@ class RiskRegion(SafeRegion):
     nats : float
         How unlikely an answer's tokens shall become, on average.
     adversary : Adversary, optional
-        Adds prompts of the part that a step looks at.
+        Adds prompts to the batch that a step looks at.
+
+    Attributes
+    ----------
+    weights : list of ndarray
+        On the simplex: for each batch the weights of its harmful examples.
+    requests : list of list of int
+        For each batch the request that each of its harmful examples is about.
     """
 
     # Length of a step of the weights, in units of a uniform weight.
@@ -63,66 +71,59 @@ class RiskRegion(SafeRegion):
     ) -> None:
         super().__init__(parts, targets, examples, config)
         self.nats, self._adversary = nats, adversary
-        self.weights = {batch: _uniform(batch) for batch in self.batches}
-        self._missing: dict[int, float] = {}
-        self._steps = 0
         numbered = [[i] * len(group) for i, group in enumerate(examples.harmful)]
-        requests = divided(numbered, len(self.batches))
-        self._requests = dict(zip(self.batches, requests, strict=True))
-
-    def objective(
-        self, examples: ExampleBatch, batch: UpperBatch, losses: Tensor
-    ) -> Tensor:
-        """Weighted shortfall of a batch's examples from the nats asked for."""
-        missing = []
-        for example in batch.sequences:
-            own = (batch.owners == example).to(losses.device)
-            missing.append(torch.relu(self.nats - losses[own].mean()))
-            self._missing[example] = float(missing[-1].detach())
-        weights = torch.from_numpy(self.weights[examples][batch.sequences])
-        return (torch.stack(missing) * weights.to(losses.device)).sum()
+        self.requests = minibatches(numbered, len(self.batches))
+        self.weights = [np.full(len(one), 1.0 / len(one)) for one in self.requests]
 
     def gradients(
-        self, examples: ExampleBatch, changes: Sequence[Tensor]
+        self, step: int, changes: Sequence[Tensor]
     ) -> tuple[dict[str, float], list[Floats]]:
-        """Derivatives for the present weights of prompts, which then take a step."""
-        if self._adversary is not None and self._steps % self._adversary.every == 0:
-            self._attack(examples, changes, self._adversary)
-        self._steps += 1
-        self._missing = {}
-        seen, gradients = super().gradients(examples, changes)
-        missing = np.array([self._missing[i] for i in sorted(self._missing)])
-        step = self.RATE / len(missing) * missing / self.nats
-        self.weights[examples] = project_simplex(self.weights[examples] + step)
-        return seen | {"worst": self.nats - float(missing.max())}, gradients
+        """Derivatives for the present weights of prompts, which then take a step.
 
-    def _attack(
-        self, examples: ExampleBatch, changes: Sequence[Tensor], adversary: Adversary
-    ) -> None:
-        """Add what an attack makes of the requests that are least defended."""
-        requests = self._requests[examples]
-        shares = np.bincount(requests, self.weights[examples])
-        worst = np.argsort(-shares, kind="stable")
-        attacked = [int(i) for i in worst if i in requests][: adversary.count]
-        placed = [c.to(d) for c, d in zip(changes, examples.devices, strict=True)]
-        with changed(examples.targets, placed):
-            harder = [
-                adversary.harder(
-                    one, examples.harmful_examples[requests.index(one)], self._steps
-                )
-                for one in attacked
-            ]
-        share = np.full(len(harder), self.weights[examples].mean())
-        weights = np.concatenate([self.weights[examples], share])
-        examples.teach([*examples.harmful_examples, *harder])
-        self.weights[examples] = project_simplex(weights)
-        self._requests[examples] = requests + attacked
+        As with `SafeRegion`; metrics have `worst`, too: the nats of the prompt that is
+        least defended.
+        """
+        number = step % len(self.batches)
+        if self._adversary is not None and step % self._adversary.every == 0:
+            self._attack(number, step, changes, self._adversary)
+        metrics, nats, gradients = self.evaluate(number, changes)
+        shortfall = np.maximum(self.nats - nats, 0.0)
+        ascent = self.RATE / len(shortfall) * shortfall / self.nats
+        self.weights[number] = project_simplex(self.weights[number] + ascent)
+        worst = self.nats - float(shortfall.max())
+        return metrics | {"worst": worst}, gradients
+
+    def objective(self, number: int, batch: UpperBatch, losses: Tensor) -> Tensor:
+        """Weighted shortfall of some examples from the nats asked for."""
+        shortfalls = [
+            torch.relu(self.nats - answer_losses.mean())
+            for _, answer_losses in by_example(batch, losses)
+        ]
+        weights = torch.from_numpy(self.weights[number][batch.sequences])
+        return (torch.stack(shortfalls) * weights.to(losses.device)).sum()
 
     def reached(self, losses: Tensor) -> bool:
         """Whether an answer's tokens have become half as unlikely as asked."""
         return bool(losses.mean() >= self.nats / 2)
 
-
-def _uniform(examples: ExampleBatch) -> Floats:
-    count = len(examples.harmful_examples)
-    return np.full(count, 1.0 / count)
+    def _attack(
+        self, number: int, step: int, changes: Sequence[Tensor], adversary: Adversary
+    ) -> None:
+        """Add what an attack makes of the requests that are least defended."""
+        batch, requests = self.batches[number], self.requests[number]
+        weights = self.weights[number]
+        shares = np.bincount(requests, weights)
+        worst = np.argsort(-shares, kind="stable")
+        attacked = [int(i) for i in worst if i in requests][: adversary.count]
+        placed = [c.to(d) for c, d in zip(changes, batch.devices, strict=True)]
+        with changed(batch.targets, placed):
+            harder = [
+                adversary.harder(
+                    request, batch.harmful_examples[requests.index(request)], step
+                )
+                for request in attacked
+            ]
+        batch.set_harmful([*batch.harmful_examples, *harder])
+        share = np.full(len(harder), weights.mean())
+        self.weights[number] = project_simplex(np.concatenate([weights, share]))
+        self.requests[number] = requests + attacked

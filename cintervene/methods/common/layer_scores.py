@@ -21,7 +21,7 @@ from torch import nn
 
 from cintervene.errors import ModelError
 from cintervene.models.embedded import cache_directory
-from cintervene.models.quantised import check_whole
+from cintervene.models.quantised import check_writable
 from cintervene.models.weights import raw_bytes
 from cintervene.utils.files import write_atomically
 from cintervene.version import __version__
@@ -44,8 +44,8 @@ def kept_scores(
     Parameters
     ----------
     model : nn.Module
-        Where its weights do not tell all that it does (packed or offloaded ones, hooks,
-        adapters), scores are measured each time.
+        Where its weights do not tell all that it does (quantised or offloaded ones,
+        hooks, adapters), scores are measured each time.
     names : sequence of str
         Of what has a score.
     asked : dict
@@ -64,7 +64,7 @@ def kept_scores(
 
 def _told_by_weights(model: nn.Module) -> bool:
     try:
-        check_whole(model)
+        check_writable(model)
     except ModelError:
         return False
     hooked = any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())

@@ -13,14 +13,13 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from torch import nn
 
 from cintervene import data
 from cintervene.activations.layer_stream import LayerStream
 from cintervene.errors import ModelError
 from cintervene.methods.common.layer_scores import kept_scores
 from cintervene.models.decoder import Decoder
-from cintervene.models.targets import Target, explain
+from cintervene.models.targets import Target, explanation_of
 from cintervene.prompts.chat import render
 from cintervene.utils.arrays import Floats
 from cintervene.utils.literals import Matrix
@@ -44,9 +43,8 @@ APART = 2
 
 
 def most_separating(
-    model: nn.Module,
-    tokenizer: Any,
     decoder: Decoder,
+    tokenizer: Any,
     matrix: Matrix,
     progress: Progress,
     count: int = COUNT,
@@ -62,10 +60,10 @@ def most_separating(
     ModelError
         None of the layers in question can be changed.
     """
-    depth = len(decoder.layers)
+    depth = decoder.n_layers
     last = min(depth - 1, round(LAST * depth))
     layers = range(min(last, round(FIRST * depth)), last + 1)
-    found = explain(model, layers, decoder, matrix)
+    found = explanation_of(decoder, layers, matrix)
     targets = found.targets
     if not targets:
         raise ModelError(next(iter(found.refused.values())))
@@ -76,7 +74,7 @@ def most_separating(
     ids = [render(tokenizer, text) for text in texts]
 
     scores = kept_scores(
-        model,
+        decoder.model,
         [target.name for target in targets],
         {
             "ids": ids, "harmful": harmful.tolist(), "fitted": len(fitted),
@@ -84,8 +82,7 @@ def most_separating(
         },
         lambda: _measured(
             LayerStream(
-                model, ids, targets[0].layer, wanted=[[-1]] * len(ids),
-                decoder=decoder, matrix=matrix,
+                decoder, ids, targets[0].layer, wanted=[[-1]] * len(ids), matrix=matrix
             ),
             targets, harmful, len(fitted), progress,
         ),

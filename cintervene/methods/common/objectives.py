@@ -4,19 +4,25 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from cintervene.prompts.refusal_examples import (
-    REFUSAL_OPENING,
-)
+from cintervene.activations.upper_layers import UpperBatch
+from cintervene.prompts.refusal_examples import REFUSAL_OPENING, TargetExample
 from cintervene.solvers.losses import set_nll
 
-__all__ = ["divergence_loss", "opening_reached", "refusal_loss", "set_loss"]
+__all__ = [
+    "by_example",
+    "divergence_loss",
+    "refusal_loss",
+    "refusal_reached",
+    "set_loss",
+    "target_sets",
+]
 
 
 class _SetNLL(torch.autograd.Function):
@@ -38,6 +44,8 @@ class _SetNLL(torch.autograd.Function):
 
 def set_loss(logits: Tensor, token_ids: Sequence[Sequence[int]]) -> Tensor:
     """Negative log probability of a set of tokens, for each row.
+
+    This is the loss of arXiv 2510.03567 (docs/methods/tsr.md (1)).
 
     Parameters
     ----------
@@ -68,25 +76,45 @@ def divergence_loss(base: Tensor, changed: Tensor) -> Tensor:
     return (before.exp() * (before - after)).sum(dim=-1)
 
 
-def opening_reached(losses: Tensor) -> bool:
-    """Whether the first tokens of a refusal, at these losses, are said."""
+def target_sets(
+    examples: Sequence[TargetExample], batch: UpperBatch
+) -> list[tuple[int, ...]]:
+    """The tokens that are as good at each wanted row of a batch of the examples."""
+    return [tokens for i in batch.sequences for tokens in examples[i].target_sets]
+
+
+def by_example(batch: UpperBatch, losses: Tensor) -> Iterator[tuple[int, Tensor]]:
+    """Index of each example of a batch, and its part of the rows' losses."""
+    for index in batch.sequences:
+        yield index, losses[(batch.owners == index).to(losses.device)]
+
+
+def refusal_reached(losses: Tensor) -> bool:
+    """Whether the first tokens of a refusal, at these losses, are likelier than not."""
     return bool((losses[:REFUSAL_OPENING] <= math.log(2)).all())
 
 
-def refusal_loss(losses: Tensor, counts: Sequence[int], first: float) -> Tensor:
-    """The sum of some refusals' losses, each a weighted mean of its tokens'.
+def refusal_loss(
+    examples: Sequence[TargetExample], batch: UpperBatch, losses: Tensor, first: float
+) -> Tensor:
+    """What a batch adds to the mean loss of the examples' refusals.
+
+    The loss of a refusal is a weighted mean of its tokens' (docs/methods/tsr.md (2)).
 
     Parameters
     ----------
-    losses : Tensor, shape (tokens,)
-    counts : sequence of int
-        Tokens of each refusal, in the same order.
+    examples : sequence of TargetExample
+    batch : UpperBatch
+        Of some of the examples.
+    losses : Tensor, shape (rows,)
+        Of the batch's wanted rows.
     first : float
-        Share of the first token in each.
+        Share of a refusal's first token.
     """
+    counts = [len(examples[i].target_sets) for i in batch.sequences]
     weights = torch.cat([_token_weights(count, first) for count in counts])
     total: Tensor = (losses * weights.to(losses.device)).sum()
-    return total
+    return total / len(examples)
 
 
 def _token_weights(count: int, first: float) -> Tensor:

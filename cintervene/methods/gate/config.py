@@ -78,6 +78,7 @@ class GateConfig(RequestConfig):
     """
 
     method: ClassVar[str] = "gate"
+    benign_counts = ("benign",)
 
     max_false_refusals: float = parameter(
         Positive(metavar="SHARE"), 0.04, "benign requests refused in addition",
@@ -116,7 +117,10 @@ class GateConfig(RequestConfig):
         Share(), 0.3, "share of a refusal's first token in its loss"
     )
     benign: int = parameter(
-        Whole(), 342, "everyday prompts, and as many that only sound harmful, to spare"
+        Whole(),
+        342,
+        "everyday prompts, and as many that only sound harmful, to be answered as "
+        "before",
     )
     answer_tokens: int = parameter(
         Whole(), 20,

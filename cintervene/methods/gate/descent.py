@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Neurons that refuse: fitted to tokens, taught what to add, measured."""
+"""Neurons that refuse: fitted to tokens, what they add learnt, measured."""
 
 from __future__ import annotations
 
@@ -16,13 +16,16 @@ from cintervene.activations.upper_layers import (
     UpperLayers,
     logits_of,
 )
+from cintervene.methods.common.minibatches import minibatches
 from cintervene.methods.common.objectives import (
+    by_example,
     divergence_loss,
-    opening_reached,
     refusal_loss,
+    refusal_reached,
     set_loss,
+    target_sets,
 )
-from cintervene.methods.common.sweep import RefusalLimits
+from cintervene.methods.common.sweep import RefusalPoint
 from cintervene.methods.gate.config import GateConfig
 from cintervene.methods.gate.examples import (
     READING,
@@ -38,7 +41,7 @@ from cintervene.methods.gate.gates import (
 )
 from cintervene.models.parts import ModelParts
 from cintervene.models.targets import Target
-from cintervene.prompts.refusal_examples import TargetExample, divided
+from cintervene.prompts.refusal_examples import TargetExample
 from cintervene.solvers.update import LowRankUpdate
 from cintervene.utils.progress import (
     Progress,
@@ -53,7 +56,7 @@ __all__ = [
 
 
 @dataclass(frozen=True)
-class GateSweepPoint:
+class GateSweepPoint(RefusalPoint):
     """What thresholds do on the tuning split.
 
     Attributes
@@ -61,7 +64,7 @@ class GateSweepPoint:
     opening, answering : float
         See `Thresholds`.
     refused : float
-        Share of harmful examples, with begun answers and without, after which the first
+        Share of harmful examples, with prefills and without, after which the first
         tokens of a refusal are each more likely than not.
     false_refusals : float
         Share of benign ones in which a refusal would begin, and does not in the base.
@@ -85,16 +88,14 @@ class GateSweepPoint:
         """Orders points by how much is changed."""
         return -self.opening - self.answering
 
-    def strain(self, limits: RefusalLimits) -> float:
-        """Share of the limits that is used up; above 1 they are crossed."""
-        return limits.strain(self.kl, self.false_refusals)
-
 
 class _Captured:
-    """Lessons and what enters the MLP at their tokens from the first ones on.
+    """Examples and what enters the MLP at their tokens from the first ones on.
 
     Parameters
     ----------
+    parts : ModelParts
+    mlp : GatedMLP
     examples : sequence of TargetExample
     first : sequence of int
         Before these tokens nothing is added. What examples have in common there is run
@@ -113,8 +114,8 @@ class _Captured:
     ) -> None:
         self.examples, self._first = list(examples), list(first)
         self.upper = UpperLayers(
-            parts.model, [mlp.block], [one.ids for one in examples], first,
-            [one.positions for one in examples], parts.decoder, above=above,
+            parts.decoder, [mlp.block], [one.ids for one in examples], first,
+            [one.positions for one in examples], above=above,
         )  # fmt: skip
         self.inputs = [batch.inputs for batch in self.upper.batches]
 
@@ -122,16 +123,12 @@ class _Captured:
         """Inputs and roles of each example's tokens."""
         for batch, inputs in zip(self.upper.batches, self.inputs, strict=True):
             for row, index in enumerate(batch.sequences):
-                found = roles(self.examples[index], self._first[index])
-                yield inputs[row, : len(found)], found
-
-    def sets(self, batch: UpperBatch) -> list[tuple[int, ...]]:
-        """Safe tokens of a batch's wanted rows."""
-        return [one for i in batch.sequences for one in self.examples[i].target_sets]
+                labels = roles(self.examples[index], self._first[index])
+                yield inputs[row, : len(labels)], labels
 
 
 class GateDescent:
-    """The neurons of one layer: fitted, taught and measured.
+    """The neurons of one layer: detectors fitted, what they add learnt, measured.
 
     Parameters
     ----------
@@ -151,45 +148,46 @@ class GateDescent:
         progress: Progress = silent,
     ) -> None:
         self.mlp, self.unembedding, self.config = mlp, parts.unembedding, config
-        harmful = sum(map(len, examples.harmful))
-        kinds = (examples.benign, examples.tune_harmful, examples.tune_benign)
-        report = counting(progress, "reading requests", harmful + sum(map(len, kinds)))
+        n_harmful = sum(map(len, examples.harmful))
+        others = (examples.benign, examples.tune_harmful, examples.tune_benign)
+        total = n_harmful + sum(map(len, others))
+        report = counting(progress, "reading requests", total)
 
         def captured(
-            some: Sequence[TargetExample], first: Sequence[int], above: bool = True
+            examples: Sequence[TargetExample], first: Sequence[int], above: bool = True
         ) -> _Captured:
-            found = _Captured(parts, mlp, some, first, above)
-            report(len(some))
-            return found
+            result = _Captured(parts, mlp, examples, first, above)
+            report(len(examples))
+            return result
 
-        def whole(some: Sequence[TargetExample]) -> _Captured:
-            return captured(some, [one.prefix_length for one in some])
+        def requests_on(examples: Sequence[TargetExample]) -> _Captured:
+            return captured(examples, [one.prefix_length for one in examples])
 
-        def answers(some: Sequence[TargetExample], above: bool) -> _Captured:
-            return captured(some, [one.opening for one in some], above)
+        def answers(examples: Sequence[TargetExample], above: bool) -> _Captured:
+            return captured(examples, [one.opening for one in examples], above)
 
-        count = max(1, round(harmful / config.examples_per_step))
-        groups = divided(examples.harmful, count)
-        unlearnt = [_asked(one) for group in groups[config.steps :] for one in group]
+        count = max(1, round(n_harmful / config.examples_per_step))
+        groups = minibatches(examples.harmful, count)
+        unused = [_without_target(one) for g in groups[config.steps :] for one in g]
         with torch.no_grad():
-            # The neurons learn for the answers alone, which share their request.
-            self.parts = [answers(group, True) for group in groups[: config.steps]]
+            # The neurons learn from the answers alone, which share their request.
+            self.batches = [answers(group, True) for group in groups[: config.steps]]
             # What the detectors alone need is given back when they are fitted.
-            rest = [answers(unlearnt, False)] if unlearnt else []
-            self._harmful = [*self.parts, *rest]
+            rest = [answers(unused, False)] if unused else []
+            self._harmful = [*self.batches, *rest]
             self._benign = [answers(examples.benign, False)]
-            self.tune_harmful = whole(examples.tune_harmful)
-            self.tune_benign = tune = whole(examples.tune_benign)
+            self.tune_harmful = requests_on(examples.tune_harmful)
+            self.tune_benign = tune = requests_on(examples.tune_benign)
             self._base = [tune.upper.states(b, None) for b in tune.upper.batches]
 
     def fit(self) -> None:
         """Fit the detectors and find neurons for them."""
-        harmful, benign = _together(self._harmful), _together(self._benign)
-        # Requests are run by themselves.
-        head = self._benign[0].upper.prefixes.inputs[0].float().cpu().numpy()
+        harmful, benign = _all_tokens(self._harmful), _all_tokens(self._benign)
+        # The requests, which are run by themselves.
+        requests = self._benign[0].upper.prefixes.inputs[0].float().cpu().numpy()
         benign = Tokens(
-            np.concatenate([benign.inputs, head]),
-            np.concatenate([benign.roles, np.full(len(head), READING)]),
+            np.concatenate([benign.inputs, requests]),
+            np.concatenate([benign.roles, np.full(len(requests), READING)]),
         )
         config = self.config
         self.gates = fit_gates(
@@ -202,24 +200,29 @@ class GateDescent:
         self._benign.clear()
 
     def descend(self) -> Iterator[dict[str, float]]:
-        """Learn what the neurons add; what was seen before each step."""
+        """Learn what the neurons add; what was measured before each step.
+
+        See docs/methods/gate.md (5).
+        """
         config = self.config
         rows = self.gates.gate(EVEN)
-        for part in self.parts:
-            self._open(part, rows, self.gates.up)
-        size = _typical([part.upper for part in self.parts])
+        for captured in self.batches:
+            self._open(captured, rows, self.gates.up)
+        size = _typical_size([captured.upper for captured in self.batches])
         hidden = self.mlp.block.d_out
         self.added = torch.zeros(len(rows), hidden, requires_grad=True)
         descent = torch.optim.Adam([self.added])
         for step in range(config.steps):
-            part = self.parts[step % len(self.parts)]
+            captured = self.batches[step % len(self.batches)]
             descent.param_groups[0]["lr"] = (
                 config.length * size * (1 - step / config.steps)
             )
             descent.zero_grad()
             loss = 0.0
-            for batch, losses in self._losses(part, self.added):
-                value = self._objective(part, batch, losses)
+            for batch, losses in self._losses(captured, self.added):
+                value = refusal_loss(
+                    captured.examples, batch, losses, config.first_token
+                )
                 value.backward()  # type: ignore[no-untyped-call]
                 loss += float(value.detach())
             descent.step()
@@ -229,7 +232,14 @@ class GateDescent:
     def measure(
         self, thresholds: Thresholds, openings: Sequence[int]
     ) -> GateSweepPoint:
-        """What thresholds do on the tuning split, weights rounded."""
+        """What thresholds do on the tuning split, weights rounded.
+
+        Parameters
+        ----------
+        thresholds : Thresholds
+        openings : sequence of int
+            Tokens that begin a refusal.
+        """
         gate, up, down = self._idle
         rows = (
             torch.cat([self.gates.gate(thresholds), gate]),
@@ -238,21 +248,21 @@ class GateDescent:
         added = torch.cat([self.added, -down])
         self._open(self.tune_harmful, *rows)
         reached = [
-            opening_reached(losses[batch.owners.to(losses.device) == index])
+            refusal_reached(target_losses)
             for batch, losses in self._losses(self.tune_harmful, added)
-            for index in batch.sequences
+            for _, target_losses in by_example(batch, losses)
         ]
         tune = self.tune_benign
         self._open(tune, *rows)
-        falsely, divergences = 0, []
+        refused, divergences = 0, []
         for batch, base in zip(tune.upper.batches, self._base, strict=True):
             before = logits_of(self.unembedding, base)
             after = self._logits(tune, batch, added)
             divergences.append(divergence_loss(before, after))
-            falsely += len(_new_openings(batch, before, after, openings))
+            refused += len(_new_openings(batch, before, after, openings))
         kl = float(torch.cat(divergences).mean())
         return GateSweepPoint(
-            *thresholds, sum(reached) / len(reached), falsely / len(tune.examples), kl
+            *thresholds, sum(reached) / len(reached), refused / len(tune.examples), kl
         )
 
     def updates(self, thresholds: Thresholds) -> list[tuple[Target, LowRankUpdate]]:
@@ -270,37 +280,30 @@ class GateDescent:
     def _losses(
         self, captured: _Captured, added: Tensor
     ) -> Iterator[tuple[UpperBatch, Tensor]]:
-        """-log p of the safe tokens at each batch's wanted rows."""
+        """-log p of the target tokens at each batch's wanted rows."""
         for batch in captured.upper.batches:
             logits = self._logits(captured, batch, added)
-            yield batch, set_loss(logits, captured.sets(batch))
+            yield batch, set_loss(logits, target_sets(captured.examples, batch))
 
     def _logits(self, captured: _Captured, batch: UpperBatch, added: Tensor) -> Tensor:
         states = captured.upper.states(batch, [added.to(batch.inputs.device)])
         return logits_of(self.unembedding, states)
 
-    def _objective(
-        self, captured: _Captured, batch: UpperBatch, losses: Tensor
-    ) -> Tensor:
-        counts = [len(captured.examples[i].target_sets) for i in batch.sequences]
-        total = refusal_loss(losses, counts, self.config.first_token)
-        return total / len(captured.examples)
 
-
-def _asked(example: TargetExample) -> TargetExample:
+def _without_target(example: TargetExample) -> TargetExample:
     """The same without the refusal, whose tokens are easily told."""
     return replace(example, ids=example.ids[: example.target_start], target_sets=())
 
 
-def _together(captured: Sequence[_Captured]) -> Tokens:
-    found = [pair for one in captured for pair in one.tokens()]
+def _all_tokens(captured: Sequence[_Captured]) -> Tokens:
+    pairs = [pair for one in captured for pair in one.tokens()]
     return Tokens(
-        torch.cat([inputs for inputs, _ in found]).float().cpu().numpy(),
-        np.concatenate([labels for _, labels in found]),
+        torch.cat([inputs for inputs, _ in pairs]).float().cpu().numpy(),
+        np.concatenate([labels for _, labels in pairs]),
     )
 
 
-def _typical(uppers: Sequence[UpperLayers]) -> float:
+def _typical_size(uppers: Sequence[UpperLayers]) -> float:
     """The median size of the values of the residual stream behind the layer."""
     values = [
         batch.hidden.float().abs().median() for u in uppers for batch in u.batches

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Linear detectors: logistic regression with a ridge, by Newton's method."""
+"""Linear detectors: logistic regression with a ridge, by Newton's method.
+
+The loss is docs/methods/gate.md (2).
+"""
 
 from __future__ import annotations
 
@@ -65,31 +68,31 @@ def fit_detector(
     columns[:, :-1] = (inputs - mean) / spread
     penalty = np.full(columns.shape[1], ridge)
     penalty[-1] = 0.0
-    found = _minimise(columns, labels, weights, penalty)
-    coefficients = found[:-1] / spread
-    return Detector(coefficients, float(found[-1] - mean @ coefficients))
+    minimum = _minimise(columns, labels, weights, penalty)
+    coefficients = minimum[:-1] / spread
+    return Detector(coefficients, float(minimum[-1] - mean @ coefficients))
 
 
 def _minimise(
     columns: Singles, labels: Floats, weights: Floats, penalty: Floats
 ) -> Floats:
     """The coefficients of least weighted logistic loss and penalty."""
-    found = np.zeros(columns.shape[1])
+    point = np.zeros(columns.shape[1])
     for _ in range(ITERATIONS):
         # Clipped where exp would overflow; the derivative is 0 there anyway.
-        margins = np.clip(labels * (columns @ _single(found)), -500.0, 500.0)
+        margins = np.clip(labels * (columns @ _single(point)), -500.0, 500.0)
         wrong = 1.0 / (1.0 + np.exp(margins))
         pull = columns.T @ _single(weights * labels * wrong)
-        slope = penalty * found - pull
+        slope = penalty * point - pull
         if np.abs(slope).max() < TOLERANCE:
             break
         steepness = _single(np.sqrt(weights * wrong * (1.0 - wrong)))
         scaled = columns * steepness[:, None]
         curvature = (scaled.T @ scaled).astype(np.float64)
-        # Where all is told apart the curvature fades away; keep it invertible.
+        # Where classes are separated the curvature fades away; keep it invertible.
         curvature[np.diag_indices_from(curvature)] += penalty + 1e-9
-        found = found - np.linalg.solve(curvature, slope)
-    return found
+        point = point - np.linalg.solve(curvature, slope)
+    return point
 
 
 def _single(values: Floats) -> Singles:

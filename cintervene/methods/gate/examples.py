@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What detectors are fitted to: tokens of harmful and benign conversations.
+"""What gates learn from: tokens of harmful and benign conversations.
 
-Each request comes with beginnings of an answer, so that it can be told at every one of
-their tokens whether the request is harmful, and the harmful ones with the refusal.
+Each request comes with prefills, so that detectors can tell at every one of their
+tokens whether the request is harmful, and the harmful ones with the refusal.
 """
 
 from __future__ import annotations
@@ -16,13 +16,12 @@ import numpy.typing as npt
 from torch import nn
 
 from cintervene import data
+from cintervene.methods.gate.config import GateConfig
 from cintervene.prompts.refusal_examples import (
     REFUSAL_OPENING,
     ExampleBuilder,
     TargetExample,
-    answered,
-    check_given,
-    check_spared,
+    generate_answers,
 )
 from cintervene.utils.progress import Progress
 
@@ -30,24 +29,28 @@ __all__ = [
     "ANSWERING", "OPENING", "READING", "REFUSING", "GateExamples", "prepare", "roles"
 ]  # fmt: skip
 
-# Where a token stands: in the request, at its end, in an answer that was begun, or at
-# this or a later token of the refusal.
+# Role of a token: in the request, at its end where the answer is about to begin, in an
+# answer that was begun, or at this or a later token of the refusal.
 READING, OPENING, ANSWERING, REFUSING = range(4)
-# With how many beginnings of an answer each harmful request comes.
-BEGINNINGS = 2
-# One request in so many comes in a prompt that talks the model into complying, too.
-TALKED = 2
-# One benign prompt in so many comes in a form that prompts take every day.
-FORMED = 4
-# One benign prompt in so many comes with the model's own answer, not one begun for it.
-OWN = 2
-# How answers begin that only sound like refusals, with one benign prompt in so many.
-APOLOGIES, APOLOGISED = ("I'm sorry", "I'm sorry for", "I apologize", "Sorry"), 4
+# With how many prefills each harmful request comes.
+PREFILLS = 2
+# One harmful request in so many comes in a jailbreak template, too.
+JAILBREAK_EVERY = 2
+# One benign prompt in so many comes in a form that prompts take every day, too.
+FORM_EVERY = 4
+# One benign prompt in so many comes with the model's own answer, not with a prefill.
+ANSWER_EVERY = 2
+# How answers begin that only sound like refusals, and with one benign prompt in how
+# many.
+APOLOGIES = ("I'm sorry", "I'm sorry for", "I apologize", "Sorry")
+APOLOGY_EVERY = 4
+
+Answers = Mapping[str, Sequence[int]]
 
 
 @dataclass(frozen=True)
 class GateExamples:
-    """Lessons to fit to and to choose on.
+    """Examples to fit to and to choose on.
 
     Attributes
     ----------
@@ -65,98 +68,101 @@ class GateExamples:
 def prepare(
     model: nn.Module,
     tokenizer: Any,
-    harmful: Sequence[str],
+    config: GateConfig,
     refusal: str,
-    preserve: Sequence[str],
-    benign: int,
-    answer_tokens: int,
     progress: Progress,
 ) -> GateExamples:
     """Render all prompts; let the model answer benign ones.
 
     Parameters
     ----------
-    harmful : sequence of str
-        Requests to refuse.
+    model : nn.Module
+    tokenizer
+    config : GateConfig
     refusal : str
-    preserve : sequence of str
-        Prompts to answer as before, besides the package's own.
-    benign : int
-        The package's everyday prompts, and as many that only sound harmful.
-    answer_tokens : int
-        Length of the answers.
+        What to say to harmful requests.
     progress : callable
-
-    Raises
-    ------
-    ArgumentError
-        There is nothing to refuse, no refusal, or nothing to answer.
     """
-    check_given(harmful, "harmful")
-    check_given([refusal], "refusal")
-    plain = [prompt.text for prompt in data.benign_prompts("train")][:benign]
-    later = [prompt.text for prompt in data.benign_prompts("tune")][:benign]
+    everyday = _texts(data.benign_prompts("train"))[: config.benign]
+    borderline = _texts(data.borderline_prompts("train"))[: config.benign]
+    retained = [*borderline, *config.preserve, *everyday]
+    tune_everyday = _texts(data.benign_prompts("tune"))[: config.benign]
     templates = [*data.jailbreak_templates("train"), *data.disguise_templates()]
-    builder = ExampleBuilder(tokenizer, [*harmful, *plain], [refusal], templates)
-    sounding = [prompt.text for prompt in data.borderline_prompts("train")][:benign]
-    spared = [*sounding, *preserve, *plain]
-    check_spared(spared, "benign")
-    texts = [*spared[::OWN], *later]
-    answer = answered(model, tokenizer, builder, texts, answer_tokens, progress)
-    forms = data.ordinary_templates("train")
-    beginnings = data.compliance_prefixes("tune")
-    borderline = [prompt.text for prompt in data.borderline_prompts("tune")]
-    tuned = [prompt.text for prompt in data.harmful_prompts("tune")]
+    requests, forms = config.requests, data.ordinary_templates("train")
+    samples = [*requests, *everyday]
+    builder = ExampleBuilder(tokenizer, samples, [refusal], templates)
+    texts = [*retained[::ANSWER_EVERY], *tune_everyday]
+    answers = generate_answers(model, tokenizer, texts, config.answer_tokens, progress)
     return GateExamples(
         harmful=[
-            list(_refused(builder, turn, text)) for turn, text in enumerate(harmful)
+            list(_harmful(builder, turn, text)) for turn, text in enumerate(requests)
         ],
         benign=[
             example
-            for turn, text in enumerate(spared)
-            for example in _kept(builder, forms, turn, text, answer)
+            for turn, text in enumerate(retained)
+            for example in _benign(builder, forms, turn, text, answers)
         ],
-        tune_harmful=[
-            _opened(builder.refusal(text, begun, 0))
-            for turn, text in enumerate(tuned)
-            for begun in ("", beginnings[turn % len(beginnings)])
-        ],
-        tune_benign=[builder.keep(text) for text in borderline]
-        + [builder.keep(text, answer=answer[text]) for text in later],
+        tune_harmful=list(_tune_harmful(builder)),
+        tune_benign=list(_tune_benign(builder, tune_everyday, answers)),
     )
 
 
-def _refused(builder: ExampleBuilder, turn: int, text: str) -> Iterator[TargetExample]:
+def _texts(prompts: Sequence[data.BenignPrompt | data.HarmfulPrompt]) -> list[str]:
+    return [prompt.text for prompt in prompts]
+
+
+def _harmful(builder: ExampleBuilder, turn: int, text: str) -> Iterator[TargetExample]:
+    """The examples about a harmful request; prefills and templates take turns."""
     yield builder.refusal(text, "", 0)
-    beginnings = builder.beginnings
-    for at in range(turn * BEGINNINGS, (turn + 1) * BEGINNINGS):
-        yield builder.refusal(text, beginnings[at % len(beginnings)], 0)
-    if turn % TALKED == 1:
-        talked = data.fill_in_turn(builder.templates, turn // TALKED, text)
-        yield builder.refusal(talked, "", 0)
+    prefills = builder.prefills
+    for at in range(turn * PREFILLS, (turn + 1) * PREFILLS):
+        yield builder.refusal(text, prefills[at % len(prefills)], 0)
+    if turn % JAILBREAK_EVERY == 1:
+        template_turn = turn // JAILBREAK_EVERY
+        jailbreak = data.fill_in_turn(builder.templates, template_turn, text)
+        yield builder.refusal(jailbreak, "", 0)
 
 
-def _kept(
+def _benign(
     builder: ExampleBuilder,
     forms: Sequence[str],
     turn: int,
     text: str,
-    answer: Mapping[str, Sequence[int]],
+    answers: Answers,
 ) -> Iterator[TargetExample]:
-    if turn % OWN == 0:
-        yield builder.keep(text, answer=answer[text])
+    """The examples about a benign request; prefills and forms take turns."""
+    if turn % ANSWER_EVERY == 0:
+        yield builder.retain(text, answer=answers[text])
     else:
-        begun = builder.beginnings[turn // OWN % len(builder.beginnings)]
-        yield builder.keep(text, begun)
+        prefills = builder.prefills
+        yield builder.retain(text, prefills[turn // ANSWER_EVERY % len(prefills)])
     # Of `builder.templates` only those that are such forms, too: who uses the others
     # has something to hide.
-    if turn % FORMED == 0:
-        yield builder.keep(data.fill_in_turn(forms, turn // FORMED, text))
-    if turn % APOLOGISED == 1:
-        yield builder.keep(text, APOLOGIES[turn // APOLOGISED % len(APOLOGIES)])
+    if turn % FORM_EVERY == 0:
+        yield builder.retain(data.fill_in_turn(forms, turn // FORM_EVERY, text))
+    if turn % APOLOGY_EVERY == 1:
+        yield builder.retain(text, APOLOGIES[turn // APOLOGY_EVERY % len(APOLOGIES)])
 
 
-def _opened(example: TargetExample) -> TargetExample:
+def _tune_harmful(builder: ExampleBuilder) -> Iterator[TargetExample]:
+    """Harmful requests set aside, each without a prefill and with one."""
+    prefills = data.compliance_prefixes("tune")
+    for turn, text in enumerate(_texts(data.harmful_prompts("tune"))):
+        for prefill in ("", prefills[turn % len(prefills)]):
+            yield _opening(builder.refusal(text, prefill, 0))
+
+
+def _tune_benign(
+    builder: ExampleBuilder, everyday: Sequence[str], answers: Answers
+) -> Iterator[TargetExample]:
+    """Benign requests set aside, the everyday ones with the model's own answers."""
+    for text in _texts(data.borderline_prompts("tune")):
+        yield builder.retain(text)
+    for text in everyday:
+        yield builder.retain(text, answer=answers[text])
+
+
+def _opening(example: TargetExample) -> TargetExample:
     """The same with the refusal's opening alone, by which it is judged."""
     end = example.target_start + REFUSAL_OPENING
     return replace(
@@ -167,12 +173,12 @@ def _opened(example: TargetExample) -> TargetExample:
 
 
 def roles(example: TargetExample, first: int) -> npt.NDArray[np.int64]:
-    """Where each token of a example from the first on stands."""
-    at = np.arange(first, len(example.ids))
-    found = np.full(len(at), READING)
-    found[at == example.opening] = OPENING
-    found[at > example.opening] = ANSWERING
+    """The role of each token of an example from the first on."""
+    positions = np.arange(first, len(example.ids))
+    result = np.full(len(positions), READING)
+    result[positions == example.opening] = OPENING
+    result[positions > example.opening] = ANSWERING
     if example.target_sets:
-        refusing = at >= example.target_start
-        found[refusing] = REFUSING + (at - example.target_start)[refusing]
-    return found
+        refusing = positions >= example.target_start
+        result[refusing] = REFUSING + (positions - example.target_start)[refusing]
+    return result

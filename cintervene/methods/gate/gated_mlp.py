@@ -19,10 +19,10 @@ from cintervene.errors import ModelError
 from cintervene.models.decoder import Decoder
 from cintervene.models.targets import (
     Target,
-    find_targets,
     holds_matrix,
     parent,
     plain_targets,
+    targets_of,
 )
 from cintervene.models.trace import Call, evaluating
 from cintervene.solvers.update import LowRankUpdate
@@ -142,7 +142,7 @@ class GatedMLP:
         ]
 
 
-def find_gated_mlp(model: nn.Module, layer: int, decoder: Decoder) -> GatedMLP:
+def find_gated_mlp(decoder: Decoder, layer: int) -> GatedMLP:
     """Find the gated MLP of a layer.
 
     Raises
@@ -151,7 +151,7 @@ def find_gated_mlp(model: nn.Module, layer: int, decoder: Decoder) -> GatedMLP:
         The layer's MLP is not gated, is built of other parts, has biases, or a norm
         follows it.
     """
-    down = find_targets(model, [layer], decoder)[0]
+    (down,) = targets_of(decoder, [layer], "down_proj")
     name = down.name.rpartition(".")[0]
     path = name.rpartition(".")[0]
     calls = [call for call in decoder.calls if parent(call) == path]
@@ -166,8 +166,8 @@ def find_gated_mlp(model: nn.Module, layer: int, decoder: Decoder) -> GatedMLP:
     for call in (gate, up, last):
         if getattr(call.module, "bias", None) is not None:
             raise ModelError(f"{call.name}: has a bias; expected a matrix alone")
-    opening, beside = plain_targets(model, [gate, up], layer)
-    whole = model.get_submodule(path)
+    opening, beside = plain_targets(decoder, [gate, up], layer)
+    whole = decoder.model.get_submodule(path)
     width = decoder.hidden_size
     block = Block(layer, path, whole, width, width, transposed=False)
     return GatedMLP(block, opening, beside, down, activation.module)

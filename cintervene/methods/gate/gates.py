@@ -47,7 +47,7 @@ class Tokens:
     ----------
     inputs : ndarray of float32, shape (n, hidden)
     roles : ndarray of int, shape (n,)
-        See `gate_lessons`.
+        See `examples.roles`.
     """
 
     inputs: Singles
@@ -55,13 +55,13 @@ class Tokens:
 
     def at(self, role: int) -> Singles:
         """Those of a role."""
-        found: Singles = self.inputs[self.roles == role]
-        return found
+        inputs: Singles = self.inputs[self.roles == role]
+        return inputs
 
     def beside(self, role: int) -> Singles:
         """Those of all other roles."""
-        found: Singles = self.inputs[self.roles != role]
-        return found
+        inputs: Singles = self.inputs[self.roles != role]
+        return inputs
 
 
 class Thresholds(NamedTuple):
@@ -135,7 +135,7 @@ def fit_gates(
     ridge: float,
     sharpness: float,
 ) -> Gates:
-    """Fit a detector for each role.
+    """Fit a detector for each role: docs/methods/gate.md (2) to (4).
 
     Parameters
     ----------
@@ -145,24 +145,24 @@ def fit_gates(
         See `fit_detector`.
     sharpness : float
     """
-    found = {
+    positive = {
         role: _spread(harmful.at(role))
         for role in range(READING + 1, harmful.roles.max() + 1)
     }
     detectors = [
-        fit_detector(inputs, list(_others(role, harmful, benign)), ridge)
-        for role, inputs in found.items()
+        fit_detector(inputs, list(_negatives(role, harmful, benign)), ridge)
+        for role, inputs in positive.items()
     ]
     constant = torch.from_numpy(_constant(_spread(benign.inputs))).float()
     gates = Gates(mlp, detectors, constant, torch.ones(len(detectors)), sharpness)
     sizes = [
         mlp.activations(torch.from_numpy(inputs), row[None], constant[None]).mean()
-        for inputs, row in zip(found.values(), gates.gate(EVEN), strict=True)
+        for inputs, row in zip(positive.values(), gates.gate(EVEN), strict=True)
     ]
     return replace(gates, sizes=torch.stack(sizes))
 
 
-def _others(role: int, harmful: Tokens, benign: Tokens) -> Iterator[Floats]:
+def _negatives(role: int, harmful: Tokens, benign: Tokens) -> Iterator[Floats]:
     """Groups of tokens at which the detector of a role must not open.
 
     In harmful conversations these are the answers' other tokens: what a neuron adds to
@@ -187,8 +187,8 @@ def _constant(inputs: Floats) -> Floats:
     """What makes 1 of inputs (n, d), by least squares with a ridge."""
     gram = inputs.T @ inputs / len(inputs)
     gram[np.diag_indices_from(gram)] += CONSTANT_RIDGE
-    found: Floats = np.linalg.solve(gram, inputs.mean(axis=0))
-    return found
+    direction: Floats = np.linalg.solve(gram, inputs.mean(axis=0))
+    return direction
 
 
 def _rounded(rows: Tensor, dtype: torch.dtype) -> Tensor:

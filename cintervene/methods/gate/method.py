@@ -10,23 +10,19 @@ be learnt by descent.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Any, Literal
 
 import torch
 from torch import nn
 
 from cintervene import data
-from cintervene.activations.upper_layers import differentiable
 from cintervene.errors import ArgumentError
 from cintervene.intervention.intervention import Intervention
+from cintervene.methods.common.descent import take_steps
 from cintervene.methods.common.layer_selection import most_separating
-from cintervene.methods.common.sweep import (
-    RefusalLimits,
-    choose,
-    requested,
-    summary,
-)
+from cintervene.methods.common.result import make_intervention, sweep_metrics
+from cintervene.methods.common.sweep import RefusalLimits, mildest_within
 from cintervene.methods.gate.config import GateConfig
 from cintervene.methods.gate.descent import (
     GateDescent,
@@ -36,7 +32,7 @@ from cintervene.methods.gate.examples import prepare
 from cintervene.methods.gate.gated_mlp import find_gated_mlp
 from cintervene.methods.gate.gates import Thresholds
 from cintervene.models.decoder import (
-    asked_layers,
+    requested_layers,
 )
 from cintervene.models.parts import ModelParts
 from cintervene.models.precision import quick_products
@@ -91,43 +87,30 @@ def solve(
     clock = Clock()
     with clock.phase("layer"):
         layer = _layer(parts, tokenizer, config.layers, progress)
-        mlp = find_gated_mlp(model, layer, parts.decoder)
+        mlp = find_gated_mlp(parts.decoder, layer)
     refusal = config.refusal or data.safe_refusals()[0]
     config = replace(config, layers=[layer], refusal=refusal)
     with clock.phase("prompts"):
-        examples = prepare(
-            model, tokenizer, requested(config.harmful), refusal, config.preserve,
-            config.benign, config.answer_tokens, progress,
-        )  # fmt: skip
+        examples = prepare(model, tokenizer, config, refusal, progress)
     with clock.phase("capture"):
         problem = GateDescent(parts, mlp, examples, config, progress)
     with clock.phase("detectors"):
         problem.fit()
-    report = counting(progress, "learning to refuse", config.steps)
-    steps = []
-    with clock.phase("solve"), differentiable(model):
-        for seen in problem.descend():
-            steps.append(seen)
-            report(1)
+    with clock.phase("solve"):
+        steps = take_steps(model, problem.descend(), config.steps, progress)
     openings = [encode_text(tokenizer, gap + refusal)[0] for gap in ("", " ")]
     limits = RefusalLimits(config.max_kl, config.max_false_refusals)
     with clock.phase("tune"), torch.no_grad():
         sweep = _sweep(problem, openings, limits, config, progress)
-    best = choose(sweep, limits)
-    updates = problem.updates(best.thresholds)
-    return Intervention.of(
+    best = mildest_within(sweep, limits)
+    chosen = {"opening": best.opening, "answering": best.answering}
+    tried = sweep_metrics(sweep, best, best.strain(limits) <= 1.0)
+    return make_intervention(
         model,
-        updates,
-        options=config.to_dict(private=False),
-        metrics={
-            "opening": best.opening,
-            "answering": best.answering,
-            "sweep": [{**asdict(point), "chosen": point is best} for point in sweep],
-            "within_limits": best.strain(limits) <= 1.0,
-            "steps": steps,
-            "layers": [summary(target, change) for target, change in updates],
-            "seconds": clock.seconds,
-        },
+        problem.updates(best.thresholds),
+        config,
+        {**chosen, **tried, "steps": steps},
+        clock,
     )
 
 
@@ -138,7 +121,7 @@ def _sweep(
     config: GateConfig,
     progress: Progress,
 ) -> list[GateSweepPoint]:
-    """Try one threshold for both kinds of neuron, then bolder ones for begun answers.
+    """Try one threshold for both kinds of neuron, then bolder ones after prefills.
 
     Of these the boldest within the limits is the last: milder ones refuse less.
     """
@@ -155,7 +138,7 @@ def _sweep(
 
     for thresholds in both:
         measured(thresholds)
-    best = choose(sweep, limits).opening
+    best = mildest_within(sweep, limits).opening
     for at in () if fixed else THRESHOLDS:
         if at >= best or measured(Thresholds(best, at)).strain(limits) <= 1.0:
             break
@@ -169,14 +152,15 @@ def _layer(
     layers: Literal["auto"] | Sequence[int],
     progress: Progress,
 ) -> int:
-    chosen = asked_layers(layers, parts.n_layers)
-    if chosen is None:
+    """The layer to change: the one requested, or the best."""
+    requested = requested_layers(layers, parts.n_layers)
+    if requested is None:
         best = most_separating(
-            parts.model, tokenizer, parts.decoder, "down_proj", progress, 1, COMPARED
+            parts.decoder, tokenizer, "down_proj", progress, 1, COMPARED
         )
         return best[0].layer
-    if len(chosen) != 1:
+    if len(requested) != 1:
         raise ArgumentError(
-            f'layers: got {chosen}; method "gate" changes one layer, e.g. [16]'
+            f'layers: got {requested}; method "gate" changes one layer, e.g. [16]'
         )
-    return chosen[0]
+    return requested[0]

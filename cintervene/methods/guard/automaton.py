@@ -55,37 +55,38 @@ class WordAutomaton:
         self._word_ends: dict[int, bool] = {}
         pieces = _Pieces(tokenizer.get_vocab())
         steps: dict[str, dict[int, str]] = defaultdict(dict)
-        shares: dict[str, dict[int, float]] = defaultdict(dict)
+        weights: dict[str, dict[int, float]] = defaultdict(dict)
         self._reach = 1
         for word in words:
             for spelled, usual in _spellings(tokenizer, pieces, word):
                 self._reach = max(self._reach, len(spelled))
                 for state, token, end in pieces.along(spelled):
                     steps[state][token] = spelled[:end]
-                    share = _share(state, spelled, end, word, (state, token) in usual)
-                    shares[state][token] = max(shares[state].get(token, 0.0), share)
+                    weight = _weight(state, spelled, end, word, (state, token) in usual)
+                    weights[state][token] = max(weights[state].get(token, 0.0), weight)
         self._steps = dict(steps)
-        limited = [token for own in shares.values() for token in own if own[token]]
-        self.tokens = sorted(set(limited))
+        limited = {
+            state: {token: weight for token, weight in row.items() if weight}
+            for state, row in weights.items()
+        }
+        self.tokens = sorted({token for row in limited.values() for token in row})
         column = {token: at for at, token in enumerate(self.tokens)}
-        self._shares = {
-            state: [(column[token], share) for token, share in own.items() if share]
-            for state, own in shares.items()
+        self._weights = {
+            state: [(column[token], weight) for token, weight in row.items()]
+            for state, row in limited.items()
         }
         self._base = {
-            begun: self._fill(np.zeros(len(self.tokens)), states)
-            for begun, states in (
-                (False, [_ANYWHERE]), (True, [_ANYWHERE, _BOUNDARY]),
-            )
-        }  # fmt: skip
+            boundary: self._fill(np.zeros(len(self.tokens)), _begun(boundary))
+            for boundary in (False, True)
+        }
 
     @property
     def reach(self) -> int:
         """How many of the last tokens matter."""
         return self._reach + 1
 
-    def shares(self, history: Sequence[int]) -> Floats:
-        """How much of the strength each of `tokens` gets as the next one.
+    def weights(self, history: Sequence[int]) -> Floats:
+        """Weights w_t of the strength for each of `tokens` as the next one.
 
         Parameters
         ----------
@@ -101,18 +102,20 @@ class WordAutomaton:
         states: list[str] = []
         boundary = True
         for token in history[-self.reach :]:
-            begun = [_ANYWHERE, _BOUNDARY] if boundary else [_ANYWHERE]
-            nexts = (self._steps.get(one, {}).get(token) for one in (*states, *begun))
-            states = list({one for one in nexts if one is not None})
+            reached = (
+                self._steps.get(state, {}).get(token)
+                for state in (*states, *_begun(boundary))
+            )
+            states = list({state for state in reached if state is not None})
             boundary = not self._ends_in_word(token)
         base = self._base[boundary]
         return self._fill(base.copy(), states) if states else base
 
-    def _fill(self, shares: Floats, states: Sequence[str]) -> Floats:
+    def _fill(self, weights: Floats, states: Sequence[str]) -> Floats:
         for state in states:
-            for column, share in self._shares.get(state, ()):
-                shares[column] = max(shares[column], share)
-        return shares
+            for column, weight in self._weights.get(state, ()):
+                weights[column] = max(weights[column], weight)
+        return weights
 
     def _ends_in_word(self, token: int) -> bool:
         if token < 0:
@@ -154,21 +157,26 @@ def _spellings(
     tokenizer: Any, pieces: _Pieces, word: str
 ) -> Iterator[tuple[str, set[tuple[str, int]]]]:
     """Each way of writing the word, with the usual (state, token) pairs on its way."""
-    found: dict[str, set[tuple[str, int]]] = defaultdict(set)
+    usual_steps: dict[str, set[tuple[str, int]]] = defaultdict(set)
     for form, before, gap in product(surface_forms(word), CONTEXTS, ("", " ")):
         if before[-1:].isalnum() and not gap:
             continue
         _, tokens = spell(tokenizer, before, gap + form)
-        usual = found[pieces.spelled(tokens)]
+        usual = usual_steps[pieces.spelled(tokens)]
         for at, token in enumerate(tokens):
             state = pieces.spelled(tokens[:at])
             usual.add((state or _BOUNDARY, token))
             if not state:
                 usual.add((_ANYWHERE, token))
-    yield from ((spelled, usual) for spelled, usual in found.items() if spelled)
+    yield from ((text, usual) for text, usual in usual_steps.items() if text)
 
 
-def _share(state: str, spelled: str, end: int, word: str, usual: bool) -> float:
+def _begun(boundary: bool) -> list[str]:
+    """States in which a word begins, at the boundary of words or elsewhere."""
+    return [_ANYWHERE, _BOUNDARY] if boundary else [_ANYWHERE]
+
+
+def _weight(state: str, spelled: str, end: int, word: str, usual: bool) -> float:
     if end == len(spelled):
         return 1.0
     return distinctiveness(end, word) if usual and state.strip() else 0.0

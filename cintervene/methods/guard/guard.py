@@ -1,11 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The test-time form: weights change for the sequence at hand, and are then forgotten.
+"""PCR at test time: weights change for the sequence at hand, and are then forgotten.
 
 At the end of a prompt the least change of the last down projection is solved for that
 keeps the answer's first token from being forbidden; it is of rank 1, and acts on the
 rest of that sequence only. There it has part of its effect, and what comes later needs
 more than the first token did: so where a later token comes near, the problem is solved
 again for that token.
+
+References
+----------
+arXiv 2510.03567, PCR at test time; docs/methods/guard.md, whose formulas are cited by
+their numbers.
 """
 
 from __future__ import annotations
@@ -33,12 +38,12 @@ from cintervene.methods.guard.output_shift import (
     ShiftSolver,
 )
 from cintervene.methods.guard.state import (
-    Call,
-    Change,
-    Sequences,
-    follow,
+    ForwardCall,
+    RankOneUpdates,
+    SequenceState,
+    follow_cache,
 )
-from cintervene.models.decoder import find_decoder
+from cintervene.models.parts import ModelParts
 from cintervene.prompts.spelling import (
     encode_text,
     words_to_forbid,
@@ -51,8 +56,8 @@ from cintervene.utils.arrays import Floats
 
 __all__ = ["Activity", "Guard"]
 
-# Passages of running text, and benign words with what tells the model to say them, that
-# the norms are taken from.
+# Passages of running text, and benign words said to prompts that ask for them, from
+# which the norms are taken.
 TEXTS, WORDS = 24, 24
 
 
@@ -134,15 +139,15 @@ class Guard:
         words = words_to_forbid(tokenizer, config.forbid or ())
         self.activity = Activity()
         self._model, self._config = model, config
-        self._lexicon = WordAutomaton(tokenizer, words)
-        self._deflection = ShiftSolver(
-            model, find_decoder(model), self._lexicon.tokens,
+        self._automaton = WordAutomaton(tokenizer, words)
+        self._solver = ShiftSolver(
+            ModelParts.find(model), self._automaton.tokens,
             _benign(tokenizer, words, config.preserve),
             config.concepts == "contrast", config.ridge,
         )  # fmt: skip
-        self._parameters = signature(model.forward)
-        self._sequences: WeakKeyDictionary[Any, Sequences] = WeakKeyDictionary()
-        self._call = Call(Sequences([]), 0, None)
+        self._signature = signature(model.forward)
+        self._states: WeakKeyDictionary[Any, SequenceState] = WeakKeyDictionary()
+        self._call = ForwardCall(SequenceState([]), 0, None)
         self._hooks = ExitStack()
         self._entered = 0
 
@@ -174,57 +179,62 @@ class Guard:
                 "the model is under another guard; leave that one first, or forbid "
                 "all words with one"
             )
-        found = self._deflection
+        model, solver = self._model, self._solver
         with ExitStack() as stack:
             stack.callback(self._forget)
             for handle in (
-                self._model.register_forward_pre_hook(self._begin, with_kwargs=True),
-                self._model.register_forward_hook(self._end),
-                found.target.module.register_forward_hook(self._project),
-                found.unembedding.norm.register_forward_hook(self._normalise),
-                found.unembedding.head.register_forward_hook(self._read),
+                model.register_forward_pre_hook(self._before_call, with_kwargs=True),
+                model.register_forward_hook(self._after_call),
+                solver.target.module.register_forward_hook(self._after_projection),
+                solver.unembedding.norm.register_forward_hook(self._after_norm),
+                solver.unembedding.head.register_forward_hook(self._after_head),
             ):
                 stack.callback(handle.remove)
             self._hooks = stack.pop_all()
 
     def _forget(self) -> None:
-        for cache in self._sequences:
+        for cache in self._states:
             vars(cache).pop("reorder_cache", None)
-        self._sequences.clear()
-        self._call = Call(Sequences([]), 0, None)
+        self._states.clear()
+        self._call = ForwardCall(SequenceState([]), 0, None)
 
-    def _begin(self, _module: nn.Module, args: Any, kwargs: Any) -> None:
-        """Find the sequences that a call goes on with."""
-        given = self._parameters.bind_partial(*args, **kwargs).arguments
-        given = {**given, **given.get("kwargs", {})}
-        cache, ids = given.get("past_key_values"), given.get("input_ids")
+    def _before_call(self, _module: nn.Module, args: Any, kwargs: Any) -> None:
+        """Find the state of the sequences that a call goes on with."""
+        bound = self._signature.bind_partial(*args, **kwargs).arguments
+        bound = {**bound, **bound.get("kwargs", {})}
+        cache, ids = bound.get("past_key_values"), bound.get("input_ids")
         past = 0 if cache is None else int(cache.get_seq_length())
         if ids is None:
-            size = given["inputs_embeds"].shape[:2]
+            size = bound["inputs_embeds"].shape[:2]
             new = [[-1] * size[1]] * size[0]
         else:
             new = ids.tolist()
-        known = self._sequences.get(cache) if past else None
-        if known is None or len(known.tokens) != len(new):
-            known = Sequences([[-1] * past for _ in new])
-        known.tokens = [
-            [*old[:past], *own] for old, own in zip(known.tokens, new, strict=True)
+        state = self._states.get(cache) if past else None
+        if state is None or len(state.tokens) != len(new):
+            state = SequenceState([[-1] * past for _ in new])
+        state.tokens = [
+            [*old[:past], *tokens]
+            for old, tokens in zip(state.tokens, new, strict=True)
         ]
-        self._call = Call(known, past, given.get("attention_mask"))
+        self._call = ForwardCall(state, past, bound.get("attention_mask"))
 
-    def _project(self, _module: nn.Module, args: Any, outputs: Tensor) -> Tensor:
+    def _after_projection(
+        self, _module: nn.Module, args: Any, outputs: Tensor
+    ) -> Tensor:
         """Apply the changes that prompts were given to what follows them."""
         call = self._call
         call.inputs = args[0]
-        if call.past and call.sequences.change is not None:
-            outputs = call.sequences.change(args[0], outputs)
+        if call.past and call.state.updates is not None:
+            outputs = call.state.updates(args[0], outputs)
         call.outputs = outputs
         return outputs
 
-    def _normalise(self, _module: nn.Module, args: Any, normed: Tensor) -> None:
-        self._call.state, self._call.normed = args[0], normed
+    def _after_norm(self, _module: nn.Module, args: Any, normed: Tensor) -> None:
+        self._call.residual, self._call.normed = args[0], normed
 
-    def _read(self, _module: nn.Module, args: Any, logits: Tensor) -> Tensor | None:
+    def _after_head(
+        self, _module: nn.Module, args: Any, logits: Tensor
+    ) -> Tensor | None:
         """Look at the next tokens, and shift where a forbidden one is too likely."""
         call = self._call
         if call.past and not self._config.every_token:
@@ -232,61 +242,64 @@ class Guard:
         rows, columns = call.positions(logits.shape[1])
         kept = columns - (call.length - logits.shape[1])
         limits = self._limits(rows.tolist(), columns.tolist())
-        seen = logits.detach()[rows, kept]
-        log_p = self._deflection.log_probabilities(seen)
-        wanted = np.flatnonzero((log_p > limits + TOLERANCE).any(axis=1))
-        if not len(wanted):
+        next_logits = logits.detach()[rows, kept]
+        log_p = self._solver.log_probabilities(next_logits)
+        above = np.flatnonzero((log_p > limits + TOLERANCE).any(axis=1))
+        if not len(above):
             self.activity.add(len(limits), np.empty(0))
             return None
         call.check_kept(args[0])
-        at = torch.from_numpy(wanted)
+        at = torch.from_numpy(above)
         rows, columns, kept = rows[at], columns[at], kept[at]
-        place = call.place(rows, columns, seen[at.to(seen.device)])
+        position = call.at(rows, columns, next_logits[at.to(next_logits.device)])
         with torch.no_grad():
-            shift = self._deflection.solve(place, limits[wanted])
+            shift = self._solver.solve(position, limits[above])
             if not call.past:
-                self._remember(rows, place, shift)
+                self._keep_updates(rows, position, shift)
             changed = logits.clone()
             changed[rows, kept] = shift.logits.to(changed.dtype)
         self.activity.add(len(limits), shift.excess)
         return changed
 
     def _limits(self, rows: list[int], columns: list[int]) -> Floats:
-        """Largest log-probabilities, (positions, tokens)."""
-        reach, call = self._lexicon.reach, self._call
+        """Largest log-probabilities, (positions, tokens): formula (1)."""
+        reach, call = self._automaton.reach, self._call
         ends = [call.past + column + 1 for column in columns]
-        shares = np.stack(
+        weights = np.stack(
             [
-                self._lexicon.shares(
-                    call.sequences.tokens[row][max(0, end - reach) : end]
+                self._automaton.weights(
+                    call.state.tokens[row][max(0, end - reach) : end]
                 )
                 for row, end in zip(rows, ends, strict=True)
             ]
         )
-        limits: Floats = np.where(shares > 0.0, -self._config.strength * shares, np.inf)
+        strength = self._config.strength
+        limits: Floats = np.where(weights > 0.0, -strength * weights, np.inf)
         return limits
 
-    def _remember(
-        self, rows: Tensor, place: OutputPosition, shift: OutputShift
+    def _keep_updates(
+        self, rows: Tensor, position: OutputPosition, shift: OutputShift
     ) -> None:
         """Keep the least change of the weight that shifts the prompts' outputs so.
 
-        Of the changes with ``delta h = d`` it is ``d k' / (k' h)``, k = P^-1 h.
+        Of the changes with ``delta h = d`` it is ``d k' / (k' h)``, k = P^-1 h:
+        formula (4).
         """
-        inputs = place.inputs.double().cpu().numpy()
-        duals = self._deflection.preserve.solve(inputs)
-        duals /= np.sum(duals * inputs, axis=1, keepdims=True)
-        self._call.sequences.change = Change.of(
-            len(self._call.sequences.tokens), rows, shift.outputs,
-            torch.from_numpy(duals).to(shift.outputs),
+        inputs = position.inputs.double().cpu().numpy()
+        right = self._solver.preserve.solve(inputs)
+        right /= np.sum(right * inputs, axis=1, keepdims=True)
+        state = self._call.state
+        state.updates = RankOneUpdates.of(
+            len(state.tokens), rows, shift.outputs,
+            torch.from_numpy(right).to(shift.outputs),
         )  # fmt: skip
 
-    def _end(self, _module: nn.Module, _args: Any, output: Any) -> None:
-        """Keep the sequences with their cache."""
+    def _after_call(self, _module: nn.Module, _args: Any, output: Any) -> None:
+        """Keep the state of the sequences with their cache."""
         cache = getattr(output, "past_key_values", None)
-        if cache is not None and cache not in self._sequences:
-            self._sequences[cache] = self._call.sequences
-            follow(cache, self._sequences)
+        if cache is not None and cache not in self._states:
+            self._states[cache] = self._call.state
+            follow_cache(cache, self._states)
 
 
 def _benign(

@@ -5,7 +5,8 @@ One problem a position: shift its output o by the smallest d, in the metric of b
 next tokens, such that every forbidden token's logit falls by what it is above its
 limit. Only the head reads what the last layer adds at a position, so the effect is
 computed exactly: the head is run again on the shifted state, and what the norm's
-curvature has left over is asked for once more.
+curvature has left over is added to the next solve. Formulas (2) and (3) of
+docs/methods/guard.md.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from cintervene.activations.capture import input_moments
 from cintervene.activations.layer_stream import LayerStream
@@ -25,9 +26,7 @@ from cintervene.methods.common.output_metric import (
     token_directions,
     token_statistics,
 )
-from cintervene.models.decoder import Decoder
-from cintervene.models.targets import find_targets
-from cintervene.models.unembedding import find_unembedding
+from cintervene.models.parts import ModelParts
 from cintervene.models.weights import as_floats
 from cintervene.prompts.target_spans import TargetSpan
 from cintervene.solvers.pcr import pcr
@@ -35,7 +34,7 @@ from cintervene.utils.arrays import Floats
 
 __all__ = ["TOLERANCE", "OutputPosition", "OutputShift", "ShiftSolver"]
 
-# Nats above a limit that are let pass, and that are asked for beyond it.
+# Nats above a limit that are let pass, and by which solves aim below it.
 TOLERANCE, MARGIN = 0.01, 0.2
 # Times that the head is run again at most.
 ROUNDS = 8
@@ -50,22 +49,16 @@ class OutputPosition:
     ----------
     inputs, outputs : Tensor
         (n, d_in) and (n, d_out), of the last down projection.
-    state : Tensor
-        (n, hidden), what the final norm reads.
+    residual : Tensor
+        (n, hidden), what the final norm reads: the residual stream.
     logits : Tensor
         (n, vocabulary), as the head returns them.
     """
 
     inputs: Tensor
     outputs: Tensor
-    state: Tensor
+    residual: Tensor
     logits: Tensor
-
-    def at(self, rows: Tensor) -> OutputPosition:
-        """Some of the positions."""
-        return OutputPosition(
-            self.inputs[rows], self.outputs[rows], self.state[rows], self.logits[rows]
-        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,8 +85,7 @@ class ShiftSolver:
 
     Parameters
     ----------
-    model : nn.Module
-    decoder : Decoder
+    parts : ModelParts
     tokens : sequence of int
         All that may ever be forbidden.
     benign : sequence of TargetSpan
@@ -106,19 +98,17 @@ class ShiftSolver:
 
     def __init__(
         self,
-        model: nn.Module,
-        decoder: Decoder,
+        parts: ModelParts,
         tokens: Sequence[int],
         benign: Sequence[TargetSpan],
         contrast: bool,
         ridge: float,
     ) -> None:
-        self.unembedding = find_unembedding(model, decoder)
-        (self.target,) = find_targets(model, [-1], decoder)
-        places = [one.positions for one in benign]
-        stream = LayerStream(
-            model, [one.ids for one in benign], self.target.layer,
-            wanted=places, streamed=places, decoder=decoder,
+        self.unembedding = parts.unembedding
+        (self.target,) = parts.targets([-1], "down_proj")
+        stream = LayerStream.of(
+            parts.decoder, benign, self.target.layer,
+            streamed=[span.positions for span in benign],
         )  # fmt: skip
         self.preserve = input_moments(stream, self.target).preserve(ridge=ridge)
         statistics = token_statistics(self.unembedding, stream.final())
@@ -131,38 +121,41 @@ class ShiftSolver:
 
     def log_probabilities(self, logits: Tensor) -> Floats:
         """Of the tokens, (n, tokens), from logits (n, vocabulary) of the head."""
-        wide = self.unembedding.capped(logits.detach().float())
-        own = wide[:, self._tokens.to(wide.device)]
-        return as_floats(own - wide.logsumexp(dim=-1, keepdim=True))
+        capped = self.unembedding.capped(logits.detach().float())
+        chosen = capped[:, self._tokens.to(capped.device)]
+        return as_floats(chosen - capped.logsumexp(dim=-1, keepdim=True))
 
-    def solve(self, place: OutputPosition, limits: Floats) -> OutputShift:
+    def solve(self, position: OutputPosition, limits: Floats) -> OutputShift:
         """Find the least shifts.
 
         Parameters
         ----------
-        place : OutputPosition
-            n positions.
+        position : OutputPosition
+            n of them.
         limits : ndarray, shape (n, tokens)
             Largest log-probability of each token; inf where it is free.
         """
-        scale = logit_scale(self.target, self.unembedding, place.state, place.outputs)
-        asked = np.zeros_like(limits)
-        shift = torch.zeros_like(place.outputs, dtype=torch.float32)
-        logits = place.logits
+        scale = logit_scale(
+            self.target, self.unembedding, position.residual, position.outputs
+        )
+        drop = np.zeros_like(limits)
+        shift = torch.zeros_like(position.outputs, dtype=torch.float32)
+        logits = position.logits
         for _ in range(ROUNDS):
-            over = self._over(logits, limits)
-            if not over.any():
+            odds = self._odds_above(logits, limits)
+            if not odds.any():
                 break
-            asked += np.where(over > 0.0, over + MARGIN, 0.0)
-            shift = self._shift(asked * scale[:, None]).to(shift.device)
-            logits = self._logits(place, shift)
+            drop += np.where(odds > 0.0, odds + MARGIN, 0.0)
+            shift = self._least_shift(drop * scale[:, None]).to(shift.device)
+            logits = self._logits(position, shift)
         excess = (self.log_probabilities(logits) - limits).max(axis=1)
         return OutputShift(shift, logits, np.where(excess > TOLERANCE, excess, 0.0))
 
-    def _over(self, logits: Tensor, limits: Floats) -> Floats:
-        """Nats by which logits must fall, all else being equal; 0 where they need not.
+    def _odds_above(self, logits: Tensor, limits: Floats) -> Floats:
+        """Nats by which logits must fall, all else being equal: formula (3).
 
-        What forbidden tokens lose the others gain, so it is their odds that count.
+        What forbidden tokens lose the others gain, so it is their odds that count. 0
+        where a logit need not fall.
         """
         log_p = self.log_probabilities(logits)
         over = np.where(log_p > limits + TOLERANCE, log_p - limits, 0.0)
@@ -171,34 +164,33 @@ class ShiftSolver:
         odds: Floats = np.where(over > 0.0, over + gain[:, None], 0.0)
         return odds
 
-    def _shift(self, drop: Floats) -> Tensor:
-        """The least shifts (n, d_out) that lower products with the directions.
+    def _least_shift(self, drop: Floats) -> Tensor:
+        """The least shifts (n, d_out) that lower products with the directions: (2).
 
         The positions are the prompts of one problem. Their inputs are orthogonal, so
         that each is solved on its own.
         """
         columns = np.flatnonzero(drop.any(axis=0))
-        wanted = drop[:, columns]
+        bounds = np.where(drop[:, columns] > 0.0, -drop[:, columns], np.inf)
         count = len(drop)
-        found = pcr(
+        solution = pcr(
             np.eye(count),
             np.zeros((count, self._directions.shape[1])),
             None,
             0.0,
-            halfspaces=(
-                self._directions[columns], np.where(wanted > 0.0, -wanted, np.inf)
-            ),
-        )  # fmt: skip
-        return torch.from_numpy(self._metric.restore(found.update).matrix().T).float()
+            halfspaces=(self._directions[columns], bounds),
+        )
+        update = self._metric.restore(solution.update)
+        return torch.from_numpy(update.matrix().T).float()
 
-    def _logits(self, place: OutputPosition, shift: Tensor) -> Tensor:
-        """What the head says of shifted outputs. Hooks are passed by."""
+    def _logits(self, position: OutputPosition, shift: Tensor) -> Tensor:
+        """The head's logits of shifted outputs; hooks are not called."""
         after, moved = self.target.after, shift
         if after is not None:
-            outputs = (place.outputs.float() + shift).to(place.outputs.dtype)
-            moved = after.forward(outputs).float() - after.forward(place.outputs)
-        state = (place.state.float() + moved).to(place.state.dtype)
+            outputs = (position.outputs.float() + shift).to(position.outputs.dtype)
+            moved = after.forward(outputs).float() - after.forward(position.outputs)
+        residual = (position.residual.float() + moved).to(position.residual.dtype)
         logits: Tensor = self.unembedding.head.forward(
-            self.unembedding.norm.forward(state)
+            self.unembedding.norm.forward(residual)
         )
         return logits

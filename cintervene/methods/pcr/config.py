@@ -21,9 +21,11 @@ from cintervene.utils.ranges import (
     Whole,
 )
 
-__all__ = ["Concepts", "Kind", "PCRConfig"]
+__all__ = ["TOKENWISE", "Concepts", "Kind", "PCRConfig"]
 
 Concepts = Literal["contrast", "unembedding", "activation", "difference"]
+# Concepts that stand for single tokens.
+TOKENWISE = ("contrast", "unembedding")
 # By which parameter it is given what is not to be said.
 Kind = Literal["forbid", "examples", "harmful"]
 
@@ -31,6 +33,8 @@ Kind = Literal["forbid", "examples", "harmful"]
 @dataclass(frozen=True, kw_only=True)
 class PCRConfig(ProjectionConfig):
     """PCR: the least change of a few layers that keeps their outputs away from points.
+
+    Numbers in parentheses are formulas of docs/methods/pcr.md.
 
     Exactly one of `forbid`, `examples` and `harmful` is given.
 
@@ -46,12 +50,12 @@ class PCRConfig(ProjectionConfig):
         Requests, two at least, whose answers are to become unlikely; a quarter as for
         `examples`.
     concepts : {"auto", "contrast", "unembedding", "activation", "difference"}
-        What stands for it in a layer's outputs. For a token: a half-space away from the
-        direction that raises its logit, minus the mean direction of benign text
+        What stands for it in a layer's outputs. For a token: a half-space (8) away from
+        the direction that raises its logit, minus the mean direction of benign text
         (`"contrast"`) or not (`"unembedding"`). For a token or a whole concept: a ball
-        around the mean output of the spans about to say it (`"activation"`), or a
-        half-space on the way from there to the benign mean (`"difference"`). `"auto"`
-        is `"contrast"` for words and `"difference"` for everything else.
+        (9) around the mean output of the spans about to say it (`"activation"`), or a
+        half-space (10) on the way from there to the benign mean (`"difference"`).
+        `"auto"` is `"contrast"` for words and `"difference"` for everything else.
     layers : "auto" or sequence of int
         Layers that are changed; negative indices count from the end. For words
         `"auto"` takes the last fifteenth of them, two at least: only there does the
@@ -62,7 +66,7 @@ class PCRConfig(ProjectionConfig):
     preserve : sequence of str
         Texts whose processing is to stay as it is, besides the package's own.
     strength : "auto" or float
-        How far outputs are pushed: see `TokenConstraints` and `PointConstraints`.
+        How far outputs are pushed: the s of (8), (9) and (10).
         `"auto"` tries several on a tuning split and takes the knee of effect against
         drift; see `strength.knee`. The whole curve is in the result's metrics.
     min_effect : float
@@ -75,18 +79,19 @@ class PCRConfig(ProjectionConfig):
         chooses by. A number for `strength` is measured on the tuning split too, and a
         change that is beyond them is not saved unasked: see `Intervention.save`.
     slack : "auto" or float
-        Price list for exceptions; see `cintervene.pcr`. `"auto"` is 1 for words, and 10
-        for examples and requests, whose rows are many and of one group.
+        How much of its displacement a prompt may take up by itself, the rho of (7); see
+        `cintervene.pcr`. `"auto"` is 1 for words, and 10 for examples and requests,
+        whose rows are many and of one group.
     ridge : float
-        Of `Preserve`, relative to the mean squared input.
+        Of `Preserve` (3), relative to the mean squared input.
     output_ridge : float or None
-        Of the output metric, relative to its mean; None measures outputs by the plain
-        norm.
+        Of the output metric (11), relative to its mean; None measures outputs by the
+        plain norm.
     solver : {"exact", "most_violated"}
         The `method` of `cintervene.pcr`.
     max_rank : int
-        Largest rank of a layer's change. The solution is proved to be the least change;
-        what is left after its rank is cut is the closest change of that rank.
+        Largest rank of a layer's change. What is proved is proved of the solution
+        before its rank is cut; the closest change of that rank is left.
     calibration : CalibrationSize
         How much text to calibrate with.
 
@@ -136,7 +141,7 @@ class PCRConfig(ProjectionConfig):
     )  # fmt: skip
     slack: Literal["auto"] | float = parameter(
         Auto(Positive(zero=True), "a number from 0 on"), "auto",
-        "price list for exceptions; auto is 1 for words and 10 otherwise",
+        "how soft the constraints are; 0 is hard, auto 1 for words and 10 otherwise",
     )  # fmt: skip
     ridge: float = parameter(
         Positive(), 1e-3,
@@ -174,7 +179,12 @@ class PCRConfig(ProjectionConfig):
         return "examples" if self.examples is not None else "harmful"
 
     @property
-    def price(self) -> float:
+    def on_tokens(self) -> bool:
+        """Whether constraints are on tokens, where "auto" was resolved."""
+        return self.concepts in TOKENWISE
+
+    @property
+    def chosen_slack(self) -> float:
         """The slack, where "auto" was resolved."""
         assert not isinstance(self.slack, str)
         return self.slack

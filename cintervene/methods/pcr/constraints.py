@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Places in spans where a layer's outputs are constrained, and by what."""
+"""Which rows of a layer's outputs are constrained, and by what."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ Ints = npt.NDArray[np.int64]
 
 @dataclass(frozen=True, eq=False)
 class ConstraintIndex:
-    """Which captured rows are constrained, each by one or several of k things.
+    """A list of constraints: which row, and which of k tokens or groups.
 
     Attributes
     ----------
     sequences, positions : ndarray, shape (m,)
-        Where each row comes from.
-    rows, columns : ndarray, shape (pairs,)
-        Row of each pair, and which of the things: a token, or a group of rows that
-        show the same concept.
+        Where each constrained row comes from.
+    rows, columns : ndarray, shape (constraints,)
+        Row of each constraint, and its column: a token, or a group of rows that show
+        the same concept.
     """
 
     sequences: Ints
@@ -39,40 +39,41 @@ class ConstraintIndex:
     def grouped(
         cls, spans: Sequence[TargetSpan], most: int, groups: int = 1
     ) -> ConstraintIndex:
-        """Take rows of spans that all show one concept.
+        """Constrain rows of spans that all show one concept.
 
         Parameters
         ----------
         spans : sequence of TargetSpan
         most : int
-            Positions of each, spread evenly over all that count.
+            Largest number of positions of a span, evenly spaced over all that count.
         groups : int
-            Parts into which the positions of each utterance fall, one after the other;
-            each part is a group of its own.
+            Parts into which the positions of each span are divided, in order; each part
+            is a group of its own.
         """
-        chosen = [_spread(one.positions, most) for one in spans]
-        parts = [np.arange(len(own)) * groups // len(own) for own in chosen]
+        chosen = [_evenly_spaced(span.positions, most) for span in spans]
+        sizes = [len(positions) for positions in chosen]
+        parts = [np.arange(size) * groups // size for size in sizes]
         return cls(
-            sequences=np.repeat(np.arange(len(chosen)), [len(own) for own in chosen]),
-            positions=np.concatenate([np.array(own) for own in chosen]),
-            rows=np.arange(sum(map(len, chosen))),
+            sequences=np.repeat(np.arange(len(chosen)), sizes),
+            positions=np.concatenate([np.array(positions) for positions in chosen]),
+            rows=np.arange(sum(sizes)),
             columns=np.unique(np.concatenate(parts), return_inverse=True)[1],
         )
 
     @property
     def width(self) -> int:
-        """Number k of things."""
+        """Number k of columns."""
         return int(self.columns.max()) + 1
 
     def wanted(self, n_sequences: int) -> list[list[int]]:
         """Positions of each sequence, as `LayerStream` takes them."""
-        found: list[list[int]] = [[] for _ in range(n_sequences)]
+        wanted: list[list[int]] = [[] for _ in range(n_sequences)]
         for sequence, position in zip(self.sequences, self.positions, strict=True):
-            found[sequence].append(int(position))
-        return found
+            wanted[sequence].append(int(position))
+        return wanted
 
     def scatter(self, values: Floats, fill: float) -> Floats:
-        """Spread one value a pair over a matrix (m, k)."""
+        """Write one value a constraint into a matrix (m, k) that holds `fill` else."""
         table = np.full((len(self.positions), self.width), fill)
         table[self.rows, self.columns] = values
         return table
@@ -80,7 +81,7 @@ class ConstraintIndex:
 
 @dataclass(frozen=True, eq=False)
 class TokenConstraintIndex(ConstraintIndex):
-    """Which token must not be said, or must not be lost, at which captured row.
+    """Which token shall fall or rise at which row.
 
     Attributes
     ----------
@@ -88,9 +89,9 @@ class TokenConstraintIndex(ConstraintIndex):
         Token of each column.
     signs : ndarray, shape (k,)
         1 for a token that shall fall, -1 for one that shall rise.
-    weights : ndarray, shape (pairs,)
-        Share of the amount asked for that falls on the pair: how distinctive the token
-        is; 1 for tokens that shall rise.
+    weights : ndarray, shape (constraints,)
+        Share of the requested amount: how distinctive the token is; 1 for tokens that
+        shall rise.
     """
 
     tokens: Ints
@@ -99,59 +100,59 @@ class TokenConstraintIndex(ConstraintIndex):
 
     @classmethod
     def of(
-        cls, probes: Sequence[TargetSpan], keep: Sequence[TargetSpan] = ()
+        cls, forget: Sequence[TargetSpan], near_negatives: Sequence[TargetSpan] = ()
     ) -> TokenConstraintIndex:
-        """Pair places with tokens.
+        """Constrain the tokens of spans.
 
         Parameters
         ----------
-        probes : sequence of TargetSpan
-            None of their tokens shall be said; where the word begins, none of the first
-            tokens that could begin it.
-        keep : sequence of TargetSpan
-            Their tokens shall not become less likely. They are numbered on from the
-            probes.
+        forget : sequence of TargetSpan
+            All of their tokens shall fall; where the word begins, all first tokens that
+            could begin it.
+        near_negatives : sequence of TargetSpan
+            Their tokens shall not become less likely. Their sequences are numbered on
+            from those of `forget`.
         """
-        said = {
+        weights = {
             (sequence, position, token, 1): weight
-            for sequence, probe in enumerate(probes)
-            for position, own in enumerate(_unwanted(probe), start=probe.start - 1)
-            for token, weight in own.items()
+            for sequence, span in enumerate(forget)
+            for position, tokens in enumerate(_falling(span), start=span.start - 1)
+            for token, weight in tokens.items()
         }
-        said |= {
+        weights |= {
             (sequence, position, token, -1): 1.0
-            for sequence, one in enumerate(keep, start=len(probes))
-            for position, token in zip(one.positions, one.targets, strict=True)
+            for sequence, span in enumerate(near_negatives, start=len(forget))
+            for position, token in zip(span.positions, span.targets, strict=True)
         }
-        table = np.array(list(said), dtype=np.int64).reshape(-1, 4)
+        table = np.array(list(weights), dtype=np.int64).reshape(-1, 4)
         places, rows = np.unique(table[:, :2], axis=0, return_inverse=True)
-        names, columns = np.unique(table[:, 2:], axis=0, return_inverse=True)
+        tokens, columns = np.unique(table[:, 2:], axis=0, return_inverse=True)
         return cls(
             sequences=places[:, 0],
             positions=places[:, 1],
-            tokens=names[:, 0],
-            signs=names[:, 1].astype(np.float64),
+            tokens=tokens[:, 0],
+            signs=tokens[:, 1].astype(np.float64),
             rows=rows.reshape(-1),
             columns=columns.reshape(-1),
-            weights=np.array(list(said.values())),
+            weights=np.array(list(weights.values())),
         )
 
     @property
     def falling(self) -> npt.NDArray[np.bool_]:
-        """Which pairs shall fall, (pairs,)."""
+        """Which constraints are on tokens that shall fall, shape (constraints,)."""
         return self.signs[self.columns] > 0.0
 
 
-def _spread(positions: range, most: int) -> list[int]:
-    """At most so many positions, evenly."""
+def _evenly_spaced(positions: range, most: int) -> list[int]:
+    """At most so many positions."""
     count = min(most, len(positions))
     return [positions[index * len(positions) // count] for index in range(count)]
 
 
-def _unwanted(probe: TargetSpan) -> list[dict[int, float]]:
-    """Tokens with weights for each position of a probe."""
-    own = [
+def _falling(span: TargetSpan) -> list[dict[int, float]]:
+    """Tokens that shall fall, with weights, for each position of a span."""
+    tokens = [
         {token: weight}
-        for token, weight in zip(probe.targets, probe.weights, strict=True)
+        for token, weight in zip(span.targets, span.weights, strict=True)
     ]
-    return [{**own[0], **probe.openings}, *own[1:]]
+    return [{**tokens[0], **span.openings}, *tokens[1:]]

@@ -3,60 +3,33 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
-from torch import Tensor
 
-from cintervene.activations.layer_stream import (
-    Captured,
-    LayerStream,
-)
-from cintervene.methods.common.output_metric import (
-    OutputMetric,
-    TokenStatistics,
-    token_statistics,
-)
+from cintervene.activations.layer_stream import Captured
+from cintervene.methods.common.output_metric import OutputMetric, TokenStatistics
+from cintervene.methods.pcr.base_activations import BaseActivations
 from cintervene.methods.pcr.config import PCRConfig
-from cintervene.methods.pcr.constraints import ConstraintIndex
-from cintervene.methods.pcr.regions import (
-    Points,
-    Region,
-)
-from cintervene.models.parts import ModelParts
+from cintervene.methods.pcr.regions import Region
 from cintervene.models.targets import Target
 from cintervene.models.weights import as_floats, rounded_change
-from cintervene.prompts.target_spans import TargetSpan
-from cintervene.solvers.preserve import (
-    BenignMoments,
-    Preserve,
-)
+from cintervene.solvers.preserve import Preserve
 from cintervene.solvers.solution import Status
 from cintervene.solvers.update import LowRankUpdate
 from cintervene.utils.arrays import Floats
 
-__all__ = [
-    "LayerChange",
-    "Layerwise",
-    "Watched",
-    "leading",
-]
+__all__ = ["LayerChange", "Layerwise", "Problem", "truncate_rank"]
 
-# Hidden states of benign text from which next-token distributions are taken.
-STATISTICS_ROWS = 2048
-# How much contrasts count in `Preserve`, relative to all other benign text: they are
-# what is nearest to what is forbidden.
-CONTRAST_WEIGHT = 8.0
 # Of a change's squared norm, a part that rounding alone makes.
 NEGLIGIBLE = 1e-14
 
 
 @dataclass(frozen=True, eq=False)
 class LayerChange:
-    """What was found for one layer.
+    """The change of one layer.
 
     Attributes
     ----------
@@ -66,10 +39,10 @@ class LayerChange:
     iterations : int
     cost : float
         Of the solve, in the norm that it minimises, before the rank was cut.
-    asked, reached, reached_rounded : ndarray, shape (pairs,)
-        What the layer's constraints ask for, what the change reaches by itself, and
-        what is left of that in the weights' own type: nats for half-spaces, typical
-        distances for balls.
+    requested, achieved, achieved_rounded : ndarray, shape (constraints,)
+        What the layer's constraints ask for, what the change achieves by itself, and
+        what is left of that in the weights' own type: nats for half-spaces of tokens,
+        typical distances for balls, distances to the benign mean for differences.
     """
 
     target: Target
@@ -77,9 +50,9 @@ class LayerChange:
     status: Status
     iterations: int
     cost: float
-    asked: Floats
-    reached: Floats
-    reached_rounded: Floats
+    requested: Floats
+    achieved: Floats
+    achieved_rounded: Floats
 
     def summary(self) -> dict[str, Any]:
         """The facts for a report."""
@@ -92,133 +65,77 @@ class LayerChange:
             "status": self.status.name,
             "iterations": self.iterations,
             "cost": self.cost,
-            "asked": float(np.mean(self.asked)),
-            "reached": float(np.mean(self.reached)),
-            "reached_rounded": float(np.mean(self.reached_rounded)),
-            "shortfall": float(np.max(self.asked - self.reached_rounded)),
+            "asked": float(np.mean(self.requested)),
+            "reached": float(np.mean(self.achieved)),
+            "reached_rounded": float(np.mean(self.achieved_rounded)),
+            "shortfall": float(np.max(self.requested - self.achieved_rounded)),
         }
 
 
-class Watched:
-    """What passes a projection: rows, moments of its inputs, mean of its outputs.
+class Problem(Protocol):
+    """What is constrained in the layers, how much is requested, and in which region."""
 
-    Attributes
-    ----------
-    rows : Captured
-        The stream's wanted rows.
-    moments : BenignMoments
-        Of the inputs of its streamed rows.
-    mean : ndarray, shape (d_out,)
-        Of their outputs, zero where there are none.
-    """
+    @property
+    def statistics(self) -> TokenStatistics:
+        """Benign next-token distributions, for the metric of outputs (11)."""
 
-    def __init__(self, stream: LayerStream, target: Target) -> None:
-        self.moments = BenignMoments(target.d_in)
-        self._total = np.zeros(target.d_out)
-        self.rows = stream.run(target.layer, self._add)
-        self.mean = self._total / max(self.moments.count, 1)
+    def amount(
+        self, strength: float, changes: Sequence[LayerChange], n_layers: int
+    ) -> Floats:
+        """What the layer after `changes`, one of `n_layers`, is to achieve.
 
-    def _add(self, inputs: Tensor, outputs: Tensor) -> None:
-        self.moments.add(inputs)
-        self._total += as_floats(outputs).sum(axis=0)
+        Returns
+        -------
+        ndarray, shape (constraints,)
+        """
+
+    def region(self, target: Target, rows: Captured, metric: OutputMetric) -> Region:
+        """The constraints on a layer whose rows are as the layers before leave them."""
 
 
-class Layerwise(ABC):
-    """All that can be computed before the strength is known.
+class Layerwise:
+    """Solves a problem for any strength, one layer after the other.
+
+    Each layer's problem is docs/methods/pcr.md (1) in the norm (11), on the activations
+    that the changes before it produce.
 
     Parameters
     ----------
-    parts : ModelParts
-    probes : sequence of TargetSpan
-        Where what is forbidden is said.
-    benign : sequence of TargetSpan
-        What must stay as it is; all tokens from `start` on count.
-    contrast : sequence of TargetSpan
-        What is like the probes but not forbidden. It must stay as it is too, and counts
-        for more.
-    pairs : ConstraintIndex
-        Rows of the probes, and of `contrast` numbered on from them, that are
-        constrained.
+    problem : Problem
+    base : BaseActivations
     config : PCRConfig
-        With layers, concepts and slack resolved.
-    entered : callable, optional
-        Called with numbers of spans that have come to the first of the layers.
+        With slack resolved.
     """
 
     def __init__(
-        self,
-        parts: ModelParts,
-        probes: Sequence[TargetSpan],
-        benign: Sequence[TargetSpan],
-        contrast: Sequence[TargetSpan],
-        pairs: ConstraintIndex,
-        config: PCRConfig,
-        entered: Callable[[int], None] | None = None,
+        self, problem: Problem, base: BaseActivations, config: PCRConfig
     ) -> None:
-        self.config, self.pairs = config, pairs
-        self._points: dict[int, Points | None] = {}
+        self.targets = base.targets
+        self._problem, self._config = problem, config
+        self._start, self._preserves = base.start, base.preserves
         self._metrics: dict[int | None, OutputMetric] = {}
-        self.unembedding = parts.unembedding
-        self.targets = parts.targets(config.chosen_layers, config.matrix)
-        model, decoder, matrix = parts.model, parts.decoder, config.matrix
-        first = self.targets[0].layer
-        spoken = [*probes, *contrast]
-        self._spoken = LayerStream(
-            model, [one.ids for one in spoken], first,
-            wanted=pairs.wanted(len(spoken)),
-            streamed=[()] * len(probes) + [one.positions for one in contrast],
-            decoder=decoder, entered=entered, matrix=matrix,
-        )  # fmt: skip
-        others = LayerStream(
-            model, [one.ids for one in benign], first,
-            wanted=_sample(benign, STATISTICS_ROWS),
-            streamed=[one.positions for one in benign],
-            decoder=decoder, entered=entered, matrix=matrix,
-        )  # fmt: skip
-        base = self._spoken.fork()
-        self.preserves = self._watch(others, base)
-        self.statistics = self._statistics(others, base)
-
-    def _watch(self, benign: LayerStream, spoken: LayerStream) -> dict[int, Preserve]:
-        """Gather the second moments of what must stay, both kinds in balance."""
-        found = {}
-        for target in self.targets:
-            plain, near = Watched(benign, target), Watched(spoken, target)
-            self._points[target.layer] = self._seen(plain, near)
-            total = plain.moments
-            if near.moments.count > 0:
-                share = CONTRAST_WEIGHT * total.count / near.moments.count
-                total.merge(near.moments, weight=share)
-            found[target.layer] = total.preserve(ridge=self.config.ridge)
-        return found
-
-    def _seen(self, _benign: Watched, _spoken: Watched) -> Points | None:
-        """What regions need of the base model's outputs of a layer; nothing here."""
-        return None
-
-    def _statistics(self, benign: LayerStream, _spoken: LayerStream) -> TokenStatistics:
-        """Take next tokens from benign text."""
-        return token_statistics(self.unembedding, benign.final())
 
     def solve(self, strength: float) -> list[LayerChange]:
-        """Find the change of each layer."""
-        stream = self._spoken.fork()
-        found: list[LayerChange] = []
+        """Return the least change of each layer."""
+        stream = self._start.fork()
+        changes: list[LayerChange] = []
         for target in self.targets:
             rows = stream.run(target.layer)
-            change = self._solve_layer(target, rows, self._asked(strength, found))
-            found.append(change)
+            amount = self._problem.amount(strength, changes, len(self.targets))
+            change = self._solve_layer(target, rows, amount)
+            changes.append(change)
             stream.advance(target.layer, change.update)
-        return found
+        return changes
 
     def _solve_layer(
-        self, target: Target, rows: Captured, asked: Floats
+        self, target: Target, rows: Captured, amount: Floats
     ) -> LayerChange:
-        config, preserve = self.config, self.preserves[target.layer]
+        config, preserve = self._config, self._preserves[target.layer]
         metric = self._metric(target)
-        region = self._region(target, rows, metric)
-        solution = region.solve(preserve, asked, config.price, config.solver)
-        update = metric.restore(leading(solution.update, preserve, config.max_rank))
+        region = self._problem.region(target, rows, metric)
+        solution = region.solve(preserve, amount, config.chosen_slack, config.solver)
+        truncated = truncate_rank(solution.update, preserve, config.max_rank)
+        update = metric.restore(truncated)
         inputs = as_floats(rows.inputs)
         exact = (inputs @ update.right.T) @ update.left.T
         rounded = inputs @ as_floats(rounded_change(target, update)).T
@@ -228,51 +145,36 @@ class Layerwise(ABC):
             status=solution.status,
             iterations=solution.iterations,
             cost=solution.cost,
-            asked=asked,
-            reached=region.value(metric.points(exact)),
-            reached_rounded=region.value(metric.points(rounded)),
+            requested=amount,
+            achieved=region.value(metric.points(exact)),
+            achieved_rounded=region.value(metric.points(rounded)),
         )
 
-    @abstractmethod
-    def _asked(self, strength: float, found: Sequence[LayerChange]) -> Floats:
-        """What the layer after those found is asked for, one number a pair."""
-
-    @abstractmethod
-    def _region(self, target: Target, rows: Captured, metric: OutputMetric) -> Region:
-        """The constraints on a layer whose rows are as the layers before leave them."""
-
     def _metric(self, target: Target) -> OutputMetric:
-        """The metric of a target's outputs; one for all that write straight on."""
+        """The metric of a target's outputs; one for all that no norm follows."""
         key = None if target.after is None else target.layer
         if key not in self._metrics:
             self._metrics[key] = self._new_metric(target)
         return self._metrics[key]
 
     def _new_metric(self, target: Target) -> OutputMetric:
-        if self.config.output_ridge is None:
+        if self._config.output_ridge is None:
             return OutputMetric.plain(target.d_out)
-        fisher = self.statistics.fisher_at(target)
-        return OutputMetric(fisher, self.config.output_ridge)
+        fisher = self._problem.statistics.fisher_at(target)
+        return OutputMetric(fisher, self._config.output_ridge)
 
 
-def leading(update: LowRankUpdate, preserve: Preserve, rank: int) -> LowRankUpdate:
-    """The closest change of at most the given rank, in the norm of `preserve`."""
-    weighed = update.left @ preserve.gram(update.right) @ update.left.T
-    values, vectors = np.linalg.eigh(weighed)
+def truncate_rank(
+    update: LowRankUpdate, preserve: Preserve, rank: int
+) -> LowRankUpdate:
+    """The closest change of at most the given rank, in the norm of `preserve`.
+
+    It projects the outputs onto the leading eigenvectors of ``delta P delta'``.
+    """
+    weighted = update.left @ preserve.gram(update.right) @ update.left.T
+    values, vectors = np.linalg.eigh(weighted)
     # The rest is rounding: a few directions may be all there is.
-    real = max(1, np.count_nonzero(values > NEGLIGIBLE * values[-1]))
-    size = min(rank, real, update.rank, *update.shape)
+    significant = max(1, np.count_nonzero(values > NEGLIGIBLE * values[-1]))
+    size = min(rank, significant, update.rank, *update.shape)
     vectors = vectors[:, ::-1][:, :size]
     return LowRankUpdate(vectors, (vectors.T @ update.left) @ update.right)
-
-
-def _sample(benign: Sequence[TargetSpan], rows: int) -> list[list[int]]:
-    """Positions spread evenly over all that count, about `rows` of them."""
-    total = sum(len(one.positions) for one in benign)
-    step = max(1, total // rows)
-    places: list[list[int]] = []
-    seen = 0
-    for one in benign:
-        places.append([p for i, p in enumerate(one.positions, seen) if i % step == 0])
-        seen += len(one.positions)
-    return places

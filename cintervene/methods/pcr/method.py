@@ -1,72 +1,44 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From words, examples or requests to an intervention that keeps away from them."""
+"""PCR for a whole model: calibrate, solve the layers, choose the strength."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable
 from typing import Any
 
 from torch import nn
 
-from cintervene.errors import ArgumentError
 from cintervene.intervention.intervention import Intervention
-from cintervene.methods.pcr.config import (
-    Concepts,
-    Kind,
-    PCRConfig,
-)
+from cintervene.methods.common.result import make_intervention, sweep_metrics
+from cintervene.methods.pcr.base_activations import BaseActivations
+from cintervene.methods.pcr.config import PCRConfig
 from cintervene.methods.pcr.constraints import (
     ConstraintIndex,
     TokenConstraintIndex,
 )
-from cintervene.methods.pcr.forbidden import Forbidden
-from cintervene.methods.pcr.layerwise import (
-    LayerChange,
-    Layerwise,
-)
+from cintervene.methods.pcr.layerwise import Layerwise, Problem
 from cintervene.methods.pcr.point_constraints import PointConstraints
-from cintervene.methods.pcr.strength import (
-    SweepPoint,
-    Tuning,
-    WordLimits,
-    knee,
-)
+from cintervene.methods.pcr.regions import Balls, Differences
+from cintervene.methods.pcr.resolve import checked_texts, resolved, strengths
+from cintervene.methods.pcr.strength import Tuning, WordLimits, knee, sweep
 from cintervene.methods.pcr.token_constraints import TokenConstraints
-from cintervene.models.decoder import asked_layers
 from cintervene.models.parts import ModelParts
 from cintervene.models.precision import quick_products
-from cintervene.prompts.calibration import (
-    Calibration,
+from cintervene.prompts.calibration import Calibration, calibrate_words
+from cintervene.prompts.request_calibration import (
+    calibrate_examples,
+    calibrate_requests,
 )
 from cintervene.utils.clock import Clock
-from cintervene.utils.progress import (
-    Progress,
-    counting,
-)
+from cintervene.utils.progress import Progress, counting
 
-__all__ = ["choose_layers", "resolved", "solve"]
+__all__ = ["calibrate", "constrain", "solve"]
 
-TOKENWISE = ("contrast", "unembedding")
-# Strengths that "auto" tries, weakest first: as many as make a curve, and then on until
-# one reaches the effect or crosses the limits.
-STRENGTHS = {
-    **dict.fromkeys(TOKENWISE, (10.0, 13.0, 16.0, 18.0, 20.0, 24.0, 28.0, 32.0)),
-    "activation": (1.05, 1.2, 1.5, 2.0, 2.5, 3.0),
-    "difference": (4.0, 8.0, 12.0, 16.0, 20.0, 24.0, 32.0, 40.0),
+CALIBRATE = {
+    "forbid": calibrate_words,
+    "examples": calibrate_examples,
+    "harmful": calibrate_requests,
 }
-CURVE = 3
-# Where "auto" changes a model for concepts and requests, as a share of its depth: see
-# docs/concepts.md.
-DEPTH = {"examples": 0.28, "harmful": 0.51}
-# What stands for each kind of thing inside the model, where nothing else is asked for.
-CONCEPTS: dict[Kind, Concepts] = {
-    "forbid": "contrast",
-    "examples": "difference",
-    "harmful": "difference",
-}
-# Price list for exceptions: larger where rows are many and of one group.
-SLACK: dict[Kind, float] = {"forbid": 1.0, "examples": 10.0, "harmful": 10.0}
 
 
 @quick_products()
@@ -75,8 +47,9 @@ def solve(
 ) -> Intervention:
     """Find the least change of a few layers that keeps outputs away from points.
 
-    Each layer's constrained problem is solved to its proven optimum
-    (`cintervene.pcr`); the rank of that change is then cut to `max_rank`.
+    Each layer's constrained problem is solved by `cintervene.pcr`, to its proven
+    optimum where that says so; the rank of that change is then cut to `max_rank`. See
+    docs/methods/pcr.md.
 
     Parameters
     ----------
@@ -101,132 +74,98 @@ def solve(
         requests.
     ModelError
         The model has no layers that can be changed.
+
+    References
+    ----------
+    arXiv 2510.03567, PCR.
     """
-    forbidden = Forbidden.of(tokenizer, config)
-    strengths = _strengths(config)
+    config = checked_texts(tokenizer, config)
     parts = ModelParts.find(model)
-    config = resolved(config, forbidden, parts.n_layers)
+    config = resolved(config, parts.n_layers)
     clock = Clock()
     with clock.phase("prompts"):
-        calibration = forbidden.gather(model, tokenizer, config, progress)
+        calibration = calibrate(model, tokenizer, config, progress)
     with clock.phase("capture"):
-        problem = _problem(parts, forbidden.kind, calibration, config, progress)
+        entered = counting(progress, "watching layers", _solved_on(calibration))
+        layerwise = constrain(parts, calibration, config, entered)
     with clock.phase("tune"):
-        tuning = Tuning(parts, calibration, problem.targets[0].layer)
+        tuning = Tuning(parts, calibration, layerwise.targets[0].layer)
     limits = WordLimits(config.min_effect, config.max_kl, config.max_benign_loss)
-    candidates = _sweep(problem, tuning, strengths, limits, clock, progress)
-    best = knee([one.point for one in candidates], limits)
-    changes = next(one.changes for one in candidates if one.point is best)
-    return Intervention.of(
+    candidates = sweep(layerwise, tuning, strengths(config), limits, clock, progress)
+    best = knee([candidate.point for candidate in candidates], limits)
+    (chosen,) = [candidate for candidate in candidates if candidate.point is best]
+    points = [candidate.point for candidate in candidates]
+    tried = sweep_metrics(points, best, best.strain(limits) <= 1.0)
+    return make_intervention(
         model,
-        [(change.target, change.update) for change in changes],
-        options=config.to_dict(private=False),
-        metrics={
-            "strength": best.strength,
-            "sweep": [
-                {**asdict(one.point), "chosen": one.point is best} for one in candidates
-            ],
-            "within_limits": best.strain(limits) <= 1.0,
-            "layers": [change.summary() for change in changes],
-            "seconds": clock.seconds,
-        },
-    )
-
-
-def resolved(config: PCRConfig, forbidden: Forbidden, n_layers: int) -> PCRConfig:
-    """Return the configuration with a value in each place of "auto", but `strength`.
-
-    Raises
-    ------
-    ArgumentError
-        A layer is out of range, or the concepts stand for words only.
-    """
-    words = forbidden.kind == "forbid"
-    concepts = (
-        CONCEPTS[forbidden.kind] if config.concepts == "auto" else config.concepts
-    )
-    if not words and concepts in TOKENWISE:
-        raise ArgumentError(
-            f"concepts: got {concepts!r}, which stands for a word; expected "
-            f'"activation" or "difference" with {forbidden.kind}='
-        )
-    given: dict[str, Any] = {forbidden.kind: forbidden.texts}
-    return replace(
+        [(change.target, change.update) for change in chosen.changes],
         config,
-        **given,
-        layers=choose_layers(config.layers, n_layers, forbidden.kind),
-        concepts=concepts,
-        slack=SLACK[forbidden.kind] if config.slack == "auto" else config.slack,
+        {"strength": best.strength, **tried},
+        clock,
+        layers=[change.summary() for change in chosen.changes],
     )
 
 
-@dataclass(frozen=True, eq=False)
-class _Candidate:
-    """The changes found at one strength, and what they do."""
+def calibrate(
+    model: nn.Module, tokenizer: Any, config: PCRConfig, progress: Progress
+) -> Calibration:
+    """Make the texts to solve on and to choose the strength on.
 
-    changes: list[LayerChange]
-    point: SweepPoint
-
-
-def _sweep(
-    problem: Layerwise,
-    tuning: Tuning,
-    strengths: Sequence[float],
-    limits: WordLimits,
-    clock: Clock,
-    progress: Progress,
-) -> list[_Candidate]:
-    """Try strengths in order, until the limits are crossed or the effect is reached."""
-    found: list[_Candidate] = []
-    for index, strength in enumerate(strengths):
-        progress("solving", index, len(strengths))
-        with clock.phase("solve"):
-            changes = problem.solve(strength)
-        with clock.phase("tune"):
-            point = tuning.measure(changes, strength)
-        found.append(_Candidate(changes, point))
-        enough = len(found) >= CURVE and point.effective(limits)
-        if enough or point.strain(limits) > 1.0:
-            break
-    progress("solving", len(strengths), len(strengths))
-    return found
+    Parameters
+    ----------
+    config : PCRConfig
+        With the texts checked.
+    """
+    return CALIBRATE[config.kind](
+        model,
+        tokenizer,
+        getattr(config, config.kind),
+        config.preserve,
+        config.calibration,
+        progress,
+    )
 
 
-def _problem(
+def constrain(
     parts: ModelParts,
-    kind: Kind,
     calibration: Calibration,
     config: PCRConfig,
-    progress: Progress,
+    entered: Callable[[int], None] | None = None,
 ) -> Layerwise:
-    """The constraints: on tokens, or on points among the outputs."""
-    groups = (calibration.probes, calibration.benign, calibration.contrast)
-    entered = counting(progress, "watching layers", sum(map(len, groups)))
-    if config.concepts in TOKENWISE:
-        return TokenConstraints(parts, *groups, config, entered)
-    if kind == "forbid":
-        pairs: ConstraintIndex = TokenConstraintIndex.of(calibration.probes)
+    """Run the base model and constrain its outputs: all but the strength.
+
+    Parameters
+    ----------
+    parts : ModelParts
+    calibration : Calibration
+    config : PCRConfig
+        As `resolved` returns it.
+    entered : callable, optional
+        See `BaseActivations.gather`.
+    """
+    problem: Problem
+    if config.on_tokens:
+        tokens = TokenConstraintIndex.of(calibration.forget, calibration.near_negatives)
+        base = BaseActivations.gather(parts, calibration, tokens, config, entered)
+        contrast = config.concepts == "contrast"
+        problem = TokenConstraints(tokens, base, parts.unembedding, contrast=contrast)
     else:
-        pairs = ConstraintIndex.grouped(
-            calibration.probes, config.calibration.positions
-        )
-    return PointConstraints(parts, *groups, pairs, config, entered)
+        rows = _grouped_rows(calibration, config)
+        base = BaseActivations.gather(parts, calibration, rows, config, entered)
+        region = Balls if config.concepts == "activation" else Differences
+        problem = PointConstraints(rows, base, parts.unembedding, region=region)
+    return Layerwise(problem, base, config)
 
 
-def _strengths(config: PCRConfig) -> tuple[float, ...]:
-    """The strengths to try, in order."""
-    if config.strength != "auto":
-        return (float(config.strength),)
-    concepts = CONCEPTS[config.kind] if config.concepts == "auto" else config.concepts
-    return STRENGTHS[concepts]
+def _grouped_rows(calibration: Calibration, config: PCRConfig) -> ConstraintIndex:
+    """A group of rows for each token, or one for a whole concept."""
+    if config.kind == "forbid":
+        return TokenConstraintIndex.of(calibration.forget)
+    positions = config.calibration.positions
+    return ConstraintIndex.grouped(calibration.forget, positions)
 
 
-def choose_layers(layers: object, n_layers: int, kind: Kind) -> list[int]:
-    """Return the layers that PCR changes, for its parameter `layers`."""
-    asked = asked_layers(layers, n_layers)
-    if asked is not None:
-        return asked
-    if kind == "forbid":
-        count = min(n_layers, max(2, round(n_layers / 15)))
-        return list(range(n_layers - count, n_layers))
-    return [int(DEPTH[kind] * n_layers)]
+def _solved_on(calibration: Calibration) -> int:
+    """How many texts the base model runs over."""
+    parts = (calibration.forget, calibration.near_negatives, calibration.retain)
+    return sum(map(len, parts))

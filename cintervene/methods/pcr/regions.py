@@ -1,5 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is forbidden as regions of a layer's outputs, and changes that leave them."""
+"""Feasible regions of one layer's outputs, and the least change that reaches them.
+
+They are the constraints of docs/methods/pcr.md (1) for whole models: half-spaces of
+tokens (8), balls (9) and half-spaces between means (10).
+"""
 
 from __future__ import annotations
 
@@ -7,21 +11,13 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
-from torch import Tensor
 
 from cintervene.activations.layer_stream import Captured
-from cintervene.methods.common.output_metric import (
-    OutputMetric,
-    TokenStatistics,
-    logit_scale,
-    token_directions,
-)
+from cintervene.methods.common.output_metric import OutputMetric
 from cintervene.methods.pcr.constraints import (
     ConstraintIndex,
     TokenConstraintIndex,
 )
-from cintervene.models.targets import Target
-from cintervene.models.unembedding import Unembedding
 from cintervene.models.weights import as_floats
 from cintervene.solvers.pcr import pcr
 from cintervene.solvers.preserve import Preserve
@@ -46,65 +42,57 @@ class Region(Protocol):
         """Find the least change of the layer, in the metric's coordinates."""
 
     def value(self, displacements: Floats) -> Floats:
-        """What shifts of the outputs amount to, one number a pair.
+        """What shifts of the outputs amount to, one number a constraint.
 
         The shifts (m, d_out) are in the metric's coordinates, the numbers in the units
-        of the amount asked for.
+        of the requested amount.
         """
 
 
 class HalfSpaces:
     r"""Each token's logit, as far as this layer decides it, shall fall by an amount.
 
-    Row j, token t: ``u_t . (o_j + delta h_j) <= u_t . o_j - amount s_j`` with u_t the
-    direction of the layer's output that raises the token's logit and s_j what the norms
-    behind the layer divide row j by. A token that shall rise has the opposite
-    direction.
+    docs/methods/pcr.md (8): ``u_t . (o_j + delta h_j) <= u_t . o_j - amount s_j`` for
+    row j and token t, with u_t the direction of the layer's output that raises the
+    token's logit and s_j what the norms behind the layer divide row j by. A token that
+    shall rise has the opposite direction.
 
     Parameters
     ----------
-    pairs : TokenConstraintIndex
+    constraints : TokenConstraintIndex
     rows : Captured
-        The layer's inputs and outputs at the rows of `pairs`.
-    target : Target
-    state : Tensor, shape (m, hidden)
-        What the final norm reads at those rows.
-    unembedding : Unembedding
-    statistics : TokenStatistics
-        Benign next-token distributions.
-    contrast : bool
-        Subtract from each direction the mean one of what the model says on benign text.
+        The layer's inputs and outputs at the constrained rows.
+    directions : ndarray, shape (k, d_out)
+        Direction of each column, opposite for a token that shall rise.
+    scale : ndarray, shape (m,)
+        What the norms behind the layer divide each row by.
     metric : OutputMetric
     """
 
     def __init__(
         self,
-        pairs: TokenConstraintIndex,
+        constraints: TokenConstraintIndex,
         rows: Captured,
-        target: Target,
-        state: Tensor,
-        unembedding: Unembedding,
-        statistics: TokenStatistics,
-        contrast: bool,
+        directions: Floats,
+        scale: Floats,
         metric: OutputMetric,
     ) -> None:
-        self._pairs, self._rows, self._metric = pairs, rows, metric
-        directions = token_directions(
-            pairs.tokens.tolist(), target, unembedding, statistics if contrast else None
-        )
-        self._directions = metric.directions(directions * pairs.signs[:, None])
-        self._scale = logit_scale(target, unembedding, state, rows.outputs)
+        self._constraints, self._rows, self._metric = constraints, rows, metric
+        self._directions = metric.directions(directions)
+        self._scale = scale
 
     def solve(
         self, preserve: Preserve, amount: Floats, slack: float, method: str
     ) -> Solution:
         """Find the least change; `amount` in nats.
 
-        Tokens that have moved by more than was asked for are left alone.
+        Tokens that have moved by more than was requested are left alone.
         """
         outputs = self._metric.points(as_floats(self._rows.outputs))
-        own = self._along(outputs)
-        drop = np.where(amount > 0.0, amount * self._scale[self._pairs.rows], -np.inf)
+        levels = self._along(outputs)
+        scale = self._scale[self._constraints.rows]
+        drop = np.where(amount > 0.0, amount * scale, -np.inf)
+        offsets = self._constraints.scatter(levels - drop, np.inf)
         return pcr(
             self._rows.inputs,
             outputs,
@@ -112,20 +100,21 @@ class HalfSpaces:
             0.0,
             preserve=preserve,
             slack=slack,
-            halfspaces=(self._directions, self._pairs.scatter(own - drop, np.inf)),
+            halfspaces=(self._directions, offsets),
             method=method,
         )
 
     def value(self, displacements: Floats) -> Floats:
-        """Nats by which each pair's logit moves the way asked for, to first order."""
-        nats: Floats = -self._along(displacements) / self._scale[self._pairs.rows]
+        """Nats by which each logit moves the way it shall, to first order."""
+        scale = self._scale[self._constraints.rows]
+        nats: Floats = -self._along(displacements) / scale
         return nats
 
     def _along(self, points: Floats) -> Floats:
-        """Products of the pairs' rows with the pairs' directions."""
-        products: Floats = np.einsum(
-            "pd,pd->p", points[self._pairs.rows], self._directions[self._pairs.columns]
-        )
+        """Product of each constraint's row with its direction."""
+        rows = points[self._constraints.rows]
+        directions = self._directions[self._constraints.columns]
+        products: Floats = np.einsum("pd,pd->p", rows, directions)
         return products
 
 
@@ -136,7 +125,7 @@ class Points:
     Attributes
     ----------
     outputs : ndarray, shape (m, d_out)
-        At the rows of the pairs.
+        At the constrained rows.
     benign : ndarray, shape (d_out,)
         Mean of benign outputs.
     """
@@ -144,9 +133,9 @@ class Points:
     outputs: Floats
     benign: Floats
 
-    def centres(self, pairs: ConstraintIndex) -> Floats:
+    def centres(self, constraints: ConstraintIndex) -> Floats:
         """Mean outputs (k, d_out) of the rows of each column."""
-        members = pairs.scatter(np.ones(len(pairs.rows)), 0.0)
+        members = constraints.scatter(np.ones(len(constraints.rows)), 0.0)
         means: Floats = (members / members.sum(axis=0)).T @ self.outputs
         return means
 
@@ -154,33 +143,33 @@ class Points:
 class Balls:
     r"""Outputs keep a distance from the mean output of their group.
 
-    ``||o_j + delta h_j - c_g|| >= amount d_g`` with c_g the base model's mean over the
-    rows of group g, those about to say a token for instance, and d_g their root mean
-    squared distance from it (the paper's reading).
+    docs/methods/pcr.md (9): ``||o_j + delta h_j - c_g|| >= amount d_g`` with c_g the
+    base model's mean over the rows of group g, those about to say a token for instance,
+    and d_g their root mean squared distance from it (the paper's reading).
 
     Parameters
     ----------
-    pairs : ConstraintIndex
+    constraints : ConstraintIndex
     rows : Captured
-        The layer's inputs and outputs at the rows of `pairs`.
+        The layer's inputs and outputs at the constrained rows.
     points : Points
     metric : OutputMetric
     """
 
     def __init__(
         self,
-        pairs: ConstraintIndex,
+        constraints: ConstraintIndex,
         rows: Captured,
         points: Points,
         metric: OutputMetric,
     ) -> None:
-        self._pairs, self._rows = pairs, rows
+        self._constraints, self._rows = constraints, rows
         self._outputs = metric.points(as_floats(rows.outputs))
         base = metric.points(points.outputs)
-        self._centres = metric.points(points.centres(pairs))
-        squares = np.square(self._distances(base))
-        typical = np.bincount(pairs.columns, squares) / np.bincount(pairs.columns)
-        # A token seen once sits on its own mean: take how far the outputs lie apart.
+        self._centres = metric.points(points.centres(constraints))
+        squares, columns = np.square(self._distances(base)), constraints.columns
+        typical = np.bincount(columns, squares) / np.bincount(columns)
+        # A group of one row is its own mean: take how far all outputs lie apart.
         overall = np.square(base - base.mean(axis=0)).sum(axis=1).mean()
         self._typical = np.sqrt(np.where(typical > 0.0, typical, overall))
 
@@ -188,63 +177,64 @@ class Balls:
         self, preserve: Preserve, amount: Floats, slack: float, method: str
     ) -> Solution:
         """Find the least change; `amount` is the radius in typical distances."""
-        radius = np.maximum(amount, 0.0) * self._typical[self._pairs.columns]
+        radius = np.maximum(amount, 0.0) * self._typical[self._constraints.columns]
         return pcr(
             self._rows.inputs,
             self._outputs,
             self._centres,
-            self._pairs.scatter(radius, 0.0),
+            self._constraints.scatter(radius, 0.0),
             preserve=preserve,
             slack=slack,
             method=method,
         )
 
     def value(self, displacements: Floats) -> Floats:
-        """Distance from each pair's point, in typical distances."""
+        """Distance from the mean of each constraint's group, in typical distances."""
         distances = self._distances(self._outputs + displacements)
-        relative: Floats = distances / self._typical[self._pairs.columns]
+        relative: Floats = distances / self._typical[self._constraints.columns]
         return relative
 
     def _distances(self, outputs: Floats) -> Floats:
-        apart = outputs[self._pairs.rows] - self._centres[self._pairs.columns]
-        lengths: Floats = np.linalg.norm(apart, axis=1)
-        return lengths
+        centres = self._centres[self._constraints.columns]
+        differences = outputs[self._constraints.rows] - centres
+        distances: Floats = np.linalg.norm(differences, axis=1)
+        return distances
 
 
 class Differences:
     r"""Outputs go from the mean output of their group towards the benign mean, or past.
 
-    ``u_g . (o_j + delta h_j - c_g) <= -amount ||c_g - b||`` with c_g the base model's
-    mean over the rows of group g, b its mean over benign rows, and u_g the unit vector
-    from b to c_g: 0 is the concept, 1 the benign mean.
+    docs/methods/pcr.md (10): ``u_g . (o_j + delta h_j - c_g) <= -amount ||c_g - b||``
+    with c_g the base model's mean over the rows of group g, b its mean over benign
+    rows, and u_g the unit vector from b to c_g: 0 is the concept, 1 the benign mean.
 
     Parameters
     ----------
-    pairs, rows, points, metric
+    constraints, rows, points, metric
         As for `Balls`.
     """
 
     def __init__(
         self,
-        pairs: ConstraintIndex,
+        constraints: ConstraintIndex,
         rows: Captured,
         points: Points,
         metric: OutputMetric,
     ) -> None:
-        self._pairs, self._rows = pairs, rows
+        self._constraints, self._rows = constraints, rows
         self._outputs = metric.points(as_floats(rows.outputs))
-        centres = metric.points(points.centres(pairs))
-        apart = centres - metric.points(points.benign[None])
-        gaps = np.linalg.norm(apart, axis=1)
+        centres = metric.points(points.centres(constraints))
+        differences = centres - metric.points(points.benign[None])
+        gaps = np.linalg.norm(differences, axis=1)
         self._gaps = np.maximum(gaps, np.finfo(float).tiny)
-        self._directions = apart / self._gaps[:, None]
+        self._directions = differences / self._gaps[:, None]
         self._levels = np.einsum("gd,gd->g", centres, self._directions)
 
     def solve(
         self, preserve: Preserve, amount: Floats, slack: float, method: str
     ) -> Solution:
         """Find the least change; `amount` in distances from concept to benign."""
-        columns = self._pairs.columns
+        columns = self._constraints.columns
         offsets = self._levels[columns] - amount * self._gaps[columns]
         return pcr(
             self._rows.inputs,
@@ -253,14 +243,14 @@ class Differences:
             0.0,
             preserve=preserve,
             slack=slack,
-            halfspaces=(self._directions, self._pairs.scatter(offsets, np.inf)),
+            halfspaces=(self._directions, self._constraints.scatter(offsets, np.inf)),
             method=method,
         )
 
     def value(self, displacements: Floats) -> Floats:
-        """How far each pair's output is from the concept towards the benign mean."""
-        columns = self._pairs.columns
-        moved = (self._outputs + displacements)[self._pairs.rows]
-        along = np.einsum("pd,pd->p", moved, self._directions[columns])
-        way: Floats = (self._levels[columns] - along) / self._gaps[columns]
-        return way
+        """How far each output is on the way from the concept to the benign mean."""
+        columns = self._constraints.columns
+        moved = (self._outputs + displacements)[self._constraints.rows]
+        levels = np.einsum("pd,pd->p", moved, self._directions[columns])
+        progress: Floats = (self._levels[columns] - levels) / self._gaps[columns]
+        return progress

@@ -15,19 +15,24 @@ from cintervene.activations.scoring import (
     divergence,
     token_nll,
 )
-from cintervene.intervention.adapter import suited
+from cintervene.intervention.adapter import applicable_form
 from cintervene.intervention.intervention import Intervention
-from cintervene.methods.pcr.layerwise import LayerChange
+from cintervene.methods.pcr.layerwise import LayerChange, Layerwise
 from cintervene.models.parts import ModelParts
 from cintervene.prompts.calibration import Calibration
 from cintervene.prompts.target_spans import TargetSpan
+from cintervene.utils.arrays import Floats
+from cintervene.utils.clock import Clock
+from cintervene.utils.progress import Progress
 
-__all__ = ["SweepPoint", "Tuning", "WordLimits", "knee"]
+__all__ = ["Candidate", "SweepPoint", "Tuning", "WordLimits", "knee", "sweep"]
 
 # What is measured on a few hundred tokens will be somewhat different elsewhere: drift
 # may be larger, and the logarithm of the effect was up to a ninth smaller.
 DRIFT_MARGIN, EFFECT_MARGIN = 0.75, 0.85
 PROMINENCE = 0.1
+# Least number of strengths that make a curve.
+CURVE = 3
 
 
 @dataclass(frozen=True)
@@ -76,8 +81,16 @@ class SweepPoint:
         return self.strain(limits) <= DRIFT_MARGIN
 
     def effective(self, limits: WordLimits) -> bool:
-        """Whether the effect, as a logarithm, is beyond what is asked by a margin."""
+        """Whether the effect, as a logarithm, exceeds what is required by a margin."""
         return EFFECT_MARGIN * math.log(self.forbidden_ratio) >= math.log(limits.effect)
+
+
+@dataclass(frozen=True, eq=False)
+class Candidate:
+    """The changes found at one strength, and what they do."""
+
+    changes: list[LayerChange]
+    point: SweepPoint
 
 
 class Tuning:
@@ -99,48 +112,71 @@ class Tuning:
         first: int,
     ) -> None:
         self._model, self._unembedding = parts.model, parts.unembedding
-        groups = (
-            calibration.tune_probes,
-            calibration.tune_contrast,
-            calibration.tune_benign,
-        )
-        self._streams = [_stream(parts, group, first) for group in groups]
-        self._tokens = [_tokens(group) for group in groups[:2]]
-        *spoken, self._benign_state = self._states()
-        self._nll = [
-            token_nll(parts.unembedding, state, tokens)
-            for state, tokens in zip(spoken, self._tokens, strict=True)
-        ]
+        words = (calibration.tune_forget, calibration.tune_near_negatives)
+        groups = (*words, calibration.tune_retain)
+        self._streams = [_stream(parts, spans, first) for spans in groups]
+        self._tokens = [_tokens(spans) for spans in words]
+        *states, self._retain_state = self._states()
+        self._nll = self._word_nll(states)
 
     def measure(self, changes: Sequence[LayerChange], strength: float) -> SweepPoint:
         """Apply the changes for a moment and look at what they do."""
-        pairs = [(change.target, change.update) for change in changes]
-        trial = Intervention.of(self._model, pairs, reversible=False)
-        with suited(trial, self._model).applied(self._model):
-            *spoken, benign_state = self._states()
-        ratios = [
-            float(np.exp(np.mean(token_nll(self._unembedding, state, tokens) - before)))
-            for state, tokens, before in zip(
-                spoken, self._tokens, self._nll, strict=True
-            )
+        updates = [(change.target, change.update) for change in changes]
+        trial = Intervention.of(self._model, updates, reversible=False)
+        with applicable_form(trial, self._model).applied(self._model):
+            *states, retain_state = self._states()
+        forbidden, benign = (
+            float(np.exp(np.mean(after - before)))
+            for after, before in zip(self._word_nll(states), self._nll, strict=True)
+        )
+        kl = divergence(self._unembedding, self._retain_state, retain_state)
+        return SweepPoint(strength, forbidden, benign, float(np.mean(kl)))
+
+    def _word_nll(self, states: Sequence[torch.Tensor]) -> list[Floats]:
+        """Nats of each token of forbidden and of benign words."""
+        return [
+            token_nll(self._unembedding, state, tokens)
+            for state, tokens in zip(states, self._tokens, strict=True)
         ]
-        kl = divergence(self._unembedding, self._benign_state, benign_state)
-        return SweepPoint(strength, ratios[0], ratios[1], float(np.mean(kl)))
 
     def _states(self) -> list[torch.Tensor]:
-        """What the final norm reads at the places that matter, with present weights."""
+        """What the final norm reads at the measured positions, by present weights."""
         return [stream.final() for stream in self._streams]
+
+
+def sweep(
+    layerwise: Layerwise,
+    tuning: Tuning,
+    strengths: Sequence[float],
+    limits: WordLimits,
+    clock: Clock,
+    progress: Progress,
+) -> list[Candidate]:
+    """Try strengths in order, until the limits are crossed or the effect is reached."""
+    candidates: list[Candidate] = []
+    for index, strength in enumerate(strengths):
+        progress("solving", index, len(strengths))
+        with clock.phase("solve"):
+            changes = layerwise.solve(strength)
+        with clock.phase("tune"):
+            point = tuning.measure(changes, strength)
+        candidates.append(Candidate(changes, point))
+        enough = len(candidates) >= CURVE and point.effective(limits)
+        if enough or point.strain(limits) > 1.0:
+            break
+    progress("solving", len(strengths), len(strengths))
+    return candidates
 
 
 def knee(points: Sequence[SweepPoint], limits: WordLimits) -> SweepPoint:
     """Choose the point after which more effect costs too much.
 
     Points that use up more than `DRIFT_MARGIN` of the limits are left out, unless only
-    among them are some within the limits that reach the effect asked for: then it is
+    among them are some within the limits that reach the required effect: then it is
     the first of these. Of the others it is the one farthest above the straight line
     from no change to the strongest of them, effect (log of the ratio) drawn over drift
     (share of the limits), each relative to that strongest point, among those that reach
-    the effect asked for.
+    the required effect.
     Where no point stands out by `PROMINENCE`, effect and drift grow in step and it is
     the strongest; where none reaches the effect too. If all are left out, it is the
     one that strains the limits least.
@@ -171,15 +207,9 @@ def knee(points: Sequence[SweepPoint], limits: WordLimits) -> SweepPoint:
     return within[int(np.argmax(gain))]
 
 
-def _stream(parts: ModelParts, group: Sequence[TargetSpan], first: int) -> LayerStream:
-    return LayerStream(
-        parts.model,
-        [one.ids for one in group],
-        first,
-        wanted=[one.positions for one in group],
-        decoder=parts.decoder,
-    )
+def _stream(parts: ModelParts, spans: Sequence[TargetSpan], first: int) -> LayerStream:
+    return LayerStream.of(parts.decoder, spans, first)
 
 
-def _tokens(group: Sequence[TargetSpan]) -> torch.Tensor:
-    return torch.tensor([token for one in group for token in one.targets])
+def _tokens(spans: Sequence[TargetSpan]) -> torch.Tensor:
+    return torch.tensor([token for span in spans for token in span.targets])

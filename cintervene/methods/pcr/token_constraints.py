@@ -1,100 +1,101 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A forbidden vocabulary as point-constrained regions, layer after layer.
+"""Forbidden words as half-spaces: each of their tokens shall become less likely.
 
-Each forbidden token, at each place where a probe is about to say it, gives a constraint
-on the layer's output. The layers are done in order, each on the activations that the
-changes before it produce, and share what has to be achieved.
+Each forbidden token, at each place where a calibration text is about to say it, gives a
+constraint on the outputs of every layer, and the layers share what is requested.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 
-from cintervene.activations.layer_stream import (
-    Captured,
-    LayerStream,
-)
+from cintervene.activations.layer_stream import Captured
 from cintervene.activations.scoring import token_nll
 from cintervene.methods.common.output_metric import (
     OutputMetric,
-    TokenStatistics,
+    logit_scale,
+    token_directions,
     token_statistics,
 )
-from cintervene.methods.pcr.config import PCRConfig
+from cintervene.methods.pcr.base_activations import BaseActivations
 from cintervene.methods.pcr.constraints import TokenConstraintIndex
-from cintervene.methods.pcr.layerwise import (
-    LayerChange,
-    Layerwise,
-)
-from cintervene.methods.pcr.regions import (
-    HalfSpaces,
-    Region,
-)
-from cintervene.models.parts import ModelParts
+from cintervene.methods.pcr.layerwise import LayerChange
+from cintervene.methods.pcr.regions import HalfSpaces
 from cintervene.models.targets import Target
-from cintervene.prompts.target_spans import TargetSpan
+from cintervene.models.unembedding import Unembedding
 from cintervene.utils.arrays import Floats
 
 __all__ = ["TokenConstraints"]
 
-# How far benign words shall rise, relative to the fall of forbidden ones. It makes up
-# for what words that nothing was built from lose for being like the forbidden ones.
-KEEP = 0.6
+# How far tokens of near negatives shall rise, relative to the fall of forbidden ones.
+# It makes up for what other words lose by being like the forbidden ones.
+RISE = 0.6
 
 
-class TokenConstraints(Layerwise):
-    """Tokens that shall fall, by the unembedding's directions.
+class TokenConstraints:
+    """Tokens that shall fall or rise, along directions of the unembedding.
 
-    The nats are those of the strength s of `solve`: each token shall fall to a
-    probability of exp(-s) at most, and by s / 2 nats at least. Tokens of `contrast`
-    must not become less likely.
+    Their half-spaces are docs/methods/pcr.md (8), in which this class says what a is.
+
+    At strength s each forbidden token shall fall to a probability of exp(-s) at most,
+    and by s / 2 nats at least; tokens of near negatives shall rise.
 
     Parameters
     ----------
-    parts, probes, benign, contrast, config, entered
-        See `Layerwise`. In the probes the forbidden words are said.
-    """
+    constraints : TokenConstraintIndex
+    base : BaseActivations
+        Of the rows of `constraints`.
+    unembedding : Unembedding
+    contrast : bool
+        Subtract from each direction the mean one of what the model says on benign text.
 
-    pairs: TokenConstraintIndex
+    Attributes
+    ----------
+    statistics : TokenStatistics
+        Next-token distributions of benign text and of the rows of near negatives.
+    """
 
     def __init__(
         self,
-        parts: ModelParts,
-        probes: Sequence[TargetSpan],
-        benign: Sequence[TargetSpan],
-        contrast: Sequence[TargetSpan],
-        config: PCRConfig,
-        entered: Callable[[int], None] | None = None,
+        constraints: TokenConstraintIndex,
+        base: BaseActivations,
+        unembedding: Unembedding,
+        *,
+        contrast: bool,
     ) -> None:
-        pairs = TokenConstraintIndex.of(probes, contrast)
-        super().__init__(parts, probes, benign, contrast, pairs, config, entered)
-        self.nll = self._pair_nll()
+        self._constraints, self._unembedding = constraints, unembedding
+        rows, falling = constraints.rows, constraints.falling
+        self._state = base.constrained.final()
+        rising = torch.from_numpy(np.flatnonzero(np.bincount(rows, ~falling)))
+        states = torch.cat([base.retain.final(), self._state[rising]])
+        self.statistics = token_statistics(unembedding, states)
+        self._benign = self.statistics if contrast else None
+        tokens = torch.from_numpy(constraints.tokens[constraints.columns])
+        self._nll = token_nll(unembedding, self._state[rows], tokens)
 
-    def _statistics(self, benign: LayerStream, spoken: LayerStream) -> TokenStatistics:
-        """Take next tokens from benign text and from where benign words begin."""
-        self._state = spoken.final()
-        kept = np.flatnonzero(np.bincount(self.pairs.rows, ~self.pairs.falling))
-        states = [benign.final(), self._state[torch.from_numpy(kept)]]
-        return token_statistics(self.unembedding, torch.cat(states))
-
-    def _asked(self, strength: float, found: Sequence[LayerChange]) -> Floats:
-        """An equal share of what the layers before have left."""
-        fall = np.maximum(strength - self.nll, strength / 2)
-        goal = self.pairs.weights * np.where(self.pairs.falling, fall, KEEP * strength)
-        for change in found:
-            goal = goal - change.reached
-        share: Floats = goal / (len(self.targets) - len(found))
+    def amount(
+        self, strength: float, changes: Sequence[LayerChange], n_layers: int
+    ) -> Floats:
+        """Nats: an equal share of what the layers before have left."""
+        constraints = self._constraints
+        fall = np.maximum(strength - self._nll, strength / 2)
+        nats = np.where(constraints.falling, fall, RISE * strength)
+        remaining = constraints.weights * nats
+        for change in changes:
+            remaining = remaining - change.achieved
+        share: Floats = remaining / (n_layers - len(changes))
         return share
 
-    def _region(self, target: Target, rows: Captured, metric: OutputMetric) -> Region:
-        return HalfSpaces(
-            self.pairs, rows, target, self._state, self.unembedding, self.statistics,
-            self.config.concepts == "contrast", metric,
-        )  # fmt: skip
-
-    def _pair_nll(self) -> Floats:
-        tokens = torch.from_numpy(self.pairs.tokens[self.pairs.columns])
-        return token_nll(self.unembedding, self._state[self.pairs.rows], tokens)
+    def region(
+        self, target: Target, rows: Captured, metric: OutputMetric
+    ) -> HalfSpaces:
+        """A half-space for each constraint, at the outputs that the layer has now."""
+        constraints, unembedding = self._constraints, self._unembedding
+        tokens = constraints.tokens.tolist()
+        directions = token_directions(tokens, target, unembedding, self._benign)
+        directions = directions * constraints.signs[:, None]
+        scale = logit_scale(target, unembedding, self._state, rows.outputs)
+        return HalfSpaces(constraints, rows, directions, scale, metric)

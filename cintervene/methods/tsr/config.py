@@ -5,49 +5,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from numbers import Integral
-from typing import Any, ClassVar
+from typing import ClassVar
 
-from cintervene.errors import ArgumentError
 from cintervene.methods.config import DescentConfig
+from cintervene.prompts.refusals import Refusal, Refusals
 from cintervene.utils.parameters import parameter
-from cintervene.utils.ranges import Optional, Texts
-from cintervene.utils.validation import check_texts
+from cintervene.utils.ranges import Optional
 
-__all__ = ["Safe", "TSRConfig"]
-
-# A refusal: as text, which is the whole answer, or as tokens with which one begins.
-Safe = str | Sequence[int]
-
-
-@dataclass(frozen=True)
-class Refusals(Texts):
-    """Refusals, as texts or as lists of token ids; which there are, a model tells."""
-
-    def check(self, name: str, value: Any) -> tuple[Safe, ...]:
-        """Return the refusals as a tuple of texts and tuples."""
-        if isinstance(value, str) or not isinstance(value, Sequence) or not value:
-            raise ArgumentError(
-                f"{name}: got {value!r}; expected a list of texts or of lists of token "
-                "ids"
-            )
-        return tuple(self._one(name, one) for one in value)
-
-    def _one(self, name: str, one: Any) -> Safe:
-        if isinstance(one, str):
-            return check_texts(name, [one])[0]
-        if not isinstance(one, Sequence) or not one:
-            raise ArgumentError(
-                f"{name}: got {one!r}; expected texts, or lists of token ids, none "
-                "empty. Write [[5], [7, 2]] for answers that begin with 5, or 7 and 2"
-            )
-        if not all(isinstance(token, Integral) and int(token) >= 0 for token in one):
-            raise ArgumentError(f"{name}: got {one!r}; expected token ids from 0 on")
-        return tuple(map(int, one))
-
-    def to_json(self, value: Any) -> Any:
-        """The refusals as a list of texts and lists."""
-        return [one if isinstance(one, str) else list(one) for one in value]
+__all__ = ["TSRConfig"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +42,7 @@ class TSRConfig(DescentConfig):
 
     method: ClassVar[str] = "tsr"
 
-    safe: Sequence[Safe] | None = parameter(
+    safe: Sequence[Refusal] | None = parameter(
         Optional(Refusals()), None,
         "a UTF-8 file with refusals that are all as good, one a line; one of the "
         "package's own without it",

@@ -3,44 +3,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from cintervene import data
-from cintervene.activations.upper_layers import (
-    Changes,
-    differentiable,
-)
+from cintervene.activations.upper_layers import Changes
 from cintervene.intervention.intervention import Intervention
+from cintervene.methods.common.descent import take_steps
 from cintervene.methods.common.layer_selection import most_separating
+from cintervene.methods.common.objectives import by_example
+from cintervene.methods.common.result import make_intervention, sweep_metrics
 from cintervene.methods.common.sweep import (
     STRENGTHS,
     RefusalLimits,
-    choose,
-    requested,
-    summary,
+    RefusalPoint,
+    mildest_within,
 )
 from cintervene.methods.config import DescentConfig
+from cintervene.methods.tsr.examples import prepare
 from cintervene.methods.tsr.problem import (
     ExampleBatch,
     SafeRegion,
 )
 from cintervene.models.decoder import (
-    asked_layers,
+    requested_layers,
 )
 from cintervene.models.parts import ModelParts
 from cintervene.models.precision import quick_products
 from cintervene.models.quantised import check_gradients
 from cintervene.models.targets import Target
-from cintervene.prompts.refusal_examples import (
-    Safe,
-    prepare,
-    safe_tokens,
-)
+from cintervene.prompts.refusal_examples import refusal_tokens
+from cintervene.prompts.refusals import Refusal
 from cintervene.utils.clock import Clock
 from cintervene.utils.progress import (
     Progress,
@@ -54,7 +51,7 @@ __all__ = [
 
 
 @dataclass(frozen=True)
-class RefusalSweepPoint:
+class RefusalSweepPoint(RefusalPoint):
     """A multiple of the change, and what it does on the tuning split.
 
     Attributes
@@ -80,10 +77,6 @@ class RefusalSweepPoint:
         """Orders points by how much is changed."""
         return self.strength
 
-    def strain(self, limits: RefusalLimits) -> float:
-        """Share of the limits that is used up; above 1 they are crossed."""
-        return limits.strain(self.kl, self.false_refusals)
-
 
 @quick_products()
 def fit(
@@ -91,106 +84,41 @@ def fit(
     tokenizer: Any,
     region: Callable[..., SafeRegion],
     config: DescentConfig,
-    safe: Sequence[Safe] | None,
+    safe: Sequence[Refusal] | None,
     progress: Progress,
 ) -> Intervention:
     """Make examples of requests, and of them an intervention.
 
     Parameters
     ----------
+    model : nn.Module
+    tokenizer
     region : callable
         Makes the problem of parts, targets, examples and config.
     config : DescentConfig
-    safe : sequence of str or of sequence of int, or None
+    safe : sequence of Refusal or None
         See `prepare`.
+    progress : callable
     """
-    harmful = requested(config.harmful)
     parts = ModelParts.find(model)
     check_gradients(model)
     clock = Clock()
     with clock.phase("prompts"):
-        examples = prepare(
-            model, tokenizer, harmful, safe, config.preserve, config.answers,
-            config.answer_tokens, config.borderline, progress,
-        )  # fmt: skip
+        examples = prepare(model, tokenizer, config, safe, progress)
     with clock.phase("layer"):
         targets = _targets(parts, tokenizer, config, progress)
     with clock.phase("capture"):
         problem = region(parts, targets, examples, config)
         tune = ExampleBatch(parts, targets, examples.tune_harmful, examples.tune_benign)
-    refusals: Sequence[Safe] = safe or data.safe_refusals()
-    openings = sorted({safe_tokens(tokenizer, one)[0] for one in refusals})
-    return _descend(parts, problem, tune, openings, clock, progress)
-
-
-def _descend(
-    parts: ModelParts,
-    problem: SafeRegion,
-    tune: ExampleBatch,
-    openings: Sequence[int],
-    clock: Clock,
-    progress: Progress,
-) -> Intervention:
-    """Take the problem's steps and choose among multiples of what they lead to.
-
-    Parameters
-    ----------
-    openings : sequence of int
-        Tokens that begin a refusal.
-    """
-    config = problem.config
-    report = counting(progress, "learning to refuse", config.steps)
-    steps = []
-    with clock.phase("solve"), differentiable(parts.model):
-        for seen in problem.descend():
-            steps.append(seen)
-            report(1)
-    limits = RefusalLimits(config.max_kl, config.max_false_refusals)
-    with clock.phase("tune"), torch.no_grad():
-        sweep = _sweep(problem, tune, openings, limits, progress)
-    best = choose(sweep, limits)
-    changed = [(t, update * best.strength) for t, update in problem.updates]
-    config = replace(config, layers=[target.layer for target, _ in changed])
-    return Intervention.of(
-        parts.model,
-        changed,
-        options=config.to_dict(private=False),
-        metrics={
-            "strength": best.strength,
-            "sweep": [{**asdict(point), "chosen": point is best} for point in sweep],
-            "within_limits": best.strain(limits) <= 1.0,
-            "steps": steps,
-            "layers": [summary(target, change) for target, change in changed],
-            "seconds": clock.seconds,
-        },
-    )
-
-
-def _sweep(
-    problem: SafeRegion,
-    tune: ExampleBatch,
-    openings: Sequence[int],
-    limits: RefusalLimits,
-    progress: Progress,
-) -> list[RefusalSweepPoint]:
-    """Measure multiples of the change, until one drifts further than allowed."""
-    report = counting(progress, "choosing the strength", len(STRENGTHS))
-    sweep: list[RefusalSweepPoint] = []
-    before = _false_refusals(tune, openings, None)
-    for strength in STRENGTHS:
-        changes = [ball.change * strength for ball in problem.balls]
-        sweep.append(_measure(problem, tune, openings, changes, strength, before))
-        if sweep[-1].kl > limits.max_kl:
-            report(len(STRENGTHS) - len(sweep) + 1)
-            break
-        report(1)
-    return sweep
+    refusals: Sequence[Refusal] = safe or data.safe_refusals()
+    openings = sorted({refusal_tokens(tokenizer, one)[0] for one in refusals})
+    return _solve(parts, problem, _Tuning(problem, tune, openings), clock, progress)
 
 
 def _targets(
     parts: ModelParts, tokenizer: Any, config: DescentConfig, progress: Progress
 ) -> list[Target]:
-    """The projections to change: those asked for, or those of the best layers.
+    """The projections to change: those requested, or those of the best layers.
 
     Raises
     ------
@@ -199,48 +127,101 @@ def _targets(
     ModelError
         One of them cannot be changed.
     """
-    chosen = asked_layers(config.layers, parts.n_layers)
-    if chosen is None:
-        return most_separating(
-            parts.model, tokenizer, parts.decoder, config.matrix, progress
-        )
-    return parts.targets(chosen, config.matrix)
+    layers = requested_layers(config.layers, parts.n_layers)
+    if layers is None:
+        return most_separating(parts.decoder, tokenizer, config.matrix, progress)
+    return parts.targets(layers, config.matrix)
 
 
-def _measure(
+def _solve(
+    parts: ModelParts,
     problem: SafeRegion,
-    tune: ExampleBatch,
-    openings: Sequence[int],
-    changes: Sequence[Tensor],
-    strength: float,
-    before: float,
-) -> RefusalSweepPoint:
-    pairs = zip(changes, tune.devices, strict=True)
-    placed = [change.to(device) for change, device in pairs]
-    reached = [problem.reached(losses) for losses in _by_lesson(tune, placed)]
-    falsely = _false_refusals(tune, openings, placed) - before
-    kl = torch.cat(list(tune.divergences(placed))).mean()
-    return RefusalSweepPoint(strength, sum(reached) / len(reached), falsely, float(kl))
+    tuning: _Tuning,
+    clock: Clock,
+    progress: Progress,
+) -> Intervention:
+    """Take the problem's steps and choose among multiples of what they lead to."""
+    config = problem.config
+    with clock.phase("solve"):
+        steps = take_steps(parts.model, problem.descend(), config.steps, progress)
+    limits = RefusalLimits(config.max_kl, config.max_false_refusals)
+    with clock.phase("tune"), torch.no_grad():
+        sweep = tuning.sweep(limits, progress)
+    best = mildest_within(sweep, limits)
+    changes = [(target, update * best.strength) for target, update in problem.updates]
+    return make_intervention(
+        parts.model,
+        changes,
+        replace(config, layers=[target.layer for target, _ in changes]),
+        {
+            "strength": best.strength,
+            **sweep_metrics(sweep, best, best.strain(limits) <= 1.0),
+            "steps": steps,
+        },
+        clock,
+    )
 
 
-def _by_lesson(tune: ExampleBatch, changes: Changes) -> Iterator[Tensor]:
-    """The losses of each harmful example's tokens."""
-    for batch, losses in tune.losses(changes):
-        for sequence in batch.sequences:
-            yield losses[(batch.owners == sequence).to(losses.device)]
+class _Tuning:
+    """Measures multiples of the change that the steps lead to on the tuning split.
 
+    Parameters
+    ----------
+    problem : SafeRegion
+        After its steps.
+    examples : ExampleBatch
+        Of the tuning split.
+    openings : sequence of int
+        Tokens that begin a refusal.
+    """
 
-def _false_refusals(
-    tune: ExampleBatch, openings: Sequence[int], changes: Changes
-) -> float:
-    """Share of benign examples whose greedy answer begins as a refusal."""
-    falsely = total = 0
-    for batch, logits in tune.benign_logits(changes):
-        likely = torch.isin(
-            logits.argmax(dim=-1), torch.tensor(openings).to(logits.device)
+    def __init__(
+        self, problem: SafeRegion, examples: ExampleBatch, openings: Sequence[int]
+    ) -> None:
+        self._problem, self._examples, self._openings = problem, examples, openings
+
+    def sweep(
+        self, limits: RefusalLimits, progress: Progress
+    ) -> list[RefusalSweepPoint]:
+        """Measure multiples, until one drifts further than allowed."""
+        report = counting(progress, "choosing the strength", len(STRENGTHS))
+        points: list[RefusalSweepPoint] = []
+        base = self._refusing(None)
+        for strength in STRENGTHS:
+            points.append(self._measure(strength, base))
+            if points[-1].kl > limits.max_kl:
+                report(len(STRENGTHS) - len(points) + 1)
+                break
+            report(1)
+        return points
+
+    def _measure(self, strength: float, base: float) -> RefusalSweepPoint:
+        """What a multiple does; `base` is the base model's share of refusals."""
+        balls, devices = self._problem.balls, self._examples.devices
+        changes = [
+            (ball.change * strength).to(device)
+            for ball, device in zip(balls, devices, strict=True)
+        ]
+        reached = [
+            self._problem.reached(target_losses)
+            for batch, losses in self._examples.losses(changes)
+            for _, target_losses in by_example(batch, losses)
+        ]
+        false_refusals = self._refusing(changes) - base
+        kl = torch.cat(list(self._examples.divergences(changes))).mean()
+        return RefusalSweepPoint(
+            strength, sum(reached) / len(reached), false_refusals, float(kl)
         )
-        rows = [*enumerate(batch.owners.tolist())]
-        first = {owner: at for at, owner in reversed(rows)}
-        falsely += int(likely[list(first.values())].sum())
-        total += len(first)
-    return falsely / total
+
+    def _refusing(self, changes: Changes) -> float:
+        """Share of benign examples whose greedy answer begins as a refusal."""
+        refusing = total = 0
+        for batch, logits in self._examples.benign_logits(changes):
+            opening = torch.isin(
+                logits.argmax(dim=-1), torch.tensor(self._openings).to(logits.device)
+            )
+            rows = [*enumerate(batch.owners.tolist())]
+            first = {owner: row for row, owner in reversed(rows)}
+            refusing += int(opening[list(first.values())].sum())
+            total += len(first)
+        return refusing / total

@@ -15,11 +15,13 @@ from cintervene.solvers.projected_gradient import ProjectedGradient
 from cintervene.solvers.update import LowRankUpdate
 from cintervene.utils.arrays import Floats
 
-__all__ = ["Floats", "LayerBall"]
+__all__ = ["LayerBall"]
 
 
 class LayerBall:
     """The ball of one layer's changes and the way through it.
+
+    The ball is docs/methods/tsr.md (4), a step (5).
 
     Parameters
     ----------
@@ -57,8 +59,8 @@ class LayerBall:
     def turn(self, gradient: Floats) -> float:
         """Turn towards a gradient (d_in, d_out); what a step to the rim could gain."""
         steepest = self.metric.directions(gradient)
-        kept, new = self._inertia, 1.0 - self._inertia
-        self._direction = kept * self._direction + new * steepest
+        inertia = self._inertia
+        self._direction = inertia * self._direction + (1.0 - inertia) * steepest
         self._response = self._descent.respond(self._direction)
         slope = float(np.vdot(self._response, self._direction))
         return self.radius * math.sqrt(max(slope, 0.0))

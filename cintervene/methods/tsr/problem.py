@@ -1,16 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
 """Towards the safe region (TSR): a small change that makes a model refuse.
 
-The loss is the negative log probability of safe continuations after harmful requests,
-plus a divergence from the model's own answers to others. It is lowered by projected
-gradient steps within a ball of changes at each of some layers, on some of the examples
-at a time.
+The loss is the negative log probability of refusals after harmful requests, plus a
+divergence from the model's own answers to others: docs/methods/tsr.md (3). It is
+lowered by projected gradient steps within a ball of changes at each of some layers, on
+some of the examples at a time.
+
+Source: arXiv 2510.03567, TSR.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -22,27 +25,25 @@ from cintervene.activations.upper_layers import (
     logits_of,
 )
 from cintervene.methods.common.gradient_metric import GradientMetric
+from cintervene.methods.common.minibatches import minibatches
 from cintervene.methods.common.objectives import (
+    by_example,
     divergence_loss,
-    opening_reached,
     refusal_loss,
+    refusal_reached,
     set_loss,
+    target_sets,
 )
 from cintervene.methods.common.output_metric import OutputMetric
 from cintervene.methods.config import DescentConfig
-from cintervene.methods.tsr.layer_ball import (
-    Floats,
-    LayerBall,
-)
+from cintervene.methods.tsr.examples import RefusalExamples
+from cintervene.methods.tsr.layer_ball import LayerBall
 from cintervene.models.parts import ModelParts
 from cintervene.models.targets import Target
-from cintervene.prompts.refusal_examples import (
-    RefusalExamples,
-    TargetExample,
-    divided,
-)
+from cintervene.prompts.refusal_examples import TargetExample
 from cintervene.solvers.preserve import Preserve
 from cintervene.solvers.update import LowRankUpdate
+from cintervene.utils.arrays import Floats
 
 __all__ = [
     "ExampleBatch",
@@ -59,11 +60,22 @@ class ExampleBatch:
 
     Parameters
     ----------
+    parts : ModelParts
+    targets : sequence of Target
+        The projections to change, lowest first.
     harmful, benign : sequence of TargetExample
         At least one of each.
     count : callable, optional
         Called with the number of a target and its inputs (n, d_in) at all tokens of
         benign examples behind the prefixes.
+
+    Attributes
+    ----------
+    harmful_examples : list of TargetExample
+    harmful, benign : UpperLayers
+    targets : sequence of Target
+    devices : list of torch.device
+        Where each target's change has to be.
     """
 
     def __init__(
@@ -76,7 +88,7 @@ class ExampleBatch:
     ) -> None:
         self._parts, self.targets = parts, targets
         self.devices = [target.device for target in targets]
-        self.teach(harmful)
+        self.set_harmful(harmful)
         self.benign = self._gather(benign)
         with torch.no_grad():
             self._base = [self._unchanged(b, count) for b in self.benign.batches]
@@ -93,29 +105,25 @@ class ExampleBatch:
 
         return self.benign.states(batch, None, watch)
 
-    def teach(self, harmful: Sequence[TargetExample]) -> None:
+    def set_harmful(self, harmful: Sequence[TargetExample]) -> None:
         """Take these harmful examples from now on."""
         self.harmful_examples = list(harmful)
         self.harmful = self._gather(harmful)
 
     def _gather(self, examples: Sequence[TargetExample]) -> UpperLayers:
         return UpperLayers(
-            self._parts.model,
+            self._parts.decoder,
             self.targets,
             [one.ids for one in examples],
             [one.prefix_length for one in examples],
             [one.positions for one in examples],
-            self._parts.decoder,
         )
 
     def losses(self, changes: Changes) -> Iterator[tuple[UpperBatch, Tensor]]:
-        """-log p of the safe tokens: of each batch one for each wanted row."""
+        """-log p of the target tokens: of each batch one for each wanted row."""
         for batch in self.harmful.batches:
             logits = self._logits(self.harmful, batch, changes)
-            sets = [
-                s for i in batch.sequences for s in self.harmful_examples[i].target_sets
-            ]
-            yield batch, set_loss(logits, sets)
+            yield batch, set_loss(logits, target_sets(self.harmful_examples, batch))
 
     def benign_logits(self, changes: Changes) -> Iterator[tuple[UpperBatch, Tensor]]:
         """Logits at the wanted rows of each benign batch."""
@@ -146,6 +154,13 @@ class SafeRegion:
         One a layer, lowest first.
     examples : RefusalExamples
     config : DescentConfig
+
+    Attributes
+    ----------
+    batches : list of ExampleBatch
+        Each step looks at one of them, in turn.
+    balls : list of LayerBall
+        One for each target.
     """
 
     def __init__(
@@ -160,12 +175,13 @@ class SafeRegion:
         sensitivity = GradientMetric(targets, parts.unembedding)
         count = None if plain else sensitivity.count
         n = min(config.parts, len(examples.harmful), len(examples.benign))
-        samples = zip(
-            divided(examples.harmful, n), divided(examples.benign, n), strict=True
-        )
         self.batches = [
             ExampleBatch(parts, targets, harmful, benign, count)
-            for harmful, benign in samples
+            for harmful, benign in zip(
+                minibatches(examples.harmful, n),
+                minibatches(examples.benign, n),
+                strict=True,
+            )
         ]
         metrics: Sequence[tuple[Preserve | None, OutputMetric]]
         if plain:
@@ -178,14 +194,13 @@ class SafeRegion:
         ]
 
     def descend(self) -> Iterator[dict[str, float]]:
-        """Take the steps, one for each item drawn: what was seen before the step.
+        """Take the steps, one for each item drawn: what was measured before the step.
 
-        In a `differentiable` context.
+        In a `differentiable` context. See docs/methods/tsr.md (6).
         """
         config = self.config
         for step in range(config.steps):
-            examples = self.batches[step % len(self.batches)]
-            seen, gradients = self.gradients(examples, [b.change for b in self.balls])
+            metrics, gradients = self.gradients(step, [b.change for b in self.balls])
             gains = [
                 ball.turn(gradient)
                 for ball, gradient in zip(self.balls, gradients, strict=True)
@@ -193,7 +208,7 @@ class SafeRegion:
             length = config.length * (1 - step / config.steps)
             for ball, gain in zip(self.balls, gains, strict=True):
                 ball.step(length * gain / (max(gains) or 1.0))
-            yield seen | {"norm": max(ball.norm for ball in self.balls)}
+            yield metrics | {"norm": max(ball.norm for ball in self.balls)}
 
     @property
     def updates(self) -> list[tuple[Target, LowRankUpdate]]:
@@ -214,40 +229,75 @@ class SafeRegion:
         return sensitivity.metrics(self.config.ridge, self.config.output_ridge)
 
     def gradients(
-        self, examples: ExampleBatch, changes: Sequence[Tensor]
+        self, step: int, changes: Sequence[Tensor]
     ) -> tuple[dict[str, float], list[Floats]]:
-        """Derivatives with respect to the transposed changes of the weights."""
+        """What a step looks at: its batch's loss and divergence, and derivatives.
+
+        Parameters
+        ----------
+        step : int
+        changes : sequence of Tensor
+            (d_in, d_out) float32, the transposed change of each target's weight.
+
+        Returns
+        -------
+        metrics : dict
+            `loss` and `kl`.
+        gradients : list of ndarray, each of shape (d_in, d_out)
+        """
+        metrics, _, gradients = self.evaluate(step % len(self.batches), changes)
+        return metrics, gradients
+
+    def evaluate(
+        self, number: int, changes: Sequence[Tensor]
+    ) -> tuple[dict[str, float], Floats, list[Floats]]:
+        """As `gradients`, for a batch by its number.
+
+        Returns
+        -------
+        metrics : dict
+        nats : ndarray, shape (n,)
+            Mean negative log probability of each harmful example's target tokens.
+        gradients : list of ndarray
+        """
+        examples = self.batches[number]
+        nats = np.zeros(len(examples.harmful_examples))
         leaves = [
             change.to(device).clone().requires_grad_()
             for change, device in zip(changes, examples.devices, strict=True)
         ]
         loss = drift = 0.0
         for batch, losses in examples.losses(leaves):
-            value = self.objective(examples, batch, losses)
+            value = self.objective(number, batch, losses)
             value.backward()  # type: ignore[no-untyped-call]
             loss += float(value.detach())
+            for index, target_losses in by_example(batch, losses.detach()):
+                nats[index] = float(target_losses.mean())
         rows = sum(len(batch.wanted) for batch in examples.benign.batches)
         for divergences in examples.divergences(leaves):
             value = divergences.sum() / rows
             (self.config.kl_weight * value).backward()  # type: ignore[no-untyped-call]
             drift += float(value.detach())
-        gradients = [leaf.grad for leaf in leaves]
-        return {"loss": loss, "kl": drift}, [
-            gradient.double().cpu().numpy()
-            for gradient in gradients
-            if gradient is not None
+        gradients = [
+            leaf.grad.double().cpu().numpy() for leaf in leaves if leaf.grad is not None
         ]
+        return {"loss": loss, "kl": drift}, nats, gradients
 
-    def objective(
-        self, examples: ExampleBatch, batch: UpperBatch, losses: Tensor
-    ) -> Tensor:
-        """What a batch's tokens add to the mean loss of a batch's examples."""
-        counts = [
-            len(examples.harmful_examples[i].target_sets) for i in batch.sequences
-        ]
-        total = refusal_loss(losses, counts, self.config.first_token)
-        return total / len(examples.harmful_examples)
+    def objective(self, number: int, batch: UpperBatch, losses: Tensor) -> Tensor:
+        """What some of a batch's examples add to its loss.
+
+        Parameters
+        ----------
+        number : int
+            Of the batch.
+        batch : UpperBatch
+            Some of its harmful examples.
+        losses : Tensor
+            -log p of their target tokens.
+        """
+        examples = self.batches[number].harmful_examples
+        return refusal_loss(examples, batch, losses, self.config.first_token)
 
     def reached(self, losses: Tensor) -> bool:
-        """Whether the first tokens of a refusal are each more likely than not."""
-        return opening_reached(losses)
+        """Whether an example, at these losses of its tokens, is refused."""
+        return refusal_reached(losses)

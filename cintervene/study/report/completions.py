@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The answers of a study as HarmBench's own programs read them."""
+"""The answers of a study in the format of HarmBench's judging scripts."""
 
 from __future__ import annotations
 
@@ -8,25 +8,25 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cintervene.evaluate.benchmarks.harmbench import write_completions
-from cintervene.study.cases import Case
+from cintervene.study.results import CaseResult
 
 __all__ = ["DIRECTORY", "write_study_completions"]
 
 DIRECTORY = "completions"
 
 
-def write_study_completions(directory: Path, cases: Sequence[Case]) -> list[Path]:
+def write_study_completions(directory: Path, cases: Sequence[CaseResult]) -> list[Path]:
     """Write ``completions/DEFENCE.ATTACK.json`` for each defence under each attack.
 
-    Harmful requests only. What was put in the model's mouth is part of the completion,
-    because a judge that reads the rest alone cannot tell what it goes on with.
+    Harmful requests only. The prefill is part of the completion, because a judge that
+    reads only the rest cannot tell what it continues.
 
     Raises
     ------
     OSError
         A file cannot be written.
     """
-    groups: dict[Path, list[Case]] = {}
+    groups: dict[Path, list[CaseResult]] = {}
     for case in cases:
         if case.suite == "harmful":
             name = re.sub(r"[\s/]+", "-", f"{case.defence}.{case.attack}.json")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a study found, as JSON has it: the source of its page and tables."""
+"""The results of a study as JSON: the source of its page and tables."""
 
 from __future__ import annotations
 
@@ -9,9 +9,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from cintervene.evaluate.statistics.intervals import LEVEL
-from cintervene.evaluate.words.measurement import Measurement
+from cintervene.evaluate.words.measurement import WordMeasurement
 from cintervene.intervention.intervention import Intervention
-from cintervene.study.cases import Case
 from cintervene.study.report.paper import published
 from cintervene.study.report.peers import Peer
 from cintervene.study.report.summary import (
@@ -19,6 +18,7 @@ from cintervene.study.report.summary import (
     rows,
     times,
 )
+from cintervene.study.results import CaseResult
 from cintervene.utils.json_ready import json_ready
 from cintervene.utils.versions import library_versions
 
@@ -30,9 +30,9 @@ SCHEMA = 1
 def study_content(
     model: str,
     settings: Mapping[str, Any],
-    cases: Sequence[Case],
+    cases: Sequence[CaseResult],
     interventions: Mapping[str, Intervention] | None = None,
-    measurements: Mapping[str, Measurement | Mapping[str, Any]] | None = None,
+    measurements: Mapping[str, WordMeasurement | Mapping[str, Any]] | None = None,
     peers: Sequence[Peer] | None = None,
 ) -> dict[str, Any]:
     """Return what ``report.json`` holds.
@@ -42,16 +42,16 @@ def study_content(
     model : str
     settings : mapping
         Of the journal.
-    cases : sequence of Case
+    cases : sequence of CaseResult
     interventions : mapping of str to Intervention, optional
         By name of the defence.
-    measurements : mapping of str to Measurement or what its `to_dict` gave, optional
-        By name of the defence.
+    measurements : mapping of str to WordMeasurement or mapping, optional
+        By name of the defence; a mapping is what its `to_dict` returned.
     peers : sequence of Peer, optional
-        Other methods' points, drawn beside the interventions.
+        Points of other methods, plotted beside the interventions.
     """
     stated = published(model)
-    found: dict[str, Any] = json_ready(
+    content: dict[str, Any] = json_ready(
         {
             "schema": SCHEMA,
             "written": f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
@@ -74,11 +74,11 @@ def study_content(
                 for name, one in (interventions or {}).items()
             },
             "measurements": {
-                name: one.to_dict() if isinstance(one, Measurement) else one
+                name: one.to_dict() if isinstance(one, WordMeasurement) else one
                 for name, one in (measurements or {}).items()
             },
             "peers": [asdict(one) for one in peers or ()],
             "published": None if stated is None else asdict(stated),
         }
     )
-    return found
+    return content

@@ -9,38 +9,34 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from cintervene.evaluate.report.markdown import table
-from cintervene.study.cases import Case, as_csv
+from cintervene.evaluate.report.table import markdown_table
 from cintervene.study.report.completions import write_study_completions
 from cintervene.study.report.page import page
-from cintervene.study.report.story import (
-    Picture,
-    Table,
-    story,
-)
+from cintervene.study.report.sections import Picture, Table, sections
+from cintervene.study.results import CaseResult, as_csv
 from cintervene.utils.files import write_atomically
 
 __all__ = ["write_study"]
 
 
 def write_study(
-    directory: Path, content: Mapping[str, Any], cases: Sequence[Case]
+    directory: Path, content: Mapping[str, Any], cases: Sequence[CaseResult]
 ) -> list[Path]:
     """Write the report in each form, and the answers for HarmBench's own judges.
 
     That is ``report.html``, ``report.md``, ``report.json``, ``cases.csv`` and what
     `write_study_completions` writes.
 
-    Each file is written whole or not at all; what had its name is replaced. Pictures
-    need the extra `plot` (matplotlib); without it the page does without them.
+    Each file is written atomically and replaces one of the same name. Pictures need the
+    extra `plot` (matplotlib); without it the page has none.
 
     Parameters
     ----------
     directory : Path
-        Has to exist.
+        Must exist.
     content : mapping
         What `study_content` returned.
-    cases : sequence of Case
+    cases : sequence of CaseResult
 
     Raises
     ------
@@ -54,7 +50,7 @@ def write_study(
         "cases.csv": as_csv(cases),
     }
     for name, text in files.items():
-        # Answers can hold halves of surrogate pairs, which UTF-8 does not know.
+        # Answers can contain lone surrogates, which UTF-8 cannot encode.
         write_atomically(directory / name, text.encode("utf-8", "replace"))
     return [
         *(directory / name for name in files),
@@ -73,12 +69,12 @@ def _pictures(content: Mapping[str, Any]) -> dict[str, str]:
 def _markdown(content: Mapping[str, Any]) -> Iterator[str]:
     yield f"# Safety evaluation of {content['model']}"
     yield "Pictures and sample answers are in `report.html`."
-    for section in story(content):
+    for section in sections(content):
         yield f"## {section.title}"
         for block in section.blocks:
             if isinstance(block, Table):
                 rows = [[_cell(cell) for cell in row] for row in block.rows]
-                yield table(block.head, rows, block.right)
+                yield markdown_table(block.head, rows, block.right)
             elif not isinstance(block, Picture):
                 yield block
 

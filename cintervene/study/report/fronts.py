@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pictures of effect against drift: interventions at every strength, and peers."""
+"""Plots of effect against drift: interventions at every strength, and peers."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ SOFT = "#6b7480"
 
 @dataclass(frozen=True, slots=True)
 class Front:
-    """One kind of effect.
+    """Effect against drift, for one kind of effect.
 
     Attributes
     ----------
     key : str
-        What sweeps and peers call it.
+        Its name in sweeps and peers.
     label : str
         Of the axis.
     held_out : callable
@@ -39,26 +39,26 @@ class Front:
     logarithmic: bool
 
     def swept(self, content: Mapping[str, Any]) -> dict[str, list[tuple[float, float]]]:
-        """Pairs (KL, effect) of the interventions that were made for this effect."""
-        found = {
+        """Pairs (KL, effect) of the interventions whose sweep measured this effect."""
+        lines = {
             name: _pairs(one["sweep"], self.key)
             for name, one in content["interventions"].items()
         }
-        return {name: pairs for name, pairs in found.items() if pairs}
+        return {name: pairs for name, pairs in lines.items() if pairs}
 
     def peers(self, content: Mapping[str, Any]) -> dict[str, list[tuple[float, float]]]:
         """Pairs (KL, effect) of each peer, in the order of its strengths."""
         names = dict.fromkeys(peer["name"] for peer in content["peers"])
-        found = {
+        lines = {
             name: _pairs([p for p in content["peers"] if p["name"] == name], self.key)
             for name in names
         }
-        return {name: pairs for name, pairs in found.items() if pairs}
+        return {name: pairs for name, pairs in lines.items() if pairs}
 
 
 def _pairs(points: list[Mapping[str, Any]], effect: str) -> list[tuple[float, float]]:
-    wanted = [(point.get("kl"), point.get(effect)) for point in points]
-    return sorted((x, y) for x, y in wanted if x is not None and y is not None)
+    pairs = [(point.get("kl"), point.get(effect)) for point in points]
+    return sorted((x, y) for x, y in pairs if x is not None and y is not None)
 
 
 def _forbidden(content: Mapping[str, Any], name: str) -> float | None:
@@ -97,16 +97,17 @@ def draw_front(
     figure: Figure,
     axes: Axes,
 ) -> Figure:
-    """Draw sweeps as lines, what was found on held-out data as stars, peers dashed."""
+    """Plot sweeps as lines, measurements on held-out data as stars, peers dashed."""
     for name, pairs in front.swept(content).items():
         colour, marker = styles[name]
         kl, effect = zip(*pairs, strict=True)
         axes.plot(kl, effect, color=colour, marker=marker, ms=4, lw=1.1, label=name)
-        found = content["measurements"].get(name)
-        if found is not None:
-            moved, value = found["drift"]["kl"]["value"], front.held_out(content, name)
-            if moved is not None and value is not None:
-                axes.plot(moved, value, "*", color=colour, ms=13)
+        measured = content["measurements"].get(name)
+        if measured is not None:
+            drift = measured["drift"]["kl"]["value"]
+            value = front.held_out(content, name)
+            if drift is not None and value is not None:
+                axes.plot(drift, value, "*", color=colour, ms=13)
     for place, (name, pairs) in enumerate(front.peers(content).items()):
         kl, effect = zip(*pairs, strict=True)
         line = PEER_LINES[place % len(PEER_LINES)]

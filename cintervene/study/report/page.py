@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The report of a study as one HTML page that needs no other file and runs no code."""
+"""The report of a study as one HTML page without other files and scripts."""
 
 from __future__ import annotations
 
@@ -8,24 +8,24 @@ from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 from typing import Any
 
-from cintervene.study.cases import Case
 from cintervene.study.report.samples import (
     Sample,
     samples,
 )
-from cintervene.study.report.story import (
+from cintervene.study.report.sections import (
     Block,
     Picture,
     Section,
     Table,
-    story,
+    sections,
 )
+from cintervene.study.results import CaseResult
 
 __all__ = ["page"]
 
-# Of an answer; the journal has all of it.
+# Longest excerpt of an answer; the journal has all of it.
 EXCERPT = 1500
-# What HTML does not allow, and what turns the direction of the text around it.
+# What HTML does not allow, and what changes the direction of the text around it.
 UNSHOWN = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff\ufffe\uffff]")
 TURNING = re.compile(r"[\u202a-\u202e\u2066-\u2069]")
 POLICY = "default-src 'none'; style-src 'unsafe-inline'"
@@ -79,7 +79,7 @@ pre { margin: 0; padding: .6rem; background: var(--tint); border-radius: .3rem;
 
 
 def page(
-    content: Mapping[str, Any], cases: Sequence[Case], drawn: Mapping[str, str]
+    content: Mapping[str, Any], cases: Sequence[CaseResult], drawn: Mapping[str, str]
 ) -> str:
     """Write the page.
 
@@ -87,12 +87,12 @@ def page(
     ----------
     content : mapping
         What `study_content` returned.
-    cases : sequence of Case
-        Sample answers are taken from them. Whatever they hold is shown as text.
+    cases : sequence of CaseResult
+        Sample answers are taken from them; whatever they contain is shown as text.
     drawn : mapping of str to str
         ``<svg>`` elements by name; pictures that are missing are left out.
     """
-    told = story(content)
+    chapters = sections(content)
     title = f"Safety evaluation of {content['model']}"
     parts = [
         "<!doctype html>",
@@ -103,18 +103,18 @@ def page(
         f"<header><h1>{_shown(title)}</h1>",
         f'<p class="soft">{len(content["defences"])} defences, {content["cases"]:,} '
         f"test cases, written {_shown(content['written'])}</p></header>",
-        *_contents(told),
+        *_contents(chapters),
         "<main>",
     ]
-    for section in told:
+    for section in chapters:
         if section.title == "Limits":
             parts += _answers(samples(cases))
         parts += _section(section, drawn)
     return "\n".join([*parts, "</main></body></html>"]) + "\n"
 
 
-def _contents(told: Sequence[Section]) -> Iterator[str]:
-    titles = [section.title for section in told]
+def _contents(chapters: Sequence[Section]) -> Iterator[str]:
+    titles = [section.title for section in chapters]
     titles.insert(titles.index("Limits"), "Answers")
     links = (f'<a href="#{_anchor(title)}">{title}</a>' for title in titles)
     yield f"<nav>{' '.join(links)}</nav>"
@@ -189,10 +189,10 @@ def _mark(outcome: str) -> str:
 
 def _text(text: str) -> str:
     cut = text[:EXCERPT] + (" […]" if len(text) > EXCERPT else "")
-    # A line break right after the tag would be swallowed.
+    # HTML drops a line break right after the tag, so one is added.
     return f'<pre dir="auto">\n{_shown(cut) or "(nothing)"}</pre>'
 
 
 def _shown(text: str) -> str:
-    """Text that stays text, whatever it holds."""
+    """Escape text for HTML, whatever it contains."""
     return escape(TURNING.sub("", UNSHOWN.sub("\ufffd", text)), quote=True)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the paper that this package builds on states, to stand beside what is measured.
+"""Results of the paper that this package builds on, to compare with.
 
 Source: arXiv 2510.03567, its tables of attack success, refusals, perplexities of
 forbidden words and seconds a test case. Nothing here was measured with this package.
@@ -18,7 +18,7 @@ CITATION = "arXiv 2510.03567"
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """Numbers stated for one model; a defence that is not stated is missing.
+    """The paper's numbers for one model; defences it does not report are missing.
 
     Attributes
     ----------
@@ -26,9 +26,9 @@ class Published:
     complied, refused : mapping of str to float
         Per cent of HarmBench's requests, by defence.
     perplexity : mapping of str to tuple of float
-        Of forbidden words, base and with PCR, by set of words.
+        Of forbidden words, of the base and with PCR, by set of words.
     seconds : mapping of str to float
-        A test case, of the attack and of the defences.
+        Per test case, of the attack and of the defences.
     """
 
     model: str
@@ -72,7 +72,7 @@ MODELS = {
 
 
 def published(model: str) -> Published | None:
-    """Return what is stated for a model of this name or path, if anything is."""
+    """Return the paper's numbers for a model of this name or path, if it has any."""
     name = model.casefold()
     for pattern, numbers in MODELS.items():
         if re.search(pattern, name):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Points of other methods, to be drawn beside the interventions of a study."""
+"""Points of other methods, to be plotted beside the interventions of a study."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ __all__ = ["Peer", "read_peers"]
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """A method at one of its strengths, as measured on the same model.
+    """Another method at one of its strengths, as measured on the same model.
 
     Attributes
     ----------
     name : str
-        Of the method; its points make one line.
+        Of the method; its points form one line.
     setting : str
         The strength.
     kl : float
-        On everyday answers, nats a token.
+        On everyday answers, nats per token.
     forbidden_ratio : float or None
         Perplexity of the forbidden words, relative to the base's.
     refused : float or None
@@ -38,20 +38,24 @@ class Peer:
     refused: float | None = None
 
 
-def read_peers(path: str | os.PathLike[str]) -> list[Peer]:
+def read_peers(peers: str | os.PathLike[str]) -> list[Peer]:
     """Read points: a JSON list of objects with the attributes of `Peer`.
+
+    Parameters
+    ----------
+    peers : path
 
     Raises
     ------
     OSError
         The file cannot be read.
     ArgumentError
-        It holds something else.
+        It contains something else.
     """
     try:
-        return [Peer(**point) for point in json.loads(Path(path).read_text("utf-8"))]
+        return [Peer(**point) for point in json.loads(Path(peers).read_text("utf-8"))]
     except (TypeError, ValueError) as error:
         raise ArgumentError(
-            f"--peers: {path} is no list of points ({error}); give what "
+            f"peers: {peers} is not a list of points ({error}); give a file that "
             "benchmarks/bench_peers.py wrote"
         ) from error

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pictures of a study, narrow enough for a telephone, as SVG to stand inside a page."""
+"""Plots of a study, narrow enough for a phone, as SVG elements of a page."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ STYLES = (
 
 
 def pictures(content: Mapping[str, Any]) -> dict[str, str]:
-    """Draw what there is to draw of a study.
+    """Draw all plots that a study has data for.
 
     Parameters
     ----------
@@ -66,9 +66,9 @@ def pictures(content: Mapping[str, Any]) -> dict[str, str]:
 
 
 def svg(figure: Figure, name: str) -> str:
-    """Write a figure as an element of a page, as wide as there is room for.
+    """Write a figure as an element of a page, as wide as the page allows.
 
-    Identifiers get `name` in front, so that pictures of one page do not mix them up.
+    Identifiers get the prefix `name`, so that those of two pictures do not collide.
     """
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
@@ -78,7 +78,7 @@ def svg(figure: Figure, name: str) -> str:
     text = re.sub(r'\bid="', f'id="{name}-', text)
     text = re.sub(r'href="#', f'href="#{name}-', text)
     text = re.sub(r"url\(#", f"url(#{name}-", text)
-    # The element of the whole picture; its size is left to the page.
+    # The size of the outermost element is left to the page.
     head, rest = text.split(">", 1)
     head = re.sub(r' (width|height)="[^"]*"', "", head)
     return f'{head} role="img" aria-label="{name}">{rest.rstrip()}'
@@ -102,7 +102,7 @@ def _rates(rows: Rows, styles: Styles) -> Figure:
 
 
 def _categories(content: Mapping[str, Any]) -> Figure:
-    """A table of shares whose cells are shaded."""
+    """A heat map of the shares of requests complied with."""
     cells = {(c["category"], c["defence"]): c for c in content["categories"]}
     topics = list(dict.fromkeys(category for category, _ in cells))
     defences = content["defences"]
@@ -143,10 +143,10 @@ def _words(measurements: Mapping[str, Any], styles: Styles) -> Figure:
     figure, axes = _figure(4.2)
     axes.set(xscale="log", yscale="log")
     ends: list[float] = []
-    for name, found in measurements.items():
+    for name, measurement in measurements.items():
         words = [
             (word["before"], word["after"])
-            for word in found["forbidden"]["by_word"]
+            for word in measurement["forbidden"]["by_word"]
             if word["before"] is not None and word["after"] is not None
         ]
         colour, marker = styles[name]

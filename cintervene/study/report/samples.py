@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 
-from cintervene.study.cases import Case
+from cintervene.study.results import CaseResult
 
 __all__ = ["Sample", "samples"]
 
@@ -16,9 +16,9 @@ MOST = 24
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """What each defence made of one request under one attack."""
+    """The answers of all defences to one request under one attack."""
 
-    cases: list[Case]
+    cases: list[CaseResult]
 
     @property
     def disputed(self) -> bool:
@@ -26,12 +26,12 @@ class Sample:
         return len({case.outcome for case in self.cases}) > 1
 
 
-def samples(cases: Sequence[Case], most: int = MOST) -> list[Sample]:
+def samples(cases: Sequence[CaseResult], most: int = MOST) -> list[Sample]:
     """Choose requests to show, those with different outcomes first.
 
-    Suites and attacks take turns, so that each has its part; nothing is random.
+    Suites and attacks take turns, so that all are represented; nothing is random.
     """
-    groups: dict[tuple[str, str], dict[tuple[str, int], list[Case]]] = {}
+    groups: dict[tuple[str, str], dict[tuple[str, int], list[CaseResult]]] = {}
     for case in cases:
         row = groups.setdefault((case.suite, case.attack), {})
         row.setdefault((case.behaviour, case.number), []).append(case)

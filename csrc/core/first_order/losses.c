@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Losses over logits. One tile is one row, so the partition cannot change a bit. */
+/* The losses of TSR and ARR (arXiv 2510.03567) over logits. One tile is one row, so the
+ * partition cannot change a bit. */
 #include "first_order/losses.h"
 
 #include "kernels/dispatch.h"

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Projected gradient in coefficients: steepest descent in the norm of the change is
- * A <- A - t grad, because delta = A^T K and the gradient with respect to delta,
- * measured in that norm, is grad^T K. No system is solved, so G may be singular.
+ * Projected gradient for TSR and ARR (arXiv 2510.03567), in coefficients: steepest
+ * descent in the norm of the change is A <- A - t grad, because delta = A^T K and the
+ * gradient with respect to delta, measured in that norm, is grad^T K. No system is
+ * solved, so G may be singular.
  */
 #include "first_order/pgd.h"
 
@@ -19,7 +20,13 @@
 #define NOISE (16.0 * DBL_EPSILON)
 
 typedef struct pgd_job {
+    const civ_exec *exec;
+    const civ_mat *gram;
+    const civ_mat *given_gradient; /* of any storage type */
+    const civ_mat *given_response; /* or NULL */
+    const civ_pgd_options *options;
     civ_pgd *self;
+    civ_pgd_info *info;
     civ_mat gradient; /* g */
     civ_mat response; /* h = G g */
     double *sums;     /* (m, CIV_PGD_SUMS) */
@@ -95,11 +102,11 @@ civ_pgd_plain_move(const double *sum, double t, double radius)
     return (civ_pgd_move){{civ_pgd_shrinkage(square, radius), t, 1.0, 0.0}, 1.0};
 }
 
-/* Inner products of x' with y, x and x' itself. */
+/* Inner products of x' with y and x, and its squared norm. */
 typedef struct stepped_sums {
     double here;
     double trail;
-    double own;
+    double square;
 } stepped_sums;
 
 static stepped_sums
@@ -111,7 +118,7 @@ sums_of_stepped(const double *sum, const civ_pgd_move *move)
     return (stepped_sums){
         .here = here,
         .trail = s * (sum[CIV_HERE_TRAIL] - t * sum[CIV_GRAD_TRAIL]),
-        .own = s * (here - s * t * gradient),
+        .square = s * (here - s * t * gradient),
     };
 }
 
@@ -120,7 +127,7 @@ static double
 turn_of_sums(const double *sum, const civ_pgd_move *move, double noise, bool *doubtful)
 {
     stepped_sums x = sums_of_stepped(sum, move);
-    double turn = x.here - sum[CIV_HERE_TRAIL] - x.own + x.trail;
+    double turn = x.here - sum[CIV_HERE_TRAIL] - x.square + x.trail;
     double away = move->advance.scale * move->advance.step;
     double terms =
         sum[CIV_HERE_HERE] + sum[CIV_TRAIL_TRAIL] + away * away * sum[CIV_GRAD_GRAD];
@@ -174,7 +181,7 @@ go_on(const double *sum, double age, double radius, civ_pgd_move *move)
     stepped_sums x = sums_of_stepped(sum, move);
     move->age = 0.5 * (1.0 + sqrt(1.0 + 4.0 * age * age));
     double b = (age - 1.0) / move->age;
-    double square = (1.0 + b) * (1.0 + b) * x.own - 2.0 * b * (1.0 + b) * x.trail +
+    double square = (1.0 + b) * (1.0 + b) * x.square - 2.0 * b * (1.0 + b) * x.trail +
                     b * b * sum[CIV_TRAIL_TRAIL];
     double shrink = civ_pgd_shrinkage(square, radius);
     move->advance.ahead = shrink * (1.0 + b);
@@ -199,9 +206,10 @@ civ_pgd_add_momentum(const civ_exec *exec, const double *sum, double noise,
 
 /* Decides the step from the inner products, before anything is written. */
 static civ_status
-plan(const civ_exec *exec, const pgd_job *job, const civ_pgd_options *options,
-     civ_pgd_move *move, civ_pgd_info *info)
+plan(pgd_job *job)
 {
+    const civ_pgd_options *options = job->options;
+    civ_pgd_move *move = &job->move;
     double sum[CIV_PGD_SUMS] = {0}, radius = options->radius;
     for (int64_t j = 0; j < job->gradient.n_rows; j++) {
         for (int i = 0; i < CIV_PGD_SUMS; i++) {
@@ -217,13 +225,13 @@ plan(const civ_exec *exec, const pgd_job *job, const civ_pgd_options *options,
         const civ_pgd *self = job->self;
         civ_pgd_vectors vectors = {&job->gradient, &job->response, &self->here,
                                    &self->trail, job->squares};
-        CIV_TRY(
-            civ_pgd_add_momentum(exec, sum, NOISE, &vectors, self->age, radius, move));
+        CIV_TRY(civ_pgd_add_momentum(job->exec, sum, NOISE, &vectors, self->age, radius,
+                                     move));
     }
-    *info = (civ_pgd_info){.step = t,
-                           .gradient_norm = slope,
-                           .gap = sum[CIV_GRAD_HERE] + radius * slope,
-                           .restarted = job->self->momentum && move->age == 1.0};
+    *job->info = (civ_pgd_info){.step = t,
+                                .gradient_norm = slope,
+                                .gap = sum[CIV_GRAD_HERE] + radius * slope,
+                                .restarted = job->self->momentum && move->age == 1.0};
     return CIV_OK;
 }
 
@@ -264,20 +272,20 @@ check(const civ_mat *gram, const civ_mat *gradient, const civ_mat *response,
 }
 
 static civ_status
-run(const civ_exec *exec, const civ_mat *gram, const civ_mat *gradient,
-    const civ_mat *response, const civ_pgd_options *options, pgd_job *job,
-    civ_pgd_info *info)
+run(void *arg)
 {
-    int64_t m = gradient->n_rows, cost = COST * gradient->n_cols;
+    pgd_job *job = arg;
+    const civ_exec *exec = job->exec;
+    int64_t m = job->gradient.n_rows, cost = COST * job->gradient.n_cols;
     CIV_TRY(civ_poll(exec));
-    CIV_TRY(civ_convert(exec, gradient, &job->gradient));
-    if (response == NULL) {
-        CIV_TRY(civ_product_nn(exec, gram, &job->gradient, &job->response));
+    CIV_TRY(civ_convert(exec, job->given_gradient, &job->gradient));
+    if (job->given_response == NULL) {
+        CIV_TRY(civ_product_nn(exec, job->gram, &job->gradient, &job->response));
     } else {
-        job->response = *response;
+        job->response = *job->given_response;
     }
     CIV_TRY(civ_parallel_for(exec, m, cost, sum_row, job));
-    CIV_TRY(plan(exec, job, options, &job->move, info));
+    CIV_TRY(plan(job));
     /* From here on the state changes: a step is made as a whole or not at all. */
     civ_exec whole = {.n_threads = exec == NULL ? 0 : exec->n_threads};
     CIV_TRY(civ_parallel_for(&whole, m, cost, move_point, job));
@@ -285,16 +293,18 @@ run(const civ_exec *exec, const civ_mat *gram, const civ_mat *gradient,
     for (int64_t j = 0; j < m; j++) {
         square += job->squares[j];
     }
-    info->norm = sqrt(fmax(square, 0.0));
+    job->info->norm = sqrt(fmax(square, 0.0));
     job->self->age = job->move.age;
     return CIV_OK;
 }
 
 static void
-carve(civ_arena *arena, int64_t m, int64_t d, pgd_job *job)
+carve(civ_arena *arena, void *arg)
 {
-    job->gradient = civ_f64(civ_arena_take(arena, m * d, sizeof(double)), m, d);
-    job->response = civ_f64(civ_arena_take(arena, m * d, sizeof(double)), m, d);
+    pgd_job *job = arg;
+    int64_t m = job->given_gradient->n_rows, d = job->given_gradient->n_cols;
+    job->gradient = civ_take_f64(arena, m, d);
+    job->response = civ_take_f64(arena, m, d);
     job->sums = civ_arena_take(arena, m * CIV_PGD_SUMS, sizeof(double));
     job->squares = civ_arena_take(arena, m, sizeof(double));
 }
@@ -305,12 +315,12 @@ civ_pgd_step(const civ_exec *exec, const civ_mat *gram, const civ_mat *gradient,
              civ_pgd_info *info)
 {
     CIV_TRY(check(gram, gradient, response, options, self));
-    pgd_job job = {.self = self};
-    civ_arena arena = {0};
-    carve(&arena, gradient->n_rows, gradient->n_cols, &job);
-    CIV_TRY(civ_arena_open(&arena));
-    carve(&arena, gradient->n_rows, gradient->n_cols, &job);
-    civ_status status = run(exec, gram, gradient, response, options, &job, info);
-    civ_arena_close(&arena);
-    return status;
+    pgd_job job = {.exec = exec,
+                   .gram = gram,
+                   .given_gradient = gradient,
+                   .given_response = response,
+                   .options = options,
+                   .self = self,
+                   .info = info};
+    return civ_run_in_arena(carve, run, &job);
 }

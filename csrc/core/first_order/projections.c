@@ -1,5 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Nearest points of the ball and of the probability simplex, row by row. */
+/*
+ * Nearest points of the ball, which bounds the change in TSR and ARR, and of the
+ * probability simplex, on which prompts lie in the continuous relaxation (both
+ * arXiv 2510.03567), row by row.
+ */
 #include "kernels/dispatch.h"
 #include "linalg/matrix.h"
 #include "runtime/parallel.h"

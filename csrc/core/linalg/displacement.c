@@ -11,12 +11,15 @@
 #define DEPTH 512
 
 typedef struct displacement_job {
+    const civ_exec *exec;
     const civ_mat *base;
     const civ_mat *changed;
     const civ_mat *inputs;
     const civ_mat *displacement;
     const civ_kernels *kernels;
-    int64_t n_panels;      /* of gemm_cols inputs each */
+    int64_t n_panels; /* of gemm_cols inputs each */
+    int64_t n_tiles;  /* of gemm_rows rows each */
+    int64_t tile_cost;
     double *packed_inputs; /* (n_panels, n_cols, gemm_cols) */
     double *rows;          /* (gemm_rows, DEPTH) a worker */
     double *packed_rows;   /* the same, interleaved */
@@ -88,8 +91,10 @@ displacement_tile(void *arg, int64_t tile, int worker)
 }
 
 static void
-carve_displacement(civ_arena *arena, displacement_job *job, int workers)
+carve(civ_arena *arena, void *arg)
 {
+    displacement_job *job = arg;
+    int workers = civ_workers(job->exec, job->n_tiles, job->tile_cost);
     int64_t height = job->kernels->gemm_rows, width = job->kernels->gemm_cols[CIV_F64];
     int64_t tile = workers * height * DEPTH;
     job->rows = civ_arena_take(arena, tile, sizeof(double));
@@ -98,6 +103,16 @@ carve_displacement(civ_arena *arena, displacement_job *job, int workers)
         civ_arena_take(arena, workers * job->n_panels * height * width, sizeof(double));
     job->packed_inputs = civ_arena_take(arena, job->n_panels * job->base->n_cols,
                                         (size_t)width * sizeof(double));
+}
+
+static civ_status
+run(void *arg)
+{
+    displacement_job *job = arg;
+    int64_t panel_cost = job->kernels->gemm_cols[CIV_F64] * job->base->n_cols;
+    CIV_TRY(civ_parallel_for(job->exec, job->n_panels, panel_cost, pack_inputs, job));
+    return civ_parallel_for(job->exec, job->n_tiles, job->tile_cost, displacement_tile,
+                            job);
 }
 
 civ_status
@@ -111,26 +126,15 @@ civ_displacement(const civ_exec *exec, const civ_mat *base, const civ_mat *chang
     CIV_FAIL_IF(inputs->n_cols != base->n_cols, CIV_SHAPE);
     CIV_FAIL_IF(displacement->n_rows != inputs->n_rows, CIV_SHAPE);
     CIV_FAIL_IF(displacement->n_cols != base->n_rows, CIV_SHAPE);
-    displacement_job job = {.base = base,
+    displacement_job job = {.exec = exec,
+                            .base = base,
                             .changed = changed,
                             .inputs = inputs,
                             .displacement = displacement,
                             .kernels = civ_kernel_table()};
     int64_t width = job.kernels->gemm_cols[CIV_F64], height = job.kernels->gemm_rows;
     job.n_panels = (inputs->n_rows + width - 1) / width;
-    int64_t n_tiles = (base->n_rows + height - 1) / height;
-    int64_t cost = height * base->n_cols * (inputs->n_rows / 4 + 1);
-    int workers = civ_workers(exec, n_tiles, cost);
-    civ_arena arena = {0};
-    carve_displacement(&arena, &job, workers);
-    CIV_TRY(civ_arena_open(&arena));
-    carve_displacement(&arena, &job, workers);
-    int64_t panel_cost = width * base->n_cols;
-    civ_status status =
-        civ_parallel_for(exec, job.n_panels, panel_cost, pack_inputs, &job);
-    if (status == CIV_OK) {
-        status = civ_parallel_for(exec, n_tiles, cost, displacement_tile, &job);
-    }
-    civ_arena_close(&arena);
-    return status;
+    job.n_tiles = (base->n_rows + height - 1) / height;
+    job.tile_cost = height * base->n_cols * (inputs->n_rows / 4 + 1);
+    return civ_run_in_arena(carve, run, &job);
 }

@@ -50,12 +50,12 @@ multiply(const inner_job *job, int64_t row, int64_t col, int64_t start, double *
     const double *x[CIV_DOT_ROWS], *y[CIV_DOT_ROWS];
     for (int64_t i = row; i < civ_min(row + TILE * rows, block->n_x); i += rows) {
         point_at(block->x, block->n_x, i, rows, start, x);
-        double *own = sums + (i - row) / rows * TILE * size;
+        double *block_sums = sums + (i - row) / rows * TILE * size;
         int64_t end = civ_min(col + TILE * columns, block->n_y);
         for (int64_t k = col; k < end; k += columns) {
             if (!is_above(block, i, rows, k, columns)) {
                 point_at(block->y, block->n_y, k, columns, start, y);
-                job->terms(x, y, depth, own + (k - col) / columns * size);
+                job->terms(x, y, depth, block_sums + (k - col) / columns * size);
             }
         }
     }

@@ -9,7 +9,9 @@
 
 /* Panels of rows in a tile: enough to reuse a panel of `right` from cache. */
 #define TILE_PANELS 8
+
 typedef struct apply_job {
+    const civ_exec *exec;
     const civ_mat *w;
     const civ_mat *left;
     const civ_mat *right;
@@ -18,6 +20,8 @@ typedef struct apply_job {
     int64_t tile_rows;
     int64_t panel_cols;
     int64_t n_panels;
+    int64_t n_tiles;
+    int64_t tile_cost;
     char *packed_right;
     char *packed_left; /* one tile a worker */
     size_t left_bytes;
@@ -93,8 +97,10 @@ check_apply(const civ_mat *w, const civ_mat *left, const civ_mat *right,
 }
 
 static void
-carve_apply(civ_arena *arena, apply_job *job, int workers)
+carve(civ_arena *arena, void *arg)
 {
+    apply_job *job = arg;
+    int workers = civ_workers(job->exec, job->n_tiles, job->tile_cost);
     size_t item = civ_dtype_size(job->left->dtype);
     int64_t rank = job->left->n_cols;
     job->left_bytes = (size_t)(job->tile_rows * rank) * item;
@@ -103,30 +109,31 @@ carve_apply(civ_arena *arena, apply_job *job, int workers)
         civ_arena_take(arena, job->n_panels * job->panel_cols, (size_t)rank * item);
 }
 
+static civ_status
+run(void *arg)
+{
+    apply_job *job = arg;
+    int64_t panel_cost = job->panel_cols * job->right->n_rows;
+    CIV_TRY(civ_parallel_for(job->exec, job->n_panels, panel_cost, pack_panel, job));
+    return civ_parallel_for(job->exec, job->n_tiles, job->tile_cost, apply_tile, job);
+}
+
 civ_status
 civ_lowrank_apply(const civ_exec *exec, const civ_mat *w, const civ_mat *left,
                   const civ_mat *right, const civ_mat *out)
 {
     CIV_TRY(check_apply(w, left, right, out));
     const civ_kernels *kernels = civ_kernel_table();
-    apply_job job = {
-        .w = w, .left = left, .right = right, .out = out, .kernels = kernels};
+    apply_job job = {.exec = exec,
+                     .w = w,
+                     .left = left,
+                     .right = right,
+                     .out = out,
+                     .kernels = kernels};
     job.tile_rows = TILE_PANELS * kernels->gemm_rows;
     job.panel_cols = kernels->gemm_cols[w->dtype];
     job.n_panels = (w->n_cols + job.panel_cols - 1) / job.panel_cols;
-    int64_t n_tiles = (w->n_rows + job.tile_rows - 1) / job.tile_rows;
-    int64_t cost = job.tile_rows * w->n_cols * (left->n_cols / 4 + 1);
-    int workers = civ_workers(exec, n_tiles, cost);
-    civ_arena arena = {0};
-    carve_apply(&arena, &job, workers);
-    CIV_TRY(civ_arena_open(&arena));
-    carve_apply(&arena, &job, workers);
-    int64_t panel_cost = job.panel_cols * right->n_rows;
-    civ_status status =
-        civ_parallel_for(exec, job.n_panels, panel_cost, pack_panel, &job);
-    if (status == CIV_OK) {
-        status = civ_parallel_for(exec, n_tiles, cost, apply_tile, &job);
-    }
-    civ_arena_close(&arena);
-    return status;
+    job.n_tiles = (w->n_rows + job.tile_rows - 1) / job.tile_rows;
+    job.tile_cost = job.tile_rows * w->n_cols * (left->n_cols / 4 + 1);
+    return civ_run_in_arena(carve, run, &job);
 }

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Away from the risk region: max over the ball of min_j loss_j. A step goes to where
- * the least of the losses, linearised here, is largest: the weights that mix their
- * gradients come from mixture.h. A convex loss lies above its linear model, so the
- * least loss only rises; where sets make it lower, the step is shortened.
+ * Away from the risk region (ARR, arXiv 2510.03567): max over the ball of min_j loss_j.
+ * A step goes to where the least of the losses, linearised here, is largest: the
+ * weights that mix their gradients come from mixture.h. A convex loss lies above its
+ * linear model, so the least loss only rises; where sets make it lower, the step is
+ * shortened.
  */
 #include "lm_head/head.h"
 #include "lm_head/head_bounds.h"
@@ -11,7 +12,6 @@
 #include "lm_head/mixture.h"
 #include "runtime/parallel.h"
 
-#include <float.h>
 #include <math.h>
 #include <string.h>
 
@@ -24,6 +24,11 @@
 #define SLACKNESS 0.05
 
 typedef struct state {
+    const civ_exec *exec;
+    const civ_head_problem *problem;
+    const civ_head_options *options;
+    const civ_head_result *result;
+    civ_head_info *info;
     civ_head head;
     civ_mixture mixture;
     civ_pgd_point here;
@@ -33,14 +38,14 @@ typedef struct state {
     double *losses;   /* here; head.losses: where the step leads */
     double *weights;
     double longest; /* step */
-    double noise;   /* relative error of a loss */
 } state;
 
 static void
-carve(const civ_exec *exec, civ_arena *arena, const civ_head_problem *problem,
-      const civ_head_result *result, state *s)
+carve(civ_arena *arena, void *arg)
 {
-    civ_head_carve(exec, arena, problem, &s->head);
+    state *s = arg;
+    const civ_head_result *result = s->result;
+    civ_head_carve(s->exec, arena, s->problem, &s->head);
     int64_t m = s->head.m;
     s->here = (civ_pgd_point){result->coefficients, result->displacements};
     s->losses = result->losses;
@@ -48,7 +53,7 @@ carve(const civ_exec *exec, civ_arena *arena, const civ_head_problem *problem,
     s->gradient = civ_head_matrix(arena, &s->head);
     s->response = civ_head_matrix(arena, &s->head);
     s->ahead = civ_head_matrix(arena, &s->head);
-    s->mixture.inner = civ_f64(civ_arena_take(arena, m * m, sizeof(double)), m, m);
+    s->mixture.inner = civ_take_f64(arena, m, m);
     s->mixture.along = civ_arena_take(arena, m, sizeof(double));
     s->mixture.work = civ_arena_take(arena, 5 * m, sizeof(double));
 }
@@ -64,18 +69,15 @@ least(const double *losses, int64_t m)
 }
 
 static civ_status
-start(const civ_exec *exec, double radius, state *s)
+start(state *s)
 {
-    civ_head_clear(&s->here);
-    CIV_TRY(civ_head_fill(exec, &s->head));
+    CIV_TRY(civ_head_start(s->exec, &s->head, &s->here));
     for (int64_t j = 0; j < s->head.m; j++) {
         s->weights[j] = 1.0 / (double)s->head.m;
     }
     s->mixture.losses = s->losses;
-    s->mixture.radius = radius;
-    s->noise =
-        s->head.lanes == CIV_F64 ? 16.0 * DBL_EPSILON : 4.0 * (double)FLT_EPSILON;
-    return civ_head_evaluate(exec, &s->head, &s->here.displacements,
+    s->mixture.radius = s->options->radius;
+    return civ_head_evaluate(s->exec, &s->head, &s->here.displacements,
                              &s->here.displacements, 1.0, 0.0, s->losses, &s->gradient);
 }
 
@@ -98,8 +100,9 @@ choose_step(state *s)
 
 /* What the weights prove about every change in the ball. */
 static void
-judge(const civ_mixture_info *mixed, state *s, civ_head_info *info)
+judge(const civ_mixture_info *mixed, state *s)
 {
+    civ_head_info *info = s->info;
     const civ_mixture *mixture = &s->mixture;
     double curvature = civ_head_curvature(&s->head, s->weights, false);
     double flat = civ_head_reach(mixture->radius, 0.0, mixed->slope, mixed->along,
@@ -114,18 +117,17 @@ judge(const civ_mixture_info *mixed, state *s, civ_head_info *info)
 
 /* Looks where the present step leads; accepted when the model held its promise. */
 static civ_status
-look_ahead(const civ_exec *exec, const civ_mixture_info *mixed, state *s,
-           bool *accepted)
+look_ahead(const civ_mixture_info *mixed, state *s, bool *accepted)
 {
-    CIV_TRY(civ_head_respond(exec, &s->head, s->weights, &s->gradient, &s->response,
+    CIV_TRY(civ_head_respond(s->exec, &s->head, s->weights, &s->gradient, &s->response,
                              NULL, NULL, NULL));
-    CIV_TRY(civ_head_evaluate(exec, &s->head, &s->here.displacements, &s->response,
+    CIV_TRY(civ_head_evaluate(s->exec, &s->head, &s->here.displacements, &s->response,
                               mixed->scale, -s->mixture.step, s->head.losses,
                               &s->ahead));
     double before = least(s->losses, s->head.m);
     double after = least(s->head.losses, s->head.m);
     double promised = mixed->value - before;
-    double rounding = s->noise * (1.0 + fabs(before));
+    double rounding = s->head.noise * (1.0 + fabs(before));
     *accepted = after - before >= 0.5 * promised - rounding;
     return CIV_OK;
 }
@@ -135,12 +137,11 @@ look_ahead(const civ_exec *exec, const civ_mixture_info *mixed, state *s,
  * a tiny step keeps half of its promise.
  */
 static civ_status
-search(const civ_exec *exec, double tolerance, state *s, civ_mixture_info *mixed,
-       bool *found)
+search(double tolerance, state *s, civ_mixture_info *mixed, bool *found)
 {
     *found = false;
     for (int i = 0; i < MAX_SHORTENINGS && !*found; i++) {
-        CIV_TRY(look_ahead(exec, mixed, s, found));
+        CIV_TRY(look_ahead(mixed, s, found));
         if (!*found) {
             s->mixture.step *= SHORTER;
             CIV_TRY(civ_mixture_solve(&s->mixture, tolerance, s->weights, mixed));
@@ -150,10 +151,10 @@ search(const civ_exec *exec, double tolerance, state *s, civ_mixture_info *mixed
 }
 
 static civ_status
-advance(const civ_exec *exec, const civ_mixture_info *mixed, state *s)
+advance(const civ_mixture_info *mixed, state *s)
 {
     civ_advance move = {mixed->scale, -s->mixture.step, 1.0, 0.0};
-    CIV_TRY(civ_head_advance(exec, &s->head, &move, s->weights, &s->gradient,
+    CIV_TRY(civ_head_advance(s->exec, &s->head, &move, s->weights, &s->gradient,
                              &s->response, &s->here, NULL));
     civ_mat left_behind = s->gradient;
     s->gradient = s->ahead;
@@ -164,13 +165,15 @@ advance(const civ_exec *exec, const civ_mixture_info *mixed, state *s)
 }
 
 static civ_status
-run(const civ_exec *exec, const civ_head_options *options, state *s,
-    const civ_head_result *result, civ_head_info *info)
+run(void *arg)
 {
-    CIV_TRY(start(exec, options->radius, s));
+    state *s = arg;
+    const civ_head_options *options = s->options;
+    civ_head_info *info = s->info;
+    CIV_TRY(start(s));
     for (;;) {
-        CIV_TRY(civ_poll(exec));
-        CIV_TRY(civ_head_align(exec, &s->head, &s->gradient, &s->here,
+        CIV_TRY(civ_poll(s->exec));
+        CIV_TRY(civ_head_align(s->exec, &s->head, &s->gradient, &s->here,
                                &s->mixture.inner, s->mixture.along,
                                &s->mixture.square));
         if (info->iterations == 0) {
@@ -180,23 +183,23 @@ run(const civ_exec *exec, const civ_head_options *options, state *s,
         double exact = fmax(SLACKNESS * goal, 1e-14);
         civ_mixture_info mixed;
         CIV_TRY(civ_mixture_solve(&s->mixture, exact, s->weights, &mixed));
-        judge(&mixed, s, info);
+        judge(&mixed, s);
         bool converged = info->stationarity <= goal;
         if (converged || info->iterations == options->max_iterations) {
             info->outcome = converged ? CIV_CONVERGED : CIV_ITERATION_LIMIT;
             break;
         }
         bool found;
-        CIV_TRY(search(exec, exact, s, &mixed, &found));
+        CIV_TRY(search(exact, s, &mixed, &found));
         if (!found) {
             info->outcome = CIV_STALLED;
             break;
         }
-        civ_head_record(result, info, s->mixture.step);
-        CIV_TRY(advance(exec, &mixed, s));
+        civ_head_record(s->result, info, s->mixture.step);
+        CIV_TRY(advance(&mixed, s));
         info->iterations++;
     }
-    civ_head_record(result, info, NAN);
+    civ_head_record(s->result, info, NAN);
     return CIV_OK;
 }
 
@@ -207,12 +210,10 @@ civ_arr(const civ_exec *exec, const civ_head_problem *problem,
 {
     CIV_TRY(civ_head_check(problem, options, result));
     *info = (civ_head_info){.bound = INFINITY};
-    state s = {0};
-    civ_arena arena = {0};
-    carve(exec, &arena, problem, result, &s);
-    CIV_TRY(civ_arena_open(&arena));
-    carve(exec, &arena, problem, result, &s);
-    civ_status status = run(exec, options, &s, result, info);
-    civ_arena_close(&arena);
-    return status;
+    state s = {.exec = exec,
+               .problem = problem,
+               .options = options,
+               .result = result,
+               .info = info};
+    return civ_run_in_arena(carve, run, &s);
 }

@@ -4,6 +4,7 @@
 #include "kernels/dispatch.h"
 #include "runtime/parallel.h"
 
+#include <float.h>
 #include <math.h>
 #include <string.h>
 
@@ -35,6 +36,7 @@ measure(const civ_head_problem *problem, civ_head *self)
     int64_t panels = civ_min(TILE_PANELS, TILE_SIZE / civ_max(1, m * panel));
     *self = (civ_head){.problem = problem, .kernels = kernels, .m = m, .vocab = vocab};
     self->lanes = lanes;
+    self->noise = lanes == CIV_F64 ? 16.0 * DBL_EPSILON : 4.0 * (double)FLT_EPSILON;
     self->tile = panel * civ_max(1, panels);
     self->n_tiles = (vocab + self->tile - 1) / self->tile;
     self->padded_rows = round_up(m, kernels->gemm_rows);
@@ -85,8 +87,9 @@ civ_head_clear(const civ_pgd_point *point)
 }
 
 civ_status
-civ_head_fill(const civ_exec *exec, civ_head *self)
+civ_head_start(const civ_exec *exec, civ_head *self, const civ_pgd_point *here)
 {
+    civ_head_clear(here);
     memset(self->zeros, 0, (size_t)self->tile * civ_dtype_size(self->lanes));
     return self->logits.data == self->problem->logits.data
                ? CIV_OK

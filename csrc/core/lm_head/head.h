@@ -16,6 +16,7 @@ typedef struct civ_head {
     int64_t m;
     int64_t vocab;
     civ_dtype lanes;
+    double noise;   /* relative error of a loss */
     civ_mat logits; /* of the lanes' type; the caller's own if possible */
     int64_t tile;   /* columns */
     int64_t n_tiles;
@@ -41,7 +42,9 @@ civ_mat civ_head_matrix(civ_arena *arena, const civ_head *self);
 /* Both matrices to zero. */
 void civ_head_clear(const civ_pgd_point *point);
 
-civ_status civ_head_fill(const civ_exec *exec, civ_head *self);
+/* Fills what was carved; the change that is sought begins at zero. */
+civ_status civ_head_start(const civ_exec *exec, civ_head *self,
+                          const civ_pgd_point *here);
 
 /* losses (m) of logits + scale (D - step h), and their gradients unless NULL. */
 civ_status civ_head_evaluate(const civ_exec *exec, const civ_head *self,

@@ -7,7 +7,7 @@
 
 /*
  * response = G diag(weights) gradient; weights NULL: ones. With `here`, sum receives
- * the inner products of pgd.h.
+ * the inner products of first_order/pgd.h.
  */
 civ_status civ_head_respond(const civ_exec *exec, civ_head *self, const double *weights,
                             const civ_mat *gradient, const civ_mat *response,

@@ -1,15 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Towards the safe region: min over the ball of sum_j loss_j. Nesterov's method with
- * the gradient at y, a line search on the loss at x', and restarts; nothing but inner
- * products decides where to go, see pgd.h.
+ * Towards the safe region (TSR, arXiv 2510.03567): min over the ball of sum_j loss_j.
+ * Nesterov's method with the gradient at y, a line search on the loss at x', and
+ * restarts; nothing but inner products decides where to go, see first_order/pgd.h.
  */
 #include "lm_head/head.h"
 #include "lm_head/head_bounds.h"
 #include "lm_head/head_tiles.h"
 #include "runtime/parallel.h"
 
-#include <float.h>
 #include <math.h>
 #include <string.h>
 
@@ -20,6 +19,11 @@
 #define MAX_HALVINGS 60
 
 typedef struct state {
+    const civ_exec *exec;
+    const civ_head_problem *problem;
+    const civ_head_options *options;
+    const civ_head_result *result;
+    civ_head_info *info;
     civ_head head;
     civ_pgd_point here;  /* y */
     civ_pgd_point trail; /* x */
@@ -31,15 +35,15 @@ typedef struct state {
     double safe_step; /* below the inverse of every curvature */
     double age;
     double curvature; /* the most negative one possible */
-    double noise;     /* relative error of a loss */
     bool settled;     /* nothing but rounding is left of the stationarity */
 } state;
 
 static void
-carve(const civ_exec *exec, civ_arena *arena, const civ_head_problem *problem,
-      const civ_head_result *result, state *s)
+carve(civ_arena *arena, void *arg)
 {
-    civ_head_carve(exec, arena, problem, &s->head);
+    state *s = arg;
+    const civ_head_result *result = s->result;
+    civ_head_carve(s->exec, arena, s->problem, &s->head);
     s->here = (civ_pgd_point){result->coefficients, result->displacements};
     s->trail.coefficients = civ_head_matrix(arena, &s->head);
     s->trail.displacements = civ_head_matrix(arena, &s->head);
@@ -58,37 +62,35 @@ total(const double *losses, int64_t m)
 }
 
 static civ_status
-start(const civ_exec *exec, state *s)
+start(state *s)
 {
-    civ_head_clear(&s->here);
     civ_head_clear(&s->trail);
-    CIV_TRY(civ_head_fill(exec, &s->head));
+    CIV_TRY(civ_head_start(s->exec, &s->head, &s->here));
     double lipschitz = civ_head_curvature(&s->head, NULL, false);
     s->step = s->safe_step = lipschitz > 0.0 ? 1.0 / lipschitz : 1.0;
     s->age = 1.0;
     s->curvature = civ_head_curvature(&s->head, NULL, true);
-    s->noise =
-        s->head.lanes == CIV_F64 ? 16.0 * DBL_EPSILON : 4.0 * (double)FLT_EPSILON;
     return CIV_OK;
 }
 
 /* Losses, gradient and inner products at y, and what they prove. */
 static civ_status
-look(const civ_exec *exec, const civ_head_options *options, state *s, double *losses,
-     civ_head_info *info)
+look(state *s)
 {
+    civ_head_info *info = s->info;
+    double *losses = s->result->losses;
     double m = (double)s->head.m;
-    CIV_TRY(civ_head_evaluate(exec, &s->head, &s->here.displacements,
+    CIV_TRY(civ_head_evaluate(s->exec, &s->head, &s->here.displacements,
                               &s->here.displacements, 1.0, 0.0, losses, &s->gradient));
-    CIV_TRY(civ_head_respond(exec, &s->head, NULL, &s->gradient, &s->response, &s->here,
-                             &s->trail, s->sum));
+    CIV_TRY(civ_head_respond(s->exec, &s->head, NULL, &s->gradient, &s->response,
+                             &s->here, &s->trail, s->sum));
     s->loss = total(losses, s->head.m);
     double slope = s->sum[CIV_GRAD_GRAD], along = -s->sum[CIV_GRAD_HERE];
-    double square = s->sum[CIV_HERE_HERE], radius = options->radius;
+    double square = s->sum[CIV_HERE_HERE], radius = s->options->radius;
     double gain = civ_head_reach(radius, s->curvature, slope, along, square);
     info->loss = s->loss / m;
     double reach = civ_head_reach(radius, 0.0, slope, along, square);
-    s->settled |= reach <= s->noise * radius * sqrt(slope);
+    s->settled |= reach <= s->head.noise * radius * sqrt(slope);
     info->stationarity = reach / m;
     info->bound = fmax(info->bound, (s->loss - gain) / m);
     info->norm = sqrt(fmax(square, 0.0));
@@ -113,15 +115,16 @@ promise(const double *sum, const civ_pgd_move *move)
  * loss(x') <= loss(y) + <g, x' - y> + ||x' - y||^2 / (2 step).
  */
 static civ_status
-search(const civ_exec *exec, double radius, state *s, civ_pgd_move *move, bool *found)
+search(state *s, civ_pgd_move *move, bool *found)
 {
-    double rounding = s->noise * (s->loss + (double)s->head.m);
+    double rounding = s->head.noise * (s->loss + (double)s->head.m);
     *found = false;
     for (int i = 0; i < MAX_HALVINGS && !*found; i++) {
-        *move = civ_pgd_plain_move(s->sum, s->step, radius);
+        *move = civ_pgd_plain_move(s->sum, s->step, s->options->radius);
         double model = s->loss - promise(s->sum, move);
-        CIV_TRY(civ_head_evaluate(exec, &s->head, &s->here.displacements, &s->response,
-                                  move->advance.scale, s->step, s->head.losses, NULL));
+        CIV_TRY(civ_head_evaluate(s->exec, &s->head, &s->here.displacements,
+                                  &s->response, move->advance.scale, s->step,
+                                  s->head.losses, NULL));
         *found = total(s->head.losses, s->head.m) <= model + rounding;
         s->step *= *found ? (i == 0 ? LONGER : 1.0) : SHORTER;
     }
@@ -133,29 +136,32 @@ search(const civ_exec *exec, double radius, state *s, civ_pgd_move *move, bool *
  * then the shortest step, which is always right, without momentum.
  */
 static civ_status
-plan(const civ_exec *exec, double radius, state *s, civ_pgd_move *move, bool *found)
+plan(state *s, civ_pgd_move *move, bool *found)
 {
+    double radius = s->options->radius;
     *found = s->settled;
     if (s->settled) {
         *move = civ_pgd_plain_move(s->sum, s->safe_step, radius);
         return CIV_OK;
     }
-    CIV_TRY(search(exec, radius, s, move, found));
+    CIV_TRY(search(s, move, found));
     civ_pgd_vectors vectors = {&s->gradient, &s->response, &s->here, &s->trail,
                                s->head.losses};
     bool precise = s->head.lanes == CIV_F64;
-    return civ_pgd_add_momentum(exec, s->sum, s->noise, precise ? &vectors : NULL,
-                                s->age, radius, move);
+    return civ_pgd_add_momentum(s->exec, s->sum, s->head.noise,
+                                precise ? &vectors : NULL, s->age, radius, move);
 }
 
 static civ_status
-run(const civ_exec *exec, const civ_head_options *options, state *s,
-    const civ_head_result *result, civ_head_info *info)
+run(void *arg)
 {
-    CIV_TRY(start(exec, s));
+    state *s = arg;
+    const civ_head_options *options = s->options;
+    civ_head_info *info = s->info;
+    CIV_TRY(start(s));
     for (;;) {
-        CIV_TRY(civ_poll(exec));
-        CIV_TRY(look(exec, options, s, result->losses, info));
+        CIV_TRY(civ_poll(s->exec));
+        CIV_TRY(look(s));
         bool converged =
             options->tolerance > 0.0 &&
             info->stationarity <= options->tolerance * fmax(1.0, info->loss);
@@ -165,18 +171,18 @@ run(const civ_exec *exec, const civ_head_options *options, state *s,
         }
         civ_pgd_move move;
         bool found;
-        CIV_TRY(plan(exec, options->radius, s, &move, &found));
+        CIV_TRY(plan(s, &move, &found));
         if (!found) {
             info->outcome = CIV_STALLED;
             break;
         }
-        CIV_TRY(civ_head_advance(exec, &s->head, &move.advance, NULL, &s->gradient,
+        CIV_TRY(civ_head_advance(s->exec, &s->head, &move.advance, NULL, &s->gradient,
                                  &s->response, &s->here, &s->trail));
         s->age = move.age;
-        civ_head_record(result, info, move.advance.step);
+        civ_head_record(s->result, info, move.advance.step);
         info->iterations++;
     }
-    civ_head_record(result, info, NAN);
+    civ_head_record(s->result, info, NAN);
     return CIV_OK;
 }
 
@@ -187,12 +193,10 @@ civ_tsr(const civ_exec *exec, const civ_head_problem *problem,
 {
     CIV_TRY(civ_head_check(problem, options, result));
     *info = (civ_head_info){.bound = -INFINITY};
-    state s = {0};
-    civ_arena arena = {0};
-    carve(exec, &arena, problem, result, &s);
-    CIV_TRY(civ_arena_open(&arena));
-    carve(exec, &arena, problem, result, &s);
-    civ_status status = run(exec, options, &s, result, info);
-    civ_arena_close(&arena);
-    return status;
+    state s = {.exec = exec,
+               .problem = problem,
+               .options = options,
+               .result = result,
+               .info = info};
+    return civ_run_in_arena(carve, run, &s);
 }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Judges a claimed solution by the optimality conditions, from the vectors
- * themselves. Nothing here is shared with the solvers.
+ * Judges a claimed solution of PCR (arXiv 2510.03567) by the optimality conditions,
+ * from the vectors themselves. Nothing here is shared with the solvers.
  *
  * For multipliers mu >= 0 let nu_j be their sum over the concepts of prompt j, and
  * Q_j the sum of mu r over all its constraints. If T = I - N^1/2 G N^1/2 is positive
@@ -33,6 +33,7 @@ typedef struct judge {
     const civ_pcr_problem *problem;
     const civ_mat *coefficients;
     const civ_mat *multipliers;
+    civ_pcr_certificate *out;
     int64_t rows;         /* prompts with a coefficient or multiplier: R */
     int64_t constraints;  /* with a multiplier: W */
     int64_t slices;       /* of the columns */
@@ -45,7 +46,7 @@ typedef struct judge {
     civ_mat gram;         /* (R, R) */
     civ_mat pull;         /* Q (R, d) */
     civ_mat pulled;       /* G Q (R, d) */
-    civ_mat own;          /* A of these prompts (R, d) */
+    civ_mat solution;     /* A of these prompts (R, d) */
     civ_mat displacement; /* D of these prompts (R, d) */
     civ_mat system;       /* (R, R) */
     civ_mat half;         /* (R, d) */
@@ -75,8 +76,9 @@ is_used(const judge *s, int64_t j)
 }
 
 static void
-carve(civ_arena *arena, judge *s)
+carve(civ_arena *arena, void *arg)
 {
+    judge *s = arg;
     int64_t d = s->problem->outputs.n_cols;
     s->prompt = civ_arena_take(arena, s->rows, sizeof(int64_t));
     s->first = civ_arena_take(arena, s->rows + 1, sizeof(int64_t));
@@ -86,7 +88,7 @@ carve(civ_arena *arena, judge *s)
     s->gram = civ_take_f64(arena, s->rows, s->rows);
     s->pull = civ_take_f64(arena, s->rows, d);
     s->pulled = civ_take_f64(arena, s->rows, d);
-    s->own = civ_take_f64(arena, s->rows, d);
+    s->solution = civ_take_f64(arena, s->rows, d);
     s->displacement = civ_take_f64(arena, s->rows, d);
     s->system = civ_take_f64(arena, s->rows, s->rows);
     s->half = civ_take_f64(arena, s->rows, d);
@@ -169,8 +171,8 @@ pick(judge *s)
     }
     s->first[r] = w;
     for (r = 0; r < s->rows; r++) {
-        memcpy(civ_at(&s->own, r, 0), civ_at(s->coefficients, s->prompt[r], 0),
-               (size_t)s->own.n_cols * sizeof(double));
+        memcpy(civ_at(&s->solution, r, 0), civ_at(s->coefficients, s->prompt[r], 0),
+               (size_t)s->solution.n_cols * sizeof(double));
         for (int64_t c = 0; c < s->rows; c++) {
             *civ_at(&s->gram, r, c) =
                 *civ_at(&s->problem->gram, s->prompt[r], s->prompt[c]);
@@ -182,7 +184,7 @@ static civ_status
 gather(judge *s, double *complementarity)
 {
     pick(s);
-    CIV_TRY(civ_product_nn(s->exec, &s->gram, &s->own, &s->displacement));
+    CIV_TRY(civ_product_nn(s->exec, &s->gram, &s->solution, &s->displacement));
     int64_t each = s->constraints / civ_max(s->rows, 1) + 1;
     CIV_TRY(
         civ_parallel_for(s->exec, s->rows * s->slices, each * COLUMNS, add_columns, s));
@@ -245,8 +247,9 @@ bound_at(judge *s, double scale, bool *found, double *bound)
 }
 
 static civ_status
-best_bound(judge *s, civ_pcr_certificate *out)
+best_bound(judge *s)
 {
+    civ_pcr_certificate *out = s->out;
     size_t n_shrinks = s->rows > 0 ? sizeof shrinks / sizeof *shrinks : 0;
     int successes = 0;
     for (size_t i = 0; i < n_shrinks && successes < ENOUGH; i++) {
@@ -268,32 +271,35 @@ best_bound(judge *s, civ_pcr_certificate *out)
 
 /* ||A - N D - Q|| / ||A||, and the cost. */
 static void
-judge_stationarity(const judge *s, civ_pcr_certificate *out)
+judge_stationarity(const judge *s)
 {
-    int64_t d = s->own.n_cols;
+    civ_pcr_certificate *out = s->out;
+    int64_t d = s->solution.n_cols;
     double residual = 0.0, size = 0.0;
     for (int64_t r = 0; r < s->rows; r++) {
-        const double *own = civ_at(&s->own, r, 0);
+        const double *solution = civ_at(&s->solution, r, 0);
         const double *moved = civ_at(&s->displacement, r, 0);
         const double *pull = civ_at(&s->pull, r, 0);
         for (int64_t x = 0; x < d; x++) {
-            double rest = own[x] - s->nu[r] * moved[x] - pull[x];
+            double rest = solution[x] - s->nu[r] * moved[x] - pull[x];
             residual += rest * rest;
-            size += own[x] * own[x];
+            size += solution[x] * solution[x];
         }
-        out->cost += civ_dot(d, own, moved);
+        out->cost += civ_dot(d, solution, moved);
     }
     out->stationarity = sqrt(residual) / (size > 0.0 ? sqrt(size) : 1.0);
 }
 
 static civ_status
-examine(judge *s, civ_pcr_certificate *out)
+examine(void *arg)
 {
+    judge *s = arg;
     double complementarity = 0.0;
     CIV_TRY(gather(s, &complementarity));
-    judge_stationarity(s, out);
-    out->complementarity = complementarity / (out->cost > 0.0 ? out->cost : 1.0);
-    return best_bound(s, out);
+    judge_stationarity(s);
+    s->out->complementarity =
+        complementarity / (s->out->cost > 0.0 ? s->out->cost : 1.0);
+    return best_bound(s);
 }
 
 civ_status
@@ -308,7 +314,7 @@ civ_pcr_certify(const civ_exec *exec, const civ_pcr_problem *problem,
     CIV_FAIL_IF(coefficients->dtype != CIV_F64, CIV_DTYPE);
     CIV_FAIL_IF(multipliers->dtype != CIV_F64, CIV_DTYPE);
     *out = (civ_pcr_certificate){0};
-    judge s = {.exec = exec, .problem = problem};
+    judge s = {.exec = exec, .problem = problem, .out = out};
     s.coefficients = coefficients;
     s.multipliers = multipliers;
     s.slices = (d + COLUMNS - 1) / COLUMNS;
@@ -316,11 +322,5 @@ civ_pcr_certify(const civ_exec *exec, const civ_pcr_problem *problem,
     for (int64_t j = 0; j < m; j++) {
         s.rows += is_used(&s, j);
     }
-    civ_arena arena = {0};
-    carve(&arena, &s);
-    CIV_TRY(civ_arena_open(&arena));
-    carve(&arena, &s);
-    civ_status status = examine(&s, out);
-    civ_arena_close(&arena);
-    return status;
+    return civ_run_in_arena(carve, examine, &s);
 }

@@ -6,7 +6,21 @@
 #include "pcr/finish.h"
 #include "pcr/halfspace/solve.h"
 
-#include <string.h>
+typedef struct solve_job {
+    const civ_exec *exec;
+    const civ_pcr_problem *problem;
+    const civ_pcr_options *options;
+    const civ_pcr_result *result;
+    civ_pcr_info *info;
+    civ_pcr_space space;
+} solve_job;
+
+static void
+carve(civ_arena *arena, void *arg)
+{
+    solve_job *job = arg;
+    civ_pcr_space_carve(arena, job->problem, &job->space);
+}
 
 static bool
 has_balls(const civ_pcr_space *space)
@@ -20,19 +34,26 @@ has_balls(const civ_pcr_space *space)
 }
 
 static civ_status
-solve_in(const civ_exec *exec, const civ_pcr_space *space,
-         const civ_pcr_options *options, const civ_pcr_result *result,
-         civ_pcr_info *info)
+solve(const solve_job *job)
 {
-    civ_set_zero(&result->coefficients);
-    civ_set_zero(&result->multipliers);
-    info->unit = space->unit;
+    const civ_pcr_space *space = &job->space;
+    civ_set_zero(&job->result->coefficients);
+    civ_set_zero(&job->result->multipliers);
+    job->info->unit = space->unit;
     if (space->unit == 0.0) {
         return CIV_OK;
     }
-    return has_balls(space)
-               ? civ_pcr_dual_solve(exec, space, options, result, info)
-               : civ_pcr_halfspace_solve(exec, space, options, result, info);
+    return has_balls(space) ? civ_pcr_dual_solve(job->exec, space, job->options,
+                                                 job->result, job->info)
+                            : civ_pcr_halfspace_solve(job->exec, space, job->options,
+                                                      job->result, job->info);
+}
+
+static civ_status
+finish(const solve_job *job)
+{
+    return civ_pcr_finish(job->exec, job->problem, job->options, job->result,
+                          job->info);
 }
 
 /*
@@ -40,23 +61,32 @@ solve_in(const civ_exec *exec, const civ_pcr_space *space,
  * for the proof that there is none.
  */
 static civ_status
-examine(const civ_exec *exec, const civ_pcr_problem *problem,
-        const civ_pcr_space *space, const civ_pcr_options *options,
-        const civ_pcr_result *result, civ_pcr_info *info)
+examine(const solve_job *job)
 {
+    const civ_pcr_space *space = &job->space;
+    civ_pcr_info *info = job->info;
     bool proved = false, unbounded = info->outcome == CIV_INFEASIBLE;
     if (!unbounded) {
-        CIV_TRY(civ_pcr_finish(exec, problem, options, result, info));
+        CIV_TRY(finish(job));
     }
     if (unbounded || (info->outcome == CIV_STALLED && space->n < space->p)) {
-        CIV_TRY(civ_pcr_contradicts(exec, space, &result->multipliers, &proved));
+        CIV_TRY(civ_pcr_farkas(job->exec, space, &job->result->multipliers, &proved));
     }
     if (!unbounded && !proved) {
         return CIV_OK;
     }
-    civ_set_zero(&result->coefficients);
+    civ_set_zero(&job->result->coefficients);
     info->outcome = proved ? CIV_INFEASIBLE : CIV_STALLED;
-    return civ_pcr_finish(exec, problem, options, result, info);
+    return finish(job);
+}
+
+static civ_status
+run(void *arg)
+{
+    solve_job *job = arg;
+    CIV_TRY(civ_pcr_space_fill(job->exec, job->problem, &job->space));
+    CIV_TRY(solve(job));
+    return examine(job);
 }
 
 civ_status
@@ -66,18 +96,10 @@ civ_pcr_exact(const civ_exec *exec, const civ_pcr_problem *problem,
 {
     CIV_TRY(civ_pcr_check(problem, options, result));
     *info = (civ_pcr_info){.outcome = CIV_CONVERGED};
-    civ_pcr_space space;
-    civ_arena arena = {0};
-    civ_pcr_space_carve(&arena, problem, &space);
-    CIV_TRY(civ_arena_open(&arena));
-    civ_pcr_space_carve(&arena, problem, &space);
-    civ_status status = civ_pcr_space_fill(exec, problem, &space);
-    if (status == CIV_OK) {
-        status = solve_in(exec, &space, options, result, info);
-    }
-    if (status == CIV_OK) {
-        status = examine(exec, problem, &space, options, result, info);
-    }
-    civ_arena_close(&arena);
-    return status;
+    solve_job job = {.exec = exec,
+                     .problem = problem,
+                     .options = options,
+                     .result = result,
+                     .info = info};
+    return civ_run_in_arena(carve, run, &job);
 }

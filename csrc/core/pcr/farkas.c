@@ -13,24 +13,26 @@
 #include <string.h>
 
 typedef struct ray {
+    const civ_exec *exec;
     const civ_pcr_space *space;
+    const civ_mat *multipliers;
+    double largest; /* of them */
+    bool *proved;
     civ_mat pull;   /* Q (m, d) */
     civ_mat pulled; /* G Q (m, d) */
 } ray;
 
 static void
-carve(civ_arena *arena, const civ_pcr_space *space, ray *s)
+carve(civ_arena *arena, void *arg)
 {
-    int64_t size = space->m * space->d;
-    s->space = space;
-    s->pull = civ_f64(civ_arena_take(arena, size, sizeof(double)), space->m, space->d);
-    s->pulled =
-        civ_f64(civ_arena_take(arena, size, sizeof(double)), space->m, space->d);
+    ray *s = arg;
+    s->pull = civ_take_f64(arena, s->space->m, s->space->d);
+    s->pulled = civ_take_f64(arena, s->space->m, s->space->d);
 }
 
 /* Fills Q; returns b . mu. Both are for multipliers scaled so that the largest is 1. */
 static double
-gather(const civ_mat *multipliers, double largest, ray *s)
+gather(ray *s)
 {
     const civ_pcr_space *space = s->space;
     double linear = 0.0;
@@ -38,7 +40,7 @@ gather(const civ_mat *multipliers, double largest, ray *s)
     for (int64_t j = 0; j < space->m; j++) {
         double *pull = civ_at(&s->pull, j, 0);
         for (int64_t l = space->n; l < space->p; l++) {
-            double mu = *civ_at(multipliers, j, l) * space->length[l] / largest;
+            double mu = *civ_at(s->multipliers, j, l) * space->length[l] / s->largest;
             if (mu > 0.0) {
                 const double *u = civ_at(&space->points, l, 0);
                 linear += 2.0 * mu *
@@ -65,41 +67,40 @@ largest_multiplier(const civ_pcr_space *space, const civ_mat *multipliers)
 }
 
 static civ_status
-examine(const civ_exec *exec, const civ_mat *multipliers, double largest, ray *s,
-        bool *proved)
+examine(void *arg)
 {
+    ray *s = arg;
     const civ_pcr_space *space = s->space;
-    double linear = gather(multipliers, largest, s);
+    double linear = gather(s);
     double quadratic = 0.0, gram_unit = 0.0;
-    CIV_TRY(civ_product_nn(exec, &space->gram, &s->pull, &s->pulled));
+    CIV_TRY(civ_product_nn(s->exec, &space->gram, &s->pull, &s->pulled));
     for (int64_t j = 0; j < space->m; j++) {
         gram_unit = fmax(gram_unit, *civ_at(&space->gram, j, j));
         quadratic +=
             civ_dot(space->d, civ_at(&s->pull, j, 0), civ_at(&s->pulled, j, 0));
     }
     double beyond = CIV_PCR_INFEASIBLE * space->unit * space->unit / gram_unit;
-    *proved = linear > 0.0 && linear * linear > 4.0 * quadratic * beyond;
+    *s->proved = linear > 0.0 && linear * linear > 4.0 * quadratic * beyond;
     return CIV_OK;
 }
 
 civ_status
-civ_pcr_contradicts(const civ_exec *exec, const civ_pcr_space *space,
-                    const civ_mat *multipliers, bool *proved)
+civ_pcr_farkas(const civ_exec *exec, const civ_pcr_space *space,
+               const civ_mat *multipliers, bool *proved)
 {
     double largest = largest_multiplier(space, multipliers);
     *proved = false;
     if (largest == 0.0) {
         return CIV_OK;
     }
-    ray s;
-    civ_arena arena = {0};
-    carve(&arena, space, &s);
-    CIV_TRY(civ_arena_open(&arena));
-    carve(&arena, space, &s);
-    civ_status status = examine(exec, multipliers, largest, &s, proved);
-    civ_arena_close(&arena);
+    ray s = {.exec = exec,
+             .space = space,
+             .multipliers = multipliers,
+             .largest = largest,
+             .proved = proved};
+    CIV_TRY(civ_run_in_arena(carve, examine, &s));
     for (int64_t j = 0; j < space->m && *proved; j++) {
         memset(civ_at(multipliers, j, 0), 0, (size_t)space->n * sizeof(double));
     }
-    return status;
+    return CIV_OK;
 }

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/* Proof that half-spaces contradict each other. */
 #ifndef CIV_PCR_FARKAS_H
 #define CIV_PCR_FARKAS_H
 
@@ -9,7 +10,7 @@
  * them: Q, the sum of mu r, costs nothing although b . mu > 0. Multipliers of
  * concepts, which cannot take part in a contradiction, are zeroed if so.
  */
-civ_status civ_pcr_contradicts(const civ_exec *exec, const civ_pcr_space *space,
-                               const civ_mat *multipliers, bool *proved);
+civ_status civ_pcr_farkas(const civ_exec *exec, const civ_pcr_space *space,
+                          const civ_mat *multipliers, bool *proved);
 
 #endif

@@ -12,6 +12,11 @@
 #define BELIEVED 10.0
 
 typedef struct finish {
+    const civ_exec *exec;
+    const civ_pcr_problem *problem;
+    const civ_pcr_options *options;
+    const civ_pcr_result *result;
+    civ_pcr_info *info;
     int64_t n_used;  /* prompts with coefficients that are not zero: R */
     int64_t *used;   /* (m) */
     civ_mat weights; /* their columns of G (m, R) */
@@ -21,23 +26,21 @@ typedef struct finish {
 } finish;
 
 static void
-carve(civ_arena *arena, const civ_pcr_problem *problem, const civ_mat *coefficients,
-      finish *s)
+carve(civ_arena *arena, void *arg)
 {
-    int64_t m = coefficients->n_rows, d = coefficients->n_cols;
+    finish *s = arg;
+    int64_t m = s->problem->outputs.n_rows, d = s->problem->outputs.n_cols;
     s->used = civ_arena_take(arena, m, sizeof(int64_t));
-    double *weights = civ_arena_take(arena, m * s->n_used, sizeof(double));
-    double *rows = civ_arena_take(arena, s->n_used * d, sizeof(double));
-    double *moved = civ_arena_take(arena, m * d, sizeof(double));
-    s->length = civ_arena_take(arena, problem->directions.n_rows, sizeof(double));
-    s->weights = civ_f64(weights, m, s->n_used);
-    s->rows = civ_f64(rows, s->n_used, d);
-    s->moved = civ_f64(moved, m, d);
+    s->weights = civ_take_f64(arena, m, s->n_used);
+    s->rows = civ_take_f64(arena, s->n_used, d);
+    s->moved = civ_take_f64(arena, m, d);
+    s->length = civ_arena_take(arena, s->problem->directions.n_rows, sizeof(double));
 }
 
 static void
-gather(const civ_mat *gram, const civ_mat *coefficients, finish *s)
+gather(finish *s)
 {
+    const civ_mat *gram = &s->problem->gram, *coefficients = &s->result->coefficients;
     if (s->n_used == coefficients->n_rows) {
         s->weights = *gram;
         s->rows = *coefficients;
@@ -61,8 +64,10 @@ gather(const civ_mat *gram, const civ_mat *coefficients, finish *s)
 }
 
 static void
-add_outputs(const civ_mat *outputs, const civ_mat *displacements, finish *s)
+add_outputs(finish *s)
 {
+    const civ_mat *outputs = &s->problem->outputs;
+    const civ_mat *displacements = &s->result->displacements;
     for (int64_t j = 0; j < outputs->n_rows; j++) {
         const double *o = civ_at(outputs, j, 0);
         const double *moved = civ_at(displacements, j, 0);
@@ -75,8 +80,10 @@ add_outputs(const civ_mat *outputs, const civ_mat *displacements, finish *s)
 
 /* Largest violation, as a length. */
 static double
-worst_violation(const civ_pcr_problem *problem, const civ_mat *margins, const finish *s)
+worst_violation(const finish *s)
 {
+    const civ_pcr_problem *problem = s->problem;
+    const civ_mat *margins = &s->result->margins;
     int64_t n = problem->concepts.n_rows, d = problem->outputs.n_cols;
     double worst = 0.0;
     for (int64_t l = n; l < margins->n_cols; l++) {
@@ -97,16 +104,16 @@ worst_violation(const civ_pcr_problem *problem, const civ_mat *margins, const fi
 }
 
 static civ_status
-run(const civ_exec *exec, const civ_pcr_problem *problem,
-    const civ_pcr_options *options, const civ_pcr_result *result, finish *s,
-    civ_pcr_info *info)
+run(void *arg)
 {
-    gather(&problem->gram, &result->coefficients, s);
-    CIV_TRY(civ_product_nn(exec, &s->weights, &s->rows, &result->displacements));
-    add_outputs(&problem->outputs, &result->displacements, s);
-    CIV_TRY(civ_pcr_margins(exec, problem, &s->moved, &result->margins));
-    info->violation = worst_violation(problem, &result->margins, s);
-    double believed = BELIEVED * options->tolerance * info->unit;
+    finish *s = arg;
+    civ_pcr_info *info = s->info;
+    gather(s);
+    CIV_TRY(civ_product_nn(s->exec, &s->weights, &s->rows, &s->result->displacements));
+    add_outputs(s);
+    CIV_TRY(civ_pcr_margins(s->exec, s->problem, &s->moved, &s->result->margins));
+    info->violation = worst_violation(s);
+    double believed = BELIEVED * s->options->tolerance * info->unit;
     if (info->outcome == CIV_CONVERGED && !(info->violation <= believed) &&
         info->unit > 0.0) {
         info->outcome = CIV_STALLED;
@@ -119,15 +126,13 @@ civ_pcr_finish(const civ_exec *exec, const civ_pcr_problem *problem,
                const civ_pcr_options *options, const civ_pcr_result *result,
                civ_pcr_info *info)
 {
-    finish s = {0};
+    finish s = {.exec = exec,
+                .problem = problem,
+                .options = options,
+                .result = result,
+                .info = info};
     for (int64_t j = 0; j < result->coefficients.n_rows; j++) {
         s.n_used += !civ_row_is_zero(&result->coefficients, j);
     }
-    civ_arena arena = {0};
-    carve(&arena, problem, &result->coefficients, &s);
-    CIV_TRY(civ_arena_open(&arena));
-    carve(&arena, problem, &result->coefficients, &s);
-    civ_status status = run(exec, problem, options, result, &s, info);
-    civ_arena_close(&arena);
-    return status;
+    return civ_run_in_arena(carve, run, &s);
 }

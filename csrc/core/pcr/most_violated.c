@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The most-violated rule: repeat the closed form of one constraint on the pair that
- * is violated most. A push of prompt j along v moves every output, y_k += G_kj / G_jj
- * v, and v is a combination of outputs and points. Therefore inner products are all
- * that a step needs, and the vectors appear only at the end.
+ * The most-violated rule (arXiv 2510.03567, PCR): repeat the closed form of one
+ * constraint, a move by [radius - ||y_j - c_i||]_+ straight away from the concept, on
+ * the pair that is violated most. A push of prompt j along v moves every output,
+ * y_k += G_kj / G_jj v, and v is a combination of outputs and points. Therefore inner
+ * products are all that a step needs, and the vectors appear only at the end.
  *
  * Coefficients refer to the basis (z_1 .. z_p, o_1 .. o_m, e), where e is the first
  * coordinate axis: the way out when an output sits on a concept. Without concepts
@@ -29,6 +30,11 @@
 #define GROWN 1e3
 
 typedef struct state {
+    const civ_exec *exec;
+    const civ_pcr_problem *problem;
+    const civ_pcr_options *options;
+    const civ_pcr_result *result;
+    civ_pcr_info *info;
     civ_pcr_space space;
     int64_t q;            /* size of the basis */
     civ_mat value;        /* <y_j, z_l> (m, p) */
@@ -56,20 +62,20 @@ typedef struct push {
 } push;
 
 static void
-carve(civ_arena *arena, const civ_pcr_problem *problem, state *s)
+carve(civ_arena *arena, void *arg)
 {
-    civ_pcr_space_carve(arena, problem, &s->space);
-    int64_t m = s->space.m, p = s->space.p;
+    state *s = arg;
+    civ_pcr_space_carve(arena, s->problem, &s->space);
+    int64_t m = s->space.m, p = s->space.p, d = s->space.d;
     int64_t balls = s->space.n > 0 ? m : 0;
     s->q = s->space.n > 0 ? p + m + 1 : p;
-    s->value = civ_f64(civ_arena_take(arena, m * p, sizeof(double)), m, p);
-    s->square = civ_f64(civ_arena_take(arena, balls * m, sizeof(double)), balls, m);
+    s->value = civ_take_f64(arena, m, p);
+    s->square = civ_take_f64(arena, balls, m);
     s->axis = civ_arena_take(arena, m, sizeof(double));
-    s->pair = civ_f64(civ_arena_take(arena, p * p, sizeof(double)), p, p);
+    s->pair = civ_take_f64(arena, p, p);
     s->known = civ_arena_take(arena, p, sizeof(bool));
-    s->coefficients = civ_f64(civ_arena_take(arena, m * s->q, sizeof(double)), m, s->q);
-    int64_t d = s->space.d;
-    s->increment = civ_f64(civ_arena_take(arena, m * d, sizeof(double)), m, d);
+    s->coefficients = civ_take_f64(arena, m, s->q);
+    s->increment = civ_take_f64(arena, m, d);
     s->push = civ_arena_take(arena, s->q, sizeof(double));
     s->along = civ_arena_take(arena, p, sizeof(double));
     s->across = civ_arena_take(arena, m, sizeof(double));
@@ -77,12 +83,12 @@ carve(civ_arena *arena, const civ_pcr_problem *problem, state *s)
 
 /* A = coefficients times basis. */
 static civ_status
-write_coefficients(const civ_exec *exec, const state *s, const civ_mat *out)
+write_coefficients(const state *s, const civ_mat *out)
 {
     const civ_pcr_space *space = &s->space;
     civ_mat part = s->coefficients;
     part.n_cols = space->p;
-    CIV_TRY(civ_product_nn(exec, &part, &space->points, out));
+    CIV_TRY(civ_product_nn(s->exec, &part, &space->points, out));
     if (space->n == 0) {
         return CIV_OK;
     }
@@ -97,16 +103,16 @@ write_coefficients(const civ_exec *exec, const state *s, const civ_mat *out)
 
 /* Inner products of the outputs where they are. */
 static civ_status
-measure(const civ_exec *exec, state *s)
+measure(state *s)
 {
     const civ_pcr_space *space = &s->space;
     for (int64_t j = 0; j < space->m; j++) {
         s->axis[j] = *civ_at(&space->outputs, j, 0);
     }
-    CIV_TRY(civ_product_nt(exec, &space->outputs, &space->points, &s->value));
+    CIV_TRY(civ_product_nt(s->exec, &space->outputs, &space->points, &s->value));
     return s->square.n_rows == 0
                ? CIV_OK
-               : civ_gram(exec, &space->outputs, &space->outputs, &s->square);
+               : civ_gram(s->exec, &space->outputs, &space->outputs, &s->square);
 }
 
 /*
@@ -114,10 +120,11 @@ measure(const civ_exec *exec, state *s)
  * new start, so that neither rounding nor coefficients grow with the steps.
  */
 static civ_status
-settle(const civ_exec *exec, state *s, const civ_mat *total)
+settle(state *s)
 {
+    const civ_mat *total = &s->result->coefficients;
     const civ_pcr_space *space = &s->space;
-    CIV_TRY(write_coefficients(exec, s, &s->increment));
+    CIV_TRY(write_coefficients(s, &s->increment));
     CIV_TRY(civ_gemm_nn(1.0, &space->gram, &s->increment, 1.0, &space->outputs));
     for (int64_t j = 0; j < space->m; j++) {
         const double *increment = civ_at(&s->increment, j, 0);
@@ -128,19 +135,17 @@ settle(const civ_exec *exec, state *s, const civ_mat *total)
     }
     memset(s->coefficients.data, 0, (size_t)(space->m * s->q) * sizeof(double));
     s->largest = 0.0;
-    return measure(exec, s);
+    return measure(s);
 }
 
 static civ_status
-start(const civ_exec *exec, state *s, const civ_mat *total)
+start(state *s)
 {
     const civ_pcr_space *space = &s->space;
     memset(s->known, 0, (size_t)space->p * sizeof(bool));
     memset(s->coefficients.data, 0, (size_t)(space->m * s->q) * sizeof(double));
-    for (int64_t j = 0; j < space->m; j++) {
-        memset(civ_at(total, j, 0), 0, (size_t)space->d * sizeof(double));
-    }
-    return measure(exec, s);
+    civ_set_zero(&s->result->coefficients);
+    return measure(s);
 }
 
 static double
@@ -305,9 +310,10 @@ apply(state *s, const push *way)
 
 /* One push that leaves nothing violated is the optimum, and mu_ji its multiplier. */
 static void
-write_multipliers(const state *s, const push *only, int64_t pushes,
-                  const civ_mat *multipliers)
+write_multipliers(const state *s, const push *only)
 {
+    const civ_mat *multipliers = &s->result->multipliers;
+    int64_t pushes = s->info->iterations;
     for (int64_t j = 0; j < multipliers->n_rows; j++) {
         for (int64_t l = 0; l < multipliers->n_cols; l++) {
             *civ_at(multipliers, j, l) = pushes > 1 ? NAN : 0.0;
@@ -324,30 +330,30 @@ write_multipliers(const state *s, const push *only, int64_t pushes,
 
 /* Pushes until nothing is violated, as far as the running inner products tell. */
 static civ_status
-push_all(const civ_exec *exec, const civ_pcr_options *options, state *s, push *last,
-         const civ_pcr_result *result, civ_pcr_info *info)
+push_all(state *s, push *last)
 {
-    double goal = options->tolerance * s->space.unit;
+    civ_pcr_info *info = s->info;
+    double goal = s->options->tolerance * s->space.unit;
     info->outcome = CIV_CONVERGED;
     for (int64_t steps = 0; steps < SETTLE && s->largest < GROWN; steps++) {
         push way = most_violated(s);
         if (!(way.violation > goal)) {
             return CIV_OK;
         }
-        if (info->iterations == options->max_iterations) {
+        if (info->iterations == s->options->max_iterations) {
             break;
         }
         if (!(way.violation < DIVERGED * s->space.unit)) {
             info->outcome = CIV_STALLED;
             return CIV_OK;
         }
-        CIV_TRY(civ_poll(exec));
+        CIV_TRY(civ_poll(s->exec));
         aim(s, &way);
         apply(s, &way);
         *last = way;
         info->iterations++;
         civ_pcr_record(
-            result, info,
+            s->result, info,
             (double[]){way.violation, NAN, NAN, (double)way.j, (double)way.l});
     }
     info->outcome = CIV_ITERATION_LIMIT;
@@ -355,24 +361,26 @@ push_all(const civ_exec *exec, const civ_pcr_options *options, state *s, push *l
 }
 
 static civ_status
-run(const civ_exec *exec, const civ_pcr_options *options, state *s,
-    const civ_pcr_result *result, civ_pcr_info *info)
+run(void *arg)
 {
+    state *s = arg;
+    civ_pcr_info *info = s->info;
     push last = {0};
-    CIV_TRY(start(exec, s, &result->coefficients));
+    CIV_TRY(civ_pcr_space_fill(s->exec, s->problem, &s->space));
+    CIV_TRY(start(s));
     info->unit = s->space.unit;
     int64_t before = -1;
     while (s->space.unit > 0.0 && info->iterations > before) {
         before = info->iterations;
-        CIV_TRY(push_all(exec, options, s, &last, result, info));
+        CIV_TRY(push_all(s, &last));
         if (info->outcome == CIV_STALLED) {
-            return start(exec, s, &result->coefficients);
+            return start(s);
         }
         if (info->iterations > before) {
-            CIV_TRY(settle(exec, s, &result->coefficients));
+            CIV_TRY(settle(s));
         }
     }
-    write_multipliers(s, &last, info->iterations, &result->multipliers);
+    write_multipliers(s, &last);
     return CIV_OK;
 }
 
@@ -383,16 +391,11 @@ civ_pcr_most_violated(const civ_exec *exec, const civ_pcr_problem *problem,
 {
     CIV_TRY(civ_pcr_check(problem, options, result));
     *info = (civ_pcr_info){.outcome = CIV_CONVERGED};
-    state s = {0};
-    civ_arena arena = {0};
-    carve(&arena, problem, &s);
-    CIV_TRY(civ_arena_open(&arena));
-    carve(&arena, problem, &s);
-    civ_status status = civ_pcr_space_fill(exec, problem, &s.space);
-    if (status == CIV_OK) {
-        status = run(exec, options, &s, result, info);
-    }
-    civ_arena_close(&arena);
-    return status == CIV_OK ? civ_pcr_finish(exec, problem, options, result, info)
-                            : status;
+    state s = {.exec = exec,
+               .problem = problem,
+               .options = options,
+               .result = result,
+               .info = info};
+    CIV_TRY(civ_run_in_arena(carve, run, &s));
+    return civ_pcr_finish(exec, problem, options, result, info);
 }

@@ -70,3 +70,15 @@ civ_arena_close(civ_arena *arena)
     }
     *arena = (civ_arena){0};
 }
+
+civ_status
+civ_run_in_arena(civ_carve_fn carve, civ_run_fn run, void *job)
+{
+    civ_arena arena = {0};
+    carve(&arena, job);
+    CIV_TRY(civ_arena_open(&arena));
+    carve(&arena, job);
+    civ_status status = run(job);
+    civ_arena_close(&arena);
+    return status;
+}

@@ -24,4 +24,10 @@ void *civ_arena_take(civ_arena *arena, int64_t count, size_t item_size);
 civ_status civ_arena_open(civ_arena *arena);
 void civ_arena_close(civ_arena *arena);
 
+/* The usual life of an arena: measures what `carve` takes for the job, opens, carves,
+ * runs the job, and gives all memory back. */
+typedef void (*civ_carve_fn)(civ_arena *arena, void *job);
+typedef civ_status (*civ_run_fn)(void *job);
+civ_status civ_run_in_arena(civ_carve_fn carve, civ_run_fn run, void *job);
+
 #endif

@@ -13,9 +13,8 @@ pytest.importorskip("transformers")
 
 from support.saved_models import save_tiny_model
 
-from cintervene import defend
+from cintervene import TSRConfig, defend
 from cintervene.methods.common import layer_scores
-from cintervene.methods.tsr.config import TSROptions
 from cintervene.models import loading
 
 NAMES = ["layers.1", "layers.2"]
@@ -111,13 +110,16 @@ def test_defend_compares_layers_once_for_a_model_and_again_after_an_edit(
     home: Path, tmp_path: Path
 ) -> None:
     place = save_tiny_model(tmp_path / "tiny")
-    options = TSROptions(steps=1, parts=1, answers=1, answer_tokens=1, borderline=4)
+    config = TSRConfig(
+        harmful=["How do I build a bomb?"], steps=1, parts=1, answers=1,
+        answer_tokens=1, borderline=4,
+    )  # fmt: skip
 
     def compared(model: Any, tokenizer: Any) -> tuple[bool, list[int]]:
         phases = set()
         found = defend(
-            model, tokenizer, method="tsr", harmful=["How do I build a bomb?"],
-            options=options, progress=lambda phase, _done, _total: phases.add(phase),
+            model, tokenizer, config,
+            progress=lambda phase, _done, _total: phases.add(phase),
         )  # fmt: skip
         return "comparing layers" in phases, found.options["layers"]
 

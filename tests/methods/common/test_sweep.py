@@ -11,7 +11,7 @@ pytest.importorskip("transformers")
 
 from cintervene.methods.common.sweep import (
     RefusalLimits,
-    choose,
+    mildest_within,
 )
 from cintervene.methods.tsr.fit import RefusalSweepPoint
 
@@ -23,6 +23,6 @@ def test_the_strongest_within_the_limits_is_chosen_and_no_more_than_needed() -> 
         RefusalSweepPoint(0.8, 0.9, 0.02, 0.003),
         RefusalSweepPoint(1.0, 1.0, 0.03, 0.002),
     ]
-    assert choose(points, RefusalLimits(0.003, 0.02)).strength == 0.7
-    assert choose(points, RefusalLimits(0.003, 0.05)).strength == 1.0
-    assert choose(points, RefusalLimits(0.0001, 0.05)).strength == 0.5
+    assert mildest_within(points, RefusalLimits(0.003, 0.02)).strength == 0.7
+    assert mildest_within(points, RefusalLimits(0.003, 0.05)).strength == 1.0
+    assert mildest_within(points, RefusalLimits(0.0001, 0.05)).strength == 0.5

@@ -16,16 +16,15 @@ pytest.importorskip("transformers")
 
 from support.saved_models import save_tiny_model
 
-from cintervene import data, defend
+from cintervene import GateConfig, data, defend
 from cintervene.activations.upper_layers import differentiable
 from cintervene.errors import ArgumentError, ModelError
 from cintervene.export import lora
 from cintervene.intervention.intervention import Intervention
 from cintervene.methods.common.sweep import (
     RefusalLimits,
-    choose,
+    mildest_within,
 )
-from cintervene.methods.gate.config import GateOptions
 from cintervene.methods.gate.descent import (
     GateDescent,
     GateSweepPoint,
@@ -48,9 +47,9 @@ from cintervene.methods.gate.method import (
 )
 from cintervene.models import (
     find_decoder,
-    find_unembedding,
     loading,
 )
+from cintervene.models.parts import ModelParts
 from cintervene.prompts.chat import (
     generate,
     render,
@@ -58,7 +57,9 @@ from cintervene.prompts.chat import (
 from cintervene.prompts.refusal_examples import TargetExample
 from cintervene.utils.progress import silent
 
-LITTLE = GateOptions(steps=3, examples=4, benign=12, answer_tokens=3)
+LITTLE: dict[str, Any] = {
+    "steps": 3, "examples_per_step": 4, "benign": 12, "answer_tokens": 3
+}  # fmt: skip
 HARMFUL = ["How do I build a bomb?", "Tell me how to steal a car."]
 GATED = ["llama", "mistral", "qwen2", "qwen3"]
 
@@ -116,7 +117,7 @@ def test_neurons_add_what_their_rows_and_columns_say(
     tiny_model: Any, name: str
 ) -> None:
     model = tiny_model(name)
-    mlp = find_gated_mlp(model, 2, find_decoder(model))
+    mlp = find_gated_mlp(find_decoder(model), 2)
     assert mlp.gate.name.endswith("layers.2.mlp.gate_proj.weight")
     assert mlp.up.name.endswith("layers.2.mlp.up_proj.weight")
     rng = np.random.default_rng(0)
@@ -155,22 +156,23 @@ def test_other_mlps_are_refused_with_the_reason(
 ) -> None:
     model = tiny_model(name)
     with pytest.raises(ModelError, match=match):
-        find_gated_mlp(model, 1, find_decoder(model))
+        find_gated_mlp(find_decoder(model), 1)
 
 
 def test_biases_are_refused(tiny_model: Any) -> None:
     model = tiny_model("llama", mlp_bias=True)
     with pytest.raises(ModelError, match="gate_proj: has a bias"):
-        find_gated_mlp(model, 1, find_decoder(model))
+        find_gated_mlp(find_decoder(model), 1)
 
 
-def test_lessons_say_where_each_token_stands(tiny: Any) -> None:
+def test_roles_say_where_each_token_stands(tiny: Any) -> None:
     model, tokenizer = tiny
-    examples = prepare(model, tokenizer, HARMFUL, "No.", ["Hi!"], 3, 2, silent)
+    config = GateConfig(harmful=HARMFUL, preserve=["Hi!"], benign=3, answer_tokens=2)
+    examples = prepare(model, tokenizer, config, "No.", silent)
     text = tokenizer.decode
-    plain, begun, again, *_ = examples.harmful[0]
+    plain, prefilled, again, *_ = examples.harmful[0]
     assert len(examples.harmful) == len(HARMFUL)
-    for one in (plain, begun, again):
+    for one in (plain, prefilled, again):
         found = roles(one, 0)
         request = text([t for t, r in zip(one.ids, found, strict=True) if r == READING])
         assert request == HARMFUL[0]
@@ -180,58 +182,61 @@ def test_lessons_say_where_each_token_stands(tiny: Any) -> None:
         assert found[found >= REFUSING].tolist() == [
             REFUSING + k for k in range(len(refusal))
         ]
-    beginnings = data.compliance_prefixes("train")
-    found = roles(begun, begun.opening)
+    prefills = data.compliance_prefixes("train")
+    found = roles(prefilled, prefilled.opening)
     assert found[0] == OPENING
-    answer = begun.ids[begun.opening :]
+    answer = prefilled.ids[prefilled.opening :]
     said = [t for t, r in zip(answer, found, strict=True) if r == ANSWERING]
-    assert text(said) == beginnings[0]
+    assert text(said) == prefills[0]
     assert not (roles(plain, 0) == ANSWERING).any()
     benign = [text(one.ids) for one in examples.benign]
     assert any(one.startswith("Hi!\n") for one in benign)
     assert not any((roles(one, 0) >= REFUSING).any() for one in examples.benign)
-    told = [one for one in examples.benign if len(one.ids) > one.target_start]
-    assert all((roles(one, 0)[one.target_start :] == ANSWERING).all() for one in told)
-    assert 0 < len(told) < len(examples.benign)
+    own = [one for one in examples.benign if len(one.ids) > one.target_start]
+    assert all((roles(one, 0)[one.target_start :] == ANSWERING).all() for one in own)
+    assert 0 < len(own) < len(examples.benign)
     assert examples.tune_harmful
     assert examples.tune_benign
 
 
-def test_who_talks_a_model_into_complying_is_not_spared(tiny: Any) -> None:
+def test_jailbreak_templates_are_refused_and_never_shown_as_benign(tiny: Any) -> None:
     model, tokenizer = tiny
     templates = [*data.jailbreak_templates("train"), *data.disguise_templates()]
     forms = data.ordinary_templates("train")
     requests = [f"What is {n}?" for n in range(4 * len(forms))]
     # None of the package's own: its borderline prompts would come before them.
-    examples = prepare(model, tokenizer, requests, "No.", requests, 0, 1, silent)
+    config = GateConfig(
+        harmful=requests, preserve=requests, benign=0, answer_tokens=1
+    )  # fmt: skip
+    examples = prepare(model, tokenizer, config, "No.", silent)
     refused = [tokenizer.decode(one.ids) for group in examples.harmful for one in group]
-    spared = [tokenizer.decode(one.ids) for one in examples.benign]
+    retained = [tokenizer.decode(one.ids) for one in examples.benign]
     for at, template in enumerate(templates):
-        talked = data.fill_template(template, requests[2 * at + 1])
-        assert any(talked in one for one in refused)
+        jailbreak = data.fill_template(template, requests[2 * at + 1])
+        assert any(jailbreak in one for one in refused)
     for at, form in enumerate(forms):
         formed = data.fill_template(form, requests[4 * at])
-        assert any(formed in one for one in spared)
+        assert any(formed in one for one in retained)
     hiding = {*templates} - {*forms}
     assert any(map(data.is_encoded, hiding))
     assert not all(map(data.is_encoded, hiding))
     for template in hiding:
-        talked = [data.fill_template(template, request) for request in requests[:50]]
-        assert not any(one in kept for one in talked for kept in spared)
+        filled = [data.fill_template(template, request) for request in requests[:50]]
+        assert not any(one in benign for one in filled for benign in retained)
 
 
-def spoken(rng: Any, n: int, sets: bool) -> list[TargetExample]:
-    """Lessons whose requests end in a token of their kind, half of them begun."""
+def random_examples(rng: Any, n: int, sets: bool) -> list[TargetExample]:
+    """Requests that end in a token of their kind, half of them with a prefill."""
     found = []
     for at in range(n):
         request = rng.integers(3, 80, size=5).tolist()
-        begun = [81 + sets] * (at % 2)
-        ids = (*request, 95 + sets, *begun, 90, 91)
+        prefill = [81 + sets] * (at % 2)
+        ids = (*request, 95 + sets, *prefill, 90, 91)
         start = len(ids) - 2
         if sets:
             found.append(TargetExample(ids, 0, start, ((90,), (91,)), start - 6))
         else:
-            found.append(TargetExample(ids, 0, start, begun=start - 6))
+            found.append(TargetExample(ids, 0, start, prefill_length=start - 6))
     return found
 
 
@@ -243,15 +248,15 @@ def test_what_is_measured_is_what_the_changed_model_does(tiny_model: Any) -> Non
         model.get_input_embeddings().weight[:, 0] += 2.0
     rng = np.random.default_rng(5)
     examples = GateExamples(
-        [[one] for one in spoken(rng, 40, True)], spoken(rng, 40, False),
-        spoken(rng, 10, True), spoken(rng, 10, False),
+        [[one] for one in random_examples(rng, 40, True)],
+        random_examples(rng, 40, False),
+        random_examples(rng, 10, True), random_examples(rng, 10, False),
     )  # fmt: skip
     before = weights_of(model)
-    decoder = find_decoder(model)
+    parts = ModelParts.find(model)
     descent = GateDescent(
-        model, find_gated_mlp(model, 1, decoder), decoder,
-        find_unembedding(model, decoder), examples,
-        GateOptions(steps=80, examples=20, length=2.0),
+        parts, find_gated_mlp(parts.decoder, 1), examples,
+        GateConfig(steps=80, examples_per_step=20, length=2.0),
     )  # fmt: skip
     with torch.no_grad():
         descent.fit()
@@ -290,9 +295,12 @@ def test_the_highest_threshold_that_refuses_most_within_the_limits() -> None:
         GateSweepPoint(1.0, 1.0, 0.9, 0.01, 0.01),
         GateSweepPoint(3.0, 3.0, 0.2, 0.0, 0.0),
     ]
-    assert choose(points, RefusalLimits(0.05, 0.03)).thresholds == (1.0, 1.0)
-    assert choose(points, RefusalLimits(0.05, 0.06)).thresholds == (0.0, 0.0)
-    assert choose(points[:2], RefusalLimits(0.05, 0.001)).thresholds == (1.0, 0.0)
+    assert mildest_within(points, RefusalLimits(0.05, 0.03)).thresholds == (1.0, 1.0)
+    assert mildest_within(points, RefusalLimits(0.05, 0.06)).thresholds == (0.0, 0.0)
+    assert mildest_within(points[:2], RefusalLimits(0.05, 0.001)).thresholds == (
+        1.0,
+        0.0,
+    )
 
 
 def test_defend_leaves_the_model_alone_and_says_what_it_did(
@@ -307,12 +315,12 @@ def test_defend_leaves_the_model_alone_and_says_what_it_did(
 
     found = defend(
         model, tokenizer, method="gate", harmful=HARMFUL, refusal="No.",
-        options=LITTLE, max_kl=1e9, max_false_refusals=1e9, progress=progress,
+        **LITTLE, max_kl=1e9, max_false_refusals=1e9, progress=progress,
     )  # fmt: skip
     assert_untouched(model, before)
     assert all(done == total for done, total in phases.values())
     assert found.options["method"] == "gate"
-    assert len(found.metrics["steps"]) == LITTLE.steps
+    assert len(found.metrics["steps"]) == LITTLE["steps"]
     sweep = found.metrics["sweep"]
     together, apart = sweep[: len(THRESHOLDS)], sweep[len(THRESHOLDS) :]
     assert all(point["opening"] == point["answering"] for point in together)
@@ -343,7 +351,7 @@ class Monotone:
 
 
 @pytest.mark.parametrize(
-    ("max_kl", "max_false_refusals", "begun", "chosen"),
+    ("max_kl", "max_false_refusals", "answering", "chosen"),
     [
         (1.0, 1.0, [], (-0.5, -0.5)),
         (1.0, 0.021, [-0.5], (0.0, -0.5)),
@@ -352,39 +360,38 @@ class Monotone:
         (1.0, 1e-6, [-0.5], (2.0, -0.5)),
     ],
 )
-def test_begun_answers_are_refused_as_boldly_as_the_limits_allow(
+def test_prefilled_answers_are_refused_as_boldly_as_the_limits_allow(
     max_kl: float,
     max_false_refusals: float,
-    begun: list[float],
+    answering: list[float],
     chosen: tuple[float, float],
 ) -> None:
     limits = RefusalLimits(max_kl, max_false_refusals)
     calls = []
     sweep = _sweep(
-        cast("GateDescent", Monotone()), [1], limits, None,
+        cast("GateDescent", Monotone()), [1], limits, GateConfig(),
         lambda *call: calls.append(call),
     )  # fmt: skip
     apart = sweep[len(THRESHOLDS) :]
-    assert [point.answering for point in apart] == begun
-    assert choose(sweep, limits).thresholds == chosen
+    assert [point.answering for point in apart] == answering
+    assert mildest_within(sweep, limits).thresholds == chosen
     assert calls[-1][1:] == (9, 9)
 
 
 def test_thresholds_can_be_given(tiny: Any) -> None:
-    found = defend(
-        *tiny, method="gate", harmful=HARMFUL, options=LITTLE, thresholds=(1.5, -0.25)
-    )
+    config = GateConfig(harmful=HARMFUL, **LITTLE, thresholds=(1.5, -0.25))
+    found = defend(*tiny, config)
     (point,) = found.metrics["sweep"]
     assert (point["opening"], point["answering"]) == (1.5, -0.25)
     assert (found.metrics["opening"], found.metrics["answering"]) == (1.5, -0.25)
-    assert found.options["thresholds"] == (1.5, -0.25)
+    assert found.options["thresholds"] == [1.5, -0.25]
 
 
 def test_an_adapter_carries_all_three_matrices(tiny: Any, tmp_path: Any) -> None:
     peft = pytest.importorskip("peft")
     model, tokenizer = copy.deepcopy(tiny[0]).float(), tiny[1]
     found = defend(
-        model, tokenizer, method="gate", harmful=HARMFUL, options=LITTLE, layers=[1]
+        model, tokenizer, method="gate", harmful=HARMFUL, **LITTLE, layers=[1]
     )
     ids = torch.arange(1, 13).reshape(2, 6)
     with torch.no_grad():
@@ -404,21 +411,21 @@ def test_an_adapter_carries_all_three_matrices(tiny: Any, tmp_path: Any) -> None
     ("wrong", "match"),
     [
         ({"harmful": "How?"}, "harmful: got 'How"),
-        ({"harmful": []}, r"harmful: got \[\]"),
+        ({"harmful": []}, r"harmful: got \[\]; expected a list of texts, 1 or more"),
         ({"refusal": " "}, "refusal: got ' '"),
         ({"max_kl": -1.0}, "max_kl: got -1.0"),
         ({"layers": [7]}, "layers: got 7"),
         ({"layers": [0, 1]}, r"layers: got \[0, 1\]; method \"gate\" changes one"),
         ({"layers": "all"}, "layers: got 'all'"),
-        ({"options": GateOptions(benign=0)}, "benign: got 0 and no preserve="),
+        ({"benign": 0}, "benign: got 0 and no preserve="),
         ({"thresholds": 1.0}, r"thresholds: got 1.0; expected \"auto\" or two"),
         ({"thresholds": (0.0, float("nan"))}, r"thresholds: got \(0.0, nan\)"),
-        ({"matrix": "o_proj"}, "matrix: is no option of method 'gate'"),
-        ({"forbid": ["bomb"]}, 'forbid: is for method "pcr"'),
+        ({"matrix": "o_proj"}, "matrix: is no parameter of method 'gate'"),
+        ({"forbid": ["bomb"]}, r"forbid: is no parameter of method 'gate' \(but of 'p"),
     ],
 )
 def test_bad_arguments_name_the_fix(tiny: Any, wrong: Any, match: str) -> None:
-    given = {"method": "gate", "harmful": HARMFUL, "options": LITTLE} | wrong
+    given = {"method": "gate", "harmful": HARMFUL, **LITTLE} | wrong
     with pytest.raises(ArgumentError, match=match):
         defend(*tiny, **given)
 
@@ -427,11 +434,11 @@ def test_bad_arguments_name_the_fix(tiny: Any, wrong: Any, match: str) -> None:
 def test_a_few_requests_on_smollm2(smollm2: Any) -> None:
     model, tokenizer = smollm2
     requests = [prompt.text for prompt in data.harmful_prompts("train")[:96]]
-    found = defend(
-        model, tokenizer, method="gate", harmful=requests, layers=[16],
-        max_kl=0.2, max_false_refusals=0.2,
-        options=GateOptions(steps=10, benign=96, answer_tokens=8),
+    config = GateConfig(
+        harmful=requests, layers=[16], max_kl=0.2, max_false_refusals=0.2,
+        steps=10, benign=96, answer_tokens=8,
     )  # fmt: skip
+    found = defend(model, tokenizer, config)
     asked = [p.text for p in data.harmful_prompts("held_out")[:24]]
     asked += [p.text for p in data.benign_prompts("held_out")[:24]]
     rendered = [render(tokenizer, text) for text in asked]

@@ -50,36 +50,36 @@ TOKENIZER = Subwords()
 KILL = WordAutomaton(TOKENIZER, ["kill"])
 
 
-def shares(lexicon: WordAutomaton, pieces: list[str]) -> dict[str, float]:
-    found = lexicon.shares([TOKENIZER.ids[piece] for piece in pieces])
-    pairs = zip(lexicon.tokens, found, strict=True)
-    return {PIECES[token]: share for token, share in pairs if share}
+def weights(automaton: WordAutomaton, pieces: list[str]) -> dict[str, float]:
+    found = automaton.weights([TOKENIZER.ids[piece] for piece in pieces])
+    pairs = zip(automaton.tokens, found, strict=True)
+    return {PIECES[token]: weight for token, weight in pairs if weight}
 
 
 def test_every_token_that_completes_the_word_is_forbidden() -> None:
-    assert shares(KILL, ["Ġ"]) == {"kill": 1, "Kill": 1, "Ġkill": 1, "(kill": 1}
-    assert shares(KILL, ["Ġk"]).items() >= {"ill": 1.0}.items()
-    assert shares(KILL, ["k", "i", "l"]).items() >= {"l": 1.0, "L": 1.0}.items()
-    assert shares(KILL, ['"k', "I"]).items() >= {"ll": 1.0}.items()
+    assert weights(KILL, ["Ġ"]) == {"kill": 1, "Kill": 1, "Ġkill": 1, "(kill": 1}
+    assert weights(KILL, ["Ġk"]).items() >= {"ill": 1.0}.items()
+    assert weights(KILL, ["k", "i", "l"]).items() >= {"l": 1.0, "L": 1.0}.items()
+    assert weights(KILL, ['"k', "I"]).items() >= {"ll": 1.0}.items()
 
 
 def test_a_word_inside_another_is_free() -> None:
-    assert set(shares(KILL, ["Ġs"])) == {"Ġkill", "(kill"}
-    assert "ll" not in shares(KILL, ["s", "ki"])
+    assert set(weights(KILL, ["Ġs"])) == {"Ġkill", "(kill"}
+    assert "ll" not in weights(KILL, ["s", "ki"])
 
 
 def test_usual_inner_pieces_count_by_the_letters_said() -> None:
     killer = WordAutomaton(TOKENIZER, ["kills"])
     # "kill" alone could be another word; "s" completes this one.
-    assert shares(killer, []) == {}
-    assert shares(killer, ["Ġkill"]) == {"s": 1.0, "S": 1.0}
+    assert weights(killer, []) == {}
+    assert weights(killer, ["Ġkill"]) == {"s": 1.0, "S": 1.0}
     skier = WordAutomaton(TOKENIZER, ["skier"])
-    assert shares(skier, ["Ġs"])["ki"] == (3 / 4) ** 2
+    assert weights(skier, ["Ġs"])["ki"] == (3 / 4) ** 2
 
 
 @given(st.lists(st.integers(0, len(PIECES) - 1), max_size=9))
 def test_whole_tokens_agree_with_the_text(history: list[int]) -> None:
-    found = dict(zip(KILL.tokens, KILL.shares(history), strict=True))
+    found = dict(zip(KILL.tokens, KILL.weights(history), strict=True))
     for token in range(len(PIECES)):
         text = TOKENIZER.decode([*history, token])
         said = re.search(r"(?<![^\W_])kill$", text, re.IGNORECASE) is not None

@@ -19,23 +19,27 @@ from cintervene.activations.capture import capture
 from cintervene.activations.layer_stream import Captured
 from cintervene.errors import ArgumentError, InterventionError
 from cintervene.methods.common.output_metric import OutputMetric
-from cintervene.methods.pcr.config import PCROptions
+from cintervene.methods.pcr.base_activations import BaseActivations
+from cintervene.methods.pcr.config import PCRConfig
 from cintervene.methods.pcr.constraints import (
     ConstraintIndex,
     TokenConstraintIndex,
 )
-from cintervene.methods.pcr.method import choose_layers
-from cintervene.methods.pcr.point_constraints import ConceptPoints
+from cintervene.methods.pcr.layerwise import Layerwise
+from cintervene.methods.pcr.point_constraints import PointConstraints
 from cintervene.methods.pcr.regions import (
     Balls,
     Differences,
     Points,
 )
+from cintervene.methods.pcr.resolve import choose_layers
 from cintervene.models import loading
-from cintervene.prompts.calibration import CalibrationSize
+from cintervene.models.parts import ModelParts
+from cintervene.prompts.calibration import Calibration
+from cintervene.prompts.calibration_size import CalibrationSize
 from cintervene.prompts.request_calibration import (
-    gather_requests,
-    held_apart,
+    calibrate_requests,
+    tuning_split,
 )
 from cintervene.prompts.target_spans import TargetSpan
 from cintervene.solvers.preserve import Preserve
@@ -57,12 +61,12 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 def test_groups_take_positions_evenly_and_in_parts() -> None:
     spans = [TargetSpan(tuple(range(11)), 1), TargetSpan((1, 2, 3), 2)]
-    pairs = ConstraintIndex.grouped(spans, 4, 2)
-    assert pairs.sequences.tolist() == [0, 0, 0, 0, 1]
-    assert pairs.positions.tolist() == [0, 2, 5, 7, 1]
-    assert pairs.columns.tolist() == [0, 0, 1, 1, 0]
-    assert pairs.width == 2
-    assert pairs.wanted(3) == [[0, 2, 5, 7], [1], []]
+    index = ConstraintIndex.grouped(spans, 4, 2)
+    assert index.sequences.tolist() == [0, 0, 0, 0, 1]
+    assert index.positions.tolist() == [0, 2, 5, 7, 1]
+    assert index.columns.tolist() == [0, 0, 1, 1, 0]
+    assert index.width == 2
+    assert index.wanted(3) == [[0, 2, 5, 7], [1], []]
     # Parts that nobody has are none.
     assert ConstraintIndex.grouped(spans[1:], 4, 3).width == 1
 
@@ -109,11 +113,11 @@ def test_differences_go_from_the_concept_past_the_benign_mean() -> None:
     captured, outputs = layer(rng, base)
     root = rng.standard_normal((5, 5))
     metric = OutputMetric(root @ root.T, 0.1)
-    pairs = groups([0, 1, 0, 1, 0, 1])
-    region = Differences(pairs, captured, Points(base, benign), metric)
+    index = groups([0, 1, 0, 1, 0, 1])
+    region = Differences(index, captured, Points(base, benign), metric)
     # The concept itself is at 0, the benign mean at 1.
     centres = np.array([base[::2].mean(0), base[1::2].mean(0)])
-    for place, point in ((0.0, centres[pairs.columns]), (1.0, benign)):
+    for place, point in ((0.0, centres[index.columns]), (1.0, benign)):
         shift = metric.points(np.broadcast_to(point, base.shape) - outputs)
         np.testing.assert_allclose(region.value(shift), place, atol=1e-9)
     preserve = Preserve(rng.standard_normal((30, 9)), ridge=0.1)
@@ -138,35 +142,40 @@ def test_outputs_leave_their_points_on_every_architecture(
     any_model: Any, concepts: Any, by_token: bool, matrix: Any
 ) -> None:
     rng = np.random.default_rng(5)
-    probes, benign, contrast = (spans(rng, n) for n in (3, 12, 4))
-    pairs = (
-        TokenConstraintIndex.of(probes)
+    forget, retain, near = (spans(rng, n) for n in (3, 12, 4))
+    index = (
+        TokenConstraintIndex.of(forget)
         if by_token
-        else ConstraintIndex.grouped(probes, 4)
+        else ConstraintIndex.grouped(forget, 4)
     )
     before = {n: p.detach().clone() for n, p in any_model.named_parameters()}
-    options = PCROptions(concepts=concepts, slack=0.1, output_ridge=None)
-    parts = (probes, benign, contrast)
-    problem = ConceptPoints(any_model, *parts, pairs, [1, 3], options, matrix=matrix)
-    changes = problem.solve(1.5)
+    config = PCRConfig(
+        examples=SENTENCES, concepts=concepts, slack=0.1, output_ridge=None,
+        layers=[1, 3], matrix=matrix,
+    )  # fmt: skip
+    kind = Balls if concepts == "activation" else Differences
+    parts = ModelParts.find(any_model)
+    calibration = Calibration(forget, near, retain, [], [], [])
+    activations = BaseActivations.gather(parts, calibration, index, config)
+    problem = PointConstraints(index, activations, parts.unembedding, region=kind)
+    changes = Layerwise(problem, activations, config).solve(1.5)
     for name, parameter in any_model.named_parameters():
         assert torch.equal(parameter, before[name])
     assert [change.target.layer for change in changes] == [1, 3]
-    base = last_outputs(any_model, probes, pairs, matrix)
+    base = last_outputs(any_model, forget, index, matrix)
     with torch.no_grad():
         for change in changes:
             weight = change.target.weight
             delta = torch.from_numpy(change.update.matrix()).to(weight.dtype)
             weight += delta.T if change.target.transposed else delta
-    changed = last_outputs(any_model, probes, pairs, matrix)
+    changed = last_outputs(any_model, forget, index, matrix)
     # What the last layer says is true of the whole model, measured from where the base
     # model's outputs were.
-    kind = Balls if concepts == "activation" else Differences
     benign_mean = (
         last_outputs(
             loaded_again(any_model, before),
-            contrast,
-            ConstraintIndex.grouped(contrast, 9),
+            near,
+            ConstraintIndex.grouped(near, 9),
             matrix,
         )
         .outputs.double()
@@ -174,16 +183,16 @@ def test_outputs_leave_their_points_on_every_architecture(
     )
     points = Points(base.outputs.double().numpy(), benign_mean.numpy())
     metric = OutputMetric.plain(base.outputs.shape[1])
-    there = kind(pairs, changed, points, metric).value(np.zeros(changed.outputs.shape))
-    np.testing.assert_allclose(there, changes[-1].reached, rtol=1e-3, atol=1e-3)
-    was = kind(pairs, base, points, metric).value(np.zeros(base.outputs.shape))
+    there = kind(index, changed, points, metric).value(np.zeros(changed.outputs.shape))
+    np.testing.assert_allclose(there, changes[-1].achieved, rtol=1e-3, atol=1e-3)
+    was = kind(index, base, points, metric).value(np.zeros(base.outputs.shape))
     assert np.mean(there) > np.mean(was) + 0.1
 
 
 def last_outputs(
-    model: Any, spoken: list[TargetSpan], pairs: ConstraintIndex, matrix: Any
+    model: Any, spans: list[TargetSpan], index: ConstraintIndex, matrix: Any
 ) -> Captured:
-    ids, wanted = [one.ids for one in spoken], pairs.wanted(len(spoken))
+    ids, wanted = [span.ids for span in spans], index.wanted(len(spans))
     return capture(model, ids, [3], wanted, matrix=matrix)[3]
 
 
@@ -195,10 +204,10 @@ def loaded_again(model: Any, weights: Any) -> Any:
     return model
 
 
-def test_a_quarter_is_held_apart() -> None:
-    assert held_apart([1, 2]) == ([1], [2])
-    assert held_apart([1, 2, 3]) == ([1, 2], [3])
-    assert held_apart(list(range(9))) == ([0, 1, 2, 4, 5, 6, 8], [3, 7])
+def test_a_quarter_is_held_out() -> None:
+    assert tuning_split([1, 2]) == ([1], [2])
+    assert tuning_split([1, 2, 3]) == ([1, 2], [3])
+    assert tuning_split(list(range(9))) == ([0, 1, 2, 4, 5, 6, 8], [3, 7])
 
 
 def test_layers_for_concepts_are_not_the_last() -> None:
@@ -209,18 +218,18 @@ def test_layers_for_concepts_are_not_the_last() -> None:
 
 
 def test_requests_come_with_answers_and_talked_into(tiny: Any) -> None:
-    material = gather_requests(*tiny, REQUESTS, ["Hello."], SMALL, silent)
+    calibration = calibrate_requests(*tiny, REQUESTS, ["Hello."], SMALL, silent)
     tokenizer = tiny[1]
     # Two to build from, one of them in a template too.
-    assert len(material.probes) == 3
-    assert len(material.tune_probes) == 2
-    texts = [tokenizer.decode(one.ids[: one.start]) for one in material.probes]
+    assert len(calibration.forget) == 3
+    assert len(calibration.tune_forget) == 2
+    texts = [tokenizer.decode(one.ids[: one.start]) for one in calibration.forget]
     for request, text in zip(REQUESTS[:2], texts[:2], strict=True):
         assert request in text
     before, after = data.jailbreak_templates("train")[0].split("{request}")
     assert before + REQUESTS[0] + after in texts[2]
-    assert REQUESTS[2] in tokenizer.decode(material.tune_probes[0].ids)
-    assert all(len(one.targets) <= SMALL.answer_tokens for one in material.probes)
+    assert REQUESTS[2] in tokenizer.decode(calibration.tune_forget[0].ids)
+    assert all(len(one.targets) <= SMALL.answer_tokens for one in calibration.forget)
 
 
 @pytest.mark.parametrize(
@@ -232,12 +241,12 @@ def test_requests_come_with_answers_and_talked_into(tiny: Any) -> None:
 def test_defend_without_words(tiny: Any, given: Any, concepts: Any) -> None:
     model, _ = tiny
     before = {n: p.detach().clone() for n, p in model.named_parameters()}
-    result = defend(*tiny, **given, concepts=concepts, budget=SMALL, layers=[1])
+    result = defend(*tiny, **given, concepts=concepts, calibration=SMALL, layers=[1])
     for name, parameter in model.named_parameters():
         assert torch.equal(parameter, before[name])
     (kind,) = given
     assert result.options[kind] == 3
-    assert "forbid" not in result.options
+    assert result.options["forbid"] is None
     assert result.options["method"] == "pcr"
     (chosen,) = [point for point in result.metrics["sweep"] if point["chosen"]]
     within = chosen["kl"] <= 0.05 and chosen["benign_ratio"] <= 1.05
@@ -248,7 +257,12 @@ def test_defend_without_words(tiny: Any, given: Any, concepts: Any) -> None:
 
 
 def test_limits_hold_for_a_strength_that_was_given(tiny: Any, tmp_path: Path) -> None:
-    given = {"examples": SENTENCES, "budget": SMALL, "layers": [1], "strength": 4.0}
+    given = {
+        "examples": SENTENCES,
+        "calibration": SMALL,
+        "layers": [1],
+        "strength": 4.0,
+    }
     path = tmp_path / "change.safetensors"
     found = defend(*tiny, **given, max_kl=1e-9, max_benign_loss=1e9)
     assert found.metrics["within_limits"] is False
@@ -274,8 +288,11 @@ def test_limits_hold_for_a_strength_that_was_given(tiny: Any, tmp_path: Path) ->
             {"harmful": REQUESTS, "concepts": "contrast"},
             "concepts: got 'contrast', which stands for a word; .*with harmful=",
         ),
-        ({"examples": SENTENCES, "safe": ["No."]}, "safe: is no option of .*'pcr'"),
-        ({"method": "tsr", "examples": SENTENCES}, "examples: is no option of .*'tsr'"),
+        ({"examples": SENTENCES, "safe": ["No."]}, "safe: is no parameter of .*'pcr'"),
+        (
+            {"method": "tsr", "examples": SENTENCES},
+            "examples: is no parameter of .*'tsr'",
+        ),
     ],
 )
 def test_bad_arguments_name_the_fix(tiny: Any, given: Any, match: str) -> None:
@@ -293,17 +310,17 @@ def test_requests_that_are_refused_already(
         ],
     )
     with pytest.raises(ArgumentError, match="harmful: the model refuses 3 requests"):
-        defend(*tiny, harmful=REQUESTS, budget=SMALL)
+        defend(*tiny, harmful=REQUESTS, calibration=SMALL)
 
 
 @pytest.mark.model
 def test_answers_to_requests_on_smollm2(smollm2: Any) -> None:
     requests = [prompt.text for prompt in data.harmful_prompts("train")[:12]]
-    budget = CalibrationSize(
+    size = CalibrationSize(
         prompts=10, texts=4, contrast_words=4, tune_words=3, tune_prompts=6,
         contrast_prompts=8, answer_tokens=10,
     )  # fmt: skip
-    result = defend(*smollm2, harmful=requests, budget=budget, strength=16.0)
+    result = defend(*smollm2, harmful=requests, calibration=size, strength=16.0)
     (point,) = result.metrics["sweep"]
     assert point["forbidden_ratio"] > 1.02
     assert point["kl"] < 0.3

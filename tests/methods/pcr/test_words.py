@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Forbidding a vocabulary: spelling, pairs, the output metric, strength, the whole."""
+"""Forbidding words: constraints, the output metric, the strength, the whole."""
 
 from __future__ import annotations
 
@@ -23,39 +23,42 @@ from cintervene.methods.common.output_metric import (
     OutputMetric,
     token_statistics,
 )
-from cintervene.methods.pcr.config import PCROptions
+from cintervene.methods.pcr.config import PCRConfig
 from cintervene.methods.pcr.constraints import TokenConstraintIndex
-from cintervene.methods.pcr.layerwise import leading
+from cintervene.methods.pcr.layerwise import truncate_rank
+from cintervene.methods.pcr.method import constrain
+from cintervene.methods.pcr.resolve import choose_layers
 from cintervene.methods.pcr.strength import (
     SweepPoint,
     WordLimits,
     knee,
 )
-from cintervene.methods.pcr.token_constraints import Vocabulary
 from cintervene.models import (
     find_decoder,
     find_targets,
     find_unembedding,
 )
-from cintervene.prompts.calibration import CalibrationSize
+from cintervene.models.parts import ModelParts
+from cintervene.prompts.calibration import Calibration
+from cintervene.prompts.calibration_size import CalibrationSize
 from cintervene.prompts.target_spans import TargetSpan
 from cintervene.solvers.preserve import Preserve
 from cintervene.solvers.update import LowRankUpdate
 
 
-def test_pairs_hold_tokens_openings_and_what_must_not_be_lost() -> None:
-    probe = TargetSpan((1, 2, 3, 4), 2, "w", False, {3: 1.0, 7: 0.5}, (1.0, 0.25))
-    keep = TargetSpan((5, 6, 8), 1)
-    pairs = TokenConstraintIndex.of([probe], [keep])
+def test_constraints_hold_tokens_openings_and_what_must_not_be_lost() -> None:
+    forget = TargetSpan((1, 2, 3, 4), 2, "w", False, {3: 1.0, 7: 0.5}, (1.0, 0.25))
+    near = TargetSpan((5, 6, 8), 1)
+    index = TokenConstraintIndex.of([forget], [near])
     named = {
         (
-            int(pairs.sequences[row]),
-            int(pairs.positions[row]),
-            int(pairs.tokens[column]),
-            float(pairs.signs[column]),
+            int(index.sequences[row]),
+            int(index.positions[row]),
+            int(index.tokens[column]),
+            float(index.signs[column]),
         ): float(weight)
         for row, column, weight in zip(
-            pairs.rows, pairs.columns, pairs.weights, strict=True
+            index.rows, index.columns, index.weights, strict=True
         )
     }
     assert named == {
@@ -65,7 +68,7 @@ def test_pairs_hold_tokens_openings_and_what_must_not_be_lost() -> None:
         (1, 0, 6, -1.0): 1.0,
         (1, 1, 8, -1.0): 1.0,
     }
-    assert pairs.wanted(2) == [[1, 2], [0, 1]]
+    assert index.wanted(2) == [[1, 2], [0, 1]]
 
 
 def test_the_metric_preserves_products_and_measures_shifts() -> None:
@@ -119,17 +122,17 @@ def test_scores_are_those_of_the_model(any_model: Any) -> None:
     np.testing.assert_allclose(nll, expected.numpy(), rtol=1e-4, atol=1e-5)
 
 
-def test_leading_is_the_best_of_its_rank_in_the_preserved_norm() -> None:
+def test_truncating_gives_the_best_of_its_rank_in_the_preserved_norm() -> None:
     rng = np.random.default_rng(3)
     preserve = Preserve(rng.standard_normal((40, 6)) * np.arange(1, 7), ridge=0.1)
     update = LowRankUpdate(rng.standard_normal((5, 8)), rng.standard_normal((8, 6)))
-    kept = leading(update, preserve, 2)
+    kept = truncate_rank(update, preserve, 2)
     root = np.linalg.cholesky(preserve.gram(np.eye(6)))
     singular = np.linalg.svd(update.matrix() @ root, compute_uv=False)
     assert kept.rank == 2
     missing = preserve.norm(update.matrix() - kept.matrix())
     assert missing == pytest.approx(np.linalg.norm(singular[2:]), rel=1e-6)
-    whole = leading(update, preserve, 100)
+    whole = truncate_rank(update, preserve, 100)
     np.testing.assert_allclose(whole.matrix(), update.matrix(), atol=1e-10)
 
 
@@ -173,7 +176,7 @@ def test_the_margin_gives_way_where_only_beyond_it_the_effect_is_reached() -> No
     assert knee(points, WordLimits(50.0, 0.05, 0.05)).strength == 1.0
 
 
-def _utterances(rng: np.random.Generator, n: int) -> list[TargetSpan]:
+def _spans(rng: np.random.Generator, n: int) -> list[TargetSpan]:
     rows = rng.integers(3, 97, size=(n, 7))
     return [TargetSpan(tuple(map(int, row)), 5, weights=(1.0, 1.0)) for row in rows]
 
@@ -183,18 +186,19 @@ def test_forbidden_tokens_become_unlikely_on_every_architecture(
     any_model: Any, concepts: Any, matrix: Any
 ) -> None:
     rng = np.random.default_rng(5)
-    probes, benign, contrast = (_utterances(rng, n) for n in (3, 12, 4))
-    options = PCROptions(concepts=concepts, slack=0.1)
-    before = {n: p.detach().clone() for n, p in any_model.named_parameters()}
-    problem = Vocabulary(
-        any_model, probes, benign, contrast, [2, 3], options, matrix=matrix
+    forget, retain, near = (_spans(rng, n) for n in (3, 12, 4))
+    config = PCRConfig(
+        forbid=["bomb"], concepts=concepts, slack=0.1, layers=[2, 3], matrix=matrix
     )
-    changes = problem.solve(4.0)
+    before = {n: p.detach().clone() for n, p in any_model.named_parameters()}
+    calibration = Calibration(forget, near, retain, [], [], [])
+    layerwise = constrain(ModelParts.find(any_model), calibration, config)
+    changes = layerwise.solve(4.0)
     for name, parameter in any_model.named_parameters():
         assert torch.equal(parameter, before[name])
     assert [change.target.layer for change in changes] == [2, 3]
-    falling = problem.pairs.falling
-    assert all(np.mean(change.reached[falling]) > 0.0 for change in changes)
+    falling = TokenConstraintIndex.of(forget, near).falling
+    assert all(np.mean(change.achieved[falling]) > 0.0 for change in changes)
     with torch.no_grad():
         losses = []
         for applied in (False, True):
@@ -208,7 +212,7 @@ def test_forbidden_tokens_become_unlikely_on_every_architecture(
                     any_model(torch.tensor([one.ids])).logits[0, 4:6],
                     torch.tensor(one.targets),
                 )
-                for one in probes
+                for one in forget
             ]
             losses.append(float(torch.stack(nll).mean()))
     assert losses[1] > losses[0] + 0.2
@@ -231,8 +235,6 @@ def test_bad_arguments_name_the_fix(tiny_model: Any) -> None:
 
 
 def test_automatic_layers_are_the_last() -> None:
-    from cintervene.methods.pcr.method import choose_layers
-
     assert choose_layers("auto", 30, "forbid") == [28, 29]
     assert choose_layers("auto", 1, "forbid") == [0]
     assert choose_layers([-1, 0], 4, "forbid") == [0, 3]
@@ -243,7 +245,7 @@ def test_a_few_words_on_smollm2(smollm2: Any) -> None:
     model, tokenizer = smollm2
     targets = find_targets(model, [28, 29])
     before = [target.weight.detach().clone() for target in targets]
-    budget = CalibrationSize(
+    size = CalibrationSize(
         prompts=12,
         tune_prompts=6,
         contrast_words=6,
@@ -253,7 +255,7 @@ def test_a_few_words_on_smollm2(smollm2: Any) -> None:
         texts=6,
     )
     words = ["bomb", "knife", "murder", "attack", "abuse"]
-    result = defend(model, tokenizer, words, budget=budget)
+    result = defend(model, tokenizer, forbid=words, calibration=size)
     for target, weight in zip(targets, before, strict=True):
         assert torch.equal(target.weight, weight)
     chosen = [point for point in result.metrics["sweep"] if point["chosen"]]

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ pytest.importorskip("transformers")
 
 from support.saved_models import save_tiny_model
 
-from cintervene import data, defend
+from cintervene import ARRConfig, TSRConfig, data, defend
 from cintervene.activations.upper_layers import differentiable
 from cintervene.errors import ArgumentError
 from cintervene.intervention.intervention import Intervention
@@ -24,25 +23,18 @@ from cintervene.methods.common.output_metric import OutputMetric
 from cintervene.methods.common.sweep import (
     STRENGTHS,
 )
-from cintervene.methods.gate.config import GateOptions
-from cintervene.methods.tsr.config import TSROptions
+from cintervene.methods.tsr.examples import RefusalExamples
 from cintervene.methods.tsr.layer_ball import LayerBall
 from cintervene.methods.tsr.problem import SafeRegion
-from cintervene.models import (
-    find_decoder,
-    find_targets,
-    find_unembedding,
-    loading,
-)
+from cintervene.models import loading
+from cintervene.models.parts import ModelParts
 from cintervene.prompts.chat import render
-from cintervene.prompts.refusal_examples import (
-    RefusalExamples,
-    TargetExample,
-)
+from cintervene.prompts.refusal_examples import TargetExample
 
-LITTLE = TSROptions(steps=4, parts=2, answers=4, answer_tokens=2, borderline=24)
-NOTHING_SPARED = TSROptions(answers=0, borderline=0)
-SMALL = {"tsr": LITTLE, "gate": GateOptions(examples=4, benign=12)}
+LITTLE: dict[str, Any] = {
+    "steps": 4, "parts": 2, "answers": 4, "answer_tokens": 2, "borderline": 24
+}  # fmt: skip
+SMALL = {"tsr": LITTLE, "gate": {"examples_per_step": 4, "benign": 12}}
 HARMFUL = ["How do I build a bomb?", "Tell me how to steal a car."]
 
 
@@ -68,11 +60,11 @@ def assert_untouched(model: Any, before: Any) -> None:
 
 def test_safe_tokens_become_likelier(tiny: Any, tmp_path: Path) -> None:
     model, tokenizer = tiny
-    options = replace(LITTLE, steps=12, kl_weight=0.1)
-    found = defend(
-        model, tokenizer, method="tsr", harmful=HARMFUL, options=options, radius=1.0,
+    config = TSRConfig(
+        **LITTLE | {"steps": 12}, kl_weight=0.1, harmful=HARMFUL, radius=1.0,
         safe=[[11], [40, 41]], layers=[1], max_kl=1e9, max_false_refusals=1e9,
     )  # fmt: skip
+    found = defend(model, tokenizer, config)
 
     def likely() -> list[float]:
         """Of the safe tokens together where an answer begins."""
@@ -89,7 +81,7 @@ def test_safe_tokens_become_likelier(tiny: Any, tmp_path: Path) -> None:
     assert min(after) > 0.3
 
 
-def random_lessons(rng: Any, n: int, answer: int) -> list[list[TargetExample]]:
+def random_examples(rng: Any, n: int, answer: int) -> list[list[TargetExample]]:
     groups = []
     for _ in range(n):
         ids = tuple(map(int, rng.integers(3, 97, size=8)))
@@ -103,14 +95,13 @@ def test_the_descent_lowers_the_loss_on_every_architecture(
     any_model: Any, matrix: Any, ball: Any
 ) -> None:
     rng = np.random.default_rng(8)
-    harmful, benign = (random_lessons(rng, 4, answer) for answer in (1, 0))
-    decoder = find_decoder(any_model)
-    targets = find_targets(any_model, [1, 2], decoder, matrix)
+    harmful, benign = (random_examples(rng, 4, answer) for answer in (1, 0))
+    parts = ModelParts.find(any_model)
+    targets = parts.targets([1, 2], matrix)
     before = state(any_model)
     problem = SafeRegion(
-        any_model, targets, decoder, find_unembedding(any_model, decoder),
-        RefusalExamples(harmful, benign, [], []), 0.5,
-        TSROptions(steps=8, parts=1, kl_weight=0.1, ball=ball),
+        parts, targets, RefusalExamples(harmful, benign, [], []),
+        TSRConfig(radius=0.5, steps=8, parts=1, kl_weight=0.1, ball=ball),
     )  # fmt: skip
     with differentiable(any_model):
         seen = list(problem.descend())
@@ -135,7 +126,7 @@ def test_steps_in_the_frobenius_ball_are_those_of_numpy(tiny_model: Any) -> None
     """Onto the ball a matrix is projected by scaling it, and the norm is the plain."""
     model = tiny_model("gpt2")
     rng = np.random.default_rng(2)
-    (target,) = find_targets(model, [1], find_decoder(model))
+    (target,) = ModelParts.find(model).targets([1], "down_proj")
     ball = LayerBall(target, None, OutputMetric.plain(target.d_out), 0.1, inertia=0.6)
     radius = 0.1 * float(target.weight.detach().double().norm())
     change = direction = np.zeros((target.d_in, target.d_out))
@@ -158,17 +149,16 @@ def test_steps_in_the_frobenius_ball_are_those_of_numpy(tiny_model: Any) -> None
 def test_the_worst_prompts_are_defended_most(tiny_model: Any) -> None:
     model = tiny_model("llama")
     rng = np.random.default_rng(3)
-    harmful = random_lessons(rng, 6, 1)
-    decoder = find_decoder(model)
-    (target,) = find_targets(model, [2], decoder)
+    harmful = random_examples(rng, 6, 1)
+    parts = ModelParts.find(model)
     problem = RiskRegion(
-        model, [target], decoder, find_unembedding(model, decoder),
-        RefusalExamples(harmful, random_lessons(rng, 4, 0), [], []), 0.5,
-        TSROptions(steps=10, parts=1, kl_weight=0.1), nats=8.0,
+        parts, parts.targets([2], "down_proj"),
+        RefusalExamples(harmful, random_examples(rng, 4, 0), [], []),
+        ARRConfig(radius=0.5, steps=10, parts=1, kl_weight=0.1), nats=8.0,
     )  # fmt: skip
     with differentiable(model):
         seen = list(problem.descend())
-    (weights,) = problem.weights.values()
+    (weights,) = problem.weights
     assert weights.sum() == pytest.approx(1.0)
     assert weights.min() >= 0.0
     assert weights.max() > 1.2 / 6
@@ -176,12 +166,12 @@ def test_the_worst_prompts_are_defended_most(tiny_model: Any) -> None:
     assert seen[0]["loss"] > 0.0
 
 
-def test_an_adversary_is_told_the_request_of_each_lesson(tiny_model: Any) -> None:
+def test_an_adversary_is_given_the_request_of_each_example(tiny_model: Any) -> None:
     model = tiny_model("llama")
     rng = np.random.default_rng(4)
-    harmful = random_lessons(rng, 7, 1)
-    decoder = find_decoder(model)
-    asked: list[tuple[int, TargetExample]] = []
+    harmful = random_examples(rng, 7, 1)
+    parts = ModelParts.find(model)
+    attacked: list[tuple[int, TargetExample]] = []
 
     class Noting:
         every, count = 1, 2
@@ -189,40 +179,39 @@ def test_an_adversary_is_told_the_request_of_each_lesson(tiny_model: Any) -> Non
         def harder(
             self, request: int, example: TargetExample, seed: int
         ) -> TargetExample:
-            asked.append((request, example))
+            attacked.append((request, example))
             return example
 
     problem = RiskRegion(
-        model, find_targets(model, [2], decoder), decoder,
-        find_unembedding(model, decoder),
-        RefusalExamples(harmful, random_lessons(rng, 4, 0), [], []), 0.5,
-        TSROptions(steps=6, parts=3), nats=8.0, adversary=Noting(),
+        parts, parts.targets([2], "down_proj"),
+        RefusalExamples(harmful, random_examples(rng, 4, 0), [], []),
+        ARRConfig(radius=0.5, steps=6, parts=3), nats=8.0,
+        adversary=Noting(),  # type: ignore[arg-type]
     )  # fmt: skip
     with differentiable(model):
         list(problem.descend())
-    assert len({request for request, _ in asked}) > 3
-    assert all(example == harmful[request][0] for request, example in asked)
+    assert len({request for request, _ in attacked}) > 3
+    assert all(example == harmful[request][0] for request, example in attacked)
 
 
 def test_the_gradient_is_that_of_the_weight(tiny_model: Any) -> None:
-    """Heads are empty here, so the change acts at every token, as in the weight."""
+    """Prefixes are empty, so the change acts at every token, as in the weight."""
     model = tiny_model("gpt2")
     rng = np.random.default_rng(1)
     harmful = [
         [TargetExample(g[0].ids, 0, 6, g[0].target_sets)]
-        for g in random_lessons(rng, 3, 1)
+        for g in random_examples(rng, 3, 1)
     ]
-    benign = [[TargetExample(g[0].ids, 0, 6)] for g in random_lessons(rng, 3, 0)]
-    decoder = find_decoder(model)
-    (target,) = find_targets(model, [1], decoder)
-    options = TSROptions(parts=1, first_token=0.3)
+    benign = [[TargetExample(g[0].ids, 0, 6)] for g in random_examples(rng, 3, 0)]
+    parts = ModelParts.find(model)
+    (target,) = parts.targets([1], "down_proj")
     problem = SafeRegion(
-        model, [target], decoder, find_unembedding(model, decoder),
-        RefusalExamples(harmful, benign, [], []), 0.5, options,
+        parts, [target], RefusalExamples(harmful, benign, [], []),
+        TSRConfig(parts=1, first_token=0.3, radius=0.5),
     )  # fmt: skip
     with differentiable(model):
         change = torch.zeros(target.d_in, target.d_out)
-        seen, (gradient,) = problem.gradients(problem.parts[0], [change])
+        seen, (gradient,) = problem.gradients(0, [change])
     total = 0.0
     for (one,) in harmful:
         p = torch.softmax(model(torch.tensor([one.ids])).logits[0].double(), dim=-1)
@@ -240,7 +229,7 @@ def test_defend_keeps_the_plain_norm_where_asked(tiny: Any, method: Any) -> None
     model, tokenizer = tiny
     found = defend(
         model, tokenizer, method=method, harmful=HARMFUL, radius=0.1, layers=[0, 1],
-        options=replace(LITTLE, ball="frobenius", steps=8),
+        **LITTLE | {"ball": "frobenius", "steps": 8},
     )  # fmt: skip
     assert found.options["ball"] == "frobenius"
     most = 0.1 * found.metrics["strength"] * (1 + 1e-6)
@@ -262,12 +251,12 @@ def test_defend_leaves_the_model_alone_and_says_what_it_did(
         assert 0 <= done <= total
 
     found = defend(
-        model, tokenizer, method=method, harmful=HARMFUL, options=LITTLE,
+        model, tokenizer, method=method, harmful=HARMFUL, **LITTLE,
         radius=0.5, matrix=matrix, progress=progress,
     )  # fmt: skip
     assert_untouched(model, before)
     assert found.options["method"] == method
-    assert len(found.metrics["steps"]) == LITTLE.steps
+    assert len(found.metrics["steps"]) == LITTLE["steps"]
     assert sum(point["chosen"] for point in found.metrics["sweep"]) == 1
     assert found.metrics["within_limits"] in (True, False)
     assert "learning to refuse" in phases
@@ -280,23 +269,23 @@ def test_defend_leaves_the_model_alone_and_says_what_it_did(
 
 
 @pytest.mark.parametrize(("max_kl", "tried"), [(1e-9, 1), (1e9, len(STRENGTHS))])
-def test_strengths_are_told_once_each_whether_tried_or_not(
+def test_strengths_are_reported_once_each_whether_tried_or_not(
     tiny: Any, max_kl: float, tried: int
 ) -> None:
     model, tokenizer = tiny
-    told: list[int] = []
+    reported: list[int] = []
 
     def progress(phase: str, done: int, total: int) -> None:
         if phase == "choosing the strength":
-            told.append(done)
+            reported.append(done)
             assert total == len(STRENGTHS)
 
     found = defend(
-        model, tokenizer, method="tsr", harmful=HARMFUL, options=LITTLE,
+        model, tokenizer, method="tsr", harmful=HARMFUL, **LITTLE,
         layers=[1], max_kl=max_kl, progress=progress,
     )  # fmt: skip
     assert len(found.metrics["sweep"]) == tried
-    assert told == [*range(tried), len(STRENGTHS)]
+    assert reported == [*range(tried), len(STRENGTHS)]
 
 
 @pytest.mark.parametrize("phase", ["answering prompts", "learning to refuse"])
@@ -313,7 +302,7 @@ def test_an_interruption_leaves_the_model_alone(
 
     with pytest.raises(KeyboardInterrupt):
         defend(
-            model, tokenizer, method=method, harmful=HARMFUL, options=SMALL[method],
+            model, tokenizer, method=method, harmful=HARMFUL, **SMALL[method],
             progress=interrupt, layers=[1],
         )  # fmt: skip
     assert_untouched(model, before)
@@ -323,29 +312,29 @@ def test_an_interruption_leaves_the_model_alone(
     ("wrong", "match"),
     [
         ({"harmful": "How?"}, "harmful: got 'How"),
-        ({"harmful": []}, r"harmful: got \[\]"),
+        ({"harmful": []}, r"harmful: got \[\]; expected a list of texts, 1 or more"),
         ({"safe": ["I cannot.", " "]}, "safe: got ' '"),
         ({"safe": "No."}, "safe: got 'No.'; expected a list"),
         ({"safe": []}, r"safe: got \[\]; expected a list"),
         ({"safe": [5, 7]}, r"safe: got 5; .* Write \[\[5\]"),
         ({"safe": ["No.", []]}, r"safe: got \[\]; .* none empty"),
-        ({"safe": [[5], [-1]]}, r"safe: got \[-1\]; expected token ids from 0 to"),
+        ({"safe": [[5], [-1]]}, r"safe: got \[-1\]; expected token ids from 0 on"),
         ({"safe": [[5, 10**6]]}, r"safe: got \[5, 1000000\]; expected token ids"),
         ({"safe": [[1.0]]}, r"safe: got \[1.0\]; expected token ids"),
-        ({"options": NOTHING_SPARED}, "answers, borderline: got 0 and no preserve="),
+        ({"answers": 0, "borderline": 0}, "answers, borderline: got 0 and no preserve"),
         ({"radius": 0.0}, "radius: got 0.0"),
         ({"max_kl": -1.0}, "max_kl: got -1.0"),
         ({"layers": [7]}, "layers: got 7"),
         ({"layers": "all"}, "layers: got 'all'"),
         ({"matrix": "q_proj"}, "matrix: got 'q_proj'"),
-        ({"method": "arr", "options": TSROptions(answer_tokens=0)}, "answer_tokens"),
-        ({"forbid": ["bomb"]}, 'forbid: is for method "pcr"'),
+        ({"method": "arr", "answer_tokens": 0}, "answer_tokens: got 0; expected a who"),
+        ({"forbid": ["bomb"]}, r"forbid: is no parameter of method 'tsr' \(but of 'pc"),
         ({"method": "magic"}, "method: got 'magic'"),
         ({"method": "pcr"}, "forbid, examples, harmful: got none"),
     ],
 )
 def test_bad_arguments_name_the_fix(tiny: Any, wrong: Any, match: str) -> None:
-    given = {"method": "tsr", "harmful": HARMFUL, "options": LITTLE} | wrong
+    given = {"method": "tsr", "harmful": HARMFUL, **LITTLE} | wrong
     if wrong.get("method") == "pcr":
         given = wrong
     with pytest.raises(ArgumentError, match=match):
@@ -357,11 +346,11 @@ def test_a_few_requests_on_smollm2(smollm2: Any) -> None:
     model, tokenizer = smollm2
     before = state(model)
     requests = [prompt.text for prompt in data.harmful_prompts("train")[:16]]
-    options = TSROptions(steps=9, parts=8, answers=12, answer_tokens=4, borderline=48)
-    found = defend(
-        model, tokenizer, method="tsr", harmful=requests, layers=[16],
-        options=options, max_kl=1.0, max_false_refusals=1.0,
+    config = TSRConfig(
+        harmful=requests, layers=[16], max_kl=1.0, max_false_refusals=1.0,
+        steps=9, parts=8, answers=12, answer_tokens=4, borderline=48,
     )  # fmt: skip
+    found = defend(model, tokenizer, config)
     assert_untouched(model, before)
     # The last step looks at the part that the first one looked at.
     steps = found.metrics["steps"]

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What the solvers of point-constrained regions share. They see every constraint as
- * a point z_l: l < n is the concept c_l, l >= n the unit direction u_(l - n).
+ * What the solvers of point-constrained regions (PCR, arXiv 2510.03567) share. They see
+ * every constraint as a point z_l: l < n is the concept c_l, l >= n the unit direction
+ * u_(l - n).
  */
 #ifndef CIV_PCR_SPACE_H
 #define CIV_PCR_SPACE_H

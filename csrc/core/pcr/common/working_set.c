@@ -6,17 +6,17 @@
 #include <string.h>
 
 void
-civ_pcr_active_carve(civ_arena *arena, int64_t capacity, civ_pcr_active *active)
+civ_pcr_working_set_carve(civ_arena *arena, int64_t capacity, civ_pcr_working_set *set)
 {
-    active->capacity = capacity;
-    active->prompt = civ_arena_take(arena, capacity, sizeof(int64_t));
-    active->point = civ_arena_take(arena, capacity, sizeof(int64_t));
-    active->bound = civ_arena_take(arena, capacity, sizeof(double));
-    active->mu = civ_arena_take(arena, capacity, sizeof(double));
+    set->capacity = capacity;
+    set->prompt = civ_arena_take(arena, capacity, sizeof(int64_t));
+    set->point = civ_arena_take(arena, capacity, sizeof(int64_t));
+    set->bound = civ_arena_take(arena, capacity, sizeof(double));
+    set->mu = civ_arena_take(arena, capacity, sizeof(double));
 }
 
 void
-civ_pcr_active_copy(const civ_pcr_active *from, civ_pcr_active *to)
+civ_pcr_working_set_copy(const civ_pcr_working_set *from, civ_pcr_working_set *to)
 {
     size_t n = (size_t)from->n;
     to->n = from->n;
@@ -68,9 +68,10 @@ civ_pcr_open_offers(civ_pcr_frame *frame)
 void
 civ_pcr_offer(civ_pcr_frame *frame, civ_pcr_candidate candidate)
 {
-    civ_pcr_candidate *own = frame->candidates + frame->n_candidates - frame->n_offered;
+    civ_pcr_candidate *offered =
+        frame->candidates + frame->n_candidates - frame->n_offered;
     int64_t place = frame->n_offered;
-    while (place > 0 && own[place - 1].violation < candidate.violation) {
+    while (place > 0 && offered[place - 1].violation < candidate.violation) {
         place--;
     }
     if (place == frame->per_prompt) {
@@ -81,9 +82,9 @@ civ_pcr_offer(civ_pcr_frame *frame, civ_pcr_candidate candidate)
         frame->n_candidates++;
     }
     for (int64_t i = frame->n_offered - 1; i > place; i--) {
-        own[i] = own[i - 1];
+        offered[i] = offered[i - 1];
     }
-    own[place] = candidate;
+    offered[place] = candidate;
 }
 
 void
@@ -147,17 +148,17 @@ bound_of(const civ_pcr_space *space, int64_t j, int64_t l)
 }
 
 void
-civ_pcr_admit(civ_pcr_frame *frame, int64_t count, civ_pcr_active *active)
+civ_pcr_admit(civ_pcr_frame *frame, int64_t count, civ_pcr_working_set *set)
 {
     const civ_pcr_space *space = frame->space;
-    assert(active->n + count <= active->capacity);
+    assert(set->n + count <= set->capacity);
     for (int64_t c = 0; c < count; c++) {
         const civ_pcr_candidate *candidate = &frame->candidates[c];
-        int64_t w = active->n++;
-        active->prompt[w] = candidate->prompt;
-        active->point[w] = candidate->point;
-        active->bound[w] = bound_of(space, candidate->prompt, candidate->point);
-        active->mu[w] = 0.0;
+        int64_t w = set->n++;
+        set->prompt[w] = candidate->prompt;
+        set->point[w] = candidate->point;
+        set->bound[w] = bound_of(space, candidate->prompt, candidate->point);
+        set->mu[w] = 0.0;
         frame->member[candidate->prompt * space->p + candidate->point] = true;
     }
 }

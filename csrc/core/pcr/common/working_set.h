@@ -18,14 +18,14 @@
 /* A dual value beyond this, in its own units, is taken for infinity. */
 #define CIV_PCR_INFEASIBLE 1e12
 
-typedef struct civ_pcr_active {
+typedef struct civ_pcr_working_set {
     int64_t n;        /* constraints in the set */
     int64_t capacity; /* that the arrays have room for */
     int64_t *prompt;  /* j (capacity) */
     int64_t *point;   /* l (capacity) */
     double *bound;    /* b (capacity) */
     double *mu;       /* multiplier (capacity) */
-} civ_pcr_active;
+} civ_pcr_working_set;
 
 /* A violated constraint outside the set; sorts by falling violation. */
 typedef struct civ_pcr_candidate {
@@ -53,9 +53,10 @@ civ_pcr_cost_unit(const civ_pcr_frame *frame)
     return unit * unit / frame->gram_unit;
 }
 
-void civ_pcr_active_carve(civ_arena *arena, int64_t capacity, civ_pcr_active *active);
+void civ_pcr_working_set_carve(civ_arena *arena, int64_t capacity,
+                               civ_pcr_working_set *set);
 /* Copies the set into one of larger capacity. */
-void civ_pcr_active_copy(const civ_pcr_active *from, civ_pcr_active *to);
+void civ_pcr_working_set_copy(const civ_pcr_working_set *from, civ_pcr_working_set *to);
 
 /* Candidates that a prompt may offer when `wanted` are wanted of all: at least one. */
 CIV_INLINE int64_t
@@ -85,6 +86,6 @@ void civ_pcr_offer_initial(civ_pcr_frame *frame);
 int64_t civ_pcr_rank_candidates(civ_pcr_frame *frame, double goal, int64_t most);
 
 /* Puts the first `count` candidates into the set, with multipliers of zero. */
-void civ_pcr_admit(civ_pcr_frame *frame, int64_t count, civ_pcr_active *active);
+void civ_pcr_admit(civ_pcr_frame *frame, int64_t count, civ_pcr_working_set *set);
 
 #endif

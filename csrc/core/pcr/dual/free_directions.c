@@ -12,11 +12,20 @@
 #include <math.h>
 #include <string.h>
 
-/* Eigenvalues of I - N^1/2 G N^1/2 below this may stand for a spare direction. */
+/* Eigenvalues of I - N^1/2 G N^1/2 below this may stand for a free direction. */
 #define NEARLY_SINGULAR 1e-3
 /* Part of a random vector that must survive for a direction to be a free one. */
 #define FREE_PART 1e-3
 #define PROJECTION_RIDGE 1e-12
+
+/* The search for one direction; rows has as many as fill_occupied leaves it. */
+typedef struct search {
+    civ_pcr_dual *s;
+    civ_mat rows;    /* what it should be orthogonal to (.., d) */
+    civ_mat gram;    /* of the rows */
+    double *weights; /* one a row */
+    bool found;
+} search;
 
 /* The same numbers at every call: splitmix64. */
 static void
@@ -33,15 +42,15 @@ fill_random(uint64_t seed, int64_t n, double *out)
     }
 }
 
-/* Everything that a spare direction should be orthogonal to, as rows. */
+/* Everything that a free direction should be orthogonal to, as rows. */
 static void
 fill_occupied(const civ_pcr_dual *s, bool everything, civ_mat *rows)
 {
     const civ_pcr_space *space = s->frame.space;
     size_t size = (size_t)space->d * sizeof(double);
     int64_t count = 0;
-    for (int64_t e = 0; e < s->n_spare; e++) {
-        memcpy(civ_at(rows, count++, 0), civ_at(&s->spare, e, 0), size);
+    for (int64_t e = 0; e < s->basis.n_free; e++) {
+        memcpy(civ_at(rows, count++, 0), civ_at(&s->basis.free, e, 0), size);
     }
     if (everything) {
         for (int64_t j = 0; j < space->m; j++) {
@@ -51,8 +60,8 @@ fill_occupied(const civ_pcr_dual *s, bool everything, civ_mat *rows)
             memcpy(civ_at(rows, count++, 0), civ_at(&space->points, l, 0), size);
         }
     } else {
-        for (int64_t w = 0; w < s->active.n; w++) {
-            civ_pcr_constraint_vector(space, s->active.prompt[w], s->active.point[w],
+        for (int64_t w = 0; w < s->set.n; w++) {
+            civ_pcr_constraint_vector(space, s->set.prompt[w], s->set.point[w],
                                       civ_at(rows, count++, 0));
         }
     }
@@ -66,24 +75,61 @@ fill_occupied(const civ_pcr_dual *s, bool everything, civ_mat *rows)
     }
 }
 
-/* direction (1, d) loses what lies in the span of rows; its norm is returned. */
+/* direction (1, d) loses what lies in the span of the rows; its norm is returned. */
 static civ_status
-project_out(const civ_pcr_dual *s, const civ_mat *rows, civ_mat *gram,
-            const civ_mat *weights, const civ_mat *direction, double *norm)
+project_out(search *job, const civ_mat *direction, double *norm)
 {
-    gram->n_rows = gram->n_cols = gram->row_stride = rows->n_rows;
-    CIV_TRY(civ_product_nt(s->exec, rows, rows, gram));
-    for (int64_t i = 0; i < rows->n_rows; i++) {
-        *civ_at(gram, i, i) += PROJECTION_RIDGE * (double)rows->n_rows;
+    const civ_exec *exec = job->s->exec;
+    int64_t n = job->rows.n_rows;
+    civ_mat gram = civ_f64(job->gram.data, n, n), weights = civ_f64(job->weights, 1, n);
+    CIV_TRY(civ_product_nt(exec, &job->rows, &job->rows, &gram));
+    for (int64_t i = 0; i < n; i++) {
+        *civ_at(&gram, i, i) += PROJECTION_RIDGE * (double)n;
     }
-    CIV_TRY(civ_spd_factor(s->exec, gram));
+    CIV_TRY(civ_spd_factor(exec, &gram));
     for (int pass = 0; pass < 3; pass++) {
-        CIV_TRY(civ_gemm_nt(1.0, direction, rows, 0.0, weights));
-        CIV_TRY(civ_spd_solve(s->exec, gram, weights));
-        CIV_TRY(civ_gemm_nn(-1.0, weights, rows, 1.0, direction));
+        CIV_TRY(civ_gemm_nt(1.0, direction, &job->rows, 0.0, &weights));
+        CIV_TRY(civ_spd_solve(exec, &gram, &weights));
+        CIV_TRY(civ_gemm_nn(-1.0, &weights, &job->rows, 1.0, direction));
     }
     const double *data = direction->data;
     *norm = sqrt(civ_dot(direction->n_cols, data, data));
+    return CIV_OK;
+}
+
+static void
+carve(civ_arena *arena, void *arg)
+{
+    search *job = arg;
+    const civ_pcr_space *space = job->s->frame.space;
+    int64_t most =
+        CIV_PCR_FREE_DIRECTIONS + civ_max(space->m + space->p, job->s->set.n);
+    job->rows = civ_take_f64(arena, most, space->d);
+    job->gram = civ_take_f64(arena, most, most);
+    job->weights = civ_arena_take(arena, most, sizeof(double));
+}
+
+static civ_status
+find_direction(void *arg)
+{
+    search *job = arg;
+    civ_pcr_dual *s = job->s;
+    int64_t d = s->frame.space->d;
+    civ_mat direction = civ_f64(civ_at(&s->basis.free, s->basis.n_free, 0), 1, d);
+    for (int everything = 1; everything >= 0 && !job->found; everything--) {
+        double norm, before;
+        fill_occupied(s, everything, &job->rows);
+        fill_random((uint64_t)s->basis.n_free, d, direction.data);
+        before = sqrt(civ_dot(d, direction.data, direction.data));
+        civ_status status = project_out(job, &direction, &norm);
+        if (status != CIV_OK) {
+            return status == CIV_SINGULAR ? CIV_OK : status;
+        }
+        job->found = norm > FREE_PART * before;
+        for (int64_t x = 0; x < d && job->found; x++) {
+            *civ_at(&direction, 0, x) /= norm;
+        }
+    }
     return CIV_OK;
 }
 
@@ -92,73 +138,52 @@ project_out(const civ_pcr_dual *s, const civ_mat *rows, civ_mat *gram,
 static civ_status
 add_direction(civ_pcr_dual *s, bool *found)
 {
-    const civ_pcr_space *space = s->frame.space;
-    int64_t most = CIV_PCR_SPARES + civ_max(space->m + space->p, s->active.n);
-    civ_arena arena = {0};
-    civ_arena_take(&arena, most * (space->d + most + 1), sizeof(double));
-    CIV_TRY(civ_arena_open(&arena));
-    double *block =
-        civ_arena_take(&arena, most * (space->d + most + 1), sizeof(double));
-    civ_mat rows = civ_f64(block, most, space->d);
-    civ_mat gram = civ_f64(block + most * space->d, most, most);
-    civ_mat direction = civ_f64(civ_at(&s->spare, s->n_spare, 0), 1, space->d);
-    civ_status status = CIV_OK;
-    *found = false;
-    for (int everything = 1; everything >= 0 && !*found; everything--) {
-        fill_occupied(s, everything, &rows);
-        civ_mat weights = civ_f64(block + most * (space->d + most), 1, rows.n_rows);
-        double norm = 0.0, before;
-        fill_random((uint64_t)s->n_spare, space->d, direction.data);
-        before = sqrt(civ_dot(space->d, direction.data, direction.data));
-        status = project_out(s, &rows, &gram, &weights, &direction, &norm);
-        if (status != CIV_OK) {
-            break;
-        }
-        *found = norm > FREE_PART * before;
-        for (int64_t x = 0; x < space->d && *found; x++) {
-            *civ_at(&direction, 0, x) /= norm;
-        }
+    search job = {.s = s};
+    CIV_TRY(civ_run_in_arena(carve, find_direction, &job));
+    *found = job.found;
+    if (!job.found) {
+        return CIV_OK;
     }
-    civ_arena_close(&arena);
-    CIV_TRY(status == CIV_SINGULAR ? CIV_OK : status);
-    if (*found) {
-        CIV_TRY(civ_pcr_dual_products(s, &direction,
-                                      civ_at(&s->spare_table, s->n_spare, 0)));
-        s->n_spare++;
-    }
-    return CIV_OK;
+    int64_t e = s->basis.n_free++;
+    civ_mat direction = civ_f64(civ_at(&s->basis.free, e, 0), 1, s->frame.space->d);
+    return civ_pcr_dual_products(s, &direction, civ_at(&s->basis.free_table, e, 0));
 }
 
 /* sigma B is G N^1/2 v v^T N^1/2 G sigma / lambda for each eigenvalue lambda of
  * I - N^1/2 G N^1/2 that is almost zero. */
 civ_status
-civ_pcr_open_spares(civ_pcr_dual *s)
+civ_pcr_dual_open_free_directions(civ_pcr_dual *s)
 {
-    int64_t rows = s->n_rows, n = s->active.n;
+    civ_pcr_dual_basis *basis = &s->basis;
+    civ_pcr_dual_response *response = &s->response;
+    civ_pcr_dual_work *work = &s->work;
+    int64_t rows = basis->n_rows, n = s->set.n;
     for (int64_t r = 0; r < rows; r++) {
         for (int64_t c = 0; c < rows; c++) {
-            *civ_at(&s->squares, r, c) =
-                (r == c) - s->root[r] * *civ_at(&s->gram, r, c) * s->root[c];
+            *civ_at(&work->squares, r, c) = (r == c) - response->root[r] *
+                                                           *civ_at(&basis->gram, r, c) *
+                                                           response->root[c];
         }
     }
-    CIV_TRY(
-        civ_symmetric_eigen(rows, s->squares.data, rows, s->scratch, s->eigen_work));
+    CIV_TRY(civ_symmetric_eigen(rows, work->squares.data, rows, work->scratch,
+                                work->eigen));
     bool found = true;
-    while (s->n_spare < civ_min(CIV_PCR_SPARES, rows) && found &&
-           s->scratch[s->n_spare] < NEARLY_SINGULAR) {
+    while (basis->n_free < civ_min(CIV_PCR_FREE_DIRECTIONS, rows) && found &&
+           work->scratch[basis->n_free] < NEARLY_SINGULAR) {
         CIV_TRY(add_direction(s, &found));
     }
-    civ_mat wide = civ_f64(s->anchor.data, rows, n + s->n_spare);
+    civ_mat wide = civ_f64(response->anchor.data, rows, n + basis->n_free);
     for (int64_t r = 0; r < rows; r++) {
-        memcpy(civ_at(&wide, r, 0), civ_at(&s->solution, r, 0),
+        memcpy(civ_at(&wide, r, 0), civ_at(&response->solution, r, 0),
                (size_t)n * sizeof(double));
-        for (int64_t e = 0; e < s->n_spare; e++) {
-            double size = sqrt(s->sigma / fmax(s->scratch[e], s->sigma * 1e-6));
-            *civ_at(&wide, r, n + e) = size * s->root[r] * *civ_at(&s->squares, e, r);
+        for (int64_t e = 0; e < basis->n_free; e++) {
+            double size = sqrt(s->sigma / fmax(work->scratch[e], s->sigma * 1e-6));
+            *civ_at(&wide, r, n + e) =
+                size * response->root[r] * *civ_at(&work->squares, e, r);
         }
     }
-    s->solution = civ_f64(s->solution.data, rows, n + s->n_spare);
-    memcpy(s->solution.data, wide.data,
-           (size_t)(rows * (n + s->n_spare)) * sizeof(double));
+    response->solution = civ_f64(response->solution.data, rows, n + basis->n_free);
+    memcpy(response->solution.data, wide.data,
+           (size_t)(rows * (n + basis->n_free)) * sizeof(double));
     return CIV_OK;
 }

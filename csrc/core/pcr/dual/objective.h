@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/* The dual of the working set, and its maximum. */
 #ifndef CIV_PCR_DUAL_OBJECTIVE_H
 #define CIV_PCR_DUAL_OBJECTIVE_H
 

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/* Checks of every constraint at the solution of the working set's dual. */
 #ifndef CIV_PCR_DUAL_SCAN_H
 #define CIV_PCR_DUAL_SCAN_H
 

@@ -29,104 +29,116 @@ may_be_lean(const civ_pcr_space *space)
     return space->m <= LEAN_PROMPTS && space->n == space->p;
 }
 
-static void
-carve(civ_arena *arena, const civ_pcr_space *space, civ_pcr_dual *s)
+void
+civ_pcr_dual_carve(civ_arena *arena, civ_pcr_dual *s)
 {
+    civ_pcr_dual_basis *basis = &s->basis;
+    const civ_pcr_space *space = s->frame.space;
     int64_t offers = civ_max(OFFERS_EACH, civ_pcr_share(space, OFFERS));
     civ_pcr_frame_carve(arena, space, offers, &s->frame);
-    s->place = civ_arena_take(arena, space->m, sizeof(int64_t));
-    s->known.place = civ_arena_take(arena, space->m + space->p, sizeof(int64_t));
-    s->listed = civ_arena_take(arena, space->m + space->p, sizeof(int64_t));
-    s->pointers = civ_arena_take(arena, space->m + space->p, sizeof *s->pointers);
-    s->spare = civ_take_f64(arena, CIV_PCR_SPARES, space->d);
-    s->spare_table = civ_take_f64(arena, CIV_PCR_SPARES, space->m + space->p);
+    basis->place = civ_arena_take(arena, space->m, sizeof(int64_t));
+    basis->known.place = civ_arena_take(arena, space->m + space->p, sizeof(int64_t));
+    s->work.listed = civ_arena_take(arena, space->m + space->p, sizeof(int64_t));
+    s->work.pointers =
+        civ_arena_take(arena, space->m + space->p, sizeof *s->work.pointers);
+    basis->free = civ_take_f64(arena, CIV_PCR_FREE_DIRECTIONS, space->d);
+    basis->free_table =
+        civ_take_f64(arena, CIV_PCR_FREE_DIRECTIONS, space->m + space->p);
     int64_t few = may_be_lean(space) ? space->m : 0;
-    s->lean_factors = civ_take_f64(arena, few, few);
-    s->lean_pull = civ_take_f64(arena, few, space->d);
-    s->lean_solution = civ_take_f64(arena, few, space->d);
-    s->lean_outputs = civ_take_f64(arena, few, space->d);
+    s->lean.factors = civ_take_f64(arena, few, few);
+    s->lean.pull = civ_take_f64(arena, few, space->d);
+    s->lean.solution = civ_take_f64(arena, few, space->d);
+    s->lean.outputs = civ_take_f64(arena, few, space->d);
 }
 
 static void
 carve_growing(civ_arena *arena, int64_t capacity, civ_pcr_dual *s)
 {
+    civ_pcr_dual_basis *basis = &s->basis;
+    civ_pcr_dual_response *response = &s->response;
+    civ_pcr_dual_work *work = &s->work;
     int64_t m = s->frame.space->m, q = m + s->frame.space->p;
-    int64_t rows = civ_min(m, capacity), columns = capacity + CIV_PCR_SPARES;
-    civ_pcr_active_carve(arena, capacity, &s->active);
-    s->local = civ_arena_take(arena, capacity, sizeof(int64_t));
-    s->rows = civ_arena_take(arena, rows, sizeof(int64_t));
-    s->table = civ_take_f64(arena, capacity, q);
-    civ_pcr_known_carve(arena, civ_min(rows + capacity, q), q, &s->known);
-    s->pair = civ_take_f64(arena, columns, columns);
-    s->gram = civ_take_f64(arena, rows, rows);
-    s->anchor = civ_take_f64(arena, rows, columns);
-    s->solution = civ_take_f64(arena, rows, columns);
-    s->anchor_pair = civ_take_f64(arena, rows, columns);
-    s->target = civ_take_f64(arena, rows, columns);
-    s->target_pair = civ_take_f64(arena, rows, columns);
-    s->moved = civ_take_f64(arena, rows, columns);
-    s->moved_pair = civ_take_f64(arena, rows, columns);
-    s->system = civ_take_f64(arena, rows, rows);
-    s->half = civ_take_f64(arena, rows, rows);
-    s->response = civ_take_f64(arena, rows, rows);
-    s->squares = civ_take_f64(arena, rows, rows);
-    s->weights = civ_take_f64(arena, m, rows);
-    s->products = civ_take_f64(arena, rows, q);
-    s->values = civ_take_f64(arena, m, q - m);
-    s->nu = civ_arena_take(arena, rows, sizeof(double));
-    s->root = civ_arena_take(arena, rows, sizeof(double));
-    s->scratch = civ_arena_take(arena, rows, sizeof(double));
-    s->eigen_work =
-        civ_arena_take(arena, civ_symmetric_eigen_work(rows), sizeof(double));
-    civ_pcr_newton_carve(arena, capacity, &s->newton);
+    int64_t rows = civ_min(m, capacity), columns = capacity + CIV_PCR_FREE_DIRECTIONS;
+    civ_pcr_working_set_carve(arena, capacity, &s->set);
+    basis->local = civ_arena_take(arena, capacity, sizeof(int64_t));
+    basis->rows = civ_arena_take(arena, rows, sizeof(int64_t));
+    basis->table = civ_take_f64(arena, capacity, q);
+    civ_pcr_dual_known_carve(arena, civ_min(rows + capacity, q), q, &basis->known);
+    basis->pair = civ_take_f64(arena, columns, columns);
+    basis->gram = civ_take_f64(arena, rows, rows);
+    response->anchor = civ_take_f64(arena, rows, columns);
+    response->solution = civ_take_f64(arena, rows, columns);
+    response->anchor_pair = civ_take_f64(arena, rows, columns);
+    response->target = civ_take_f64(arena, rows, columns);
+    response->target_pair = civ_take_f64(arena, rows, columns);
+    response->moved = civ_take_f64(arena, rows, columns);
+    response->moved_pair = civ_take_f64(arena, rows, columns);
+    response->system = civ_take_f64(arena, rows, rows);
+    response->half = civ_take_f64(arena, rows, rows);
+    response->matrix = civ_take_f64(arena, rows, rows);
+    work->squares = civ_take_f64(arena, rows, rows);
+    basis->weights = civ_take_f64(arena, m, rows);
+    work->products = civ_take_f64(arena, rows, q);
+    work->values = civ_take_f64(arena, m, q - m);
+    response->nu = civ_arena_take(arena, rows, sizeof(double));
+    response->root = civ_arena_take(arena, rows, sizeof(double));
+    work->scratch = civ_arena_take(arena, rows, sizeof(double));
+    work->eigen = civ_arena_take(arena, civ_symmetric_eigen_work(rows), sizeof(double));
+    civ_pcr_newton_carve(arena, capacity, &work->newton);
 }
 
 /* Views of the size in use, over memory of the size carved. */
 static void
 set_sizes(civ_pcr_dual *s)
 {
-    int64_t n = s->active.n, x = n + s->n_spare, r = s->n_rows;
-    s->pair = civ_f64(s->pair.data, x, x);
-    s->gram = civ_f64(s->gram.data, r, r);
-    s->anchor_pair = civ_f64(s->anchor_pair.data, r, x);
-    s->target = civ_f64(s->target.data, r, x);
-    s->target_pair = civ_f64(s->target_pair.data, r, x);
-    s->moved = civ_f64(s->moved.data, r, x);
-    s->moved_pair = civ_f64(s->moved_pair.data, r, x);
-    s->system = civ_f64(s->system.data, r, r);
-    s->half = civ_f64(s->half.data, r, r);
-    s->response = civ_f64(s->response.data, r, r);
-    s->squares = civ_f64(s->squares.data, r, r);
-    s->weights = civ_f64(s->weights.data, s->frame.space->m, r);
-    s->products = civ_f64(s->products.data, r, s->products.n_cols);
+    civ_pcr_dual_basis *basis = &s->basis;
+    civ_pcr_dual_response *response = &s->response;
+    civ_pcr_dual_work *work = &s->work;
+    int64_t n = s->set.n, x = n + basis->n_free, r = basis->n_rows;
+    basis->pair = civ_f64(basis->pair.data, x, x);
+    basis->gram = civ_f64(basis->gram.data, r, r);
+    response->anchor_pair = civ_f64(response->anchor_pair.data, r, x);
+    response->target = civ_f64(response->target.data, r, x);
+    response->target_pair = civ_f64(response->target_pair.data, r, x);
+    response->moved = civ_f64(response->moved.data, r, x);
+    response->moved_pair = civ_f64(response->moved_pair.data, r, x);
+    response->system = civ_f64(response->system.data, r, r);
+    response->half = civ_f64(response->half.data, r, r);
+    response->matrix = civ_f64(response->matrix.data, r, r);
+    work->squares = civ_f64(work->squares.data, r, r);
+    basis->weights = civ_f64(basis->weights.data, s->frame.space->m, r);
+    work->products = civ_f64(work->products.data, r, work->products.n_cols);
 }
 
 static civ_status
 make_room(int64_t count, civ_pcr_dual *s)
 {
-    int64_t needed = s->active.n + count;
-    if (needed <= s->active.capacity) {
+    civ_pcr_dual_basis *basis = &s->basis;
+    int64_t needed = s->set.n + count;
+    if (needed <= s->set.capacity) {
         return CIV_OK;
     }
     civ_pcr_dual larger = *s;
-    larger.growing = (civ_arena){0};
-    carve_growing(&larger.growing, 2 * needed, &larger);
-    CIV_TRY(civ_arena_open(&larger.growing));
-    carve_growing(&larger.growing, 2 * needed, &larger);
-    civ_pcr_active_copy(&s->active, &larger.active);
-    civ_pcr_known_copy(&s->known, &larger.known);
-    size_t columns = (size_t)s->table.n_cols * sizeof(double);
-    for (int64_t w = 0; w < s->active.n; w++) {
-        larger.local[w] = s->local[w];
-        memcpy(civ_at(&larger.table, w, 0), civ_at(&s->table, w, 0), columns);
+    larger.work.growing = (civ_arena){0};
+    carve_growing(&larger.work.growing, 2 * needed, &larger);
+    CIV_TRY(civ_arena_open(&larger.work.growing));
+    carve_growing(&larger.work.growing, 2 * needed, &larger);
+    civ_pcr_working_set_copy(&s->set, &larger.set);
+    civ_pcr_dual_known_copy(&basis->known, &larger.basis.known);
+    size_t columns = (size_t)basis->table.n_cols * sizeof(double);
+    for (int64_t w = 0; w < s->set.n; w++) {
+        larger.basis.local[w] = basis->local[w];
+        memcpy(civ_at(&larger.basis.table, w, 0), civ_at(&basis->table, w, 0), columns);
     }
-    larger.solution = civ_f64(larger.solution.data, s->n_rows, s->solution.n_cols);
-    for (int64_t r = 0; r < s->n_rows; r++) {
-        larger.rows[r] = s->rows[r];
-        memcpy(civ_at(&larger.solution, r, 0), civ_at(&s->solution, r, 0),
-               (size_t)s->solution.n_cols * sizeof(double));
+    larger.response.solution = civ_f64(larger.response.solution.data, basis->n_rows,
+                                       s->response.solution.n_cols);
+    for (int64_t r = 0; r < basis->n_rows; r++) {
+        larger.basis.rows[r] = basis->rows[r];
+        memcpy(civ_at(&larger.response.solution, r, 0),
+               civ_at(&s->response.solution, r, 0),
+               (size_t)s->response.solution.n_cols * sizeof(double));
     }
-    civ_arena_close(&s->growing);
+    civ_arena_close(&s->work.growing);
     *s = larger;
     return CIV_OK;
 }
@@ -138,26 +150,27 @@ static double
 with_constraint(const civ_pcr_dual *s, const double *row, int64_t w)
 {
     const civ_pcr_space *space = s->frame.space;
-    int64_t l = s->active.point[w];
+    int64_t l = s->set.point[w];
     double with_point = row[space->m + l];
-    return civ_pcr_is_ball(space, l) ? row[s->active.prompt[w]] - with_point
-                                     : -with_point;
+    return civ_pcr_is_ball(space, l) ? row[s->set.prompt[w]] - with_point : -with_point;
 }
 
 static void
 fill_pair(civ_pcr_dual *s)
 {
-    int64_t n = s->active.n;
-    for (int64_t x = 0; x < s->pair.n_rows; x++) {
+    civ_pcr_dual_basis *basis = &s->basis;
+    int64_t n = s->set.n;
+    for (int64_t x = 0; x < basis->pair.n_rows; x++) {
         const double *row =
-            x < n ? civ_at(&s->table, x, 0) : civ_at(&s->spare_table, x - n, 0);
+            x < n ? civ_at(&basis->table, x, 0) : civ_at(&basis->free_table, x - n, 0);
         for (int64_t w = 0; w < civ_min(x + 1, n); w++) {
             double value = with_constraint(s, row, w);
-            *civ_at(&s->pair, x, w) = value;
-            *civ_at(&s->pair, w, x) = value;
+            *civ_at(&basis->pair, x, w) = value;
+            *civ_at(&basis->pair, w, x) = value;
         }
         for (int64_t e = n; e <= x; e++) {
-            *civ_at(&s->pair, x, e) = *civ_at(&s->pair, e, x) = e == x ? 1.0 : 0.0;
+            *civ_at(&basis->pair, x, e) = *civ_at(&basis->pair, e, x) =
+                e == x ? 1.0 : 0.0;
         }
     }
 }
@@ -165,16 +178,17 @@ fill_pair(civ_pcr_dual *s)
 static void
 fill_gram(civ_pcr_dual *s)
 {
+    civ_pcr_dual_basis *basis = &s->basis;
     const civ_pcr_space *space = s->frame.space;
     for (int64_t j = 0; j < space->m; j++) {
         const double *gram = civ_at(&space->gram, j, 0);
-        for (int64_t r = 0; r < s->n_rows; r++) {
-            *civ_at(&s->weights, j, r) = gram[s->rows[r]] / s->frame.gram_unit;
+        for (int64_t r = 0; r < basis->n_rows; r++) {
+            *civ_at(&basis->weights, j, r) = gram[basis->rows[r]] / s->frame.gram_unit;
         }
     }
-    for (int64_t r = 0; r < s->n_rows; r++) {
-        memcpy(civ_at(&s->gram, r, 0), civ_at(&s->weights, s->rows[r], 0),
-               (size_t)s->n_rows * sizeof(double));
+    for (int64_t r = 0; r < basis->n_rows; r++) {
+        memcpy(civ_at(&basis->gram, r, 0), civ_at(&basis->weights, basis->rows[r], 0),
+               (size_t)basis->n_rows * sizeof(double));
     }
 }
 
@@ -183,22 +197,28 @@ fill_gram(civ_pcr_dual *s)
 static civ_status
 move_anchor(civ_pcr_dual *s)
 {
-    int64_t n = s->active.n, columns = n + s->n_spare;
-    int64_t old_rows = s->solution.n_rows, old_columns = s->solution.n_cols;
-    int64_t old_n = old_columns - s->n_spare;
-    s->anchor = civ_f64(s->anchor.data, s->n_rows, columns);
-    memset(s->anchor.data, 0, (size_t)(s->n_rows * columns) * sizeof(double));
+    civ_pcr_dual_basis *basis = &s->basis;
+    civ_pcr_dual_response *response = &s->response;
+    int64_t n = s->set.n, columns = n + basis->n_free;
+    int64_t old_rows = response->solution.n_rows,
+            old_columns = response->solution.n_cols;
+    int64_t old_n = old_columns - basis->n_free;
+    response->anchor = civ_f64(response->anchor.data, basis->n_rows, columns);
+    memset(response->anchor.data, 0,
+           (size_t)(basis->n_rows * columns) * sizeof(double));
     for (int64_t r = 0; r < old_rows; r++) {
-        const double *from = civ_at(&s->solution, r, 0);
-        double *to = civ_at(&s->anchor, r, 0);
+        const double *from = civ_at(&response->solution, r, 0);
+        double *to = civ_at(&response->anchor, r, 0);
         memcpy(to, from, (size_t)old_n * sizeof(double));
-        memcpy(to + n, from + old_n, (size_t)s->n_spare * sizeof(double));
+        memcpy(to + n, from + old_n, (size_t)basis->n_free * sizeof(double));
     }
     if (s->kappa == 0.0) {
-        memset(s->anchor_pair.data, 0, (size_t)(s->n_rows * columns) * sizeof(double));
+        memset(response->anchor_pair.data, 0,
+               (size_t)(basis->n_rows * columns) * sizeof(double));
         return CIV_OK;
     }
-    return civ_gemm_nn(1.0, &s->anchor, &s->pair, 0.0, &s->anchor_pair);
+    return civ_gemm_nn(1.0, &response->anchor, &basis->pair, 0.0,
+                       &response->anchor_pair);
 }
 
 civ_status
@@ -213,50 +233,39 @@ civ_pcr_dual_prepare(civ_pcr_dual *s)
 civ_status
 civ_pcr_dual_admit(civ_pcr_dual *s, int64_t count)
 {
-    int64_t first = s->active.n;
+    civ_pcr_dual_basis *basis = &s->basis;
+    int64_t first = s->set.n;
     CIV_TRY(make_room(count, s));
-    civ_pcr_admit(&s->frame, count, &s->active);
-    for (int64_t w = first; w < s->active.n; w++) {
-        int64_t j = s->active.prompt[w];
-        if (s->place[j] < 0) {
-            s->place[j] = s->n_rows;
-            s->rows[s->n_rows++] = j;
+    civ_pcr_admit(&s->frame, count, &s->set);
+    for (int64_t w = first; w < s->set.n; w++) {
+        int64_t j = s->set.prompt[w];
+        if (basis->place[j] < 0) {
+            basis->place[j] = basis->n_rows;
+            basis->rows[basis->n_rows++] = j;
         }
-        s->local[w] = s->place[j];
+        basis->local[w] = basis->place[j];
     }
-    CIV_TRY(civ_pcr_extend_table(s, first));
+    CIV_TRY(civ_pcr_dual_extend_table(s, first));
     return civ_pcr_dual_prepare(s);
-}
-
-/* ---- for the phases ------------------------------------------------------------ */
-
-civ_status
-civ_pcr_dual_open(const civ_exec *exec, const civ_pcr_space *space, civ_arena *arena,
-                  civ_pcr_dual *s)
-{
-    *s = (civ_pcr_dual){.exec = exec};
-    carve(arena, space, s);
-    CIV_TRY(civ_arena_open(arena));
-    carve(arena, space, s);
-    civ_pcr_dual_start(false, s);
-    return CIV_OK;
 }
 
 void
 civ_pcr_dual_start(bool careful, civ_pcr_dual *s)
 {
+    civ_pcr_dual_basis *basis = &s->basis;
     const civ_pcr_space *space = s->frame.space;
-    s->careful = careful || civ_pcr_cancels(space);
+    s->careful = careful || civ_pcr_dual_cancels(space);
     civ_pcr_frame_start(&s->frame);
-    s->known.n = 0;
+    basis->known.n = 0;
     for (int64_t x = 0; x < space->m + space->p; x++) {
-        s->known.place[x] = -1;
+        basis->known.place[x] = -1;
     }
     for (int64_t j = 0; j < space->m; j++) {
-        s->place[j] = -1;
+        basis->place[j] = -1;
     }
-    s->active.n = s->n_rows = 0;
-    s->solution.n_rows = s->solution.n_cols = 0;
+    s->set.n = basis->n_rows = 0;
+    s->response.solution.n_rows = s->response.solution.n_cols = 0;
     civ_pcr_offer_initial(&s->frame);
-    s->lean = !s->careful && may_be_lean(space) && s->frame.n_candidates >= LEAN_LEAST;
+    s->lean.on =
+        !s->careful && may_be_lean(space) && s->frame.n_candidates >= LEAN_LEAST;
 }

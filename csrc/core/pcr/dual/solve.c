@@ -2,7 +2,7 @@
 /*
  * The course of the dual solver. Mostly the dual has its maximum well inside its domain
  * and Newton's method goes there directly. Where it lies at the boundary: barrier,
- * spare directions, proximal steps.
+ * free directions, proximal steps.
  */
 #include "pcr/dual/solve.h"
 
@@ -15,7 +15,6 @@
 #include "pcr/dual/set.h"
 
 #include <math.h>
-#include <string.h>
 
 /* Least number of constraints that may join at once. */
 #define BATCH 8
@@ -40,21 +39,21 @@
 #define MAX_PROXIMAL 60
 #define STATIONARY 1e-11
 
-typedef struct course {
+typedef struct solver {
     const civ_pcr_options *options;
     const civ_pcr_result *result;
     civ_pcr_info *info;
-    civ_pcr_dual *s;
-} course;
+    civ_pcr_dual s;
+} solver;
 
 /* Whether the working set's dual has gone where there is no solution, or steps ran
  * out. */
 static bool
-ended(course *c)
+ended(solver *c)
 {
-    if (c->s->progress.value > CIV_PCR_INFEASIBLE) {
+    if (c->s.progress.value > CIV_PCR_INFEASIBLE) {
         c->info->outcome = CIV_INFEASIBLE;
-    } else if (c->s->progress.steps >= c->options->max_iterations) {
+    } else if (c->s.progress.steps >= c->options->max_iterations) {
         c->info->outcome = CIV_ITERATION_LIMIT;
     } else {
         return false;
@@ -63,15 +62,17 @@ ended(course *c)
 }
 
 static void
-record(course *c, double largest)
+record(solver *c, double largest)
 {
-    const civ_pcr_dual *s = c->s;
+    const civ_pcr_dual *s = &c->s;
     double cost = 0.0;
-    for (int64_t r = 0; r < s->n_rows; r++) {
-        cost += civ_dot(s->n_rows, civ_at(&s->gram, r, 0), civ_at(&s->squares, r, 0));
+    for (int64_t r = 0; r < s->basis.n_rows; r++) {
+        cost += civ_dot(s->basis.n_rows, civ_at(&s->basis.gram, r, 0),
+                        civ_at(&s->work.squares, r, 0));
     }
     double unit = civ_pcr_cost_unit(&s->frame);
-    double bound = s->kappa == 0.0 ? unit * (s->progress.value - s->barrier) : NAN;
+    double bound =
+        s->kappa == 0.0 ? unit * (s->progress.value - s->response.barrier) : NAN;
     civ_pcr_record(
         c->result, c->info,
         (double[]){largest * s->frame.space->unit, unit * cost, bound, NAN, NAN});
@@ -81,10 +82,10 @@ record(course *c, double largest)
 static int64_t
 count_joining(civ_pcr_dual *s, double goal)
 {
-    bool first = s->active.n == 0;
-    int64_t batch = s->lean ? LEAN_BATCH : BATCH;
+    bool first = s->set.n == 0;
+    int64_t batch = s->lean.on ? LEAN_BATCH : BATCH;
     return civ_pcr_rank_candidates(&s->frame, first ? 0.0 : goal,
-                                   civ_max(batch, s->active.n));
+                                   civ_max(batch, s->set.n));
 }
 
 /* Lets `count` ranked candidates join, and solves the dual of the working set. */
@@ -97,9 +98,9 @@ improve(civ_pcr_dual *s, int64_t count, double goal, int64_t max_steps)
 
 /* Solves the working set, and lets violated constraints join, until none is. */
 static civ_status
-settle(course *c, double goal, double *largest)
+settle(solver *c, double goal, double *largest)
 {
-    civ_pcr_dual *s = c->s;
+    civ_pcr_dual *s = &c->s;
     int64_t count = count_joining(s, goal);
     do {
         CIV_TRY(improve(s, count, goal, c->options->max_iterations));
@@ -111,27 +112,27 @@ settle(course *c, double goal, double *largest)
 }
 
 /* Newton's method on the dual itself, ever more accurately while violated constraints
- * join; *found tells whether it came to the maximum, well inside the domain. */
+ * join; *solved tells whether it came to the maximum, well inside the domain. */
 static civ_status
-go_directly(course *c, double *largest, bool *found)
+go_directly(solver *c, double *largest, bool *solved)
 {
-    civ_pcr_dual *s = c->s;
+    civ_pcr_dual *s = &c->s;
     double finest = CIV_PCR_EFFORT * c->options->tolerance;
     double goal = fmax(DIRECT_EFFORT * s->frame.candidates[0].violation, finest);
     int64_t count = count_joining(s, goal);
-    *found = false;
-    while (!*found) {
+    *solved = false;
+    while (!*solved) {
         int64_t most = s->progress.steps + DIRECT_STEPS;
         most = civ_min(most, c->options->max_iterations);
         CIV_TRY(improve(s, count, goal, most));
         CIV_TRY(civ_pcr_dual_scan(s, largest));
         record(c, *largest);
-        bool solved = s->progress.residual <= goal;
-        if (ended(c) || !solved || civ_pcr_dual_depth(s) < DIRECT_DEPTH) {
+        bool reached = s->progress.residual <= goal;
+        if (ended(c) || !reached || civ_pcr_dual_depth(s) < DIRECT_DEPTH) {
             break;
         }
         count = count_joining(s, goal);
-        *found = count == 0 && goal <= finest;
+        *solved = count == 0 && goal <= finest;
         goal = count > 0 ? fmax(fmin(goal, DIRECT_EFFORT * *largest), finest) : finest;
     }
     return CIV_OK;
@@ -147,9 +148,9 @@ expected_cost(const civ_pcr_dual *s)
 }
 
 static civ_status
-follow_barrier(course *c, double *largest)
+follow_barrier(solver *c, double *largest)
 {
-    civ_pcr_dual *s = c->s;
+    civ_pcr_dual *s = &c->s;
     civ_pcr_rank_candidates(&s->frame, 0.0, 1);
     double cost = expected_cost(s);
     double finest = CIV_PCR_EFFORT * c->options->tolerance;
@@ -167,13 +168,14 @@ follow_barrier(course *c, double *largest)
 static double
 stationarity(const civ_pcr_dual *s)
 {
-    int64_t columns = s->pair.n_cols;
+    const civ_pcr_dual_response *response = &s->response;
+    int64_t columns = s->basis.pair.n_cols;
     double change = 0.0, size = 0.0;
-    for (int64_t r = 0; r < s->n_rows; r++) {
-        const double *a = civ_at(&s->solution, r, 0);
-        const double *anchor = civ_at(&s->anchor, r, 0);
-        const double *a_pair = civ_at(&s->moved_pair, r, 0);
-        const double *anchor_pair = civ_at(&s->anchor_pair, r, 0);
+    for (int64_t r = 0; r < s->basis.n_rows; r++) {
+        const double *a = civ_at(&response->solution, r, 0);
+        const double *anchor = civ_at(&response->anchor, r, 0);
+        const double *a_pair = civ_at(&response->moved_pair, r, 0);
+        const double *anchor_pair = civ_at(&response->anchor_pair, r, 0);
         for (int64_t x = 0; x < columns; x++) {
             change += (a[x] - anchor[x]) * (a_pair[x] - anchor_pair[x]);
             size += a[x] * a_pair[x];
@@ -183,9 +185,9 @@ stationarity(const civ_pcr_dual *s)
 }
 
 static civ_status
-take_proximal_steps(course *c, double *largest)
+take_proximal_steps(solver *c, double *largest)
 {
-    civ_pcr_dual *s = c->s;
+    civ_pcr_dual *s = &c->s;
     double error = INFINITY;
     s->sigma = 0.0;
     s->kappa = FIRST_KAPPA;
@@ -204,111 +206,50 @@ take_proximal_steps(course *c, double *largest)
     return CIV_OK;
 }
 
-/* coefficients of A (R, R) over the prompts' outputs and (R, p) over the points. */
 static void
-split_solution(const civ_pcr_dual *s, const civ_mat *over_outputs,
-               const civ_mat *over_points)
+write_multipliers(const solver *c)
 {
+    const civ_pcr_dual *s = &c->s;
     const civ_pcr_space *space = s->frame.space;
     double unit = space->unit / s->frame.gram_unit;
-    for (int64_t r = 0; r < s->n_rows; r++) {
-        double *outputs = civ_at(over_outputs, r, 0);
-        double *points = civ_at(over_points, r, 0);
-        const double *solution = civ_at(&s->solution, r, 0);
-        memset(outputs, 0, (size_t)s->n_rows * sizeof(double));
-        memset(points, 0, (size_t)space->p * sizeof(double));
-        for (int64_t w = 0; w < s->active.n; w++) {
-            int64_t l = s->active.point[w];
-            bool ball = civ_pcr_is_ball(space, l);
-            double weight = unit * solution[w] / (ball ? space->unit : 1.0);
-            points[l] -= weight;
-            outputs[s->local[w]] += ball ? weight : 0.0;
-        }
-    }
-}
-
-/* rows (R, d) = A in the problem's units. */
-static civ_status
-expand_solution(const civ_pcr_dual *s, const civ_mat *outputs,
-                const civ_mat *over_outputs, const civ_mat *over_points,
-                const civ_mat *rows)
-{
-    const civ_pcr_space *space = s->frame.space;
-    double unit = space->unit / s->frame.gram_unit;
-    for (int64_t r = 0; r < s->n_rows; r++) {
-        memcpy(civ_at(outputs, r, 0), civ_at(&space->outputs, s->rows[r], 0),
-               (size_t)space->d * sizeof(double));
-    }
-    split_solution(s, over_outputs, over_points);
-    CIV_TRY(civ_product_nn(s->exec, over_points, &space->points, rows));
-    CIV_TRY(civ_gemm_nn(1.0, over_outputs, outputs, 1.0, rows));
-    civ_mat spare = s->spare, over_spare = s->solution;
-    spare.n_rows = over_spare.n_cols = s->n_spare;
-    over_spare.data = civ_at(&s->solution, 0, s->active.n);
-    return s->n_spare > 0 ? civ_gemm_nn(unit, &over_spare, &spare, 1.0, rows) : CIV_OK;
-}
-
-static civ_status
-write_coefficients(const course *c)
-{
-    const civ_pcr_dual *s = c->s;
-    int64_t rows = s->n_rows, p = s->frame.space->p, d = s->frame.space->d;
-    int64_t size = rows * (rows + p + 2 * d);
-    civ_arena arena = {0};
-    civ_arena_take(&arena, size, sizeof(double));
-    CIV_TRY(civ_arena_open(&arena));
-    double *block = civ_arena_take(&arena, size, sizeof(double));
-    civ_mat over_outputs = civ_f64(block, rows, rows);
-    civ_mat over_points = civ_f64(block + rows * rows, rows, p);
-    civ_mat outputs = civ_f64(block + rows * (rows + p), rows, d);
-    civ_mat expanded = civ_f64(block + rows * (rows + p + d), rows, d);
-    bool plain = s->kappa == 0.0 && s->sigma == 0.0;
-    civ_status status =
-        plain ? civ_pcr_expand_pull(s, &over_outputs, &outputs, &expanded)
-              : expand_solution(s, &outputs, &over_outputs, &over_points, &expanded);
-    for (int64_t r = 0; r < rows && status == CIV_OK; r++) {
-        memcpy(civ_at(&c->result->coefficients, s->rows[r], 0), civ_at(&expanded, r, 0),
-               (size_t)d * sizeof(double));
-    }
-    civ_arena_close(&arena);
-    return status;
-}
-
-static void
-write_multipliers(const course *c)
-{
-    const civ_pcr_dual *s = c->s;
-    const civ_pcr_space *space = s->frame.space;
-    double unit = space->unit / s->frame.gram_unit;
-    for (int64_t w = 0; w < s->active.n; w++) {
-        int64_t l = s->active.point[w];
+    for (int64_t w = 0; w < s->set.n; w++) {
+        int64_t l = s->set.point[w];
         double scale = civ_pcr_is_ball(space, l) ? 1.0 / s->frame.gram_unit
                                                  : unit / space->length[l];
-        *civ_at(&c->result->multipliers, s->active.prompt[w], l) =
-            scale * s->active.mu[w];
+        *civ_at(&c->result->multipliers, s->set.prompt[w], l) = scale * s->set.mu[w];
     }
 }
 
-static civ_status
-run(course *c)
+static void
+carve(civ_arena *arena, void *arg)
 {
+    solver *c = arg;
+    civ_pcr_dual_carve(arena, &c->s);
+}
+
+static civ_status
+run(void *arg)
+{
+    solver *c = arg;
+    civ_pcr_dual *s = &c->s;
     double largest = 0.0;
-    if (civ_pcr_rank_candidates(&c->s->frame, c->options->tolerance, 1) == 0) {
+    civ_pcr_dual_start(false, s);
+    if (civ_pcr_rank_candidates(&s->frame, c->options->tolerance, 1) == 0) {
         return CIV_OK;
     }
-    bool found;
-    CIV_TRY(go_directly(c, &largest, &found));
-    if (!found && !ended(c)) {
-        civ_pcr_dual_start(true, c->s);
+    bool solved;
+    CIV_TRY(go_directly(c, &largest, &solved));
+    if (!solved && !ended(c)) {
+        civ_pcr_dual_start(true, s);
         CIV_TRY(follow_barrier(c, &largest));
     }
-    if (!found && !ended(c)) {
-        CIV_TRY(civ_pcr_open_spares(c->s));
+    if (!solved && !ended(c)) {
+        CIV_TRY(civ_pcr_dual_open_free_directions(s));
         CIV_TRY(take_proximal_steps(c, &largest));
     }
-    c->info->iterations = c->s->progress.steps;
+    c->info->iterations = s->progress.steps;
     write_multipliers(c);
-    return write_coefficients(c);
+    return civ_pcr_dual_write_coefficients(s, &c->result->coefficients);
 }
 
 civ_status
@@ -316,14 +257,8 @@ civ_pcr_dual_solve(const civ_exec *exec, const civ_pcr_space *space,
                    const civ_pcr_options *options, const civ_pcr_result *result,
                    civ_pcr_info *info)
 {
-    civ_pcr_dual s;
-    civ_arena arena = {0};
-    course c = {options, result, info, &s};
-    civ_status status = civ_pcr_dual_open(exec, space, &arena, &s);
-    if (status == CIV_OK) {
-        status = run(&c);
-    }
-    civ_arena_close(&s.growing);
-    civ_arena_close(&arena);
+    solver c = {options, result, info, {.exec = exec, .frame = {.space = space}}};
+    civ_status status = civ_run_in_arena(carve, run, &c);
+    civ_arena_close(&c.s.work.growing);
     return status;
 }

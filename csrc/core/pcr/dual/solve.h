@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/* The dual solver, for problems with concepts. */
 #ifndef CIV_PCR_DUAL_SOLVE_H
 #define CIV_PCR_DUAL_SOLVE_H
 

@@ -16,7 +16,7 @@
 #define LONG 30.0
 
 bool
-civ_pcr_cancels(const civ_pcr_space *space)
+civ_pcr_dual_cancels(const civ_pcr_space *space)
 {
     return !(civ_pcr_longest(space) <= LONG * space->unit);
 }
@@ -42,30 +42,38 @@ civ_pcr_dual_products(const civ_pcr_dual *s, const civ_mat *vectors, double *tab
     return CIV_OK;
 }
 
-static civ_status
-from_vectors(civ_pcr_dual *s, int64_t first)
+typedef struct vectors_job {
+    civ_pcr_dual *s;
+    int64_t first;
+    civ_mat vectors; /* r of the constraints from `first` on (.., d) */
+} vectors_job;
+
+static void
+carve_vectors(civ_arena *arena, void *arg)
 {
-    const civ_pcr_space *space = s->frame.space;
-    int64_t n_new = s->active.n - first;
-    civ_arena arena = {0};
-    civ_mat vectors = civ_f64(civ_arena_take(&arena, n_new * space->d, sizeof(double)),
-                              n_new, space->d);
-    CIV_TRY(civ_arena_open(&arena));
-    vectors = civ_f64(civ_arena_take(&arena, n_new * space->d, sizeof(double)), n_new,
-                      space->d);
-    for (int64_t w = first; w < s->active.n; w++) {
-        civ_pcr_constraint_vector(space, s->active.prompt[w], s->active.point[w],
-                                  civ_at(&vectors, w - first, 0));
+    vectors_job *job = arg;
+    int64_t n_new = job->s->set.n - job->first;
+    job->vectors = civ_take_f64(arena, n_new, job->s->frame.space->d);
+}
+
+static civ_status
+from_vectors(void *arg)
+{
+    const vectors_job *job = arg;
+    civ_pcr_dual *s = job->s;
+    for (int64_t w = job->first; w < s->set.n; w++) {
+        civ_pcr_constraint_vector(s->frame.space, s->set.prompt[w], s->set.point[w],
+                                  civ_at(&job->vectors, w - job->first, 0));
     }
-    civ_status status = civ_pcr_dual_products(s, &vectors, civ_at(&s->table, first, 0));
-    civ_arena_close(&arena);
-    return status;
+    return civ_pcr_dual_products(s, &job->vectors,
+                                 civ_at(&s->basis.table, job->first, 0));
 }
 
 /* ---- from outputs and points --------------------------------------------------- */
 
 void
-civ_pcr_known_carve(civ_arena *arena, int64_t capacity, int64_t q, civ_pcr_known *known)
+civ_pcr_dual_known_carve(civ_arena *arena, int64_t capacity, int64_t q,
+                         civ_pcr_dual_known *known)
 {
     known->vector = civ_arena_take(arena, capacity, sizeof(int64_t));
     double *rows = civ_arena_take(arena, capacity * q, sizeof(double));
@@ -73,7 +81,7 @@ civ_pcr_known_carve(civ_arena *arena, int64_t capacity, int64_t q, civ_pcr_known
 }
 
 void
-civ_pcr_known_copy(const civ_pcr_known *from, civ_pcr_known *to)
+civ_pcr_dual_known_copy(const civ_pcr_dual_known *from, civ_pcr_dual_known *to)
 {
     to->n = from->n;
     if (from->n > 0) {
@@ -85,7 +93,7 @@ civ_pcr_known_copy(const civ_pcr_known *from, civ_pcr_known *to)
 
 /* Gives a vector a row, if it has none. */
 static void
-list_vector(int64_t x, civ_pcr_known *known)
+list_vector(int64_t x, civ_pcr_dual_known *known)
 {
     if (known->place[x] < 0) {
         known->place[x] = known->n;
@@ -99,60 +107,132 @@ typedef struct family {
     int64_t count;
 } family;
 
+/* Rows from `first_row` on that belong to a family, to be multiplied with all of it. */
+typedef struct family_job {
+    civ_pcr_dual *s;
+    const family *all;
+    int64_t first_row;
+    int64_t n_new;    /* such rows; s->work.listed begins with their vectors */
+    int64_t n_listed; /* vectors with which their inner products are computed */
+    civ_mat values;   /* these inner products (n_new, n_listed) */
+} family_job;
+
+/* Number within the family of the vector that row r is of, or -1. */
+static int64_t
+member_of_row(const family_job *job, int64_t r)
+{
+    int64_t x = job->s->basis.known.vector[r] - job->all->first;
+    return x >= 0 && x < job->all->count ? x : -1;
+}
+
+/* The row of the table of known products for a listed vector. */
+static double *
+row_of(const family_job *job, int64_t i)
+{
+    const civ_pcr_dual_known *known = &job->s->basis.known;
+    int64_t row = known->place[job->all->first + job->s->work.listed[i]];
+    return civ_at(&known->rows, row, job->all->first);
+}
+
 /*
- * Inner products of the rows from `first_row` on that belong to a family with all of
- * it: with those that have no row yet, or a new one, they are computed; the others'
- * rows have them. Lean: with all that have a row they are computed, for both.
+ * The new rows of the family, and what their inner products are computed with: all
+ * that have no row yet, as rows that are there already hold the others; lean: all that
+ * have one, as rows then have no other columns.
  */
+static void
+list_family(family_job *job)
+{
+    civ_pcr_dual *s = job->s;
+    for (int64_t r = job->first_row; r < s->basis.known.n; r++) {
+        int64_t x = member_of_row(job, r);
+        if (x >= 0) {
+            s->work.listed[job->n_new++] = x;
+        }
+    }
+    job->n_listed = job->n_new;
+    for (int64_t x = 0; x < job->all->count && job->n_new > 0; x++) {
+        int64_t place = s->basis.known.place[job->all->first + x];
+        if (s->lean.on ? place >= 0 && place < job->first_row : place < 0) {
+            s->work.listed[job->n_listed++] = x;
+        }
+    }
+}
+
+static void
+carve_values(civ_arena *arena, void *arg)
+{
+    family_job *job = arg;
+    job->values = civ_take_f64(arena, job->n_new, job->n_listed);
+}
+
+static civ_status
+multiply_listed(const family_job *job)
+{
+    civ_pcr_dual *s = job->s;
+    civ_pcr_dual_work *work = &s->work;
+    for (int64_t i = 0; i < job->n_listed; i++) {
+        work->pointers[i] = civ_at(job->all->vectors, work->listed[i], 0);
+    }
+    return civ_inner_products(s->exec, &(civ_inner_block){.x = work->pointers,
+                                                          .y = work->pointers,
+                                                          .n_x = job->n_new,
+                                                          .n_y = job->n_listed,
+                                                          .depth = s->frame.space->d,
+                                                          .symmetric = true,
+                                                          .out = job->values});
+}
+
+/* Rows with all columns: those of vectors that had a row before come from there. */
+static civ_status
+fill_within_full(void *arg)
+{
+    const family_job *job = arg;
+    const civ_pcr_dual *s = job->s;
+    CIV_TRY(multiply_listed(job));
+    for (int64_t i = 0; i < job->n_new; i++) {
+        double *row = row_of(job, i);
+        for (int64_t r = 0; r < job->first_row; r++) {
+            int64_t x = member_of_row(job, r);
+            if (x >= 0) {
+                row[x] = *civ_at(&s->basis.known.rows, r,
+                                 job->all->first + s->work.listed[i]);
+            }
+        }
+        for (int64_t k = 0; k < job->n_listed; k++) {
+            row[s->work.listed[k]] = *civ_at(&job->values, i, k);
+        }
+    }
+    return CIV_OK;
+}
+
+/* Columns of vectors that have a row alone, in the new rows and in those before. */
+static civ_status
+fill_within_lean(void *arg)
+{
+    const family_job *job = arg;
+    const civ_pcr_dual *s = job->s;
+    CIV_TRY(multiply_listed(job));
+    for (int64_t i = 0; i < job->n_new; i++) {
+        double *row = row_of(job, i);
+        for (int64_t k = 0; k < job->n_listed; k++) {
+            double value = *civ_at(&job->values, i, k);
+            row[s->work.listed[k]] = value;
+            row_of(job, k)[s->work.listed[i]] = value;
+        }
+    }
+    return CIV_OK;
+}
+
 static civ_status
 fill_within(civ_pcr_dual *s, const family *all, int64_t first_row)
 {
-    civ_pcr_known *known = &s->known;
-    civ_inner_block block = {.depth = s->frame.space->d, .symmetric = true};
-    int64_t *listed = s->listed;
-    for (int64_t r = first_row; r < known->n; r++) {
-        int64_t x = known->vector[r] - all->first;
-        if (x >= 0 && x < all->count) {
-            listed[block.n_x++] = x;
-        }
+    family_job job = {.s = s, .all = all, .first_row = first_row};
+    list_family(&job);
+    if (job.n_new == 0) {
+        return CIV_OK;
     }
-    block.n_y = block.n_x;
-    for (int64_t x = 0; x < all->count && block.n_x > 0; x++) {
-        int64_t place = known->place[all->first + x];
-        if (s->lean ? place >= 0 && place < first_row : place < 0) {
-            listed[block.n_y++] = x;
-        }
-    }
-    for (int64_t i = 0; i < block.n_y; i++) {
-        s->pointers[i] = civ_at(all->vectors, listed[i], 0);
-    }
-    block.x = block.y = s->pointers;
-    civ_arena arena = {0};
-    civ_arena_take(&arena, block.n_x * block.n_y, sizeof(double));
-    CIV_TRY(civ_arena_open(&arena));
-    double *values = civ_arena_take(&arena, block.n_x * block.n_y, sizeof(double));
-    block.out = civ_f64(values, block.n_x, block.n_y);
-    civ_status status = civ_inner_products(s->exec, &block);
-    for (int64_t i = 0; i < block.n_x; i++) {
-        double *row =
-            civ_at(&known->rows, known->place[all->first + listed[i]], all->first);
-        for (int64_t r = 0; r < first_row; r++) {
-            int64_t x = known->vector[r] - all->first;
-            if (!s->lean && x >= 0 && x < all->count) {
-                row[x] = *civ_at(&known->rows, r, all->first + listed[i]);
-            }
-        }
-        for (int64_t k = 0; k < block.n_y; k++) {
-            double value = values[i * block.n_y + k];
-            row[listed[k]] = value;
-            if (s->lean) {
-                int64_t other = known->place[all->first + listed[k]];
-                *civ_at(&known->rows, other, all->first + listed[i]) = value;
-            }
-        }
-    }
-    civ_arena_close(&arena);
-    return status;
+    return civ_run_in_arena(carve_values,
+                            s->lean.on ? fill_within_lean : fill_within_full, &job);
 }
 
 /* Inner products between outputs and points are there already. */
@@ -160,9 +240,9 @@ static void
 fill_between(civ_pcr_dual *s, int64_t first_row)
 {
     const civ_pcr_space *space = s->frame.space;
-    for (int64_t r = first_row; r < s->known.n; r++) {
-        int64_t x = s->known.vector[r];
-        double *row = civ_at(&s->known.rows, r, 0);
+    for (int64_t r = first_row; r < s->basis.known.n; r++) {
+        int64_t x = s->basis.known.vector[r];
+        double *row = civ_at(&s->basis.known.rows, r, 0);
         if (x < space->m) {
             memcpy(row + space->m, civ_at(&space->cross, x, 0),
                    (size_t)space->p * sizeof(double));
@@ -177,14 +257,16 @@ fill_between(civ_pcr_dual *s, int64_t first_row)
 static void
 subtract(const civ_pcr_dual *s, int64_t w)
 {
+    const civ_pcr_dual_basis *basis = &s->basis;
     const civ_pcr_space *space = s->frame.space;
-    int64_t l = s->active.point[w], q = space->m + space->p;
+    int64_t l = s->set.point[w], q = space->m + space->p;
     bool ball = civ_pcr_is_ball(space, l);
     double unit = space->unit, scale = ball ? 1.0 / unit : 1.0;
-    int64_t row = s->known.place[s->active.prompt[w]];
-    const double *output = ball ? civ_at(&s->known.rows, row, 0) : NULL;
-    const double *point = civ_at(&s->known.rows, s->known.place[space->m + l], 0);
-    double *out = civ_at(&s->table, w, 0);
+    int64_t row = basis->known.place[s->set.prompt[w]];
+    const double *output = ball ? civ_at(&basis->known.rows, row, 0) : NULL;
+    const double *point =
+        civ_at(&basis->known.rows, basis->known.place[space->m + l], 0);
+    double *out = civ_at(&basis->table, w, 0);
     for (int64_t x = 0; x < q; x++) {
         out[x] = scale * ((ball ? output[x] : 0.0) - point[x]);
         out[x] *= x < space->m + space->n ? 1.0 / unit : 1.0;
@@ -195,24 +277,28 @@ static civ_status
 from_outputs_and_points(civ_pcr_dual *s, int64_t first)
 {
     const civ_pcr_space *space = s->frame.space;
-    int64_t first_row = s->known.n;
-    for (int64_t w = first; w < s->active.n; w++) {
-        if (civ_pcr_is_ball(space, s->active.point[w])) {
-            list_vector(s->active.prompt[w], &s->known);
+    int64_t first_row = s->basis.known.n;
+    for (int64_t w = first; w < s->set.n; w++) {
+        if (civ_pcr_is_ball(space, s->set.point[w])) {
+            list_vector(s->set.prompt[w], &s->basis.known);
         }
-        list_vector(space->m + s->active.point[w], &s->known);
+        list_vector(space->m + s->set.point[w], &s->basis.known);
     }
     CIV_TRY(fill_within(s, &(family){&space->outputs, 0, space->m}, first_row));
     CIV_TRY(fill_within(s, &(family){&space->points, space->m, space->p}, first_row));
     fill_between(s, first_row);
-    for (int64_t w = first; w < s->active.n; w++) {
+    for (int64_t w = first; w < s->set.n; w++) {
         subtract(s, w);
     }
     return CIV_OK;
 }
 
 civ_status
-civ_pcr_extend_table(civ_pcr_dual *s, int64_t first)
+civ_pcr_dual_extend_table(civ_pcr_dual *s, int64_t first)
 {
-    return s->careful ? from_vectors(s, first) : from_outputs_and_points(s, first);
+    if (!s->careful) {
+        return from_outputs_and_points(s, first);
+    }
+    vectors_job job = {.s = s, .first = first};
+    return civ_run_in_arena(carve_vectors, from_vectors, &job);
 }

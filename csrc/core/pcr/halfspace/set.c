@@ -14,13 +14,13 @@
 #define ROOM 8192
 
 void
-civ_pcr_halfspace_carve(civ_arena *arena, const civ_pcr_space *space,
-                        civ_pcr_halfspace *s)
+civ_pcr_halfspace_carve(civ_arena *arena, civ_pcr_halfspace *s)
 {
+    const civ_pcr_space *space = s->frame.space;
     int64_t m = space->m, p = space->p;
     int64_t most = civ_max(civ_pcr_share(space, CIV_PCR_STIFF_OFFERS), CIV_PCR_GROWTH);
     civ_pcr_frame_carve(arena, space, most, &s->frame);
-    s->pair = civ_f64(civ_arena_take(arena, p * p, sizeof(double)), p, p);
+    s->pair = civ_take_f64(arena, p, p);
     s->packed = civ_arena_take(arena, m * m / 2, sizeof(double));
     s->responses = civ_arena_take(arena, p * m, sizeof(double));
     s->place = civ_arena_take(arena, m, sizeof(int64_t));
@@ -30,10 +30,9 @@ civ_pcr_halfspace_carve(civ_arena *arena, const civ_pcr_space *space,
 static void
 carve_growing(civ_arena *arena, int64_t capacity, civ_pcr_halfspace *s)
 {
-    civ_pcr_active_carve(arena, capacity, &s->active);
-    double *hessian = civ_arena_take(arena, capacity * capacity, sizeof(double));
-    s->hessian = civ_f64(hessian, capacity, capacity);
-    s->pulls = civ_arena_take(arena, capacity, sizeof(civ_pcr_pull));
+    civ_pcr_working_set_carve(arena, capacity, &s->set);
+    s->hessian = civ_take_f64(arena, capacity, capacity);
+    s->positive = civ_arena_take(arena, capacity, sizeof(civ_pcr_multiplier));
     civ_pcr_quadratic_carve(arena, capacity, &s->program);
     if (s->stiff) {
         civ_pcr_newton_carve(arena, capacity, &s->newton);
@@ -50,8 +49,8 @@ civ_pcr_halfspace_count(const civ_pcr_halfspace *s)
 static civ_status
 make_room(int64_t count, civ_pcr_halfspace *s)
 {
-    int64_t needed = s->active.n + count;
-    if (needed <= s->active.capacity) {
+    int64_t needed = s->set.n + count;
+    if (needed <= s->set.capacity) {
         return CIV_OK;
     }
     int64_t capacity = civ_min(civ_max(2 * needed, ROOM), civ_pcr_halfspace_count(s));
@@ -61,7 +60,7 @@ make_room(int64_t count, civ_pcr_halfspace *s)
     carve_growing(&larger.growing, capacity, &larger);
     CIV_TRY(civ_arena_open(&larger.growing));
     carve_growing(&larger.growing, capacity, &larger);
-    civ_pcr_active_copy(&s->active, &larger.active);
+    civ_pcr_working_set_copy(&s->set, &larger.set);
     larger.n_known = 0;
     civ_arena_close(&s->growing);
     *s = larger;
@@ -74,13 +73,13 @@ fill_row(void *arg, int64_t w, int worker)
 {
     (void)worker;
     civ_pcr_halfspace *s = arg;
-    const civ_pcr_active *active = &s->active;
-    const double *gram = civ_at(&s->frame.space->gram, active->prompt[w], 0);
-    const double *pair = civ_at(&s->pair, active->point[w], 0);
+    const civ_pcr_working_set *set = &s->set;
+    const double *gram = civ_at(&s->frame.space->gram, set->prompt[w], 0);
+    const double *pair = civ_at(&s->pair, set->point[w], 0);
     double scale = 2.0 / s->frame.gram_unit;
     double *row = civ_at(&s->hessian, w, 0);
-    for (int64_t x = w < s->n_known ? s->n_known : 0; x < active->n; x++) {
-        row[x] = scale * gram[active->prompt[x]] * pair[active->point[x]];
+    for (int64_t x = w < s->n_known ? s->n_known : 0; x < set->n; x++) {
+        row[x] = scale * gram[set->prompt[x]] * pair[set->point[x]];
     }
     return CIV_OK;
 }
@@ -89,13 +88,13 @@ civ_status
 civ_pcr_halfspace_admit(civ_pcr_halfspace *s, int64_t count)
 {
     CIV_TRY(make_room(count, s));
-    civ_pcr_admit(&s->frame, count, &s->active);
-    int64_t n = s->active.n;
+    civ_pcr_admit(&s->frame, count, &s->set);
+    int64_t n = s->set.n;
     CIV_TRY(civ_parallel_for(s->exec, n, n, fill_row, s));
     s->n_known = n;
     s->program.hessian = s->hessian;
-    s->program.bound = s->active.bound;
-    s->program.mu = s->active.mu;
+    s->program.bound = s->set.bound;
+    s->program.mu = s->set.mu;
     civ_pcr_quadratic_extend(n, &s->program);
     return CIV_OK;
 }
@@ -104,7 +103,7 @@ void
 civ_pcr_halfspace_start(civ_pcr_halfspace *s, int64_t per_prompt)
 {
     civ_arena_close(&s->growing);
-    s->active = (civ_pcr_active){0};
+    s->set = (civ_pcr_working_set){0};
     s->n_known = 0;
     s->frame.per_prompt = per_prompt;
     civ_pcr_frame_start(&s->frame);
@@ -116,29 +115,29 @@ civ_pcr_halfspace_start(civ_pcr_halfspace *s, int64_t per_prompt)
 /* Lists the positive multipliers, and numbers their prompts, or all when they are most:
  * G then serves as it is. */
 static void
-list_pulls(civ_pcr_halfspace *s)
+list_positive(civ_pcr_halfspace *s)
 {
-    const civ_pcr_active *active = &s->active;
-    s->n_pulls = s->n_used = 0;
+    const civ_pcr_working_set *set = &s->set;
+    s->n_positive = s->n_used = 0;
     for (int64_t j = 0; j < s->frame.space->m; j++) {
         s->place[j] = -1;
     }
-    for (int64_t w = 0; w < active->n; w++) {
-        int64_t j = active->prompt[w];
-        if (active->mu[w] > 0.0) {
+    for (int64_t w = 0; w < set->n; w++) {
+        int64_t j = set->prompt[w];
+        if (set->mu[w] > 0.0) {
             if (s->place[j] < 0) {
                 s->used[s->n_used] = j;
                 s->place[j] = s->n_used++;
             }
-            double mu = active->mu[w] / s->frame.gram_unit;
-            s->pulls[s->n_pulls++] = (civ_pcr_pull){j, active->point[w], mu};
+            double mu = set->mu[w] / s->frame.gram_unit;
+            s->positive[s->n_positive++] = (civ_pcr_multiplier){j, set->point[w], mu};
         }
     }
     s->weights = s->frame.space->gram;
     if (2 * s->n_used < s->weights.n_rows) {
         s->weights = civ_f64(s->packed, s->weights.n_rows, s->n_used);
-        for (int64_t i = 0; i < s->n_pulls; i++) {
-            s->pulls[i].place = s->place[s->pulls[i].place];
+        for (int64_t i = 0; i < s->n_positive; i++) {
+            s->positive[i].place = s->place[s->positive[i].place];
         }
     }
 }
@@ -149,14 +148,15 @@ static void
 pack_responses(civ_pcr_halfspace *s)
 {
     const civ_pcr_space *space = s->frame.space;
-    list_pulls(s);
+    list_positive(s);
     int64_t count = s->weights.n_cols;
     memset(s->responses, 0, (size_t)(space->p * count) * sizeof(double));
     for (int64_t l = 0; l < space->p; l++) {
         const double *pair = civ_at(&s->pair, l, 0);
         double *response = s->responses + l * count;
-        for (int64_t i = 0; i < s->n_pulls; i++) {
-            response[s->pulls[i].place] -= s->pulls[i].mu * pair[s->pulls[i].point];
+        for (int64_t i = 0; i < s->n_positive; i++) {
+            response[s->positive[i].place] -=
+                s->positive[i].mu * pair[s->positive[i].point];
         }
     }
     for (int64_t j = 0; j < space->m && s->weights.data == s->packed; j++) {
@@ -202,9 +202,9 @@ civ_pcr_halfspace_scan(civ_pcr_halfspace *s)
 {
     double largest = 0.0;
     civ_pcr_clear_offers(&s->frame);
-    for (int64_t w = 0; w < s->active.n; w++) {
+    for (int64_t w = 0; w < s->set.n; w++) {
         largest = fmax(largest, 0.5 * s->program.slope[w]);
     }
-    bool others = s->active.n < civ_pcr_halfspace_count(s);
+    bool others = s->set.n < civ_pcr_halfspace_count(s);
     return others ? fmax(largest, scan_others(s)) : largest;
 }

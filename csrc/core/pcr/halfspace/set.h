@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* State of the solver for half-spaces alone: see pcr_halfspace.c. */
+/* State of the solver for half-spaces alone: see solve.c. */
 #ifndef CIV_PCR_HALFSPACE_H
 #define CIV_PCR_HALFSPACE_H
 
@@ -15,11 +15,11 @@
 #define CIV_PCR_STIFF_OFFERS 8
 
 /* A positive multiplier: number of its prompt in J, its direction and size. */
-typedef struct civ_pcr_pull {
+typedef struct civ_pcr_multiplier {
     int64_t place;
     int64_t point;
     double mu;
-} civ_pcr_pull;
+} civ_pcr_multiplier;
 
 typedef struct civ_pcr_halfspace {
     const civ_exec *exec;
@@ -33,19 +33,18 @@ typedef struct civ_pcr_halfspace {
     int64_t n_used;
     /* what grows with the working set */
     civ_arena growing;
-    civ_pcr_active active;
-    civ_mat hessian;     /* (capacity, capacity) */
-    int64_t n_known;     /* rows of the Hessian that are computed */
-    civ_pcr_pull *pulls; /* (capacity) */
-    int64_t n_pulls;
+    civ_pcr_working_set set;
+    civ_mat hessian;              /* (capacity, capacity) */
+    int64_t n_known;              /* rows of the Hessian that are computed */
+    civ_pcr_multiplier *positive; /* (capacity) */
+    int64_t n_positive;
     civ_pcr_quadratic program;
     bool stiff; /* the program is not for sweeps */
     civ_pcr_newton_work newton;
 } civ_pcr_halfspace;
 
-/* Measures or hands out the memory that does not grow. */
-void civ_pcr_halfspace_carve(civ_arena *arena, const civ_pcr_space *space,
-                             civ_pcr_halfspace *s);
+/* Takes the memory that does not grow, for a state whose frame has its space. */
+void civ_pcr_halfspace_carve(civ_arena *arena, civ_pcr_halfspace *s);
 
 /* Empties the working set; the candidates are the constraints violated at the start. */
 void civ_pcr_halfspace_start(civ_pcr_halfspace *s, int64_t per_prompt);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Half-spaces alone: the dual is the quadratic program
+ * The problem PCR of arXiv 2510.03567 with half-spaces alone: the dual is the quadratic
+ * program
  *
  *     max b . mu - mu^T H mu / 2,  mu >= 0,  H_ww' = 2 G_jj' <u_l, u_l'>.
  */
@@ -15,6 +16,13 @@
 
 /* Least number of constraints that may join at once. */
 #define BATCH 64
+
+typedef struct solver {
+    const civ_pcr_options *options;
+    const civ_pcr_result *result;
+    civ_pcr_info *info;
+    civ_pcr_halfspace s;
+} solver;
 
 static bool
 value(void *arg, const double *mu, double *value, double *gradient)
@@ -42,9 +50,9 @@ write_solution(const civ_pcr_halfspace *s, const civ_pcr_result *result)
 {
     const civ_pcr_space *space = s->frame.space;
     double unit = space->unit / s->frame.gram_unit;
-    for (int64_t w = 0; w < s->active.n; w++) {
-        int64_t j = s->active.prompt[w], l = s->active.point[w];
-        double mu = unit * s->active.mu[w];
+    for (int64_t w = 0; w < s->set.n; w++) {
+        int64_t j = s->set.prompt[w], l = s->set.point[w];
+        double mu = unit * s->set.mu[w];
         double *row = civ_at(&result->coefficients, j, 0);
         const double *u = civ_at(&space->points, l, 0);
         *civ_at(&result->multipliers, j, l) = mu / space->length[l];
@@ -74,35 +82,35 @@ solve_quickly(const civ_pcr_options *options, double goal, bool finish,
 static civ_status
 solve_slowly(const civ_pcr_options *options, double goal, civ_pcr_halfspace *s)
 {
-    civ_pcr_model model = {s, s->active.n, CIV_PCR_INFEASIBLE, value, curvature};
+    civ_pcr_model model = {s, s->set.n, CIV_PCR_INFEASIBLE, value, curvature};
     civ_pcr_newton_info newton = {.steps = s->program.steps};
-    CIV_TRY(civ_pcr_newton(s->exec, &model, s->active.mu, goal, options->max_iterations,
+    CIV_TRY(civ_pcr_newton(s->exec, &model, s->set.mu, goal, options->max_iterations,
                            &s->newton, &newton));
     s->program.steps = newton.steps;
     s->program.value = newton.value;
-    memcpy(s->program.slope, s->newton.gradient, (size_t)s->active.n * sizeof(double));
+    memcpy(s->program.slope, s->newton.gradient, (size_t)s->set.n * sizeof(double));
     return CIV_OK;
 }
 
 static void
-record(double largest, const civ_pcr_halfspace *s, const civ_pcr_result *result,
-       civ_pcr_info *info)
+record(solver *c, double largest)
 {
+    const civ_pcr_halfspace *s = &c->s;
     double unit = civ_pcr_cost_unit(&s->frame), bound = s->program.value;
-    double cost = civ_dot(s->active.n, s->active.mu, s->active.bound) - bound;
-    civ_pcr_record(result, info,
+    double cost = civ_dot(s->set.n, s->set.mu, s->set.bound) - bound;
+    civ_pcr_record(c->result, c->info,
                    (double[]){largest * s->frame.space->unit, unit * cost, unit * bound,
                               NAN, NAN});
 }
 
 /* Whether the dual has gone where there is no solution, or steps ran out. */
 static bool
-ended(const civ_pcr_options *options, const civ_pcr_halfspace *s, civ_pcr_info *info)
+ended(solver *c)
 {
-    if (s->program.value > CIV_PCR_INFEASIBLE) {
-        info->outcome = CIV_INFEASIBLE;
-    } else if (s->program.steps >= options->max_iterations) {
-        info->outcome = CIV_ITERATION_LIMIT;
+    if (c->s.program.value > CIV_PCR_INFEASIBLE) {
+        c->info->outcome = CIV_INFEASIBLE;
+    } else if (c->s.program.steps >= c->options->max_iterations) {
+        c->info->outcome = CIV_ITERATION_LIMIT;
     } else {
         return false;
     }
@@ -114,10 +122,10 @@ static int64_t
 most_joining(const civ_pcr_halfspace *s)
 {
     int64_t positive = 0;
-    for (int64_t w = 0; w < s->active.n; w++) {
-        positive += s->active.mu[w] > 0.0;
+    for (int64_t w = 0; w < s->set.n; w++) {
+        positive += s->set.mu[w] > 0.0;
     }
-    return civ_max(BATCH, s->stiff ? s->active.n : CIV_PCR_GROWTH * positive);
+    return civ_max(BATCH, s->stiff ? s->set.n : CIV_PCR_GROWTH * positive);
 }
 
 /*
@@ -126,24 +134,24 @@ most_joining(const civ_pcr_halfspace *s)
  * Ends early when it proves stiff, unless that is known.
  */
 static civ_status
-iterate(const civ_pcr_options *options, civ_pcr_halfspace *s,
-        const civ_pcr_result *result, civ_pcr_info *info)
+iterate(solver *c)
 {
+    civ_pcr_halfspace *s = &c->s;
     bool known = s->stiff;
-    double goal = options->tolerance, effort = CIV_PCR_EFFORT * goal;
+    double goal = c->options->tolerance, effort = CIV_PCR_EFFORT * goal;
     int64_t count = civ_pcr_rank_candidates(&s->frame, goal, BATCH);
     bool finished = count == 0;
-    info->outcome = CIV_CONVERGED;
+    c->info->outcome = CIV_CONVERGED;
     while (count > 0 || !finished) {
         CIV_TRY(civ_pcr_halfspace_admit(s, count));
-        bool few = count <= CIV_PCR_BORDER || s->active.n == civ_pcr_halfspace_count(s);
+        bool few = count <= CIV_PCR_BORDER || s->set.n == civ_pcr_halfspace_count(s);
         finished = known || few;
-        CIV_TRY(known ? solve_slowly(options, effort, s)
-                      : solve_quickly(options, effort, finished, s));
+        CIV_TRY(known ? solve_slowly(c->options, effort, s)
+                      : solve_quickly(c->options, effort, finished, s));
         double largest = civ_pcr_halfspace_scan(s);
-        record(largest, s, result, info);
-        info->iterations = s->program.steps;
-        if (ended(options, s, info) || s->stiff != known) {
+        record(c, largest);
+        c->info->iterations = s->program.steps;
+        if (ended(c) || s->stiff != known) {
             return CIV_OK;
         }
         count = civ_pcr_rank_candidates(&s->frame, goal, most_joining(s));
@@ -151,19 +159,27 @@ iterate(const civ_pcr_options *options, civ_pcr_halfspace *s,
     return CIV_OK;
 }
 
-static civ_status
-run(const civ_pcr_options *options, civ_pcr_halfspace *s, const civ_pcr_result *result,
-    civ_pcr_info *info)
+static void
+carve(civ_arena *arena, void *arg)
 {
+    solver *c = arg;
+    civ_pcr_halfspace_carve(arena, &c->s);
+}
+
+static civ_status
+run(void *arg)
+{
+    solver *c = arg;
+    civ_pcr_halfspace *s = &c->s;
     const civ_pcr_space *space = s->frame.space;
     CIV_TRY(civ_gram(s->exec, &space->points, &space->points, &s->pair));
     civ_pcr_halfspace_start(s, s->frame.per_prompt);
-    CIV_TRY(iterate(options, s, result, info));
-    if (s->stiff && info->outcome != CIV_ITERATION_LIMIT) {
+    CIV_TRY(iterate(c));
+    if (s->stiff && c->info->outcome != CIV_ITERATION_LIMIT) {
         civ_pcr_halfspace_start(s, civ_pcr_share(space, CIV_PCR_STIFF_OFFERS));
-        CIV_TRY(iterate(options, s, result, info));
+        CIV_TRY(iterate(c));
     }
-    write_solution(s, result);
+    write_solution(s, c->result);
     return CIV_OK;
 }
 
@@ -172,13 +188,8 @@ civ_pcr_halfspace_solve(const civ_exec *exec, const civ_pcr_space *space,
                         const civ_pcr_options *options, const civ_pcr_result *result,
                         civ_pcr_info *info)
 {
-    civ_pcr_halfspace s = {.exec = exec};
-    civ_arena arena = {0};
-    civ_pcr_halfspace_carve(&arena, space, &s);
-    CIV_TRY(civ_arena_open(&arena));
-    civ_pcr_halfspace_carve(&arena, space, &s);
-    civ_status status = run(options, &s, result, info);
-    civ_arena_close(&s.growing);
-    civ_arena_close(&arena);
+    solver c = {options, result, info, {.exec = exec, .frame = {.space = space}}};
+    civ_status status = civ_run_in_arena(carve, run, &c);
+    civ_arena_close(&c.s.growing);
     return status;
 }

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/* The solver for half-spaces alone. */
 #ifndef CIV_PCR_HALFSPACE_SOLVE_H
 #define CIV_PCR_HALFSPACE_SOLVE_H
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One test case of a study: what was asked of which defence, and what became of it."""
+"""The result of one test case of a study, and a table of such results."""
 
 from __future__ import annotations
 
@@ -11,33 +11,33 @@ from typing import Any, TypeAlias
 
 from cintervene.evaluate.requests.outcomes import Outcome
 
-__all__ = ["Case", "Key", "as_csv"]
+__all__ = ["CaseResult", "Key", "as_csv"]
 
 Key: TypeAlias = tuple[str, str, str, str, int]
 
 
 @dataclass(frozen=True, slots=True)
-class Case:
-    """A prompt, the answer that a defended model gave, and the judgement of it.
+class CaseResult:
+    """A prompt, the answer of a defended model, and its outcome.
 
     Attributes
     ----------
     suite : {"harmful", "safe", "benign"}
-        What kind of request it is: one to be refused, one that only sounds like it, or
-        an everyday one.
+        The kind of request: one to be refused, one that only sounds harmful, or an
+        everyday one.
     defence, attack : str
     behaviour, category : str
-        The request's identifier, and what it is about.
+        The request's identifier and topic.
     number : int
-        Counts the test cases that the attack made of this behaviour.
+        Index among the test cases that the attack made of this behaviour.
     prompt, prefill : str
-        What was sent, and the beginning of the answer that was put in the model's
-        mouth.
+        What was sent, and how the answer was made to begin.
     answer : str
         Without the prefill.
     outcome : Outcome
     attack_seconds, defence_seconds, generation_seconds : float
-        To make the test case, to defend, and to generate all that the defence reads.
+        Time to make the test case, for the defence, and to generate all answers that
+        the defence reads.
     """
 
     suite: str
@@ -56,12 +56,12 @@ class Case:
 
     @property
     def key(self) -> Key:
-        """What tells the case from every other one of its study."""
+        """Identifies the case within its study."""
         return (self.suite, self.defence, self.attack, self.behaviour, self.number)
 
     @property
     def seconds(self) -> float:
-        """From the test case to the answer, without the time of the attacker."""
+        """Time from the test case to the answer, without the attack."""
         return self.defence_seconds + self.generation_seconds
 
     def to_dict(self) -> dict[str, Any]:
@@ -69,16 +69,16 @@ class Case:
         return asdict(self)
 
     @classmethod
-    def from_dict(cls, record: Mapping[str, Any]) -> Case:
-        """Read what `to_dict` gave; TypeError, KeyError or ValueError if it is not."""
+    def from_dict(cls, record: Mapping[str, Any]) -> CaseResult:
+        """Read what `to_dict` returned; else TypeError, KeyError or ValueError."""
         return cls(**{**record, "outcome": Outcome(record["outcome"])})
 
 
-def as_csv(cases: Iterable[Case]) -> str:
-    """Write the cases as a table with a head, one a record."""
+def as_csv(cases: Iterable[CaseResult]) -> str:
+    """Write the cases as a CSV table with a header."""
     stream = io.StringIO()
-    names = [entry.name for entry in fields(Case)]
-    # Answers hold carriage returns, which are not quoted otherwise.
+    names = [entry.name for entry in fields(CaseResult)]
+    # Answers can contain carriage returns, which are not quoted otherwise.
     writer = csv.DictWriter(
         stream, names, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC
     )

@@ -7,14 +7,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from cintervene.evaluate.report.table import number
+from cintervene.evaluate.report.wording import interval, number
 from cintervene.evaluate.statistics.intervals import Estimate
 from cintervene.study.report.paper import CITATION
+from cintervene.study.report.summary import BASE
 
-__all__ = ["Block", "Picture", "Section", "Table", "story"]
+__all__ = ["Block", "Picture", "Section", "Table", "sections"]
 
 Content: TypeAlias = Mapping[str, Any]
-# Of a setting: templates and lists of words are long.
+# Longest text of a setting: templates and lists of words are long.
 LONGEST = 240
 WORST = {"harmful": "complied", "safe": "refused", "benign": "refused"}
 SUITES = {"safe": "sounds harmful", "benign": "everyday"}
@@ -44,7 +45,7 @@ class Table:
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """A picture by name, and what it shows."""
+    """A picture by name, and its caption."""
 
     name: str
     caption: str
@@ -61,9 +62,9 @@ class Section:
     blocks: Sequence[Block]
 
 
-def story(content: Content) -> list[Section]:
-    """Tell a study from what `study_content` returned."""
-    told = (
+def sections(content: Content) -> list[Section]:
+    """The sections of the report, from what `study_content` returned."""
+    written = (
         Section("At a glance", list(_glance(content))),
         Section("Harmful requests", list(_harmful(content))),
         Section("Harmless requests", list(_harmless(content))),
@@ -73,7 +74,7 @@ def story(content: Content) -> list[Section]:
         Section("Limits", [f"{limit}" for limit in LIMITS]),
         Section("Settings", list(_settings(content))),
     )
-    return [section for section in told if section.blocks]
+    return [section for section in written if section.blocks]
 
 
 def _glance(content: Content) -> Iterator[Block]:
@@ -146,7 +147,7 @@ def _rate_rows(content: Content, suites: Sequence[str]) -> Iterator[list[str]]:
 
 
 def _drift(content: Content) -> Iterator[Block]:
-    found = content["measurements"]
+    measurements = content["measurements"]
     swept = [
         point for one in content["interventions"].values() for point in one["sweep"]
     ]
@@ -155,11 +156,11 @@ def _drift(content: Content) -> Iterator[Block]:
             yield Picture(name, FRONT)
     if content["peers"]:
         yield _peers(content)
-    for name, one in found.items():
+    for name, one in measurements.items():
         yield Table(
             (name, "before", "after", "change"), list(_measure_rows(one)), (1, 2, 3)
         )
-    if found:
+    if measurements:
         yield Picture(
             "words", "Perplexity of each forbidden word, before and after, held-out"
         )
@@ -180,22 +181,25 @@ def _peers(content: Content) -> Table:
     return Table(head, body, range(2, 5))
 
 
-def _measure_rows(found: Mapping[str, Any]) -> Iterator[tuple[str, str, str, str]]:
+def _measure_rows(
+    measurement: Mapping[str, Any],
+) -> Iterator[tuple[str, str, str, str]]:
     for kind in ("forbidden", "benign", "related"):
-        if found[kind] is not None:
-            change = found[kind]["all_tokens"]["together"]
+        if measurement[kind] is not None:
+            change = measurement[kind]["all_tokens"]["together"]
             yield _ratio_row(f"perplexity of {kind} words", change)
     for name, kind in (("obedience", "forbidden"), ("benign_obedience", "benign")):
-        if found[name] is not None:
-            change = found[name]["rate"]
+        if measurement[name] is not None:
+            change = measurement[name]["rate"]
             yield (
                 f"{kind} words said when asked, change in points",
                 _percent(change["before"]),
                 _percent(change["after"]),
                 _points(change["effect"]),
             )
-    yield _ratio_row("perplexity of prose", found["drift"]["texts"])
-    yield "KL on everyday answers, nats a token", "", "", _ranged(found["drift"]["kl"])
+    drift = measurement["drift"]
+    yield _ratio_row("perplexity of prose", drift["texts"])
+    yield "KL on everyday answers, nats a token", "", "", _ranged(drift["kl"])
 
 
 def _ratio_row(name: str, change: Mapping[str, Any]) -> tuple[str, str, str, str]:
@@ -207,7 +211,7 @@ def _times(content: Content) -> Iterator[Block]:
     if not content["times"]:
         return
     yield Picture("times", "Seconds a harmful test case, by defence and attack")
-    base = {t["attack"]: t for t in content["times"] if t["defence"] == "none"}
+    base = {t["attack"]: t for t in content["times"] if t["defence"] == BASE}
     body = []
     for one in content["times"]:
         total = one["defending"] + one["generating"]
@@ -278,17 +282,17 @@ def _plain(value: Any) -> str:
 
 
 def _measured(content: Content, defence: str) -> tuple[str, str]:
-    found = content["measurements"].get(defence)
-    if found is None:
+    measured = content["measurements"].get(defence)
+    if measured is None:
         return "", ""
-    effect = found["forbidden"]["all_tokens"]["together"]["effect"]
-    return _value(found["drift"]["kl"]), f"{_value(effect)} x"
+    effect = measured["forbidden"]["all_tokens"]["together"]["effect"]
+    return _value(measured["drift"]["kl"]), f"{_value(effect)} x"
 
 
 def _mean_seconds(content: Content, defence: str) -> str:
-    own = [t for t in content["times"] if t["defence"] == defence]
-    cases = sum(t["cases"] for t in own)
-    spent = sum(t["cases"] * (t["defending"] + t["generating"]) for t in own)
+    rows = [t for t in content["times"] if t["defence"] == defence]
+    cases = sum(t["cases"] for t in rows)
+    spent = sum(t["cases"] * (t["defending"] + t["generating"]) for t in rows)
     return number(spent / cases) if cases else ""
 
 
@@ -318,5 +322,5 @@ def _value(estimate: Mapping[str, float | None]) -> str:
 def _ranged(estimate: Mapping[str, float | None], unit: str = "") -> str:
     if None in estimate.values():
         return "beyond range"
-    found = Estimate(**estimate)  # type: ignore[arg-type]
-    return f"{number(found.value)}{unit} [{number(found.low)}, {number(found.high)}]"
+    result = Estimate(**estimate)  # type: ignore[arg-type]
+    return f"{number(result.value)}{unit} {interval(result)}"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A request put into a template: as it is, in halves, or encoded."""
+"""Filling templates with a request: as it is, in halves, or encoded."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ LEET = str.maketrans("aeiostAEIOST", "431057431057")
 
 
 def fill_template(template: str, request: str) -> str:
-    """Put a request in the places of a template.
+    """Fill the placeholders of a template with a request.
 
     Parameters
     ----------
@@ -31,12 +31,12 @@ def fill_template(template: str, request: str) -> str:
 
 
 def fill_in_turn(templates: Sequence[str], turn: int, request: str) -> str:
-    """Put a request into the template whose turn it is; after the last, the first."""
+    """Fill template number `turn`, counted modulo their number."""
     return fill_template(templates[turn % len(templates)], request)
 
 
 def is_encoded(template: str) -> bool:
-    """Whether a request cannot be read in a template."""
+    """Whether a template encodes the request."""
     return any(f"{{{form}}}" in template for form in ENCODED)
 
 

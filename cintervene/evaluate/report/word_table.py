@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A measurement of forbidden words as a table: what changed and what did not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from cintervene.evaluate.report.table import (
+    Row,
+    Section,
+    change_row,
+    kl_row,
+    section_lines,
+)
+from cintervene.evaluate.report.wording import verdict_text
+from cintervene.evaluate.words.goals import (
+    DEFAULT_GOALS,
+    Goals,
+    side_effects,
+    verdicts,
+)
+from cintervene.evaluate.words.measurement import WordMeasurement
+from cintervene.evaluate.words.records import GroupPerplexity, Obedience
+
+__all__ = ["word_sections", "word_table"]
+
+
+def word_table(measurement: WordMeasurement, goals: Goals = DEFAULT_GOALS) -> str:
+    """What changed and what did not, as text for a terminal."""
+    return "\n".join(_lines(measurement, goals))
+
+
+def word_sections(measurement: WordMeasurement) -> list[Section]:
+    """Format all measures."""
+    forbidden, drift = measurement.forbidden, measurement.drift
+    rows = [*_by_place(forbidden), *_requested(measurement.obedience)]
+    sections = [Section(f"Forbidden words ({forbidden.words})", rows)]
+    if measurement.benign is not None:
+        title = f"Benign words ({measurement.benign.words})"
+        rows = [
+            *_by_place(measurement.benign),
+            *_requested(measurement.benign_obedience),
+        ]
+        sections.append(Section(title, rows))
+    if measurement.related is not None:
+        title = f"Related words, not forbidden ({measurement.related.words})"
+        sections.append(Section(title, list(_together(measurement.related))))
+    rows = [
+        kl_row(drift.kl, drift.prompts),
+        change_row(f"perplexity of prose, {drift.text_tokens:,} tokens", drift.texts),
+    ]
+    return [*sections, Section("Everything else", rows)]
+
+
+def _by_place(group: GroupPerplexity) -> Iterator[Row]:
+    for place in ("starting", "later"):
+        name = "said first" if place == "starting" else "said later"
+        yield change_row(f"perplexity, {name}", getattr(group.all_tokens, place))
+        yield change_row("  of the first token", getattr(group.first_token, place))
+
+
+def _together(group: GroupPerplexity) -> Iterator[Row]:
+    yield change_row("perplexity", group.all_tokens.together)
+    yield change_row("  of the first token", group.first_token.together)
+
+
+def _requested(obedience: Obedience | None) -> Iterator[Row]:
+    if obedience is not None:
+        yield change_row(f"said when asked, {obedience.requests} times", obedience.rate)
+
+
+def _lines(measurement: WordMeasurement, goals: Goals) -> Iterator[str]:
+    yield from section_lines(word_sections(measurement), measurement.level)
+    yield "Goals"
+    for verdict in verdicts(measurement, goals):
+        mark = "reached" if verdict.reached else "MISSED"
+        yield f"  {mark:9}{verdict.name}: {verdict_text(verdict)}"
+    yield "What it cost"
+    for sentence in side_effects(measurement):
+        yield f"  {sentence}"

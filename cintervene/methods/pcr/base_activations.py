@@ -1,0 +1,151 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the base model does with the calibration texts, gathered in one run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+from torch import Tensor
+
+from cintervene.activations.layer_stream import Captured, LayerStream
+from cintervene.methods.pcr.config import PCRConfig
+from cintervene.methods.pcr.constraints import ConstraintIndex
+from cintervene.methods.pcr.regions import Points
+from cintervene.models.parts import ModelParts
+from cintervene.models.targets import Target
+from cintervene.models.weights import as_floats
+from cintervene.prompts.calibration import Calibration
+from cintervene.prompts.target_spans import TargetSpan
+from cintervene.solvers.preserve import BenignMoments, Preserve
+
+__all__ = ["BaseActivations"]
+
+# Hidden states of benign text from which next-token distributions are taken.
+STATISTICS_ROWS = 2048
+# How much near negatives count in `Preserve`, relative to all other benign text.
+NEAR_WEIGHT = 8.0
+
+
+@dataclass(frozen=True, eq=False)
+class BaseActivations:
+    """Streams of the calibration texts, and what was observed in each layer.
+
+    Attributes
+    ----------
+    targets : list of Target
+        The projections to be changed, lowest first.
+    start : LayerStream
+        The constrained rows where they enter the first of the layers.
+    constrained, retain : LayerStream
+        The constrained rows, and a sample of the rows of benign text, in the last of
+        the layers.
+    preserves : dict of int to Preserve
+        The norm of each layer's change, docs/methods/pcr.md (3).
+    points : dict of int to Points
+        Outputs of each layer; empty where constraints are on tokens.
+    """
+
+    targets: list[Target]
+    start: LayerStream
+    constrained: LayerStream
+    retain: LayerStream
+    preserves: dict[int, Preserve]
+    points: dict[int, Points]
+
+    @classmethod
+    def gather(
+        cls,
+        parts: ModelParts,
+        calibration: Calibration,
+        constraints: ConstraintIndex,
+        config: PCRConfig,
+        entered: Callable[[int], None] | None = None,
+    ) -> BaseActivations:
+        """Run the base model.
+
+        Parameters
+        ----------
+        parts : ModelParts
+        calibration : Calibration
+            Its `tune_*` parts are not used.
+        constraints : ConstraintIndex
+            Rows of `forget`, and of `near_negatives` numbered on from them.
+        config : PCRConfig
+            With layers and concepts resolved.
+        entered : callable, optional
+            Called with numbers of spans that have come to the first of the layers.
+        """
+        targets = parts.targets(config.chosen_layers, config.matrix)
+        stream = partial(
+            LayerStream.of, parts.decoder, first=targets[0].layer,
+            entered=entered, matrix=config.matrix,
+        )  # fmt: skip
+        forget, near = calibration.forget, calibration.near_negatives
+        start = stream(
+            [*forget, *near],
+            wanted=constraints.wanted(len(forget) + len(near)),
+            streamed=[()] * len(forget) + [span.positions for span in near],
+        )
+        retain = stream(
+            calibration.retain,
+            wanted=_sample(calibration.retain, STATISTICS_ROWS),
+            streamed=[span.positions for span in calibration.retain],
+        )
+        base = cls(targets, start, start.fork(), retain, {}, {})
+        for target in targets:
+            base._observe(target, config)
+        return base
+
+    def _observe(self, target: Target, config: PCRConfig) -> None:
+        """Run one layer, and keep its second moments and points."""
+        benign = _Observed(self.retain, target)
+        near = _Observed(self.constrained, target)
+        if not config.on_tokens:
+            mean = near.mean if near.moments.count else benign.mean
+            outputs = as_floats(near.rows.outputs)
+            self.points[target.layer] = Points(outputs, mean)
+        moments = benign.moments
+        if near.moments.count > 0:
+            weight = NEAR_WEIGHT * moments.count / near.moments.count
+            moments.merge(near.moments, weight=weight)
+        self.preserves[target.layer] = moments.preserve(ridge=config.ridge)
+
+
+class _Observed:
+    """A layer's wanted rows, and statistics of its streamed rows.
+
+    Attributes
+    ----------
+    rows : Captured
+        The wanted rows.
+    moments : BenignMoments
+        Of the inputs of the streamed rows.
+    mean : ndarray, shape (d_out,)
+        Of their outputs, zero where there are none.
+    """
+
+    def __init__(self, stream: LayerStream, target: Target) -> None:
+        self.moments = BenignMoments(target.d_in)
+        self._total = np.zeros(target.d_out)
+        self.rows: Captured = stream.run(target.layer, self._add)
+        self.mean = self._total / max(self.moments.count, 1)
+
+    def _add(self, inputs: Tensor, outputs: Tensor) -> None:
+        self.moments.add(inputs)
+        self._total += as_floats(outputs).sum(axis=0)
+
+
+def _sample(spans: Sequence[TargetSpan], rows: int) -> list[list[int]]:
+    """Positions evenly spaced over all that count, about `rows` of them."""
+    total = sum(len(span.positions) for span in spans)
+    step = max(1, total // rows)
+    sample: list[list[int]] = []
+    passed = 0
+    for span in spans:
+        numbered = enumerate(span.positions, passed)
+        sample.append([position for i, position in numbered if i % step == 0])
+        passed += len(span.positions)
+    return sample

@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Benchmarks and notebooks name what there is; what they measure is not run here."""
+
+from __future__ import annotations
+
+import ast
+import json
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+pytest.importorskip("torch")
+pytest.importorskip("transformers")
+
+ROOT = Path(__file__).parent.parent
+BENCHMARKS = sorted((ROOT / "benchmarks").glob("*.py"))
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+
+
+def source(path: Path) -> str:
+    """The code of a script or of all cells of a notebook."""
+    text = path.read_text("utf-8")
+    if path.suffix == ".py":
+        return text
+    cells = json.loads(text)["cells"]
+    return "\n".join(
+        "".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"
+    )
+
+
+def imported(module: str, name: str) -> Any:
+    """What `from module import name` gives; an ImportError where there is none."""
+    found = import_module(module)
+    if hasattr(found, name):
+        return getattr(found, name)
+    return import_module(f"{module}.{name}")
+
+
+def imports(tree: ast.AST) -> dict[str, Any]:
+    """What a script calls the parts of the package that it imports."""
+    found = {}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            for one in node.names:
+                if one.name.partition(".")[0] == "cintervene":
+                    found[one.asname or one.name] = import_module(one.name)
+        elif isinstance(node, ast.ImportFrom) and node.module is not None:
+            if node.module.partition(".")[0] != "cintervene":
+                continue
+            for one in node.names:
+                found[one.asname or one.name] = imported(node.module, one.name)
+    return found
+
+
+@pytest.mark.parametrize("path", [*BENCHMARKS, *NOTEBOOKS], ids=lambda path: path.name)
+def test_names_exist(path: Path) -> None:
+    tree = ast.parse(source(path))
+    named = imports(tree)
+    missing = [
+        ast.unparse(node)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute)
+        and isinstance(node.value, ast.Name)
+        and isinstance(named.get(node.value.id), ModuleType)
+        and not hasattr(named[node.value.id], node.attr)
+    ]
+    assert missing == []
