@@ -20,6 +20,7 @@ import os
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import argparse
+from dataclasses import replace
 from time import perf_counter
 
 import numpy as np
@@ -38,9 +39,8 @@ from cintervene.evaluate import (
 )
 from cintervene.evaluate.requests import outcomes
 from cintervene.evaluate.requests.fluency import perplexities
-from cintervene.methods.pcr.constraints import ConstraintIndex
-from cintervene.methods.pcr.method import SLACK
-from cintervene.methods.pcr.point_constraints import PointConstraints
+from cintervene.methods.pcr.method import calibrate, constrain
+from cintervene.methods.pcr.resolve import resolved
 from cintervene.methods.pcr.strength import Tuning
 from cintervene.models import find_unembedding
 from cintervene.models.parts import ModelParts
@@ -48,10 +48,6 @@ from cintervene.models.precision import quick_products
 from cintervene.prompts.chat import (
     generate,
     render,
-)
-from cintervene.prompts.request_calibration import (
-    gather_examples,
-    gather_requests,
 )
 from cintervene.prompts.target_spans import (
     TargetSpan,
@@ -109,33 +105,31 @@ LAYERS = ("6", "10", "13", "16", "20", "24", "28,29", "12,15,18")
 @quick_products()
 def sweep(parts, calibration, config):
     """Points of growing strength on the tuning part."""
-    index = ConstraintIndex.grouped(calibration.probes, SIZE.positions)
-    groups = (calibration.probes, calibration.benign, calibration.contrast)
-    problem = PointConstraints(parts, *groups, index, config)
-    tuning = Tuning(parts, calibration, problem.targets[0].layer)
+    layerwise = constrain(parts, calibration, config)
+    tuning = Tuning(parts, calibration, layerwise.targets[0].layer)
     points = []
     for strength in STRENGTHS[config.concepts]:
-        points.append(tuning.measure(problem.solve(strength), strength))
+        points.append(tuning.measure(layerwise.solve(strength), strength))
         if points[-1].kl > EQUAL[-1]:
             break
     return points
 
 
-def compare(parts, calibration, groups, kind, texts):
-    """A row for each group of layers and kind of constraint; `texts` are of `kind`."""
+def compare(parts, tokenizer, groups, config):
+    """A row for each group of layers and kind of constraint."""
+    calibration = calibrate(parts.model, tokenizer, config, silent)
     for group in groups:
+        layers = [int(one) for one in group.split(",")]
         for concepts in STRENGTHS:
-            config = PCRConfig(
-                **{kind: texts}, concepts=concepts, slack=SLACK[kind],
-                layers=[int(one) for one in group.split(",")],
-            )  # fmt: skip
+            config = replace(config, layers=layers, concepts=concepts)
+            config = resolved(config, parts.n_layers)
             start = perf_counter()
             points = sweep(parts, calibration, config)
             cells = [f"{effect_at(points, kl):.2f} x" for kl in EQUAL]
             last = points[-1]
             cells += [f"{last.benign_ratio:.2f} x", f"{last.kl:.3f}"]
             cells.append(f"{perf_counter() - start:.0f}")
-            cells = [kind, group, concepts, *cells]
+            cells = [config.kind, group, concepts, *cells]
             print(f"| {' | '.join(cells)} |", flush=True)
 
 
@@ -173,7 +167,9 @@ class Yardstick:
     def states(self, spoken):
         """What the final norm reads where a token of the answers is to be said."""
         ids, wanted = [one.ids for one in spoken], [one.positions for one in spoken]
-        return LayerStream(self.model, ids, 0, wanted=wanted).final()
+        return LayerStream(
+            models.find_decoder(self.model), ids, 0, wanted=wanted
+        ).final()
 
     def replies(self):
         prompts = [render(self.tokenizer, text) for text in self.requests]
@@ -211,15 +207,13 @@ def main():
     model, tokenizer = models.load("smollm2")
     requests = [p.text for p in data.harmful_prompts("train")][: arguments.requests]
     if arguments.sweep:
-        parts, loaded = ModelParts.find(model), (model, tokenizer)
-        groups, sentences = arguments.layers, SENTENCES[:BUILT]
+        parts = ModelParts.find(model)
         head = ("what", "layers", "concepts", "at KL 0.02", "at KL 0.05", "benign")
         print(f"| {' | '.join((*head, 'KL', 's'))} |")
         print("| --- | --- | --- | ---: | ---: | ---: | ---: | ---: |")
-        found = gather_requests(*loaded, requests, (), SIZE, silent)
-        compare(parts, found, groups, "harmful", requests)
-        found = gather_examples(*loaded, sentences, (), SIZE, silent)
-        compare(parts, found, groups, "examples", sentences)
+        for texts in ({"harmful": requests}, {"examples": SENTENCES[:BUILT]}):
+            config = PCRConfig(**texts, calibration=SIZE)
+            compare(parts, tokenizer, arguments.layers, config)
     yardstick = Yardstick(model, tokenizer)
     print("\n| defence | answers | sentences | KL | refused | complied | broken | s |")
     print("| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |")

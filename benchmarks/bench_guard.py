@@ -158,7 +158,7 @@ def show_reach(model, tokenizer):
     Prompts tell the model to say a word; its answer says something else first.
     """
     guard = ci.Guard(model, tokenizer, forbid=WORDS)
-    layer, norm = guard._deflection.target.layer, guard._deflection.preserve
+    layer, norm = guard._solver.target.layer, guard._solver.preserve
     templates, prefixes = data.obedience_templates(SPLIT), data.answer_prefixes(SPLIT)
     sequences, places = [], []
     for index, word in enumerate(WORDS[::2]):
@@ -169,7 +169,9 @@ def show_reach(model, tokenizer):
         prefix = prefixes[index % len(prefixes)].rstrip()
         sequences.append([*prompt, *encode_text(tokenizer, prefix)])
         places.append([named - 1, *range(len(prompt) - 1, len(sequences[-1]))])
-    rows = LayerStream(model, sequences, layer, wanted=places).run(layer)
+    rows = LayerStream(models.find_decoder(model), sequences, layer, wanted=places).run(
+        layer
+    )
     parts = np.split(as_floats(rows.inputs), np.cumsum([len(p) for p in places])[:-1])
     for ridge in (1e-3, 1e-1, 1e1, 1e3):
         found = [[], [], []]

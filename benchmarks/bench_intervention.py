@@ -19,10 +19,9 @@ from time import perf_counter
 import torch
 
 from cintervene import Intervention, PCRConfig, data, models
-from cintervene.methods.pcr.method import SLACK
-from cintervene.methods.pcr.token_constraints import TokenConstraints
+from cintervene.methods.pcr.method import calibrate, constrain
+from cintervene.methods.pcr.resolve import resolved
 from cintervene.models.parts import ModelParts
-from cintervene.prompts.calibration import gather
 from cintervene.utils.progress import silent
 
 LAYERS = [28, 29]
@@ -53,13 +52,10 @@ def intervene(model, calibration, config):
     """Seconds of capture, solve and apply."""
     seconds = {}
     start = perf_counter()
-    problem = TokenConstraints(
-        ModelParts.find(model), calibration.probes, calibration.benign,
-        calibration.contrast, config,
-    )  # fmt: skip
+    layerwise = constrain(ModelParts.find(model), calibration, config)
     seconds["capture"] = perf_counter() - start
     start = perf_counter()
-    changes = problem.solve(STRENGTH)
+    changes = layerwise.solve(STRENGTH)
     seconds["solve"] = perf_counter() - start
     start = perf_counter()
     intervention = Intervention.of(
@@ -75,11 +71,10 @@ def main():
     argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()
     model, tokenizer = models.load("smollm2")
     words = data.forbidden_words()
-    config = PCRConfig(
-        forbid=words, layers=LAYERS, concepts="contrast", slack=SLACK["forbid"]
-    )
-    calibration = gather(model, tokenizer, words, [], config.calibration, silent)
-    groups = (calibration.probes, calibration.benign, calibration.contrast)
+    config = PCRConfig(forbid=words, layers=LAYERS)
+    config = resolved(config, model.config.num_hidden_layers)
+    calibration = calibrate(model, tokenizer, config, silent)
+    groups = (calibration.forget, calibration.retain, calibration.near_negatives)
     sequences = [list(one.ids) for group in groups for one in group]
     tokens = sum(map(len, sequences))
     print(f"{len(sequences)} sequences, {tokens} tokens, layers {LAYERS}")

@@ -24,12 +24,11 @@ from time import perf_counter
 import numpy as np
 
 from cintervene import CalibrationSize, PCRConfig, data, models
-from cintervene.methods.pcr.method import SLACK
+from cintervene.methods.pcr.method import calibrate, constrain
+from cintervene.methods.pcr.resolve import resolved
 from cintervene.methods.pcr.strength import Tuning
-from cintervene.methods.pcr.token_constraints import TokenConstraints
 from cintervene.models.parts import ModelParts
 from cintervene.models.precision import quick_products
-from cintervene.prompts.calibration import gather
 from cintervene.utils.progress import silent
 
 SIZE = CalibrationSize(
@@ -43,12 +42,11 @@ EQUAL = (0.005, 0.01, 0.02, 0.04)
 def sweep(parts, calibration, config):
     """Points of growing strength, printed as they are found."""
     start = perf_counter()
-    groups = (calibration.probes, calibration.benign, calibration.contrast)
-    problem = TokenConstraints(parts, *groups, config)
-    tuning = Tuning(parts, calibration, problem.targets[0].layer)
+    layerwise = constrain(parts, calibration, config)
+    tuning = Tuning(parts, calibration, layerwise.targets[0].layer)
     points = []
     for strength in STRENGTHS:
-        changes = problem.solve(strength)
+        changes = layerwise.solve(strength)
         point = tuning.measure(changes, strength)
         size = max(change.summary()["relative_norm"] for change in changes)
         print(
@@ -88,13 +86,11 @@ def main():
     parts = ModelParts.find(model)
     words = data.forbidden_words()[::5]
     with quick_products():
-        calibration = gather(model, tokenizer, words, (), SIZE, silent)
+        config = PCRConfig(forbid=words, calibration=SIZE)
+        calibration = calibrate(model, tokenizer, config, silent)
         for layers in groups:
             print(f"layers {layers}, {len(words)} words")
-            config = PCRConfig(
-                forbid=words, layers=layers, concepts="contrast",
-                slack=SLACK["forbid"],
-            )  # fmt: skip
+            config = resolved(replace(config, layers=layers), parts.n_layers)
             compare(parts, calibration, config)
 
 

@@ -39,6 +39,7 @@ from cintervene.evaluate.requests.outcomes import (
     Outcome,
     outcomes,
 )
+from cintervene.models.parts import ModelParts
 from cintervene.models.trace import evaluating
 from cintervene.prompts.chat import (
     generate,
@@ -88,12 +89,15 @@ class Comparison:
         self.points = [] if out is None or not out.exists() else read_peers(out)
 
     def hidden(self, model):
-        last = len(models.find_decoder(model).layers) - 1
-        return LayerStream(model, self.sequences, last, wanted=self.wanted).final()
+        decoder = models.find_decoder(model)
+        last = decoder.n_layers - 1
+        return LayerStream(decoder, self.sequences, last, wanted=self.wanted).final()
 
     def perplexity(self, model):
         prompts = [one.ids[: one.start] for one in self.spans]
-        nats = answer_nll(model, prompts, [one.targets for one in self.spans])
+        nats = answer_nll(
+            ModelParts.find(model), prompts, [one.targets for one in self.spans]
+        )
         return float(np.exp(np.concatenate(nats).mean()))
 
     def point(self, name, setting, model):

@@ -28,10 +28,10 @@ from cintervene import ARRConfig, TSRConfig, data, models
 from cintervene.activations.batches import group_by_length
 from cintervene.activations.upper_layers import differentiable
 from cintervene.methods.arr.problem import RiskRegion
+from cintervene.methods.tsr.examples import prepare
 from cintervene.methods.tsr.problem import SafeRegion
 from cintervene.models.parts import ModelParts
 from cintervene.models.precision import quick_products
-from cintervene.prompts.refusal_examples import prepare
 from cintervene.utils.progress import silent
 
 REQUESTS = 24
@@ -75,14 +75,13 @@ def main():
     arguments = parser.parse_args()
     model, tokenizer = models.load("smollm2")
     parts = ModelParts.find(model)
-    requests = [one.text for one in data.harmful_prompts("train")[:REQUESTS]]
-    if arguments.arr:
-        config, refusals = ARRConfig(radius=0.1, parts=1), None
-        region = partial(RiskRegion, nats=config.nats)
-    else:
-        region, config = SafeRegion, TSRConfig(radius=0.1, parts=1)
-        refusals = data.safe_refusals()
-    examples = prepare(model, tokenizer, requests, refusals, [], 40, 4, 340, silent)
+    config = (ARRConfig if arguments.arr else TSRConfig)(
+        harmful=[one.text for one in data.harmful_prompts("train")[:REQUESTS]],
+        radius=0.1, parts=1, answers=40, answer_tokens=4, borderline=340,
+    )  # fmt: skip
+    region = partial(RiskRegion, nats=5.0) if arguments.arr else SafeRegion
+    refusals = None if arguments.arr else data.safe_refusals()
+    examples = prepare(model, tokenizer, config, refusals, silent)
     benign = examples.benign[: 2 * REQUESTS]
     examples = type(examples)(examples.harmful, benign, [], [])
     flat = [one for group in (*examples.harmful, *benign) for one in group]
@@ -98,7 +97,7 @@ def main():
         for _ in range(TURNS):
             start = perf_counter()
             with differentiable(model):
-                problem.gradients(problem.batches[0], [change])
+                problem.gradients(0, [change])
             ours.append(perf_counter() - start)
             start = perf_counter()
             plain_epoch(model, target, flat)

@@ -25,6 +25,7 @@ from cintervene.evaluate.robustness.extraction import extraction
 from cintervene.evaluate.robustness.quantised import quantised
 from cintervene.evaluate.robustness.relearning import relearn
 from cintervene.evaluate.robustness.top_k import ranks
+from cintervene.models.parts import ModelParts
 from cintervene.prompts.target_spans import word_spans
 
 TOP = (1, 10, 100)
@@ -38,7 +39,7 @@ STEPS, RATE = 8, 2e-5
 
 def perplexity(model, spans):
     prompts = [one.ids[: one.start] for one in spans]
-    nats = answer_nll(model, prompts, [one.targets for one in spans])
+    nats = answer_nll(ModelParts.find(model), prompts, [one.targets for one in spans])
     return float(np.exp(np.concatenate(nats).mean()))
 
 

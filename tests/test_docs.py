@@ -25,16 +25,6 @@ from cintervene.methods.registry import all_methods
 ROOT = Path(__file__).parent.parent
 # RESULTS.md is a diary: what it names was there on the day that it names.
 DIARY = "benchmarks/RESULTS.md"
-# Pages of methods, and those that they take the place of: while one of these is left,
-# the new page may be missing, and the old one is not looked at.
-REPLACED = {
-    "docs/methods/pcr.md": ["docs/vocabulary.md", "docs/concepts.md"],
-    "docs/methods/tsr.md": ["docs/refusals.md", "docs/safe_region.md"],
-    "docs/methods/arr.md": ["docs/refusals.md", "docs/safe_region.md"],
-    "docs/methods/gate.md": ["docs/gates.md"],
-    "docs/methods/guard.md": ["docs/guard.md"],
-}
-OLD = {page for pages in REPLACED.values() for page in pages}
 FOLDERS = ("docs", "changes", "benchmarks", "examples")
 PAGES = [
     str(path.relative_to(ROOT))
@@ -43,7 +33,6 @@ PAGES = [
         *(page for name in FOLDERS for page in sorted((ROOT / name).rglob("*.md"))),
     )
 ]
-PAGES = [page for page in PAGES if page not in OLD]
 TEXTS = {page: (ROOT / page).read_text("utf-8") for page in PAGES}
 CHECKED = [page for page in PAGES if page != DIARY]
 
@@ -76,9 +65,7 @@ def anchors(page: str) -> set[str]:
 
 
 def exists(path: str) -> bool:
-    """Whether a path, perhaps with stars, is there or is still to come."""
-    if any(Path(ROOT, old).exists() for old in REPLACED.get(path, ())):
-        return True
+    """Whether a path, perhaps with stars, is there."""
     return any(ROOT.glob(path)) if "*" in path else (ROOT / path).exists()
 
 

@@ -50,10 +50,9 @@ def test_it_runs(
 @pytest.mark.usefixtures("smollm2")
 def test_guard_on_smollm2(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
     run("guard.py", "smollm2", monkeypatch)
-    without, guarded = (
-        [line for line in capsys.readouterr().out.splitlines() if word in line]
-        for word in ("without:", "guarded:")
-    )
-    assert "bomb" in without[0]
-    assert "bomb" not in guarded[0]
+    lines = capsys.readouterr().out.splitlines()
+    without = [line for line in lines if "without:" in line]
+    guarded = [line for line in lines if "guarded:" in line]
+    assert '"bomb"' in without[0]
+    assert '"bomb"' not in guarded[0]
     assert "Paris" in guarded[1]

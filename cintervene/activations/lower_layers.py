@@ -181,9 +181,9 @@ def attention_window(config: Any) -> float:
 
 def repeated(cache: DynamicCache, count: int) -> DynamicCache:
     """A copy of a cache of one sequence for a batch, which may be written to."""
-    found = copy.deepcopy(cache)
-    found.batch_repeat_interleave(count)
-    return found
+    copies = copy.deepcopy(cache)
+    copies.batch_repeat_interleave(count)
+    return copies
 
 
 def shared_prefix(sequences: Sequence[Sequence[int]]) -> tuple[int, ...]:

@@ -69,7 +69,7 @@ def divergence(
     -------
     ndarray, shape (n,), float64, nats
     """
-    found = np.empty(len(base))
+    kl = np.empty(len(base))
     pairs = zip(
         logits_in_blocks(unembedding, base),
         logits_in_blocks(unembedding, changed),
@@ -78,5 +78,5 @@ def divergence(
     for (part, before), (_, after) in pairs:
         p = torch.log_softmax(before, dim=-1)
         q = torch.log_softmax(after, dim=-1)
-        found[part] = (p.exp() * (p - q)).sum(dim=-1).double().cpu().numpy()
-    return found
+        kl[part] = (p.exp() * (p - q)).sum(dim=-1).double().cpu().numpy()
+    return kl

@@ -109,17 +109,17 @@ class Edit:
     def check_base(self, name: str, weight: Tensor) -> None:
         """Raise InterventionError if `weight` is not what the edit was made for."""
         cast = as_dtype(weight, self.dtype)
-        found = sha256(weight if cast is None else cast)
-        if cast is not None and found == self.base_sha256:
+        digest = sha256(weight if cast is None else cast)
+        if cast is not None and digest == self.base_sha256:
             return
-        if cast is not None and found == self.result_sha256:
+        if cast is not None and digest == self.result_sha256:
             raise InterventionError(
                 f"{name} carries this intervention already; revert it first"
             )
         raise InterventionError(
             f"{name} is not the weight this intervention was made for (sha256 "
-            f"{found[:12]}, expected {self.base_sha256[:12]}); load the base model, or "
-            "rebase the intervention on purpose"
+            f"{digest[:12]}, expected {self.base_sha256[:12]}); load the base model, "
+            "or rebase the intervention on purpose"
         )
 
     def recover(self, name: str, weight: Tensor) -> Tensor:

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Self, get_args
 
-from cintervene import data
 from cintervene.errors import ArgumentError
 from cintervene.utils.literals import Matrix
 from cintervene.utils.parameters import Described, parameter, parameters
@@ -169,6 +168,9 @@ class RequestConfig(MethodConfig):
         """The requests given, or the package's own."""
         if self.harmful is not None:
             return self.harmful
+        # Files of data are nothing that the help of a command has to wait for.
+        from cintervene import data
+
         return [prompt.text for prompt in data.harmful_prompts("train")]
 
 

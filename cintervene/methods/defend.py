@@ -46,14 +46,11 @@ def defend(
     config : MethodConfig, optional
         The method and all of its parameters:
 
-        - `PCRConfig`, point-constrained regions: that the model does not say the words
-          of `forbid`, nor what the sentences `examples` are about, nor its answers to
-          the requests `harmful`, whichever of them is given.
-        - `TSRConfig`, towards the safe region: that it refuses the requests `harmful`.
-        - `ARRConfig`, away from the risk region: that its own answers to these become
-          unlikely, the least defended most.
-        - `GateConfig`: that it refuses them, by a few neurons of one layer that
-          recognise them and are closed elsewhere.
+        - `PCRConfig`, point-constrained regions: not to say words, what example
+          sentences are about, or the answers to harmful requests.
+        - `TSRConfig`, towards the safe region: to refuse harmful requests.
+        - `ARRConfig`, away from the risk region: not to answer them as it would.
+        - `GateConfig`: to refuse them by a few neurons that open there alone.
     method : str, optional
         Without `config`, the method by name, "pcr" by default ("tsr", "arr", "gate").
     progress : callable, optional

@@ -63,8 +63,8 @@ class Method:
     def load(self) -> Callable[..., Intervention]:
         """Import the function that solves it."""
         module, _, function = self.solve.partition(":")
-        found: Callable[..., Intervention] = getattr(import_module(module), function)
-        return found
+        solve: Callable[..., Intervention] = getattr(import_module(module), function)
+        return solve
 
 
 _methods: dict[str, Method] = {}

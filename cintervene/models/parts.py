@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is found once in a model, by a probe, and handed to all that needs it."""
+"""What is found in a model by one probe, and then handed to all that needs it."""
 
 from __future__ import annotations
 

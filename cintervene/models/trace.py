@@ -78,10 +78,10 @@ def adds_to_output(run: Callable[[Hook], Tensor]) -> bool:
     run : callable
         Runs the layer with a forward hook on the projection; returns its output.
     """
-    seen: list[Tensor] = []
-    plain = run(lambda _module, _args, y: seen.append(y))
+    outputs: list[Tensor] = []
+    plain = run(lambda _module, _args, y: outputs.append(y))
     doubled = run(lambda _module, _args, y: 2 * y)
-    expected = seen[0].double()
+    expected = outputs[0].double()
     error = (doubled.double() - plain.double() - expected).norm(dim=-1)
     return bool((error / expected.norm(dim=-1)).median() < 0.1)
 

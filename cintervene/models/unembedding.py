@@ -11,10 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from cintervene.errors import ModelError
-from cintervene.models.decoder import (
-    Decoder,
-    find_decoder,
-)
+from cintervene.models.decoder import Decoder, find_decoder
 from cintervene.models.offload import device_of, parameter_identity, parameter_value
 from cintervene.models.targets import Target
 from cintervene.models.weights import FLOAT_DTYPES
@@ -141,13 +138,13 @@ def unembedding_of(decoder: Decoder) -> Unembedding:
             "its original precision"
         )
     norm = _final_norm(decoder)
-    found = norm_scale(norm, decoder.hidden_size)
+    scale = norm_scale(norm, decoder.hidden_size)
     config = model.config.get_text_config()  # type: ignore[union-attr, operator]
     softcap = getattr(config, "final_logit_softcapping", None)
     assert isinstance(head, nn.Module)
     rows = parameter_value(head).to(device_of(head))
     unembedding = Unembedding(
-        rows, head, norm, found.scale, found.centred, softcap, is_tied(model)
+        rows, head, norm, scale.scale, scale.centred, softcap, is_tied(model)
     )
     _check_logits(unembedding, decoder)
     return unembedding
@@ -173,8 +170,8 @@ def _check_logits(unembedding: Unembedding, decoder: Decoder) -> None:
     whole = decoder.calls[-1]
     last = next(call for call in decoder.calls if call.module is decoder.layers[-1])
     logits = unembedding.logits(last.y).float()
-    found = whole.y.to(logits.device).float()
-    if not (logits - found).norm() <= 0.05 * logits.norm():
+    returned = whole.y.to(logits.device).float()
+    if not (logits - returned).norm() <= 0.05 * logits.norm():
         raise ModelError(
             f"{type(whole.module).__name__} scales or shifts its logits after the "
             "head; this architecture is not supported"
@@ -215,15 +212,15 @@ def _final_norm(decoder: Decoder) -> nn.Module:
     """Return the one norm that reads the last layer's output."""
     calls = decoder.calls
     last = next(i for i, call in enumerate(calls) if call.module is decoder.layers[-1])
-    found = []
+    norms = []
     for call in calls[last + 1 :]:
         weight = getattr(call.module, "weight", None)
         vector = isinstance(weight, Tensor) and weight.shape == (decoder.hidden_size,)
         if vector and torch.equal(call.x, calls[last].y):
-            found.append(call.module)
-    if len(found) != 1:
+            norms.append(call.module)
+    if len(norms) != 1:
         raise ModelError(
             f"expected one norm after layer {len(decoder.layers) - 1}, "
-            f"found {len(found)}"
+            f"found {len(norms)}"
         )
-    return found[0]
+    return norms[0]

@@ -85,12 +85,12 @@ def generate(
     answers: list[list[int]] = [[] for _ in prompts]
     if not prompts:
         return answers
-    begun = _beginning(model, prompts, max_new_tokens)
-    lengths = [len(prompt) - len(begun.tokens) for prompt in prompts]
+    prefix = _shared_prefix(model, prompts, max_new_tokens)
+    lengths = [len(prompt) - len(prefix.tokens) for prompt in prompts]
     for batch in group_by_length(lengths, BATCH_TOKENS, SIMILAR, most=batch_size):
-        own = [prompts[i][len(begun.tokens) :] for i in batch]
-        found = _generate(model, own, begun, max_new_tokens, stops, banned)
-        for index, answer in zip(batch, found, strict=True):
+        rest = [prompts[i][len(prefix.tokens) :] for i in batch]
+        new = _generate(model, rest, prefix, max_new_tokens, stops, banned)
+        for index, answer in zip(batch, new, strict=True):
             answers[index] = answer
         if progress is not None:
             progress(len(batch))
@@ -120,29 +120,29 @@ def continue_embeddings(
 
 
 @dataclass(frozen=True, eq=False)
-class _Beginning:
+class _SharedPrefix:
     """What prompts begin with, perhaps nothing, and its keys and values."""
 
     tokens: tuple[int, ...] = ()
     cache: DynamicCache | None = None
 
-    def of(self, count: int) -> DynamicCache | None:
+    def repeated(self, count: int) -> DynamicCache | None:
         """The cache of as many prompts, free to be added to."""
         return None if self.cache is None else repeated(self.cache, count)
 
 
-def _beginning(
+def _shared_prefix(
     model: Any, prompts: Sequence[Sequence[int]], max_new_tokens: int
-) -> _Beginning:
+) -> _SharedPrefix:
     """Run what all prompts begin with."""
     tokens = tuple(prompts[0][: _shareable(model, prompts, max_new_tokens)])
     if not tokens:
-        return _Beginning()
+        return _SharedPrefix()
     cache = DynamicCache(config=model.config.get_text_config())
     ids = torch.tensor([tokens], device=device_of(model))
     with torch.no_grad():
         model(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
-    return _Beginning(tokens, cache)
+    return _SharedPrefix(tokens, cache)
 
 
 def _shareable(
@@ -154,7 +154,7 @@ def _shareable(
         return 0
     size = shared_length(prompts)
     longest = max(map(len, prompts)) + max_new_tokens
-    # Padding behind the beginning takes up room in a window of attention.
+    # Padding behind the prefix takes up room in a window of attention.
     fits = longest <= attention_window(model.config.get_text_config())
     return size if fits and size >= SHORTEST_PREFIX else 0
 
@@ -162,23 +162,23 @@ def _shareable(
 def _generate(
     model: nn.Module,
     prompts: Sequence[Sequence[int]],
-    begun: _Beginning,
+    prefix: _SharedPrefix,
     max_new_tokens: int,
     stops: list[int],
     banned: Sequence[Sequence[int]],
 ) -> list[list[int]]:
-    """Answers to prompts without their beginning."""
+    """Answers to prompts without the prefix that they share."""
     length = max(map(len, prompts))
     device = device_of(model)
     pad = stops[0] if stops else 0
     rows = [[pad] * (length - len(one)) + list(one) for one in prompts]
     ids = torch.tensor(rows, device=device)
     lengths = torch.tensor([len(one) for one in prompts], device=device)
-    own = torch.arange(length, device=device) >= length - lengths[:, None]
-    mask = torch.cat([own.new_ones(len(own), len(begun.tokens)), own], dim=1)
+    real = torch.arange(length, device=device) >= length - lengths[:, None]
+    mask = torch.cat([real.new_ones(len(real), len(prefix.tokens)), real], dim=1)
     return _greedy(
         model, {"input_ids": ids}, mask.long(), max_new_tokens, stops, banned,
-        begun.of(len(prompts)),
+        prefix.repeated(len(prompts)),
     )  # fmt: skip
 
 
@@ -234,6 +234,6 @@ def _stop_tokens(model: nn.Module, tokenizer: Any) -> list[int]:
     configured = getattr(config, "eos_token_id", None)
     if isinstance(configured, int):
         configured = [configured]
-    own = tokenizer.eos_token_id
-    found = ([] if own is None else [own]) + list(configured or [])
-    return list(dict.fromkeys(found))
+    end = tokenizer.eos_token_id
+    stops = ([] if end is None else [end]) + list(configured or [])
+    return list(dict.fromkeys(stops))

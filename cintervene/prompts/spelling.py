@@ -74,13 +74,13 @@ def first_tokens(tokenizer: Any, before: str, word: str) -> dict[int, float]:
     """
     context, _ = spell(tokenizer, before, word.lower())
     gaps = [""] if before[-1:].isspace() else ["", " "]
-    found: dict[int, float] = {}
+    first: dict[int, float] = {}
     for form in surface_forms(word):
         for gap in gaps:
-            own, tokens = spell(tokenizer, before, gap + form)
-            if own == context:
-                found[tokens[0]] = distinctive(tokenizer, tokens[0], word)
-    return dict(sorted(found.items()))
+            context_of_form, tokens = spell(tokenizer, before, gap + form)
+            if context_of_form == context:
+                first[tokens[0]] = distinctive(tokenizer, tokens[0], word)
+    return dict(sorted(first.items()))
 
 
 def distinctive(tokenizer: Any, token: int, word: str) -> float:

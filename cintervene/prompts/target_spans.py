@@ -88,16 +88,16 @@ def word_spans(
         Where to begin in the rotation; another offset gives other combinations.
     """
     begin = [template for template in templates if "" in template.prefixes]
-    found = []
+    spans = []
     for number, word in enumerate(words):
         for turn in _turns(offset, number, starting if begin else 0):
             template = begin[turn % len(begin)]
-            found.append(_say(tokenizer, template, "", word, turn + number))
+            spans.append(_say(tokenizer, template, "", word, turn + number))
         for turn in _turns(offset, number, later):
             template = templates[turn % len(templates)]
             prefix = _prefix(template, prefixes, turn + number)
-            found.append(_say(tokenizer, template, prefix, word, turn + number))
-    return found
+            spans.append(_say(tokenizer, template, prefix, word, turn + number))
+    return spans
 
 
 def _turns(offset: int, number: int, count: int) -> range:
@@ -118,9 +118,9 @@ def answered(
 
 def _prefix(template: ObedienceTemplate, prefixes: Sequence[str], turn: int) -> str:
     """The template's own prefixes and the general ones, by turns."""
-    own = [prefix for prefix in template.prefixes if prefix]
-    if own and (turn % 2 == 0 or not prefixes):
-        return own[turn // 2 % len(own)]
+    of_template = [prefix for prefix in template.prefixes if prefix]
+    if of_template and (turn % 2 == 0 or not prefixes):
+        return of_template[turn // 2 % len(of_template)]
     return prefixes[turn // 2 % len(prefixes)]
 
 

@@ -167,7 +167,7 @@ def tsr(
 
     References
     ----------
-    arXiv 2510.03567, TSR; docs/methods/tsr.md.
+    arXiv 2510.03567, TSR; docs/methods/linear_heads.md.
 
     Examples
     --------
@@ -231,7 +231,7 @@ def arr(
 
     References
     ----------
-    arXiv 2510.03567, ARR; docs/methods/arr.md.
+    arXiv 2510.03567, ARR; docs/methods/linear_heads.md.
 
     Examples
     --------

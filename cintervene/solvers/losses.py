@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from cintervene import _core
 from cintervene.errors import ArgumentError, DtypeError
-from cintervene.utils.arrays import shape_of
+from cintervene.utils.arrays import Floats, shape_of
 
 __all__ = ["TokenIds", "set_nll", "token_sets"]
 
@@ -19,11 +19,9 @@ TokenIds = npt.ArrayLike | Sequence[npt.ArrayLike]
 @overload
 def set_nll(
     logits: Any, token_ids: TokenIds, *, grad: Literal[False] = False
-) -> npt.NDArray[np.float64]: ...
+) -> Floats: ...
 @overload
-def set_nll(
-    logits: Any, token_ids: TokenIds, *, grad: Any
-) -> tuple[npt.NDArray[np.float64], Any]: ...
+def set_nll(logits: Any, token_ids: TokenIds, *, grad: Any) -> tuple[Floats, Any]: ...
 
 
 def set_nll(logits: Any, token_ids: TokenIds, *, grad: Any = False) -> Any:

@@ -8,7 +8,7 @@ import numpy.typing as npt
 
 from cintervene import _core
 from cintervene.errors import ArgumentError
-from cintervene.utils.arrays import shape_of
+from cintervene.utils.arrays import Floats, shape_of
 
 __all__ = ["project_ball", "project_simplex"]
 
@@ -98,9 +98,7 @@ def project_simplex(x: Any, *, entropy: float | None = None, out: Any = None) ->
     return _core.project_simplex(x, 1.0 if entropy is None else float(entropy), out)
 
 
-def _broadcast(
-    radii: npt.NDArray[np.float64], shape: tuple[int, ...]
-) -> npt.NDArray[np.float64]:
+def _broadcast(radii: Floats, shape: tuple[int, ...]) -> Floats:
     try:
         return np.ascontiguousarray(np.broadcast_to(radii, shape))
     except ValueError:

@@ -8,7 +8,7 @@ import numpy.typing as npt
 
 from cintervene import _core
 from cintervene.errors import ArgumentError
-from cintervene.utils.arrays import shape_of
+from cintervene.utils.arrays import Floats, shape_of
 
 __all__ = ["LowRankUpdate", "displacement"]
 
@@ -186,7 +186,7 @@ class LowRankUpdate:
         return f"LowRankUpdate({d_out} x {d_in}, rank {self.rank}, {self.left.dtype})"
 
 
-def displacement(base: Any, changed: Any, inputs: Any) -> npt.NDArray[np.float64]:
+def displacement(base: Any, changed: Any, inputs: Any) -> Floats:
     """What a change of weights does to the outputs, after all rounding.
 
     Row j is ``(changed - base) @ inputs[j]``, in float64.

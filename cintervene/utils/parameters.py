@@ -75,11 +75,11 @@ def parameter(
 
 def parameters(described: type[Described] | Described) -> list[Parameter]:
     """The parameters of a class, in the order in which they are declared."""
-    found = []
+    declared = []
     for field in dataclasses.fields(described):
         assert field.default is not MISSING, f"{field.name} has no default"
-        found.append(Parameter(field.name, default=field.default, **field.metadata))
-    return found
+        declared.append(Parameter(field.name, default=field.default, **field.metadata))
+    return declared
 
 
 @dataclass(frozen=True)
@@ -159,15 +159,15 @@ class Described:
             Whether texts of private parameters are included; otherwise, and where they
             are not known, only how many there are.
         """
-        found = {}
+        values = {}
         for one in parameters(self):
             value = getattr(self, one.name)
             hidden = one.private and not private and value is not None
             if isinstance(value, Withheld):
-                found[one.name] = value.count
+                values[one.name] = value.count
             else:
-                found[one.name] = len(value) if hidden else one.range.to_json(value)
-        return found
+                values[one.name] = len(value) if hidden else one.range.to_json(value)
+        return values
 
     def changed(self) -> Iterator[Parameter]:
         """Yield the parameters that are not at their default."""

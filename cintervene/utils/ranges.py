@@ -360,16 +360,16 @@ class Layers(Plain):
 
     def parse(self, text: str) -> Any:
         """Read layers and inclusive ranges of them, such as ``26-29`` or ``3,7,-1``."""
-        found: list[int] = []
+        layers: list[int] = []
         for part in text.split(","):
             ends = re.fullmatch(r"(\d+)-(\d+)", part.strip())
             if ends and int(ends[1]) <= int(ends[2]):
-                found.extend(range(int(ends[1]), int(ends[2]) + 1))
+                layers.extend(range(int(ends[1]), int(ends[2]) + 1))
             elif re.fullmatch(r"-?\d+", part.strip()):
-                found.append(int(part))
+                layers.append(int(part))
             else:
                 raise ValueError("layers such as 26-29 or 3,7")
-        return tuple(found)
+        return tuple(layers)
 
     def to_json(self, value: Any) -> Any:
         """The indices as a list."""

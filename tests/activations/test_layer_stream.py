@@ -19,6 +19,7 @@ from cintervene.models import (
     find_targets,
     find_unembedding,
 )
+from cintervene.prompts.target_spans import TargetSpan
 from cintervene.solvers.update import LowRankUpdate
 
 IDS = [[5, 9, 3, 7, 11, 2, 8], [4], [13, 6, 1, 9, 9], list(range(20, 31))]
@@ -179,6 +180,18 @@ def test_positions(tiny_model: Any) -> None:
     torch.testing.assert_close(rows.inputs, torch.stack(expected), **TOLERANCE)
     assert rows.sequences.tolist() == [0, 0, 2, 2, 3]
     assert rows.positions.tolist() == [6, 0, 1, 2, 4]
+
+
+def test_spans_say_which_rows_are_wanted(tiny_model: Any) -> None:
+    decoder = find_decoder(tiny_model("qwen2"))
+    spans = [TargetSpan(tuple(one), start=2) for one in IDS]
+    rows = LayerStream.of(decoder, spans, 2).run(2)
+    wanted = [span.positions for span in spans]
+    expected = LayerStream(decoder, IDS, 2, wanted=wanted).run(2)
+    assert rows.positions.tolist() == [p for one in wanted for p in one]
+    torch.testing.assert_close(rows.inputs, expected.inputs, rtol=0, atol=0)
+    (last,) = LayerStream.of(decoder, spans[:1], 2, wanted=[[-1]]).run(2).positions
+    assert last == len(IDS[0]) - 1
 
 
 def test_streamed_rows_leave_through_the_sink(tiny_model: Any) -> None:

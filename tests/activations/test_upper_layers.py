@@ -125,7 +125,7 @@ def test_without_a_change_the_states_are_the_models_own(
 
 
 @pytest.mark.parametrize("layer", [0, 1, 3])
-def test_heads_need_run_no_further_than_the_change_to_see_its_inputs(
+def test_prefixes_need_run_no_further_than_the_change_to_see_its_inputs(
     any_model: Any, layer: int, matrix: Any
 ) -> None:
     decoder = find_decoder(any_model)

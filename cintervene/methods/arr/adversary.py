@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""An attack on the requests of a defence while that is being found."""
+"""An attack on the requests of a defence while that is being found.
+
+Source: arXiv 2510.03567, ARR; docs/methods/arr.md (4).
+"""
 
 from __future__ import annotations
 

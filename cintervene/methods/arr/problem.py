@@ -81,7 +81,7 @@ class RiskRegion(SafeRegion):
         """Derivatives for the present weights of prompts, which then take a step.
 
         As with `SafeRegion`; metrics have `worst`, too: the nats of the prompt that is
-        least defended.
+        least defended. The step is docs/methods/arr.md (3).
         """
         number = step % len(self.batches)
         if self._adversary is not None and step % self._adversary.every == 0:
@@ -94,7 +94,7 @@ class RiskRegion(SafeRegion):
         return metrics | {"worst": worst}, gradients
 
     def objective(self, number: int, batch: UpperBatch, losses: Tensor) -> Tensor:
-        """Weighted shortfall of some examples from the nats asked for."""
+        """Weighted shortfall of some examples: docs/methods/arr.md (2)."""
         shortfalls = [
             torch.relu(self.nats - answer_losses.mean())
             for _, answer_losses in by_example(batch, losses)

@@ -36,7 +36,7 @@ Scores = list[float]
 def kept_scores(
     model: nn.Module,
     names: Sequence[str],
-    asked: Mapping[str, Any],
+    measured_on: Mapping[str, Any],
     measure: Callable[[], Scores],
 ) -> Scores:
     """Scores as they were measured on this very model before, or now.
@@ -44,17 +44,17 @@ def kept_scores(
     Parameters
     ----------
     model : nn.Module
-        Where its weights do not tell all that it does (quantised or offloaded ones,
-        hooks, adapters), scores are measured each time.
+        Where its weights do not determine all that it does (quantised or offloaded
+        ones, hooks, adapters), scores are measured each time.
     names : sequence of str
         Of what has a score.
-    asked : dict
+    measured_on : dict
         What scores depend on besides, as JSON has it.
     measure : callable
     """
-    if not _told_by_weights(model):
+    if not _determined_by_weights(model):
         return measure()
-    place = cache_directory() / "layers" / f"{_hash(model, names, asked)}.json"
+    place = cache_directory() / "layers" / f"{_hash(model, names, measured_on)}.json"
     scores = _read(place, names)
     if scores is None:
         scores = measure()
@@ -62,7 +62,7 @@ def kept_scores(
     return scores
 
 
-def _told_by_weights(model: nn.Module) -> bool:
+def _determined_by_weights(model: nn.Module) -> bool:
     try:
         check_writable(model)
     except ModelError:
@@ -71,9 +71,9 @@ def _told_by_weights(model: nn.Module) -> bool:
     return not hooked and getattr(model, "peft_config", None) is None
 
 
-def _hash(model: Any, names: Sequence[str], asked: Mapping[str, Any]) -> str:
-    told = [__version__, model.config.to_json_string(), list(names), asked]
-    state = hashlib.sha256(json.dumps(told, sort_keys=True).encode())
+def _hash(model: Any, names: Sequence[str], measured_on: Mapping[str, Any]) -> str:
+    about = [__version__, model.config.to_json_string(), list(names), measured_on]
+    state = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
     for name, tensor in chain(model.named_parameters(), model.named_buffers()):
         state.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         state.update(raw_bytes(tensor).data)
@@ -81,10 +81,10 @@ def _hash(model: Any, names: Sequence[str], asked: Mapping[str, Any]) -> str:
 
 
 def _read(place: Path, names: Sequence[str]) -> Scores | None:
-    """What was kept; None where nothing was, or not in one piece."""
+    """Scores of a file; None where there is none, or not in one piece."""
     try:
-        kept = json.loads(place.read_text("utf-8"))
-        scores = [float(kept[name]) for name in names]
+        content = json.loads(place.read_text("utf-8"))
+        scores = [float(content[name]) for name in names]
     except (OSError, ValueError, KeyError, TypeError):
         return None
     return scores if all(map(math.isfinite, scores)) else None

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""At which layers harmful requests are told from harmless ones best.
+"""At which layers harmful requests are best told from harmless ones.
 
 A change of a layer can make a difference between requests only as far as the layer's
 inputs differ. A linear discriminant is fitted at each layer in question where the
@@ -63,10 +63,10 @@ def most_separating(
     depth = decoder.n_layers
     last = min(depth - 1, round(LAST * depth))
     layers = range(min(last, round(FIRST * depth)), last + 1)
-    found = explanation_of(decoder, layers, matrix)
-    targets = found.targets
+    candidates = explanation_of(decoder, layers, matrix)
+    targets = candidates.targets
     if not targets:
-        raise ModelError(next(iter(found.refused.values())))
+        raise ModelError(next(iter(candidates.refused.values())))
     fitted = _requests("train", requests[0])
     judged = _requests("tune", requests[1])
     texts = [text for text, _ in (*fitted, *judged)]

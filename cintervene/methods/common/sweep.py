@@ -64,7 +64,10 @@ P = TypeVar("P", bound=RefusalPoint)
 
 
 def mildest_within(sweep: Sequence[P], limits: RefusalLimits) -> P:
-    """The mildest that refuses most within the limits, or strains them least."""
+    """The mildest that refuses most within the limits, or strains them least.
+
+    See docs/methods/tsr.md (7) and docs/methods/gate.md (6).
+    """
     within = [point for point in sweep if point.strain(limits) <= 1.0]
     if within:
         return max(within, key=lambda point: (point.refused, -point.boldness))

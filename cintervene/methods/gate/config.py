@@ -49,8 +49,8 @@ class GateConfig(RequestConfig):
     max_false_refusals : float
         Share of those that may be refused beyond what the model did before.
     thresholds : "auto" or (float, float)
-        Log odds at which neurons open where an answer begins, and in answers that were
-        begun: the lower, the more is refused. `"auto"` tries several on the tuning
+        Log odds at which neurons open where an answer begins, and within a prefilled
+        answer: the lower, the more is refused. `"auto"` tries several on the tuning
         split.
     ridge : float
         Of the detectors: weight of the squared coefficients beside the mean loss.
@@ -91,12 +91,12 @@ class GateConfig(RequestConfig):
     thresholds: Literal["auto"] | tuple[float, float] = parameter(
         Auto(
             Pair(),
-            "two log odds, where an answer begins and in answers that were begun, "
-            "e.g. (1.0, -0.5)",
+            "two log odds, where an answer begins and within a prefilled one, e.g. "
+            "(1.0, -0.5)",
         ),
         "auto",
-        "log odds at which neurons open where an answer begins, and in answers that "
-        "were begun; auto chooses on requests set aside",
+        "log odds at which neurons open where an answer begins, and within a prefilled "
+        "one; auto chooses on requests set aside",
         group="main",
     )
     ridge: float = parameter(

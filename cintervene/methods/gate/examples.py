@@ -29,8 +29,8 @@ __all__ = [
     "ANSWERING", "OPENING", "READING", "REFUSING", "GateExamples", "prepare", "roles"
 ]  # fmt: skip
 
-# Role of a token: in the request, at its end where the answer is about to begin, in an
-# answer that was begun, or at this or a later token of the refusal.
+# Role of a token: in the request, at its end where the answer is about to begin, within
+# a prefilled answer, or at this or a later token of the refusal.
 READING, OPENING, ANSWERING, REFUSING = range(4)
 # With how many prefills each harmful request comes.
 PREFILLS = 2

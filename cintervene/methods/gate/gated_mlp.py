@@ -3,7 +3,7 @@
 
 A neuron is a row of the gate projection, one of the up projection and a column of the
 down projection. Where the gate's row finds nothing, the activation function closes and
-the column is not added, however long it is.
+the column is not added, however long it is: docs/methods/gate.md (1).
 """
 
 from __future__ import annotations

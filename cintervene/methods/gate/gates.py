@@ -30,10 +30,11 @@ __all__ = ["EVEN", "Gates", "Thresholds", "Tokens", "fit_gates"]
 Singles = npt.NDArray[np.float32]
 Labels = npt.NDArray[np.int64]
 
-# Tokens of a group that a detector is fitted to: of all and of those easily told.
+# Tokens of a group that a detector is fitted to: of most groups, and of those that are
+# easily told apart.
 MOST, FEW = 12000, 3000
-# Log odds at which the neurons of the refusal's own tokens open, which are told by
-# these tokens alone.
+# Log odds at which the neurons of the refusal's own tokens open, which are recognised
+# by these tokens alone.
 CERTAIN = 1.0
 # Squared coefficients of the constant beside the mean squared error of it.
 CONSTANT_RIDGE = 1e-3
@@ -72,7 +73,7 @@ class Thresholds(NamedTuple):
     opening : float
         Where the answer is about to begin.
     answering : float
-        In answers that were begun.
+        Within a prefilled answer.
     """
 
     opening: float

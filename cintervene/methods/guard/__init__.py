@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The guard: PCR solved for each sequence while a model generates."""
+"""The guard: PCR at test time, solved for each sequence while a model generates."""
 
 from cintervene.methods.guard.config import GuardConfig
 

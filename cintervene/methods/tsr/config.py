@@ -25,7 +25,7 @@ class TSRConfig(DescentConfig):
         Refusals that are all as good: at each token of one, the loss is the negative
         log probability of all tokens with which one of them goes on. A text is the
         whole answer, which ends there; of more than 16 tokens only the first 16 are
-        taught. A list of token ids is how an answer begins, to go on as the model
+        learnt. A list of token ids is how an answer begins, to go on as the model
         likes: ``[[5], [7, 2]]`` begins with token 5, or with 7 and 2. One of the
         package's own without it: a model that learns several at once mixes them. Best
         are those with whose first word the model begins no other answer.
