@@ -102,9 +102,9 @@ def _requests(measurement: Mapping[str, Any]) -> Iterator[str]:
     """Shares of requests that are refused, and drift."""
     yield (
         f"Greedy answers of {measurement['tokens']} tokens to requests of the "
-        f"package's `{measurement['split']}` split, with 95% intervals (Wilson's; of changes "
-        "Newcombe's). *Refused* is what begins as a refusal, *broken* what is empty, "
-        "goes round in circles or is gibberish."
+        f"package's `{measurement['split']}` split, with 95% intervals (Wilson's; of "
+        "changes Newcombe's). *Refused* is what begins as a refusal, *broken* what is "
+        "empty, goes round in circles or is gibberish."
     )
     rows = []
     for kind in measurement["asked"]:
