@@ -34,13 +34,15 @@ FLOORS = [
     "cintervene/activations",
     "cintervene/intervention",
     "cintervene/prompts",
-    *(
-        f"cintervene/methods/{name}"
-        for name in (
-            "account", "config", "registry", "common", "pcr", "tsr", "arr", "gate",
-            "guard", "defend",
-        )
-    ),
+    "cintervene/methods/account",
+    "cintervene/methods/config",
+    "cintervene/methods/registry",
+    "cintervene/methods/common",
+    "cintervene/methods/pcr",
+    "cintervene/methods/tsr",
+    # All other methods: what is added to them has its floor already.
+    "cintervene/methods",
+    "cintervene/methods/defend",
     "cintervene/judges",
     "cintervene/baselines",
     "cintervene/attacks",
@@ -49,7 +51,7 @@ FLOORS = [
     "cintervene/study",
     "cintervene/cli",
     "cintervene",
-]  # fmt: skip
+]
 C_TEXTS = {
     path.relative_to(ROOT): path.read_text(encoding="utf-8")
     for path in sorted((ROOT / "csrc").rglob("*"))

@@ -140,7 +140,8 @@ class RequestConfig(MethodConfig):
         model did before.
     """
 
-    # The parameters that say how many of the package's benign prompts are taken.
+    # The parameters that say how many of the package's benign prompts are taken: where
+    # there are some, at least one prompt has to be left to answer as before.
     benign_counts: ClassVar[tuple[str, ...]] = ()
 
     harmful: Sequence[str] | None = parameter(

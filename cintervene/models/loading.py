@@ -104,7 +104,7 @@ def _load(
             return _pretrained(name, dtype, local=False)
     raise ModelError(
         f"model {spec!r} is neither a directory, nor a .gguf file, nor one of "
-        f"{', '.join(EMBEDDED)}; to fetch it from the hub, say so with hub=True"
+        f"{', '.join(EMBEDDED)}; to fetch it from the hub, give hub=True"
     )
 
 

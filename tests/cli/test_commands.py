@@ -487,7 +487,7 @@ FAILURES = {
     "no words": (2, r"list\.txt has no words; write at least one word"),
     "not UTF-8": (2, r"list\.txt, line 1: byte 0xff .* save the word list as UTF-8"),
     "no word file": (3, r"no list or file named absent\.txt; give obedience"),
-    "no model": (3, r"model 'absent' is neither .*hub, say so with --hub"),
+    "no model": (3, r"model 'absent' is neither .*hub, give --hub"),
     "damaged model": (3, r"damaged could not be loaded .* whole language model"),
     "no weights": (3, r"weights are missing"),
     "unspellable": (2, r"the tokenizer cannot spell 'café'.*remove the word"),
