@@ -155,6 +155,11 @@ def test_the_packages_own_requests_are_not_repeated(
             [],
             r"FILE: prompt: is no size; did you mean prompts",
         ),
+        (
+            'method = "tsr"\nharmful = 12',
+            [],
+            r"FILE: harmful: got only their number, 12, which is all that",
+        ),
         ("max_kl = 0.1", [], r"FILE: forbid, examples, harmful: got none"),
         ('method = "tsr"', ["--parts", "0"], r"argument --parts: got '0', expected"),
         (

@@ -22,7 +22,7 @@ from cintervene.cli import main
 from cintervene.errors import ArgumentError, InterventionError
 from cintervene.evaluate import Outcome, measure_requests, wilson
 from cintervene.export import AdapterIntervention, checkpoint, lora, read_lora
-from cintervene.export.checkpoint.stored import Stored
+from cintervene.export.checkpoint.intervention import CheckpointIntervention
 from cintervene.intervention.intervention import Intervention
 from cintervene.models import loading
 from cintervene.prompts.chat import (
@@ -148,7 +148,7 @@ def test_reports_are_made_of_what_was_read_again(
         # Not the change that was meant: the factors were rounded.
         meant = change.updates[name].matrix()
         assert not np.array_equal(update.matrix(), meant)
-    assert isinstance(stored, Stored)
+    assert isinstance(stored, CheckpointIntervention)
 
 
 def test_stored_weights_are_those_of_the_files(
@@ -159,7 +159,7 @@ def test_stored_weights_are_those_of_the_files(
     other, _ = loading.load(tmp_path / "changed")
     model, _ = loaded
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
-    form = Stored(change, tmp_path / "changed")
+    form = CheckpointIntervention(change, tmp_path / "changed")
     with form.applied(model):
         for name, weight in other.named_parameters():
             assert torch.equal(weight, model.get_parameter(name))

@@ -20,6 +20,10 @@ from cintervene.utils.ranges import Positive
 
 __all__ = ["defend"]
 
+# All flags would fill the screen.
+USAGE = """\
+%(prog)s [--model MODEL] [--forbid WORDS | --method METHOD ...]
+                         [OPTIONS] --out DIR"""
 EXAMPLES = """\
 examples:
   cintervene defend --model smollm2 --forbid obedience --out demo
@@ -32,8 +36,7 @@ examples:
 def defend(parser: Parser) -> None:
     """Add its arguments: a flag for each parameter of a method, and others."""
     parser.epilog = f"{EXAMPLES}\n{EPILOG}"
-    parser.usage = "%(prog)s [--model MODEL] [--forbid WORDS | --method METHOD ...] "
-    parser.usage += "[OPTIONS] --out DIR"
+    parser.usage = USAGE
     add_out(
         parser,
         "new directory for intervention, report and plots, and for config.toml, which "

@@ -57,9 +57,8 @@ def run(arguments: Namespace, console: Console) -> Exit:
         reason = _withheld(arguments, intervention)
         if reason is not None:
             return _show_withheld(arguments, intervention, reason, console)
-        measurement = None
+        form, measurement = applicable_form(intervention, model), None
         if words and not arguments.no_evaluate:
-            form = applicable_form(intervention, model)
             measurement = measure(model, tokenizer, form, progress=console)
         intervention.save(
             stage.path / INTERVENTION, beyond_limits=arguments.beyond_limits
@@ -92,18 +91,17 @@ def _check_extent(arguments: Namespace, words: Sequence[str] | None) -> None:
     ArgumentError
         Names the flag.
     """
-    given = {
-        "max_obedience_loss": arguments.max_obedience_loss is not None,
-        "no_evaluate": arguments.no_evaluate,
-        "dry_run": arguments.dry_run,
-    }
-    if words is None:
-        for name in (name for name, is_given in given.items() if is_given):
-            raise ArgumentError(
-                f"{flag(name)}: is for words, which alone are measured on held-out "
-                "data here, or listed beforehand; leave it out or give --forbid"
-            )
-    elif given["max_obedience_loss"] and given["no_evaluate"]:
+    given = [
+        name
+        for name in ("max_obedience_loss", "no_evaluate", "dry_run")
+        if getattr(arguments, name)
+    ]
+    if given and words is None:
+        raise ArgumentError(
+            f"{flag(given[0])}: is for words (--forbid), which alone are measured on "
+            "held-out data here, or listed beforehand; leave it out"
+        )
+    if arguments.max_obedience_loss and arguments.no_evaluate:
         raise ArgumentError(
             "--max-obedience-loss: is compared with held-out data, which --no-evaluate "
             "skips; leave one of them out"

@@ -52,11 +52,13 @@ def requested_config(arguments: Namespace) -> MethodConfig:
     check_owned(method, given)
     values = {**stored, **_read(method, given), "method": method.name}
     try:
-        return method.config.from_dict(values)
+        config = method.config.from_dict(values)
+        config.check_known()
     except ArgumentError as error:
         if path is None or str(error).partition(":")[0] in given:
             raise
         raise ArgumentError(f"{path}: {error}") from error
+    return config
 
 
 def check_owned(method: Method, names: Collection[str]) -> None:

@@ -180,8 +180,10 @@ def _opening(intervention: Intervention, origin: Origin) -> Iterator[str]:
     warning = crossed(intervention)
     if warning:
         yield warning
-    told = accounts(intervention.options)
-    found = unique(account.fill(account.found, options) for account, options in told)
+    found = unique(
+        account.fill(account.found, options)
+        for account, options in accounts(intervention.options)
+    )
     yield (
         f"{len(layers)} weight matrices of {base} were changed, each by a matrix of "
         f"rank {rank} or less and of at most {size:.1%} of the weight's norm. "
@@ -237,8 +239,8 @@ def _certificate(intervention: Intervention, origin: Origin) -> Iterator[str]:
     yield "## Certificate"
     entries = intervention.metrics.get("layers", [])
     solved = [entry for entry in entries if "status" in entry]
-    told = accounts(intervention.options)
-    reasons = [account.unproved for account, _ in told if account.unproved]
+    described = accounts(intervention.options)
+    reasons = [account.unproved for account, _ in described if account.unproved]
     if solved:
         yield from _solved(solved, intervention, origin)
     elif not reasons:
@@ -295,8 +297,8 @@ def _measures(intervention: Intervention, origin: Origin) -> Iterator[str]:
 
 
 def _limits(intervention: Intervention, report: Mapping[str, Any] | None) -> str:
-    told = accounts(intervention.options)
-    points = [point for account, _ in told for point in account.limits]
+    described = accounts(intervention.options)
+    points = [point for account, _ in described for point in account.limits]
     points.append(REVERSIBLE)
     if not measured(report):
         points.append("What it does was not measured on held-out data for this card.")

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from cintervene.evaluate.report.table import markdown_table
-from cintervene.evaluate.report.wording import number, verdict_text
+from cintervene.evaluate.report.wording import interval, number, verdict_text
 from cintervene.evaluate.statistics.intervals import Estimate
 from cintervene.evaluate.words.goals import Verdict
 from cintervene.export.cards.methods import account_of
@@ -86,41 +86,40 @@ def _words(report: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _row(entry: Mapping[str, Any]) -> tuple[str, ...]:
-    found = Estimate(**entry["measured"])
+    estimate = Estimate(**entry["measured"])
     verdict = Verdict(
-        entry["name"], found, entry["unit"], entry["limit"], entry["at_least"]
+        entry["name"], estimate, entry["unit"], entry["limit"], entry["at_least"]
     )
     return (
         verdict.name,
         verdict_text(verdict),
-        f"[{number(found.low)}, {number(found.high)}]",
+        interval(estimate),
         "reached" if verdict.reached else "**missed**",
     )
 
 
-def _requests(found: Mapping[str, Any]) -> Iterator[str]:
+def _requests(measurement: Mapping[str, Any]) -> Iterator[str]:
     """Shares of requests that are refused, and drift."""
     yield (
-        f"Greedy answers of {found['tokens']} tokens to requests of the package's "
-        f"`{found['split']}` split, with 95% intervals (Wilson's; of changes "
-        "Newcombe's). *Refused* is what begins as a refusal, *broken* what is empty, "
-        "goes round in circles or is gibberish."
+        f"Greedy answers of {measurement['tokens']} tokens to requests of the "
+        f"package's `{measurement['split']}` split, with 95% intervals (Wilson's; of "
+        "changes Newcombe's). *Refused* is what begins as a refusal, *broken* what is "
+        "empty, goes round in circles or is gibberish."
     )
     rows = []
-    for asked in found["asked"]:
+    for kind in measurement["asked"]:
         for outcome in ("refused", "broken"):
-            change = asked[outcome]["rate"]
+            change = kind[outcome]["rate"]
             shares = (_percent(change[when], "%") for when in ("before", "after"))
             points = _percent(change["effect"], "")
-            kind = f"{asked['kind']} ({asked['requests']})"
-            rows.append((kind, outcome, *shares, points))
+            label = f"{kind['kind']} ({kind['requests']})"
+            rows.append((label, outcome, *shares, points))
     yield markdown_table(("requests", "", "before", "after", "change, points"), rows)
-    kl = Estimate(**found["kl"])
+    kl = Estimate(**measurement["kl"])
     yield (
-        f"Everyday answers moved by {number(kl.value)} nats a token "
-        f"[{number(kl.low)}, {number(kl.high)}], KL(base || changed) over "
-        f"{found['kl_tokens']} tokens of the base's answers to {found['kl_prompts']} "
-        "everyday prompts."
+        f"Everyday answers moved by {number(kl.value)} nats a token {interval(kl)}, "
+        f"KL(base || changed) over {measurement['kl_tokens']} tokens of the base's "
+        f"answers to {measurement['kl_prompts']} everyday prompts."
     )
 
 

@@ -22,12 +22,12 @@ def account_of(options: Options) -> Account:
 
 def accounts(options: Options) -> list[tuple[Account, dict[str, Any]]]:
     """Return what is said of each part of a change, with the options of that part."""
-    found = []
+    described = []
     for part in sources(options):
         words = part.get("forbid") or []
-        known = {"count": len(words), "words": ", ".join(map(str, words))}
-        found.append((account_of(part), {**part, **known}))
-    return found
+        more = {"count": len(words), "words": ", ".join(map(str, words))}
+        described.append((account_of(part), {**part, **more}))
+    return described
 
 
 def recorded(options: Options) -> Mapping[str, tuple[Parameter, Any]]:
@@ -36,10 +36,10 @@ def recorded(options: Options) -> Mapping[str, tuple[Parameter, Any]]:
     Older files, which have other names for some, are understood.
     """
     method = all_methods().get(options.get("method", DEFAULT_METHOD))
-    found = {}
+    values = {}
     for one in [] if method is None else parameters(method.config):
         for name in (one.name, one.formerly):
             if name in options:
-                found[one.name] = (one, options[name])
+                values[one.name] = (one, options[name])
                 break
-    return found
+    return values

@@ -30,11 +30,11 @@ from cintervene.export.cards.card import (
     reported,
     write_card,
 )
+from cintervene.export.checkpoint.intervention import CheckpointIntervention
 from cintervene.export.checkpoint.shards import (
     DTYPES,
     Shards,
 )
-from cintervene.export.checkpoint.stored import Stored
 from cintervene.intervention.acceptance import check_limits
 from cintervene.intervention.application import Applied
 from cintervene.intervention.edit import Edit
@@ -124,7 +124,7 @@ def write_checkpoint(
     if card.exists():
         card.rename(target / BASE_CARD)
     errors = _errors(intervention, Shards(source), Shards(target))
-    content = reported(report, lambda: Stored(intervention, target))
+    content = reported(report, lambda: CheckpointIntervention(intervention, target))
     origin = Origin("checkpoint", base, content, errors, front)
     write_card(intervention, target, origin)
     rank = max(update.rank for update in intervention.updates.values())

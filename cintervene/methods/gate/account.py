@@ -34,7 +34,7 @@ GATE = Account(
     ),
     settings={
         "opening": "log odds at which neurons open where an answer begins",
-        "answering": "log odds at which they open in answers that were begun",
+        "answering": "log odds at which they open within a prefilled answer",
     },
     measures=REFUSED,
 )

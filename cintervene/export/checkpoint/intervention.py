@@ -15,10 +15,10 @@ from cintervene.intervention.application import Applied, changeable_weights
 from cintervene.intervention.intervention import Intervention
 from cintervene.models.weights import same_bits
 
-__all__ = ["Stored"]
+__all__ = ["CheckpointIntervention"]
 
 
-class Stored(Intervention):
+class CheckpointIntervention(Intervention):
     """An intervention in the form that a changed checkpoint has.
 
     `apply` computes nothing: the weights of the files take the place of the model's, so
