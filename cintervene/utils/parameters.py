@@ -8,7 +8,7 @@ offers, what a file holds and what a result records are all read from that.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, dataclass
 from difflib import get_close_matches
 from typing import Any, ClassVar, Literal, Self
@@ -151,7 +151,7 @@ class Described:
         return cls(**named)
 
     def to_dict(self, private: bool = True) -> dict[str, Any]:
-        """Return all values as JSON and TOML have them; None stays None.
+        """Return all values as JSON has them; for TOML leave out what is None.
 
         Parameters
         ----------
@@ -168,12 +168,6 @@ class Described:
             else:
                 values[one.name] = len(value) if hidden else one.range.to_json(value)
         return values
-
-    def changed(self) -> Iterator[Parameter]:
-        """Yield the parameters that are not at their default."""
-        for one in parameters(self):
-            if getattr(self, one.name) != one.default:
-                yield one
 
     @classmethod
     def names(cls) -> list[str]:

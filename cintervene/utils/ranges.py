@@ -274,9 +274,18 @@ class Auto:
 
 @dataclass(frozen=True)
 class Optional:
-    """None, or a value of another range."""
+    """None, or a value of another range.
+
+    Attributes
+    ----------
+    range : Range
+    word : str
+        What stands for None on command lines and in files of which None cannot be left
+        out; empty where it can, being the default.
+    """
 
     range: Range
+    word: str = ""
 
     @property
     def metavar(self) -> str:
@@ -293,16 +302,18 @@ class Optional:
         return None if value is None else self.range.check(name, value)
 
     def parse(self, text: str) -> Any:
-        """Read "none" or a value."""
-        return None if text == "none" else self.range.parse(text)
+        """Read the word for None, or a value."""
+        absent = self.word and text == self.word
+        return None if absent else self.range.parse(text)
 
     def to_json(self, value: Any) -> Any:
-        """The value as JSON and TOML have it."""
-        return None if value is None else self.range.to_json(value)
+        """The value as JSON and TOML have it; None where it can be left out."""
+        return (self.word or None) if value is None else self.range.to_json(value)
 
     def from_json(self, value: Any) -> Any:
-        """What `to_json` was given."""
-        return None if value is None else self.range.from_json(value)
+        """What `to_json` was given, or None."""
+        absent = value is None or (self.word and value == self.word)
+        return None if absent else self.range.from_json(value)
 
 
 @dataclass(frozen=True)

@@ -232,3 +232,16 @@ def test_the_requests_are_those_given_or_the_package_s_own() -> None:
     assert ci.TSRConfig(harmful=["How?"]).requests == ("How?",)
     own = [prompt.text for prompt in ci.data.harmful_prompts("train")]
     assert list(ci.TSRConfig().requests) == own
+
+
+@pytest.mark.parametrize(("config", "one"), EACH, ids=EACH_ID)
+def test_none_survives_files_that_cannot_hold_it(
+    config: type[Described], one: Any
+) -> None:
+    """TOML has no null: None is the default, or there is a word for it."""
+    try:
+        given = make(config, **{one.name: None})
+    except ArgumentError:
+        return
+    values = {name: v for name, v in given.to_dict().items() if v is not None}
+    assert config.from_dict(values) == given

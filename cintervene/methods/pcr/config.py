@@ -148,7 +148,7 @@ class PCRConfig(ProjectionConfig):
         "ridge of the norm's inputs, relative to the mean squared input",
     )  # fmt: skip
     output_ridge: float | None = parameter(
-        Optional(Positive()), 1e-2,
+        Optional(Positive(), word="none"), 1e-2,
         "ridge of the norm's outputs, relative to its mean; none for the plain norm",
     )  # fmt: skip
     solver: str = parameter(
