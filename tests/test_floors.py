@@ -149,6 +149,28 @@ def test_c_calls_go_down_only():
     assert circle(graph) == []
 
 
+def code_lines(function: ast.FunctionDef) -> int:
+    """Lines of a function without its docstring."""
+    length = function.end_lineno - function.lineno + 1
+    first = function.body[0]
+    documented = ast.get_docstring(function, clean=False) is not None
+    return length - (first.end_lineno - first.lineno + 1) * documented
+
+
+@pytest.mark.parametrize(
+    "path",
+    sorted((ROOT / "cintervene").rglob("*.py")),
+    ids=lambda path: str(path.relative_to(ROOT)),
+)
+def test_python_functions_are_short(path):
+    functions = [
+        node
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.FunctionDef)
+    ]
+    assert {f.name: n for f in functions if (n := code_lines(f)) > 60} == {}
+
+
 @pytest.mark.parametrize("path", C_TEXTS, ids=str)
 def test_c_functions_are_short(path):
     lengths = {
