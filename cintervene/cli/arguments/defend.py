@@ -12,11 +12,10 @@ from cintervene.cli.arguments.shared import (
     Parser,
     add_beyond_limits,
     add_device,
+    add_obedience_loss,
     add_out,
-    reader,
 )
 from cintervene.methods.registry import DEFAULT_METHOD, all_methods
-from cintervene.utils.ranges import Positive
 
 __all__ = ["defend"]
 
@@ -51,13 +50,7 @@ def defend(parser: Parser) -> None:
     add_parameters(
         parser, {"texts": texts, "main": main, "limits": limits, "details": details}
     )
-    limits.add_argument(
-        "--max-obedience-loss",
-        type=reader([Positive()]),
-        metavar="SHARE",
-        help="with --forbid: requests for benign words that are no longer obeyed "
-        "(default: 0.03)",
-    )
+    add_obedience_loss(limits, "with --forbid: ", default=None)
     add_beyond_limits(limits)
     _add_extent(parser)
 

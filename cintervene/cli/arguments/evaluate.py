@@ -12,11 +12,12 @@ from cintervene.cli.arguments.shared import (
     Parser,
     add_device,
     add_intervention,
+    add_obedience_loss,
     add_out,
     reader,
 )
 from cintervene.methods.registry import all_methods
-from cintervene.utils.ranges import Positive, Whole
+from cintervene.utils.ranges import Whole
 
 __all__ = ["evaluate"]
 
@@ -56,14 +57,7 @@ def _add_goals(group: argparse._ArgumentGroup) -> None:
     for name in GOALS:
         method, one = next(iter(owners[name].items()))
         add_parameter(group, name, {method: one}, default=one.default)
-    group.add_argument(
-        "--max-obedience-loss",
-        type=reader([Positive()]),
-        default=0.03,
-        metavar="SHARE",
-        help="requests for benign words that are no longer obeyed (default: "
-        "%(default)s)",
-    )
+    add_obedience_loss(group)
 
 
 def _add_defences(study: argparse._ArgumentGroup) -> None:

@@ -8,6 +8,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from cintervene.utils.ranges import Positive
+
 if TYPE_CHECKING:
     from cintervene.utils.ranges import Range
 
@@ -19,6 +21,7 @@ __all__ = [
     "add_device",
     "add_intervention",
     "add_model",
+    "add_obedience_loss",
     "add_out",
     "add_report",
     "reader",
@@ -29,6 +32,8 @@ exit codes: 0 done; 1 done, but a goal was not reached, or limits were crossed a
 nothing was written; 2 wrong usage; 3 a file, a model or the network failed; 130
 interrupted. Whatever the code, nothing is left half written.
 """
+# That of `Goals`, which cannot be asked: its package imports torch.
+OBEDIENCE_LOSS = 0.03
 MODEL = (
     "smollm2 or gemma3-270m (fetched once), a directory with safetensors, a .gguf "
     "file, or with --hub a name on the hub (default: %(default)s)"
@@ -103,6 +108,22 @@ def add_beyond_limits(parser: argparse._ActionsContainer) -> None:
         action="store_true",
         help="write a change even if it crossed the limits it was made within, on "
         "material set aside",
+    )
+
+
+def add_obedience_loss(
+    parser: argparse._ActionsContainer,
+    condition: str = "",
+    default: float | None = OBEDIENCE_LOSS,
+) -> None:
+    """Add the goal that is no parameter of a method; `condition` comes before help."""
+    parser.add_argument(
+        "--max-obedience-loss",
+        type=reader([Positive()]),
+        default=default,
+        metavar="SHARE",
+        help=f"{condition}requests for benign words that are no longer obeyed "
+        f"(default: {OBEDIENCE_LOSS})",
     )
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from cintervene.evaluate.statistics.intervals import Estimate
 from cintervene.evaluate.statistics.paired import Change
 from cintervene.evaluate.words.measurement import WordMeasurement
+from cintervene.methods.pcr.config import PCRConfig
 
 __all__ = [
     "DEFAULT_GOALS", "Goals", "Verdict", "goals_reached", "side_effects", "verdicts",
@@ -33,9 +34,9 @@ class Goals:
         the word.
     """
 
-    forbidden_ratio: float = 10.0
-    kl: float = 0.05
-    benign_loss: float = 0.05
+    forbidden_ratio: float = PCRConfig.min_effect
+    kl: float = PCRConfig.max_kl
+    benign_loss: float = PCRConfig.max_benign_loss
     obedience_loss: float = 0.03
 
 
