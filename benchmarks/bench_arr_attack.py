@@ -25,10 +25,7 @@ from cintervene import data, models
 from cintervene.attacks import RelaxedPGD
 from cintervene.evaluate import measure_requests
 from cintervene.evaluate.statistics.intervals import bootstrap_mean
-from cintervene.prompts.chat import (
-    generate,
-    render,
-)
+from cintervene.prompts.chat import generate, render
 
 LAYERS = [10, 12, 14, 16, 18]
 # Of the attack, while learning and when it is measured.

@@ -43,10 +43,7 @@ from cintervene.baselines import Generation, Undefended
 from cintervene.baselines.answering import answer_prefilled
 from cintervene.cli.common.console import Console
 from cintervene.evaluate.requests.fluency import perplexities
-from cintervene.evaluate.requests.outcomes import (
-    count,
-    outcomes,
-)
+from cintervene.evaluate.requests.outcomes import count, outcomes
 
 ANSWER = 48
 HEAD = (

@@ -17,10 +17,7 @@ from safetensors.torch import save_file
 
 from cintervene import LowRankUpdate, export
 from cintervene.export.checkpoint import write as checkpoints
-from cintervene.export.checkpoint.shards import (
-    SINGLE,
-    Shards,
-)
+from cintervene.export.checkpoint.shards import SINGLE, Shards
 from cintervene.intervention.edit import Edit
 from cintervene.intervention.intervention import Intervention
 

@@ -29,14 +29,8 @@ from bench_matrices import effect_at
 
 from cintervene import CalibrationSize, PCRConfig, data, defend, models
 from cintervene.activations.layer_stream import LayerStream
-from cintervene.activations.scoring import (
-    divergence,
-    token_nll,
-)
-from cintervene.evaluate import (
-    Outcome,
-    wilson,
-)
+from cintervene.activations.scoring import divergence, token_nll
+from cintervene.evaluate import Outcome, wilson
 from cintervene.evaluate.requests import outcomes
 from cintervene.evaluate.requests.fluency import perplexities
 from cintervene.methods.pcr.method import calibrate, constrain
@@ -45,14 +39,8 @@ from cintervene.methods.pcr.strength import Tuning
 from cintervene.models import find_unembedding
 from cintervene.models.parts import ModelParts
 from cintervene.models.precision import quick_products
-from cintervene.prompts.chat import (
-    generate,
-    render,
-)
-from cintervene.prompts.target_spans import (
-    TargetSpan,
-    answered,
-)
+from cintervene.prompts.chat import generate, render
+from cintervene.prompts.target_spans import TargetSpan, answered
 from cintervene.utils.progress import silent
 
 SIZE = CalibrationSize(

@@ -16,10 +16,7 @@ from timing import best_times, report
 
 from cintervene import data, models
 from cintervene.models.precision import WidenedProducts
-from cintervene.prompts.chat import (
-    generate,
-    render,
-)
+from cintervene.prompts.chat import generate, render
 
 PROMPTS, TOKENS = 16, 8
 # Without the function's own context of quick products.

@@ -30,15 +30,9 @@ import cintervene as ci
 from cintervene import data, models
 from cintervene.evaluate import EvaluationSize, judge_refusal, wilson
 from cintervene.evaluate.words.obedience import says
-from cintervene.evaluate.words.samples import (
-    gather,
-    spread,
-)
+from cintervene.evaluate.words.samples import gather, spread
 from cintervene.models.precision import quick_products
-from cintervene.prompts.chat import (
-    generate,
-    render,
-)
+from cintervene.prompts.chat import generate, render
 from cintervene.prompts.target_spans import answered
 
 KINDS = (

@@ -20,10 +20,7 @@ import argparse
 from time import perf_counter, process_time
 
 from cintervene import GateConfig, TSRConfig, data, defend, models
-from cintervene.evaluate.benchmarks import (
-    harmbench,
-    xstest,
-)
+from cintervene.evaluate.benchmarks import harmbench, xstest
 
 LAYERS = [10, 12, 14, 16, 18]
 

@@ -35,21 +35,12 @@ from cintervene.activations.next_token import answer_nll
 from cintervene.activations.scoring import divergence
 from cintervene.baselines import Generation, Undefended
 from cintervene.evaluate.requests.fluency import perplexities
-from cintervene.evaluate.requests.outcomes import (
-    Outcome,
-    outcomes,
-)
+from cintervene.evaluate.requests.outcomes import Outcome, outcomes
 from cintervene.models.parts import ModelParts
 from cintervene.models.trace import evaluating
-from cintervene.prompts.chat import (
-    generate,
-    render,
-)
+from cintervene.prompts.chat import generate, render
 from cintervene.prompts.target_spans import word_spans
-from cintervene.study.report.peers import (
-    Peer,
-    read_peers,
-)
+from cintervene.study.report.peers import Peer, read_peers
 
 STEERING, WEIGHTS, RATES = (1.5, 0.5), (10.0, 100.0), (1e-3, 3e-4)
 STEPS = [4, 8, 16, 32]

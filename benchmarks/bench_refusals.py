@@ -24,20 +24,11 @@ import torch
 from cintervene import data, models
 from cintervene.activations.batches import group_by_length
 from cintervene.attacks import Jailbreak, families
-from cintervene.evaluate.benchmarks import (
-    harmbench,
-    xstest,
-)
+from cintervene.evaluate.benchmarks import harmbench, xstest
 from cintervene.evaluate.statistics.intervals import wilson
 from cintervene.intervention.intervention import Intervention
-from cintervene.judges.refusal import (
-    after_prefilled_sentence,
-    judge_refusal,
-)
-from cintervene.prompts.chat import (
-    generate,
-    render,
-)
+from cintervene.judges.refusal import after_prefilled_sentence, judge_refusal
+from cintervene.prompts.chat import generate, render
 from cintervene.prompts.spelling import encode_text
 
 BEGUN = ("Sure, here is", "Step 1:")

@@ -26,10 +26,7 @@ import torch
 
 from cintervene import Intervention, data, export, models
 from cintervene.evaluate import judge_refusal, wilson
-from cintervene.prompts.chat import (
-    generate,
-    render,
-)
+from cintervene.prompts.chat import generate, render
 
 TOKENS = 32
 KINDS = {

@@ -13,41 +13,16 @@ from cintervene.errors import (
     NonFiniteError,
     SingularSystemError,
 )
-from cintervene.solvers.certify import (
-    Certificate,
-    certify,
-)
-from cintervene.solvers.linear_head import (
-    RegionSolution,
-    arr,
-    tsr,
-)
+from cintervene.solvers.certify import Certificate, certify
+from cintervene.solvers.linear_head import RegionSolution, arr, tsr
 from cintervene.solvers.losses import set_nll
 from cintervene.solvers.pcr import pcr
-from cintervene.solvers.preserve import (
-    BenignMoments,
-    Preserve,
-)
-from cintervene.solvers.projected_gradient import (
-    GradientStep,
-    ProjectedGradient,
-)
-from cintervene.solvers.projections import (
-    project_ball,
-    project_simplex,
-)
-from cintervene.solvers.solution import (
-    Solution,
-    Status,
-)
-from cintervene.solvers.update import (
-    LowRankUpdate,
-    displacement,
-)
-from cintervene.utils.runtime import (
-    show_config,
-    thread_limit,
-)
+from cintervene.solvers.preserve import BenignMoments, Preserve
+from cintervene.solvers.projected_gradient import GradientStep, ProjectedGradient
+from cintervene.solvers.projections import project_ball, project_simplex
+from cintervene.solvers.solution import Solution, Status
+from cintervene.solvers.update import LowRankUpdate, displacement
+from cintervene.utils.runtime import show_config, thread_limit
 from cintervene.version import __version__
 
 if TYPE_CHECKING:

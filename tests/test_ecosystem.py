@@ -16,10 +16,7 @@ pytest.importorskip("transformers")
 from support.saved_models import save_tiny_model
 
 from cintervene.intervention.intervention import Intervention
-from cintervene.models import (
-    find_targets,
-    loading,
-)
+from cintervene.models import find_targets, loading
 from cintervene.solvers.update import LowRankUpdate
 
 WORDS = ["bomb", "cat"]

@@ -19,11 +19,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from cintervene.activations.batches import (
-    Positions,
-    check_sequences,
-    resolve_positions,
-)
+from cintervene.activations.batches import Positions, check_sequences, resolve_positions
 from cintervene.activations.lower_layers import LowerLayers
 from cintervene.activations.output_change import OutputChange
 from cintervene.activations.stream_batches import StreamBatch, enter_batches

@@ -12,10 +12,7 @@ from torch import Tensor
 
 from cintervene.activations.batches import Positions
 from cintervene.activations.layer_stream import LayerStream
-from cintervene.activations.scoring import (
-    logits_in_blocks,
-    token_nll,
-)
+from cintervene.activations.scoring import logits_in_blocks, token_nll
 from cintervene.models.parts import ModelParts
 
 __all__ = ["answer_nll", "next_logits"]

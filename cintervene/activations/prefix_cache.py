@@ -19,11 +19,7 @@ from torch import Tensor, nn
 from transformers import Cache, DynamicCache
 
 from cintervene.activations.batches import group_by_length, shared_length
-from cintervene.activations.lower_layers import (
-    Arguments,
-    LowerLayers,
-    attention_window,
-)
+from cintervene.activations.lower_layers import Arguments, LowerLayers, attention_window
 from cintervene.models.decoder import Decoder
 from cintervene.models.targets import Target
 from cintervene.models.trace import Hook, hooked

@@ -15,11 +15,7 @@ import torch
 from torch import Tensor
 
 from cintervene.activations.batches import group_by_length
-from cintervene.activations.lower_layers import (
-    Arguments,
-    LowerLayers,
-    Prefix,
-)
+from cintervene.activations.lower_layers import Arguments, LowerLayers, Prefix
 
 __all__ = ["BatchRows", "StreamBatch", "enter_batches"]
 

@@ -19,11 +19,7 @@ from torch import Tensor, nn
 
 from cintervene.activations.batches import check_sequences, group_by_length
 from cintervene.activations.lower_layers import Arguments, LowerLayers
-from cintervene.activations.prefix_cache import (
-    SIMILAR,
-    PrefixCache,
-    PrefixGroup,
-)
+from cintervene.activations.prefix_cache import SIMILAR, PrefixCache, PrefixGroup
 from cintervene.models.decoder import Decoder
 from cintervene.models.targets import Target
 from cintervene.models.trace import (

@@ -2,24 +2,12 @@
 """Attacks on what a model should not do: with texts, with gradients, on the weights."""
 
 from cintervene.attacks.ablation import DirectionAblated, refusal_direction
-from cintervene.attacks.base import (
-    Attack,
-    AttackCase,
-    Request,
-)
+from cintervene.attacks.base import Attack, AttackCase, Request
 from cintervene.attacks.embedding import EmbeddingPGD
 from cintervene.attacks.gcg import GCG
 from cintervene.attacks.relaxed import RelaxedPGD
-from cintervene.attacks.runner import (
-    read_cases,
-    run_attack,
-)
-from cintervene.attacks.templates import (
-    DirectRequest,
-    Jailbreak,
-    Prefill,
-    families,
-)
+from cintervene.attacks.runner import read_cases, run_attack
+from cintervene.attacks.templates import DirectRequest, Jailbreak, Prefill, families
 
 __all__ = [
     "GCG",

@@ -13,11 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from cintervene.attacks.base import (
-    AttackCase,
-    Checkpoint,
-    Request,
-)
+from cintervene.attacks.base import AttackCase, Checkpoint, Request
 from cintervene.attacks.objective import Objective
 from cintervene.attacks.suffix_attack import SuffixAttack
 from cintervene.models.trace import evaluating

@@ -15,11 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cintervene.attacks.base import (
-    AttackCase,
-    Checkpoint,
-    Request,
-)
+from cintervene.attacks.base import AttackCase, Checkpoint, Request
 from cintervene.attacks.objective import Layout, Objective
 from cintervene.attacks.suffix_attack import SuffixAttack
 from cintervene.models.trace import evaluating

@@ -10,20 +10,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from cintervene.attacks.base import (
-    Attack,
-    AttackCase,
-    Request,
-)
+from cintervene.attacks.base import Attack, AttackCase, Request
 from cintervene.errors import ArgumentError
 from cintervene.models.precision import quick_products
 from cintervene.utils.files import write_atomically
 from cintervene.utils.json_ready import json_ready
-from cintervene.utils.progress import (
-    Progress,
-    counting,
-    silent,
-)
+from cintervene.utils.progress import Progress, counting, silent
 
 __all__ = ["read_cases", "run_attack"]
 

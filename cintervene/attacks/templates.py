@@ -8,11 +8,7 @@ from dataclasses import asdict, dataclass
 from functools import cache
 from typing import Any
 
-from cintervene.attacks.base import (
-    AttackCase,
-    Checkpoint,
-    Request,
-)
+from cintervene.attacks.base import AttackCase, Checkpoint, Request
 from cintervene.data import fill_in_turn
 from cintervene.data.prompts import read_json
 from cintervene.errors import ArgumentError

@@ -12,19 +12,10 @@ from torch import nn
 from cintervene.errors import ArgumentError
 from cintervene.intervention.intervention import Intervention
 from cintervene.models.trace import evaluating
-from cintervene.prompts.chat import (
-    generate,
-    render,
-)
+from cintervene.prompts.chat import generate, render
 from cintervene.prompts.spelling import encode_text
 
-__all__ = [
-    "Answerer",
-    "Generation",
-    "Intervened",
-    "Undefended",
-    "answer_prefilled",
-]
+__all__ = ["Answerer", "Generation", "Intervened", "Undefended", "answer_prefilled"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,11 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from cintervene.baselines.answering import Answerer, Generation
-from cintervene.prompts.spelling import (
-    check_spellable,
-    encode_text,
-    surface_forms,
-)
+from cintervene.prompts.spelling import check_spellable, encode_text, surface_forms
 
 __all__ = ["BadWords", "spellings"]
 

@@ -17,10 +17,7 @@ import numpy as np
 
 from cintervene.baselines.answering import Answerer, Generation
 from cintervene.errors import ArgumentError
-from cintervene.judges.base import (
-    Judge,
-    refusal_matcher,
-)
+from cintervene.judges.base import Judge, refusal_matcher
 
 __all__ = ["Perturbation", "SmoothLLM", "perturb"]
 

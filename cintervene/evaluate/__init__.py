@@ -1,16 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Measuring interventions, before and after, with an interval at each number."""
 
-from cintervene.evaluate.report.report import (
-    report_content,
-    write_report,
-)
+from cintervene.evaluate.report.report import report_content, write_report
 from cintervene.evaluate.report.request_table import request_table
 from cintervene.evaluate.report.word_table import word_table
-from cintervene.evaluate.requests.measure import (
-    RequestMeasurement,
-    measure_requests,
-)
+from cintervene.evaluate.requests.measure import RequestMeasurement, measure_requests
 from cintervene.evaluate.requests.outcomes import (
     Outcome,
     Outcomes,

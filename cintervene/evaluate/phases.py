@@ -7,10 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from cintervene.utils.clock import Clock
-from cintervene.utils.progress import (
-    Progress,
-    counting,
-)
+from cintervene.utils.progress import Progress, counting
 
 __all__ = ["Phases", "Step"]
 

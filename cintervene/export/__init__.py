@@ -8,16 +8,9 @@ from cintervene.export.adapters.gguf_lora import save_gguf as gguf
 from cintervene.export.adapters.peft_lora import read_lora
 from cintervene.export.adapters.peft_lora import save_lora as lora
 from cintervene.export.artefact import Artefact
-from cintervene.export.cards.card import (
-    Origin,
-    model_card,
-)
+from cintervene.export.cards.card import Origin, model_card
 from cintervene.export.checkpoint.write import save_checkpoint as checkpoint
-from cintervene.export.comparison.compare import (
-    Comparison,
-    Difference,
-    compare,
-)
+from cintervene.export.comparison.compare import Comparison, Difference, compare
 from cintervene.intervention.adapter import AdapterIntervention
 
 __all__ = [

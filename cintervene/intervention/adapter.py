@@ -12,10 +12,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from cintervene.errors import InterventionError
-from cintervene.intervention.application import (
-    Applied,
-    can_change,
-)
+from cintervene.intervention.application import Applied, can_change
 from cintervene.intervention.intervention import Intervention
 from cintervene.solvers.update import LowRankUpdate
 

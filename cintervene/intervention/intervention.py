@@ -25,11 +25,7 @@ from cintervene.intervention.application import (
     revert_edits,
     stored_weights,
 )
-from cintervene.intervention.edit import (
-    Edit,
-    digest_of,
-    dtype_name,
-)
+from cintervene.intervention.edit import Edit, digest_of, dtype_name
 from cintervene.intervention.file import RECORD, read, write
 from cintervene.models.targets import Target
 from cintervene.solvers.update import LowRankUpdate

@@ -6,9 +6,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from cintervene.judges.refusal import (
-    judge_refusal,
-)
+from cintervene.judges.refusal import judge_refusal
 
 __all__ = ["Judge", "refusal_matcher"]
 

@@ -20,12 +20,7 @@ from torch.nn.utils.parametrize import is_parametrized
 from transformers.pytorch_utils import Conv1D
 
 from cintervene.errors import ArgumentError, ModelError
-from cintervene.models.decoder import (
-    Decoder,
-    find_decoder,
-    resolve_layers,
-    text_config,
-)
+from cintervene.models.decoder import Decoder, find_decoder, resolve_layers, text_config
 from cintervene.models.offload import device_of, parameter_identity, parameter_value
 from cintervene.models.quantised import (
     QUANTISED_TOLERANCE,

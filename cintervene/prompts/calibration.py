@@ -16,20 +16,10 @@ from torch import nn
 from cintervene import data
 from cintervene.data import Split
 from cintervene.prompts.calibration_size import CalibrationSize
-from cintervene.prompts.chat import (
-    generate,
-    render,
-)
+from cintervene.prompts.chat import generate, render
 from cintervene.prompts.spelling import encode_text
-from cintervene.prompts.target_spans import (
-    TargetSpan,
-    answered,
-    word_spans,
-)
-from cintervene.utils.progress import (
-    Progress,
-    counting,
-)
+from cintervene.prompts.target_spans import TargetSpan, answered, word_spans
+from cintervene.utils.progress import Progress, counting
 
 __all__ = [
     "Calibration",

@@ -11,10 +11,7 @@ import torch
 from torch import Tensor, nn
 from transformers import DynamicCache, NoBadWordsLogitsProcessor
 
-from cintervene.activations.batches import (
-    group_by_length,
-    shared_length,
-)
+from cintervene.activations.batches import group_by_length, shared_length
 from cintervene.activations.lower_layers import (
     SHORTEST_PREFIX,
     attention_window,

@@ -16,16 +16,10 @@ from torch import nn
 
 from cintervene import data
 from cintervene.activations.batches import shared_length
-from cintervene.prompts.chat import (
-    generate,
-    render,
-)
+from cintervene.prompts.chat import generate, render
 from cintervene.prompts.refusals import Refusal
 from cintervene.prompts.spelling import encode_text
-from cintervene.utils.progress import (
-    Progress,
-    counting,
-)
+from cintervene.utils.progress import Progress, counting
 
 __all__ = [
     "REFUSAL_OPENING",

@@ -24,16 +24,10 @@ from cintervene.prompts.calibration import (
     running_text,
 )
 from cintervene.prompts.calibration_size import CalibrationSize
-from cintervene.prompts.chat import (
-    generate,
-    render,
-)
+from cintervene.prompts.chat import generate, render
 from cintervene.prompts.spelling import encode_text
 from cintervene.prompts.target_spans import TargetSpan
-from cintervene.utils.progress import (
-    Progress,
-    counting,
-)
+from cintervene.utils.progress import Progress, counting
 from cintervene.utils.validation import check_texts
 
 __all__ = ["calibrate_examples", "calibrate_requests", "check_several", "tuning_split"]

@@ -9,12 +9,7 @@ from typing import Any
 
 from cintervene.data import ObedienceTemplate
 from cintervene.prompts.chat import render
-from cintervene.prompts.spelling import (
-    distinctive,
-    first_tokens,
-    spell,
-    surface_forms,
-)
+from cintervene.prompts.spelling import distinctive, first_tokens, spell, surface_forms
 
 __all__ = ["TargetSpan", "answered", "word_spans"]
 

@@ -10,15 +10,9 @@ import numpy.typing as npt
 from cintervene import _core
 from cintervene.errors import ArgumentError
 from cintervene.solvers.preserve import Preserve
-from cintervene.solvers.problem import (
-    Problem,
-    prepare,
-)
+from cintervene.solvers.problem import Problem, prepare
 from cintervene.solvers.solution import Solution
-from cintervene.solvers.update import (
-    LowRankUpdate,
-    displacement,
-)
+from cintervene.solvers.update import LowRankUpdate, displacement
 from cintervene.utils.arrays import Floats, shape_of
 
 __all__ = ["Certificate", "certify"]

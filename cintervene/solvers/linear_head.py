@@ -10,16 +10,9 @@ import numpy.typing as npt
 
 from cintervene import _core
 from cintervene.errors import ArgumentError
-from cintervene.solvers.losses import (
-    TokenIds,
-    set_nll,
-    token_sets,
-)
+from cintervene.solvers.losses import TokenIds, set_nll, token_sets
 from cintervene.solvers.preserve import Preserve
-from cintervene.solvers.problem import (
-    gram_matrices,
-    matrix,
-)
+from cintervene.solvers.problem import gram_matrices, matrix
 from cintervene.solvers.solution import Status
 from cintervene.solvers.update import LowRankUpdate
 from cintervene.utils.arrays import Floats, shape_of

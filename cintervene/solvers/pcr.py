@@ -15,14 +15,8 @@ from cintervene import _core
 from cintervene.errors import ArgumentError
 from cintervene.solvers.convex_concave import repair
 from cintervene.solvers.preserve import Preserve
-from cintervene.solvers.problem import (
-    Problem,
-    prepare,
-)
-from cintervene.solvers.solution import (
-    Solution,
-    Status,
-)
+from cintervene.solvers.problem import Problem, prepare
+from cintervene.solvers.solution import Solution, Status
 from cintervene.solvers.update import LowRankUpdate
 from cintervene.utils.validation import check_positive
 

@@ -9,10 +9,7 @@ import numpy as np
 from cintervene import _core
 from cintervene.errors import ArgumentError
 from cintervene.solvers.preserve import Preserve
-from cintervene.solvers.problem import (
-    gram_matrices,
-    matrix,
-)
+from cintervene.solvers.problem import gram_matrices, matrix
 from cintervene.solvers.update import LowRankUpdate
 from cintervene.utils.arrays import Floats, shape_of
 from cintervene.utils.validation import check_positive

@@ -17,25 +17,15 @@ from cintervene.attacks import Attack, AttackCase, Request, run_attack
 from cintervene.baselines import Generation
 from cintervene.errors import ArgumentError
 from cintervene.evaluate.requests.fluency import perplexities
-from cintervene.evaluate.requests.outcomes import (
-    Outcome,
-    outcomes,
-)
-from cintervene.judges.base import (
-    Judge,
-    refusal_matcher,
-)
+from cintervene.evaluate.requests.outcomes import Outcome, outcomes
+from cintervene.judges.base import Judge, refusal_matcher
 from cintervene.models.precision import quick_products
 from cintervene.study.defence import Defence
 from cintervene.study.journal import Journal
 from cintervene.study.results import CaseResult
 from cintervene.study.suite import Suite
 from cintervene.utils.json_ready import json_ready
-from cintervene.utils.progress import (
-    Progress,
-    counting,
-    silent,
-)
+from cintervene.utils.progress import Progress, counting, silent
 
 __all__ = ["Sorter", "Trial", "run_study", "sorter"]
 

@@ -14,11 +14,7 @@ pytest.importorskip("transformers")
 from cintervene.activations.capture import capture
 from cintervene.activations.layer_stream import LayerStream
 from cintervene.errors import ArgumentError, ModelError
-from cintervene.models import (
-    find_decoder,
-    find_targets,
-    find_unembedding,
-)
+from cintervene.models import find_decoder, find_targets, find_unembedding
 from cintervene.prompts.target_spans import TargetSpan
 from cintervene.solvers.update import LowRankUpdate
 

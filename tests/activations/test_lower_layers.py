@@ -8,10 +8,7 @@ pytest.importorskip("transformers")
 
 from cintervene.activations import lower_layers as lower
 from cintervene.activations.layer_stream import LayerStream
-from cintervene.activations.lower_layers import (
-    LowerLayers,
-    shared_prefix,
-)
+from cintervene.activations.lower_layers import LowerLayers, shared_prefix
 from cintervene.models.decoder import find_decoder
 from cintervene.models.targets import find_targets
 

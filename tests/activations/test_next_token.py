@@ -10,10 +10,7 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
-from cintervene.activations.next_token import (
-    answer_nll,
-    next_logits,
-)
+from cintervene.activations.next_token import answer_nll, next_logits
 from cintervene.models.parts import ModelParts
 
 

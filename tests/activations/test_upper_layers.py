@@ -11,14 +11,8 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
-from cintervene.activations.upper_layers import (
-    UpperLayers,
-    differentiable,
-    logits_of,
-)
-from cintervene.methods.common.objectives import (
-    set_loss,
-)
+from cintervene.activations.upper_layers import UpperLayers, differentiable, logits_of
+from cintervene.methods.common.objectives import set_loss
 from cintervene.models import find_decoder, find_targets, find_unembedding
 
 SEQUENCES = [

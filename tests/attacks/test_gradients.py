@@ -26,20 +26,11 @@ from cintervene.attacks import (
 )
 from cintervene.attacks import relaxed as relaxed_module
 from cintervene.attacks.ablation import direction_removed
-from cintervene.attacks.objective import (
-    Layout,
-    Objective,
-    allowed_tokens,
-    lay_out,
-)
+from cintervene.attacks.objective import Layout, Objective, allowed_tokens, lay_out
 from cintervene.baselines import Generation, Undefended
 from cintervene.errors import ArgumentError
 from cintervene.models.trace import evaluating
-from cintervene.prompts.chat import (
-    continue_embeddings,
-    generate,
-    render,
-)
+from cintervene.prompts.chat import continue_embeddings, generate, render
 
 REQUEST = Request("r", "Say it")
 

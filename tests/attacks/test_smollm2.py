@@ -15,11 +15,7 @@ from cintervene.attacks import GCG, EmbeddingPGD, Request, run_attack
 from cintervene.attacks.objective import lay_out
 from cintervene.baselines import BadWords, Generation, SelfReminder, Undefended
 from cintervene.evaluate.requests.fluency import perplexities
-from cintervene.evaluate.requests.outcomes import (
-    MAX_PERPLEXITY,
-    Outcome,
-    outcomes,
-)
+from cintervene.evaluate.requests.outcomes import MAX_PERPLEXITY, Outcome, outcomes
 from cintervene.evaluate.words.obedience import says
 
 REQUEST = Request("song", "Write a song about the sea.")

@@ -33,10 +33,7 @@ from cintervene.baselines.smoothllm import perturb
 from cintervene.errors import ArgumentError
 from cintervene.intervention.intervention import Intervention
 from cintervene.models import find_targets
-from cintervene.prompts.chat import (
-    generate,
-    render,
-)
+from cintervene.prompts.chat import generate, render
 from cintervene.solvers.update import LowRankUpdate
 
 SHORT = Generation(max_new_tokens=8)

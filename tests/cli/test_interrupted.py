@@ -20,10 +20,7 @@ pytest.importorskip("matplotlib")
 
 from support.saved_models import save_tiny_model, work_little
 
-from cintervene.cli import (
-    entry,
-    main,
-)
+from cintervene.cli import entry, main
 from cintervene.cli.common import console
 from cintervene.models import loading
 from cintervene.utils import staging

@@ -17,10 +17,7 @@ from cintervene.evaluate.benchmarks.harmbench import (
     read_completions,
     write_completions,
 )
-from cintervene.evaluate.benchmarks.xstest import (
-    read_labelled_answers,
-    read_prompts,
-)
+from cintervene.evaluate.benchmarks.xstest import read_labelled_answers, read_prompts
 
 HEADER = "Behavior,FunctionalCategory,SemanticCategory,Tags,ContextString,BehaviorID\n"
 

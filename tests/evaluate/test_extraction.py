@@ -23,17 +23,11 @@ from cintervene.evaluate.robustness.extraction import (
     probes,
     strategies,
 )
-from cintervene.evaluate.robustness.quantised import (
-    quantised,
-    round_to_bits,
-)
+from cintervene.evaluate.robustness.quantised import quantised, round_to_bits
 from cintervene.evaluate.robustness.relearning import relearn
 from cintervene.evaluate.robustness.top_k import ranks
 from cintervene.evaluate.words.obedience import says
-from cintervene.prompts.target_spans import (
-    TargetSpan,
-    word_spans,
-)
+from cintervene.prompts.target_spans import TargetSpan, word_spans
 
 
 class Silent:

@@ -14,10 +14,7 @@ pytest.importorskip("transformers")
 
 from cintervene.activations.next_token import answer_nll
 from cintervene.evaluate.requests.fluency import perplexities
-from cintervene.evaluate.requests.outcomes import (
-    Outcome,
-    outcomes,
-)
+from cintervene.evaluate.requests.outcomes import Outcome, outcomes
 from cintervene.models.parts import ModelParts
 from cintervene.prompts.chat import render
 

@@ -18,21 +18,13 @@ pytest.importorskip("transformers")
 
 from cintervene import data
 from cintervene.errors import ArgumentError, InterventionError
-from cintervene.evaluate import (
-    EvaluationSize,
-    WordMeasurement,
-    measure,
-    word_table,
-)
+from cintervene.evaluate import EvaluationSize, WordMeasurement, measure, word_table
 from cintervene.evaluate.words.measure import forbidden_words
 from cintervene.evaluate.words.obedience import says
 from cintervene.evaluate.words.samples import gather
 from cintervene.intervention.intervention import Intervention
 from cintervene.models import find_targets
-from cintervene.prompts.chat import (
-    generate,
-    render,
-)
+from cintervene.prompts.chat import generate, render
 from cintervene.prompts.target_spans import TargetSpan
 from cintervene.solvers.update import LowRankUpdate
 

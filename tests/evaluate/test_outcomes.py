@@ -22,12 +22,8 @@ from cintervene.evaluate.requests.outcomes import (
     judge_refusal,
     outcomes,
 )
-from cintervene.evaluate.statistics.paired import (
-    confusion,
-)
-from cintervene.judges.degenerate import (
-    repetition,
-)
+from cintervene.evaluate.statistics.paired import confusion
+from cintervene.judges.degenerate import repetition
 
 REFUSED, COMPLIED, BROKEN = Outcome
 

@@ -13,10 +13,7 @@ pytest.importorskip("torch")
 stats = pytest.importorskip("scipy.stats")
 
 from cintervene.errors import ArgumentError
-from cintervene.evaluate.statistics.paired import (
-    confusion,
-    exact_mcnemar,
-)
+from cintervene.evaluate.statistics.paired import confusion, exact_mcnemar
 
 
 @given(st.integers(0, 60), st.integers(0, 60))

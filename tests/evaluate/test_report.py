@@ -33,10 +33,7 @@ from cintervene.evaluate.report import report
 from cintervene.evaluate.report.markdown import markdown
 from cintervene.evaluate.words.changed_layers import changed_layers
 from cintervene.evaluate.words.obedience import obedience
-from cintervene.evaluate.words.records import (
-    Drift,
-    WordPerplexity,
-)
+from cintervene.evaluate.words.records import Drift, WordPerplexity
 from cintervene.intervention.adapter import AdapterIntervention
 from cintervene.intervention.intervention import Intervention
 from cintervene.models import find_targets

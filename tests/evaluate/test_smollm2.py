@@ -13,10 +13,7 @@ pytest.importorskip("transformers")
 from cintervene import data
 from cintervene.evaluate import EvaluationSize, measure
 from cintervene.intervention.intervention import Intervention
-from cintervene.models import (
-    find_targets,
-    find_unembedding,
-)
+from cintervene.models import find_targets, find_unembedding
 from cintervene.solvers.update import LowRankUpdate
 
 LITTLE = EvaluationSize(

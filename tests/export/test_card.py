@@ -22,10 +22,7 @@ from cintervene.export import Origin, checkpoint, lora, model_card
 from cintervene.export.checkpoint.shards import Shards
 from cintervene.export.checkpoint.write import revert_directory
 from cintervene.intervention.intervention import Intervention
-from cintervene.models import (
-    find_targets,
-    loading,
-)
+from cintervene.models import find_targets, loading
 from cintervene.solvers.update import LowRankUpdate
 
 OPTIONS = {

@@ -20,19 +20,10 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from cintervene.errors import InterventionError, ModelError
-from cintervene.export.checkpoint.shards import (
-    SINGLE,
-    Shards,
-)
-from cintervene.export.checkpoint.write import (
-    apply_to_directory,
-    revert_directory,
-)
+from cintervene.export.checkpoint.shards import SINGLE, Shards
+from cintervene.export.checkpoint.write import apply_to_directory, revert_directory
 from cintervene.intervention.intervention import Intervention
-from cintervene.models import (
-    find_targets,
-    loading,
-)
+from cintervene.models import find_targets, loading
 from cintervene.solvers.update import LowRankUpdate
 
 

@@ -21,10 +21,7 @@ import cintervene as ci
 from cintervene.errors import ArgumentError, ModelError
 from cintervene.export.comparison import residue
 from cintervene.intervention.intervention import Intervention
-from cintervene.models import (
-    find_targets,
-    loading,
-)
+from cintervene.models import find_targets, loading
 from cintervene.solvers.update import LowRankUpdate
 
 LAYER = "model.layers.{}.mlp.down_proj.weight"

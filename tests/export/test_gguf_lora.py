@@ -18,10 +18,7 @@ from cintervene import export
 from cintervene.errors import ArgumentError, InterventionError, ModelError
 from cintervene.intervention.intervention import Intervention
 from cintervene.methods.gate.gated_mlp import find_gated_mlp
-from cintervene.models import (
-    find_decoder,
-    find_targets,
-)
+from cintervene.models import find_decoder, find_targets
 from cintervene.solvers.update import LowRankUpdate
 
 ARCHITECTURES = {

@@ -18,10 +18,7 @@ llama_cpp = pytest.importorskip(
 
 from cintervene import export
 from cintervene.intervention.intervention import Intervention
-from cintervene.models import (
-    embedded,
-    find_targets,
-)
+from cintervene.models import embedded, find_targets
 from cintervene.prompts.chat import render
 from cintervene.solvers.update import LowRankUpdate
 

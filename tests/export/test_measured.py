@@ -25,10 +25,7 @@ from cintervene.export import AdapterIntervention, checkpoint, lora, read_lora
 from cintervene.export.checkpoint.intervention import CheckpointIntervention
 from cintervene.intervention.intervention import Intervention
 from cintervene.models import loading
-from cintervene.prompts.chat import (
-    generate,
-    render,
-)
+from cintervene.prompts.chat import generate, render
 
 FEW = ["--limit", "2"]
 

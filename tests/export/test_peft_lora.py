@@ -17,11 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cintervene.errors import ArgumentError, InterventionError
-from cintervene.export import (
-    AdapterIntervention,
-    lora,
-    read_lora,
-)
+from cintervene.export import AdapterIntervention, lora, read_lora
 from cintervene.export.adapters import factors
 from cintervene.intervention.intervention import Intervention
 from cintervene.models import find_targets

@@ -19,16 +19,10 @@ from cintervene import export
 from cintervene.errors import InterventionError
 from cintervene.evaluate.report.markdown import markdown
 from cintervene.evaluate.words.goals import Goals
-from cintervene.export.checkpoint.write import (
-    apply_to_directory,
-    revert_directory,
-)
+from cintervene.export.checkpoint.write import apply_to_directory, revert_directory
 from cintervene.intervention.acceptance import crossed
 from cintervene.intervention.intervention import Intervention
-from cintervene.models import (
-    find_targets,
-    loading,
-)
+from cintervene.models import find_targets, loading
 
 LIMITS = {"max_kl": 0.05, "max_benign_loss": 0.1}
 CROSSED = {"kl": 0.2125, "benign_ratio": 1.05, "chosen": True}

@@ -21,11 +21,7 @@ from cintervene.errors import ArgumentError, InterventionError
 from cintervene.intervention import application
 from cintervene.intervention import file as intervention_file
 from cintervene.intervention.intervention import Intervention
-from cintervene.models import (
-    find_decoder,
-    find_targets,
-    rounded_change,
-)
+from cintervene.models import find_decoder, find_targets, rounded_change
 
 DTYPES = [torch.bfloat16, torch.float16, torch.float32, torch.float64]
 

@@ -8,11 +8,7 @@ import pytest
 pytest.importorskip("torch")
 
 from cintervene.evaluate.requests.outcomes import Outcome, outcomes
-from cintervene.judges.degenerate import (
-    is_empty,
-    is_looped,
-    repetition,
-)
+from cintervene.judges.degenerate import is_empty, is_looped, repetition
 
 
 @pytest.mark.parametrize("text", ["", " \n", "...", "\u200b", "—*—"])

@@ -13,16 +13,9 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
 from cintervene.errors import ArgumentError
-from cintervene.evaluate.requests.outcomes import (
-    Outcome,
-    outcomes,
-)
+from cintervene.evaluate.requests.outcomes import Outcome, outcomes
 from cintervene.judges.classifiers import refusing_label
-from cintervene.judges.compliance import (
-    CompliancePrompt,
-    from_answers,
-    harmbench29,
-)
+from cintervene.judges.compliance import CompliancePrompt, from_answers, harmbench29
 
 
 @pytest.fixture

@@ -9,11 +9,7 @@ from support.refusal_answers import ANSWERS, REFUSALS
 pytest.importorskip("torch")
 
 from cintervene.evaluate.statistics.paired import confusion
-from cintervene.judges.refusal import (
-    after_prefilled_sentence,
-    judge_refusal,
-    normalise,
-)
+from cintervene.judges.refusal import after_prefilled_sentence, judge_refusal, normalise
 
 
 def test_the_matcher_agrees_with_the_examples_but_for_a_few() -> None:

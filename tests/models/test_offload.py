@@ -22,10 +22,7 @@ from cintervene.activations.capture import capture
 from cintervene.errors import InterventionError, ModelError
 from cintervene.intervention.adapter import applicable_form
 from cintervene.intervention.intervention import Intervention
-from cintervene.models import (
-    find_targets,
-    find_unembedding,
-)
+from cintervene.models import find_targets, find_unembedding
 from cintervene.models.offload import device_of, in_memory, parameter_value
 from cintervene.prompts.calibration import CalibrationSize
 

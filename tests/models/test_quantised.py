@@ -22,11 +22,7 @@ from cintervene import export
 from cintervene.errors import InterventionError, ModelError
 from cintervene.intervention.adapter import applicable_form
 from cintervene.intervention.intervention import Intervention
-from cintervene.models import (
-    explain,
-    find_targets,
-    rounded_change,
-)
+from cintervene.models import explain, find_targets, rounded_change
 from cintervene.models.quantised import (
     check_gradients,
     check_writable,

@@ -7,10 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cintervene.errors import ArgumentError, NonFiniteError, SingularSystemError
-from cintervene.solvers.preserve import (
-    BenignMoments,
-    Preserve,
-)
+from cintervene.solvers.preserve import BenignMoments, Preserve
 from cintervene.solvers.update import LowRankUpdate
 from cintervene.utils.runtime import thread_limit
 

@@ -28,18 +28,11 @@ from cintervene.evaluate.requests.outcomes import Outcome
 from cintervene.intervention.intervention import Intervention
 from cintervene.models import find_targets
 from cintervene.solvers.update import LowRankUpdate
-from cintervene.study import (
-    CaseResult,
-    study_content,
-    write_study,
-)
+from cintervene.study import CaseResult, study_content, write_study
 from cintervene.study.report import files
 from cintervene.study.report.completions import write_study_completions
 from cintervene.study.report.page import page
-from cintervene.study.report.peers import (
-    Peer,
-    read_peers,
-)
+from cintervene.study.report.peers import Peer, read_peers
 
 HOSTILE = "</pre><script>alert(1)</script>&lt;\x00\x1b[31m\u202e\ud800 <img src=//x>"
 VOID = {"meta", "img", "br"}

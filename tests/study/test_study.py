@@ -30,12 +30,7 @@ from cintervene.study import (
 )
 from cintervene.study.report.paper import published
 from cintervene.study.report.samples import samples
-from cintervene.study.report.summary import (
-    category_cells,
-    rows,
-    times,
-    worst,
-)
+from cintervene.study.report.summary import category_cells, rows, times, worst
 
 REQUESTS = [Request(f"b{n}", f"request {n}") for n in range(5)]
 TOPICS = {request.id: f"topic {n % 2}" for n, request in enumerate(REQUESTS)}

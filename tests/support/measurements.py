@@ -12,11 +12,7 @@ import pytest
 pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
-from cintervene.evaluate import (
-    Change,
-    Estimate,
-    WordMeasurement,
-)
+from cintervene.evaluate import Change, Estimate, WordMeasurement
 from cintervene.evaluate.words.records import (
     Answer,
     Drift,

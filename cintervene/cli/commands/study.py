@@ -14,10 +14,7 @@ from cintervene import data
 from cintervene.attacks import Attack, DirectRequest, Request
 from cintervene.baselines import Generation
 from cintervene.cli.common.console import Console, print_json
-from cintervene.cli.common.contenders import (
-    named_attacks,
-    named_defences,
-)
+from cintervene.cli.common.contenders import named_attacks, named_defences
 from cintervene.cli.common.failures import Exit
 from cintervene.cli.common.inputs import load_named, read_texts
 from cintervene.cli.common.judges import named_judge
@@ -37,10 +34,7 @@ from cintervene.study import (
     write_study,
 )
 from cintervene.study.report.peers import read_peers
-from cintervene.study.report.sections import (
-    Table,
-    sections,
-)
+from cintervene.study.report.sections import Table, sections
 from cintervene.utils.files import write_atomically
 
 

@@ -36,10 +36,7 @@ from cintervene.methods.defend import defend
 from cintervene.methods.registry import all_methods, find_method
 from cintervene.study import Clocked, Defence, InTurn
 from cintervene.study.report.summary import BASE
-from cintervene.utils.progress import (
-    Progress,
-    silent,
-)
+from cintervene.utils.progress import Progress, silent
 
 FILE = ".safetensors"
 

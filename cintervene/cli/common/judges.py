@@ -9,19 +9,9 @@ from typing import Any
 
 from cintervene.cli.common.console import Console
 from cintervene.errors import ArgumentError
-from cintervene.judges.base import (
-    Judge,
-    refusal_matcher,
-)
-from cintervene.judges.classifiers import (
-    Classifier,
-    refusing_label,
-)
-from cintervene.judges.compliance import (
-    QUESTION,
-    CompliancePrompt,
-    harmbench29,
-)
+from cintervene.judges.base import Judge, refusal_matcher
+from cintervene.judges.classifiers import Classifier, refusing_label
+from cintervene.judges.compliance import QUESTION, CompliancePrompt, harmbench29
 from cintervene.models import load
 
 __all__ = ["named_judge"]

@@ -11,11 +11,7 @@ from cintervene.evaluate.report.table import markdown_table
 from cintervene.evaluate.report.word_table import word_sections
 from cintervene.evaluate.report.wording import number, verdict_text
 from cintervene.evaluate.words.changed_layers import changed_layers
-from cintervene.evaluate.words.goals import (
-    Goals,
-    side_effects,
-    verdicts,
-)
+from cintervene.evaluate.words.goals import Goals, side_effects, verdicts
 from cintervene.evaluate.words.measurement import WordMeasurement
 from cintervene.evaluate.words.obedience import says
 from cintervene.evaluate.words.records import Answer

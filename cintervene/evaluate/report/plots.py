@@ -21,10 +21,7 @@ from matplotlib.transforms import Bbox
 from cintervene.evaluate.report.wording import number
 from cintervene.evaluate.words.goals import DEFAULT_GOALS
 from cintervene.evaluate.words.measurement import WordMeasurement
-from cintervene.evaluate.words.records import (
-    GroupPerplexity,
-    Layer,
-)
+from cintervene.evaluate.words.records import GroupPerplexity, Layer
 
 __all__ = ["layers_figure", "perplexity_figure", "sweep_figure"]
 

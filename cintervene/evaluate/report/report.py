@@ -14,17 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 from cintervene.evaluate.report.markdown import markdown
 from cintervene.evaluate.words.changed_layers import changed_layers
-from cintervene.evaluate.words.goals import (
-    DEFAULT_GOALS,
-    Goals,
-    side_effects,
-    verdicts,
-)
+from cintervene.evaluate.words.goals import DEFAULT_GOALS, Goals, side_effects, verdicts
 from cintervene.evaluate.words.measurement import WordMeasurement
-from cintervene.intervention.edit import (
-    Edit,
-    dtype_name,
-)
+from cintervene.intervention.edit import Edit, dtype_name
 from cintervene.intervention.intervention import Intervention
 from cintervene.utils.files import write_atomically
 from cintervene.utils.json_ready import json_ready

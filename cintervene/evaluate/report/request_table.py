@@ -3,12 +3,7 @@
 
 from __future__ import annotations
 
-from cintervene.evaluate.report.table import (
-    Section,
-    change_row,
-    kl_row,
-    section_lines,
-)
+from cintervene.evaluate.report.table import Section, change_row, kl_row, section_lines
 from cintervene.evaluate.requests.measure import RequestMeasurement
 
 __all__ = ["request_table"]

@@ -13,12 +13,7 @@ from cintervene.evaluate.report.table import (
     section_lines,
 )
 from cintervene.evaluate.report.wording import verdict_text
-from cintervene.evaluate.words.goals import (
-    DEFAULT_GOALS,
-    Goals,
-    side_effects,
-    verdicts,
-)
+from cintervene.evaluate.words.goals import DEFAULT_GOALS, Goals, side_effects, verdicts
 from cintervene.evaluate.words.measurement import WordMeasurement
 from cintervene.evaluate.words.records import GroupPerplexity, Obedience
 

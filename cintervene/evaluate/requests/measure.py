@@ -23,32 +23,16 @@ from cintervene.evaluate.requests.outcomes import (
     compare_outcomes,
     outcomes,
 )
-from cintervene.evaluate.statistics.intervals import (
-    LEVEL,
-    Estimate,
-    bootstrap_mean,
-)
-from cintervene.evaluate.words.scores import (
-    item_sums,
-    token_counts,
-)
+from cintervene.evaluate.statistics.intervals import LEVEL, Estimate, bootstrap_mean
+from cintervene.evaluate.words.scores import item_sums, token_counts
 from cintervene.intervention.intervention import Intervention
 from cintervene.models.parts import ModelParts
 from cintervene.models.precision import quick_products
 from cintervene.models.trace import evaluating
-from cintervene.prompts.chat import (
-    generate,
-    render,
-)
-from cintervene.prompts.target_spans import (
-    TargetSpan,
-    answered,
-)
+from cintervene.prompts.chat import generate, render
+from cintervene.prompts.target_spans import TargetSpan, answered
 from cintervene.utils.json_ready import json_ready
-from cintervene.utils.progress import (
-    Progress,
-    silent,
-)
+from cintervene.utils.progress import Progress, silent
 from cintervene.utils.validation import check_whole
 
 __all__ = ["RequestMeasurement", "RequestOutcomes", "measure_requests"]

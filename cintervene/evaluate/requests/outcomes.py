@@ -11,24 +11,11 @@ import numpy as np
 import numpy.typing as npt
 
 from cintervene.errors import ArgumentError
-from cintervene.evaluate.statistics.intervals import (
-    Estimate,
-    wilson,
-)
-from cintervene.evaluate.statistics.paired import (
-    Change,
-    exact_mcnemar,
-    rate_change,
-)
+from cintervene.evaluate.statistics.intervals import Estimate, wilson
+from cintervene.evaluate.statistics.paired import Change, exact_mcnemar, rate_change
 from cintervene.judges.base import Judge, refusal_matcher
-from cintervene.judges.degenerate import (
-    is_empty,
-    is_looped,
-)
-from cintervene.judges.refusal import (
-    after_prefilled_sentence,
-    judge_refusal,
-)
+from cintervene.judges.degenerate import is_empty, is_looped
+from cintervene.judges.refusal import after_prefilled_sentence, judge_refusal
 
 __all__ = [
     "MAX_PERPLEXITY",

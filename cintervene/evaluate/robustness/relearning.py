@@ -17,11 +17,7 @@ from cintervene.errors import ArgumentError
 from cintervene.models.parts import ModelParts
 from cintervene.models.quantised import check_writable
 from cintervene.prompts.target_spans import TargetSpan
-from cintervene.utils.progress import (
-    Progress,
-    counting,
-    silent,
-)
+from cintervene.utils.progress import Progress, counting, silent
 
 __all__ = ["Relearned", "relearn"]
 

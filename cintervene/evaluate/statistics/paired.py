@@ -18,11 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cintervene.errors import ArgumentError
-from cintervene.evaluate.statistics.intervals import (
-    Estimate,
-    paired_difference,
-    wilson,
-)
+from cintervene.evaluate.statistics.intervals import Estimate, paired_difference, wilson
 
 __all__ = ["Change", "Confusion", "confusion", "exact_mcnemar", "rate_change"]
 

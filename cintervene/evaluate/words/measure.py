@@ -12,37 +12,18 @@ from torch import nn
 from cintervene.data import Split
 from cintervene.errors import ArgumentError
 from cintervene.evaluate.phases import Phases
-from cintervene.evaluate.statistics.intervals import (
-    LEVEL,
-    bootstrap_mean,
-)
+from cintervene.evaluate.statistics.intervals import LEVEL, bootstrap_mean
 from cintervene.evaluate.words.changed_layers import changed_layers
 from cintervene.evaluate.words.measurement import WordMeasurement
 from cintervene.evaluate.words.obedience import obedience
-from cintervene.evaluate.words.observation import (
-    Observation,
-    observe,
-)
-from cintervene.evaluate.words.records import (
-    Answer,
-    Drift,
-)
-from cintervene.evaluate.words.samples import (
-    EvaluationSize,
-    Sample,
-    gather,
-)
-from cintervene.evaluate.words.scores import (
-    group_perplexity,
-    perplexity,
-)
+from cintervene.evaluate.words.observation import Observation, observe
+from cintervene.evaluate.words.records import Answer, Drift
+from cintervene.evaluate.words.samples import EvaluationSize, Sample, gather
+from cintervene.evaluate.words.scores import group_perplexity, perplexity
 from cintervene.intervention.intervention import Intervention
 from cintervene.models.precision import quick_products
 from cintervene.prompts.spelling import check_spellable
-from cintervene.utils.progress import (
-    Progress,
-    silent,
-)
+from cintervene.utils.progress import Progress, silent
 
 __all__ = ["measure"]
 

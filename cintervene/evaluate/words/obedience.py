@@ -10,10 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from cintervene.evaluate.statistics.paired import rate_change
-from cintervene.evaluate.words.records import (
-    Answer,
-    Obedience,
-)
+from cintervene.evaluate.words.records import Answer, Obedience
 
 __all__ = ["obedience", "says"]
 

@@ -12,32 +12,16 @@ import torch
 from torch import Tensor, nn
 
 from cintervene.activations.layer_stream import LayerStream
-from cintervene.activations.scoring import (
-    divergence,
-    token_nll,
-)
+from cintervene.activations.scoring import divergence, token_nll
 from cintervene.evaluate.phases import Phases, Step
-from cintervene.evaluate.words.samples import (
-    EvaluationSize,
-    Sample,
-)
-from cintervene.evaluate.words.scores import (
-    Scores,
-    item_sums,
-    token_counts,
-)
+from cintervene.evaluate.words.samples import EvaluationSize, Sample
+from cintervene.evaluate.words.scores import Scores, item_sums, token_counts
 from cintervene.intervention.intervention import Intervention
 from cintervene.models.parts import ModelParts
 from cintervene.models.trace import evaluating
 from cintervene.models.unembedding import Unembedding
-from cintervene.prompts.chat import (
-    generate,
-    render,
-)
-from cintervene.prompts.target_spans import (
-    TargetSpan,
-    answered,
-)
+from cintervene.prompts.chat import generate, render
+from cintervene.prompts.target_spans import TargetSpan, answered
 from cintervene.utils.arrays import Floats
 
 __all__ = ["Observation", "observe"]

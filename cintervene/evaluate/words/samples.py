@@ -10,10 +10,7 @@ from typing import Any, TypeVar
 from cintervene import data
 from cintervene.data import Split
 from cintervene.evaluate.words.obedience import says
-from cintervene.prompts.target_spans import (
-    TargetSpan,
-    word_spans,
-)
+from cintervene.prompts.target_spans import TargetSpan, word_spans
 from cintervene.utils.validation import check_whole
 
 __all__ = ["EvaluationSize", "Request", "Sample", "gather", "spread"]

@@ -9,10 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from cintervene.evaluate.statistics.intervals import (
-    Estimate,
-    bootstrap_mean,
-)
+from cintervene.evaluate.statistics.intervals import Estimate, bootstrap_mean
 from cintervene.evaluate.statistics.paired import Change
 from cintervene.evaluate.words.records import (
     GroupPerplexity,

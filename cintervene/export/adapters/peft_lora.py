@@ -12,18 +12,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from cintervene.errors import InterventionError
-from cintervene.export.adapters.factors import (
-    Factors,
-    relative_errors,
-    uniform,
-)
+from cintervene.export.adapters.factors import Factors, relative_errors, uniform
 from cintervene.export.artefact import Artefact
-from cintervene.export.cards.card import (
-    Origin,
-    Report,
-    reported,
-    write_card,
-)
+from cintervene.export.cards.card import Origin, Report, reported, write_card
 from cintervene.intervention.acceptance import check_limits
 from cintervene.intervention.adapter import AdapterIntervention
 from cintervene.intervention.intervention import Intervention

@@ -14,11 +14,7 @@ from cintervene.evaluate.report.table import markdown_table
 from cintervene.evaluate.report.wording import number
 from cintervene.evaluate.words.changed_layers import changed_layers
 from cintervene.export.cards.command import command
-from cintervene.export.cards.measures import (
-    crossed,
-    measured,
-    measures,
-)
+from cintervene.export.cards.measures import crossed, measured, measures
 from cintervene.export.cards.methods import accounts, recorded
 from cintervene.intervention.intervention import Intervention
 from cintervene.intervention.sources import sources

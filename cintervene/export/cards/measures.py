@@ -11,11 +11,7 @@ from cintervene.evaluate.report.wording import interval, number, verdict_text
 from cintervene.evaluate.statistics.intervals import Estimate
 from cintervene.evaluate.words.goals import Verdict
 from cintervene.export.cards.methods import account_of
-from cintervene.intervention.acceptance import (
-    allowed,
-    chosen_point,
-    excessive,
-)
+from cintervene.intervention.acceptance import allowed, chosen_point, excessive
 from cintervene.intervention.intervention import Intervention
 
 __all__ = ["crossed", "measured", "measures"]

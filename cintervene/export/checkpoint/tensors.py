@@ -11,10 +11,7 @@ from typing import Protocol
 from torch import Tensor, nn
 
 from cintervene.errors import ArgumentError, ModelError
-from cintervene.export.checkpoint.shards import (
-    DTYPES,
-    Shards,
-)
+from cintervene.export.checkpoint.shards import DTYPES, Shards
 
 NAMES = {dtype: name for name, dtype in DTYPES.items()}
 

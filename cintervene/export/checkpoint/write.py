@@ -31,10 +31,7 @@ from cintervene.export.cards.card import (
     write_card,
 )
 from cintervene.export.checkpoint.intervention import CheckpointIntervention
-from cintervene.export.checkpoint.shards import (
-    DTYPES,
-    Shards,
-)
+from cintervene.export.checkpoint.shards import DTYPES, Shards
 from cintervene.intervention.acceptance import check_limits
 from cintervene.intervention.application import Applied
 from cintervene.intervention.edit import Edit

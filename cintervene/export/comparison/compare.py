@@ -12,11 +12,7 @@ from typing import TypeAlias
 
 from torch import Tensor, nn
 
-from cintervene.export.checkpoint.tensors import (
-    Tensors,
-    paired,
-    tensors_of,
-)
+from cintervene.export.checkpoint.tensors import Tensors, paired, tensors_of
 from cintervene.export.comparison.residue import Residue
 from cintervene.intervention.edit import Edit
 from cintervene.intervention.intervention import Intervention

@@ -19,10 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cintervene.activations.upper_layers import (
-    UpperBatch,
-    changed,
-)
+from cintervene.activations.upper_layers import UpperBatch, changed
 from cintervene.methods.arr.adversary import Adversary
 from cintervene.methods.common.minibatches import minibatches
 from cintervene.methods.common.objectives import by_example

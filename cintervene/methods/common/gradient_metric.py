@@ -15,18 +15,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cintervene.activations.upper_layers import (
-    UpperLayers,
-    logits_of,
-)
+from cintervene.activations.upper_layers import UpperLayers, logits_of
 from cintervene.methods.common.objectives import set_loss
 from cintervene.methods.common.output_metric import OutputMetric
 from cintervene.models.targets import Target
 from cintervene.models.unembedding import Unembedding
-from cintervene.solvers.preserve import (
-    BenignMoments,
-    Preserve,
-)
+from cintervene.solvers.preserve import BenignMoments, Preserve
 
 __all__ = ["GradientMetric"]
 

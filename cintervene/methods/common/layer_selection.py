@@ -23,10 +23,7 @@ from cintervene.models.targets import Target, explanation_of
 from cintervene.prompts.chat import render
 from cintervene.utils.arrays import Floats
 from cintervene.utils.literals import Matrix
-from cintervene.utils.progress import (
-    Progress,
-    counting,
-)
+from cintervene.utils.progress import Progress, counting
 
 __all__ = ["best_run", "most_separating", "separation"]
 

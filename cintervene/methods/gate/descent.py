@@ -11,11 +11,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from cintervene.activations.upper_layers import (
-    UpperBatch,
-    UpperLayers,
-    logits_of,
-)
+from cintervene.activations.upper_layers import UpperBatch, UpperLayers, logits_of
 from cintervene.methods.common.minibatches import minibatches
 from cintervene.methods.common.objectives import (
     by_example,
@@ -27,32 +23,16 @@ from cintervene.methods.common.objectives import (
 )
 from cintervene.methods.common.sweep import RefusalPoint
 from cintervene.methods.gate.config import GateConfig
-from cintervene.methods.gate.examples import (
-    READING,
-    GateExamples,
-    roles,
-)
+from cintervene.methods.gate.examples import READING, GateExamples, roles
 from cintervene.methods.gate.gated_mlp import GatedMLP
-from cintervene.methods.gate.gates import (
-    EVEN,
-    Thresholds,
-    Tokens,
-    fit_gates,
-)
+from cintervene.methods.gate.gates import EVEN, Thresholds, Tokens, fit_gates
 from cintervene.models.parts import ModelParts
 from cintervene.models.targets import Target
 from cintervene.prompts.refusal_examples import TargetExample
 from cintervene.solvers.update import LowRankUpdate
-from cintervene.utils.progress import (
-    Progress,
-    counting,
-    silent,
-)
+from cintervene.utils.progress import Progress, counting, silent
 
-__all__ = [
-    "GateDescent",
-    "GateSweepPoint",
-]
+__all__ = ["GateDescent", "GateSweepPoint"]
 
 
 @dataclass(frozen=True)

@@ -12,15 +12,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from cintervene.methods.gate.detector import (
-    Detector,
-    fit_detector,
-)
-from cintervene.methods.gate.examples import (
-    ANSWERING,
-    READING,
-    REFUSING,
-)
+from cintervene.methods.gate.detector import Detector, fit_detector
+from cintervene.methods.gate.examples import ANSWERING, READING, REFUSING
 from cintervene.methods.gate.gated_mlp import GatedMLP
 from cintervene.utils.arrays import Floats
 

@@ -24,25 +24,17 @@ from cintervene.methods.common.layer_selection import most_separating
 from cintervene.methods.common.result import make_intervention, sweep_metrics
 from cintervene.methods.common.sweep import RefusalLimits, mildest_within
 from cintervene.methods.gate.config import GateConfig
-from cintervene.methods.gate.descent import (
-    GateDescent,
-    GateSweepPoint,
-)
+from cintervene.methods.gate.descent import GateDescent, GateSweepPoint
 from cintervene.methods.gate.examples import prepare
 from cintervene.methods.gate.gated_mlp import find_gated_mlp
 from cintervene.methods.gate.gates import Thresholds
-from cintervene.models.decoder import (
-    requested_layers,
-)
+from cintervene.models.decoder import requested_layers
 from cintervene.models.parts import ModelParts
 from cintervene.models.precision import quick_products
 from cintervene.models.quantised import check_gradients
 from cintervene.prompts.spelling import encode_text
 from cintervene.utils.clock import Clock
-from cintervene.utils.progress import (
-    Progress,
-    counting,
-)
+from cintervene.utils.progress import Progress, counting
 
 __all__ = ["solve"]
 

@@ -17,11 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from cintervene.prompts.spelling import (
-    distinctiveness,
-    spell,
-    surface_forms,
-)
+from cintervene.prompts.spelling import distinctiveness, spell, surface_forms
 from cintervene.utils.arrays import Floats
 
 __all__ = ["WordAutomaton"]

@@ -44,14 +44,8 @@ from cintervene.methods.guard.state import (
     follow_cache,
 )
 from cintervene.models.parts import ModelParts
-from cintervene.prompts.spelling import (
-    encode_text,
-    words_to_forbid,
-)
-from cintervene.prompts.target_spans import (
-    TargetSpan,
-    word_spans,
-)
+from cintervene.prompts.spelling import encode_text, words_to_forbid
+from cintervene.prompts.target_spans import TargetSpan, word_spans
 from cintervene.utils.arrays import Floats
 
 __all__ = ["Activity", "Guard"]

@@ -12,14 +12,7 @@ from cintervene.methods.config import ProjectionConfig
 from cintervene.prompts.calibration_size import CalibrationSize, Sizes
 from cintervene.solvers.pcr import METHODS
 from cintervene.utils.parameters import parameter
-from cintervene.utils.ranges import (
-    Auto,
-    Choice,
-    Optional,
-    Positive,
-    Texts,
-    Whole,
-)
+from cintervene.utils.ranges import Auto, Choice, Optional, Positive, Texts, Whole
 
 __all__ = ["TOKENWISE", "Concepts", "Kind", "PCRConfig"]
 

@@ -12,10 +12,7 @@ from cintervene.intervention.intervention import Intervention
 from cintervene.methods.common.result import make_intervention, sweep_metrics
 from cintervene.methods.pcr.base_activations import BaseActivations
 from cintervene.methods.pcr.config import PCRConfig
-from cintervene.methods.pcr.constraints import (
-    ConstraintIndex,
-    TokenConstraintIndex,
-)
+from cintervene.methods.pcr.constraints import ConstraintIndex, TokenConstraintIndex
 from cintervene.methods.pcr.layerwise import Layerwise, Problem
 from cintervene.methods.pcr.point_constraints import PointConstraints
 from cintervene.methods.pcr.regions import Balls, Differences

@@ -14,23 +14,14 @@ import numpy as np
 
 from cintervene.activations.layer_stream import Captured
 from cintervene.methods.common.output_metric import OutputMetric
-from cintervene.methods.pcr.constraints import (
-    ConstraintIndex,
-    TokenConstraintIndex,
-)
+from cintervene.methods.pcr.constraints import ConstraintIndex, TokenConstraintIndex
 from cintervene.models.weights import as_floats
 from cintervene.solvers.pcr import pcr
 from cintervene.solvers.preserve import Preserve
 from cintervene.solvers.solution import Solution
 from cintervene.utils.arrays import Floats
 
-__all__ = [
-    "Balls",
-    "Differences",
-    "HalfSpaces",
-    "Points",
-    "Region",
-]
+__all__ = ["Balls", "Differences", "HalfSpaces", "Points", "Region"]
 
 
 class Region(Protocol):

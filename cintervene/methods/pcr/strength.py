@@ -11,10 +11,7 @@ import numpy as np
 import torch
 
 from cintervene.activations.layer_stream import LayerStream
-from cintervene.activations.scoring import (
-    divergence,
-    token_nll,
-)
+from cintervene.activations.scoring import divergence, token_nll
 from cintervene.intervention.adapter import applicable_form
 from cintervene.intervention.intervention import Intervention
 from cintervene.methods.pcr.layerwise import LayerChange, Layerwise

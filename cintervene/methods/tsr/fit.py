@@ -25,13 +25,8 @@ from cintervene.methods.common.sweep import (
 )
 from cintervene.methods.config import DescentConfig
 from cintervene.methods.tsr.examples import prepare
-from cintervene.methods.tsr.problem import (
-    ExampleBatch,
-    SafeRegion,
-)
-from cintervene.models.decoder import (
-    requested_layers,
-)
+from cintervene.methods.tsr.problem import ExampleBatch, SafeRegion
+from cintervene.models.decoder import requested_layers
 from cintervene.models.parts import ModelParts
 from cintervene.models.precision import quick_products
 from cintervene.models.quantised import check_gradients
@@ -39,15 +34,9 @@ from cintervene.models.targets import Target
 from cintervene.prompts.refusal_examples import refusal_tokens
 from cintervene.prompts.refusals import Refusal
 from cintervene.utils.clock import Clock
-from cintervene.utils.progress import (
-    Progress,
-    counting,
-)
+from cintervene.utils.progress import Progress, counting
 
-__all__ = [
-    "RefusalSweepPoint",
-    "fit",
-]
+__all__ = ["RefusalSweepPoint", "fit"]
 
 
 @dataclass(frozen=True)

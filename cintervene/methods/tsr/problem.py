@@ -45,10 +45,7 @@ from cintervene.solvers.preserve import Preserve
 from cintervene.solvers.update import LowRankUpdate
 from cintervene.utils.arrays import Floats
 
-__all__ = [
-    "ExampleBatch",
-    "SafeRegion",
-]
+__all__ = ["ExampleBatch", "SafeRegion"]
 
 # Of the parts, one in so many tells how outputs matter: a mean over thousands of
 # tokens changes little with more of them, and each costs a pass with gradients.

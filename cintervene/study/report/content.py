@@ -13,11 +13,7 @@ from cintervene.evaluate.words.measurement import WordMeasurement
 from cintervene.intervention.intervention import Intervention
 from cintervene.study.report.paper import published
 from cintervene.study.report.peers import Peer
-from cintervene.study.report.summary import (
-    category_cells,
-    rows,
-    times,
-)
+from cintervene.study.report.summary import category_cells, rows, times
 from cintervene.study.results import CaseResult
 from cintervene.utils.json_ready import json_ready
 from cintervene.utils.versions import library_versions

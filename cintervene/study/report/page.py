@@ -8,17 +8,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 from typing import Any
 
-from cintervene.study.report.samples import (
-    Sample,
-    samples,
-)
-from cintervene.study.report.sections import (
-    Block,
-    Picture,
-    Section,
-    Table,
-    sections,
-)
+from cintervene.study.report.samples import Sample, samples
+from cintervene.study.report.sections import Block, Picture, Section, Table, sections
 from cintervene.study.results import CaseResult
 
 __all__ = ["page"]

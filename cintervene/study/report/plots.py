@@ -14,14 +14,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
-from cintervene.evaluate.report.plots import (
-    FAINT,
-    INK,
-)
-from cintervene.study.report.fronts import (
-    FRONTS,
-    draw_front,
-)
+from cintervene.evaluate.report.plots import FAINT, INK
+from cintervene.study.report.fronts import FRONTS, draw_front
 
 __all__ = ["pictures", "svg"]
 

@@ -18,10 +18,7 @@ pytest.importorskip("transformers")
 from support.saved_models import save_tiny_model
 
 from cintervene import ARRConfig, defend
-from cintervene.activations.upper_layers import (
-    changed,
-    differentiable,
-)
+from cintervene.activations.upper_layers import changed, differentiable
 from cintervene.attacks import RelaxedPGD
 from cintervene.errors import ArgumentError
 from cintervene.methods.arr.adversary import Adversary
@@ -30,10 +27,7 @@ from cintervene.methods.tsr.examples import RefusalExamples
 from cintervene.models import loading
 from cintervene.models.parts import ModelParts
 from cintervene.models.trace import evaluating
-from cintervene.prompts.chat import (
-    generate,
-    render,
-)
+from cintervene.prompts.chat import generate, render
 from cintervene.prompts.refusal_examples import TargetExample
 
 REQUESTS = ["Say it", "Do that", "Go on", "Tell me"]

@@ -10,10 +10,7 @@ pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
 
-from cintervene.methods.common.layer_selection import (
-    best_run,
-    separation,
-)
+from cintervene.methods.common.layer_selection import best_run, separation
 
 
 def test_separation_is_the_area_under_the_curve() -> None:

@@ -10,10 +10,7 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
-from cintervene.methods.common.objectives import (
-    divergence_loss,
-    set_loss,
-)
+from cintervene.methods.common.objectives import divergence_loss, set_loss
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])

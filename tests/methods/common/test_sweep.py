@@ -9,10 +9,7 @@ pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
 
-from cintervene.methods.common.sweep import (
-    RefusalLimits,
-    mildest_within,
-)
+from cintervene.methods.common.sweep import RefusalLimits, mildest_within
 from cintervene.methods.tsr.fit import RefusalSweepPoint
 
 

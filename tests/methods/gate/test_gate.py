@@ -21,14 +21,8 @@ from cintervene.activations.upper_layers import differentiable
 from cintervene.errors import ArgumentError, ModelError
 from cintervene.export import lora
 from cintervene.intervention.intervention import Intervention
-from cintervene.methods.common.sweep import (
-    RefusalLimits,
-    mildest_within,
-)
-from cintervene.methods.gate.descent import (
-    GateDescent,
-    GateSweepPoint,
-)
+from cintervene.methods.common.sweep import RefusalLimits, mildest_within
+from cintervene.methods.gate.descent import GateDescent, GateSweepPoint
 from cintervene.methods.gate.detector import fit_detector
 from cintervene.methods.gate.examples import (
     ANSWERING,
@@ -41,19 +35,10 @@ from cintervene.methods.gate.examples import (
 )
 from cintervene.methods.gate.gated_mlp import find_gated_mlp
 from cintervene.methods.gate.gates import Thresholds
-from cintervene.methods.gate.method import (
-    THRESHOLDS,
-    _sweep,
-)
-from cintervene.models import (
-    find_decoder,
-    loading,
-)
+from cintervene.methods.gate.method import THRESHOLDS, _sweep
+from cintervene.models import find_decoder, loading
 from cintervene.models.parts import ModelParts
-from cintervene.prompts.chat import (
-    generate,
-    render,
-)
+from cintervene.prompts.chat import generate, render
 from cintervene.prompts.refusal_examples import TargetExample
 from cintervene.utils.progress import silent
 

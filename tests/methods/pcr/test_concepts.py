@@ -21,26 +21,16 @@ from cintervene.errors import ArgumentError, InterventionError
 from cintervene.methods.common.output_metric import OutputMetric
 from cintervene.methods.pcr.base_activations import BaseActivations
 from cintervene.methods.pcr.config import PCRConfig
-from cintervene.methods.pcr.constraints import (
-    ConstraintIndex,
-    TokenConstraintIndex,
-)
+from cintervene.methods.pcr.constraints import ConstraintIndex, TokenConstraintIndex
 from cintervene.methods.pcr.layerwise import Layerwise
 from cintervene.methods.pcr.point_constraints import PointConstraints
-from cintervene.methods.pcr.regions import (
-    Balls,
-    Differences,
-    Points,
-)
+from cintervene.methods.pcr.regions import Balls, Differences, Points
 from cintervene.methods.pcr.resolve import choose_layers
 from cintervene.models import loading
 from cintervene.models.parts import ModelParts
 from cintervene.prompts.calibration import Calibration
 from cintervene.prompts.calibration_size import CalibrationSize
-from cintervene.prompts.request_calibration import (
-    calibrate_requests,
-    tuning_split,
-)
+from cintervene.prompts.request_calibration import calibrate_requests, tuning_split
 from cintervene.prompts.target_spans import TargetSpan
 from cintervene.solvers.preserve import Preserve
 from cintervene.utils.progress import silent

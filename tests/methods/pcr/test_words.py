@@ -15,29 +15,15 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
 from cintervene import defend
-from cintervene.activations.scoring import (
-    divergence,
-    token_nll,
-)
-from cintervene.methods.common.output_metric import (
-    OutputMetric,
-    token_statistics,
-)
+from cintervene.activations.scoring import divergence, token_nll
+from cintervene.methods.common.output_metric import OutputMetric, token_statistics
 from cintervene.methods.pcr.config import PCRConfig
 from cintervene.methods.pcr.constraints import TokenConstraintIndex
 from cintervene.methods.pcr.layerwise import truncate_rank
 from cintervene.methods.pcr.method import constrain
 from cintervene.methods.pcr.resolve import choose_layers
-from cintervene.methods.pcr.strength import (
-    SweepPoint,
-    WordLimits,
-    knee,
-)
-from cintervene.models import (
-    find_decoder,
-    find_targets,
-    find_unembedding,
-)
+from cintervene.methods.pcr.strength import SweepPoint, WordLimits, knee
+from cintervene.models import find_decoder, find_targets, find_unembedding
 from cintervene.models.parts import ModelParts
 from cintervene.prompts.calibration import Calibration
 from cintervene.prompts.calibration_size import CalibrationSize

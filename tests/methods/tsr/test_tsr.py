@@ -20,9 +20,7 @@ from cintervene.errors import ArgumentError
 from cintervene.intervention.intervention import Intervention
 from cintervene.methods.arr.problem import RiskRegion
 from cintervene.methods.common.output_metric import OutputMetric
-from cintervene.methods.common.sweep import (
-    STRENGTHS,
-)
+from cintervene.methods.common.sweep import STRENGTHS
 from cintervene.methods.tsr.examples import RefusalExamples
 from cintervene.methods.tsr.layer_ball import LayerBall
 from cintervene.methods.tsr.problem import SafeRegion
