@@ -35,6 +35,7 @@ from cintervene.models.trace import (
 )
 from cintervene.solvers.update import LowRankUpdate
 from cintervene.utils.literals import Matrix
+from cintervene.utils.progress import Step
 
 __all__ = ["Captured", "LayerStream", "Sink", "Span"]
 
@@ -128,7 +129,7 @@ class LayerStream:
         streamed: Sequence[Positions] | None = None,
         batch_tokens: int = 2048,
         keep_bytes: int = 1 << 28,
-        entered: Callable[[int], None] | None = None,
+        entered: Step | None = None,
         matrix: Matrix = "down_proj",
     ) -> None:
         self._decoder, self._keep_bytes = decoder, keep_bytes
@@ -159,7 +160,7 @@ class LayerStream:
         *,
         wanted: Sequence[Positions] | None = None,
         streamed: Sequence[Positions] | None = None,
-        entered: Callable[[int], None] | None = None,
+        entered: Step | None = None,
         matrix: Matrix = "down_proj",
     ) -> LayerStream:
         """Stream spans, with the rows wanted at the positions that matter in them.

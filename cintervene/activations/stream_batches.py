@@ -8,7 +8,7 @@ neither masks nor shifted positions are needed, and padded rows are never handed
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -16,6 +16,7 @@ from torch import Tensor
 
 from cintervene.activations.batches import group_by_length
 from cintervene.activations.lower_layers import Arguments, LowerLayers, Prefix
+from cintervene.utils.progress import Step
 
 __all__ = ["BatchRows", "StreamBatch", "enter_batches"]
 
@@ -120,7 +121,7 @@ def enter_batches(
     wanted: Sequence[Sequence[int]],
     streamed: Sequence[Sequence[int]],
     batch_tokens: int,
-    entered: Callable[[int], None] | None,
+    entered: Step | None,
 ) -> list[StreamBatch]:
     """Run all sequences through the lower layers, batch by batch.
 

@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
+
+from cintervene.utils.progress import Step
 
 __all__ = ["Attack", "AttackCase", "Checkpoint", "Request"]
 
@@ -60,7 +62,7 @@ class Checkpoint(Protocol):
         """Keep the state in case of an interruption."""
 
     @property
-    def step(self) -> Callable[[int], None]:
+    def step(self) -> Step:
         """Call with the number of steps that were done since the last call."""
 
 

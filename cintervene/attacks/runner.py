@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from cintervene.errors import ArgumentError
 from cintervene.models.precision import quick_products
 from cintervene.utils.files import write_atomically
 from cintervene.utils.json_ready import json_ready
-from cintervene.utils.progress import Progress, counting, silent
+from cintervene.utils.progress import Progress, Step, counting, silent
 
 __all__ = ["read_cases", "run_attack"]
 
@@ -106,9 +106,7 @@ class _Record:
         for one, cases in stored["cases"].items():
             self.cases[one] = [AttackCase(**case) for case in cases]
 
-    def make(
-        self, attack: Attack, request: Request, seed: int, step: Callable[[int], None]
-    ) -> None:
+    def make(self, attack: Attack, request: Request, seed: int, step: Step) -> None:
         """Make the cases of one request unless they are stored."""
         checkpoint = _RequestCheckpoint(self, request.id, step)
         known = self.cases.get(request.id)
@@ -133,9 +131,7 @@ class _Record:
 class _RequestCheckpoint:
     """The checkpoint of one request in the record of all."""
 
-    def __init__(
-        self, record: _Record, request: str, step: Callable[[int], None]
-    ) -> None:
+    def __init__(self, record: _Record, request: str, step: Step) -> None:
         self._record, self._request, self._step = record, request, step
         self.done = 0
 

@@ -3,15 +3,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 from cintervene.utils.clock import Clock
-from cintervene.utils.progress import Progress, counting
+from cintervene.utils.progress import Progress, Step, counting
 
-__all__ = ["Phases", "Step"]
-
-Step = Callable[[int], None]
+__all__ = ["Phases"]
 
 
 class Phases:

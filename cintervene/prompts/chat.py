@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +19,7 @@ from cintervene.activations.lower_layers import (
 )
 from cintervene.models.offload import device_of
 from cintervene.models.precision import quick_products
+from cintervene.utils.progress import Step
 
 __all__ = ["continue_embeddings", "generate", "render"]
 
@@ -52,7 +53,7 @@ def generate(
     *,
     batch_size: int = 64,
     banned: Sequence[Sequence[int]] = (),
-    progress: Callable[[int], None] | None = None,
+    step: Step | None = None,
 ) -> list[list[int]]:
     """Greedy answers to rendered prompts; never a run of tokens that is `banned`.
 
@@ -70,7 +71,7 @@ def generate(
     batch_size : int, default 64
         Answers at a time; fewer where prompts are long or of other lengths.
     banned : sequence of sequence of int, optional
-    progress : callable, optional
+    step : callable, optional
         Called with the number of answers done since.
 
     Returns
@@ -89,8 +90,8 @@ def generate(
         new = _generate(model, rest, prefix, max_new_tokens, stops, banned)
         for index, answer in zip(batch, new, strict=True):
             answers[index] = answer
-        if progress is not None:
-            progress(len(batch))
+        if step is not None:
+            step(len(batch))
     return answers
 
 

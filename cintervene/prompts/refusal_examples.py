@@ -199,7 +199,7 @@ def generate_answers(
     """What the model says to some requests, as far as `answer_tokens`."""
     report = counting(progress, "answering prompts", len(texts))
     rendered = [render(tokenizer, text) for text in texts]
-    answers = generate(model, tokenizer, rendered, answer_tokens, progress=report)
+    answers = generate(model, tokenizer, rendered, answer_tokens, step=report)
     return dict(zip(texts, answers, strict=True))
 
 

@@ -93,7 +93,7 @@ def calibrate_requests(
     batch = [prompt for part in prompts.values() for prompt in part]
     report = counting(progress, "answering requests", len(batch))
     rendered = [render(tokenizer, prompt) for prompt in batch]
-    answers = generate(model, tokenizer, rendered, size.answer_tokens, progress=report)
+    answers = generate(model, tokenizer, rendered, size.answer_tokens, step=report)
     exchanges = iter(zip(rendered, answers, strict=True))
     parts = {name: [next(exchanges) for _ in part] for name, part in prompts.items()}
     complied = {

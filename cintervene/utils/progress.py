@@ -5,7 +5,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
-__all__ = ["Progress", "counting", "one_step", "silent"]
+__all__ = ["Progress", "Step", "counting", "one_step", "silent"]
+
+# Within a phase: called with steps that have been done since the last call.
+Step = Callable[[int], None]
 
 
 class Progress(Protocol):
@@ -28,7 +31,7 @@ class Progress(Protocol):
         """
 
 
-def counting(progress: Progress, phase: str, total: int) -> Callable[[int], None]:
+def counting(progress: Progress, phase: str, total: int) -> Step:
     """Begin a phase; call what is returned with steps that have been done since."""
     done = 0
 

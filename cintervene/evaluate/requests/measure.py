@@ -184,7 +184,7 @@ def _answers(
 ) -> list[list[int]]:
     """Greedy answers to tokenized prompts."""
     with phases.phase(phase, len(prompts)) as step, evaluating(model):
-        return generate(model, tokenizer, prompts, tokens, progress=step)
+        return generate(model, tokenizer, prompts, tokens, step=step)
 
 
 def _groups(split: Split, limit: int) -> dict[str, list[str]]:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from cintervene.activations.layer_stream import LayerStream
 from cintervene.activations.scoring import divergence, token_nll
-from cintervene.evaluate.phases import Phases, Step
+from cintervene.evaluate.phases import Phases
 from cintervene.evaluate.words.samples import EvaluationSize, Sample
 from cintervene.evaluate.words.scores import Scores, item_sums, token_counts
 from cintervene.intervention.intervention import Intervention
@@ -23,6 +23,7 @@ from cintervene.models.unembedding import Unembedding
 from cintervene.prompts.chat import generate, render
 from cintervene.prompts.target_spans import TargetSpan, answered
 from cintervene.utils.arrays import Floats
+from cintervene.utils.progress import Step
 
 __all__ = ["Observation", "observe"]
 
@@ -99,7 +100,7 @@ class _Greedy:
         with self.phases.phase(phase, len(prompts)) as step, evaluating(self.model):
             return generate(
                 self.model, self.tokenizer, prompts, tokens,
-                batch_size=BATCH, progress=step,
+                batch_size=BATCH, step=step,
             )  # fmt: skip
 
     def texts(

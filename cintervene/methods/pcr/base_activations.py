@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -20,6 +20,7 @@ from cintervene.models.weights import as_floats
 from cintervene.prompts.calibration import Calibration
 from cintervene.prompts.target_spans import TargetSpan
 from cintervene.solvers.preserve import BenignMoments, Preserve
+from cintervene.utils.progress import Step
 
 __all__ = ["BaseActivations"]
 
@@ -62,7 +63,7 @@ class BaseActivations:
         calibration: Calibration,
         constraints: ConstraintIndex,
         config: PCRConfig,
-        entered: Callable[[int], None] | None = None,
+        entered: Step | None = None,
     ) -> BaseActivations:
         """Run the base model.
 

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from torch import nn
@@ -27,7 +26,7 @@ from cintervene.prompts.request_calibration import (
     calibrate_requests,
 )
 from cintervene.utils.clock import Clock
-from cintervene.utils.progress import Progress, counting
+from cintervene.utils.progress import Progress, Step, counting
 
 __all__ = ["calibrate", "constrain", "solve"]
 
@@ -127,7 +126,7 @@ def constrain(
     parts: ModelParts,
     calibration: Calibration,
     config: PCRConfig,
-    entered: Callable[[int], None] | None = None,
+    entered: Step | None = None,
 ) -> Layerwise:
     """Run the base model and constrain its outputs: all but the strength.
 
