@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from cintervene.methods.defend import defend
     from cintervene.methods.gate.config import GateConfig
     from cintervene.methods.guard.config import GuardConfig
-    from cintervene.methods.guard.guard import Guard
+    from cintervene.methods.guard.method import Guard
     from cintervene.methods.pcr.config import PCRConfig
     from cintervene.methods.tsr.config import TSRConfig
     from cintervene.prompts.calibration_size import CalibrationSize
@@ -89,7 +89,7 @@ _PLACES = {
     "ARRConfig": "methods.arr.config",
     "CalibrationSize": "prompts.calibration_size",
     "GateConfig": "methods.gate.config",
-    "Guard": "methods.guard.guard",
+    "Guard": "methods.guard.method",
     "GuardConfig": "methods.guard.config",
     "PCRConfig": "methods.pcr.config",
     "TSRConfig": "methods.tsr.config",

@@ -11,7 +11,7 @@ from typing import Any
 from torch import nn
 
 from cintervene.baselines.answering import Answerer, Generation
-from cintervene.methods.guard.guard import Guard
+from cintervene.methods.guard.method import Guard
 
 __all__ = ["Guarded"]
 
