@@ -36,26 +36,40 @@ def test_formulas_that_the_code_names_are_on_their_page() -> None:
             assert rf"\tag{{{number}}}" in PAGES[page], f"{page}.md ({number})"
 
 
-@pytest.mark.parametrize("page", ["tsr", "arr", "gate", "linear_heads"])
+METHODS = ["pcr", "tsr", "arr", "gate", "guard"]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_method_has_a_folder_a_page_and_an_example(method: str) -> None:
+    folder = ROOT / "cintervene/methods" / method
+    assert {"__init__.py", "config.py", "method.py"} <= {
+        p.name for p in folder.iterdir()
+    }
+    assert method in PAGES
+    assert (ROOT / f"examples/{method}.py").exists()
+
+
+@pytest.mark.parametrize("page", [*METHODS, "linear_heads"])
 def test_names_in_tables_of_symbols_are_those_of_the_code(page: str) -> None:
     rows = [line for line in PAGES[page].splitlines() if line.startswith("| ")]
     names = [name for row in rows for name in re.findall(r"`([\w./]+)`", row)]
     assert names
     for name in names:
         if "/" in name:
-            assert (ROOT / "cintervene" / name).exists(), name
+            places = (ROOT / "cintervene" / name, ROOT / name)
+            assert any(place.exists() for place in places), name
         else:
             for part in name.removeprefix("ci.").split("."):
                 assert re.search(rf"\b{part}\b", ALL_CODE), name
 
 
-@pytest.mark.parametrize("page", ["tsr", "arr", "gate"])
+@pytest.mark.parametrize("page", METHODS)
 def test_formulas_are_numbered_without_a_gap(page: str) -> None:
     numbers = [int(n) for n in re.findall(r"\\tag\{(\d+)\}", PAGES[page])]
     assert numbers == [*range(1, len(numbers) + 1)]
 
 
-@pytest.mark.parametrize("page", ["tsr", "arr", "gate", "linear_heads"])
+@pytest.mark.parametrize("page", [*METHODS, "linear_heads"])
 def test_links_between_pages_lead_somewhere(page: str) -> None:
     for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", PAGES[page]):
         if not target.startswith("http"):
