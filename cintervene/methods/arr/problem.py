@@ -21,7 +21,7 @@ from torch import Tensor
 
 from cintervene.activations.upper_layers import UpperBatch, changed
 from cintervene.methods.arr.adversary import Adversary
-from cintervene.methods.common.minibatches import minibatches
+from cintervene.methods.common.descent import minibatches
 from cintervene.methods.common.objectives import by_example
 from cintervene.methods.config import DescentConfig
 from cintervene.methods.tsr.examples import RefusalExamples

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from cintervene.activations.upper_layers import UpperBatch, UpperLayers, logits_of
-from cintervene.methods.common.minibatches import minibatches
+from cintervene.methods.common.descent import minibatches
 from cintervene.methods.common.objectives import (
     by_example,
     divergence_loss,

@@ -24,8 +24,8 @@ from cintervene.activations.upper_layers import (
     differentiable,
     logits_of,
 )
+from cintervene.methods.common.descent import minibatches
 from cintervene.methods.common.gradient_metric import GradientMetric
-from cintervene.methods.common.minibatches import minibatches
 from cintervene.methods.common.objectives import (
     by_example,
     divergence_loss,

@@ -6,7 +6,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from cintervene.methods.common.minibatches import minibatches
+from cintervene.methods.common.descent import minibatches
 
 
 @pytest.mark.parametrize("parts", [1, 4, 7, 8])
