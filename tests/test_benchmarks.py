@@ -6,6 +6,7 @@ from __future__ import annotations
 import ast
 import json
 from importlib import import_module
+from inspect import signature
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -68,3 +69,30 @@ def test_names_exist(path: Path) -> None:
         and not hasattr(named[node.value.id], node.attr)
     ]
     assert missing == []
+
+
+def resolved(node: ast.expr, named: dict[str, Any]) -> Any:
+    """What a dotted name of the package stands for; None for anything else."""
+    if isinstance(node, ast.Name):
+        return named.get(node.id)
+    if isinstance(node, ast.Attribute):
+        return getattr(resolved(node.value, named), node.attr, None)
+    return None
+
+
+@pytest.mark.parametrize("path", [*BENCHMARKS, *NOTEBOOKS], ids=lambda path: path.name)
+def test_arguments_exist(path: Path) -> None:
+    tree = ast.parse(source(path))
+    named = imports(tree)
+    wrong = []
+    for node in ast.walk(tree):
+        function = resolved(node.func, named) if isinstance(node, ast.Call) else None
+        if not callable(function):
+            continue
+        given = [a for a in node.args if not isinstance(a, ast.Starred)]
+        keywords = {one.arg: None for one in node.keywords if one.arg is not None}
+        try:
+            signature(function).bind_partial(*given, **keywords)
+        except TypeError as error:
+            wrong.append(f"{ast.unparse(node.func)}: {error}")
+    assert wrong == []
