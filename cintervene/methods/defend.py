@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from cintervene.errors import ArgumentError
 from cintervene.methods.config import MethodConfig
 from cintervene.methods.registry import (
     DEFAULT_METHOD,
@@ -14,6 +13,7 @@ from cintervene.methods.registry import (
     find_method,
     method_of,
 )
+from cintervene.utils.parameters import check_alone
 from cintervene.utils.progress import Progress, silent
 
 if TYPE_CHECKING:
@@ -77,12 +77,8 @@ def defend(
     """
     if config is None:
         config = configure(method or DEFAULT_METHOD, parameters)
-    elif method is not None or parameters:
-        given = ", ".join(["method"] * (method is not None) + list(parameters))
-        raise ArgumentError(
-            f"config: got one beside {given}; give either a configuration or the "
-            "parameters one by one"
-        )
+    else:
+        check_alone(["method"] * (method is not None) + list(parameters))
     solve = method_of(config).load()
     config.check_known()
     return solve(model, tokenizer, config, progress)

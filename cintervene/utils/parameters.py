@@ -16,7 +16,14 @@ from typing import Any, ClassVar, Literal, Self
 from cintervene.errors import ArgumentError
 from cintervene.utils.ranges import Range, Withheld
 
-__all__ = ["Described", "Group", "Parameter", "parameter", "parameters"]
+__all__ = [
+    "Described",
+    "Group",
+    "Parameter",
+    "check_alone",
+    "parameter",
+    "parameters",
+]
 
 Group = Literal["texts", "main", "limits", "details"]
 
@@ -82,6 +89,22 @@ def parameters(described: type[Described] | Described) -> list[Parameter]:
     return declared
 
 
+def check_alone(names: Iterable[str]) -> None:
+    """Refuse what is given beside a configuration.
+
+    Raises
+    ------
+    ArgumentError
+        There is something.
+    """
+    given = ", ".join(names)
+    if given:
+        raise ArgumentError(
+            f"config: got one beside {given}; give either a configuration or the "
+            "parameters one by one"
+        )
+
+
 @dataclass(frozen=True)
 class Described:
     """Base of frozen dataclasses whose fields are made by `parameter`.
@@ -116,11 +139,7 @@ class Described:
                 f"config: got {type(config).__name__}; expected {cls.__name__}; words "
                 "are given as forbid="
             )
-        if values:
-            raise ArgumentError(
-                f"config: got one beside {', '.join(values)}; give either a "
-                "configuration or the parameters one by one"
-            )
+        check_alone(values)
         return config
 
     @classmethod
