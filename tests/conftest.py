@@ -20,6 +20,51 @@ from support.tiny_models import ARCHITECTURES, make_tiny_model
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
+COUNTS = pytest.StashKey[dict[str, int]]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--long", action="store_true", help="run the many cases of tests/run_long"
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[COUNTS] = {}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if "counted" in getattr(item, "fixturenames", ()):
+            item.add_marker("counted")
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    counts = config.stash[COUNTS]
+    if counts:
+        terminalreporter.section("cases that were run")
+        for what, number in counts.items():
+            terminalreporter.write_line(f"{number:9,d}  {what}")
+
+
+@pytest.fixture
+def cases(request: pytest.FixtureRequest) -> Callable[[int, int], int]:
+    """How many cases to run: `cases(300, 3000)` is 3000 with `--long`, else 300."""
+    long = request.config.getoption("--long")
+    return lambda usual, many: many if long else usual
+
+
+@pytest.fixture
+def counted(request: pytest.FixtureRequest) -> Callable[[str, int], None]:
+    """Have the summary print how many cases were run: `counted("forks", 300)`."""
+    counts = request.config.stash[COUNTS]
+
+    def add(what: str, number: int) -> None:
+        counts[what] = counts.get(what, 0) + number
+
+    return add
+
+
 @pytest.fixture(autouse=True)
 def no_kept_scores(
     tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
