@@ -51,7 +51,7 @@ def forks(entry, number):
         time.sleep(0.0001 * (7 * i % 29))
         child = os.fork()
         if child == 0:
-            signal.alarm(20)
+            signal.alarm(60)
             entry()
             preserve.with_ridge().solve(inputs)
             os._exit(0)
