@@ -310,7 +310,7 @@ class _Statistics(Protocol):
 
 
 def _matrix_shape(x: Any, name: str) -> tuple[int, int]:
-    shape = shape_of(x)
+    shape = shape_of(x, name)
     if len(shape) != 2:
         raise ArgumentError(
             f"{name}: got shape {shape}; expected two axes, one row a sample"
