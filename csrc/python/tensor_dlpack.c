@@ -162,11 +162,11 @@ read_strides(const module_state *state, const dlpack_tensor *source, int64_t ite
         }
         dense *= self->shape[i];
     }
-    uintptr_t first;
-    if (__builtin_add_overflow((uintptr_t)source->data, source->byte_offset, &first)) {
+    if (source->byte_offset > TENSOR_MAX_SIZE) {
         return refuse_layout(state, self->name);
     }
-    self->source = source->data == NULL ? NULL : (char *)first;
+    self->source =
+        source->data == NULL ? NULL : (char *)source->data + source->byte_offset;
     return true;
 }
 

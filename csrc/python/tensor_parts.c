@@ -83,7 +83,7 @@ transfer(const tensor *self, bool pack)
     }
 }
 
-/* Whether every element lies in the address space. */
+/* Whether the elements lie within what an address space can hold, and do not wrap. */
 static bool
 is_addressable(const tensor *self, int64_t item)
 {
@@ -96,8 +96,8 @@ is_addressable(const tensor *self, int64_t item)
         }
     }
     uintptr_t source = (uintptr_t)self->source;
-    return before >= -INT64_MAX && source >= (uintptr_t)-before &&
-           (uintptr_t)behind <= UINTPTR_MAX - source;
+    return before >= -TENSOR_MAX_SIZE && behind <= TENSOR_MAX_SIZE &&
+           source >= (uintptr_t)-before && (uintptr_t)behind <= UINTPTR_MAX - source;
 }
 
 static bool

@@ -12,9 +12,9 @@
 #include <stdbool.h>
 
 #define TENSOR_MAX_NDIM 16
-/* Elements, rows and columns that an array may have. No memory holds more; only
- * repeated elements and empty axes get there. Products with a size in bytes, and sums
- * of a few, stay far from overflow. */
+/* Elements, rows and columns that an array may have, and how far it may reach in bytes.
+ * No memory holds more; only repeated elements and empty axes get there. Products with
+ * a size in bytes, and sums of a few, stay far from overflow. */
 #define TENSOR_MAX_SIZE (INT64_C(1) << 47)
 
 struct module_state;
