@@ -135,7 +135,7 @@ def test_zero_strides_on_inner_axes():
 
 
 def test_counts_that_overflow():
-    for shape in [(2**31, 2**31), (2**60, 1), (2**40, 2**40, 2**40)]:
+    for shape in [(2**31, 2**31), (2**60, 1), (2**20, 2**20, 2**20)]:
         with pytest.raises(ci.ArgumentError, match=r"array: .* 2\*\*47 elements"):
             _core.as_float64(torch.zeros(1).expand(shape))
     rows = torch.zeros(1, 0).expand(2**31, 0)
@@ -176,8 +176,8 @@ def test_what_is_no_refusal_goes_through(error):
     for x in (Array(), Producer(), Lookup(), [Array()]):
         with pytest.raises(type(error)):
             _core.as_float64(x)
-        with pytest.raises(type(error)):
-            ci.set_nll([[0.0, 1.0]], x)
+    with pytest.raises(type(error)):
+        ci.set_nll([[0.0, 1.0]], Array())
 
 
 def test_other_errors_of_producers_become_refusals():
