@@ -34,14 +34,17 @@ add_missing() {
 import os, sys, sysconfig
 sys.exit(not os.path.exists(os.path.join(sysconfig.get_path("include"), "Python.h")))
 END
-    [ ${#missing[@]} -gt 0 ] || return 0
+    [ ${#missing[@]} -eq 0 ] || install_packages "${missing[@]}"
+}
+
+install_packages() {
     if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
-        stop "missing ${missing[*]}; install it, e.g. sudo apt-get install ${missing[*]}"
+        stop "missing $*; install it, e.g. sudo apt-get install $*"
     fi
-    say "installing ${missing[*]}"
+    say "installing $*"
     apt-get update -qq
     DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends \
-        "${missing[@]}" >/dev/null
+        "$@" >/dev/null
 }
 
 say() {

@@ -13,6 +13,7 @@ import pytest
 
 pytest.register_assert_rewrite("support")
 
+from support.native import build
 from support.tiny_models import ARCHITECTURES, make_tiny_model
 
 # Spinning OpenMP threads make operations on tiny tensors a hundred times slower when
@@ -74,6 +75,18 @@ def no_kept_scores(
     if module is not None:
         place = cache(lambda: tmp_path_factory.mktemp("kept"))
         monkeypatch.setattr(module, "cache_directory", place)
+
+
+@pytest.fixture(scope="session")
+def sanitized_build(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """The C sources with address and undefined-behaviour sanitizers, built once."""
+    return build(tmp_path_factory.mktemp("sanitized"), sanitized=True)
+
+
+@pytest.fixture(scope="session")
+def shipped_build(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """The C sources with the flags of the package, built once."""
+    return build(tmp_path_factory.mktemp("shipped"), sanitized=False)
 
 
 @pytest.fixture(scope="session")

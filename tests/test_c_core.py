@@ -1,54 +1,48 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Builds the C core without Python, with sanitizers, and runs its own tests."""
+"""The core's own tests, without Python: with the sanitizers, with the flags of the
+package, and under valgrind with these."""
 
 import os
 import shutil
 import subprocess
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parent.parent
-FLAGS = ["-std=c11", "-O1", "-g", "-Wall", "-Wextra", "-Werror", "-fopenmp"]
-FLAGS += ["-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math"]
-FLAGS += ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"]
-FLAGS += ["-fno-omit-frame-pointer", "-Wno-unknown-pragmas"]
-# Poisoning memory that nobody has written yet is what the arena is for.
-FLAGS += ["-Wno-maybe-uninitialized"]
 
-
-@pytest.fixture(scope="module")
-def binary(tmp_path_factory):
-    compiler = shutil.which("gcc")
-    openblas = pytest.importorskip("scipy_openblas32")
-    if compiler is None:
-        pytest.skip("needs gcc")
-    directory = openblas.get_lib_dir()
-    target = tmp_path_factory.mktemp("core") / "tests"
-    sources = [*(ROOT / "csrc/core").rglob("*.c"), *(ROOT / "tests/c").rglob("*.c")]
-    includes = [ROOT / "csrc/include", ROOT / "csrc/core", ROOT / "tests/c"]
-    includes.append(openblas.get_include_dir())
-    command = [compiler, *FLAGS, "-DCIV_LAPACK_SCIPY"]
-    command += [f"-I{path}" for path in includes]
-    command += [*map(str, sources), "-o", str(target), f"-L{directory}"]
-    command += [f"-l{openblas.get_library()}", f"-Wl,-rpath,{directory}", "-lm"]
-    command += ["-Wl,--wrap=malloc"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return target
-
-
-@pytest.mark.parametrize("threads", [1, 4])
-def test_core_alone(binary, threads):
-    environment = {
-        **os.environ,
-        "OMP_NUM_THREADS": str(threads),
-        "ASAN_OPTIONS": "detect_leaks=1",
-        "UBSAN_OPTIONS": "print_stacktrace=1",
-    }
+def run_tests(command, **variables):
+    environment = {**os.environ, **variables}
     done = subprocess.run(
-        [binary], env=environment, capture_output=True, text=True, check=False
+        command, env=environment, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "0 failed" in done.stdout
-    assert int(done.stdout.split()[0]) > 100
+    assert " 0 failed" in done.stdout
+    return int(done.stdout.split()[0])
+
+
+@pytest.mark.parametrize("threads", ["1", "4"])
+def test_with_sanitizers(sanitized_build, counted, threads):
+    found = run_tests(
+        [sanitized_build.core_tests()],
+        OMP_NUM_THREADS=threads,
+        ASAN_OPTIONS="detect_leaks=1",
+        UBSAN_OPTIONS="halt_on_error=1:print_stacktrace=1",
+    )
+    counted("checks of the core with sanitizers", found)
+    assert found > 20_000
+
+
+@pytest.mark.parametrize("threads", ["1", "4"])
+def test_as_shipped(shipped_build, counted, threads):
+    found = run_tests([shipped_build.core_tests()], OMP_NUM_THREADS=threads)
+    counted("checks of the core as it is shipped", found)
+    assert found > 20_000
+
+
+def test_as_shipped_under_valgrind(shipped_build, counted):
+    if shutil.which("valgrind") is None:
+        pytest.skip("needs valgrind: apt-get install valgrind")
+    command = ["valgrind", "-q", "--error-exitcode=9", "--leak-check=full"]
+    command += ["--errors-for-leak-kinds=definite", shipped_build.core_tests()]
+    found = run_tests(command, OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1")
+    counted("checks of the core under valgrind", found)
+    assert found > 20_000

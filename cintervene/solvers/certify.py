@@ -200,9 +200,8 @@ def _prove(
 
 def _after_rounding(update: LowRankUpdate, weight: Any, h: Floats) -> Floats:
     """What the update does to the outputs once added to stored weights."""
-    if shape_of(weight) != update.shape:
-        raise ArgumentError(
-            f"weight: has shape {shape_of(weight)}; expected {update.shape}"
-        )
+    shape = shape_of(weight, "weight")
+    if shape != update.shape:
+        raise ArgumentError(f"weight: has shape {shape}; expected {update.shape}")
     changed = weight.clone() if hasattr(weight, "clone") else np.array(weight)
     return displacement(weight, update.apply(changed), h)

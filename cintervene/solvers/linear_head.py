@@ -16,6 +16,7 @@ from cintervene.solvers.problem import gram_matrices, matrix
 from cintervene.solvers.solution import Status
 from cintervene.solvers.update import LowRankUpdate
 from cintervene.utils.arrays import Floats, shape_of
+from cintervene.utils.validation import check_not_negative, check_whole, number
 
 __all__ = ["RegionSolution", "arr", "tsr"]
 
@@ -252,7 +253,7 @@ def _solve(
     slack: float,
 ) -> RegionSolution:
     h = matrix(inputs, "inputs")
-    shape = shape_of(logits)
+    shape = shape_of(logits, "logits")
     if len(shape) != 2 or len(h) != shape[0] or 0 in shape:
         raise ArgumentError(
             f"logits: got shape {shape}; expected ({len(h)}, vocab), one row for each "
@@ -260,12 +261,10 @@ def _solve(
         )
     ids, offsets = token_sets(token_ids, shape[0], shape[1])
     radius, tolerance, max_iterations = limits
-    if not 0.0 <= radius < np.inf:
-        raise ArgumentError(f"radius: got {radius}; expected a number >= 0")
-    if not tolerance >= 0.0:
-        raise ArgumentError(f"tolerance: got {tolerance}; expected a number >= 0")
-    if max_iterations < 0:
-        raise ArgumentError(f"max_iterations: got {max_iterations}; expected >= 0")
+    check_not_negative(radius=radius)
+    if not number(tolerance) >= 0.0:
+        raise ArgumentError(f"tolerance: got {tolerance!r}; expected a number >= 0")
+    check_whole(0, max_iterations=max_iterations)
     dual = h if preserve is None else preserve.solve(h)
     true_gram, gram = gram_matrices(h, dual, slack)
     result = solver(

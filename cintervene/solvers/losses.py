@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Losses over logits."""
 
+import math
 from collections.abc import Sequence
 from typing import Any, Literal, overload
 
@@ -58,10 +59,10 @@ def set_nll(logits: Any, token_ids: TokenIds, *, grad: Any = False) -> Any:
     DtypeError
         `logits` are no floating-point numbers, or `token_ids` no integers.
     """
-    shape = shape_of(logits)
+    shape = shape_of(logits, "logits")
     if not shape:
         raise ArgumentError("logits: got a scalar; expected shape (..., vocab)")
-    rows = int(np.prod(shape[:-1]))
+    rows = math.prod(shape[:-1])
     ids, offsets = token_sets(token_ids, rows, shape[-1])
     return _core.set_nll(logits, ids, offsets, grad)
 
@@ -94,15 +95,14 @@ def token_sets(
 
 def _split(token_ids: Any) -> list[npt.NDArray[Any]]:
     """The sets as 1-D arrays; one when they are shared by all rows."""
-    nested = isinstance(token_ids, (list, tuple)) and any(
-        np.ndim(s) == 1 for s in token_ids
-    )
-    sets = [np.asarray(s) for s in token_ids] if nested else np.asarray(token_ids)
-    if isinstance(sets, np.ndarray):
-        if sets.ndim not in (1, 2):
-            raise ArgumentError(
-                f"token_ids: has {sets.ndim} axes; expected a flat set, a list of "
-                "sets, or an array (rows, k)"
-            )
-        return [sets] if sets.ndim == 1 else list(sets)
-    return sets
+    if isinstance(token_ids, (list, tuple)):
+        axes = {len(shape_of(one, "token_ids")) for one in token_ids}
+        if axes == {1}:
+            return [_core.plain(one, "token_ids") for one in token_ids]
+    sets = _core.plain(token_ids, "token_ids")
+    if sets.ndim not in (1, 2):
+        raise ArgumentError(
+            f"token_ids: has {sets.ndim} axes; expected a flat set, a list of "
+            "sets, or an array (rows, k)"
+        )
+    return [sets] if sets.ndim == 1 else list(sets)

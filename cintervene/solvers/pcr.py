@@ -18,7 +18,7 @@ from cintervene.solvers.preserve import Preserve
 from cintervene.solvers.problem import Problem, prepare
 from cintervene.solvers.solution import Solution, Status
 from cintervene.solvers.update import LowRankUpdate
-from cintervene.utils.validation import check_positive
+from cintervene.utils.validation import check_positive, check_whole
 
 __all__ = ["METHODS", "pcr"]
 
@@ -142,8 +142,7 @@ def _solver(method: str) -> Callable[..., "_core.Found"]:
 
 def _check_options(tolerance: float, max_iterations: int) -> None:
     check_positive(tolerance=tolerance)
-    if max_iterations < 0:
-        raise ArgumentError(f"max_iterations: got {max_iterations}; expected >= 0")
+    check_whole(0, max_iterations=max_iterations)
 
 
 def _solution(

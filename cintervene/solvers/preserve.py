@@ -73,7 +73,7 @@ class Preserve:
         if rows > d_in:
             self._statistics = BenignMoments(d_in).add(benign_inputs)
         else:
-            self._statistics = _Rows(_core.widen(benign_inputs, "benign_inputs"))
+            self._statistics = _Rows(_widened(benign_inputs, "benign_inputs"))
         self.ridge = _absolute_ridge(self._statistics, ridge, ridge_absolute)
 
     @classmethod
@@ -88,7 +88,7 @@ class Preserve:
             On first use, when `matrix` is not positive definite.
         """
         d_in, columns = _matrix_shape(matrix, "matrix")
-        given = _core.widen(matrix, "matrix")
+        given = _widened(matrix, "matrix")
         if d_in != columns or not np.allclose(given, given.T, rtol=1e-6, atol=0.0):
             raise ArgumentError(
                 f"matrix: got shape {(d_in, columns)}; expected a symmetric matrix. "
@@ -144,7 +144,7 @@ class Preserve:
             P is not positive definite.
         """
         self._check_width(inputs, "inputs")
-        wide = _core.widen(inputs, "inputs")
+        wide = _widened(inputs, "inputs")
         return self._statistics.solve(self._factor, self.ridge, wide)
 
     def norm(self, update: Any) -> float:
@@ -160,7 +160,7 @@ class Preserve:
     def gram(self, rows: Any) -> Floats:
         """``rows P rows'`` of rows (m, d_in) that act on the layer's inputs."""
         self._check_width(rows, "rows")
-        wide = _core.widen(rows, "rows")
+        wide = _widened(rows, "rows")
         return self.ridge * _core.product_nt(wide, wide) + self._statistics.quadratic(
             wide
         )
@@ -326,8 +326,15 @@ class _Statistics(Protocol):
     def quadratic(self, rows: Floats) -> Floats: ...
 
 
+def _widened(x: Any, name: str) -> Floats:
+    """Float64 copy of a finite array with two axes."""
+    wide = _core.widen(x, name)
+    _matrix_shape(wide, name)
+    return wide
+
+
 def _matrix_shape(x: Any, name: str) -> tuple[int, int]:
-    shape = shape_of(x)
+    shape = shape_of(x, name)
     if len(shape) != 2:
         raise ArgumentError(
             f"{name}: got shape {shape}; expected two axes, one row a sample"

@@ -13,7 +13,8 @@ import numpy.typing as npt
 from cintervene import _core
 from cintervene.errors import ArgumentError
 from cintervene.solvers.preserve import Preserve
-from cintervene.utils.arrays import Floats
+from cintervene.utils.arrays import Floats, numbers
+from cintervene.utils.validation import check_not_negative
 
 __all__ = ["Problem", "gram_matrices", "matrix", "prepare"]
 
@@ -120,8 +121,7 @@ def matrix(x: Any, name: str) -> Floats:
 
 def gram_matrices(h: Floats, dual: Floats, slack: float) -> tuple[Floats, Floats]:
     """``G = H P^-1 H'`` as it is, and with slack, ``G + rho mean(diag G) I``."""
-    if not 0.0 <= slack < np.inf:
-        raise ArgumentError(f"slack: got {slack}; expected a number >= 0")
+    check_not_negative(slack=slack)
     true_gram = gram = _core.gram(h, dual)
     if slack > 0.0 and len(h) > 0:
         gram = true_gram.copy()
@@ -130,7 +130,7 @@ def gram_matrices(h: Floats, dual: Floats, slack: float) -> tuple[Floats, Floats
 
 
 def _radius(radius: npt.ArrayLike, m: int, n: int) -> Floats:
-    given = np.asarray(radius, dtype=np.float64)
+    given = numbers(radius, "radius")
     if given.shape not in ((), (n,), (m, n)):
         raise ArgumentError(
             f"radius: got shape {given.shape}; expected a number, ({n},) or ({m}, {n})"
@@ -147,10 +147,15 @@ def _halfspaces(
 ) -> tuple[Floats, Floats]:
     if halfspaces is None:
         return np.zeros((0, d_out)), np.zeros((m, 0))
+    if not isinstance(halfspaces, (tuple, list)) or len(halfspaces) != 2:
+        raise ArgumentError(
+            f"halfspaces: got {type(halfspaces).__name__}; expected a pair of arrays. "
+            "Write (directions, offsets)"
+        )
     directions, offsets = halfspaces
     u = matrix(directions, "halfspaces[0]")
     k = len(u)
-    given = np.asarray(offsets, dtype=np.float64)
+    given = numbers(offsets, "halfspaces[1]")
     if given.shape not in ((), (k,), (m, k)):
         raise ArgumentError(
             f"halfspaces[1]: got shape {given.shape}; expected a number, ({k},) or "

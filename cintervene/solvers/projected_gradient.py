@@ -12,7 +12,7 @@ from cintervene.solvers.preserve import Preserve
 from cintervene.solvers.problem import gram_matrices, matrix
 from cintervene.solvers.update import LowRankUpdate
 from cintervene.utils.arrays import Floats, shape_of
-from cintervene.utils.validation import check_positive
+from cintervene.utils.validation import check_not_negative, check_positive
 
 __all__ = ["GradientStep", "ProjectedGradient"]
 
@@ -166,8 +166,7 @@ class ProjectedGradient:
         momentum: bool = False,
     ) -> None:
         wide = matrix(inputs, "inputs")
-        if not 0.0 <= radius < np.inf:
-            raise ArgumentError(f"radius: got {radius}; expected a number >= 0")
+        check_not_negative(radius=radius)
         check_positive(length=length)
         if step is not None:
             check_positive(step=step)
@@ -396,7 +395,7 @@ class ProjectedGradient:
 
     def _check_shape(self, x: Any, name: str, width: int | None = None) -> int:
         """The number of outputs, which may be known already."""
-        shape = shape_of(x)
+        shape = shape_of(x, name)
         m = len(self._gram)
         if self._state.here is not None:
             width = self._state.here.shape[2]

@@ -8,7 +8,8 @@ import numpy.typing as npt
 
 from cintervene import _core
 from cintervene.errors import ArgumentError
-from cintervene.utils.arrays import Floats, shape_of
+from cintervene.utils.arrays import Floats, numbers, shape_of
+from cintervene.utils.validation import number
 
 __all__ = ["project_ball", "project_simplex"]
 
@@ -40,13 +41,13 @@ def project_ball(x: Any, radius: npt.ArrayLike, *, out: Any = None) -> Any:
     ArgumentError
         A radius is negative or NaN, or shapes do not match.
     """
-    radii = np.asarray(radius, dtype=np.float64)
+    radii = numbers(radius, "radius")
     if not np.all(radii >= 0):
         raise ArgumentError(
             f"radius: got {radii[~(radii >= 0)].flat[0]}; expected numbers >= 0"
         )
     if radii.ndim > 0:
-        radii = _broadcast(radii, shape_of(x)[:-1])
+        radii = _broadcast(radii, shape_of(x, "x")[:-1])
     return _core.project_ball(x, radii.reshape(-1), out)
 
 
@@ -92,12 +93,13 @@ def project_simplex(x: Any, *, entropy: float | None = None, out: Any = None) ->
     so many entries share the largest value that p can live on them alone; then the
     first of them is raised above the others. See docs/projections.md.
     """
-    shape = shape_of(x)
-    if shape and shape[-1] == 0 and int(np.prod(shape[:-1])) > 0:
+    shape = shape_of(x, "x")
+    if shape and shape[-1] == 0 and 0 not in shape[:-1]:
         raise ArgumentError("x: its last axis is empty; expected at least one entry")
-    if entropy is not None and not entropy >= 0.0:
-        raise ArgumentError(f"entropy: got {entropy}; expected a number >= 0")
-    return _core.project_simplex(x, 1.0 if entropy is None else float(entropy), out)
+    bound = 1.0 if entropy is None else number(entropy)
+    if not bound >= 0.0:
+        raise ArgumentError(f"entropy: got {entropy!r}; expected a number >= 0")
+    return _core.project_simplex(x, bound, out)
 
 
 def _broadcast(radii: Floats, shape: tuple[int, ...]) -> Floats:

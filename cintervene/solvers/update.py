@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Low-rank changes of a weight matrix."""
 
+from numbers import Real
 from typing import Any, Self
 
 import numpy as np
@@ -118,9 +119,10 @@ class LowRankUpdate:
         ArgumentError
             The shape differs, or memory cannot be written or overlaps.
         """
-        if shape_of(W) != self.shape:
+        shape = shape_of(W, "W")
+        if shape != self.shape:
             raise ArgumentError(
-                f"W: has shape {shape_of(W)}; expected {self.shape}. "
+                f"W: has shape {shape}; expected {self.shape}. "
                 "Use update.T for a layer that stores its weights transposed"
             )
         return _core.lowrank_apply(W, self.left, self.right, out)
@@ -158,7 +160,7 @@ class LowRankUpdate:
         return type(self)(left.astype(self.left.dtype), right.astype(self.right.dtype))
 
     def __mul__(self, factor: float) -> Self:
-        if not np.isscalar(factor):
+        if not isinstance(factor, Real):
             return NotImplemented
         scaled = self.left * self.left.dtype.type(factor)
         return type(self)(scaled, self.right)
@@ -211,15 +213,16 @@ def displacement(base: Any, changed: Any, inputs: Any) -> Floats:
     DtypeError
         `base` and `changed` differ in dtype.
     """
-    if shape_of(base) != shape_of(changed):
+    shape, after = shape_of(base, "base"), shape_of(changed, "changed")
+    given = shape_of(inputs, "inputs")
+    if shape != after:
         raise ArgumentError(
-            f"changed: has shape {shape_of(changed)}; expected that of base, "
-            f"{shape_of(base)}"
+            f"changed: has shape {after}; expected that of base, {shape}"
         )
-    if len(shape_of(base)) != 2 or shape_of(inputs)[1:] != shape_of(base)[1:]:
+    if len(shape) != 2 or given[1:] != shape[1:]:
         raise ArgumentError(
-            f"inputs: has shape {shape_of(inputs)}; expected (m, d_in) for weights "
-            f"(d_out, d_in) of shape {shape_of(base)}"
+            f"inputs: has shape {given}; expected (m, d_in) for weights "
+            f"(d_out, d_in) of shape {shape}"
         )
     return _core.displacement(base, changed, inputs)
 
@@ -228,7 +231,7 @@ def _factor(value: Any, name: str) -> Array:
     """A 2-D finite float32 or float64 array."""
     array = value
     if not isinstance(value, np.ndarray) or value.dtype not in _KEPT:
-        array = _core.as_float64(value)
+        array = _core.widen(value, name)
     if array.ndim != 2:
         raise ArgumentError(f"{name}: has {array.ndim} axes; expected 2")
     _core.check_finite(array, name)

@@ -16,6 +16,7 @@ __all__ = [
     "check_share",
     "check_texts",
     "check_whole",
+    "number",
 ]
 
 
@@ -28,7 +29,7 @@ def check_not_negative(**numbers: float) -> None:
         Names the first such argument.
     """
     for name, value in numbers.items():
-        if not 0.0 <= _number(value) < math.inf:
+        if not 0.0 <= number(value) < math.inf:
             raise ArgumentError(f"{name}: got {value!r}; expected a number from 0 on")
 
 
@@ -41,7 +42,7 @@ def check_positive(**numbers: float) -> None:
         Names the first such argument.
     """
     for name, value in numbers.items():
-        if not 0.0 < _number(value) < math.inf:
+        if not 0.0 < number(value) < math.inf:
             raise ArgumentError(f"{name}: got {value!r}; expected a positive number")
 
 
@@ -54,7 +55,7 @@ def check_share(**numbers: float) -> None:
         Names the first such argument.
     """
     for name, value in numbers.items():
-        if not 0.0 <= _number(value) <= 1.0:
+        if not 0.0 <= number(value) <= 1.0:
             raise ArgumentError(f"{name}: got {value!r}; expected a number from 0 to 1")
 
 
@@ -73,11 +74,11 @@ def check_whole(least: int, **numbers: int) -> None:
             )
 
 
-def _number(value: object) -> float:
+def number(value: object) -> float:
     """A number, NaN for what is none; arrays and tensors of one entry are numbers."""
     try:
         return float(value) if isinstance(value, SupportsFloat) else math.nan
-    except (TypeError, ValueError, RuntimeError):
+    except (TypeError, ValueError, RuntimeError, ArithmeticError):
         return math.nan
 
 

@@ -95,6 +95,8 @@ civ_status civ_init(void);
  */
 void *civ_block_take(size_t size);
 void civ_block_give(void *block, size_t size);
+/* Gives the kept blocks back to the system. */
+void civ_block_drop_kept(void);
 
 /* Threads that a large call would use now. */
 int civ_threads(const civ_exec *exec);

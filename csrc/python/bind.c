@@ -47,7 +47,11 @@ bool
 raise_nonfinite(const module_state *state, const tensor *x, bool allow_minus_inf)
 {
     int64_t row, col;
-    civ_find_nonfinite(NULL, &x->mat, allow_minus_inf, &row, &col);
+    civ_status status = civ_find_nonfinite(NULL, &x->mat, allow_minus_inf, &row, &col);
+    if (status != CIV_OK) {
+        raise_status(state, status, x->name);
+        return true;
+    }
     if (row < 0) {
         return false;
     }
@@ -71,16 +75,19 @@ expect_arguments(const char *function, Py_ssize_t got, Py_ssize_t expected)
 }
 
 bool
-sets_read(PyObject *ids, PyObject *offsets, sets_arg *self)
+sets_read(const module_state *state, PyObject *ids, PyObject *offsets, sets_arg *self)
 {
     int64_t n_ids, n_offsets;
-    if (!tensor_read_int64(ids, "ids", &self->ids, &self->sets.ids, &n_ids) ||
-        !tensor_read_int64(offsets, "offsets", &self->offsets, &self->sets.offsets,
-                           &n_offsets)) {
+    if (!tensor_read_int64(state, ids, "ids", &self->ids, &self->sets.ids, &n_ids) ||
+        !tensor_read_int64(state, offsets, "offsets", &self->offsets,
+                           &self->sets.offsets, &n_offsets)) {
         return false;
     }
     if (n_offsets < 2 || self->sets.offsets[n_offsets - 1] != n_ids) {
-        PyErr_SetString(PyExc_ValueError, "offsets: must end with the number of ids");
+        PyErr_Format(state->argument_error,
+                     "offsets: do not end with the number of ids; expected where each "
+                     "set starts, and %lld at the end",
+                     (long long)n_ids);
         return false;
     }
     self->sets.n_sets = n_offsets - 1;

@@ -26,7 +26,7 @@ void call_end(core_call *self);
 
 /*
  * For NONFINITE: names the argument and its first bad element. Returns false, with
- * no exception set, when x holds none.
+ * no exception set, when x holds none; true with another one where it cannot tell.
  */
 bool raise_nonfinite(const module_state *state, const tensor *x, bool allow_minus_inf);
 
@@ -40,7 +40,8 @@ typedef struct sets_arg {
     PyObject *offsets;
 } sets_arg;
 
-bool sets_read(PyObject *ids, PyObject *offsets, sets_arg *self);
+bool sets_read(const module_state *state, PyObject *ids, PyObject *offsets,
+               sets_arg *self);
 void sets_release(sets_arg *self);
 
 /* Entry of a method table, for a function of positional arguments. */

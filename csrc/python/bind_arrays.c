@@ -54,9 +54,44 @@ widen(PyObject *module, PyObject *const *args, Py_ssize_t n_args)
     return read_as(module, args[0], name, CIV_F64, true);
 }
 
+/* numbers(x, name) -> float64 copy, at least one axis; whole numbers are numbers too */
+static PyObject *
+numbers(PyObject *module, PyObject *const *args, Py_ssize_t n_args)
+{
+    module_state *state = module_get_state(module);
+    const char *name = n_args == 2 ? PyUnicode_AsUTF8(args[1]) : "";
+    tensor x = {0}, copy = {0};
+    PyObject *result = NULL;
+    if (name == NULL || !expect_arguments("numbers", n_args, 2)) {
+        return NULL;
+    }
+    if (tensor_read_numbers(state, args[0], name, &x) &&
+        tensor_new(name, x.ndim, x.shape, CIV_F64, &copy)) {
+        civ_status status = civ_convert(NULL, &x.mat, &copy.mat);
+        raise_status(state, status, name);
+        result = status == CIV_OK ? tensor_result(&copy, Py_None) : NULL;
+    }
+    tensor_release(&x);
+    tensor_release(&copy);
+    return result;
+}
+
+/* plain(x, name) -> x as NumPy reads it, of any dtype */
+static PyObject *
+plain(PyObject *module, PyObject *const *args, Py_ssize_t n_args)
+{
+    const char *name = n_args == 2 ? PyUnicode_AsUTF8(args[1]) : "";
+    if (name == NULL || !expect_arguments("plain", n_args, 2)) {
+        return NULL;
+    }
+    return tensor_plain_array(module_get_state(module), args[0], name);
+}
+
 PyMethodDef bind_arrays_methods[] = {
     {"as_float32", as_float32, METH_O, NULL},
     {"as_float64", as_float64, METH_O, NULL},
     MODULE_FUNCTION(widen),
+    MODULE_FUNCTION(numbers),
+    MODULE_FUNCTION(plain),
     {NULL, NULL, 0, NULL},
 };

@@ -30,7 +30,7 @@ read_args(const module_state *state, PyObject *const *args, region_args *self)
     self->history_rows = PyLong_AsLongLong(args[7]);
     return !PyErr_Occurred() && tensor_read(state, args[0], "gram", &self->gram) &&
            tensor_read(state, args[1], "logits", &self->logits) &&
-           sets_read(args[2], args[3], &self->sets);
+           sets_read(state, args[2], args[3], &self->sets);
 }
 
 static bool

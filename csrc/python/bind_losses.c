@@ -52,7 +52,7 @@ set_nll(PyObject *module, PyObject *const *args, Py_ssize_t n_args)
     }
     bool with_grad = args[3] != Py_False;
     if (!tensor_read(state, args[0], "logits", &logits) ||
-        !sets_read(args[1], args[2], &sets) ||
+        !sets_read(state, args[1], args[2], &sets) ||
         (with_grad && !open_gradient(state, args[3], &logits, &grad)) ||
         !tensor_new("loss", 1, &logits.mat.n_rows, CIV_F64, &loss)) {
         goto done;

@@ -26,14 +26,15 @@ project_ball(PyObject *module, PyObject *const *args, Py_ssize_t n_args)
         return NULL;
     }
     if (!tensor_read(state, args[0], "x", &x) ||
-        !tensor_read(state, args[1], "radius", &radius) ||
+        !tensor_read_as(state, args[1], "radius", CIV_F64, &radius) ||
         !tensor_output(state, args[2], &x, &out)) {
         goto done;
     }
+    int64_t n_radius = radius.ndim == 1 ? radius.mat.n_cols : -1;
     core_call call;
     call_begin(&call, state);
-    civ_status status = civ_project_ball(&call.exec, &x.mat, radius.mat.data,
-                                         radius.mat.n_cols, &out.mat);
+    civ_status status =
+        civ_project_ball(&call.exec, &x.mat, radius.mat.data, n_radius, &out.mat);
     call_end(&call);
     if (status != CIV_OK) {
         raise_projection(state, status, &x, false);

@@ -17,12 +17,17 @@ struct module_state;
 PyObject *capsule_request(PyObject *producer);
 
 /*
- * What a capsule of DLPack holds, and whether it may be written. The capsule is not
- * renamed: while it is held the memory is, and then its own destructor tells the
- * producer that the memory is free again. name: of the argument.
+ * Takes what a capsule of DLPack holds, as the protocol wants it: the capsule is
+ * renamed and belongs to the caller, who hands it to capsule_close. Sets whether the
+ * memory may be written. Refuses, and leaves nothing to close, what is no such capsule;
+ * the tensor is unchecked. name: of the argument.
  */
 const dlpack_tensor *capsule_open(const struct module_state *state, PyObject *capsule,
                                   const char *name, bool *writable);
+
+/* Tells the producer that the memory of an opened capsule is free again; keeps the
+ * exception that is set. Once for each that was opened. */
+void capsule_close(PyObject *capsule);
 
 /* A capsule that owns a new block of the core. */
 PyObject *capsule_take_block(size_t size, void **block);

@@ -11,7 +11,7 @@
 enum { DLPACK_MAJOR = 1 };
 enum { DLPACK_CPU = 1, DLPACK_CUDA_HOST = 3, DLPACK_ROCM_HOST = 11 };
 enum { DLPACK_FLOAT = 2, DLPACK_BFLOAT = 4 };
-enum { DLPACK_FLAG_READ_ONLY = 1 };
+enum { DLPACK_FLAG_READ_ONLY = 1, DLPACK_FLAG_IS_COPIED = 2 };
 
 typedef struct dlpack_tensor {
     void *data;

@@ -38,6 +38,55 @@ raise_status(const module_state *state, civ_status status, const char *what)
     PyErr_Format(type, "%s: %s", what, civ_status_text(status));
 }
 
+static bool
+is_left_alone(const module_state *state)
+{
+    return !PyErr_ExceptionMatches(PyExc_Exception) ||
+           PyErr_ExceptionMatches(PyExc_MemoryError) ||
+           PyErr_ExceptionMatches(state->base_error);
+}
+
+/* "type: 'text'" of an exception, in printable letters on one line. */
+static PyObject *
+describe(PyObject *error)
+{
+    PyObject *text = PyObject_Str(error);
+    if (text == NULL) {
+        PyErr_Clear();
+        return PyUnicode_FromString(Py_TYPE(error)->tp_name);
+    }
+    PyObject *result =
+        PyUnicode_FromFormat("%.100s: %.200R", Py_TYPE(error)->tp_name, text);
+    Py_DECREF(text);
+    return result;
+}
+
+void
+raise_instead(const module_state *state, PyObject *type, const char *format,
+              const char *name)
+{
+    PyObject *old, *cause, *traceback, *new_type, *error, *new_traceback;
+    if (is_left_alone(state)) {
+        return;
+    }
+    PyErr_Fetch(&old, &cause, &traceback);
+    PyErr_NormalizeException(&old, &cause, &traceback);
+    if (traceback != NULL) {
+        PyException_SetTraceback(cause, traceback);
+    }
+    PyObject *description = describe(cause);
+    if (description != NULL) {
+        PyErr_Format(type, format, name, description);
+    }
+    PyErr_Fetch(&new_type, &error, &new_traceback);
+    PyErr_NormalizeException(&new_type, &error, &new_traceback);
+    PyException_SetCause(error, cause);
+    PyErr_Restore(new_type, error, new_traceback);
+    Py_XDECREF(description);
+    Py_XDECREF(old);
+    Py_XDECREF(traceback);
+}
+
 int
 errors_load(module_state *state)
 {

@@ -8,6 +8,8 @@
 
 #include "cintervene.h"
 
+#include <stdbool.h>
+
 typedef struct module_state {
     PyObject *argument_error; /* cintervene.errors.* */
     PyObject *dtype_error;
@@ -21,6 +23,15 @@ module_state *module_get_state(PyObject *module);
 
 /* Sets the exception that belongs to a failed status; `what` names the function. */
 void raise_status(const module_state *state, civ_status status, const char *what);
+
+/*
+ * Replaces the exception that is set by one of `type`, with it as the cause. Those of
+ * the package stay as they are, and so do MemoryError and what is no Exception, such as
+ * KeyboardInterrupt. The format has %s for the name of the argument
+ * and then %S for what happened.
+ */
+void raise_instead(const module_state *state, PyObject *type, const char *format,
+                   const char *name);
 
 /* Fills the state from cintervene.errors; -1 and an exception when that fails. */
 int errors_load(module_state *state);

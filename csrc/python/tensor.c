@@ -6,6 +6,8 @@
 
 #include <numpy/arrayobject.h>
 
+#include <stdlib.h>
+
 #include "capsule.h"
 #include "errors.h"
 #include "tensor_parts.h"
@@ -58,44 +60,152 @@ from_array(const module_state *state, PyArrayObject *array, tensor *self)
     return tensor_make_matrix(state, self, dtype);
 }
 
+/* From a copy of that type, or from array itself where it is of that type already;
+ * steals the reference to descr, which may be NULL after an error. */
+static bool
+from_copy(const module_state *state, PyArrayObject *array, PyArray_Descr *descr,
+          tensor *self)
+{
+    if (descr == NULL) {
+        return false;
+    }
+    PyObject *copy = PyArray_FromArray(array, descr, NPY_ARRAY_CARRAY_RO);
+    bool done = copy != NULL && from_array(state, (PyArrayObject *)copy, self);
+    self->writable = false;
+    return done;
+}
+
+/* Whether obj is a masked array, of which the elements alone do not tell the values; -1
+ * on errors. Without the module that makes them there are none. */
+static int
+is_masked(PyObject *obj)
+{
+    if (!PyArray_Check(obj) || PyArray_CheckExact(obj)) {
+        return 0;
+    }
+    PyObject *name = PyUnicode_FromString("numpy.ma");
+    PyObject *module = name == NULL ? NULL : PyImport_GetModule(name);
+    PyObject *type = NULL;
+    int result = PyErr_Occurred() ? -1 : 0;
+    if (module != NULL) {
+        type = PyObject_GetAttrString(module, "MaskedArray");
+        result = type == NULL ? -1 : PyObject_IsInstance(obj, type);
+    }
+    Py_XDECREF(type);
+    Py_XDECREF(module);
+    Py_XDECREF(name);
+    return result;
+}
+
+/* The same for the arrays in lists of lists; deeper ones NumPy refuses itself. */
+static int
+holds_masked(PyObject *obj, int depth)
+{
+    if (depth > TENSOR_MAX_NDIM || !(PyList_Check(obj) || PyTuple_Check(obj))) {
+        return is_masked(obj);
+    }
+    int found = 0;
+    for (Py_ssize_t i = 0; found == 0 && i < PySequence_Size(obj); i++) {
+        PyObject *item = PySequence_GetItem(obj, i);
+        found = item == NULL ? -1 : holds_masked(item, depth + 1);
+        Py_XDECREF(item);
+    }
+    return found;
+}
+
+/* False with an exception unless `masked`, what the functions above tell, is 0. */
+static bool
+check_masked(const module_state *state, int masked, const char *name)
+{
+    if (masked > 0) {
+        PyErr_Format(state->dtype_error,
+                     "%s: is a masked array, whose mask would be lost; expected plain "
+                     "numbers. Pass its .filled(value), or .data to use them all",
+                     name);
+    }
+    return masked == 0;
+}
+
 static bool
 from_numpy(const module_state *state, PyArrayObject *array, tensor *self)
 {
+    if (!check_masked(state, is_masked((PyObject *)array), self->name)) {
+        return false;
+    }
     if (PyArray_ISNOTSWAPPED(array)) {
         Py_INCREF(array);
         return from_array(state, array, self);
     }
-    PyArray_Descr *native = PyArray_DescrNewByteorder(PyArray_DESCR(array), '=');
-    PyObject *copy = PyArray_FromArray(array, native, NPY_ARRAY_CARRAY_RO);
-    if (copy == NULL) {
-        return false;
-    }
-    PyArray_CLEARFLAGS((PyArrayObject *)copy, NPY_ARRAY_WRITEABLE);
-    return from_array(state, (PyArrayObject *)copy, self);
+    return from_copy(state, array, PyArray_DescrNewByteorder(PyArray_DESCR(array), '='),
+                     self);
 }
 
-/* ---- lists ---------------------------------------------------------------------- */
+/* ---- lists, and whatever else NumPy reads ---------------------------------------- */
+
+PyObject *
+tensor_plain_array(const module_state *state, PyObject *obj, const char *name)
+{
+    PyObject *array = NULL;
+    if (check_masked(state, holds_masked(obj, 0), name)) {
+        array = PyArray_FromAny(obj, NULL, 0, 0, 0, NULL);
+    }
+    if (array != NULL && !check_masked(state, is_masked(array), name)) {
+        Py_CLEAR(array);
+    }
+    if (array == NULL) {
+        raise_instead(state, state->dtype_error,
+                      "%s: is no array (%S); expected an array or nested lists of "
+                      "numbers. Convert it with numpy.asarray",
+                      name);
+    }
+    return array;
+}
+
+/* Whether the elements are numbers that float64 holds. */
+static bool
+holds_numbers(PyArrayObject *array)
+{
+    civ_dtype dtype;
+    int type = PyArray_TYPE(array);
+    return dtype_of_array(array, &dtype) || PyTypeNum_ISBOOL(type) ||
+           PyTypeNum_ISINTEGER(type);
+}
 
 static bool
 from_list(const module_state *state, PyObject *obj, tensor *self)
 {
-    PyObject *array = NULL;
-    if (obj != Py_None) { /* which NumPy reads as NaN */
-        array = PyArray_FROM_OTF(obj, NPY_DOUBLE, NPY_ARRAY_CARRAY_RO);
-    }
+    PyArrayObject *array = (PyArrayObject *)tensor_plain_array(state, obj, self->name);
     if (array == NULL) {
-        PyErr_Clear();
-        PyErr_Format(state->dtype_error,
-                     "%s: got %.100s; expected an array or nested lists of numbers. "
-                     "Convert it with numpy.asarray",
-                     self->name, Py_TYPE(obj)->tp_name);
         return false;
     }
-    PyArray_CLEARFLAGS((PyArrayObject *)array, NPY_ARRAY_WRITEABLE);
-    return from_array(state, (PyArrayObject *)array, self);
+    bool done = false;
+    if (holds_numbers(array)) {
+        done = from_copy(state, array, PyArray_DescrFromType(NPY_DOUBLE), self);
+    } else {
+        PyErr_Format(
+            state->dtype_error,
+            "%s: got %.100s of dtype %.200S; expected an array or nested lists "
+            "of numbers. Convert it with numpy.asarray(x, dtype=float)",
+            self->name, Py_TYPE(obj)->tp_name, PyArray_DESCR(array));
+    }
+    Py_DECREF(array);
+    return done;
 }
 
 /* ---- interface --------------------------------------------------------------- */
+
+/* Whether obj speaks DLPack; -1 on errors. */
+static int
+is_producer(PyObject *obj)
+{
+    PyObject *method = PyObject_GetAttrString(obj, "__dlpack__");
+    Py_XDECREF(method);
+    if (method == NULL && PyErr_ExceptionMatches(PyExc_AttributeError)) {
+        PyErr_Clear();
+        return 0;
+    }
+    return method == NULL ? -1 : 1;
+}
 
 static bool
 open_any(const module_state *state, PyObject *obj, tensor *self)
@@ -103,8 +213,9 @@ open_any(const module_state *state, PyObject *obj, tensor *self)
     if (PyArray_Check(obj)) {
         return from_numpy(state, (PyArrayObject *)obj, self);
     }
-    if (PyObject_HasAttrString(obj, "__dlpack__")) {
-        return tensor_from_producer(state, obj, self);
+    int producer = is_producer(obj);
+    if (producer != 0) {
+        return producer > 0 && tensor_from_producer(state, obj, self);
     }
     if (PyObject_CheckBuffer(obj)) {
         return tensor_from_buffer(state, obj, self);
@@ -118,23 +229,73 @@ tensor_read(const module_state *state, PyObject *obj, const char *name, tensor *
     *self = (tensor){.name = name};
     bool done = open_any(state, obj, self);
     if (!done) {
+        raise_instead(state, state->argument_error,
+                      "%s: cannot be read (%S); expected an array in host memory. Pass "
+                      "it as a NumPy array",
+                      name);
         tensor_release(self);
     }
     return done;
 }
 
-/* Whether writing one element could change another. */
+bool
+tensor_read_numbers(const module_state *state, PyObject *obj, const char *name,
+                    tensor *self)
+{
+    *self = (tensor){.name = name, .loose = true};
+    bool done = open_any(state, obj, self);
+    if (!done && PyErr_ExceptionMatches(state->dtype_error)) {
+        PyErr_Clear();
+        tensor_release(self);
+        done = from_list(state, obj, self);
+    }
+    if (!done) {
+        raise_instead(state, state->argument_error,
+                      "%s: cannot be read (%S); expected numbers in host memory. Pass "
+                      "them as a NumPy array",
+                      name);
+        tensor_release(self);
+    }
+    return done;
+}
+
+/* The axes of more than one element, from the shortest stride to the longest. */
+static int
+sort_axes(const tensor *self, int *axes)
+{
+    int n = 0;
+    for (int i = 0; i < self->ndim; i++) {
+        int place = n;
+        if (self->shape[i] <= 1) {
+            continue;
+        }
+        while (place > 0 &&
+               llabs(self->strides[axes[place - 1]]) > llabs(self->strides[i])) {
+            axes[place] = axes[place - 1];
+            place--;
+        }
+        axes[place] = i;
+        n++;
+    }
+    return n;
+}
+
+/* Whether writing one element could change another: unless each axis steps over all
+ * that the axes of shorter strides reach. */
 static bool
 repeats_elements(const tensor *self)
 {
-    bool repeats = false;
-    for (int i = 0; i < self->ndim; i++) {
-        if (self->shape[i] == 0) {
-            return false;
+    int axes[TENSOR_MAX_NDIM];
+    int n = sort_axes(self, axes);
+    int64_t reach = (int64_t)civ_dtype_size(self->mat.dtype);
+    for (int i = 0; i < n && self->mat.n_rows * self->mat.n_cols > 0; i++) {
+        int64_t stride = llabs(self->strides[axes[i]]);
+        if (stride < reach) {
+            return true;
         }
-        repeats |= self->shape[i] > 1 && self->strides[i] == 0;
+        reach += stride * (self->shape[axes[i]] - 1);
     }
-    return repeats;
+    return false;
 }
 
 bool
@@ -179,20 +340,19 @@ tensor_new(const char *name, int ndim, const int64_t *shape, civ_dtype dtype,
     static const int types[] = {
         [CIV_F32] = NPY_FLOAT32, [CIV_F64] = NPY_FLOAT64, [CIV_F16] = NPY_FLOAT16};
     npy_intp dims[TENSOR_MAX_NDIM];
-    int64_t rows = 1;
+    int64_t rows, columns;
     *self = (tensor){.name = name, .ndim = ndim, .writable = true};
+    if (!tensor_count(ndim, shape, &rows, &columns)) {
+        PyErr_NoMemory();
+        return false;
+    }
     for (int i = 0; i < ndim; i++) {
         dims[i] = (npy_intp)shape[i];
         self->shape[i] = shape[i];
-        rows *= i < ndim - 1 ? shape[i] : 1;
     }
-    int64_t columns = shape[ndim - 1];
-    int64_t size = 0;
-    bool large = !__builtin_mul_overflow(rows * (int64_t)civ_dtype_size(dtype), columns,
-                                         &size) &&
-                 size >= LEAST_BLOCK;
-    self->owner = large ? new_array(ndim, dims, types[dtype], (size_t)size)
-                        : PyArray_SimpleNew(ndim, dims, types[dtype]);
+    size_t size = (size_t)(rows * columns) * civ_dtype_size(dtype);
+    self->owner = size >= LEAST_BLOCK ? new_array(ndim, dims, types[dtype], size)
+                                      : PyArray_SimpleNew(ndim, dims, types[dtype]);
     if (self->owner == NULL) {
         return false;
     }
@@ -285,14 +445,16 @@ tensor_result(tensor *self, PyObject *given)
 }
 
 bool
-tensor_read_int64(PyObject *obj, const char *name, PyObject **owner,
-                  const int64_t **data, int64_t *n)
+tensor_read_int64(const module_state *state, PyObject *obj, const char *name,
+                  PyObject **owner, const int64_t **data, int64_t *n)
 {
     if (!PyArray_Check(obj) || PyArray_TYPE((PyArrayObject *)obj) != NPY_INT64 ||
         PyArray_NDIM((PyArrayObject *)obj) != 1 ||
         !PyArray_ISCARRAY_RO((PyArrayObject *)obj)) {
-        PyErr_Format(PyExc_TypeError, "%s: expected a contiguous 1-D int64 array",
-                     name);
+        PyErr_Format(state->dtype_error,
+                     "%s: got %.100s; expected a contiguous 1-D int64 array. Make one "
+                     "with numpy.array(x, dtype=numpy.int64)",
+                     name, Py_TYPE(obj)->tp_name);
         return false;
     }
     *owner = Py_NewRef(obj);
@@ -325,6 +487,10 @@ tensor_release(tensor *self)
     if (self->has_buffer) {
         PyBuffer_Release(&self->buffer);
         self->has_buffer = false;
+    }
+    if (self->has_capsule) {
+        capsule_close(self->owner);
+        self->has_capsule = false;
     }
     Py_CLEAR(self->owner);
 }

@@ -21,6 +21,15 @@ bool tensor_read(const struct module_state *state, PyObject *obj, const char *na
 bool tensor_read_as(const struct module_state *state, PyObject *obj, const char *name,
                     civ_dtype dtype, tensor *self);
 
+/* Readable view in which whole numbers count as numbers, and a single one as an axis of
+ * one. */
+bool tensor_read_numbers(const struct module_state *state, PyObject *obj,
+                         const char *name, tensor *self);
+
+/* New reference to obj as NumPy reads it, in whatever dtype; no mask is lost. */
+PyObject *tensor_plain_array(const struct module_state *state, PyObject *obj,
+                             const char *name);
+
 /*
  * View of obj that the caller writes, and may read too. It may be a packed copy:
  * tensor_result puts the data where they belong.
@@ -47,8 +56,9 @@ bool tensor_output(const struct module_state *state, PyObject *wanted, tensor *x
 PyObject *tensor_result(tensor *self, PyObject *given);
 
 /* One-dimensional, C-contiguous int64 array; only NumPy arrays of that type. */
-bool tensor_read_int64(PyObject *obj, const char *name, PyObject **owner,
-                       const int64_t **data, int64_t *n);
+bool tensor_read_int64(const struct module_state *state, PyObject *obj,
+                       const char *name, PyObject **owner, const int64_t **data,
+                       int64_t *n);
 
 /* ArgumentError unless both have the same shape. */
 bool tensor_same_shape(const struct module_state *state, const tensor *a,

@@ -12,6 +12,7 @@ static long allocations_left = -1;
 void
 allocations_until_failure(long count)
 {
+    civ_block_drop_kept();
     allocations_left = count;
 }
 

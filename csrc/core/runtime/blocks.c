@@ -69,3 +69,13 @@ civ_block_give(void *block, size_t size)
     }
     free(block);
 }
+
+void
+civ_block_drop_kept(void)
+{
+    for (int row = 0; row <= LARGEST_BITS - SMALLEST_BITS; row++) {
+        for (int i = 0; i < EACH; i++) {
+            free(atomic_exchange(&kept[row][i], NULL));
+        }
+    }
+}

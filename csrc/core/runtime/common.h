@@ -32,6 +32,15 @@
         }                              \
     } while (0)
 
+/* NO_MEMORY where a table of a by b overflows, or a thousand of them together. */
+CIV_INLINE civ_status
+civ_check_table(int64_t a, int64_t b)
+{
+    int64_t size;
+    bool fits = !__builtin_mul_overflow(a, b, &size) && size <= INT64_MAX >> 10;
+    return fits ? CIV_OK : CIV_NO_MEMORY;
+}
+
 CIV_INLINE int64_t
 civ_min(int64_t a, int64_t b)
 {

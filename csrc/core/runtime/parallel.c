@@ -38,8 +38,9 @@ civ_threads(const civ_exec *exec)
 int
 civ_workers(const civ_exec *exec, int64_t n_tiles, int64_t tile_cost)
 {
-    int64_t worth = n_tiles * civ_max(tile_cost, 1) / GRAIN;
-    int64_t most = civ_min(civ_threads(exec), n_tiles);
+    int64_t total, most = civ_min(civ_threads(exec), n_tiles);
+    bool huge = __builtin_mul_overflow(n_tiles, civ_max(tile_cost, 1), &total);
+    int64_t worth = huge ? most : total / GRAIN;
     return (int)civ_max(1, civ_min(most, worth));
 }
 

@@ -54,7 +54,10 @@ check_refusals(void)
     CHECK(civ_set_nll(NULL, &three, &outside, loss, NULL) == CIV_SHAPE);
     int64_t row, col;
     allocations_until_failure(0);
-    CHECK(civ_find_nonfinite(NULL, &x, true, &row, &col) == CIV_NO_MEMORY);
+    CHECK(civ_find_nonfinite(NULL, &x, true, &row, &col) == CIV_OK && row == -1);
+    logits[3] = NAN;
+    CHECK(civ_find_nonfinite(NULL, &x, true, &row, &col) == CIV_OK && row == 1);
+    CHECK(col == 1);
     allocations_until_failure(-1);
 }
 

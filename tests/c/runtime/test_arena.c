@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "runtime/arena.h"
+#include "runtime/parallel.h"
 #include "minunit.h"
 
 #include <string.h>
@@ -49,6 +50,10 @@ check_failures(void)
     CHECK(civ_arena_open(&arena) == CIV_NO_MEMORY);
     allocations_until_failure(-1);
     civ_arena_close(&arena);
+    CHECK(civ_check_table(3, 4) == CIV_OK);
+    CHECK(civ_check_table(INT64_C(1) << 40, INT64_C(1) << 40) == CIV_NO_MEMORY);
+    CHECK(civ_check_table(INT64_C(1) << 31, INT64_C(1) << 31) == CIV_NO_MEMORY);
+    CHECK(civ_workers(NULL, INT64_MAX, INT64_MAX) >= 1);
 }
 
 void

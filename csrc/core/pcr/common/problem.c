@@ -31,6 +31,7 @@ civ_pcr_check(const civ_pcr_problem *problem, const civ_pcr_options *options,
     CIV_FAIL_IF(options->struct_size != sizeof(civ_pcr_options), CIV_INVALID_ARGUMENT);
     CIV_FAIL_IF(!(options->tolerance > 0.0), CIV_INVALID_ARGUMENT);
     CIV_FAIL_IF(options->max_iterations < 0 || d < 1, CIV_INVALID_ARGUMENT);
+    CIV_TRY(civ_check_table(m + n + k, m + n + k + d));
     CIV_TRY(check_matrix(&problem->gram, m, m));
     CIV_TRY(check_matrix(&problem->outputs, m, d));
     CIV_TRY(check_matrix(&problem->concepts, n, d));

@@ -1,0 +1,123 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The C sources as setup.py builds them: linked with the tests of the core, and as a
+package in which allocations can be made to fail."""
+
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).parent.parent.parent
+SANITIZERS = ["-fsanitize=address,undefined", "-fno-omit-frame-pointer"]
+# The linker sends the sources' allocations through a function that can fail.
+WRAPPED = ["-Wl,--wrap=malloc"]
+
+
+@dataclass(frozen=True)
+class Build:
+    """Object files of one build, and how to add to them."""
+
+    directory: Path
+    sanitized: bool
+
+    def objects(self, part: str) -> list[str]:
+        """Object files below csrc/`part`."""
+        found = sorted((self.directory / "objects/csrc" / part).rglob("*.o"))
+        assert found, part
+        return [str(path) for path in found]
+
+    def link(self, target: Path, sources: list[Path], *flags: str) -> Path:
+        """Compile the sources and link them with the core into `target`."""
+        openblas = pytest.importorskip("scipy_openblas32")
+        directory = openblas.get_lib_dir()
+        includes = ["csrc", "csrc/include", "csrc/core", "tests/c", np.get_include()]
+        includes.append(sysconfig.get_paths()["include"])
+        command = ["gcc", "-std=c11", "-O1", "-g", "-Wall", "-Wextra", "-Werror"]
+        command += ["-fopenmp", *(SANITIZERS if self.sanitized else []), *WRAPPED]
+        command += [f"-I{path}" for path in includes]
+        command += [*map(str, sources), *self.objects("core"), *flags]
+        command += [f"-L{directory}", f"-l{openblas.get_library()}", "-lm"]
+        command += [f"-Wl,-rpath,{directory}", "-o", str(target)]
+        _run(command)
+        return target
+
+    def core_tests(self) -> Path:
+        """The program of tests/c."""
+        target = self.directory / "tests"
+        sources = sorted((ROOT / "tests/c").rglob("*.c"))
+        return target if target.exists() else self.link(target, sources)
+
+    def package(self) -> Path:
+        """A directory to put before sys.path: the package with this build inside."""
+        target = self.directory / "site"
+        if not target.exists():
+            _copy_package(target / "cintervene")
+            name = "_core" + sysconfig.get_config_var("EXT_SUFFIX")
+            faults = [ROOT / "tests/support/fuzz/faults.c"]
+            binding = self.objects("python")
+            self.link(
+                target / "cintervene" / name, faults, *binding, "-shared", "-fPIC"
+            )
+        return target
+
+    def run(self, script: str, *arguments: str) -> "subprocess.CompletedProcess[str]":
+        """Run a script of tests/support/fuzz on that package."""
+        command = [
+            sys.executable,
+            str(ROOT / "tests/support/fuzz" / script),
+            *arguments,
+        ]
+        return subprocess.run(
+            command, env=self.environment(), capture_output=True, text=True, check=False
+        )
+
+    def environment(self) -> dict[str, str]:
+        """Variables under which Python imports that package."""
+        path = [str(self.package()), str(ROOT / "tests")]
+        result = {**os.environ, "PYTHONPATH": os.pathsep.join(path)}
+        result |= {"PYTHONMALLOC": "malloc", "OMP_NUM_THREADS": "2"}
+        if self.sanitized:
+            names = ("libasan.so", "libubsan.so")
+            found = [
+                _run(["gcc", f"-print-file-name={name}"]).strip() for name in names
+            ]
+            result |= {
+                "LD_PRELOAD": " ".join(found),
+                "ASAN_OPTIONS": "detect_leaks=0:allocator_may_return_null=1",
+                "UBSAN_OPTIONS": "halt_on_error=1:print_stacktrace=1",
+            }
+        return result
+
+
+def build(directory: Path, *, sanitized: bool) -> Build:
+    """Build the extension as setup.py does, keeping its object files."""
+    if shutil.which("gcc") is None:
+        pytest.skip("needs gcc")
+    switches = ("DEBUG", "SANITIZE") if sanitized else ()
+    environment = {**os.environ, "CINTERVENE_WERROR": "1"}
+    environment |= {f"CINTERVENE_{name}": "1" for name in switches}
+    command = [sys.executable, "setup.py", "-q", "build_ext"]
+    command += [f"--build-temp={directory}/objects", f"--build-lib={directory}/built"]
+    _run(command, cwd=ROOT, env=environment)
+    return Build(directory, sanitized)
+
+
+def _copy_package(target: Path) -> None:
+    target.mkdir(parents=True)
+    for path in (ROOT / "cintervene").iterdir():
+        if not path.name.startswith("_core.") or path.suffix == ".pyi":
+            (target / path.name).symlink_to(path)
+
+
+def _run(command: list[str], **options: object) -> str:
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=False, **options
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
