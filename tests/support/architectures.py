@@ -69,29 +69,32 @@ def _layers(*kinds: str) -> Options:
 
 
 LINEAR = _layers("linear_attention", "full_attention", "linear_attention")
-SHARED = _layers("linear_attention", "hybrid", "linear_attention", "hybrid")
+SHARED: Options = {
+    "num_hidden_layers": 4,
+    "layers_block_type": ["linear_attention", "hybrid"] * 2,
+}
 # As many keys as queries; rotary halves of their own.
 LATENT: Options = {"num_key_value_heads": 4}
 ROTARY: Options = {"rotary_dim": 8}
 
 # Model types that need no more than `SMALL`.
-PLAIN = (
-    "afmoe apertus arcee aria_text biogpt bitnet bloom cohere2 cohere2_moe cpmant ctrl "
-    "cwm deepseek_v4 diffllama doge dots1 ernie4_5 ernie4_5_moe exaone4 exaone_moe "
-    "falcon falcon_mamba flex_olmo flint gemma gemma2 gemma3_text gemma4_unified_text "
-    "glm glm4 glm4_moe gpt2 gpt_bigcode gpt_neox gpt_neox_japanese gpt_oss granitemoe "
-    "granitemoe_swa granitemoeshared helium hrm_text hunyuan_v1_dense hunyuan_v1_moe "
-    "hy_v3 hy_v4 hyperclovax inkling_text inkling2_text jais2 jetmoe kolibri1 laguna "
-    "lfm3 llama llama4_text mamba mellum mimo_v2_flash minimax minimax_m2 "
-    "minimax_m3_vl_text ministral ministral3 mistral mixtral modernbert-decoder mpt "
-    "nanochat nemotron olmo olmo2 olmo3 olmoe openai-gpt opt persimmon phi phi3 "
-    "phimoe qwen2 qwen2_moe qwen3 qwen3_moe recurrent_gemma rwkv seed_oss smollm3 "
-    "solar_open stablelm starcoder2 vaultgemma xglm"
-).split()
+PLAIN = """
+    afmoe apertus arcee aria_text biogpt bitnet bloom cohere2 cohere2_moe cpmant ctrl
+    cwm deepseek_v4 diffllama doge dots1 ernie4_5 ernie4_5_moe exaone4 exaone_moe falcon
+    falcon_mamba flex_olmo flint gemma gemma2 gemma3_text gemma4_unified_text glm glm4
+    glm4_moe gpt2 gpt_bigcode gpt_neox gpt_neox_japanese gpt_oss granitemoe
+    granitemoe_swa granitemoeshared helium hrm_text hunyuan_v1_dense hunyuan_v1_moe
+    hy_v3 hy_v4 hyperclovax inkling_text inkling2_text jais2 jetmoe kolibri1 laguna lfm3
+    llama llama4_text mamba mellum mimo_v2_flash minimax minimax_m2 minimax_m3_vl_text
+    ministral ministral3 mistral mixtral modernbert-decoder mpt nanochat nemotron olmo
+    olmo2 olmo3 olmoe openai-gpt opt persimmon phi phi3 phimoe qwen2 qwen2_moe qwen3
+    qwen3_moe recurrent_gemma rwkv seed_oss smollm3 solar_open stablelm starcoder2
+    vaultgemma xglm
+"""
 
 # Other values than those of `SMALL`, by name: a model type, or one with a variant.
 CONFIGS: dict[str, Options] = {
-    **{name: {} for name in PLAIN},
+    **{name: {} for name in PLAIN.split()},
     "llama.tied-biases": {
         "tie_word_embeddings": True, "attention_bias": True, "mlp_bias": True,
     },
