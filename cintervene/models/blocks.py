@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import permutations
 
 import torch
 from torch import Tensor, nn
@@ -105,6 +106,30 @@ class BlockCalls:
             "returns: it is not recognised as an attention's output projection"
         )
 
+    def gain(self, last: Call) -> float:
+        """What a projection's output is multiplied with where it is added (Granite).
+
+        1 where that cannot be read off the trace: where two blocks are added at once,
+        or a norm stands between.
+        """
+        y = last.y.double()
+        norms = [call.x for call in self.all if _scales(call)]
+        states = [*self._ends(), *norms]
+        states = [x.double() for x in states if x.shape == last.y.shape]
+        for before, after in permutations(states, 2):
+            added = after - before
+            gain = float((added * y).sum() / y.square().sum())
+            rounding = torch.finfo(last.y.dtype).eps * after.norm()
+            error = (added - gain * y).norm()
+            if gain > 0 and error <= TOLERANCE * added.norm() + rounding:
+                return 1.0 if abs(gain - 1.0) <= TOLERANCE else gain
+        return 1.0
+
+    def _ends(self) -> tuple[Tensor, Tensor]:
+        """What enters the layer, and what leaves it."""
+        whole = next(call for call in self.decoder.calls if call.module is self.layer)
+        return whole.x, whole.y
+
     def _ends_mlp(self, last: Call) -> bool:
         d_in, width = last.x.shape[-1], self.decoder.hidden_size
         inner = text_config(self.decoder.model).intermediate_size
@@ -145,9 +170,8 @@ class BlockCalls:
 
     def _is_layer(self, last: Call) -> bool:
         """Whether its result is all that the layer adds to the hidden state."""
-        whole = next(call for call in self.decoder.calls if call.module is self.layer)
-        added = (whole.y - whole.x).double()
-        y = last.y.double()
+        before, after = self._ends()
+        added, y = (after - before).double(), last.y.double()
         if added.shape != y.shape or not self._once(last) or not bool(y.any()):
             return False
         scale = (added * y).sum() / y.square().sum()
@@ -245,6 +269,12 @@ def is_norm_of(call: Call, x: Tensor) -> bool:
         same = call.y.shape == x.shape and torch.equal(call.y, call.x)
         plausible = not holds and not same
     return plausible and call.x.shape == x.shape and torch.equal(call.x, x)
+
+
+def _scales(call: Call) -> bool:
+    """Whether a module holds a vector as wide as what it reads, as norms do."""
+    weight = getattr(call.module, "weight", None)
+    return isinstance(weight, Tensor) and weight.shape == call.x.shape[-1:]
 
 
 def stacked_parameters(module: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:

@@ -10,7 +10,7 @@ refused with a reason that names the module.
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import get_args
 
 import torch
@@ -60,6 +60,8 @@ class Target:
         Where the weight is quantised (bitsandbytes, GPTQ, AWQ), the type of what the
         module takes and returns. Such a weight cannot be changed; adapters can change
         what the module returns.
+    gain : float
+        What its output is multiplied with where it is added to the residual stream.
     """
 
     layer: int
@@ -71,6 +73,7 @@ class Target:
     after: nn.Module | None = None
     matrix: Matrix = "down_proj"
     compute_dtype: torch.dtype | None = None
+    gain: float = 1.0
 
     @property
     def quantised(self) -> bool:
@@ -263,9 +266,13 @@ def _projection(
     matrix: Matrix,
 ) -> Target:
     calls = BlockCalls.of(decoder, layer)
-    last = calls.down_projection() if matrix == "down_proj" else calls.attention_output()
+    last = (
+        calls.down_projection() if matrix == "down_proj" else calls.attention_output()
+    )
     _refuse_opaque(last)
-    return _unshared(last, layer, matrix, shared, _norm_after(last, calls.all))
+    after = _norm_after(last, calls.all)
+    target = _unshared(last, layer, matrix, shared, after)
+    return target if after is not None else replace(target, gain=calls.gain(last))
 
 
 def plain_targets(decoder: Decoder, calls: Sequence[Call], layer: int) -> list[Target]:
