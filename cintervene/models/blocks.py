@@ -30,6 +30,7 @@ __all__ = [
 
 # Of a block's result relative to its size: rounding of sixteen-bit types.
 TOLERANCE = 0.02
+ADAPTER_MARKS = ("lora_A", "lora_B", "base_layer")
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,7 +62,7 @@ class BlockCalls:
         Raises
         ------
         ModelError
-            It calls no module that holds a matrix.
+            It calls no module that holds a matrix, or an adapter's.
         """
         prefix = f"{decoder.layers_name}.{layer}."
         module = decoder.layers[layer]
@@ -69,6 +70,11 @@ class BlockCalls:
         projections = [call for call in calls if holds_matrix(call.module)]
         if not projections:
             raise ModelError(f"{prefix[:-1]} calls no module that holds a matrix")
+        for call in projections:
+            if any(mark in call.name for mark in ADAPTER_MARKS):
+                raise ModelError(
+                    f"{call.name} belongs to an adapter; merge the adapter first"
+                )
         return cls(decoder, module, prefix, calls, projections)
 
     def down_projection(self) -> Call:
@@ -95,14 +101,16 @@ class BlockCalls:
         ModelError
             There is none.
         """
-        beside = [call for call in self.projections if not self._ends_mlp(call)]
+        mlps = {parent(call) for call in self.projections if self._ends_mlp(call)}
+        beside = [call for call in self.projections if parent(call) not in mlps]
         for call in reversed(beside):
             if self._ends_block(call):
                 return call
-        last = (beside or self.projections)[-1]
+        if not beside:
+            raise ModelError(f"{self.prefix[:-1]} has no projection outside its MLP")
         raise ModelError(
-            f"{last.name}, the last projection outside the MLP, does not turn what "
-            "projections beside it make of the hidden state into what its block "
+            f"{beside[-1].name}, the last projection outside the MLP, does not turn "
+            "what projections beside it make of the hidden state into what its block "
             "returns: it is not recognised as an attention's output projection"
         )
 
@@ -212,8 +220,7 @@ class BlockCalls:
 
     def _twins(self, last: Call) -> list[str]:
         """Paths of the same projection in other modules of the kind: experts."""
-        path = last.name.removeprefix(self.prefix)
-        block_path, _, leaf = path.rpartition(".")
+        block_path, leaf = self._path(last), last.name.rpartition(".")[2]
         if not block_path:
             return []
         block = self.layer.get_submodule(block_path)
@@ -223,18 +230,29 @@ class BlockCalls:
             if module is not block and type(module) is type(block)
         ]
 
+    def _path(self, call: Call) -> str:
+        """Of the block that a module is in, within the layer."""
+        return call.name.removeprefix(self.prefix).rpartition(".")[0]
+
     def _has_experts(self, last: Call) -> bool:
         stacked = any(True for _ in stacked_parameters(self.layer))
         return stacked or bool(self._twins(last))
 
     def _why_no_mlp(self, last: Call) -> str:
-        stacks = [f"{self.prefix}{name}" for name, _ in stacked_parameters(self.layer)]
-        if self._has_experts(last):
-            where = stacks[0] if stacks else last.name
+        stack = next(stacked_parameters(self.layer), None)
+        twins = self._twins(last)
+        where = ""
+        if stack is not None:
+            name, parameter = stack
+            where = f"{self.prefix}{name} stacks {len(parameter)} matrices"
+        elif twins:
+            kind = type(self.layer.get_submodule(self._path(last))).__name__
+            where = f"{last.name} is in one of {len(twins) + 1} {kind} of the layer"
+        if where:
             return (
-                f"{where} is one of the matrices of a mixture of experts, which are "
-                "left alone, and no other MLP is beside them; change the attention's "
-                'output projection, matrix="o_proj"'
+                f"{where}: a mixture of experts, which are left alone, with no other "
+                "MLP beside them; change the attention's output projection, "
+                'matrix="o_proj"'
             )
         if not self._once(last):
             return f"{last.name} is called more than once in a forward pass"

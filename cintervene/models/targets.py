@@ -19,6 +19,7 @@ from torch.nn.utils.parametrize import is_parametrized
 from transformers.pytorch_utils import Conv1D
 
 from cintervene.errors import ArgumentError, ModelError
+from cintervene.models.blocks import BlockCalls, is_norm_of, stacked_parameters
 from cintervene.models.decoder import Decoder, find_decoder, resolve_layers
 from cintervene.models.offload import device_of, parameter_identity, parameter_value
 from cintervene.models.quantised import (
@@ -27,12 +28,10 @@ from cintervene.models.quantised import (
     is_plain,
     is_quantised,
 )
-from cintervene.models.blocks import BlockCalls, is_norm_of, stacked_parameters
 from cintervene.models.trace import Call
 from cintervene.models.weights import FLOAT_DTYPES
 from cintervene.utils.literals import Matrix
 
-ADAPTER_MARKS = ("lora_A", "lora_B", "base_layer")
 # Of a probe's result relative to its size: rounding.
 TOLERANCE = 0.02
 
@@ -266,9 +265,8 @@ def _projection(
     matrix: Matrix,
 ) -> Target:
     calls = BlockCalls.of(decoder, layer)
-    last = (
-        calls.down_projection() if matrix == "down_proj" else calls.attention_output()
-    )
+    down = matrix == "down_proj"
+    last = calls.down_projection() if down else calls.attention_output()
     _refuse_opaque(last)
     after = _norm_after(last, calls.all)
     target = _unshared(last, layer, matrix, shared, after)
@@ -313,8 +311,6 @@ def _unshared(
 def _refuse_opaque(call: Call) -> None:
     """Refuse anything whose result is not that of a plain, visible weight matrix."""
     module, kind = call.module, type(call.module).__name__
-    if any(mark in call.name for mark in ADAPTER_MARKS):
-        raise ModelError(f"{call.name} belongs to an adapter; merge the adapter first")
     if is_parametrized(module):
         raise ModelError(
             f"{call.name} computes its weight (torch.nn.utils.parametrize); make it "

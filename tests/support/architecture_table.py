@@ -157,9 +157,12 @@ class Trial:
                 base="somewhere",
                 beyond_limits=True,
             )
-            loaded = peft.PeftModel.from_pretrained(
-                self.model, Path(folder) / "adapter"
-            )
+            try:
+                loaded = peft.PeftModel.from_pretrained(
+                    self.model, Path(folder) / "adapter"
+                )
+            except ValueError as error:
+                raise ci.errors.InterventionError(f"peft: {error}") from error
         found = self._logits(loaded)
         self.model = loaded.unload()
         assert _distance(found, meant) < 1e-4
@@ -251,7 +254,8 @@ def _head(rows: Sequence[Row]) -> list[str]:
         "`python tests/support/architecture_table.py`; a test compares it with what it",
         "finds.", "",
         f"Of {len(rows)} models: {counts}.", "",
-        "- *explain*: which layers can be changed, in their MLP unless `o_proj` is said.",
+        "- *explain*: which layers can be changed, in their MLP unless `o_proj` is",
+        "  said:",
         "  `matrix=\"o_proj\"` has to be given there: the MLP is a mixture of experts,",
         "  which are left alone.",
         "- *pcr*: a word is forbidden, and becomes less likely.",
