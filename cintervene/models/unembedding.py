@@ -16,6 +16,9 @@ from cintervene.models.offload import device_of, parameter_identity, parameter_v
 from cintervene.models.targets import Target, is_norm_of
 from cintervene.models.weights import FLOAT_DTYPES
 
+# What configurations call the soft cap of the logits.
+SOFT_CAPS = ("final_logit_softcapping", "logits_soft_cap", "output_logit_soft_cap")
+
 
 @dataclass(frozen=True, eq=False)
 class Scale:
@@ -186,7 +189,8 @@ def is_tied(model: nn.Module) -> bool:
 def _as_returned(plain: Unembedding, decoder: Decoder) -> Unembedding:
     """The unembedding with scale and soft cap as the model's own logits show them."""
     config = decoder.model.config.get_text_config()  # type: ignore[union-attr, operator]
-    softcap = getattr(config, "final_logit_softcapping", None)
+    caps = (getattr(config, name, None) for name in SOFT_CAPS)
+    softcap = next((cap for cap in caps if cap), None)
     last = next(call for call in decoder.calls if call.module is decoder.layers[-1])
     logits = plain.logits(last.y).double()
     returned = decoder.calls[-1].y.to(logits.device)
