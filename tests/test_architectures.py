@@ -10,7 +10,7 @@ import pytest
 pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
-from support.architecture_table import COLUMNS, PAGE, row_of
+from support.architecture_table import COLUMNS, PAGE, UNTRIED, row_of
 from support.architectures import NAMES
 
 PROMISED = 75
@@ -31,10 +31,10 @@ def test_the_page_says_what_is_found(
 ) -> None:
     every = NAMES.index(name) % cases(GATED_EVERY, 1) == 0
     columns = COLUMNS if every else COLUMNS[:4]
-    found = row_of(name, columns).cells
-    page = said()[name]
-    assert {column: found.get(column, "no") for column in columns} == {
-        column: page[column] for column in columns
+    found, page = row_of(name, columns).cells, said()[name]
+    known = [column for column in columns if page[column] != UNTRIED]
+    assert {column: found.get(column, "no") for column in known} == {
+        column: page[column] for column in known
     }, "run python tests/support/architecture_table.py and look at what has changed"
 
 
@@ -42,6 +42,6 @@ def test_as_many_as_promised(counted: Callable[[str, int], None]) -> None:
     page = said()
     assert list(page) == list(NAMES)
     for column in COLUMNS:
-        works = sum(cells[column] != "no" for cells in page.values())
+        works = sum(cells[column] not in ("no", UNTRIED) for cells in page.values())
         counted(f"architectures on which {column} works", works)
         assert works >= PROMISED or column not in ("explain", "pcr", "apply", "lora")

@@ -41,6 +41,8 @@ from cintervene.utils.progress import silent
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "architectures.md"
 VOCABULARY = 1000
+# What stands in the page where nothing was run yet.
+UNTRIED = "?"
 # What needs a change that PCR made.
 NEED_PCR = ("apply", "lora")
 COLUMNS = ("explain", "pcr", "apply", "lora", "gate", "guard")
@@ -248,7 +250,10 @@ def page(rows: Sequence[Row]) -> str:
 
 
 def _head(rows: Sequence[Row]) -> list[str]:
-    works = {c: sum(r.cells.get(c, "no") != "no" for r in rows) for c in COLUMNS}
+    works = {
+        c: sum(r.cells.get(c, "no") not in ("no", UNTRIED) for r in rows)
+        for c in COLUMNS
+    }
     counts = ", ".join(f"{column} on {works[column]}" for column in COLUMNS)
     return [
         "# Architectures", "",
@@ -258,16 +263,15 @@ def _head(rows: Sequence[Row]) -> list[str]:
         "finds.", "",
         f"Of {len(rows)} models: {counts}.", "",
         "- *explain*: which layers can be changed, in their MLP unless `o_proj` is",
-        "  said:",
-        "  `matrix=\"o_proj\"` has to be given there: the MLP is a mixture of experts,",
-        "  which are left alone.",
+        "  said: `matrix=\"o_proj\"` has to be given where the MLP is a mixture of",
+        "  experts alone, which are left as they are.",
         "- *pcr*: a word is forbidden, and becomes less likely.",
         "- *apply*: logits are those that were foretold; after `revert` they are the",
         "  same to the bit.",
         "- *lora*: peft loads the adapter, and logits are those of `apply`.",
         "- *gate*: a gate is solved and applied. *guard*: the likeliest letter becomes",
         "  as unlikely as asked for; \"not fully\" where a norm behind the projection",
-        "  bounds what can be done.", "",
+        "  bounds what can be done. A question mark: not tried.", "",
     ]  # fmt: skip
 
 
