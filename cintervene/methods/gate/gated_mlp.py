@@ -154,8 +154,8 @@ def find_gated_mlp(decoder: Decoder, layer: int) -> GatedMLP:
     gate, activation, up = _gating(calls, last, path)
     if down.gain != 1.0:
         raise ModelError(
-            f"{path}: what the MLP returns is multiplied with {down.gain:.3g} before it "
-            'is added to the residual stream; method "tsr" needs no gated MLP'
+            f"{path}: what the MLP returns is multiplied with {down.gain:.3g} before "
+            'it is added to the residual stream; method "tsr" takes such models'
         )
     if down.after is not None:
         raise ModelError(
