@@ -16,14 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from cintervene.errors import ModelError
+from cintervene.models.blocks import holds_matrix, parent
 from cintervene.models.decoder import Decoder
-from cintervene.models.targets import (
-    Target,
-    holds_matrix,
-    parent,
-    plain_targets,
-    targets_of,
-)
+from cintervene.models.targets import Target, plain_targets, targets_of
 from cintervene.models.trace import Call, evaluating
 from cintervene.solvers.update import LowRankUpdate
 
@@ -157,6 +152,11 @@ def find_gated_mlp(decoder: Decoder, layer: int) -> GatedMLP:
     calls = [call for call in decoder.calls if parent(call) == path]
     last = next(call for call in calls if call.name == name)
     gate, activation, up = _gating(calls, last, path)
+    if down.gain != 1.0:
+        raise ModelError(
+            f"{path}: what the MLP returns is multiplied with {down.gain:.3g} before "
+            'it is added to the residual stream; method "tsr" takes such models'
+        )
     if down.after is not None:
         raise ModelError(
             f"{path}: what the MLP returns passes a {type(down.after).__name__} before "
