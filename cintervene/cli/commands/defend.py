@@ -39,7 +39,7 @@ from cintervene.methods.defend import defend
 from cintervene.methods.pcr.resolve import choose_layers
 from cintervene.models import find_decoder
 from cintervene.models.targets import explanation_of
-from cintervene.prompts.spelling import check_spellable, surface_forms
+from cintervene.prompts.spelling import surface_forms, words_to_forbid
 from cintervene.utils.staging import StagedDirectory, check_place
 
 
@@ -193,7 +193,7 @@ def _dry_run(
     """Say what would be done, which changes and writes nothing."""
     check_place(arguments.out)
     model, tokenizer = load_named(arguments, console)
-    check_spellable(tokenizer, words)
+    words = words_to_forbid(tokenizer, words)
     decoder = find_decoder(model)
     asked = config.to_dict()
     layers = choose_layers(config.layers, decoder.n_layers, "forbid")

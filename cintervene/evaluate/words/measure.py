@@ -22,7 +22,7 @@ from cintervene.evaluate.words.samples import EvaluationSize, Sample, gather
 from cintervene.evaluate.words.scores import group_perplexity, perplexity
 from cintervene.intervention.intervention import Intervention
 from cintervene.models.precision import quick_products
-from cintervene.prompts.spelling import check_spellable
+from cintervene.prompts.spelling import words_to_forbid
 from cintervene.utils.progress import Progress, silent
 
 __all__ = ["measure"]
@@ -70,8 +70,7 @@ def measure(
     InterventionError
         The intervention does not fit the model, or is already applied.
     """
-    words = forbidden_words(forbid, intervention)
-    check_spellable(tokenizer, words)
+    words = words_to_forbid(tokenizer, forbidden_words(forbid, intervention))
     # A wrong base must be noticed before the work, not halfway through it.
     with intervention.applied(model):
         pass
@@ -107,26 +106,21 @@ def measure(
 
 def forbidden_words(
     forbid: Sequence[str] | None, intervention: Intervention
-) -> list[str]:
-    """Return the words given, or those of the intervention, each once.
+) -> Sequence[str]:
+    """Return the words given, or those of the intervention.
 
     Raises
     ------
     ArgumentError
         There are none.
     """
-    if isinstance(forbid, str):
-        raise ArgumentError(
-            f"forbid: got the string {forbid!r}, expected a list of words; "
-            f"pass [{forbid!r}]"
-        )
-    words = _recorded(intervention.options) if forbid is None else list(forbid)
+    words = _recorded(intervention.options) if forbid is None else forbid
     if not words:
         raise ArgumentError(
             "forbid: got no words, and the intervention does not say which it was made "
             "for; pass forbid=[...]"
         )
-    return list({word.casefold(): word for word in reversed(words)}.values())[::-1]
+    return words
 
 
 def _recorded(options: Mapping[str, Any]) -> list[str]:
