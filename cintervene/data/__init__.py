@@ -15,6 +15,7 @@ from cintervene.data.prompts import (
     benign_texts,
     obedience_templates,
 )
+from cintervene.data.readers import read_requests, read_texts, read_words
 from cintervene.data.refusals import (
     HarmfulPrompt,
     borderline_prompts,
@@ -32,7 +33,6 @@ from cintervene.data.words import (
     caseless,
     forbidden_words,
     normal_word,
-    read_words,
     related_words,
     unique_words,
 )
@@ -60,6 +60,8 @@ __all__ = [
     "normal_word",
     "obedience_templates",
     "ordinary_templates",
+    "read_requests",
+    "read_texts",
     "read_words",
     "related_words",
     "safe_refusals",

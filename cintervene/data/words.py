@@ -1,21 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Lists of words: those of the package and the user's."""
+"""The package's lists of words, and the one form in which words are compared."""
 
-import os
-import re
 import unicodedata
 from collections.abc import Iterable
 from importlib import resources
-from importlib.abc import Traversable
-from pathlib import Path
 from typing import Literal
 
 from cintervene.data.splits import check_split
 from cintervene.errors import ArgumentError
 
-# A '#' with something else right before or behind it ("c#", "#metoo") is a word's own.
-_COMMENT = re.compile(r"(^|\s)#(\s.*)?$")
-_UTF8_BOM = b"\xef\xbb\xbf"
 # Persian and the scripts of India need these two inside words, emoji the second.
 _JOINERS = "\u200c\u200d"
 # Of no width: editors leave them around words that are written from right to left.
@@ -124,35 +117,6 @@ def related_words() -> list[str]:
     return _read_packaged("related_words.txt")
 
 
-def read_words(path: str | os.PathLike[str]) -> list[str]:
-    """Read a list of words or phrases from a file.
-
-    The file is UTF-8, with or without a byte order mark, and has one entry a line. A
-    ``#`` with white space or nothing on both sides begins a comment. Blank lines are
-    skipped. Entries are brought to the form of `normal_word`. Of entries that differ
-    only in case the first is kept.
-
-    Parameters
-    ----------
-    path
-        The file.
-
-    Returns
-    -------
-    list of str
-        The entries in the order of the file, at least one.
-
-    Raises
-    ------
-    ArgumentError
-        If the file is not UTF-8 text, or holds no entry.
-    OSError
-        If the file cannot be read.
-    """
-    path = Path(path)
-    return _parse(path.read_bytes(), str(path))
-
-
 def _part(name: str, split: str | None, halves: tuple[str, str]) -> list[str]:
     words = _read_packaged(name)
     if split is None:
@@ -163,29 +127,6 @@ def _part(name: str, split: str | None, halves: tuple[str, str]) -> list[str]:
 
 
 def _read_packaged(name: str) -> list[str]:
-    file: Traversable = resources.files(__package__) / name
-    return _parse(file.read_bytes(), name)
-
-
-def _parse(data: bytes, name: str) -> list[str]:
-    lines = data.removeprefix(_UTF8_BOM).splitlines()
-    entries = [_entry(line, f"{name}, line {at}") for at, line in enumerate(lines, 1)]
-    words = unique_words(entry for entry in entries if entry)
-    if not words:
-        raise ArgumentError(
-            f"the word list {name} has no words; write at least one word on a line of "
-            "its own (lines that start with '# ' are comments)"
-        )
-    return words
-
-
-def _entry(line: bytes, place: str) -> str:
-    try:
-        text = line.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise ArgumentError(
-            f"{place}: byte 0x{line[error.start]:02x} at column {error.start + 1} is "
-            "not UTF-8; save the word list as UTF-8"
-        ) from error
-    word = _COMMENT.sub("", text)
-    return normal_word(place, word) if word.strip() else ""
+    file = resources.files(__package__) / name
+    lines = file.read_text(encoding="utf-8").splitlines()
+    return [line for line in lines if line and not line.startswith("#")]

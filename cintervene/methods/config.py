@@ -15,6 +15,7 @@ from cintervene.utils.ranges import (
     Choice,
     Layers,
     Optional,
+    Options,
     Positive,
     Share,
     Texts,
@@ -38,6 +39,9 @@ class MethodConfig(Described):
         said by each method.
     preserve : sequence of str
         What is to stay as it is, besides the package's own: texts (PCR) or prompts.
+    template_options : mapping of str to Any, optional
+        What to give the chat template, such as ``{"enable_thinking": False}``; without
+        them all modes that the template has take turns.
     max_kl : float
         Drift allowed on benign answers of the tuning split, nats a token.
     """
@@ -55,6 +59,12 @@ class MethodConfig(Described):
         "a UTF-8 file with a text (pcr) or a request on each line that is to be left "
         "alone, besides the package's own",
         private=True, group="texts",
+    )  # fmt: skip
+    template_options: Mapping[str, Any] | None = parameter(
+        Optional(Options()), None,
+        "what to give the chat template, such as enable_thinking=false; otherwise all "
+        "modes that it has take turns",
+        group="main",
     )  # fmt: skip
     max_kl: float = parameter(
         Positive(metavar="NATS"), 0.05, "drift allowed on everyday prompts, a token",

@@ -19,6 +19,7 @@ __all__ = [
     "first_tokens",
     "spell",
     "surface_forms",
+    "text_tokenizer",
     "words_to_forbid",
 ]
 
@@ -35,11 +36,37 @@ def surface_forms(word: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(unicodedata.normalize("NFC", form) for form in forms))
 
 
-def encode_text(tokenizer: Any, text: str) -> list[int]:
-    """Token ids of `text` as it stands, without special tokens."""
+def encode_text(
+    tokenizer: Any, text: str, add_special_tokens: bool = False
+) -> list[int]:
+    """Token ids of `text` as it stands, never with an end that it does not have.
+
+    Parameters
+    ----------
+    tokenizer
+    text : str
+    add_special_tokens : bool
+        Whether it begins as a text does.
+    """
     if not text:
         return []
-    return list(tokenizer(text, add_special_tokens=False)["input_ids"])
+    ids = list(tokenizer(text, add_special_tokens=add_special_tokens)["input_ids"])
+    end = getattr(tokenizer, "eos_token_id", None)
+    # Some tokenizers add it to everything.
+    if end is not None and ids[-1:] == [end] and not _ends(tokenizer, text):
+        ids = ids[:-1]
+    return ids
+
+
+def _ends(tokenizer: Any, text: str) -> bool:
+    """Whether a text is written with the token that ends texts."""
+    return text.endswith(getattr(tokenizer, "eos_token", None) or "\0")
+
+
+def text_tokenizer(tokenizer: Any) -> Any:
+    """The tokenizer of a processor, which sees to images too; others as they are."""
+    inner = getattr(tokenizer, "tokenizer", None)
+    return inner if callable(getattr(inner, "decode", None)) else tokenizer
 
 
 def spell(tokenizer: Any, before: str, word: str) -> tuple[list[int], list[int]]:
@@ -164,5 +191,5 @@ def words_to_forbid(tokenizer: Any, forbid: Sequence[str]) -> list[str]:
             f"forbid: got the string {forbid!r}; expected a list of words. "
             f"Write [{forbid!r}]"
         )
-    check_spellable(tokenizer, forbid)
+    check_spellable(text_tokenizer(tokenizer), forbid)
     return unique_words(normal_word("forbid", word) for word in forbid)
