@@ -215,7 +215,8 @@ def _text(place: str, value: Any) -> str:
 def _content(place: str, content: Any) -> str:
     """A message's text, which may come in parts."""
     parts = content if isinstance(content, list) else [{"text": content}]
-    texts = [part.get("text") if isinstance(part, dict) else part for part in parts]
-    if not all(isinstance(text, str) for text in texts):
+    found = [part.get("text") if isinstance(part, dict) else part for part in parts]
+    texts = [text for text in found if isinstance(text, str)]
+    if len(texts) < len(found):
         raise ArgumentError(f"{place}: got {content!r:.80}; expected a message of text")
     return "".join(texts)

@@ -78,8 +78,14 @@ class MethodConfig(Described):
         return self.layers
 
     def to_dict(self, private: bool = True) -> dict[str, Any]:
-        """Return the method's name and all values; see `Described.to_dict`."""
-        return {"method": self.method, **super().to_dict(private)}
+        """Return the method's name and all values; see `Described.to_dict`.
+
+        Options of the template are among them only where there are some.
+        """
+        values = super().to_dict(private)
+        if values["template_options"] is None:
+            del values["template_options"]
+        return {"method": self.method, **values}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:

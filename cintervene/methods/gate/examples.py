@@ -35,6 +35,8 @@ __all__ = [
 READING, OPENING, ANSWERING, REFUSING = range(4)
 # With how many prefills each harmful request comes.
 PREFILLS = 2
+# In how many other ways.
+WAYS = 2
 # One harmful request in so many comes in a jailbreak template, too.
 JAILBREAK_EVERY = 2
 # One benign prompt in so many comes in a form that prompts take every day, too.
@@ -117,7 +119,8 @@ def _texts(prompts: Sequence[data.BenignPrompt | data.HarmfulPrompt]) -> list[st
 def _harmful(builder: ExampleBuilder, turn: int, text: str) -> Iterator[TargetExample]:
     """The examples about a harmful request; ways, prefills and templates take turns."""
     yield builder.refusal(text, "", 0)
-    yield builder.refusal(text, "", 0, way=turn + 1)
+    for way in range(turn * WAYS, (turn + 1) * WAYS):
+        yield builder.refusal(text, "", 0, way=way + 1)
     prefills = builder.prefills
     for at in range(turn * PREFILLS, (turn + 1) * PREFILLS):
         yield builder.refusal(text, prefills[at % len(prefills)], 0)
