@@ -60,15 +60,15 @@ class MethodConfig(Described):
         "alone, besides the package's own",
         private=True, group="texts",
     )  # fmt: skip
+    max_kl: float = parameter(
+        Positive(metavar="NATS"), 0.05, "drift allowed on everyday prompts, a token",
+        group="limits",
+    )  # fmt: skip
     template_options: Mapping[str, Any] | None = parameter(
         Optional(Options()), None,
         "what to give the chat template, such as enable_thinking=false; otherwise all "
         "modes that it has take turns",
         group="main",
-    )  # fmt: skip
-    max_kl: float = parameter(
-        Positive(metavar="NATS"), 0.05, "drift allowed on everyday prompts, a token",
-        group="limits",
     )  # fmt: skip
 
     @property
