@@ -176,12 +176,12 @@ def measure_requests(
         split=split,
         level=LEVEL,
         tokens=tokens,
-        asked=sample.by_kind(*judged),
+        asked=sample.by_kind(judged[0], judged[1]),
         kl=bootstrap_mean(item_sums(kl, sizes), sizes),
         kl_prompts=len(spans),
         kl_tokens=int(sizes.sum()),
         seconds=phases.seconds,
-        by_mode=sample.by_mode(*judged),
+        by_mode=sample.by_mode(judged[0], judged[1]),
     )
 
 
