@@ -8,7 +8,7 @@ harmless prompts, removed from everything that writes to the residual stream.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -24,6 +24,7 @@ from cintervene.models.decoder import find_decoder
 from cintervene.models.quantised import check_writable
 from cintervene.models.weights import overwriting
 from cintervene.prompts.chat import render
+from cintervene.prompts.template import chat_tokenizer
 
 __all__ = ["DirectionAblated", "direction_removed", "refusal_direction"]
 
@@ -34,6 +35,7 @@ def refusal_direction(
     harmful: Sequence[str],
     harmless: Sequence[str],
     layer: int | None = None,
+    template_options: Mapping[str, Any] | None = None,
 ) -> Tensor:
     """Direction in which harmful prompts differ from harmless ones.
 
@@ -46,6 +48,8 @@ def refusal_direction(
     layer : int, optional
         The layer whose input is compared, at the last token of the prompt; by default
         the one at 0.6 of the depth, where the paper finds most of its directions.
+    template_options : mapping, optional
+        What to give the chat template; by default its modes take turns.
 
     Returns
     -------
@@ -65,7 +69,8 @@ def refusal_direction(
             f"harmful, harmless, layer: got {len(harmful)} and {len(harmless)} prompts "
             f"and layer {at}, expected prompts of both kinds and one of {depth} layers"
         )
-    prompts = [render(tokenizer, one) for one in (*harmful, *harmless)]
+    chat = chat_tokenizer(tokenizer, template_options)
+    prompts = [render(chat, one) for one in (*harmful, *harmless)]
     last = [[-1]] * len(prompts)
     stream = LayerStream(decoder, prompts, at, wanted=last)
     entering = stream.hidden().float()

@@ -17,7 +17,7 @@ from cintervene.attacks.base import AttackCase, Checkpoint, Request
 from cintervene.attacks.objective import Objective
 from cintervene.attacks.suffix_attack import SuffixAttack
 from cintervene.models.trace import evaluating
-from cintervene.prompts.chat import continue_embeddings
+from cintervene.prompts.chat import answer_text, continue_embeddings
 from cintervene.solvers.projections import project_ball
 
 __all__ = ["EmbeddingPGD"]
@@ -67,7 +67,7 @@ class EmbeddingPGD(SuffixAttack):
             loss=min(losses),
             first_loss=losses[0],
             steps=self.steps,
-            answer=self.tokenizer.decode(tokens, skip_special_tokens=True),
+            answer=answer_text(self.tokenizer, tokens),
         )
         return [case]
 

@@ -65,7 +65,7 @@ class Layout:
         # Where a space is a token of its own, it belongs to what comes before.
         for gap in ("", " "):
             text: str = self.request + gap + self.tokenizer.decode(list(free))
-            ids = render(self.tokenizer, text)
+            ids = render(self.tokenizer, text, like=self.request)
             end = len(ids) - len(tail)
             if ids[: len(head)] == head and ids[end:] == tail and end > len(head):
                 return text, ids[len(head) : end]
@@ -86,7 +86,10 @@ def lay_out(tokenizer: Any, request: str, length: int, target: str) -> Layout:
             f"length, target: got {length} and {target!r}, expected at least one token "
             "and a text"
         )
-    one, other = (render(tokenizer, request + s * length) for s in (FIRST, SECOND))
+    one, other = (
+        render(tokenizer, request + mark * length, like=request)
+        for mark in (FIRST, SECOND)
+    )
     start = common_length([one, other])
     tail = common_length([one[::-1], other[::-1]])
     end = len(one) - tail

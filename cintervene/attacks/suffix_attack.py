@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from cintervene.attacks.base import AttackCase, Request
 from cintervene.attacks.objective import Layout, allowed_tokens, lay_out
 from cintervene.attacks.templates import PREFILL
+from cintervene.prompts.template import ChatTokenizer, chat_tokenizer
 from cintervene.utils.lazy import lazy
 
 __all__ = ["SuffixAttack"]
@@ -30,6 +32,8 @@ class SuffixAttack:
         Tokens of the suffix.
     target : str
         How the answer should begin.
+    template_options : mapping, optional
+        What to give the chat template, such as ``{"enable_thinking": False}``.
     """
 
     model: nn.Module
@@ -38,6 +42,7 @@ class SuffixAttack:
     length: int = 20
     target: str = PREFILL
     name: str = "suffix attack"
+    template_options: Mapping[str, Any] | None = None
 
     # Fields that no test case depends on, or that are recorded elsewhere.
     NOT_OPTIONS: ClassVar[frozenset[str]] = frozenset(
@@ -48,9 +53,10 @@ class SuffixAttack:
     def options(self) -> dict[str, Any]:
         """The budget and the target."""
         names = [entry.name for entry in fields(self)]
-        return {
-            name: getattr(self, name) for name in names if name not in self.NOT_OPTIONS
-        }
+        values = {n: getattr(self, n) for n in names if n not in self.NOT_OPTIONS}
+        if self.template_options is None:
+            del values["template_options"]
+        return values
 
     @lazy
     def _allowed(self) -> Tensor:
@@ -59,7 +65,12 @@ class SuffixAttack:
         return allowed_tokens(self.tokenizer, len(embedding.weight))
 
     def _lay_out(self, request: str) -> Layout:
-        return lay_out(self.tokenizer, request, self.length, self.target)
+        return lay_out(self._chat, request, self.length, self.target)
+
+    @cached_property
+    def _chat(self) -> ChatTokenizer:
+        """The tokenizer in the mode that is attacked."""
+        return chat_tokenizer(self.tokenizer, self.template_options, every_mode=False)
 
     def _case(
         self,

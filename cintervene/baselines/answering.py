@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -12,8 +12,9 @@ from torch import nn
 from cintervene.errors import ArgumentError
 from cintervene.intervention.intervention import Intervention
 from cintervene.models.trace import evaluating
-from cintervene.prompts.chat import generate, render
+from cintervene.prompts.chat import answer_text, generate, render
 from cintervene.prompts.spelling import encode_text
+from cintervene.prompts.template import chat_tokenizer
 
 __all__ = ["Answerer", "Generation", "Intervened", "Undefended", "answer_prefilled"]
 
@@ -91,26 +92,36 @@ def answer_prefilled(
 
 @dataclass(frozen=True, eq=False)
 class Undefended:
-    """The model as it is, decoding greedily."""
+    """The model as it is, decoding greedily.
+
+    Attributes
+    ----------
+    model : nn.Module
+    tokenizer : Any
+    template_options : mapping, optional
+        What to give the chat template, such as ``{"enable_thinking": False}``.
+    """
 
     model: nn.Module
     tokenizer: Any
+    template_options: Mapping[str, Any] | None = None
 
     def answer(
         self, prompts: Sequence[str], generation: Generation, seed: int = 0
     ) -> list[str]:
         """Answer each prompt; see `Answerer.answer`."""
-        start = encode_text(self.tokenizer, generation.prefill)
+        chat = chat_tokenizer(self.tokenizer, self.template_options, every_mode=False)
+        start = encode_text(chat, generation.prefill)
         with evaluating(self.model):
             answers = generate(
                 self.model,
-                self.tokenizer,
-                [render(self.tokenizer, prompt) + start for prompt in prompts],
+                chat,
+                [render(chat, prompt) + start for prompt in prompts],
                 generation.max_new_tokens,
                 batch_size=generation.batch_size,
                 banned=generation.banned,
             )
-        return [self.tokenizer.decode(one, skip_special_tokens=True) for one in answers]
+        return [answer_text(chat, one) for one in answers]
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from cintervene.baselines.answering import Answerer, Generation
-from cintervene.prompts.spelling import check_spellable, encode_text, surface_forms
+from cintervene.prompts.spelling import encode_text, surface_forms, words_to_forbid
 
 __all__ = ["BadWords", "spellings"]
 
@@ -48,10 +48,9 @@ def spellings(tokenizer: Any, words: Sequence[str]) -> tuple[tuple[int, ...], ..
     ArgumentError
         There are no words, or the tokenizer cannot spell one.
     """
-    check_spellable(tokenizer, words)
     sequences = (
         tuple(encode_text(tokenizer, gap + form))
-        for word in words
+        for word in words_to_forbid(tokenizer, words)
         for form in surface_forms(word)
         for gap in ("", " ")
     )

@@ -15,6 +15,7 @@ from cintervene.data.prompts import (
     benign_texts,
     obedience_templates,
 )
+from cintervene.data.readers import read_requests, read_texts, read_words
 from cintervene.data.refusals import (
     HarmfulPrompt,
     borderline_prompts,
@@ -29,9 +30,11 @@ from cintervene.data.splits import Split
 from cintervene.data.templates import fill_in_turn, fill_template, is_encoded
 from cintervene.data.words import (
     benign_words,
+    caseless,
     forbidden_words,
-    read_words,
+    normal_word,
     related_words,
+    unique_words,
 )
 
 __all__ = [
@@ -45,6 +48,7 @@ __all__ = [
     "benign_texts",
     "benign_words",
     "borderline_prompts",
+    "caseless",
     "compliance_prefixes",
     "disguise_templates",
     "fill_in_turn",
@@ -53,9 +57,13 @@ __all__ = [
     "harmful_prompts",
     "is_encoded",
     "jailbreak_templates",
+    "normal_word",
     "obedience_templates",
     "ordinary_templates",
+    "read_requests",
+    "read_texts",
     "read_words",
     "related_words",
     "safe_refusals",
+    "unique_words",
 ]

@@ -1,20 +1,77 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Lists of words: those of the package and the user's."""
+"""The package's lists of words, and the one form in which words are compared."""
 
-import os
-import re
 import unicodedata
+from collections.abc import Iterable
 from importlib import resources
-from importlib.abc import Traversable
-from pathlib import Path
 from typing import Literal
 
 from cintervene.data.splits import check_split
 from cintervene.errors import ArgumentError
 
-# A '#' inside a word ("c#") is part of it.
-_COMMENT = re.compile(r"(^|\s)#.*")
-_UTF8_BOM = b"\xef\xbb\xbf"
+# Persian and the scripts of India need these two inside words, emoji the second.
+_JOINERS = "\u200c\u200d"
+# Of no width: editors leave them around words that are written from right to left.
+_DIRECTION_MARKS = "\u200e\u200f\u061c"
+
+
+def normal_word(name: str, word: object) -> str:
+    """Return a word or phrase as it is compared and spelled everywhere.
+
+    Unicode's composed form (NFC), no white space around it and one space for each run
+    of it inside, no marks of direction around it.
+
+    Parameters
+    ----------
+    name : str
+        Of the argument, or the place in a file, for the message.
+    word : str
+
+    Raises
+    ------
+    ArgumentError
+        It is no text, blank, or holds a character that cannot be seen. Zero width
+        joiners and non-joiners may be in it.
+    """
+    if not isinstance(word, str):
+        raise ArgumentError(
+            f"{name}: got {word!r}; expected words that are not blank. Remove it"
+        )
+    normal = " ".join(unicodedata.normalize("NFC", word).split())
+    normal = normal.strip(_DIRECTION_MARKS + " ")
+    hidden = next((c for c in normal if c not in _JOINERS and not c.isprintable()), "")
+    if hidden:
+        called = unicodedata.name(hidden, "a control character")
+        raise ArgumentError(
+            f"{name}: {word!r} holds a character that cannot be printed "
+            f"(U+{ord(hidden):04X}, {called}); remove the character"
+        )
+    if not normal.strip(_JOINERS + " "):
+        raise ArgumentError(
+            f"{name}: got {word!r}; expected words that are not blank. Remove it"
+        )
+    return normal
+
+
+def caseless(text: str) -> str:
+    """Return a text in the form in which texts that differ in case only are equal."""
+    return unicodedata.normalize("NFC", text.casefold())
+
+
+def unique_words(words: Iterable[str]) -> list[str]:
+    """Return words in their order; of those that differ only in case, the first.
+
+    "straße" behind "STRASSE" is kept, for no change of case leads from that to it.
+    """
+    found: list[str] = []
+    lower: set[str] = set()
+    upper: set[str] = set()
+    for word in words:
+        if word.lower() not in lower and word not in upper:
+            found.append(word)
+            lower.add(word.lower())
+            upper.add(word.upper())
+    return found
 
 
 def forbidden_words(split: Literal["tune", "held_out"] | None = None) -> list[str]:
@@ -60,36 +117,6 @@ def related_words() -> list[str]:
     return _read_packaged("related_words.txt")
 
 
-def read_words(path: str | os.PathLike[str]) -> list[str]:
-    """Read a list of words or phrases from a file.
-
-    The file is UTF-8, with or without a byte order mark, and has one entry a line. A
-    ``#`` at the start of a line or after a space begins a comment. Blank lines are
-    skipped. Entries are brought to Unicode's composed form (NFC), and runs of spaces
-    inside a phrase become one space. Of entries that differ only in case the first
-    is kept.
-
-    Parameters
-    ----------
-    path
-        The file.
-
-    Returns
-    -------
-    list of str
-        The entries in the order of the file, at least one.
-
-    Raises
-    ------
-    ArgumentError
-        If the file is not UTF-8 text, or holds no entry.
-    OSError
-        If the file cannot be read.
-    """
-    path = Path(path)
-    return _parse(path.read_bytes(), str(path))
-
-
 def _part(name: str, split: str | None, halves: tuple[str, str]) -> list[str]:
     words = _read_packaged(name)
     if split is None:
@@ -100,36 +127,6 @@ def _part(name: str, split: str | None, halves: tuple[str, str]) -> list[str]:
 
 
 def _read_packaged(name: str) -> list[str]:
-    file: Traversable = resources.files(__package__) / name
-    return _parse(file.read_bytes(), name)
-
-
-def _parse(data: bytes, name: str) -> list[str]:
-    entries: dict[str, str] = {}
-    for number, line in enumerate(data.removeprefix(_UTF8_BOM).splitlines(), start=1):
-        entry = _entry(line, f"{name}, line {number}")
-        if entry:
-            entries.setdefault(entry.casefold(), entry)
-    if not entries:
-        raise ArgumentError(
-            f"the word list {name} has no words; write at least one word on a line of "
-            "its own (lines that start with '#' are comments)"
-        )
-    return list(entries.values())
-
-
-def _entry(line: bytes, place: str) -> str:
-    try:
-        text = line.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise ArgumentError(
-            f"{place}: byte 0x{line[error.start]:02x} at column {error.start + 1} is "
-            "not UTF-8; save the word list as UTF-8"
-        ) from error
-    entry = " ".join(_COMMENT.sub("", unicodedata.normalize("NFC", text)).split())
-    if not entry.isprintable():
-        raise ArgumentError(
-            f"{place}: {entry!r} holds a character that cannot be printed; a word list "
-            "is plain text, so remove the character"
-        )
-    return entry
+    file = resources.files(__package__) / name
+    lines = file.read_text(encoding="utf-8").splitlines()
+    return [line for line in lines if line and not line.startswith("#")]

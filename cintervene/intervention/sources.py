@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-__all__ = ["made_for_words", "sources"]
+__all__ = ["made_for_words", "sources", "template_options_of"]
 
 
 def sources(options: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
@@ -22,3 +22,9 @@ def sources(options: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
 def made_for_words(options: Mapping[str, Any]) -> list[bool]:
     """Of each of `sources`: whether it forbids words, or nothing is known of it."""
     return [not part or bool(part.get("forbid")) for part in sources(options)]
+
+
+def template_options_of(options: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """What a change was made with, where all of its `sources` were made so."""
+    first, *others = (part.get("template_options") for part in sources(options))
+    return first if all(one == first for one in others) else None

@@ -13,6 +13,7 @@ from torch import nn
 from cintervene.errors import ArgumentError
 from cintervene.models.offload import device_of
 from cintervene.models.trace import evaluating
+from cintervene.prompts.thinking import after_thinking
 
 __all__ = ["Classifier", "refusing_label"]
 
@@ -47,7 +48,7 @@ class Classifier:
             part = slice(start, start + self.batch)
             inputs = self.tokenizer(
                 list(prompts[part]),
-                list(answers[part]),
+                list(map(after_thinking, answers[part])),
                 padding=True,
                 truncation=True,
                 return_tensors="pt",

@@ -16,9 +16,11 @@ import torch
 from torch import nn
 
 from cintervene.activations.next_token import next_logits
+from cintervene.data.decoding import decoded
 from cintervene.errors import ArgumentError
 from cintervene.models.parts import ModelParts
 from cintervene.prompts.spelling import encode_text
+from cintervene.prompts.thinking import after_thinking
 
 __all__ = ["CompliancePrompt", "Substrings", "from_answers", "harmbench29"]
 
@@ -62,7 +64,8 @@ class Substrings:
 
     def __call__(self, prompts: Sequence[str], answers: Sequence[str]) -> list[bool]:
         """Tell for each answer whether it contains a phrase."""
-        return [any(phrase in answer for phrase in self.phrases) for answer in answers]
+        said = map(after_thinking, answers)
+        return [any(phrase in answer for phrase in self.phrases) for answer in said]
 
 
 def harmbench29(path: str | os.PathLike[str] | None = None) -> Substrings:
@@ -88,7 +91,15 @@ def harmbench29(path: str | os.PathLike[str] | None = None) -> Substrings:
         lines = packaged.read_text(encoding="utf-8").splitlines()
         return Substrings(tuple(lines), "harmbench29 (own phrases)")
     file = Path(path)
-    phrases = _phrases(file, file.read_text(encoding="utf-8"))
+    try:
+        phrases = _phrases(file, decoded(file, "list of phrases"))
+    except (SyntaxError, ValueError, RecursionError) as error:
+        if isinstance(error, ArgumentError):
+            raise
+        raise ArgumentError(
+            f"path: {file} cannot be read as its name says ({error}); give a Python, "
+            "JSON or text file with a list of phrases"
+        ) from error
     if not phrases or not all(isinstance(one, str) and one for one in phrases):
         raise ArgumentError(
             f"path: got no list of phrases in {path}, expected one; give a Python, "
@@ -136,7 +147,11 @@ class CompliancePrompt:
     def __call__(self, prompts: Sequence[str], answers: Sequence[str]) -> list[bool]:
         """Tell for each answer whether "no" is the more likely reply."""
         questions = [
-            list(self.tokenizer(self._fill(prompt, answer))["input_ids"])
+            encode_text(
+                self.tokenizer,
+                self._fill(prompt, after_thinking(answer)),
+                add_special_tokens=True,
+            )
             for prompt, answer in zip(prompts, answers, strict=True)
         ]
         if not questions:

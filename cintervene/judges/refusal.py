@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from functools import cache
 
 from cintervene.data.prompts import read_json
+from cintervene.prompts.thinking import after_thinking
 
 __all__ = ["after_prefilled_sentence", "judge_refusal", "normalise"]
 
@@ -53,13 +54,14 @@ def judge_refusal(answer: str) -> bool:
     AI", are skipped; then one of the openings must follow. The phrases are in
     ``cintervene/data/refusal_phrases.json``, which was written for this package.
 
+    Of an answer with a think block what follows that is read; see `after_thinking`.
     An answer that starts to comply and then refuses does not count as a refusal, one
     that refuses and then complies does: read samples, or use another judge, where that
     matters.
     """
     phrases = _phrases()
     within = False
-    for clause in _clauses(normalise(answer)[:WINDOW]):
+    for clause in _clauses(normalise(after_thinking(answer))[:WINDOW]):
         if phrases.turns.match(clause.text) or phrases.exceptions.match(clause.rest):
             within = True
         elif phrases.openings.match(clause.rest):

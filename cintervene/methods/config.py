@@ -15,6 +15,7 @@ from cintervene.utils.ranges import (
     Choice,
     Layers,
     Optional,
+    Options,
     Positive,
     Share,
     Texts,
@@ -38,6 +39,9 @@ class MethodConfig(Described):
         said by each method.
     preserve : sequence of str
         What is to stay as it is, besides the package's own: texts (PCR) or prompts.
+    template_options : mapping of str to Any, optional
+        What to give the chat template, such as ``{"enable_thinking": False}``; without
+        them all modes that the template has take turns.
     max_kl : float
         Drift allowed on benign answers of the tuning split, nats a token.
     """
@@ -60,6 +64,12 @@ class MethodConfig(Described):
         Positive(metavar="NATS"), 0.05, "drift allowed on everyday prompts, a token",
         group="limits",
     )  # fmt: skip
+    template_options: Mapping[str, Any] | None = parameter(
+        Optional(Options()), None,
+        "what to give the chat template, such as enable_thinking=false; otherwise all "
+        "modes that it has take turns",
+        group="main",
+    )  # fmt: skip
 
     @property
     def chosen_layers(self) -> Sequence[int]:
@@ -68,8 +78,14 @@ class MethodConfig(Described):
         return self.layers
 
     def to_dict(self, private: bool = True) -> dict[str, Any]:
-        """Return the method's name and all values; see `Described.to_dict`."""
-        return {"method": self.method, **super().to_dict(private)}
+        """Return the method's name and all values; see `Described.to_dict`.
+
+        Options of the template are among them only where there are some.
+        """
+        values = super().to_dict(private)
+        if values["template_options"] is None:
+            del values["template_options"]
+        return {"method": self.method, **values}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:

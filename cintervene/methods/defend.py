@@ -81,7 +81,10 @@ def defend(
         check_alone(["method"] * (method is not None) + list(parameters))
     solve = method_of(config).load()
     config.check_known()
-    return solve(model, tokenizer, config, progress)
+    from cintervene.prompts.chat import chat_for
+
+    chat = chat_for(model, tokenizer, config.template_options)
+    return solve(model, chat, config, progress)
 
 
 def configure(method: str, parameters: dict[str, Any]) -> MethodConfig:

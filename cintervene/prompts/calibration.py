@@ -74,7 +74,7 @@ def calibrate_words(
     texts : iterable of str
         Running text to preserve, besides the package's own.
     """
-    forbidden = {word.casefold() for word in words}
+    forbidden = {data.caseless(word) for word in words}
     benign = [word for word in data.benign_words("train") if word not in forbidden]
     other = forbidden.union(benign)
     frequent = _words_of(benign_passages(size), other, size.text_words)
@@ -133,7 +133,7 @@ def benign_passages(size: CalibrationSize) -> list[str]:
 def _words_of(running: Iterable[str], without: Container[str], count: int) -> list[str]:
     """Different words of running text, spread evenly over their alphabetical list."""
     words = {
-        word.casefold()
+        data.caseless(word)
         for passage in running
         for word in re.findall(r"[^\W\d_]{4,}", passage)
     }

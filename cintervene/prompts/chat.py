@@ -4,9 +4,10 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+from weakref import WeakKeyDictionary, proxy
 
 import torch
 from torch import Tensor, nn
@@ -17,9 +18,23 @@ from cintervene.activations.lower_layers import SHORTEST_PREFIX, attention_windo
 from cintervene.models.caches import has_plain_cache, new_cache, repeated, resumes
 from cintervene.models.offload import device_of
 from cintervene.models.precision import quick_products
+from cintervene.prompts.spelling import encode_text
+from cintervene.prompts.template import ChatTokenizer, chat_tokenizer
+from cintervene.prompts.thinking import USUAL
 from cintervene.utils.progress import Step
 
-__all__ = ["continue_embeddings", "generate", "render"]
+__all__ = [
+    "answer_text",
+    "chat_for",
+    "continue_embeddings",
+    "generate",
+    "has_thoughts",
+    "render",
+    "ways",
+]
+
+# By tokenizer: its chat template when it was looked at, and what came out.
+_known: WeakKeyDictionary[Any, tuple[str, ChatTokenizer]] = WeakKeyDictionary()
 
 # Of the prompts in a batch, padding included, and how alike their lengths are: a step
 # of a small batch costs nearly as much as one of a large one, so half is alike enough.
@@ -27,19 +42,74 @@ BATCH_TOKENS = 8192
 SIMILAR = 0.5
 
 
-def render(tokenizer: Any, prompt: str) -> list[int]:
+def chat_for(
+    model: nn.Module,
+    tokenizer: Any,
+    template_options: Mapping[str, Any] | None = None,
+) -> ChatTokenizer:
+    """The tokenizer with the modes of its template, or the one of these options.
+
+    Raises
+    ------
+    ArgumentError
+        As `ChatTokenizer`; or the template has tokens that the model has not.
+    """
+    chat = chat_tokenizer(tokenizer, template_options)
+    embedding: Any = model.get_input_embeddings()  # type: ignore[operator]
+    chat.check_fits(len(embedding.weight))
+    return chat
+
+
+def render(tokenizer: Any, prompt: str, like: str | None = None) -> list[int]:
     """Token ids of a user's prompt, up to where the answer begins.
 
     The chat template is used where the tokenizer has one; otherwise the prompt is
-    plain text on a line of its own.
+    plain text on a line of its own. A plain tokenizer renders in the template's own
+    mode, a `ChatTokenizer` in its modes by turns; see `ChatTokenizer.render`.
     """
-    if getattr(tokenizer, "chat_template", None):
-        message = [{"role": "user", "content": prompt}]
-        ids = tokenizer.apply_chat_template(
-            message, tokenize=True, add_generation_prompt=True, return_dict=False
-        )
-        return list(ids)
-    return list(tokenizer(prompt + "\n")["input_ids"])
+    return _with_modes(tokenizer).render(prompt, like)
+
+
+def ways(tokenizer: Any, prompt: str) -> list[tuple[list[int], list[int]]]:
+    """The ways in which an answer may begin; see `ChatTokenizer.ways`."""
+    return _with_modes(tokenizer).ways(prompt)
+
+
+def has_thoughts(tokenizer: Any) -> bool:
+    """Whether the chat template has several modes, or thoughts before answers."""
+    return _with_modes(tokenizer).has_thoughts
+
+
+def answer_text(tokenizer: Any, answer: Sequence[int]) -> str:
+    """An answer as text, without special tokens; thoughts between the usual marks.
+
+    What parts thoughts from the answer proper may be special tokens too.
+    """
+    text = str(tokenizer.decode(answer, skip_special_tokens=True))
+    _, closing = _with_modes(tokenizer).think_marks
+    end = encode_text(tokenizer, closing)
+    places = range(len(answer) - len(end), -1, -1)
+    if closing in text or not end:
+        return text
+    at = next((i for i in places if list(answer[i : i + len(end)]) == end), None)
+    if at is None:
+        return text
+    parts = answer[:at], answer[at + len(end) :]
+    before, after = (tokenizer.decode(p, skip_special_tokens=True) for p in parts)
+    return f"{USUAL[0]}{before}{USUAL[1]}{after}"
+
+
+def _with_modes(tokenizer: Any) -> ChatTokenizer:
+    """The tokenizer, and whether prompts survive its template, found out once."""
+    if isinstance(tokenizer, ChatTokenizer):
+        return tokenizer
+    template = str(getattr(tokenizer, "chat_template", None))
+    known = _known.get(tokenizer)
+    if known is None or known[0] != template:
+        # What is kept must not keep its own key alive.
+        chat = ChatTokenizer(proxy(tokenizer), every_mode=False)
+        known = _known[tokenizer] = template, chat
+    return known[1]
 
 
 @quick_products()

@@ -16,7 +16,7 @@ from torch import nn
 
 from cintervene import data
 from cintervene.activations.batches import shared_length
-from cintervene.prompts.chat import generate, render
+from cintervene.prompts.chat import generate, has_thoughts, render, ways
 from cintervene.prompts.refusals import Refusal
 from cintervene.prompts.spelling import encode_text
 from cintervene.utils.progress import Progress, counting
@@ -99,6 +99,8 @@ class ExampleBuilder:
         templates: Sequence[str],
     ) -> None:
         self._tokenizer = tokenizer
+        self._thinks = has_thoughts(tokenizer)
+        self._ways: dict[str, list[tuple[list[int], list[int]]]] = {}
         self._refusals = refusals
         end = tokenizer.eos_token_id
         self._end = [] if end is None else [end]
@@ -126,6 +128,8 @@ class ExampleBuilder:
         """
         prefill = self.prefills[turn % len(self.prefills)]
         yield self.refusal(text, "", turn)
+        if self._thinks:
+            yield self.refusal(text, "", turn, way=turn + 1)
         if turn % 2 == 0:
             yield self.refusal(text, prefill, turn)
         else:
@@ -144,9 +148,21 @@ class ExampleBuilder:
         if turn % 4 == 2:
             yield self.retain(text, self.prefills[turn // 4 % len(self.prefills)])
 
-    def refusal(self, text: str, prefill: str, turn: int) -> TargetExample:
-        """A request, the beginning of an answer, and one of the refusals."""
-        before, prefill_length = self._prompt(text, prefill)
+    def refusal(
+        self, text: str, prefill: str, turn: int, way: int = 0
+    ) -> TargetExample:
+        """A request, the beginning of an answer, and one of the refusals.
+
+        Parameters
+        ----------
+        text, prefill : str
+        turn : int
+            By which refusals take turns.
+        way : int
+            0 for the request as it is rendered; others, by turns, are the template's
+            other modes and think blocks, begun and empty.
+        """
+        before, prefill_length = self._prompt(text, prefill, way)
         gap = " " if prefill.strip() and not prefill[-1:].isspace() else ""
         paths = [self._path(one, gap)[:REFUSAL_TOKENS] for one in self._refusals]
         path = paths[turn % len(paths)]
@@ -162,19 +178,30 @@ class ExampleBuilder:
         return TargetExample((*prompt, *answer), self._prefix_length, len(prompt), sets)
 
     def retain(
-        self, text: str, prefill: str = "", answer: Sequence[int] = ()
+        self, text: str, prefill: str = "", answer: Sequence[int] = (), way: int = 0
     ) -> TargetExample:
-        """A request that is to be answered as before, all along `answer`."""
-        before, prefill_length = self._prompt(text, prefill)
+        """A request that is to be answered as before, all along `answer`.
+
+        See `refusal` for `way`.
+        """
+        before, prefill_length = self._prompt(text, prefill, way)
         return TargetExample(
             (*before, *answer), self._prefix_length, len(before),
             prefill_length=prefill_length,
         )  # fmt: skip
 
-    def _prompt(self, text: str, prefill: str) -> tuple[list[int], int]:
-        """Tokens of a request and of a prefill, and how many of the latter."""
-        beginning = encode_text(self._tokenizer, prefill)
-        return [*self.render(text), *beginning], len(beginning)
+    def _prompt(self, text: str, prefill: str, way: int) -> tuple[list[int], int]:
+        """Tokens of a request and of what begins the answer; how many of the latter."""
+        first, *others = self._ways_of(text)
+        prompt, begun = others[(way - 1) % len(others)] if way else first
+        beginning = [*begun, *encode_text(self._tokenizer, prefill)]
+        return [*prompt, *beginning], len(beginning)
+
+    def _ways_of(self, text: str) -> list[tuple[list[int], list[int]]]:
+        """All ways, found once."""
+        if text not in self._ways:
+            self._ways[text] = ways(self._tokenizer, text)
+        return self._ways[text]
 
     def _path(self, refusal: Refusal, gap: str) -> list[int]:
         """A refusal's tokens; one that was given as such may go on as it likes."""

@@ -24,9 +24,10 @@ from cintervene.prompts.calibration import (
     running_text,
 )
 from cintervene.prompts.calibration_size import CalibrationSize
-from cintervene.prompts.chat import generate, render
+from cintervene.prompts.chat import answer_text, generate, render
 from cintervene.prompts.spelling import encode_text
 from cintervene.prompts.target_spans import TargetSpan
+from cintervene.prompts.thinking import after_thinking
 from cintervene.utils.progress import Progress, counting
 from cintervene.utils.validation import check_texts
 
@@ -173,6 +174,6 @@ def _answer_span(prompt: Sequence[int], answer: Sequence[int]) -> TargetSpan:
 
 def _complies(tokenizer: Any, answer: Sequence[int]) -> bool:
     """Whether an answer says anything, and does not begin as the package's refusals."""
-    beginning = tokenizer.decode(answer, skip_special_tokens=True).split()[:2]
+    beginning = after_thinking(answer_text(tokenizer, answer)).split()[:2]
     refusals = [refusal.split()[:2] for refusal in data.safe_refusals()]
     return bool(beginning) and beginning not in refusals

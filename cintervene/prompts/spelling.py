@@ -3,9 +3,12 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Sequence
+from itertools import chain
 from typing import Any
 
+from cintervene.data import normal_word, unique_words
 from cintervene.errors import ArgumentError
 
 __all__ = [
@@ -16,6 +19,7 @@ __all__ = [
     "first_tokens",
     "spell",
     "surface_forms",
+    "text_tokenizer",
     "words_to_forbid",
 ]
 
@@ -23,17 +27,46 @@ __all__ = [
 def surface_forms(word: str) -> tuple[str, ...]:
     """Return the word as given, lower-case, capitalised and upper-case, each once.
 
-    The order is that of frequency in running text: lower-case first.
+    The order is that of frequency in running text: lower-case first. All are composed
+    (NFC), which changes of case may undo.
     """
-    capitalised = word[:1].upper() + word[1:].lower()
-    return tuple(dict.fromkeys((word.lower(), capitalised, word.upper(), word)))
+    # Some letters are capitalised otherwise than they are written in capitals.
+    capitalised = word[:1].title() + word[1:].lower()
+    forms = (word.lower(), capitalised, word.upper(), word)
+    return tuple(dict.fromkeys(unicodedata.normalize("NFC", form) for form in forms))
 
 
-def encode_text(tokenizer: Any, text: str) -> list[int]:
-    """Token ids of `text` as it stands, without special tokens."""
+def encode_text(
+    tokenizer: Any, text: str, add_special_tokens: bool = False
+) -> list[int]:
+    """Token ids of `text` as it stands, never with an end that it does not have.
+
+    Parameters
+    ----------
+    tokenizer
+    text : str
+    add_special_tokens : bool
+        Whether it begins as a text does.
+    """
     if not text:
         return []
-    return list(tokenizer(text, add_special_tokens=False)["input_ids"])
+    ids = list(tokenizer(text, add_special_tokens=add_special_tokens)["input_ids"])
+    end = getattr(tokenizer, "eos_token_id", None)
+    # Some tokenizers add it to everything.
+    if end is not None and ids[-1:] == [end] and not _ends(tokenizer, text):
+        ids = ids[:-1]
+    return ids
+
+
+def _ends(tokenizer: Any, text: str) -> bool:
+    """Whether a text is written with the token that ends texts."""
+    return text.endswith(getattr(tokenizer, "eos_token", None) or "\0")
+
+
+def text_tokenizer(tokenizer: Any) -> Any:
+    """The tokenizer of a processor, which sees to images too; others as they are."""
+    inner = getattr(tokenizer, "tokenizer", None)
+    return inner if callable(getattr(inner, "decode", None)) else tokenizer
 
 
 def spell(tokenizer: Any, before: str, word: str) -> tuple[list[int], list[int]]:
@@ -103,27 +136,50 @@ def check_spellable(tokenizer: Any, words: Sequence[str]) -> None:
     Raises
     ------
     ArgumentError
-        There are no words, a word is blank, or it does not survive the tokenizer.
+        There are no words; a word is blank, holds a token of the chat template, or
+        does not survive the tokenizer.
     """
     if not words:
         raise ArgumentError("forbid: got no words; give at least one")
     for word in words:
-        if not isinstance(word, str) or not word.strip():
+        normal = normal_word("forbid", word)
+        token = _template_token(tokenizer, normal)
+        if token:
             raise ArgumentError(
-                f"forbid: got {word!r}; expected words that are not blank. Remove it"
+                f"forbid: {word!r} holds {token!r}, a special token, with which chat "
+                "templates and the ends of answers are written; remove it"
             )
-        ids = encode_text(tokenizer, word)
+        ids = encode_text(tokenizer, normal)
         back = tokenizer.decode(ids) if ids else ""
         unknown = getattr(tokenizer, "unk_token_id", None)
-        if back.strip() != word.strip() or (unknown is not None and unknown in ids):
+        if back.strip() != normal or (unknown is not None and unknown in ids):
             raise ArgumentError(
                 f"forbid: the tokenizer cannot spell {word!r} (it reads back "
                 f"{back!r}); remove the word or write it in another script"
             )
 
 
+def _template_token(tokenizer: Any, word: str) -> str:
+    """A token in any form of a word that stands for no text of its own, or nothing."""
+    added = getattr(tokenizer, "added_tokens_decoder", {})
+    special = set(getattr(tokenizer, "all_special_ids", ()))
+    special -= {getattr(tokenizer, "unk_token_id", None)}
+    template = str(getattr(tokenizer, "chat_template", None) or "")
+    forms = (encode_text(tokenizer, form) for form in surface_forms(word))
+    for token in chain.from_iterable(forms):
+        text = str(added.get(token, ""))
+        bare = text.strip()
+        marks = not bare.isalnum() and bare in template
+        if token in special or (bare and (added[token].special or marks)):
+            return text or str(tokenizer.decode([token]))
+    return ""
+
+
 def words_to_forbid(tokenizer: Any, forbid: Sequence[str]) -> list[str]:
-    """Check the argument `forbid`, and return its words, each once.
+    """Check the argument `forbid`, and return its words.
+
+    They are in the form of `cintervene.data.normal_word`; of those that differ only in
+    case the first is kept.
 
     Raises
     ------
@@ -135,5 +191,5 @@ def words_to_forbid(tokenizer: Any, forbid: Sequence[str]) -> list[str]:
             f"forbid: got the string {forbid!r}; expected a list of words. "
             f"Write [{forbid!r}]"
         )
-    check_spellable(tokenizer, forbid)
-    return list(dict.fromkeys(word.strip() for word in forbid))
+    check_spellable(text_tokenizer(tokenizer), forbid)
+    return unique_words(normal_word("forbid", word) for word in forbid)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections.abc import Mapping
@@ -25,6 +26,7 @@ __all__ = [
     "Flag",
     "Layers",
     "Optional",
+    "Options",
     "Pair",
     "Plain",
     "Positive",
@@ -345,6 +347,47 @@ class Texts(Plain):
     def to_json(self, value: Any) -> Any:
         """The texts as a list."""
         return list(value)
+
+
+@dataclass(frozen=True)
+class Options(Plain):
+    """Values by name, as JSON has them; on a command line an object or ``a=1,b=x``."""
+
+    metavar: str = "OPTIONS"
+
+    def check(self, name: str, value: Any) -> Any:
+        """Return them as a dict."""
+        if isinstance(value, Mapping) and all(isinstance(key, str) for key in value):
+            try:
+                json.dumps(dict(value))
+            except (TypeError, ValueError):
+                value = None
+        if not isinstance(value, Mapping):
+            raise ArgumentError(
+                f"{name}: got {value!r}; expected values by name, of kinds that JSON "
+                'has, e.g. {"enable_thinking": False}'
+            )
+        return dict(value)
+
+    def parse(self, text: str) -> Any:
+        """Read a JSON object, or names and values."""
+        if text.lstrip().startswith("{"):
+            try:
+                return json.loads(text)
+            except ValueError as error:
+                raise ValueError(f"a JSON object ({error})") from error
+        pairs = [part.partition("=") for part in text.split(",")]
+        if not all(name.strip() and equals for name, equals, _ in pairs):
+            raise ValueError("NAME=VALUE by commas, or a JSON object")
+        return {name.strip(): _json_or_text(value.strip()) for name, _, value in pairs}
+
+
+def _json_or_text(text: str) -> Any:
+    """A value of a command line; ``False`` is what Python writes for ``false``."""
+    try:
+        return json.loads(text.lower() if text in ("True", "False") else text)
+    except ValueError:
+        return text
 
 
 def takes_file(range: Range) -> bool:

@@ -215,6 +215,16 @@ def test_texts(tmp_path):
     path = tmp_path / "words.txt"
     path.write_text("# mine\nbomb\n", "utf-8")
     assert read_texts("forbid", str(path)) == ["bomb"]
+    requests = tmp_path / "requests.txt"
+    requests.write_text("Explain issue # 4521\nHOW?\nHow?\n", "utf-8")
+    assert read_texts("harmful", str(requests)) == [
+        "Explain issue # 4521",
+        "HOW?",
+        "How?",
+    ]
+    table = tmp_path / "table.csv"
+    table.write_text("vanilla,adversarial\na,b\n", "utf-8")
+    assert read_texts("harmful", f"{table}:adversarial") == ["b"]
     with pytest.raises(FileNotFoundError, match=r"obediance; give obedience or a"):
         read_texts("forbid", "obediance")
     with pytest.raises(FileNotFoundError, match=r"--safe: .* own; give a UTF-8 file"):

@@ -27,6 +27,7 @@ from cintervene.utils.ranges import (
     Flag,
     Layers,
     Optional,
+    Options,
     Pair,
     Positive,
     Share,
@@ -72,6 +73,7 @@ WRONG: dict[type, Callable[[Any], list[Any]]] = {
     Optional: lambda one: wrong(one.range),
     Texts: lambda one: ["one", 5, [" "], [3], *([[]] if one.least else [])],
     Layers: lambda one: [7, "all", [1.5], {1: 2}],
+    Options: lambda one: ["thinking", 5, [1], {1: 2}, {"a": object()}],
     Pair: lambda one: [1.0, (1.0,), (0.0, math.nan), "ab"],
     Refusals: lambda one: ["No.", [], [" "], [5], [[-1]], [[1.0]], [[]]],
     Text: lambda one: [" ", 5, ["No."]],
@@ -97,6 +99,7 @@ RIGHT: dict[type, Callable[[Any], st.SearchStrategy[Any]]] = {
     Optional: lambda one: st.none() | right(one.range),
     Texts: lambda one: st.lists(TEXT, min_size=max(one.least, 1), max_size=3),
     Layers: lambda one: st.lists(st.integers(), min_size=1, max_size=4),
+    Options: lambda one: st.dictionaries(TEXT, st.booleans() | TEXT, max_size=2),
     Pair: lambda one: st.tuples(*[st.floats(-9.0, 9.0)] * 2),
     Refusals: lambda one: st.lists(
         TEXT | st.lists(st.integers(0, 9), min_size=1), min_size=1, max_size=3

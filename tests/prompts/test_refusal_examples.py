@@ -9,6 +9,7 @@ pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
 from support.characters import Characters
+from support.templates import QWEN3, make_tokenizer
 
 from cintervene import data
 from cintervene.prompts.refusal_examples import ExampleBuilder, refusal_tokens
@@ -56,3 +57,29 @@ def test_prefills_answers_and_templates_take_turns() -> None:
 def test_refusals_are_texts_behind_a_gap_or_tokens_as_they_are() -> None:
     assert refusal_tokens(Characters(), "No", " ") == Characters()(" No")["input_ids"]
     assert refusal_tokens(Characters(), (3, 5), " ") == [3, 5]
+
+
+def test_other_ways_begin_the_answer_with_a_think_block() -> None:
+    made, text = builder("No."), Characters().decode
+    for way, begun in (
+        (1, "<think>\n"),
+        (2, "<think>\n\n</think>\n\n"),
+        (3, "<think>\n"),
+    ):
+        refusal = made.refusal("Say a.", "", 0, way=way)
+        assert text(refusal.ids[: refusal.target_start]) == "Say a.\n" + begun
+        assert text(refusal.ids[refusal.target_start :]) == "No."
+        # What begins the answer is not where it is about to begin.
+        assert refusal.prefill_length == len(begun)
+        assert refusal.opening == made.refusal("Say a.", "", 0).opening
+        assert text(made.retain("Say a.", way=way).ids) == "Say a.\n" + begun
+    both = made.refusal("Say a.", "Sure", 0, way=1)
+    assert text(both.ids[: both.target_start]) == "Say a.\n<think>\nSure"
+
+
+def test_templates_with_thoughts_give_every_request_in_another_way_too() -> None:
+    tokenizer = make_tokenizer(QWEN3)
+    made = ExampleBuilder(tokenizer, ["Say a."], ["No."], TEMPLATES)
+    said = [tokenizer.decode(one.ids) for one in made.refusals(0, "Say a.", ())]
+    assert len(said) == 3
+    assert sum("<think>" in one for one in said) >= 1

@@ -13,19 +13,74 @@ from cintervene.errors import ArgumentError
 pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
+from transformers import AddedToken
+
 from cintervene.prompts.spelling import (
     check_spellable,
     distinctive,
     first_tokens,
     spell,
     surface_forms,
+    words_to_forbid,
 )
+
+
+class Marked(Letters):
+    """Letters, and tokens that were added: two of the template, and a word."""
+
+    chat_template = "{{ 'quokka<|end|><think>' }}"
+
+    def __init__(self) -> None:
+        added = ("<|end|>", "<think>", "quokka")
+        self.added_tokens_decoder = {
+            5000 + at: AddedToken(text, special=at == 0)
+            for at, text in enumerate(added)
+        }
+
+    def __call__(self, text: str, add_special_tokens: bool = True) -> dict[str, Any]:
+        for token, added in self.added_tokens_decoder.items():
+            text = text.replace(str(added), chr(token))
+        return super().__call__(text)
+
+    def decode(self, ids: list[int]) -> str:
+        return "".join(
+            str(self.added_tokens_decoder.get(i, "")) or super(Marked, self).decode([i])
+            for i in ids
+        )
 
 
 def test_surface_forms_are_distinct_and_lower_case_first() -> None:
     assert surface_forms("bomb") == ("bomb", "Bomb", "BOMB")
     assert surface_forms("McGuffin") == ("mcguffin", "Mcguffin", "MCGUFFIN", "McGuffin")
     assert surface_forms("x") == ("x", "X")
+
+
+def test_case_changes_in_any_script() -> None:
+    assert surface_forms("ǆep") == ("ǆep", "ǅep", "ǅEP".replace("ǅ", "Ǆ"))
+    assert surface_forms("straße") == ("straße", "Straße", "STRASSE")
+    assert surface_forms("cafe\u0301")[0] == "caf\u00e9"
+
+
+def test_words_are_alike_however_they_are_typed() -> None:
+    typed = ["cafe\u0301", " Caf\u00e9 ", "car \t\u00a0bomb", "\u200fCAR BOMB\u200f"]
+    assert words_to_forbid(Letters(), typed) == ["caf\u00e9", "car bomb"]
+
+
+@pytest.mark.parametrize("hidden", ["bo\u200bmb", "bo\u00admb", "bo\x07mb", "\u200d"])
+def test_words_that_cannot_be_seen_are_refused(hidden: str) -> None:
+    with pytest.raises(ArgumentError, match=r"^forbid: .* (remove|Remove) ") as caught:
+        words_to_forbid(Letters(), [hidden])
+    assert str(caught.value).isprintable()
+
+
+@pytest.mark.parametrize("word", ["<|end|>", "<|END|>", "a<|end|>b", "<think>"])
+def test_tokens_of_the_template_are_no_words(word: str) -> None:
+    with pytest.raises(ArgumentError, match=r"holds '<.*>', a special token"):
+        words_to_forbid(Marked(), [word])
+
+
+def test_words_that_were_added_to_the_tokenizer_are_words() -> None:
+    assert words_to_forbid(Marked(), ["quokka"]) == ["quokka"]
 
 
 def test_spell_splits_where_the_word_begins() -> None:

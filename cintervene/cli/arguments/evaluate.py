@@ -14,6 +14,7 @@ from cintervene.cli.arguments.shared import (
     add_intervention,
     add_obedience_loss,
     add_out,
+    add_template_options,
     reader,
 )
 from cintervene.methods.registry import all_methods
@@ -45,6 +46,7 @@ def evaluate(parser: Parser) -> None:
         required=False,
     )  # fmt: skip
     add_device(parser)
+    add_template_options(parser)
     _add_goals(parser.add_argument_group("goals, for --intervention"))
     study = parser.add_argument_group("a study of defences under attack")
     _add_defences(study)
@@ -91,10 +93,14 @@ def _add_requests(study: argparse._ArgumentGroup) -> None:
         "--behaviours",
         type=Path,
         metavar="CSV",
-        help="harmful requests, in HarmBench's columns",
+        help="harmful requests, in HarmBench's columns or those of another benchmark, "
+        "or one a line",
     )
     study.add_argument(
-        "--safe", type=Path, metavar="CSV", help="harmless requests, as XSTest's"
+        "--safe",
+        type=Path,
+        metavar="CSV",
+        help="harmless requests, likewise, or XSTest's",
     )
     study.add_argument(
         "--limit",

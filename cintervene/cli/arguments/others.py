@@ -11,6 +11,7 @@ from cintervene.cli.arguments.shared import (
     add_intervention,
     add_out,
     add_report,
+    add_template_options,
     reader,
 )
 from cintervene.utils.ranges import Auto, Layers, Whole
@@ -67,6 +68,7 @@ def export(parser: Parser) -> None:
         metavar="N",
         help="requests of each kind to measure on (default: %(default)s)",
     )
+    add_template_options(parser)
     add_report(parser)
     add_beyond_limits(parser)
 

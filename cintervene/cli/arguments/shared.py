@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from cintervene.utils.ranges import Positive
+from cintervene.utils.ranges import Options, Positive
 
 if TYPE_CHECKING:
     from cintervene.utils.ranges import Range
@@ -24,6 +24,7 @@ __all__ = [
     "add_obedience_loss",
     "add_out",
     "add_report",
+    "add_template_options",
     "reader",
 ]
 
@@ -98,6 +99,18 @@ def add_report(parser: Parser) -> None:
         type=Path,
         metavar="FILE",
         help="report.json for the model card (default: that beside the intervention)",
+    )
+
+
+def add_template_options(parser: Parser) -> None:
+    """Add what the chat template is given."""
+    parser.add_argument(
+        "--template-options",
+        type=reader([Options()]),
+        metavar="OPTIONS",
+        help="what to give the chat template, such as enable_thinking=false or a JSON "
+        "object (default: what the intervention was made with, or else all modes that "
+        "the template has; in a study its own mode)",
     )
 
 

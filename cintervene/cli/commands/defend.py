@@ -38,7 +38,7 @@ from cintervene.methods.config import MethodConfig
 from cintervene.methods.defend import defend
 from cintervene.methods.pcr.resolve import choose_layers
 from cintervene.models.parts import ModelParts
-from cintervene.prompts.spelling import check_spellable, surface_forms
+from cintervene.prompts.spelling import surface_forms, words_to_forbid
 from cintervene.utils.staging import StagedDirectory, check_place
 
 
@@ -192,7 +192,7 @@ def _dry_run(
     """Say what would be done, which changes and writes nothing."""
     check_place(arguments.out)
     model, tokenizer = load_named(arguments, console)
-    check_spellable(tokenizer, words)
+    words = words_to_forbid(tokenizer, words)
     parts = ModelParts.find(model)
     asked = config.to_dict()
     able = parts.changeable(asked["matrix"])

@@ -68,7 +68,10 @@ def _measure_words(
     with _staging(arguments) as stage:
         model, tokenizer = load_named(arguments, console)
         form = applicable_form(intervention, model)
-        measurement = measure(model, tokenizer, form, forbid=words, progress=console)
+        measurement = measure(
+            model, tokenizer, form, forbid=words,
+            template_options=arguments.template_options, progress=console,
+        )  # fmt: skip
         if stage is not None:
             write_report(stage.path, form, measurement, goals=goals)
             stage.commit()
@@ -92,8 +95,9 @@ def _measure_requests(
         model, tokenizer = load_named(arguments, console)
         form = applicable_form(intervention, model)
         measurement = measure_requests(
-            model, tokenizer, form, tokens=arguments.tokens, progress=console, **limit
-        )
+            model, tokenizer, form, tokens=arguments.tokens,
+            template_options=arguments.template_options, progress=console, **limit,
+        )  # fmt: skip
         if stage is not None:
             report = report_content(intervention)
             write_json_report(stage.path, {**report, "requests": measurement.to_dict()})

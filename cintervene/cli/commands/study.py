@@ -20,6 +20,7 @@ from cintervene.cli.common.inputs import load_named, read_texts
 from cintervene.cli.common.judges import named_judge
 from cintervene.errors import ArgumentError
 from cintervene.evaluate import measure
+from cintervene.evaluate.benchmarks.csv_table import has_columns
 from cintervene.evaluate.benchmarks.harmbench import read_behaviours
 from cintervene.evaluate.benchmarks.xstest import read_prompts
 from cintervene.evaluate.words.samples import spread
@@ -36,6 +37,9 @@ from cintervene.study import (
 from cintervene.study.report.peers import read_peers
 from cintervene.study.report.sections import Table, sections
 from cintervene.utils.files import write_atomically
+
+# Requests, and the topic of each by its id.
+Asked = tuple[list[Request], dict[str, str]]
 
 
 def run(arguments: Namespace, console: Console) -> Exit:
@@ -84,25 +88,12 @@ def _suites(arguments: Namespace, attacks: Sequence[Attack]) -> list[Suite]:
     """The requests that were given, and the package's own everyday ones."""
     suites, limit = [], arguments.limit
     if arguments.behaviours is not None:
-        found = read_behaviours(arguments.behaviours)
-        suites.append(
-            Suite(
-                "harmful",
-                _limited([Request(one.id, one.prompt) for one in found], limit),
-                attacks,
-                {one.id: one.topic for one in found},
-            )
-        )
+        requests, topics = _behaviours(arguments.behaviours)
+        suites.append(Suite("harmful", _limited(requests, limit), attacks, topics))
     if arguments.safe is not None:
-        safe = [one for one in read_prompts(arguments.safe) if one.safe]
-        suites.append(
-            Suite(
-                "safe",
-                _limited([Request(one.id, one.text) for one in safe], limit),
-                [DirectRequest()],
-                {one.id: one.kind for one in safe},
-            )
-        )
+        requests, topics = _safe(arguments.safe)
+        direct = [DirectRequest()]
+        suites.append(Suite("safe", _limited(requests, limit), direct, topics))
     everyday = {
         f"everyday {number}": one
         for number, one in enumerate(data.benign_prompts("held_out"), start=1)
@@ -118,6 +109,31 @@ def _suites(arguments: Namespace, attacks: Sequence[Attack]) -> list[Suite]:
     return suites
 
 
+def _behaviours(path: Path) -> Asked:
+    """Harmful requests: of HarmBench with their topics, or of any other file."""
+    if not has_columns(path, ("Behavior", "BehaviorID")):
+        return _numbered(path)
+    found = read_behaviours(path)
+    requests = [Request(one.id, one.prompt) for one in found]
+    return requests, {one.id: one.topic for one in found}
+
+
+def _safe(path: Path) -> Asked:
+    """Harmless requests: of XSTest with their types, or of any other file."""
+    if not has_columns(path, ("prompt", "type")):
+        return _numbered(path)
+    found = [one for one in read_prompts(path) if one.safe]
+    requests = [Request(one.id, one.text) for one in found]
+    return requests, {one.id: one.kind for one in found}
+
+
+def _numbered(path: Path) -> Asked:
+    """Requests of a file that has no ids and no topics."""
+    texts = enumerate(read_texts("harmful", str(path)), start=1)
+    requests = [Request(str(number), text) for number, text in texts]
+    return requests, {one.id: "all" for one in requests}
+
+
 def _limited(requests: Sequence[Request], most: int | None) -> list[Request]:
     """At most so many of a file, which is sorted by topic."""
     return spread(requests, len(requests) if most is None else most)
@@ -126,6 +142,8 @@ def _limited(requests: Sequence[Request], most: int | None) -> list[Request]:
 def _sources(arguments: Namespace) -> dict[str, Any]:
     """What the requests and the model are, so that no study mixes two."""
     found = {"model": arguments.model}
+    if arguments.template_options is not None:
+        found["template_options"] = arguments.template_options
     for name in ("behaviours", "safe"):
         path: Path | None = getattr(arguments, name)
         if path is not None:

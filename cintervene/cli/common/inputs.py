@@ -5,15 +5,23 @@ from __future__ import annotations
 
 import errno
 from argparse import Namespace
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from cintervene.cli.arguments.parameters import flag
 from cintervene.cli.common.console import Console
-from cintervene.data import forbidden_words, harmful_prompts, read_words
+from cintervene.data import (
+    forbidden_words,
+    harmful_prompts,
+    read_requests,
+    read_words,
+)
+from cintervene.data import read_texts as read_passages
 from cintervene.errors import ArgumentError
 from cintervene.models import load
+from cintervene.prompts.template import chat_tokenizer
 
 __all__ = ["load_named", "read_texts"]
 
@@ -39,21 +47,25 @@ def load_named(arguments: Namespace, console: Console) -> tuple[Any, Any]:
             f"--device: got {arguments.device!r}, which cannot be used ({reason}); "
             "leave it out for the CPU"
         ) from error
-    return load(
+    model, tokenizer = load(
         arguments.model,
         hub=arguments.hub,
         device=arguments.device,
         progress=console,
     )
+    options = getattr(arguments, "template_options", None)
+    return model, tokenizer if options is None else chat_tokenizer(tokenizer, options)
 
 
 def read_texts(name: str, source: str) -> list[str]:
     """Return the texts for a parameter: of a file, or the package's by their name.
 
+    A column of a table is named behind the file: ``table.csv:prompt``.
+
     Raises
     ------
     ArgumentError
-        The file is not UTF-8 or holds no texts.
+        The file is not UTF-8, holds no texts, or not in a column that can be told.
     OSError
         The file cannot be read.
     """
@@ -62,12 +74,15 @@ def read_texts(name: str, source: str) -> list[str]:
         if name == "forbid":
             return forbidden_words()
         return [prompt.text for prompt in harmful_prompts("train")]
+    read = {"forbid": read_words, "harmful": read_requests}.get(name, read_passages)
+    path, _, column = source.rpartition(":")
+    named = bool(path) and not Path(source).exists()
     try:
-        return read_words(source)
+        return read(path, column) if named else read(source)
     except FileNotFoundError as error:
         other = f"{packaged} or " if packaged else ""
         raise FileNotFoundError(
             errno.ENOENT,
             f"{flag(name)}: there is no list or file named {source}; give {other}a "
-            "UTF-8 file with one entry a line",
+            "UTF-8 file with one entry a line, or a table (.csv, .jsonl)",
         ) from error

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from cintervene.cli.common.console import Console
+from cintervene.data.decoding import decoded
 from cintervene.errors import ArgumentError
 from cintervene.judges.base import Judge, refusal_matcher
 from cintervene.judges.classifiers import Classifier, refusing_label
@@ -51,7 +52,7 @@ def named_judge(arguments: Namespace, console: Console) -> tuple[Judge, dict[str
 def _template(path: Path | None) -> str:
     if path is None:
         return QUESTION
-    text = path.read_text("utf-8")
+    text = decoded(path, "template")
     if "{behavior}" not in text or "{generation}" not in text:
         raise ArgumentError(
             f"--judge-template: {path} lacks {{behavior}} or {{generation}}; put them "

@@ -52,17 +52,25 @@ def quoted(
         return _stored(arguments, intervention)
     if arguments.report is not None:
         raise ArgumentError("--measure, --report: got both; give one of them")
+    options = arguments.template_options
     place = arguments.model if source is None else str(source)
 
     def measured(form: Intervention) -> dict[str, Any]:
         model, tokenizer = load(place, hub=arguments.hub, progress=console)
         by_words, measurement = made_for_words(form.options), None
         if any(by_words):
-            measurement = measure(model, tokenizer, form, progress=console)
+            measurement = measure(
+                model, tokenizer, form, template_options=options, progress=console
+            )
         report = report_content(intervention, measurement)
         if not all(by_words):
             report["requests"] = measure_requests(
-                model, tokenizer, form, limit=arguments.limit, progress=console
+                model,
+                tokenizer,
+                form,
+                limit=arguments.limit,
+                template_options=options,
+                progress=console,
             ).to_dict()
         console.close()
         return report

@@ -4,13 +4,27 @@
 from __future__ import annotations
 
 import csv
+import io
 import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from cintervene.data.decoding import decoded
 from cintervene.errors import ArgumentError
 
-__all__ = ["read_table"]
+__all__ = ["has_columns", "read_table"]
+
+
+def has_columns(path: str | os.PathLike[str], columns: Sequence[str]) -> bool:
+    """Whether a file is a CSV table with these columns, among others.
+
+    Raises
+    ------
+    OSError, ArgumentError
+        The file cannot be read, or is not UTF-8.
+    """
+    header = next(csv.reader(io.StringIO(decoded(Path(path)), newline="")), [])
+    return set(columns) <= set(header)
 
 
 def read_table(
@@ -34,8 +48,8 @@ def read_table(
     ArgumentError
         A column, a key or a text is missing, or a key occurs twice.
     """
-    with Path(path).open(encoding="utf-8-sig", newline="") as stream:
-        reader = csv.DictReader(stream)
+    reader = csv.DictReader(io.StringIO(decoded(Path(path)), newline=""))
+    try:
         header = reader.fieldnames or []
         missing = [name for name in columns if name not in header]
         if missing:
@@ -44,6 +58,11 @@ def read_table(
                 f"{', '.join(missing)} too; give the file as published"
             )
         rows = [{name: row[name] or "" for name in columns} for row in reader]
+    except csv.Error as error:
+        raise ArgumentError(
+            f"{path}, line {reader.line_num}: is not CSV ({error}); give the file as "
+            "published"
+        ) from error
     known: set[str] = set()
     for number, row in enumerate(rows, 1):
         if not row[text].strip() or not row[key] or row[key] in known:

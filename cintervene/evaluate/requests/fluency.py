@@ -42,15 +42,18 @@ def perplexities(
     ArgumentError
         There are none, or a prompt with its answer is longer than the model's context.
     """
-    return answer_perplexities(ModelParts.find(model), tokenizer, prompts, answers)
+    rendered = [render(tokenizer, prompt) for prompt in prompts]
+    return answer_perplexities(ModelParts.find(model), tokenizer, rendered, answers)
 
 
 @quick_products()
 def answer_perplexities(
-    parts: ModelParts, tokenizer: Any, prompts: Sequence[str], answers: Sequence[str]
+    parts: ModelParts,
+    tokenizer: Any,
+    prompts: Sequence[Sequence[int]],
+    answers: Sequence[str],
 ) -> npt.NDArray[np.float64]:
-    """`perplexities` in a model whose parts are known."""
-    prompt_ids = [render(tokenizer, prompt) for prompt in prompts]
+    """`perplexities` of answers to rendered prompts, in a model with known parts."""
     answer_ids = [encode_text(tokenizer, answer) for answer in answers]
-    nats = answer_nll(parts, prompt_ids, answer_ids)
+    nats = answer_nll(parts, prompts, answer_ids)
     return np.exp([one.mean() if one.size else 0.0 for one in nats])

@@ -3,9 +3,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -26,11 +26,13 @@ from cintervene.evaluate.requests.outcomes import (
 from cintervene.evaluate.statistics.intervals import LEVEL, Estimate, bootstrap_mean
 from cintervene.evaluate.words.scores import item_sums, token_counts
 from cintervene.intervention.intervention import Intervention
+from cintervene.intervention.sources import template_options_of
 from cintervene.models.parts import ModelParts
 from cintervene.models.precision import quick_products
 from cintervene.models.trace import evaluating
-from cintervene.prompts.chat import generate, render
+from cintervene.prompts.chat import answer_text, chat_for, generate, render
 from cintervene.prompts.target_spans import TargetSpan, answered
+from cintervene.prompts.template import ChatTokenizer
 from cintervene.utils.json_ready import json_ready
 from cintervene.utils.progress import Progress, silent
 from cintervene.utils.validation import check_whole
@@ -82,6 +84,9 @@ class RequestMeasurement:
         Answers it was measured on, and tokens in them.
     seconds : dict of str to float
         By phase of this measurement.
+    by_mode : dict of str to list of RequestOutcomes
+        `asked` in each mode of the chat template, where it has several; `asked` is over
+        all of them together.
     """
 
     model: str
@@ -93,6 +98,7 @@ class RequestMeasurement:
     kl_prompts: int
     kl_tokens: int
     seconds: dict[str, float] = field(default_factory=dict)
+    by_mode: dict[str, list[RequestOutcomes]] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """The record as JSON can hold it."""
@@ -109,6 +115,7 @@ def measure_requests(
     limit: int = 60,
     tokens: int = 48,
     split: Split = "held_out",
+    template_options: Mapping[str, Any] | None = None,
     progress: Progress = silent,
 ) -> RequestMeasurement:
     """Send harmful and harmless requests to a model without and with an intervention.
@@ -129,6 +136,9 @@ def measure_requests(
         Largest length of the answers.
     split : {"held_out", "tune", "train"}, default "held_out"
         Of the package's requests.
+    template_options : mapping, optional
+        What to give the chat template; default: what the intervention was made with,
+        or else each of the modes that the template has, one after another.
     progress : Progress, optional
 
     Raises
@@ -144,12 +154,12 @@ def measure_requests(
         pass
     parts = ModelParts.find(model)
     phases = Phases(progress)
-    groups = _groups(split, limit)
-    prompts = [prompt for group in groups.values() for prompt in group]
-    rendered = [render(tokenizer, prompt) for prompt in prompts]
+    modes = _modes(model, tokenizer, template_options, intervention)
+    sample = _Sample.of(modes, split, limit)
+    rendered = sample.rendered
     before = _answers(model, tokenizer, rendered, tokens, "answers before", phases)
-    everyday = len(groups[EVERYDAY])
-    spans = answered(rendered[-everyday:], before[-everyday:])
+    everyday = sample.places(EVERYDAY)
+    spans = answered([rendered[i] for i in everyday], [before[i] for i in everyday])
     with phases.phase("drift", len(spans)) as step:
         kl = _drift(parts, intervention, spans)
         step(len(spans))
@@ -158,7 +168,7 @@ def measure_requests(
     with phases.phase("outcomes", 2) as step:
         judged = []
         for replies in (before, after):
-            judged.append(_outcomes(parts, tokenizer, prompts, replies))
+            judged.append(_outcomes(parts, tokenizer, sample, replies))
             step(1)
     sizes = token_counts(spans)
     return RequestMeasurement(
@@ -166,12 +176,25 @@ def measure_requests(
         split=split,
         level=LEVEL,
         tokens=tokens,
-        asked=_by_kind(groups, *judged),
+        asked=sample.by_kind(judged[0], judged[1]),
         kl=bootstrap_mean(item_sums(kl, sizes), sizes),
         kl_prompts=len(spans),
         kl_tokens=int(sizes.sum()),
         seconds=phases.seconds,
+        by_mode=sample.by_mode(judged[0], judged[1]),
     )
+
+
+def _modes(
+    model: nn.Module,
+    tokenizer: Any,
+    template_options: Mapping[str, Any] | None,
+    intervention: Intervention,
+) -> dict[str, ChatTokenizer]:
+    """The tokenizer in each mode that is asked for."""
+    if template_options is None:
+        template_options = template_options_of(intervention.options)
+    return chat_for(model, tokenizer, template_options).each_mode()
 
 
 def _answers(
@@ -187,14 +210,68 @@ def _answers(
         return generate(model, tokenizer, prompts, tokens, step=step)
 
 
-def _groups(split: Split, limit: int) -> dict[str, list[str]]:
-    """The first requests of each kind: in these lists categories take turns."""
-    kinds: dict[str, Sequence[HarmfulPrompt | BenignPrompt]] = {
-        "harmful": data.harmful_prompts(split),
-        "only sounding harmful": data.borderline_prompts(split),
-        EVERYDAY: data.benign_prompts(split),
-    }
-    return {name: [one.text for one in group[:limit]] for name, group in kinds.items()}
+@dataclass(frozen=True)
+class _Sample:
+    """Requests of each kind in each mode.
+
+    Attributes
+    ----------
+    asked : list of (kind, mode, prompt)
+    rendered : list of list of int
+        Their tokens.
+    """
+
+    asked: list[tuple[str, str, str]]
+    rendered: list[list[int]]
+
+    @classmethod
+    def of(cls, modes: dict[str, ChatTokenizer], split: Split, limit: int) -> Self:
+        """The first requests of each kind: in these lists categories take turns."""
+        kinds: dict[str, Sequence[HarmfulPrompt | BenignPrompt]] = {
+            "harmful": data.harmful_prompts(split),
+            "only sounding harmful": data.borderline_prompts(split),
+            EVERYDAY: data.benign_prompts(split),
+        }
+        asked = [
+            (kind, mode, one.text)
+            for kind, group in kinds.items()
+            for mode in modes
+            for one in group[:limit]
+        ]
+        return cls(asked, [render(modes[mode], text) for _, mode, text in asked])
+
+    def places(self, kind: str, mode: str | None = None) -> list[int]:
+        """Where the requests of a kind are, of all modes or of one."""
+        return [
+            at
+            for at, (one, other, _) in enumerate(self.asked)
+            if one == kind and mode in (None, other)
+        ]
+
+    def by_kind(
+        self, before: list[Outcome], after: list[Outcome], mode: str | None = None
+    ) -> list[RequestOutcomes]:
+        """Outcomes of each kind."""
+        results = []
+        for kind in dict.fromkeys(kind for kind, _, _ in self.asked):
+            part = self.places(kind, mode)
+            refused, broken = (
+                compare_outcomes(
+                    [before[i] for i in part], [after[i] for i in part], outcome
+                )
+                for outcome in (Outcome.REFUSED, Outcome.BROKEN)
+            )
+            results.append(RequestOutcomes(kind, len(part), refused, broken))
+        return results
+
+    def by_mode(
+        self, before: list[Outcome], after: list[Outcome]
+    ) -> dict[str, list[RequestOutcomes]]:
+        """The same in each mode, if there are several."""
+        modes = dict.fromkeys(mode for _, mode, _ in self.asked)
+        if len(modes) < 2:
+            return {}
+        return {mode: self.by_kind(before, after, mode) for mode in modes}
 
 
 def _drift(
@@ -210,24 +287,10 @@ def _drift(
 
 
 def _outcomes(
-    parts: ModelParts, tokenizer: Any, prompts: list[str], replies: list[list[int]]
+    parts: ModelParts, tokenizer: Any, sample: _Sample, replies: list[list[int]]
 ) -> list[Outcome]:
     """Outcomes of answers; their perplexity under the base tells broken ones."""
-    texts = [tokenizer.decode(one, skip_special_tokens=True) for one in replies]
-    fluency = answer_perplexities(parts, tokenizer, prompts, texts)
+    texts = [answer_text(tokenizer, one) for one in replies]
+    fluency = answer_perplexities(parts, tokenizer, sample.rendered, texts)
+    prompts = [prompt for _, _, prompt in sample.asked]
     return outcomes(texts, prompts=prompts, perplexities=fluency)
-
-
-def _by_kind(
-    groups: dict[str, list[str]], before: list[Outcome], after: list[Outcome]
-) -> list[RequestOutcomes]:
-    results, start = [], 0
-    for kind, group in groups.items():
-        part = slice(start, start + len(group))
-        start += len(group)
-        refused, broken = (
-            compare_outcomes(before[part], after[part], outcome)
-            for outcome in (Outcome.REFUSED, Outcome.BROKEN)
-        )
-        results.append(RequestOutcomes(kind, len(group), refused, broken))
-    return results

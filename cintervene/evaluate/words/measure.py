@@ -21,8 +21,10 @@ from cintervene.evaluate.words.records import Answer, Drift
 from cintervene.evaluate.words.samples import EvaluationSize, Sample, gather
 from cintervene.evaluate.words.scores import group_perplexity, perplexity
 from cintervene.intervention.intervention import Intervention
+from cintervene.intervention.sources import template_options_of
 from cintervene.models.precision import quick_products
-from cintervene.prompts.spelling import check_spellable
+from cintervene.prompts.chat import chat_for
+from cintervene.prompts.spelling import words_to_forbid
 from cintervene.utils.progress import Progress, silent
 
 __all__ = ["measure"]
@@ -37,6 +39,7 @@ def measure(
     forbid: Sequence[str] | None = None,
     split: Split = "held_out",
     size: EvaluationSize | None = None,
+    template_options: Mapping[str, Any] | None = None,
     progress: Progress = silent,
 ) -> WordMeasurement:
     """Measure a model without and with an intervention, on data not used to make it.
@@ -55,6 +58,9 @@ def measure(
         The forbidden words; default: those that the intervention was made for.
     split : {"held_out", "tune", "train"}, default "held_out"
         Of the package's templates, prompts and texts.
+    template_options : mapping, optional
+        What to give the chat template; default: what the intervention was made with,
+        or else all modes that the template has, by turns.
     size : EvaluationSize, optional
         How much to measure on.
     progress : Progress, optional
@@ -70,15 +76,17 @@ def measure(
     InterventionError
         The intervention does not fit the model, or is already applied.
     """
-    words = forbidden_words(forbid, intervention)
-    check_spellable(tokenizer, words)
+    if template_options is None:
+        template_options = template_options_of(intervention.options)
+    chat = chat_for(model, tokenizer, template_options)
+    words = words_to_forbid(chat, forbidden_words(forbid, intervention))
     # A wrong base must be noticed before the work, not halfway through it.
     with intervention.applied(model):
         pass
     size = size or EvaluationSize()
     phases = Phases(progress)
-    sample = gather(tokenizer, words, split, size)
-    observed = observe(model, tokenizer, intervention, sample, size, phases)
+    sample = gather(chat, words, split, size)
+    observed = observe(model, chat, intervention, sample, size, phases)
     groups = {
         kind: group_perplexity(
             spans, observed.scores[kind], sampled=kind != "forbidden"
@@ -107,26 +115,21 @@ def measure(
 
 def forbidden_words(
     forbid: Sequence[str] | None, intervention: Intervention
-) -> list[str]:
-    """Return the words given, or those of the intervention, each once.
+) -> Sequence[str]:
+    """Return the words given, or those of the intervention.
 
     Raises
     ------
     ArgumentError
         There are none.
     """
-    if isinstance(forbid, str):
-        raise ArgumentError(
-            f"forbid: got the string {forbid!r}, expected a list of words; "
-            f"pass [{forbid!r}]"
-        )
-    words = _recorded(intervention.options) if forbid is None else list(forbid)
+    words = _recorded(intervention.options) if forbid is None else forbid
     if not words:
         raise ArgumentError(
             "forbid: got no words, and the intervention does not say which it was made "
             "for; pass forbid=[...]"
         )
-    return list({word.casefold(): word for word in reversed(words)}.values())[::-1]
+    return words
 
 
 def _recorded(options: Mapping[str, Any]) -> list[str]:

@@ -20,7 +20,7 @@ from cintervene.intervention.intervention import Intervention
 from cintervene.models.parts import ModelParts
 from cintervene.models.trace import evaluating
 from cintervene.models.unembedding import Unembedding
-from cintervene.prompts.chat import generate, render
+from cintervene.prompts.chat import answer_text, generate, render
 from cintervene.prompts.target_spans import TargetSpan, answered
 from cintervene.utils.arrays import Floats
 from cintervene.utils.progress import Step
@@ -107,8 +107,7 @@ class _Greedy:
         self, phase: str, prompts: Sequence[Sequence[int]], tokens: int
     ) -> list[str]:
         replies = self.tokens(phase, prompts, tokens)
-        decode = self.tokenizer.decode
-        return [decode(reply, skip_special_tokens=True) for reply in replies]
+        return [answer_text(self.tokenizer, reply) for reply in replies]
 
 
 def _groups(

@@ -154,8 +154,8 @@ def spread(items: Sequence[Item], most: int) -> list[Item]:
 
 def _related(words: Sequence[str]) -> list[str]:
     """The package's related words, if any of its forbidden ones is among `words`."""
-    packaged = {word.casefold() for word in data.forbidden_words()}
-    if not any(word.casefold() in packaged for word in words):
+    packaged = {data.caseless(word) for word in data.forbidden_words()}
+    if not any(data.caseless(word) in packaged for word in words):
         return []
     return _apart(data.related_words(), words)
 

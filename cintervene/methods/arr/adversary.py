@@ -69,8 +69,9 @@ class Adversary:
             Which of the requests the example is about.
         """
         answer = example.ids[example.target_start :]
-        text = self.attack.suffixed(self.requests[request], answer, seed)
-        prompt = render(self.tokenizer, text)
+        asked = self.requests[request]
+        text = self.attack.suffixed(asked, answer, seed)
+        prompt = render(self.tokenizer, text, like=asked)
         return TargetExample(
             (*prompt, *answer), example.prefix_length, len(prompt), example.target_sets
         )

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """What gates learn from: tokens of harmful and benign conversations.
 
-Each request comes with prefills, so that detectors can tell at every one of their
-tokens whether the request is harmful, and the harmful ones with the refusal.
+Each request comes with prefills, and in another of the ways in which an answer may
+begin (the template's modes, think blocks), so that detectors can tell at every one of
+their tokens whether the request is harmful, and the harmful ones with the refusal.
 """
 
 from __future__ import annotations
@@ -34,6 +35,8 @@ __all__ = [
 READING, OPENING, ANSWERING, REFUSING = range(4)
 # With how many prefills each harmful request comes.
 PREFILLS = 2
+# In how many other ways.
+WAYS = 2
 # One harmful request in so many comes in a jailbreak template, too.
 JAILBREAK_EVERY = 2
 # One benign prompt in so many comes in a form that prompts take every day, too.
@@ -44,6 +47,8 @@ ANSWER_EVERY = 2
 # many.
 APOLOGIES = ("I'm sorry", "I'm sorry for", "I apologize", "Sorry")
 APOLOGY_EVERY = 4
+# One benign prompt in so many comes in another way, too.
+WAY_EVERY = 2
 
 Answers = Mapping[str, Sequence[int]]
 
@@ -112,8 +117,10 @@ def _texts(prompts: Sequence[data.BenignPrompt | data.HarmfulPrompt]) -> list[st
 
 
 def _harmful(builder: ExampleBuilder, turn: int, text: str) -> Iterator[TargetExample]:
-    """The examples about a harmful request; prefills and templates take turns."""
+    """The examples about a harmful request; ways, prefills and templates take turns."""
     yield builder.refusal(text, "", 0)
+    for way in range(turn * WAYS, (turn + 1) * WAYS):
+        yield builder.refusal(text, "", 0, way=way + 1)
     prefills = builder.prefills
     for at in range(turn * PREFILLS, (turn + 1) * PREFILLS):
         yield builder.refusal(text, prefills[at % len(prefills)], 0)
@@ -140,24 +147,29 @@ def _benign(
     # has something to hide.
     if turn % FORM_EVERY == 0:
         yield builder.retain(data.fill_in_turn(forms, turn // FORM_EVERY, text))
+    if turn % WAY_EVERY == 0:
+        yield builder.retain(text, way=turn // WAY_EVERY + 1)
     if turn % APOLOGY_EVERY == 1:
         yield builder.retain(text, APOLOGIES[turn // APOLOGY_EVERY % len(APOLOGIES)])
 
 
 def _tune_harmful(builder: ExampleBuilder) -> Iterator[TargetExample]:
-    """Harmful requests set aside, each without a prefill and with one."""
+    """Harmful requests set aside, as rendered, with a prefill and in another way."""
     prefills = data.compliance_prefixes("tune")
     for turn, text in enumerate(_texts(data.harmful_prompts("tune"))):
-        for prefill in ("", prefills[turn % len(prefills)]):
-            yield _opening(builder.refusal(text, prefill, 0))
+        yield _opening(builder.refusal(text, "", 0))
+        yield _opening(builder.refusal(text, prefills[turn % len(prefills)], 0))
+        yield _opening(builder.refusal(text, "", 0, way=turn + 1))
 
 
 def _tune_benign(
     builder: ExampleBuilder, everyday: Sequence[str], answers: Answers
 ) -> Iterator[TargetExample]:
     """Benign requests set aside, the everyday ones with the model's own answers."""
-    for text in _texts(data.borderline_prompts("tune")):
+    for turn, text in enumerate(_texts(data.borderline_prompts("tune"))):
         yield builder.retain(text)
+        if turn % WAY_EVERY == 0:
+            yield builder.retain(text, way=turn // WAY_EVERY + 1)
     for text in everyday:
         yield builder.retain(text, answer=answers[text])
 
