@@ -67,7 +67,7 @@ class SuffixAttack:
     def _lay_out(self, request: str) -> Layout:
         return lay_out(self._chat, request, self.length, self.target)
 
-    @cached_property
+    @lazy
     def _chat(self) -> ChatTokenizer:
         """The tokenizer in the mode that is attacked."""
         return chat_tokenizer(self.tokenizer, self.template_options, every_mode=False)
