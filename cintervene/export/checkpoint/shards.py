@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
+from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from cintervene.errors import InterventionError, ModelError
+from cintervene.models.directory import check_settled
 from cintervene.models.loading import PICKLES
 from cintervene.models.weights import raw_bytes
 
@@ -85,6 +87,7 @@ class Shards:
 
     def __init__(self, directory: str | os.PathLike[str]) -> None:
         self.directory = Path(directory)
+        check_settled(self.directory)
         self.files = _weight_files(self.directory)
         self.places: dict[str, Place] = {}
         for file in self.files:
@@ -146,6 +149,12 @@ class Shards:
             stream.seek(place.start)
             raw = np.fromfile(stream, dtype=np.uint8, count=place.size)
         return torch.from_numpy(raw).view(dtype).view(place.shape)
+
+    def copied_to(self, directory: Path) -> Shards:
+        """Return the same tensors in a directory that copies of the files are in."""
+        copies = copy(self)
+        copies.directory = directory
+        return copies
 
     def write(self, name: str, value: Tensor) -> None:
         """Write a tensor of the same type and shape in the place of the old one."""
