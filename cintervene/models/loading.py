@@ -15,7 +15,7 @@ import torch
 from safetensors import SafetensorError
 
 from cintervene.errors import ArgumentError, ModelError
-from cintervene.models.directory import check_settled, check_special
+from cintervene.models.directory import check_config, check_settled, check_special
 from cintervene.models.embedded import EMBEDDED, embedded_directory
 from cintervene.utils.progress import Progress, one_step, silent
 
@@ -138,6 +138,7 @@ def _check_directory(path: Path) -> None:
             "save_pretrained"
         )
     check_special(path)
+    check_config(path)
     if any(path.glob("*.safetensors")):
         return
     pickles = sorted(p.name for p in path.iterdir() if p.suffix in PICKLES)
@@ -155,7 +156,7 @@ def _pretrained(
     try:
         with quiet():
             tokenizer = transformers.AutoTokenizer.from_pretrained(
-                name, local_files_only=local, **options
+                name, local_files_only=local, trust_remote_code=False, **options
             )
             if "gguf_file" not in options:
                 options["use_safetensors"] = True
@@ -168,6 +169,7 @@ def _pretrained(
                 name,
                 dtype=dtype or "auto",
                 local_files_only=local,
+                trust_remote_code=False,
                 output_loading_info=True,
                 **options,
             )

@@ -197,7 +197,10 @@ def _take_back_cards(
 ) -> Sequence[str]:
     """Undo what `write_checkpoint` did to cards; name the file that has to go."""
     card, base = (
-        next((place / name for place in (staged, target) if (place / name).is_file()), None)
+        next(
+            (place / name for place in (staged, target) if (place / name).is_file()),
+            None,
+        )
         for name in (CARD, BASE_CARD)
     )
     made = "" if card is None else front_matter(card).get("cintervene", "")
