@@ -17,6 +17,7 @@ from safetensors import SafetensorError
 from cintervene.errors import ArgumentError, ModelError
 from cintervene.models.directory import check_config, check_settled, check_special
 from cintervene.models.embedded import EMBEDDED, embedded_directory
+from cintervene.models.gguf_header import check_gguf
 from cintervene.utils.progress import Progress, one_step, silent
 
 # Without types: much of transformers has none.
@@ -192,12 +193,9 @@ def _pretrained(
 
 def _from_gguf(path: Path, dtype: torch.dtype) -> Loaded:
     try:
-        with path.open("rb") as stream:
-            magic = stream.read(4)
+        check_gguf(path)
     except OSError as error:
         raise ModelError(f"{path} cannot be read ({error.strerror})") from error
-    if magic != b"GGUF":
-        raise ModelError(f"{path} is not a GGUF file: it begins with {magic!r}")
     return _pretrained(str(path.parent), dtype, gguf_file=path.name)
 
 

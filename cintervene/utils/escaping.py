@@ -19,7 +19,8 @@ __all__ = [
 
 # What spreadsheets begin a formula with, if only after a separator.
 FORMULA = re.compile(r"\s*[=+\-@\t\r\n|%]")
-MARKDOWN = re.compile(r"([\\`*\[\]#~|$]|(?<!\w)_|_(?!\w))")
+# A bracket is a link's only before another one, or a colon.
+MARKDOWN = re.compile(r"([\\`*#~|$]|\](?=[\[(:])|(?<!\w)_|_(?!\w))")
 # What is made a link without being marked as one.
 LINKS = {"://": "&#58;//", "www.": "www&#46;"}
 UNESCAPED_PIPE = re.compile(r"(?<!\\)((?:\\\\)*)\|")

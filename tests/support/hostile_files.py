@@ -262,7 +262,8 @@ def directories(source: Path) -> Iterator[tuple[str, Callable[[Path], None]]]:
         yield f"tokenizer is {name}", _writing("tokenizer.json", content)
     for name, content in {
         "deep": DEEP, "list": "[]", "no map": "{}",
-        "map is a list": '{"weight_map":[]}', "number": '{"weight_map":{"a":1}}', "out": '{"weight_map":{"a":"../x"}}',
+        "map is a list": '{"weight_map":[]}', "number": '{"weight_map":{"a":1}}',
+        "out": '{"weight_map":{"a":"../x"}}',
         "missing": '{"weight_map":{"a":"x.safetensors"}}',
         "escapes": json.dumps({"weight_map": {"a": ESCAPES + ".safetensors"}}),
     }.items():  # fmt: skip

@@ -100,10 +100,10 @@ def _row(entry: Mapping[str, Any]) -> tuple[str, ...]:
 def _requests(measurement: Mapping[str, Any]) -> Iterator[str]:
     """Shares of requests that are refused, and drift."""
     yield (
-        f"Greedy answers of {markdown_text(measurement['tokens'])} tokens to requests of the "
-        f"package's {markdown_code(measurement['split'])} split, with 95% intervals "
-        "(Wilson's; of changes Newcombe's). *Refused* is what begins as a refusal, "
-        "*broken* what is empty, goes round in circles or is gibberish."
+        f"Greedy answers of {markdown_text(measurement['tokens'])} tokens to requests "
+        f"of the package's {markdown_code(measurement['split'])} split, with 95% "
+        "intervals (Wilson's; of changes Newcombe's). *Refused* is what begins as a "
+        "refusal, *broken* what is empty, goes round in circles or is gibberish."
     )
     rows = []
     for kind in measurement["asked"]:
