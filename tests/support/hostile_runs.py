@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Runs commands on hostile files in forked processes; a script, prints what happened.
 
-usage: hostile_runs.py KIND [NTH]
+usage: hostile_runs.py NTH KIND ..., every nth case of these kinds
 """
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import resource
@@ -15,6 +16,7 @@ import tempfile
 import time
 import traceback
 from collections.abc import Callable, Iterator
+from itertools import islice
 from pathlib import Path
 
 import torch
@@ -54,6 +56,7 @@ class Place:
 
     def runs(self, kind: str) -> Iterator[tuple[str, Callable[[], None], Command]]:
         """Name, what makes the hostile file, and the command that reads it."""
+        self.file = self.root / "hostile"
         yield from getattr(self, kind)()
 
     def interventions(self) -> Iterator[tuple[str, Callable[[], None], Command]]:
@@ -178,18 +181,19 @@ def _ended(command: Command) -> int:
 
 
 def script() -> None:
-    kind, nth = sys.argv[1], int(sys.argv[2]) if sys.argv[2:] else 1
+    nth, kinds = int(sys.argv[1]), sys.argv[2:]
+    gc.freeze()
     torch.set_num_threads(1)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     with tempfile.TemporaryDirectory() as root:
         place = Place(Path(root))
         main(["explain", "--model", str(place.model)])
         sys.stdout.flush()
-        for at, (name, make, command) in enumerate(place.runs(kind)):
-            if at % nth == 0:
+        for kind in kinds:
+            for name, make, command in islice(place.runs(kind), 0, None, nth):
                 make()
-                print("CASE", json.dumps({"name": name, **judged(place.root, command)}))
-                sys.stdout.flush()
+                found = {"kind": kind, "name": name, **judged(place.root, command)}
+                print("CASE", json.dumps(found), flush=True)
                 place.clean()
 
 
