@@ -5,7 +5,7 @@ usage: python benchmarks/bench_crashes.py [KILLS OF EACH WRITER]
 
 A sharded model is replaced by a changed one, by this package, by `save_pretrained`
 of transformers and by `save_torch_state_dict` of huggingface_hub, each killed at many
-its calls that change files. "mixed" is a directory that loads, and is neither model.
+of its calls that change files. "mixed" is a directory that loads and is neither model.
 """
 
 from __future__ import annotations
