@@ -28,7 +28,7 @@ def test_every_writer_at_any_call(
 ) -> None:
     if shutil.which("gcc") is None:
         pytest.skip("needs gcc")
-    kills, errors = cases(12, 10_000), cases(9, 10_000)
+    kills, errors = cases(13, 10_000), cases(9, 10_000)
     library = crashes.build(tmp_path)
     printed = crashes.run(SCRIPT, library, str(kills), str(errors))
     found = [json.loads(line) for line in printed.splitlines()]

@@ -142,7 +142,7 @@ def _arrays(tensors: Any, about: dict[str, Any]) -> Iterator[tuple[str, Any]]:
         "left": [
             np.full_like(left, NAN), np.full_like(left, INF), left[0], left[None],
             left[:, :1], left.astype(np.int32), left.astype(bool), left[:0],
-            np.zeros((1 << 20, left.shape[1]), np.float32), left.astype(np.uint8),
+            left.astype(np.uint8),
         ],
         "right": [right.T.copy(), right[:, :1], right[0, 0], right[:1], right * NAN],
         "flips": [
