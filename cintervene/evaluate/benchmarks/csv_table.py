@@ -14,6 +14,9 @@ from cintervene.errors import ArgumentError
 
 __all__ = ["has_columns", "read_table"]
 
+# Characters of a header that are told.
+LONGEST = 200
+
 
 def has_columns(path: str | os.PathLike[str], columns: Sequence[str]) -> bool:
     """Whether a file is a CSV table with these columns, among others.
@@ -48,21 +51,13 @@ def read_table(
     ArgumentError
         A column, a key or a text is missing, or a key occurs twice.
     """
-    reader = csv.DictReader(io.StringIO(decoded(Path(path)), newline=""))
-    try:
-        header = reader.fieldnames or []
-        missing = [name for name in columns if name not in header]
-        if missing:
-            raise ArgumentError(
-                f"{path}: got columns {', '.join(header) or 'none'}, expected "
-                f"{', '.join(missing)} too; give the file as published"
-            )
-        rows = [{name: row[name] or "" for name in columns} for row in reader]
-    except csv.Error as error:
+    header, rows = _read(Path(path), columns)
+    missing = [name for name in columns if name not in header]
+    if missing:
         raise ArgumentError(
-            f"{path}, line {reader.line_num}: is not CSV ({error}); give the file as "
-            "published"
-        ) from error
+            f"{path}: got columns {', '.join(header)[:LONGEST] or 'none'}, expected "
+            f"{', '.join(missing)} too; give the file as published"
+        )
     known: set[str] = set()
     for number, row in enumerate(rows, 1):
         if not row[text].strip() or not row[key] or row[key] in known:
@@ -72,3 +67,19 @@ def read_table(
             )
         known.add(row[key])
     return rows
+
+
+def _read(
+    path: Path, columns: Sequence[str]
+) -> tuple[Sequence[str], list[dict[str, str]]]:
+    """The header, and of each row the cells of the columns."""
+    reader = csv.DictReader(io.StringIO(decoded(path), newline=""))
+    try:
+        header = reader.fieldnames or ()
+        rows = [{name: row.get(name) or "" for name in columns} for row in reader]
+    except csv.Error as error:
+        raise ArgumentError(
+            f"{path}, line {reader.line_num}: is not CSV ({error}); give the file as "
+            "published"
+        ) from error
+    return header, rows

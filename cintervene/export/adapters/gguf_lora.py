@@ -18,6 +18,7 @@ from cintervene.export.cards.card import Origin, Report, reported, write_card
 from cintervene.intervention.acceptance import check_limits
 from cintervene.intervention.adapter import AdapterIntervention
 from cintervene.intervention.intervention import Intervention
+from cintervene.models.gguf_header import check_gguf
 from cintervene.solvers.update import LowRankUpdate
 from cintervene.utils.staging import StagedDirectory
 
@@ -98,6 +99,7 @@ class _Base:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        check_gguf(path)
         gguf = import_module("gguf")
         try:
             reader = gguf.GGUFReader(path)

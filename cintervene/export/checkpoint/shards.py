@@ -3,9 +3,9 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator
+from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,8 +15,10 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from cintervene.errors import InterventionError, ModelError
+from cintervene.models.directory import check_settled
 from cintervene.models.loading import PICKLES
 from cintervene.models.weights import raw_bytes
+from cintervene.utils.json_text import parse_json
 
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
@@ -85,6 +87,7 @@ class Shards:
 
     def __init__(self, directory: str | os.PathLike[str]) -> None:
         self.directory = Path(directory)
+        check_settled(self.directory)
         self.files = _weight_files(self.directory)
         self.places: dict[str, Place] = {}
         for file in self.files:
@@ -147,6 +150,12 @@ class Shards:
             raw = np.fromfile(stream, dtype=np.uint8, count=place.size)
         return torch.from_numpy(raw).view(dtype).view(place.shape)
 
+    def copied_to(self, directory: Path) -> Shards:
+        """Return the same tensors in a directory that copies of the files are in."""
+        copies = copy(self)
+        copies.directory = directory
+        return copies
+
     def write(self, name: str, value: Tensor) -> None:
         """Write a tensor of the same type and shape in the place of the old one."""
         place = self.places[name]
@@ -172,7 +181,7 @@ def _weight_files(directory: Path) -> list[str]:
             "model as saved with save_pretrained"
         )
     try:
-        named = sorted(set(json.loads(index.read_text("utf-8"))["weight_map"].values()))
+        named = sorted(set(parse_json(index.read_text("utf-8"))["weight_map"].values()))
         files = [Path(file).name for file in named]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ModelError(f"{index} is damaged ({error}); get it again") from error
@@ -205,7 +214,7 @@ def _places(path: Path, file: str) -> dict[str, Place]:
         raise ModelError(f"{path} is damaged ({error}); get it again") from error
     with path.open("rb") as stream:
         length = int.from_bytes(stream.read(8), "little")
-        header = json.loads(stream.read(length))
+        header = parse_json(stream.read(length))
     header.pop("__metadata__", None)
     places = {}
     for key, entry in header.items():
