@@ -6,7 +6,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from cintervene.errors import ArgumentError, InterventionError
-from cintervene.intervention.edit import Edit, dtype_name
+from cintervene.intervention.edit import Edit, Form, dtype_name
 from cintervene.models.weights import FLOAT_DTYPES
 from cintervene.solvers.update import LowRankUpdate
 from cintervene.utils.files import write_atomically
@@ -85,9 +86,17 @@ def _tensors(edits: Mapping[str, Edit]) -> dict[str, Any]:
     for name, edit in edits.items():
         tensors[f"{name}.left"] = edit.update.left
         tensors[f"{name}.right"] = edit.update.right
-        if edit.flips is not None:
-            tensors[f"{name}.flips"] = edit.flips
+        for key, form in _by_key(name, edit.forms):
+            if form.flips is not None:
+                tensors[key] = form.flips
     return tensors
+
+
+def _by_key(name: str, forms: Sequence[Form]) -> Iterator[tuple[str, Form]]:
+    """Forms with the keys of their flips; the first was once the only one."""
+    yield f"{name}.flips", forms[0]
+    for form in forms[1:]:
+        yield f"{name}.flips.{dtype_name(form.dtype)}", form
 
 
 def _described(name: str, edit: Edit) -> dict[str, Any]:
@@ -96,10 +105,17 @@ def _described(name: str, edit: Edit) -> dict[str, Any]:
         "name": name,
         "layer": edit.layer,
         "transposed": edit.transposed,
-        "dtype": dtype_name(edit.dtype),
-        "base_sha256": edit.base_sha256,
         "base_norm": edit.base_norm,
-        "result_sha256": edit.result_sha256,
+        **_hashes(edit.forms[0]),
+        "elsewhere": [_hashes(form) for form in edit.forms[1:]],
+    }
+
+
+def _hashes(form: Form) -> dict[str, Any]:
+    return {
+        "dtype": dtype_name(form.dtype),
+        "base_sha256": form.base_sha256,
+        "result_sha256": form.result_sha256,
     }
 
 
@@ -107,15 +123,16 @@ def _edit(described: Mapping[str, Any], tensors: Mapping[str, Any]) -> Edit:
     """The edit of which `_described` and `_tensors` tell."""
     dtypes = {dtype_name(dtype): dtype for dtype in FLOAT_DTYPES}
     name = described["name"]
+    forms = [
+        Form(dtypes[one["dtype"]], one["base_sha256"], one["result_sha256"])
+        for one in (described, *described.get("elsewhere", ()))
+    ]
     return Edit(
         LowRankUpdate(tensors[f"{name}.left"], tensors[f"{name}.right"]),
         int(described["layer"]),
         bool(described["transposed"]),
-        dtypes[described["dtype"]],
-        described["base_sha256"],
         float(described["base_norm"]),
-        described["result_sha256"],
-        tensors.get(f"{name}.flips"),
+        tuple(replace(f, flips=tensors.get(key)) for key, f in _by_key(name, forms)),
     )
 
 

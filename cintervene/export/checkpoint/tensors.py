@@ -11,7 +11,7 @@ from typing import Protocol
 from torch import Tensor, nn
 
 from cintervene.errors import ArgumentError, ModelError
-from cintervene.export.checkpoint.shards import DTYPES, Shards
+from cintervene.models.saved import DTYPES, SavedTensors
 
 NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
@@ -90,7 +90,7 @@ def tensors_of(model: str | os.PathLike[str] | nn.Module, argument: str) -> Tens
     if isinstance(model, nn.Module):
         return Loaded(model)
     if isinstance(model, (str, os.PathLike)):
-        return Shards(Path(model))
+        return SavedTensors(Path(model))
     raise ArgumentError(
         f"{argument}: got {type(model).__name__}, expected a directory or a model"
     )
