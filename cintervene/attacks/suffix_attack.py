@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from functools import cached_property
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
@@ -12,6 +11,7 @@ from torch import Tensor, nn
 from cintervene.attacks.base import AttackCase, Request
 from cintervene.attacks.objective import Layout, allowed_tokens, lay_out
 from cintervene.attacks.templates import PREFILL
+from cintervene.utils.lazy import lazy
 
 __all__ = ["SuffixAttack"]
 
@@ -52,7 +52,7 @@ class SuffixAttack:
             name: getattr(self, name) for name in names if name not in self.NOT_OPTIONS
         }
 
-    @cached_property
+    @lazy
     def _allowed(self) -> Tensor:
         """Tokens that may stand in the suffix; the same for all requests."""
         embedding: Any = self.model.get_input_embeddings()  # type: ignore[operator]

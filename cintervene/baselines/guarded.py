@@ -5,13 +5,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 from torch import nn
 
 from cintervene.baselines.answering import Answerer, Generation
 from cintervene.methods.guard.method import Guard
+from cintervene.utils.lazy import lazy
 
 __all__ = ["Guarded"]
 
@@ -38,7 +38,7 @@ class Guarded:
     words: Sequence[str]
     strength: float = 8.0
 
-    @cached_property
+    @lazy
     def _guard(self) -> Guard:
         return Guard(
             self.model, self.tokenizer, forbid=self.words, strength=self.strength

@@ -80,13 +80,13 @@ def apply_edits(model: nn.Module, edits: Edits, made_for: str) -> Applied:
                 "nothing was changed: every change is lost in the rounding to "
                 f"{', '.join(dtypes)}; scale the intervention up or use a wider type"
             )
+        changed = [name for name in weights if name not in same]
+        results = {name: sha256(weights[name]) for name in changed}
+        kept = {name: originals[name] for name in changed}
+        _records.setdefault(model, []).append(_Record(digest_of(edits), kept, results))
     except BaseException:
         _restore(weights, originals)
         raise
-    changed = [name for name in weights if name not in same]
-    results = {name: sha256(weights[name]) for name in changed}
-    kept = {name: originals[name] for name in changed}
-    _records.setdefault(model, []).append(_Record(digest_of(edits), kept, results))
     return Applied(changed, sorted(same))
 
 
@@ -111,9 +111,11 @@ def revert_edits(model: nn.Module, edits: Edits, made_for: str) -> None:
                     f"{name} was changed after this intervention; take that back "
                     "first (the last one applied is the first to be reverted)"
                 )
-    _restore(weights, originals)
-    if record is not None:
-        records.remove(record)
+    try:
+        _restore(weights, originals)
+    finally:
+        if record is not None:
+            records.remove(record)
 
 
 def base_forms(
@@ -272,5 +274,14 @@ def _key(name: str) -> str:
 
 
 def _restore(weights: Mapping[str, Tensor], originals: Mapping[str, Tensor]) -> None:
+    """Give weights their values back, all of them even when interrupted."""
+    try:
+        _copy(weights, originals)
+    except BaseException:
+        _copy(weights, originals)
+        raise
+
+
+def _copy(weights: Mapping[str, Tensor], originals: Mapping[str, Tensor]) -> None:
     for name, original in originals.items():
         weights[name].detach().copy_(original)

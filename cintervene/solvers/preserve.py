@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The norm that measures a change by what it does to benign inputs."""
 
-from functools import cached_property
-from typing import Any, Protocol, Self
+from typing import Any, NamedTuple, Protocol, Self
 
 import numpy as np
 
@@ -10,6 +9,7 @@ from cintervene import _core
 from cintervene.errors import ArgumentError, SingularSystemError
 from cintervene.solvers.update import LowRankUpdate
 from cintervene.utils.arrays import Floats, shape_of
+from cintervene.utils.lazy import lazy
 from cintervene.utils.validation import check_positive
 
 __all__ = ["BenignMoments", "Preserve"]
@@ -93,7 +93,7 @@ class Preserve:
                 f"matrix: got shape {(d_in, columns)}; expected a symmetric matrix. "
                 "Pass (P + P.T) / 2"
             )
-        return cls._of(BenignMoments(d_in)._with_sum(given, count=1), ridge=0.0)
+        return cls._of(BenignMoments._of(_Gathered(given, 1)), ridge=0.0)
 
     @classmethod
     def _of(cls, statistics: "_Statistics", ridge: float) -> Self:
@@ -114,7 +114,7 @@ class Preserve:
         """Dimension of the inputs."""
         return self._statistics.d_in
 
-    @cached_property
+    @lazy
     def _factor(self) -> Floats:
         system = self._statistics.system(self.ridge)
         try:
@@ -173,11 +173,19 @@ class Preserve:
             )
 
 
+class _Gathered(NamedTuple):
+    """Sum of the outer products of inputs, and how many inputs that were."""
+
+    sum: Floats
+    count: float
+
+
 class BenignMoments:
     """Second moments of benign inputs, gathered chunk by chunk in bounded memory.
 
-    Holds one (d_in, d_in) float64 matrix. Chunks must be added, and parts merged, in
-    the same order to give the same bits.
+    Holds one (d_in, d_in) float64 matrix, and a second one while a chunk is added: an
+    addition that fails or is interrupted leaves the moments as they were. Chunks must
+    be added, and parts merged, in the same order to give the same bits.
 
     Parameters
     ----------
@@ -189,12 +197,19 @@ class BenignMoments:
         if d_in < 1:
             raise ArgumentError(f"d_in: got {d_in}; expected at least 1")
         self.d_in = d_in
-        self.count: float = 0
-        self._sum: Floats = np.zeros((d_in, d_in))
+        self._gathered = _Gathered(np.zeros((d_in, d_in)), 0)
 
-    def _with_sum(self, total: Floats, count: float) -> "BenignMoments":
-        self._sum, self.count = total, count
+    @classmethod
+    def _of(cls, gathered: _Gathered) -> Self:
+        self = cls.__new__(cls)
+        self.d_in = len(gathered.sum)
+        self._gathered = gathered
         return self
+
+    @property
+    def count(self) -> float:
+        """How many inputs were added, by their weights."""
+        return self._gathered.count
 
     def add(self, chunk: Any) -> "BenignMoments":
         """Add inputs (N, d_in) of any float dtype; returns self.
@@ -213,8 +228,9 @@ class BenignMoments:
                 "of the same layer"
             )
         _core.check_finite(chunk, "chunk")
-        _core.moment_add(chunk, self._sum)
-        self.count += rows
+        total, count = self._gathered
+        total = _core.moment_add(chunk, total.copy())
+        self._gathered = _Gathered(total, count + rows)
         return self
 
     def merge(self, other: "BenignMoments", weight: float = 1.0) -> "BenignMoments":
@@ -235,25 +251,28 @@ class BenignMoments:
             raise ArgumentError(f"other: has d_in {other.d_in}; expected {self.d_in}")
         if not 0.0 <= weight < np.inf:
             raise ArgumentError(f"weight: got {weight}; expected a number >= 0")
-        self._sum += weight * other._sum
-        self.count += weight * other.count
+        total, count = self._gathered
+        more, inputs = other._gathered
+        self._gathered = _Gathered(total + weight * more, count + weight * inputs)
         return self
 
     def preserve(
         self, ridge: float = 1e-2, *, ridge_absolute: float | None = None
     ) -> Preserve:
         """Return the norm that these inputs define; later additions do not alter it."""
-        frozen = BenignMoments(self.d_in)._with_sum(self._sum.copy(), self.count)
+        frozen = BenignMoments._of(self._gathered)
         return Preserve._of(frozen, _absolute_ridge(frozen, ridge, ridge_absolute))
 
     @property
     def mean_square(self) -> float:
         """Mean squared element of the inputs."""
-        return float(np.trace(self._sum)) / max(self.count * self.d_in, 1)
+        total, count = self._gathered
+        return float(np.trace(total)) / max(count * self.d_in, 1)
 
     def system(self, ridge: float) -> Floats:
         """Return P."""
-        matrix = self._sum / max(self.count, 1)
+        total, count = self._gathered
+        matrix = total / max(count, 1)
         matrix[np.diag_indices(self.d_in)] += ridge
         return matrix
 
@@ -264,8 +283,9 @@ class BenignMoments:
 
     def quadratic(self, rows: Floats) -> Floats:
         """``rows (X'X / N) rows'``."""
-        half = _core.product_nn(rows, self._sum)
-        return _core.product_nt(half, rows) / max(self.count, 1)
+        total, count = self._gathered
+        half = _core.product_nn(rows, total)
+        return _core.product_nt(half, rows) / max(count, 1)
 
 
 class _Rows:

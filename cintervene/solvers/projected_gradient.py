@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Projected gradient for a weight whose loss somebody else differentiates."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -54,6 +54,38 @@ class _Best:
     gradient: Floats
 
 
+@dataclass(frozen=True)
+class _State:
+    """Where a descent is. Never changed, only replaced, so that it is always whole.
+
+    Attributes
+    ----------
+    here, trail : ndarray (2, m, d_out), or None
+        Coefficients and displacements at the present point, and at the one before it
+        where there is momentum.
+    age : float
+        Of the momentum.
+    norm : float
+        Of the change.
+    share : float
+        What the lengths of steps are multiplied with.
+    best : _Best or None
+    last : GradientStep or None
+    """
+
+    here: Floats | None = None
+    trail: Floats | None = None
+    age: float = 1.0
+    norm: float = 0.0
+    share: float = 1.0
+    best: _Best | None = None
+    last: GradientStep | None = None
+
+    def at(self, point: Floats) -> "_State":
+        """The state of standing still at a point, without momentum."""
+        return replace(self, here=point, trail=point, age=1.0, norm=_norm(point))
+
+
 class ProjectedGradient:
     r"""Descent on displacements of a layer's outputs, within a ball of weight changes.
 
@@ -93,6 +125,8 @@ class ProjectedGradient:
 
     Notes
     -----
+    A step that fails or is interrupted leaves the descent as it was.
+
     With ``K = inputs P^-1`` and ``G = inputs P^-1 inputs'``, a change is ``A' K`` by
     its coefficients A (m, d_out), ``D = G A`` and ``||delta||_P**2 = <A, D>``. A step
     is ``A <- A - t grad`` and ``D <- D - t G grad``, and the projection a scaling. G is
@@ -157,16 +191,15 @@ class ProjectedGradient:
         ArgumentError
             The number of rows is not that of the inputs.
         """
-        self.last: GradientStep | None = None
-        self._best: _Best | None = None
-        self._share, self._age, self._norm = 1.0, 1.0, 0.0
-        self._points: list[Floats] = []
+        state = _State()
         if coefficients is not None:
             start = matrix(coefficients, "coefficients")
             self._check_rows(start, "coefficients")
             point = np.stack([start, _core.product_nn(self._gram, start)])
             norm = _norm(point)
-            self._move_to(point * min(1.0, self.radius / norm) if norm > 0.0 else point)
+            inside = min(1.0, self.radius / norm) if norm > 0.0 else 1.0
+            state = state.at(point * inside)
+        self._state = state
 
     def respond(self, grad_outputs: Any) -> Floats:
         """How the outputs move when the change goes along a gradient; no step is taken.
@@ -238,47 +271,49 @@ class ProjectedGradient:
         if response is not None:
             self._check_shape(response, "response", d_out)
             _core.check_finite(response, "response")
-        if not self._points:
-            self._move_to(np.zeros((2, len(self._gram), d_out)))
-        rejected = self._best is not None and not self._is_best(loss)
-        if self._best is not None and rejected:
-            self._share *= _SHORTER
-            self._move_to(self._best.point.copy())
-            grad_outputs, response = self._best.gradient, None
+        state = self._state
+        if state.here is None:
+            state = state.at(np.zeros((2, len(self._gram), d_out)))
+        rejected = state.best is not None and not _is_least(loss, state.best)
+        if state.best is not None and rejected:
+            state = replace(state.at(state.best.point), share=state.share * _SHORTER)
+            grad_outputs, response = state.best.gradient, None
         elif loss is not None:
             gradient = _core.widen(grad_outputs, "grad_outputs").reshape(-1, d_out)
-            self._best = _Best(float(loss), self._here.copy(), gradient)
-            self._share = min(1.0, self._share * _LONGER)
+            best = _Best(float(loss), state.here, gradient)
+            state = replace(state, best=best, share=min(1.0, state.share * _LONGER))
         length = self._length if length is None else length
-        self._advance(grad_outputs, response, length, rejected)
+        self._state = self._advanced(state, grad_outputs, response, length, rejected)
         return self.displacements
 
-    def _is_best(self, loss: float | None) -> bool:
-        """Whether no loss was lower so far; False for a loss of NaN."""
-        return loss is None or self._best is None or loss <= self._best.loss
-
-    def _advance(
-        self, gradient: Any, response: Any, length: float, rejected: bool
-    ) -> None:
+    def _advanced(
+        self, state: _State, gradient: Any, response: Any, length: float, rejected: bool
+    ) -> _State:
+        """The state after one more step."""
+        here = np.array(state.here)
+        trail = np.array(state.trail) if self._momentum else None
         result = _core.pgd_step(
             self._gram,
             gradient,
             response,
-            self._here,
-            self._points[1] if self._momentum else None,
-            self._age,
+            here,
+            trail,
+            state.age,
             self.radius,
-            self._step * self._share,
-            length * self._share,
+            self._step * state.share,
+            length * state.share,
         )
-        self._age, self._norm = result["age"], result["norm"]
-        self.last = GradientStep(
+        last = GradientStep(
             result["step"],
             result["gradient_norm"],
             result["gap"],
             result["restarted"],
             rejected,
         )
+        return replace(
+            state, here=here, trail=trail, age=result["age"], norm=result["norm"],
+            last=last,
+        )  # fmt: skip
 
     def restore_best(self) -> Floats:
         """Go back to the point of least loss among those given to :meth:`step`.
@@ -293,15 +328,22 @@ class ProjectedGradient:
         ArgumentError
             No loss has been given.
         """
-        if self._best is None:
+        state = self._state
+        if state.best is None:
             raise ArgumentError("loss: none was given so far; pass it to step")
-        self._move_to(self._best.point.copy())
+        self._state = state.at(state.best.point)
         return self.displacements
+
+    @property
+    def last(self) -> GradientStep | None:
+        """What the last step was; None before the first."""
+        return self._state.last
 
     @property
     def best_loss(self) -> float:
         """Least loss given to :meth:`step`; infinity before the first."""
-        return np.inf if self._best is None else self._best.loss
+        best = self._state.best
+        return np.inf if best is None else best.loss
 
     @property
     def displacements(self) -> Floats:
@@ -319,7 +361,7 @@ class ProjectedGradient:
     @property
     def norm(self) -> float:
         """Norm of the change, at most the radius."""
-        return self._norm
+        return self._state.norm
 
     @property
     def update(self) -> LowRankUpdate:
@@ -335,22 +377,13 @@ class ProjectedGradient:
             return LowRankUpdate(np.eye(d_out), change)
         return LowRankUpdate(change, np.eye(d_in))
 
-    @property
-    def _here(self) -> Floats:
-        return self._points[0]
-
-    def _move_to(self, point: Floats) -> None:
-        """Stand still at a point, without momentum."""
-        self._points = [point, point.copy()] if self._momentum else [point]
-        self._age, self._norm = 1.0, _norm(point)
-
     def _known(self) -> Floats:
-        if not self._points:
+        if self._state.here is None:
             raise ArgumentError(
                 "displacements: not known before the first step, which tells how many "
                 "outputs there are; they are zero"
             )
-        return self._here
+        return self._state.here
 
     def _check_rows(self, x: Floats, name: str) -> None:
         if len(x) != len(self._gram):
@@ -363,8 +396,8 @@ class ProjectedGradient:
         """The number of outputs, which may be known already."""
         shape = shape_of(x)
         m = len(self._gram)
-        if self._points:
-            width = self._here.shape[2]
+        if self._state.here is not None:
+            width = self._state.here.shape[2]
         rows = int(np.prod(shape[:-1]))
         if len(shape) < 2 or rows != m or (width is not None and shape[-1] != width):
             raise ArgumentError(
@@ -372,6 +405,11 @@ class ProjectedGradient:
                 "one row for each row of inputs"
             )
         return int(shape[-1])
+
+
+def _is_least(loss: float | None, best: _Best) -> bool:
+    """Whether no loss was lower so far; False for a loss of NaN."""
+    return loss is None or loss <= best.loss
 
 
 def _norm(point: Floats) -> float:

@@ -24,7 +24,8 @@ def project_ball(x: Any, radius: npt.ArrayLike, *, out: Any = None) -> Any:
     radius : float or array_like, shape broadcastable to (...)
         Radius of the ball, at least 0; infinity leaves a vector as it is.
     out : array_like, optional
-        Receives the result; shape and dtype of `x`. May be `x`.
+        Receives the result; shape and dtype of `x`. May be `x`. What it holds after a
+        call that failed or was interrupted is undefined.
 
     Returns
     -------
@@ -35,7 +36,7 @@ def project_ball(x: Any, radius: npt.ArrayLike, *, out: Any = None) -> Any:
     Raises
     ------
     NonFiniteError
-        `x` holds NaN or infinity; `out` is then undefined.
+        `x` holds NaN or infinity.
     ArgumentError
         A radius is negative or NaN, or shapes do not match.
     """
@@ -65,7 +66,8 @@ def project_simplex(x: Any, *, entropy: float | None = None, out: Any = None) ->
         Admit only p of Gini entropy ``1 - (p**2).sum() <= entropy``, as attacks on
         relaxed prompts do: 0 leaves one-hot vectors, 1 - 1/n and more exclude nothing.
     out : array_like, optional
-        Receives the result; shape and dtype of `x`. May be `x`.
+        Receives the result; shape and dtype of `x`. May be `x`. What it holds after a
+        call that failed or was interrupted is undefined.
 
     Returns
     -------

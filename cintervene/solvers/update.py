@@ -104,7 +104,9 @@ class LowRankUpdate:
             NumPy array, torch CPU tensor or writable buffer of float32, float64,
             bfloat16 or float16, of any strides.
         out : array_like, optional
-            Receives the result; shape and dtype of `W`, which then stays as it is.
+            Receives the result; shape and dtype of `W`, which then stays as it is. What
+            it holds after an interrupted call is undefined; a `W` that is changed in
+            place then is what it was.
 
         Returns
         -------

@@ -173,7 +173,8 @@ civ_status civ_project_simplex(const civ_exec *exec, const civ_mat *x, double en
 /*
  * out = round(w + left @ right), computed in the arithmetic type of w and rounded
  * once, to nearest even. w, out (rows, cols) of one dtype; out may be w. left
- * (rows, rank) and right (rank, cols) of the arithmetic type.
+ * (rows, rank) and right (rank, cols) of the arithmetic type. INTERRUPTED leaves w as
+ * it was, also in place, and an out of its own undefined.
  */
 civ_status civ_lowrank_apply(const civ_exec *exec, const civ_mat *w,
                              const civ_mat *left, const civ_mat *right,

@@ -7,6 +7,8 @@
 #include "linalg/matrix.h"
 #include "runtime/parallel.h"
 
+#include <string.h>
+
 /* Panels of rows in a tile: enough to reuse a panel of `right` from cache. */
 #define TILE_PANELS 8
 
@@ -16,6 +18,8 @@ typedef struct apply_job {
     const civ_mat *left;
     const civ_mat *right;
     const civ_mat *out;
+    civ_mat result; /* out, or where the result waits until it is whole */
+    bool apart;     /* whether result is not out */
     const civ_kernels *kernels;
     int64_t tile_rows;
     int64_t panel_cols;
@@ -69,9 +73,9 @@ apply_tile(void *arg, int64_t tile, int worker)
     pack_left(job, row, n_rows, left);
     civ_apply_block block = {
         .w = civ_row(job->w, row),
-        .out = civ_row(job->out, row),
+        .out = civ_row(&job->result, row),
         .w_stride = job->w->row_stride,
-        .out_stride = job->out->row_stride,
+        .out_stride = job->result.row_stride,
         .n_rows = n_rows,
         .n_cols = job->w->n_cols,
         .rank = job->left->n_cols,
@@ -107,6 +111,12 @@ carve(civ_arena *arena, void *arg)
     job->packed_left = civ_arena_take(arena, workers, job->left_bytes);
     job->packed_right =
         civ_arena_take(arena, job->n_panels * job->panel_cols, (size_t)rank * item);
+    if (job->apart) {
+        job->result.data =
+            civ_arena_take(arena, job->w->n_rows,
+                           (size_t)job->w->n_cols * civ_dtype_size(job->w->dtype));
+        job->result.row_stride = job->w->n_cols;
+    }
 }
 
 static civ_status
@@ -115,7 +125,30 @@ run(void *arg)
     apply_job *job = arg;
     int64_t panel_cost = job->panel_cols * job->right->n_rows;
     CIV_TRY(civ_parallel_for(job->exec, job->n_panels, panel_cost, pack_panel, job));
-    return civ_parallel_for(job->exec, job->n_tiles, job->tile_cost, apply_tile, job);
+    CIV_TRY(civ_parallel_for(job->exec, job->n_tiles, job->tile_cost, apply_tile, job));
+    size_t row_bytes = (size_t)job->w->n_cols * civ_dtype_size(job->w->dtype);
+    for (int64_t i = 0; job->apart && i < job->w->n_rows; i++) {
+        memcpy(civ_row(job->out, i), civ_row(&job->result, i), row_bytes);
+    }
+    return CIV_OK;
+}
+
+/*
+ * Weights changed in place are changed as a whole or, when the call is interrupted, not
+ * at all: what may take long is computed apart, what is brief is not interrupted.
+ */
+static void
+keep_whole(apply_job *job, civ_exec *uninterrupted)
+{
+    if (!civ_overlap(job->w, job->out)) {
+        return;
+    }
+    job->apart = !civ_is_brief(job->exec, job->n_tiles, job->tile_cost);
+    if (!job->apart && job->exec != NULL) {
+        *uninterrupted = *job->exec;
+        uninterrupted->poll = NULL;
+        job->exec = uninterrupted;
+    }
 }
 
 civ_status
@@ -129,11 +162,14 @@ civ_lowrank_apply(const civ_exec *exec, const civ_mat *w, const civ_mat *left,
                      .left = left,
                      .right = right,
                      .out = out,
+                     .result = *out,
                      .kernels = kernels};
     job.tile_rows = TILE_PANELS * kernels->gemm_rows;
     job.panel_cols = kernels->gemm_cols[w->dtype];
     job.n_panels = (w->n_cols + job.panel_cols - 1) / job.panel_cols;
     job.n_tiles = (w->n_rows + job.tile_rows - 1) / job.tile_rows;
     job.tile_cost = job.tile_rows * w->n_cols * (left->n_cols / 4 + 1);
+    civ_exec uninterrupted;
+    keep_whole(&job, &uninterrupted);
     return civ_run_in_arena(carve, run, &job);
 }

@@ -19,6 +19,8 @@
 #define ROUND (INT64_C(1) << 25)
 /* Operations to take on at a time, so that small tiles are not handed out singly. */
 #define CHUNK (INT64_C(1) << 14)
+/* Rounds of a thread that pass for brief. */
+#define BRIEF 32
 
 static atomic_bool forked;
 
@@ -57,6 +59,12 @@ civ_workers(const civ_exec *exec, int64_t n_tiles, int64_t tile_cost)
     int64_t worth = n_tiles * civ_max(tile_cost, 1) / GRAIN;
     int64_t most = civ_min(civ_threads(exec), n_tiles);
     return (int)civ_max(1, civ_min(most, worth));
+}
+
+bool
+civ_is_brief(const civ_exec *exec, int64_t n_tiles, int64_t tile_cost)
+{
+    return n_tiles * tile_cost <= BRIEF * ROUND * civ_workers(exec, n_tiles, tile_cost);
 }
 
 civ_status

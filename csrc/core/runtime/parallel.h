@@ -19,6 +19,12 @@ int civ_workers(const civ_exec *exec, int64_t n_tiles, int64_t tile_cost);
 civ_status civ_parallel_for(const civ_exec *exec, int64_t n_tiles, int64_t tile_cost,
                             civ_tile_fn fn, void *job);
 
+/*
+ * Whether civ_parallel_for will take so little time, some tenths of a second, that
+ * nobody who wants to stop it has to be heard.
+ */
+bool civ_is_brief(const civ_exec *exec, int64_t n_tiles, int64_t tile_cost);
+
 /* Registers the fork handler; part of civ_init. */
 civ_status civ_parallel_init(void);
 

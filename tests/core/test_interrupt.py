@@ -1,0 +1,132 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What Ctrl-C leaves behind: an object is what it was before the call or after it."""
+
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+
+import cintervene as ci
+
+rng = np.random.default_rng(0)
+
+
+class Moments:
+    """A chunk that takes some tenths of a second to add."""
+
+    chunk = rng.normal(size=(900, 1100))
+
+    def __init__(self) -> None:
+        self.moments = ci.BenignMoments(1100).add(self.chunk[:40])
+
+    def call(self) -> None:
+        self.moments.add(self.chunk)
+
+    def state(self) -> list[bytes]:
+        preserve = self.moments.preserve()
+        return [preserve.gram(self.chunk[:3]).tobytes(), repr(self.moments.count).encode()]
+
+
+class Descent:
+    """A step whose product with the Gram matrix takes some tenths of a second."""
+
+    gradient = rng.normal(size=(900, 700))
+    inputs = rng.normal(size=(900, 20))
+
+    def __init__(self) -> None:
+        self.descent = ci.ProjectedGradient(self.inputs, 1.0, momentum=True)
+        self.descent.step(self.gradient, 3.0)
+
+    def call(self) -> None:
+        self.descent.step(self.gradient[::-1], 4.0)
+
+    def state(self) -> list[bytes]:
+        here = self.descent
+        numbers = repr((here.last, here.norm, here.best_loss)).encode()
+        return [numbers, here.displacements.tobytes(), here.coefficients.tobytes()]
+
+
+class Weights:
+    """Weights changed in place."""
+
+    update = ci.LowRankUpdate(
+        rng.normal(size=(1500, 2400)).astype(np.float32),
+        rng.normal(size=(2400, 1500)).astype(np.float32),
+    )
+
+    def __init__(self) -> None:
+        self.weights = np.zeros((1500, 1500), np.float32)
+
+    def call(self) -> None:
+        self.update.apply(self.weights)
+
+    def state(self) -> list[bytes]:
+        return [self.weights.tobytes()]
+
+
+class BriefWeights(Weights):
+    """A change of weights that takes too little time to be interrupted."""
+
+    update = ci.LowRankUpdate(
+        rng.normal(size=(1500, 64)).astype(np.float32),
+        rng.normal(size=(64, 1500)).astype(np.float32),
+    )
+
+
+@contextmanager
+def interrupt_after(seconds: float) -> Iterator[None]:
+    """Ctrl-C after some time, as the handler of Python answers it."""
+    before = signal.signal(signal.SIGALRM, signal.default_int_handler)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, seconds)
+        yield
+        time.sleep(10.0)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0.0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def seconds_of(call: Callable[[], None]) -> float:
+    start = time.monotonic()
+    call()
+    return time.monotonic() - start
+
+
+@pytest.mark.parametrize("kind", [Moments, Descent, Weights, BriefWeights])
+def test_an_interrupted_call_happened_or_did_not(kind, cases, counted):
+    number = cases(24, 200)
+    done = kind()
+    with ci.thread_limit(1):
+        duration = seconds_of(done.call)
+        after = done.state()
+        before = kind().state()
+        assert after != before
+        found = []
+        for i in range(number):
+            object_ = kind()
+            with (
+                pytest.raises(KeyboardInterrupt),
+                interrupt_after(duration * (i + 0.5) / number),
+            ):
+                object_.call()
+            found.append(object_.state())
+    assert all(state in (before, after) for state in found)
+    if kind is not BriefWeights:
+        assert before in found
+    counted("calls interrupted on the way", number)
+
+
+@pytest.mark.parametrize("kind", [Moments, Descent])
+def test_an_interrupted_object_goes_on(kind):
+    done = kind()
+    object_ = kind()
+    with ci.thread_limit(1):
+        duration = seconds_of(done.call)
+        with pytest.raises(KeyboardInterrupt), interrupt_after(duration / 3):
+            object_.call()
+        if object_.state() != done.state():
+            object_.call()
+    assert object_.state() == done.state()
