@@ -15,6 +15,7 @@ import torch
 from safetensors import SafetensorError
 
 from cintervene.errors import ArgumentError, ModelError
+from cintervene.models.directory import check_settled, check_special
 from cintervene.models.embedded import EMBEDDED, embedded_directory
 from cintervene.models.pretrained import read_model, read_tokenizer
 from cintervene.utils.progress import Progress, one_step, silent
@@ -131,11 +132,13 @@ def _dtype(dtype: torch.dtype | str | None) -> torch.dtype | None:
 
 def _check_directory(path: Path) -> None:
     """Name what is missing before transformers fails at it in its own way."""
+    check_settled(path)
     if not (path / "config.json").is_file():
         raise ModelError(
             f"{path} holds no config.json; give the directory of a model as saved with "
             "save_pretrained"
         )
+    check_special(path)
     if any(path.glob("*.safetensors")):
         return
     pickles = sorted(p.name for p in path.iterdir() if p.suffix in PICKLES)

@@ -16,6 +16,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from cintervene.errors import ModelError
+from cintervene.models.directory import check_settled
 from cintervene.models.loading import PICKLES
 
 __all__ = ["DTYPES", "INDEX", "SINGLE", "Place", "SavedTensors", "shared_end"]
@@ -87,6 +88,7 @@ class SavedTensors:
 
     def __init__(self, directory: str | os.PathLike[str]) -> None:
         self.directory = Path(directory)
+        check_settled(self.directory)
         self.files = _weight_files(self.directory)
         self.places: dict[str, Place] = {}
         for file in self.files:

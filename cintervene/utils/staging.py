@@ -3,27 +3,28 @@
 
 from __future__ import annotations
 
-import fcntl
+import errno
 import os
-import re
 import shutil
-import signal
-import tempfile
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
 from cintervene.errors import ArgumentError
-from cintervene.utils.files import sync
+from cintervene.utils.exchange import HIDDEN, StagedFiles, put_back, under_way
+from cintervene.utils.files import sync, sync_tree
+from cintervene.utils.signals import uninterrupted
+from cintervene.utils.unfinished import (
+    hidden_prefix,
+    is_unfinished,
+    make_directory,
+    tidy_directories,
+)
+
+__all__ = ["StagedDirectory", "check_place"]
 
 # Written and removed before the work begins, so that a full disk shows at once.
 PROBE_BYTES = 1 << 20
-ENDINGS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-ENDING = ".unfinished"
-# What `tempfile` puts between prefix and suffix.
-MIDDLE = "[a-z0-9_]{8}"
 
 
 class StagedDirectory:
@@ -37,7 +38,8 @@ class StagedDirectory:
     Parameters
     ----------
     out : Path
-        Directory for the files. Must not exist, or be empty.
+        Directory for the files. Must not exist, or be empty. A link to an empty
+        directory stays one.
 
     Attributes
     ----------
@@ -48,25 +50,28 @@ class StagedDirectory:
     def __init__(self, out: Path) -> None:
         self.place = Path(out)
         self.path = Path()
-        self._inside = False
+        self._real = Path()
+        self._parents: list[Path] = []
+        self._inside: StagedFiles | None = None
         self._lock: int | None = None
 
     def __enter__(self) -> StagedDirectory:
-        exists = check_place(self.place)
-        ancestors = self.place.absolute().parents
-        beside = next(path for path in ancestors if path.exists())
-        prefix = f".{self.place.absolute().name}-"
-        self._inside = exists and not _replaceable(self.place)
-        places = [(beside, prefix), *([(self.place, ".")] if exists else [])]
         with uninterrupted():
-            for parent, begins in places:
-                _tidy(parent, begins)
-            self.path, self._lock = _make(*places[-1 if self._inside else 0])
-        try:
-            self._probe()
-        except BaseException:
-            self._discard()
-            raise
+            self._tidy()
+            exists = check_place(self.place)
+            self._real = Path(os.path.realpath(self.place))
+            try:
+                if exists and not _replaceable(self._real):
+                    self._inside = StagedFiles(self._real).__enter__()
+                    self.path = self._inside.path
+                else:
+                    self._make_parents()
+                    prefix = hidden_prefix(self._real.name)
+                    self.path, self._lock = make_directory(self._real.parent, prefix)
+                self._probe()
+            except BaseException:
+                self._discard()
+                raise
         return self
 
     def __exit__(
@@ -78,21 +83,47 @@ class StagedDirectory:
         self._discard()
 
     def commit(self) -> None:
-        """Write everything through to the disk and move it into place."""
-        for file in self.path.rglob("*"):
-            sync(file)
-        sync(self.path)
+        """Write everything through to the disk and move it into place.
+
+        Raises
+        ------
+        OSError
+            That was not possible; nothing is in the place then.
+        """
+        sync_tree(self.path)
         with uninterrupted():
-            if self._inside:
-                for file in self.path.iterdir():
-                    file.rename(self.place / file.name)
-                sync(self.place)
+            if self._inside is not None:
+                self._check_empty()
+                self._inside.commit()
             else:
-                self.path.chmod(_mode(self.place))
-                self.place.parent.mkdir(parents=True, exist_ok=True)
+                if self._real.exists():
+                    self.path.chmod(self._real.stat().st_mode & 0o7777)
                 # An empty directory is replaced in the same step.
-                self.path.rename(self.place)
-            sync(self.place.parent)
+                self.path.rename(self._real)
+                self._parents = []
+            sync(self._real.parent)
+
+    def _tidy(self) -> None:
+        """Remove what killed processes left, and take back what they moved."""
+        real = Path(os.path.realpath(self.place))
+        if real.is_dir():
+            put_back(real)
+        tidy_directories(real.parent, hidden_prefix(real.name))
+
+    def _make_parents(self) -> None:
+        """Make the directories above the place, and remember which."""
+        missing = [path for path in self._real.parents if not path.exists()]
+        for path in reversed(missing):
+            path.mkdir(exist_ok=True)
+            self._parents.insert(0, path)
+            sync(path.parent)
+
+    def _check_empty(self) -> None:
+        """Notice what another process put there, as renaming onto it would."""
+        if any(not is_unfinished(path, HIDDEN) for path in self._real.iterdir()):
+            raise OSError(
+                errno.ENOTEMPTY, os.strerror(errno.ENOTEMPTY), os.fspath(self.place)
+            )
 
     def _probe(self) -> None:
         probe = self.path / "probe"
@@ -104,9 +135,16 @@ class StagedDirectory:
 
     def _discard(self) -> None:
         with uninterrupted():
-            shutil.rmtree(self.path, ignore_errors=True)
+            if self._inside is not None:
+                self._inside.discard()
+            elif self.path != Path():
+                shutil.rmtree(self.path, ignore_errors=True)
+            for parent in self._parents:
+                with suppress(OSError):
+                    parent.rmdir()
             if self._lock is not None:
                 os.close(self._lock)
+                self._lock = None
 
 
 def check_place(out: Path) -> bool:
@@ -123,8 +161,8 @@ def check_place(out: Path) -> bool:
         if out.exists() or out.is_symlink():
             raise ArgumentError(f"out: {out} is not a directory; give another name")
         return False
-    held = (path for path in out.iterdir() if not _unfinished(path, "."))
-    first = next(held, None)
+    held = (path for path in out.iterdir() if not is_unfinished(path, HIDDEN))
+    first = None if under_way(out) else next(held, None)
     if first is not None:
         raise ArgumentError(
             f"out: {out} is not empty (it holds {first.name}); give a new directory"
@@ -132,86 +170,27 @@ def check_place(out: Path) -> bool:
     return True
 
 
-@contextmanager
-def uninterrupted() -> Iterator[None]:
-    """Hold back Ctrl-C and requests to end until the `with` block is done.
-
-    Masks would not do: threads of other libraries take the signals then.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    caught: list[int] = []
-    before = {
-        number: signal.signal(number, lambda number, _: caught.append(number))
-        for number in ENDINGS
-    }
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, signal.SIG_DFL if handler is None else handler)
-        if caught:
-            signal.raise_signal(caught[0])
-
-
 def _replaceable(place: Path) -> bool:
     """Tell whether another directory can be renamed onto an existing, empty one."""
     return (
-        not place.is_symlink()
-        and not place.is_mount()
+        not place.is_mount()
+        and _mount_id(place) == _mount_id(place.parent)
         and not place.samefile(".")
-        and os.access(place.absolute().parent, os.W_OK)
+        and os.access(place.parent, os.W_OK)
     )
 
 
-def _make(parent: Path, prefix: str) -> tuple[Path, int | None]:
-    """Make a directory that is locked for as long as its maker lives."""
-    while True:
-        path = Path(tempfile.mkdtemp(prefix=prefix, suffix=ENDING, dir=parent))
-        try:
-            lock = _locked(path)
-        except (BlockingIOError, FileNotFoundError):
-            continue
-        except OSError:
-            # This file system knows no locks, so nobody tidies up either.
-            return path, None
-        # Another process that tidies up may have been quicker.
-        if path.exists():
-            return path, lock
-        os.close(lock)
+def _mount_id(directory: Path) -> str | None:
+    """The kernel's number of the mount; None where it does not tell.
 
-
-def _tidy(parent: Path, prefix: str) -> None:
-    """Remove the directories whose makers were killed."""
-    for path in parent.iterdir() if os.access(parent, os.R_OK) else ():
-        if _unfinished(path, prefix):
-            with suppress(OSError):
-                lock = _locked(path)
-                shutil.rmtree(path, ignore_errors=True)
-                os.close(lock)
-
-
-def _unfinished(path: Path, prefix: str) -> bool:
-    pattern = re.escape(prefix) + MIDDLE + re.escape(ENDING)
-    return re.fullmatch(pattern, path.name) is not None and path.is_dir()
-
-
-def _locked(path: Path) -> int:
-    """Take the lock on a directory; BlockingIOError if another process has it."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    A directory of a disk that is mounted a second time on that disk is a mount point
+    that nothing else shows.
+    """
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        lines = Path(f"/proc/self/fdinfo/{descriptor}").read_text("ascii").splitlines()
     except OSError:
+        return None
+    finally:
         os.close(descriptor)
-        raise
-    return descriptor
-
-
-def _mode(place: Path) -> int:
-    """The rights of the directory that is there, or those that any new one has."""
-    if place.exists():
-        return place.stat().st_mode & 0o7777
-    umask = os.umask(0)
-    os.umask(umask)
-    return 0o777 & ~umask
+    return next((line for line in lines if line.startswith("mnt_id:")), None)

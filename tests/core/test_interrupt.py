@@ -27,7 +27,10 @@ class Moments:
 
     def state(self) -> list[bytes]:
         preserve = self.moments.preserve()
-        return [preserve.gram(self.chunk[:3]).tobytes(), repr(self.moments.count).encode()]
+        return [
+            preserve.gram(self.chunk[:3]).tobytes(),
+            repr(self.moments.count).encode(),
+        ]
 
 
 class Descent:

@@ -200,10 +200,10 @@ def test_metadata_tied_weights_and_rights_are_kept(tmp_path: Path, tiny_model: A
 def test_links_of_a_cache_are_followed(tmp_path: Path, tiny_model: Any):
     model = tiny_model("llama")
     source = save(model, tmp_path / "blobs")
-    snapshot = tmp_path / "snapshot"
-    snapshot.mkdir()
+    snapshot = tmp_path / "snapshots" / "0a1b"
+    snapshot.mkdir(parents=True)
     for path in source.iterdir():
-        (snapshot / path.name).symlink_to(path)
+        (snapshot / path.name).symlink_to(f"../../blobs/{path.name}")
     before = files(source)
     target = tmp_path / "changed"
     target.mkdir()

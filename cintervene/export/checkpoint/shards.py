@@ -3,6 +3,9 @@
 
 from __future__ import annotations
 
+from copy import copy
+from pathlib import Path
+
 from torch import Tensor
 
 from cintervene.errors import InterventionError
@@ -47,6 +50,12 @@ class Shards(SavedTensors):
 
     def _is(self, key: str, edit: Edit) -> bool:
         return self.dtype(key) in FLOATS and edit.knows(self.read(key))
+
+    def copied_to(self, directory: Path) -> Shards:
+        """Return the same tensors in a directory that copies of the files are in."""
+        copies = copy(self)
+        copies.directory = directory
+        return copies
 
     def write(self, name: str, value: Tensor) -> None:
         """Write a tensor of the same type and shape in the place of the old one."""

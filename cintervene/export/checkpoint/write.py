@@ -9,17 +9,19 @@ one weight at a time is in memory, and taking the change back gives the same fil
 
 from __future__ import annotations
 
+import errno
 import math
 import os
 import shutil
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from cintervene.errors import InterventionError
+from cintervene.errors import ArgumentError, InterventionError
 from cintervene.export.artefact import Artefact
 from cintervene.export.cards.card import (
     CARD,
@@ -36,7 +38,9 @@ from cintervene.intervention.acceptance import check_limits
 from cintervene.intervention.application import Applied
 from cintervene.intervention.edit import Edit
 from cintervene.intervention.intervention import Intervention
+from cintervene.models.directory import files_to_copy
 from cintervene.models.weights import same_bits, sha256
+from cintervene.utils.exchange import StagedFiles, put_back
 from cintervene.utils.staging import StagedDirectory
 
 __all__ = [
@@ -142,8 +146,9 @@ def apply_to_directory(
     source : path
         Directory of the model, with safetensors files.
     target : path
-        Existing directory to write to, whose files of the same names are replaced. It
-        may be `source`. Other forms of the weights and hidden files are not copied.
+        Existing directory to write to, whose files of the same names are replaced, all
+        together or not at all. It may be `source`. Other forms of the weights and
+        hidden files are not copied.
     beyond_limits : bool, default False
         Write it even if it crossed its limits; see `Intervention.save`.
 
@@ -153,9 +158,12 @@ def apply_to_directory(
         As `Intervention.apply`, or it crossed its limits and `beyond_limits` is False;
         nothing is written then.
     ModelError
-        The model is damaged or stored in another way.
+        The model is damaged or stored in another way, or holds links to files that are
+        not its own.
+    ArgumentError
+        `target` holds other weights than these, or another process writes to it.
     OSError
-        A file cannot be read or written; what `target` holds then is not complete.
+        A file cannot be read or written; `target` is as it was.
     """
     check_limits(intervention, beyond_limits)
     same = _rewrite(intervention, Path(source), Path(target), _changed)
@@ -177,14 +185,33 @@ def revert_directory(
     InterventionError
         As `Intervention.revert`; nothing is written then.
     """
-    # What `write_checkpoint` did to the cards is taken back as well.
-    target = Path(target)
-    _rewrite(intervention, Path(source), target, _recovered)
-    card = target / CARD
-    if intervention.digest in front_matter(card).get("cintervene", ""):
-        card.unlink()
-        if (target / BASE_CARD).is_file():
-            (target / BASE_CARD).rename(card)
+    _rewrite(
+        intervention, Path(source), Path(target), _recovered,
+        lambda staged: _take_back_cards(intervention, staged, Path(target)),
+    )  # fmt: skip
+
+
+def _take_back_cards(
+    intervention: Intervention, staged: Path, target: Path
+) -> Sequence[str]:
+    """Undo what `write_checkpoint` did to cards; name the file that has to go."""
+    card, base = (
+        next(
+            (place / name for place in (staged, target) if (place / name).is_file()),
+            None,
+        )
+        for name in (CARD, BASE_CARD)
+    )
+    made = "" if card is None else front_matter(card).get("cintervene", "")
+    if intervention.digest not in made:
+        return ()
+    before = None if base is None else base.read_bytes()
+    for name in (CARD, BASE_CARD):
+        (staged / name).unlink(missing_ok=True)
+    if before is None:
+        return (CARD,)
+    (staged / CARD).write_bytes(before)
+    return (BASE_CARD,)
 
 
 def _changed(name: str, edit: Edit, weight: Tensor) -> Tensor:
@@ -196,9 +223,18 @@ def _recovered(name: str, edit: Edit, weight: Tensor) -> Tensor:
 
 
 def _rewrite(
-    intervention: Intervention, source: Path, target: Path, change: Change
+    intervention: Intervention,
+    source: Path,
+    target: Path,
+    change: Change,
+    finish: Callable[[Path], Sequence[str]] = lambda staged: (),
 ) -> set[str]:
-    """Change a copy of a model; return the names of weights that stayed the same."""
+    """Change a copy of a model; return the names of weights that stayed the same.
+
+    `finish` is called with the directory of the new files before they are put in place,
+    and names files to be taken away.
+    """
+    put_back(target)
     shards = Shards(source)
     keys = {name: shards.find(name, edit) for name, edit in intervention.edits.items()}
     if len(set(keys.values())) < len(keys):
@@ -214,11 +250,18 @@ def _rewrite(
             "nothing was changed: every change is lost in the rounding to the types of "
             f"{source}; scale the intervention up"
         )
-    if not source.samefile(target):
-        _copy(source, target, shards.files)
-    written = Shards(target)
-    for name, edit in intervention.edits.items():
-        _write(written, keys[name], name, edit, change)
+    if source.samefile(target):
+        changed = {shards.places[key].file for key in keys.values()}
+        files = [(Path(name), source / name) for name in sorted(changed)]
+    else:
+        _check_weights(target, shards.files)
+        files = list(files_to_copy(source, partial(_belongs, shards.files)))
+    with StagedFiles(target) as stage:
+        _copy(files, stage.path)
+        written = shards.copied_to(stage.path)
+        for name, edit in intervention.edits.items():
+            _write(written, keys[name], name, edit, change)
+        stage.commit(finish(stage.path))
     return same
 
 
@@ -268,21 +311,35 @@ def _rounding(edit: Edit, before: Tensor, after: Tensor) -> float:
     return math.sqrt(error / norm) if norm else 0.0
 
 
-def _copy(source: Path, target: Path, weights: Collection[str]) -> None:
-    """Copy files with their rights, those of other forms of the weights left out."""
-    for path in sorted(source.iterdir()):
-        if path.name.startswith("."):
-            continue
-        if path.is_dir():
-            if any(_belongs(file) for file in path.rglob("*")):
-                (target / path.name).mkdir(exist_ok=True)
-                _copy(path, target / path.name, ())
-        elif path.name in weights or _belongs(path):
-            shutil.copyfile(path, target / path.name)
-            shutil.copymode(path, target / path.name)
+def _copy(files: Sequence[tuple[Path, Path]], target: Path) -> None:
+    """Copy files with their rights to the names they are to have below `target`."""
+    needed = sum(file.stat().st_size for _, file in files)
+    if needed > shutil.disk_usage(target).free:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), os.fspath(target))
+    for name, file in files:
+        (target / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(file, target / name)
+        shutil.copymode(file, target / name)
 
 
-def _belongs(path: Path) -> bool:
-    """Tell whether a file is neither weights nor an index of them."""
-    form = path.name.lower().removesuffix(".index.json")
-    return path.is_file() and not form.endswith(WEIGHTS)
+def _belongs(weights: Collection[str], path: Path) -> bool:
+    """Tell whether a file, named from the model's directory, is part of a copy.
+
+    It is one of the weights that were read, or neither weights nor an index of them.
+    """
+    return str(path) in weights or not _is_weights(path.name)
+
+
+def _is_weights(name: str) -> bool:
+    return name.lower().removesuffix(".index.json").endswith(WEIGHTS)
+
+
+def _check_weights(target: Path, weights: Collection[str]) -> None:
+    """Refuse to write beside other weights, which might be read in place of these."""
+    others = (p.name for p in sorted(target.iterdir()) if not p.name.startswith("."))
+    other = next((n for n in others if _is_weights(n) and n not in weights), None)
+    if other is not None:
+        raise ArgumentError(
+            f"target: {target} holds {other}, which is not of this model; give an "
+            "empty directory"
+        )
