@@ -206,47 +206,56 @@ class Edit:
             It is not finite, carries the edit already, or is another one.
         """
         check_finite(name, weight)
-        digest, applied = "", False
-        for form in self._likeliest(weight.dtype):
-            cast = form.read(weight)
-            if cast is None:
-                continue
-            digest = sha256(cast)
-            if digest == form.base_sha256:
-                return form
-            applied = applied or digest == form.result_sha256
-        if applied:
+        form = self.base_form(weight)
+        if form is not None:
+            return form
+        if self.knows(weight):
             raise InterventionError(
                 f"{name} carries this intervention already; revert it first"
             )
         raise InterventionError(
             f"{name} is not the weight this intervention was made for (sha256 "
-            f"{(digest or sha256(weight))[:12]}, expected {self.base_sha256[:12]}); "
-            "load the base model, or rebase the intervention on purpose"
+            f"{sha256(weight)[:12]} of {dtype_name(weight.dtype)}, expected "
+            f"{self.base_sha256[:12]} of {dtype_name(self.dtype)}); load the base "
+            "model, or rebase the intervention on purpose"
         )
 
-    def changed(self, name: str, weight: Tensor, form: Form | None) -> Tensor:
-        """Return a base with the change, in a tensor of its own.
+    def base_form(self, weight: Tensor) -> Form | None:
+        """Return the form of which a tensor is the base, if it is."""
+        for form in self._likeliest(weight.dtype):
+            cast = form.read(weight)
+            if cast is not None and sha256(cast) == form.base_sha256:
+                return form
+        return None
 
-        It is rounded to the weight's type, or to that of `form` where that is narrower:
-        so a checkpoint that was copied into a wider type can be taken back as well.
+    def changed(self, name: str, weight: Tensor, form: Form | None) -> Tensor:
+        """Return what `added` does.
 
         Raises
         ------
         InterventionError
             The result is out of range.
         """
+        result = self.added(weight, form)
+        if not is_finite(result):
+            raise InterventionError(
+                f"{name}: with the change a value is out of the range of "
+                f"{dtype_name(weight.dtype)}; scale the intervention down or load the "
+                "model in a wider type"
+            )
+        return result
+
+    def added(self, weight: Tensor, form: Form | None) -> Tensor:
+        """Return a weight with the change, in a tensor of its own.
+
+        It is rounded to the weight's type, or to that of `form` where that is narrower:
+        so a checkpoint that was copied into a wider type can be taken back as well.
+        """
         dtype = weight.dtype
         if form is not None and torch.promote_types(form.dtype, dtype) == dtype:
             dtype = form.dtype
         result = weight.detach().to(dtype, copy=True)
         add_update(result, self.update, self.transposed)
-        if not is_finite(result):
-            raise InterventionError(
-                f"{name}: with the change a value is out of the range of "
-                f"{dtype_name(dtype)}; scale the intervention down or load the model "
-                "in a wider type"
-            )
         return result.to(weight.dtype)
 
     def recover(self, name: str, weight: Tensor) -> Tensor:

@@ -57,7 +57,8 @@ def load(
         Whether names are looked up on the hub, those of embedded models included.
         Without it nothing is fetched from there.
     dtype : torch.dtype or str, optional
-        As stored by default, bfloat16 for GGUF files and embedded models.
+        What config.json says by default and with "auto", bfloat16 for GGUF files and
+        embedded models.
     device : torch.device or str, default "cpu"
     progress : Progress, optional
         Called as ``progress(phase, done, total)``, with phases such as
@@ -120,7 +121,9 @@ def _load_embedded(name: str, dtype: torch.dtype | None, progress: Progress) -> 
 
 
 def _dtype(dtype: torch.dtype | str | None) -> torch.dtype | None:
-    if dtype is None or dtype in DTYPES.values():
+    if dtype is None or dtype == "auto":
+        return None
+    if dtype in DTYPES.values():
         return dtype  # type: ignore[return-value]
     named = DTYPES.get(str(dtype))
     if named is None:

@@ -19,7 +19,15 @@ from cintervene.errors import ModelError
 from cintervene.models.directory import check_settled
 from cintervene.models.loading import PICKLES
 
-__all__ = ["DTYPES", "INDEX", "SINGLE", "Place", "SavedTensors", "shared_end"]
+__all__ = [
+    "DTYPES",
+    "INDEX",
+    "SINGLE",
+    "Place",
+    "SavedTensors",
+    "numbers",
+    "shared_end",
+]
 
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
@@ -108,11 +116,11 @@ class SavedTensors:
         """
         if name in self.places:
             return [name]
-        numbers = _numbers(name)
+        wanted = numbers(name)
         keys = [
             key
             for key, place in self.places.items()
-            if place.shape == shape and _numbers(key) == numbers
+            if place.shape == shape and numbers(key) == wanted
         ]
         return sorted(keys, key=lambda key: -shared_end(key, name))
 
@@ -151,7 +159,8 @@ def shared_end(a: str, b: str) -> int:
     return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], parts))
 
 
-def _numbers(name: str) -> list[str]:
+def numbers(name: str) -> list[str]:
+    """Return the numbers among the dotted parts of a name, that of a layer mostly."""
     return [part for part in name.split(".") if part.isdigit()]
 
 

@@ -126,6 +126,8 @@ def _limited(requests: Sequence[Request], most: int | None) -> list[Request]:
 def _sources(arguments: Namespace) -> dict[str, Any]:
     """What the requests and the model are, so that no study mixes two."""
     found = {"model": arguments.model}
+    if arguments.model_dtype != "auto":
+        found["dtype"] = arguments.model_dtype
     for name in ("behaviours", "safe"):
         path: Path | None = getattr(arguments, name)
         if path is not None:

@@ -15,7 +15,7 @@ from cintervene.data import forbidden_words, harmful_prompts, read_words
 from cintervene.errors import ArgumentError
 from cintervene.models import load
 
-__all__ = ["load_named", "read_texts"]
+__all__ = ["load_as_asked", "load_named", "read_texts"]
 
 # By parameter: the name of texts of the package's that it can be given by.
 PACKAGED = {"forbid": "obedience", "harmful": "own"}
@@ -39,10 +39,24 @@ def load_named(arguments: Namespace, console: Console) -> tuple[Any, Any]:
             f"--device: got {arguments.device!r}, which cannot be used ({reason}); "
             "leave it out for the CPU"
         ) from error
+    return load_as_asked(arguments, arguments.model, console, arguments.device)
+
+
+def load_as_asked(
+    arguments: Namespace, spec: str, console: Console, device: str = "cpu"
+) -> tuple[Any, Any]:
+    """Load a model in the type that ``--dtype`` names, from the hub with ``--hub``.
+
+    Raises
+    ------
+    ModelError
+        There is no such model, or it cannot be used.
+    """
     return load(
-        arguments.model,
+        spec,
         hub=arguments.hub,
-        device=arguments.device,
+        dtype=arguments.model_dtype,
+        device=device,
         progress=console,
     )
 

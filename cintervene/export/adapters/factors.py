@@ -13,7 +13,9 @@ import torch
 from torch import Tensor
 
 from cintervene.errors import ArgumentError, InterventionError
+from cintervene.intervention.edit import dtype_name
 from cintervene.intervention.intervention import Intervention
+from cintervene.models.weights import is_finite
 from cintervene.solvers.update import LowRankUpdate
 
 Array = npt.NDArray[Any]
@@ -56,7 +58,8 @@ def uniform(intervention: Intervention, dtype: str = "float32") -> dict[str, Fac
     ArgumentError
         `dtype` is none of these.
     InterventionError
-        A factor is out of the range of `dtype`, or all ranks are 0.
+        A factor is out of the range of `dtype`, the product out of that or of the
+        weight's type, or all ranks are 0.
     """
     if dtype not in DTYPES:
         raise ArgumentError(
@@ -68,10 +71,18 @@ def uniform(intervention: Intervention, dtype: str = "float32") -> dict[str, Fac
         raise InterventionError("the intervention changes nothing: all ranks are 0")
     factors = {name: pair(u, rank, DTYPES[dtype]) for name, u in updates.items()}
     for name, one in factors.items():
-        if not (one.a.isfinite().all() and one.b.isfinite().all()):
+        if not (is_finite(one.a) and is_finite(one.b)):
             raise InterventionError(
                 f"{name}: a factor is out of the range of {DTYPES[dtype]}; use float32"
             )
+        # What merges an adapter computes the product in one of these types.
+        for used in (DTYPES[dtype], intervention.edits[name].dtype):
+            if not _product_within(one, torch.finfo(used).max):
+                raise InterventionError(
+                    f"{name}: the product of the factors is out of the range of "
+                    f"{dtype_name(used)}; scale the intervention down, or use a wider "
+                    "type"
+                )
     return factors
 
 
@@ -93,6 +104,15 @@ def pair(update: LowRankUpdate, rank: int, dtype: torch.dtype) -> Factors:
     b = torch.from_numpy(np.pad(left, ((0, 0), (0, spare)))).to(dtype)
     a = torch.from_numpy(np.pad(right, ((0, spare), (0, 0)))).to(dtype)
     return Factors(a.contiguous(), b.contiguous())
+
+
+def _product_within(factors: Factors, most: float) -> bool:
+    """Tell whether no entry of ``b @ a`` is larger than `most`."""
+    a, b = factors.a.double(), factors.b.double()
+    rows = b.norm(dim=1)
+    # Cauchy and Schwarz; what they leave open is computed, a row at a time.
+    open_rows = b[rows * a.norm(dim=0).max() > most]
+    return all(bool((row @ a).abs().max() <= most) for row in open_rows)
 
 
 def _balanced(update: LowRankUpdate) -> tuple[Array, Array]:
