@@ -68,7 +68,8 @@ def apply_edits(model: nn.Module, edits: Edits, made_for: str) -> Applied:
         What the model that the edits are for is called, for messages.
     """
     weights = changeable_weights(model, edits, made_for)
-    forms = base_forms(model, edits, weights)
+    digest = digest_of(edits)
+    forms = _forms_unless_applied(model, edits, weights, digest)
     originals = {name: weight.detach().clone() for name, weight in weights.items()}
     try:
         for name, weight in weights.items():
@@ -83,7 +84,7 @@ def apply_edits(model: nn.Module, edits: Edits, made_for: str) -> Applied:
         changed = [name for name in weights if name not in same]
         results = {name: sha256(weights[name]) for name in changed}
         kept = {name: originals[name] for name in changed}
-        _records.setdefault(model, []).append(_Record(digest_of(edits), kept, results))
+        _records.setdefault(model, []).append(_Record(digest, kept, results))
     except BaseException:
         _restore(weights, originals)
         raise
@@ -116,6 +117,23 @@ def revert_edits(model: nn.Module, edits: Edits, made_for: str) -> None:
     finally:
         if record is not None:
             records.remove(record)
+
+
+def _forms_unless_applied(
+    model: nn.Module, edits: Edits, weights: Mapping[str, Tensor], digest: str
+) -> dict[str, Form | None]:
+    """`base_forms`; says so where this process changed the weights by these edits."""
+    try:
+        return base_forms(model, edits, weights)
+    except InterventionError as error:
+        for record in _records.get(model, []):
+            carried = (sha256(weights[n]) == sha for n, sha in record.results.items())
+            if record.digest == digest and all(carried):
+                raise InterventionError(
+                    f"{next(iter(record.results))} carries this intervention already; "
+                    "revert it first"
+                ) from error
+        raise
 
 
 def base_forms(

@@ -120,7 +120,9 @@ def _balanced(update: LowRankUpdate) -> tuple[Array, Array]:
 
     They are scaled by powers of two, which loses nothing.
     """
-    sizes = np.linalg.norm(update.left, axis=0), np.linalg.norm(update.right, axis=1)
+    # Squares of large float32 are beyond float32.
+    left, right = (np.asarray(f, np.float64) for f in (update.left, update.right))
+    sizes = np.linalg.norm(left, axis=0), np.linalg.norm(right, axis=1)
     nonzero = (sizes[0] > 0) & (sizes[1] > 0)
     ratio = np.where(nonzero, sizes[1], 1.0) / np.where(nonzero, sizes[0], 1.0)
     shift = np.rint(np.log2(ratio) / 2).astype(int)
