@@ -76,7 +76,8 @@ def uniform(intervention: Intervention, dtype: str = "float32") -> dict[str, Fac
                 f"{name}: a factor is out of the range of {DTYPES[dtype]}; use float32"
             )
         # What merges an adapter computes the product in one of these types.
-        for used in (DTYPES[dtype], intervention.edits[name].dtype):
+        types = (form.dtype for form in intervention.edits[name].forms)
+        for used in (DTYPES[dtype], *types):
             if not _product_within(one, torch.finfo(used).max):
                 raise InterventionError(
                     f"{name}: the product of the factors is out of the range of "
