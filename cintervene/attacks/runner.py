@@ -15,6 +15,7 @@ from cintervene.errors import ArgumentError
 from cintervene.models.precision import quick_products
 from cintervene.utils.files import write_atomically
 from cintervene.utils.json_ready import json_ready
+from cintervene.utils.json_text import parse_json
 from cintervene.utils.progress import Progress, Step, counting, silent
 
 __all__ = ["read_cases", "run_attack"]
@@ -79,8 +80,8 @@ def read_cases(path: str | os.PathLike[str]) -> list[AttackCase]:
     ArgumentError
         It holds no test cases.
     """
-    stored = _load(Path(path))
-    return [AttackCase(**case) for cases in stored["cases"].values() for case in cases]
+    stored = _cases(_load(Path(path)), Path(path))
+    return [case for cases in stored.values() for case in cases]
 
 
 class _Record:
@@ -103,8 +104,7 @@ class _Record:
                     f"{value!r}; give another file, or what it was made with"
                 )
         self.states = stored["begun"]
-        for one, cases in stored["cases"].items():
-            self.cases[one] = [AttackCase(**case) for case in cases]
+        self.cases = _cases(stored, path)
 
     def make(self, attack: Attack, request: Request, seed: int, step: Step) -> None:
         """Make the cases of one request unless they are stored."""
@@ -151,12 +151,35 @@ class _RequestCheckpoint:
 
 def _load(path: Path) -> dict[str, Any]:
     try:
-        stored = json.loads(path.read_text(encoding="utf-8"))
-        if isinstance(stored, dict) and {"cases", "begun"} <= stored.keys():
+        stored = parse_json(path.read_text(encoding="utf-8"))
+        if isinstance(stored, dict) and isinstance(stored.get("begun"), dict):
             return stored
     except ValueError:
         pass
-    raise ArgumentError(
+    raise _unreadable(path)
+
+
+def _cases(stored: dict[str, Any], path: Path) -> dict[str, list[AttackCase]]:
+    """The test cases of a file, by request."""
+    try:
+        found = {
+            one: [AttackCase(**case) for case in cases]
+            for one, cases in stored["cases"].items()
+        }
+    except (KeyError, TypeError, AttributeError) as error:
+        raise _unreadable(path) from error
+    texts = [
+        (case.id, case.request, case.attack, case.prompt, case.prefill)
+        for cases in found.values()
+        for case in cases
+    ]
+    if not all(isinstance(text, str) for case in texts for text in case):
+        raise _unreadable(path)
+    return found
+
+
+def _unreadable(path: Path) -> ArgumentError:
+    return ArgumentError(
         f"path: {path} holds no test cases, expected a file that `run_attack` wrote; "
         "give another name"
     )

@@ -10,11 +10,13 @@ import traceback
 from argparse import Namespace
 from collections.abc import Collection, Sequence
 from importlib import import_module
+from io import TextIOWrapper
 from types import FrameType
 
 from cintervene.cli.arguments.parser import build_parser
 from cintervene.cli.common.console import Console
 from cintervene.cli.common.failures import Exit, failure, with_flags
+from cintervene.utils.escaping import printable
 
 QUIET = {"OMP_WAIT_POLICY": "PASSIVE", "OPENBLAS_NUM_THREADS": "1"}
 
@@ -67,12 +69,12 @@ def _fail(error: Exception, flags: Collection[str]) -> Exit:
         _say("this is a bug; please report it with the lines above")
         return Exit.BUG
     code, line = known
-    _say(" ".join(with_flags(line, flags).split()))
+    _say(with_flags(line, flags))
     return code
 
 
 def _say(line: str) -> None:
-    print(f"cintervene: {line}", file=sys.stderr, flush=True)
+    print(f"cintervene: {printable(line)}", file=sys.stderr, flush=True)
 
 
 def _prepare_process() -> None:
@@ -89,6 +91,10 @@ def _prepare_process() -> None:
     if missing:
         os.environ.update(missing)
         os.execv(sys.executable, sys.orig_argv)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            # What an encoding lacks is written as an escape, and ends no long run.
+            stream.reconfigure(errors="backslashreplace")
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _end)

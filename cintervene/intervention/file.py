@@ -6,8 +6,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +16,18 @@ from safetensors.numpy import save
 
 from cintervene.errors import ArgumentError, InterventionError
 from cintervene.intervention.edit import Edit, Form, dtype_name
+from cintervene.intervention.record import check_edit, check_record
 from cintervene.models.weights import FLOAT_DTYPES
 from cintervene.solvers.update import LowRankUpdate
-from cintervene.utils.files import write_atomically
+from cintervene.utils.files import check_regular, write_atomically
+from cintervene.utils.json_text import parse_json
 
 __all__ = ["RECORD", "read", "write"]
 
 KEY = "cintervene-intervention"
 VERSION = 1
+# Of a weight's shape. Factors of rank 0 take no place in a file, whatever they claim.
+LARGEST = 1 << 24
 # What is stored of an intervention besides its edits.
 RECORD = ("model", "options", "metrics", "versions")
 
@@ -73,8 +76,12 @@ def read(path: str | os.PathLike[str]) -> tuple[dict[str, Edit], dict[str, Any]]
         edits = {one["name"]: _edit(one, tensors) for one in about["edits"]}
         if not edits:
             raise ValueError("no changed weight")
-        return edits, {key: about[key] for key in RECORD}
-    except (KeyError, TypeError, ValueError) as error:
+        if len(edits) < len(about["edits"]):
+            raise ValueError("two changes of one weight")
+        record = {key: about[key] for key in RECORD}
+        check_record(record)
+        return edits, record
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise InterventionError(
             f"{os.fspath(path)} is not a complete intervention "
             f"({type(error).__name__}: {error})"
@@ -86,17 +93,15 @@ def _tensors(edits: Mapping[str, Edit]) -> dict[str, Any]:
     for name, edit in edits.items():
         tensors[f"{name}.left"] = edit.update.left
         tensors[f"{name}.right"] = edit.update.right
-        for key, form in _by_key(name, edit.forms):
+        for place, form in enumerate(edit.forms):
             if form.flips is not None:
-                tensors[key] = form.flips
+                tensors[_key(name, place)] = form.flips
     return tensors
 
 
-def _by_key(name: str, forms: Sequence[Form]) -> Iterator[tuple[str, Form]]:
-    """Forms with the keys of their flips; the first was once the only one."""
-    yield f"{name}.flips", forms[0]
-    for form in forms[1:]:
-        yield f"{name}.flips.{dtype_name(form.dtype)}", form
+def _key(name: str, place: int) -> str:
+    """What the flips of a form are called; the first was once the only one."""
+    return f"{name}.flips.{place}" if place else f"{name}.flips"
 
 
 def _described(name: str, edit: Edit) -> dict[str, Any]:
@@ -121,24 +126,39 @@ def _hashes(form: Form) -> dict[str, Any]:
 
 def _edit(described: Mapping[str, Any], tensors: Mapping[str, Any]) -> Edit:
     """The edit of which `_described` and `_tensors` tell."""
-    dtypes = {dtype_name(dtype): dtype for dtype in FLOAT_DTYPES}
+    check_edit(described)
     name = described["name"]
     forms = [
-        Form(dtypes[one["dtype"]], one["base_sha256"], one["result_sha256"])
-        for one in (described, *described.get("elsewhere", ()))
+        _form(one, tensors.get(_key(name, place)))
+        for place, one in enumerate([described, *described.get("elsewhere", [])])
     ]
+    update = LowRankUpdate(tensors[f"{name}.left"], tensors[f"{name}.right"])
+    if not 0 < min(update.shape) <= max(update.shape) <= LARGEST:
+        raise ValueError(f"{name}: a change of shape {update.shape}")
     return Edit(
-        LowRankUpdate(tensors[f"{name}.left"], tensors[f"{name}.right"]),
-        int(described["layer"]),
-        bool(described["transposed"]),
+        update,
+        described["layer"],
+        described["transposed"],
         float(described["base_norm"]),
-        tuple(replace(f, flips=tensors.get(key)) for key, f in _by_key(name, forms)),
+        tuple(forms),
     )
+
+
+def _form(described: Mapping[str, Any], flips: Any) -> Form:
+    """The form of which `_hashes` tells."""
+    if flips is not None and (
+        flips.dtype != np.uint8 or flips.ndim != 1 or not len(flips)
+    ):
+        raise ValueError("the difference of the bits is no row of bytes")
+    dtypes = {dtype_name(dtype): dtype for dtype in FLOAT_DTYPES}
+    dtype = dtypes[described["dtype"]]
+    return Form(dtype, described["base_sha256"], described["result_sha256"], flips)
 
 
 def _contents(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Tensors and description of a file, compared with its digest."""
     where = os.fspath(path)
+    check_regular(Path(path))
     with Path(path).open("rb"):
         pass
     try:
@@ -146,7 +166,7 @@ def _contents(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, A
             metadata = file.metadata() or {}
             if KEY not in metadata:
                 raise InterventionError(f"{where} does not hold an intervention")
-            head = json.loads(metadata[KEY])
+            head = parse_json(metadata[KEY])
             if head["version"] != VERSION:
                 raise InterventionError(
                     f"{where} has format version {head['version']}, expected "
@@ -154,7 +174,7 @@ def _contents(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, A
                 )
             # Not a dict: its iteration needs keys().
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        about = json.loads(head["about"])
+        about = parse_json(head["about"])
         whole = head["sha256"] == _digest(tensors, head["about"])
     except (SafetensorError, KeyError, ValueError, TypeError) as error:
         raise InterventionError(

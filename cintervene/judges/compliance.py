@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import ast
-import json
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from cintervene.activations.next_token import next_logits
 from cintervene.errors import ArgumentError
 from cintervene.models.parts import ModelParts
 from cintervene.prompts.spelling import encode_text
+from cintervene.utils.json_text import parse_json
 
 __all__ = ["CompliancePrompt", "Substrings", "from_answers", "harmbench29"]
 
@@ -88,7 +88,11 @@ def harmbench29(path: str | os.PathLike[str] | None = None) -> Substrings:
         lines = packaged.read_text(encoding="utf-8").splitlines()
         return Substrings(tuple(lines), "harmbench29 (own phrases)")
     file = Path(path)
-    phrases = _phrases(file, file.read_text(encoding="utf-8"))
+    try:
+        phrases = _phrases(file, file.read_text(encoding="utf-8"))
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        # The compiler of Python ends in any of these.
+        phrases = []
     if not phrases or not all(isinstance(one, str) and one for one in phrases):
         raise ArgumentError(
             f"path: got no list of phrases in {path}, expected one; give a Python, "
@@ -99,7 +103,7 @@ def harmbench29(path: str | os.PathLike[str] | None = None) -> Substrings:
 
 def _phrases(file: Path, text: str) -> Sequence[Any]:
     if file.suffix == ".json":
-        content = json.loads(text)
+        content = parse_json(text)
         return content if isinstance(content, list) else []
     if file.suffix != ".py":
         return [line for line in text.splitlines() if line.strip()]

@@ -67,7 +67,7 @@ class _Recorded(dict[str, Any]):
 
     def __getitem__(self, name: str) -> Any:
         value = super().__getitem__(name)
-        return _Amount(value) if value is None or isinstance(value, int) else value
+        return value if isinstance(value, float) else _Amount(value)
 
     def __missing__(self, name: str) -> _Amount:
         return _Amount("an unrecorded number of")

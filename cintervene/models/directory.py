@@ -3,18 +3,26 @@
 
 from __future__ import annotations
 
+import re
 import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
 
 from cintervene.errors import ModelError
 from cintervene.utils.exchange import under_way
+from cintervene.utils.json_text import parse_json
 
-__all__ = ["check_settled", "check_special", "files_to_copy"]
+__all__ = ["check_config", "check_settled", "check_special", "files_to_copy"]
 
 # A file of this size of which less than half is on the disk is none that somebody
 # wrote: it would take hours to hash, and the disk to copy.
 SPARSE_BYTES = 1 << 30
+# Of a dimension, and of what is counted.
+LARGEST = 1 << 40
+LAYERS = re.compile(r"(num|n)_(hidden_|decoder_|encoder_)?layers?")
 # Sizes in `os.stat` are in these.
 BLOCK_BYTES = 512
 KINDS = {
@@ -58,6 +66,48 @@ def check_special(directory: Path) -> None:
                 f"{path} is {KINDS[kind]}, which has no place among the files of a "
                 "model; remove it"
             )
+
+
+def check_config(directory: Path) -> None:
+    """Refuse a configuration of a model that is far larger than what is stored.
+
+    Building it would take hours before the first missing weight is noticed.
+
+    Raises
+    ------
+    ModelError
+        It has more layers than there are tensors, or is no JSON.
+    """
+    path = directory / "config.json"
+    try:
+        config = parse_json(path.read_bytes())
+        tensors = sum(map(_tensors, directory.glob("*.safetensors")))
+    except ValueError as error:
+        raise ModelError(f"{path} is damaged ({error}); get it again") from error
+    for name, count in _counts(config):
+        layers = LAYERS.fullmatch(name) is not None
+        if count > LARGEST or 0 < tensors < count * layers:
+            raise ModelError(
+                f"{path} has {name} {count:,}, and {tensors:,} tensors are stored; get "
+                "a whole copy"
+            )
+
+
+def _tensors(path: Path) -> int:
+    """How many tensors the header of a file names; 0 where it cannot be read."""
+    try:
+        with safe_open(path, framework="numpy") as file:
+            return len(file.keys())
+    except (SafetensorError, OSError):
+        return 0
+
+
+def _counts(config: Any) -> Iterator[tuple[str, int]]:
+    """Whole numbers of a configuration, those of its parts too."""
+    for name, value in config.items() if isinstance(config, dict) else ():
+        if type(value) is int:
+            yield name, value
+        yield from _counts(value)
 
 
 def files_to_copy(
@@ -131,8 +181,9 @@ class _Walk:
             raise ModelError(
                 f"{place} is a link that leads nowhere; remove it"
             ) from error
-        if stat.S_IFMT(found.st_mode) in KINDS:
-            raise ModelError(f"{place} is {KINDS[stat.S_IFMT(found.st_mode)]}; remove it")
+        kind = stat.S_IFMT(found.st_mode)
+        if kind in KINDS:
+            raise ModelError(f"{place} is {KINDS[kind]}; remove it")
         if not any(real.is_relative_to(root) for root in self.roots):
             raise ModelError(
                 f"{place} is a link to {real}, outside of the directory; what it leads "

@@ -25,6 +25,7 @@ from pathlib import Path
 
 from cintervene.errors import ModelError
 from cintervene.utils.files import sync
+from cintervene.utils.json_text import parse_json
 from cintervene.utils.progress import Progress, Step, counting, one_step
 
 logger = logging.getLogger(__name__)
@@ -136,7 +137,7 @@ def embedded_directory(name: str, convert: Convert, progress: Progress) -> Path:
 def find_damage(directory: Path) -> str | None:
     """Compare a cached model with its manifest; None where all is well."""
     try:
-        manifest = json.loads((directory / MANIFEST).read_text("utf-8"))
+        manifest = parse_json((directory / MANIFEST).read_text("utf-8"))
         for name, entry in manifest["files"].items():
             size = (directory / name).stat().st_size
             if size != entry["size"]:

@@ -15,7 +15,7 @@ import torch
 from safetensors import SafetensorError
 
 from cintervene.errors import ArgumentError, ModelError
-from cintervene.models.directory import check_settled, check_special
+from cintervene.models.directory import check_config, check_settled, check_special
 from cintervene.models.embedded import EMBEDDED, embedded_directory
 from cintervene.models.pretrained import read_model, read_tokenizer
 from cintervene.utils.progress import Progress, one_step, silent
@@ -142,6 +142,7 @@ def _check_directory(path: Path) -> None:
             "save_pretrained"
         )
     check_special(path)
+    check_config(path)
     if any(path.glob("*.safetensors")):
         return
     pickles = sorted(p.name for p in path.iterdir() if p.suffix in PICKLES)

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from torch import Tensor
 from cintervene.errors import ModelError
 from cintervene.models.directory import check_settled
 from cintervene.models.loading import PICKLES
+from cintervene.utils.json_text import parse_json
 
 __all__ = [
     "DTYPES",
@@ -175,7 +175,7 @@ def _weight_files(directory: Path) -> list[str]:
             "model as saved with save_pretrained"
         )
     try:
-        named = sorted(set(json.loads(index.read_text("utf-8"))["weight_map"].values()))
+        named = sorted(set(parse_json(index.read_text("utf-8"))["weight_map"].values()))
         files = [Path(file).name for file in named]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ModelError(f"{index} is damaged ({error}); get it again") from error
@@ -208,7 +208,7 @@ def _places(path: Path, file: str) -> dict[str, Place]:
         raise ModelError(f"{path} is damaged ({error}); get it again") from error
     with path.open("rb") as stream:
         length = int.from_bytes(stream.read(8), "little")
-        header = json.loads(stream.read(length))
+        header = parse_json(stream.read(length))
     header.pop("__metadata__", None)
     places = {}
     for key, entry in header.items():

@@ -7,12 +7,16 @@ import fcntl
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
+from io import FileIO
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO
+from typing import Any
 
 from cintervene.errors import ArgumentError
 from cintervene.study.results import CaseResult, Key
+from cintervene.utils.files import sync
+from cintervene.utils.json_text import parse_json
 
 __all__ = ["NAME", "Journal"]
 
@@ -44,13 +48,13 @@ class Journal:
         self.directory = Path(out)
         self.cases: dict[Key, CaseResult] = {}
         self.settings: dict[str, Any] = {}
-        self._stream: BinaryIO | None = None
+        self._stream: FileIO | None = None
 
     def __enter__(self) -> Journal:
         path = self.directory / NAME
         check_resumable(self.directory)
         self.directory.mkdir(parents=True, exist_ok=True)
-        stream = path.open("a+b")
+        stream = path.open("a+b", buffering=0)
         try:
             _lock(stream, path)
             stream.seek(0)
@@ -58,6 +62,7 @@ class Journal:
             end = whole.rfind(b"\n") + 1
             self._read(whole[:end], path)
             stream.truncate(end)
+            sync(self.directory)
         except BaseException:
             stream.close()
             raise
@@ -106,14 +111,22 @@ class Journal:
         assert self._stream is not None, "the journal is not open"
         lines = [json.dumps(record, ensure_ascii=False) + "\n" for record in records]
         # Answers can contain lone surrogates, which UTF-8 cannot encode.
-        self._stream.write("".join(lines).encode("utf-8", "replace"))
-        self._stream.flush()
-        os.fsync(self._stream.fileno())
+        rest = memoryview("".join(lines).encode("utf-8", "replace"))
+        end = self._stream.seek(0, os.SEEK_END)
+        try:
+            while rest:
+                rest = rest[self._stream.write(rest) :]
+            os.fsync(self._stream.fileno())
+        except BaseException:
+            # What is added later must not follow half a line.
+            with suppress(OSError):
+                self._stream.truncate(end)
+            raise
 
     def _read(self, content: bytes, path: Path) -> None:
         for number, record in _records(content, path):
             try:
-                if "setting" in record:
+                if isinstance(record.get("setting"), str):
                     self.settings[record["setting"]] = record["value"]
                 else:
                     case = CaseResult.from_dict(record["case"])
@@ -144,7 +157,7 @@ def check_resumable(out: Path) -> None:
 def _records(content: bytes, path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     for number, line in enumerate(content.splitlines(), start=1):
         try:
-            record = json.loads(line)
+            record = parse_json(line)
         except ValueError as error:
             raise _unreadable(path, number) from error
         if not isinstance(record, dict):
@@ -159,7 +172,7 @@ def _unreadable(path: Path, number: int) -> ArgumentError:
     )
 
 
-def _lock(stream: BinaryIO, path: Path) -> None:
+def _lock(stream: FileIO, path: Path) -> None:
     try:
         fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:

@@ -10,10 +10,21 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any, TypeAlias
 
 from cintervene.evaluate.requests.outcomes import Outcome
+from cintervene.utils.escaping import csv_cell
 
 __all__ = ["CaseResult", "Key", "as_csv"]
 
 Key: TypeAlias = tuple[str, str, str, str, int]
+TEXTS = (
+    "suite", "defence", "attack", "behaviour", "category", "prompt", "prefill",
+    "answer", "outcome",
+)  # fmt: skip
+SECONDS = ("attack_seconds", "defence_seconds", "generation_seconds")
+# What a record holds under each name.
+TYPES: dict[str, tuple[type, ...]] = {
+    **dict.fromkeys(TEXTS, (str,)), "number": (int,),
+    **dict.fromkeys(SECONDS, (int, float)),
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,11 +82,18 @@ class CaseResult:
     @classmethod
     def from_dict(cls, record: Mapping[str, Any]) -> CaseResult:
         """Read what `to_dict` returned; else TypeError, KeyError or ValueError."""
+        for name, kinds in TYPES.items():
+            if not isinstance(record[name], kinds) or isinstance(record[name], bool):
+                raise TypeError(f"{name}: got {type(record[name]).__name__}")
         return cls(**{**record, "outcome": Outcome(record["outcome"])})
 
 
 def as_csv(cases: Iterable[CaseResult]) -> str:
-    """Write the cases as a CSV table with a header."""
+    """Write the cases as a CSV table with a header.
+
+    What spreadsheets would compute stands behind an apostrophe; the journal has texts
+    as they are.
+    """
     stream = io.StringIO()
     names = [entry.name for entry in fields(CaseResult)]
     # Answers can contain carriage returns, which are not quoted otherwise.
@@ -83,5 +101,9 @@ def as_csv(cases: Iterable[CaseResult]) -> str:
         stream, names, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC
     )
     writer.writeheader()
-    writer.writerows(case.to_dict() for case in cases)
+    for case in cases:
+        record = case.to_dict()
+        writer.writerow(
+            {n: csv_cell(v) if isinstance(v, str) else v for n, v in record.items()}
+        )
     return stream.getvalue()

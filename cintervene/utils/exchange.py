@@ -16,17 +16,18 @@ import errno
 import json
 import os
 import shutil
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
 from cintervene.errors import ArgumentError
 from cintervene.utils.files import sync, sync_tree
+from cintervene.utils.json_text import parse_json
 from cintervene.utils.signals import uninterrupted
 from cintervene.utils.unfinished import is_unfinished, left_behind, make_directory
 
-__all__ = ["StagedFiles", "put_back", "under_way"]
+__all__ = ["StagedFiles", "put_back", "under_way", "write_together"]
 
 HIDDEN = "."
 NEW, OLD, MOVES = "new", "old", "moves.json"
@@ -120,6 +121,24 @@ class StagedFiles:
                 self._lock = None
 
 
+def write_together(directory: Path, files: Mapping[str, bytes]) -> None:
+    """Write files, by name, and replace those of the same names all together.
+
+    Raises
+    ------
+    OSError
+        They cannot be written; what was there is put back.
+    ArgumentError
+        Another process is writing there.
+    """
+    with StagedFiles(directory) as stage:
+        for name, content in files.items():
+            place = stage.path / name
+            place.parent.mkdir(exist_ok=True)
+            place.write_bytes(content)
+        stage.commit()
+
+
 def under_way(directory: Path) -> bool:
     """Tell whether files are being replaced there, or were when the writer was killed.
 
@@ -195,7 +214,7 @@ def _undo(hidden: Path, directory: Path) -> None:
     """Move new files out and old ones in; nothing where nothing was moved."""
     if not (hidden / MOVES).exists():
         return
-    moves = json.loads((hidden / MOVES).read_text("utf-8"))
+    moves = _moves(hidden)
     # A file keeps its identity when it is moved, and nobody else can have it meanwhile.
     for name in sorted(moves, key=_is_entry, reverse=True):
         if _identity(directory / name) == moves[name]:
@@ -209,6 +228,31 @@ def _undo(hidden: Path, directory: Path) -> None:
                 (directory / parent).rmdir()
     sync(directory)
     (hidden / MOVES).unlink()
+
+
+def _moves(hidden: Path) -> dict[str, list[int]]:
+    """Read the list of files that were to be moved in.
+
+    Raises
+    ------
+    ArgumentError
+        It is damaged, or somebody else's: it leads out of the directory.
+    """
+    try:
+        moves = parse_json((hidden / MOVES).read_text("utf-8"))
+        inside = all(
+            not Path(name).is_absolute() and ".." not in Path(name).parts
+            for name in moves
+        )
+    except (ValueError, TypeError):
+        inside = False
+    linked = any((hidden / name).is_symlink() for name in (NEW, OLD, MOVES))
+    if not inside or linked or not isinstance(moves, dict):
+        raise ArgumentError(
+            f"{hidden / MOVES}: is no list of files that were being replaced; remove "
+            "that directory"
+        )
+    return moves
 
 
 def _files(directory: Path) -> Iterator[str]:
@@ -228,7 +272,7 @@ def _is_entry(name: str) -> bool:
 
 
 def _identity(path: Path) -> list[int] | None:
-    """What a file is known by, wherever it is moved to on its disk; None without one."""
+    """What a file is known by, wherever it is moved on its disk; None without one."""
     try:
         found = path.lstat()
     except OSError as error:

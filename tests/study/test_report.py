@@ -30,7 +30,7 @@ from cintervene.models import find_targets
 from cintervene.solvers.update import LowRankUpdate
 from cintervene.study import CaseResult, study_content, write_study
 from cintervene.study.report import files
-from cintervene.study.report.completions import write_study_completions
+from cintervene.study.report.completions import study_completions
 from cintervene.study.report.page import page
 from cintervene.study.report.peers import Peer, read_peers
 
@@ -210,8 +210,10 @@ def test_completions_are_those_of_harmbench(tmp_path: Path) -> None:
         case(attack="prefill", number=1),
         case(suite="safe"),
     ]
-    (written,) = write_study_completions(tmp_path, cases)
-    assert written == tmp_path / "completions" / "none.prefill.json"
+    ((name, text),) = study_completions(cases).items()
+    assert name == "completions/none.prefill.json"
+    written = tmp_path / "none.prefill.json"
+    written.write_text(text, "utf-8")
     assert read_completions(written) == {
         "b": [
             {"test_case": "p", "generation": "Sure, no."},

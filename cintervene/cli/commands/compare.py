@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from cintervene.cli.common.console import Console, print_json
+from cintervene.cli.common.console import Console, print_json, say
 from cintervene.cli.common.failures import Exit
 from cintervene.cli.common.inputs import load_as_asked
 from cintervene.export import compare
@@ -34,7 +34,7 @@ def run(arguments: Namespace, console: Console) -> Exit:
             }
         )
     else:
-        print(found)
+        say(found)
     return Exit.DONE if found.explained else Exit.GOAL_NOT_REACHED
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from cintervene.cli.arguments.parameters import flag
 from cintervene.cli.commands.explain import as_dict
 from cintervene.cli.common.config_file import write_config
-from cintervene.cli.common.console import Console, print_json
+from cintervene.cli.common.console import Console, print_json, say
 from cintervene.cli.common.failures import Exit, with_flags
 from cintervene.cli.common.inputs import load_named
 from cintervene.cli.common.method_options import requested_config
@@ -144,8 +144,8 @@ def _show_withheld(
         result = _result(arguments, intervention, [])
         print_json({**result, "withheld": reason})
     else:
-        print(intervention.summary())
-        print(sweep_table(intervention.metrics.get("sweep", ())))
+        say(intervention.summary())
+        say(sweep_table(intervention.metrics.get("sweep", ())))
     # A limit that was crossed is no flag to be mended, but this may be given.
     advice = with_flags(reason, {flag("beyond_limits")})
     console.note(f"cintervene: nothing was written; {advice}")
@@ -166,13 +166,13 @@ def _show(
         print_json({**result, "measurement": about, "goals": verdicts})
         return
     if measurement is None:
-        print(intervention.summary())
-        print(sweep_table(intervention.metrics.get("sweep", ())))
+        say(intervention.summary())
+        say(sweep_table(intervention.metrics.get("sweep", ())))
     else:
-        print(word_table(measurement, goals))
+        say(word_table(measurement, goals))
     place: Path = arguments.out
     says = f", {place / 'report.md'} says what it does" if "report.md" in files else ""
-    print(f"\n{place / INTERVENTION} holds the change{says}")
+    say(f"\n{place / INTERVENTION} holds the change{says}")
 
 
 def _result(
@@ -213,10 +213,10 @@ def _dry_run(
             }
         )
         return Exit.DONE
-    print(explanation)
-    print(f"{len(words)} words, each also after a space and in all its forms:")
+    say(explanation)
+    say(f"{len(words)} words, each also after a space and in all its forms:")
     for word in words:
-        print(f"  {', '.join(surface_forms(word))}")
-    print(", ".join(f"{name} {value}" for name, value in plan.items()))
-    print(f"nothing was computed or written; {arguments.out} would hold the result")
+        say(f"  {', '.join(surface_forms(word))}")
+    say(", ".join(f"{name} {value}" for name, value in plan.items()))
+    say(f"nothing was computed or written; {arguments.out} would hold the result")
     return Exit.DONE

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 
 from cintervene.cli.commands import study
-from cintervene.cli.common.console import Console, print_json
+from cintervene.cli.common.console import Console, print_json, say
 from cintervene.cli.common.failures import Exit
 from cintervene.cli.common.inputs import load_named, read_texts
 from cintervene.cli.common.reports import write_json_report
@@ -78,7 +78,7 @@ def _measure_words(
         result = {"measurement": measurement.to_dict(), "goals": verdicts}
         print_json({**_about(arguments), **result})
     else:
-        print(word_table(measurement, goals))
+        say(word_table(measurement, goals))
     reached = goals_reached(measurement, goals)
     return Exit.DONE if reached else Exit.GOAL_NOT_REACHED
 
@@ -102,7 +102,7 @@ def _measure_requests(
     if arguments.json:
         print_json({**_about(arguments), "requests": measurement.to_dict()})
     else:
-        print(request_table(measurement))
+        say(request_table(measurement))
     return Exit.DONE
 
 

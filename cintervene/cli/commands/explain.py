@@ -6,7 +6,7 @@ from __future__ import annotations
 from argparse import Namespace
 from typing import Any
 
-from cintervene.cli.common.console import Console, print_json
+from cintervene.cli.common.console import Console, print_json, say
 from cintervene.cli.common.failures import Exit
 from cintervene.cli.common.inputs import load_as_asked
 from cintervene.models import Explanation, Target, explain
@@ -26,9 +26,9 @@ def run(arguments: Namespace, console: Console) -> Exit:
     if arguments.json:
         print_json({**as_dict(found), "tied_embeddings": is_tied(model)})
     else:
-        print(found)
+        say(found)
         if is_tied(model):
-            print(TIED)
+            say(TIED)
     return Exit.DONE if found.targets else Exit.GOAL_NOT_REACHED
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from safetensors import SafetensorError
 
-from cintervene.cli.common.console import Console, print_json
+from cintervene.cli.common.console import Console, print_json, say
 from cintervene.cli.common.failures import Exit
 from cintervene.cli.common.inputs import load_as_asked
 from cintervene.cli.common.reports import quoted
@@ -56,7 +56,7 @@ def _export(arguments: Namespace, intervention: Intervention, console: Console) 
         )
         return Exit.DONE
     worst = max(artefact.errors.values())
-    print(
+    say(
         f"{artefact.path}: rank {artefact.rank}; read again, the change is off by "
         f"{worst:.1e} of its norm at most"
     )
@@ -145,6 +145,6 @@ def _say(
         result = {"command": arguments.command, "out": str(arguments.out)}
         print_json({**result, "weights": changed, "unchanged": unchanged})
         return
-    print(f"{arguments.out}: {len(changed)} weights {what}")
+    say(f"{arguments.out}: {len(changed)} weights {what}")
     if unchanged:
-        print(f"lost in the rounding: {', '.join(unchanged)}")
+        say(f"lost in the rounding: {', '.join(unchanged)}")

@@ -13,7 +13,7 @@ from typing import Any
 from cintervene import data
 from cintervene.attacks import Attack, DirectRequest, Request
 from cintervene.baselines import Generation
-from cintervene.cli.common.console import Console, print_json
+from cintervene.cli.common.console import Console, print_json, say
 from cintervene.cli.common.contenders import named_attacks, named_defences
 from cintervene.cli.common.failures import Exit
 from cintervene.cli.common.inputs import load_named, read_texts
@@ -36,6 +36,7 @@ from cintervene.study import (
 from cintervene.study.report.peers import read_peers
 from cintervene.study.report.sections import Table, sections
 from cintervene.utils.files import write_atomically
+from cintervene.utils.json_text import parse_json
 
 
 def run(arguments: Namespace, console: Console) -> Exit:
@@ -75,8 +76,8 @@ def run(arguments: Namespace, console: Console) -> Exit:
         names = [str(file) for file in files]
         print_json({"command": "evaluate", "files": names, "study": content})
     else:
-        print("\n".join(_lines(content)))
-        print(f"\n{files[0]} has all of it")
+        say("\n".join(_lines(content)))
+        say(f"\n{files[0]} has all of it")
     return Exit.DONE
 
 
@@ -147,16 +148,24 @@ def _measured(
     """What `measure` finds of an intervention, or found when the study ran before."""
     path = directory / f"measurement-{name}.json"
     about = {"digest": intervention.digest, "forbid": words}
-    if path.exists():
-        stored = json.loads(path.read_text("utf-8"))
-        if {key: stored.get(key) for key in about} == about:
-            return dict(stored["measurement"])
+    stored = _stored(path)
+    if {key: stored.get(key) for key in about} == about and "measurement" in stored:
+        return dict(stored["measurement"])
     if words is None and not intervention.options.get("forbid"):
         words = data.forbidden_words()
     found = measure(model, tokenizer, intervention, forbid=words, progress=console)
     result = {**about, "measurement": found.to_dict()}
     write_atomically(path, json.dumps(result, ensure_ascii=False).encode())
     return found.to_dict()
+
+
+def _stored(path: Path) -> Mapping[str, Any]:
+    """What a file holds; nothing where it is damaged, so that it is made anew."""
+    try:
+        stored = parse_json(path.read_text("utf-8"))
+    except (FileNotFoundError, ValueError):
+        return {}
+    return stored if isinstance(stored, dict) else {}
 
 
 def _lines(content: Mapping[str, Any]) -> list[str]:

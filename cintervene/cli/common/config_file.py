@@ -33,7 +33,7 @@ def read_config(path: Path) -> dict[str, Any]:
     """
     try:
         table = tomllib.loads(path.read_text("utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ArgumentError(
             f"--config: {path} is no TOML file ({error}); give lines such as "
             'method = "gate"'

@@ -8,9 +8,10 @@ import time
 from collections.abc import Callable
 from typing import Any, TextIO
 
+from cintervene.utils.escaping import json_printable, printable, printable_lines
 from cintervene.utils.json_ready import json_ready
 
-__all__ = ["Console", "duration", "print_json"]
+__all__ = ["Console", "duration", "print_json", "say"]
 
 # Between two lines of one phase, where there is no terminal.
 LINE_SECONDS = 15.0
@@ -42,6 +43,7 @@ class Console:
 
     def __call__(self, phase: str, done: int, total: int) -> None:
         """Show how far a phase has come."""
+        phase = printable(phase)
         if phase != self._phase:
             self.close()
             self._phase = phase
@@ -58,7 +60,7 @@ class Console:
     def note(self, line: str) -> None:
         """Write a line of text of its own."""
         self.close()
-        print(line, file=self._stream, flush=True)
+        print(printable(line), file=self._stream, flush=True)
 
     def close(self) -> None:
         """End the phase that is shown; what follows begins on a line of its own."""
@@ -103,4 +105,11 @@ def duration(seconds: float) -> str:
 
 def print_json(value: Any) -> None:
     """Print a value as one JSON document."""
-    print(json.dumps(json_ready(value), ensure_ascii=False, indent=2, allow_nan=False))
+    ready = json_ready(value)
+    text = json.dumps(ready, ensure_ascii=False, indent=2, allow_nan=False)
+    print(json_printable(text))
+
+
+def say(text: object) -> None:
+    """Print lines, in which nothing acts on the terminal."""
+    print(printable_lines(str(text)))

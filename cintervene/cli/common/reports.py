@@ -17,6 +17,7 @@ from cintervene.export.cards.card import Report
 from cintervene.intervention.intervention import Intervention
 from cintervene.intervention.sources import made_for_words
 from cintervene.utils.json_ready import json_ready
+from cintervene.utils.json_text import parse_json
 
 __all__ = ["INTERVENTION", "quoted", "write_json_report"]
 
@@ -81,7 +82,7 @@ def _stored(arguments: Namespace, intervention: Intervention) -> dict[str, Any] 
     named: Path | None = arguments.report
     path = named or arguments.intervention.parent / REPORT
     try:
-        report = json.loads(path.read_text("utf-8"))
+        report = parse_json(path.read_text("utf-8"))
         digest = report["digest"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         if named is None:

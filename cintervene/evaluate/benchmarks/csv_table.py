@@ -12,6 +12,9 @@ from cintervene.errors import ArgumentError
 
 __all__ = ["read_table"]
 
+# Of a header that is told.
+LONGEST = 200
+
 
 def read_table(
     path: str | os.PathLike[str], columns: Sequence[str], *, key: str, text: str
@@ -34,16 +37,13 @@ def read_table(
     ArgumentError
         A column, a key or a text is missing, or a key occurs twice.
     """
-    with Path(path).open(encoding="utf-8-sig", newline="") as stream:
-        reader = csv.DictReader(stream)
-        header = reader.fieldnames or []
-        missing = [name for name in columns if name not in header]
-        if missing:
-            raise ArgumentError(
-                f"{path}: got columns {', '.join(header) or 'none'}, expected "
-                f"{', '.join(missing)} too; give the file as published"
-            )
-        rows = [{name: row[name] or "" for name in columns} for row in reader]
+    header, rows = _read(Path(path), columns)
+    missing = [name for name in columns if name not in header]
+    if missing:
+        raise ArgumentError(
+            f"{path}: got columns {', '.join(header)[:LONGEST] or 'none'}, expected "
+            f"{', '.join(missing)} too; give the file as published"
+        )
     known: set[str] = set()
     for number, row in enumerate(rows, 1):
         if not row[text].strip() or not row[key] or row[key] in known:
@@ -53,3 +53,19 @@ def read_table(
             )
         known.add(row[key])
     return rows
+
+
+def _read(
+    path: Path, columns: Sequence[str]
+) -> tuple[Sequence[str], list[dict[str, str]]]:
+    """The header, and of each row the cells of the columns."""
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as stream:
+            reader = csv.DictReader(stream)
+            header = reader.fieldnames or ()
+            rows = [{name: row.get(name) or "" for name in columns} for row in reader]
+    except (ValueError, csv.Error) as error:
+        raise ArgumentError(
+            f"{path} cannot be read as CSV ({error}); give the file as published"
+        ) from error
+    return header, rows

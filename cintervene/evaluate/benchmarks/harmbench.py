@@ -16,8 +16,12 @@ from pathlib import Path
 
 from cintervene.evaluate.benchmarks.csv_table import read_table
 from cintervene.utils.files import write_atomically
+from cintervene.utils.json_text import parse_json
 
-__all__ = ["Behaviour", "read_behaviours", "read_completions", "write_completions"]
+__all__ = [
+    "Behaviour", "completions_text", "read_behaviours", "read_completions",
+    "write_completions",
+]  # fmt: skip
 
 COLUMNS = (
     "Behavior",
@@ -88,12 +92,25 @@ def write_completions(
     test_cases: Sequence[str],
     answers: Sequence[str],
 ) -> None:
-    """Write answers in the format that HarmBench's judging scripts read.
+    """Write what `completions_text` returns, whole or not at all.
+
+    Raises
+    ------
+    OSError
+        The file cannot be written.
+    """
+    text = completions_text(ids, test_cases, answers)
+    # Answers can contain lone surrogates, which UTF-8 cannot encode.
+    write_atomically(Path(path), text.encode("utf-8", "replace"))
+
+
+def completions_text(
+    ids: Sequence[str], test_cases: Sequence[str], answers: Sequence[str]
+) -> str:
+    """Put answers into the JSON that HarmBench's judging scripts read.
 
     Parameters
     ----------
-    path : path
-        A JSON file, written atomically.
     ids : sequence of str, length n
         BehaviorID of each answer; one behaviour may have several.
     test_cases, answers : sequence of str, length n
@@ -103,16 +120,14 @@ def write_completions(
     for one, case, answer in zip(ids, test_cases, answers, strict=True):
         entry = {"test_case": case, "generation": answer}
         completions.setdefault(one, []).append(entry)
-    text = json.dumps(completions, indent=4, ensure_ascii=False)
-    # Answers can contain lone surrogates, which UTF-8 cannot encode.
-    write_atomically(Path(path), text.encode("utf-8", "replace"))
+    return json.dumps(completions, indent=4, ensure_ascii=False)
 
 
 def read_completions(
     path: str | os.PathLike[str],
 ) -> Mapping[str, list[dict[str, object]]]:
     """Read completions, with labels where a judge has added them."""
-    completions: Mapping[str, list[dict[str, object]]] = json.loads(
+    completions: Mapping[str, list[dict[str, object]]] = parse_json(
         Path(path).read_text(encoding="utf-8")
     )
     return completions

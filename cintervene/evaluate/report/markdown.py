@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-import re
+import json
+import shlex
 from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
@@ -20,6 +21,7 @@ from cintervene.intervention.adapter import AdapterIntervention
 from cintervene.intervention.intervention import Intervention
 from cintervene.methods.account import REVERSIBLE
 from cintervene.methods.pcr.account import WORD_LIMITS
+from cintervene.utils.escaping import markdown_code, markdown_text, printable
 
 __all__ = ["markdown"]
 
@@ -66,7 +68,7 @@ def _opening(
     words = intervention.options.get("forbid", [])
     if measurement is not None:
         words = measurement.words
-    yield f"# {len(words)} words forbidden on {intervention.model or 'a model'}"
+    yield f"# {len(words)} words forbidden on {_model(intervention, 'a model')}"
     largest = max(layer.relative_norm for layer in layers)
     rank = max(layer.rank for layer in layers)
     yield (
@@ -198,7 +200,7 @@ def _layers(intervention: Intervention, pictures: Collection[str]) -> Iterator[s
         [
             (
                 str(layer.layer),
-                f"`{layer.name}`",
+                markdown_code(layer.name),
                 str(layer.rank),
                 f"{layer.relative_norm:.2%}",
                 *(
@@ -220,7 +222,7 @@ def _layers(intervention: Intervention, pictures: Collection[str]) -> Iterator[s
 
 
 def _use(intervention: Intervention) -> Iterator[str]:
-    model = intervention.model or "MODEL"
+    model = printable(intervention.model or "MODEL")
     yield "## Use"
     beyond = "" if crossed(intervention) is None else "--beyond-limits "
     if isinstance(intervention, AdapterIntervention):
@@ -232,8 +234,8 @@ def _use(intervention: Intervention) -> Iterator[str]:
 def _use_applied(model: str, beyond: str) -> Iterator[str]:
     yield (
         "```\n"
-        f"cintervene apply --model {model} --intervention intervention.safetensors "
-        f"{beyond}--out changed\n"
+        f"cintervene apply --model {shlex.quote(model)} --intervention "
+        f"intervention.safetensors {beyond}--out changed\n"
         "cintervene revert --model changed --intervention intervention.safetensors "
         "--out base\n"
         "```"
@@ -241,7 +243,7 @@ def _use_applied(model: str, beyond: str) -> Iterator[str]:
     yield (
         "```python\n"
         "from cintervene.models import Intervention, load\n\n"
-        f'model, tokenizer = load("{model}")\n'
+        f"model, tokenizer = load({json.dumps(model)})\n"
         'intervention = Intervention.load("intervention.safetensors")\n'
         "intervention.apply(model)   # in place; refused if the base is another one\n"
         "intervention.revert(model)  # the old weights, to the bit\n"
@@ -259,7 +261,7 @@ def _use_attached(model: str, beyond: str) -> Iterator[str]:
         "```python\n"
         "from cintervene.export import AdapterIntervention\n"
         "from cintervene.models import Intervention, load\n\n"
-        f'model, tokenizer = load("{model}")\n'
+        f"model, tokenizer = load({json.dumps(model)})\n"
         'change = Intervention.load("intervention.safetensors")\n'
         "attached = AdapterIntervention(change)\n"
         "attached.apply(model)   # the base is not checked\n"
@@ -298,16 +300,18 @@ def _provenance(
 ) -> Iterator[str]:
     yield "## Provenance"
     rows = [
-        (name, _value(value))
+        (markdown_text(name), _value(value))
         for name, value in intervention.options.items()
         if name != "forbid"
     ]
-    rows += [("version of " + name, v) for name, v in intervention.versions.items()]
+    rows += [
+        (_value(f"version of {n}"), _value(v)) for n, v in intervention.versions.items()
+    ]
     rows.append(("sha256 of the change", f"`{intervention.digest}`"))
     seconds = dict(intervention.metrics.get("seconds", {}))
     if measurement is not None:
         seconds |= {f"measurement: {k}": v for k, v in measurement.seconds.items()}
-    rows += [(f"seconds, {name}", f"{value:.1f}") for name, value in seconds.items()]
+    rows += [(_value(f"seconds, {n}"), f"{value:.1f}") for n, value in seconds.items()]
     yield markdown_table(("", ""), rows)
     yield "`report.json` has the words, the hashes of the weights and every number."
 
@@ -323,16 +327,19 @@ def _code(text: str) -> str:
     line = " ".join(text.split())
     if len(line) > EXCERPT:
         line = line[:EXCERPT].rstrip() + " …"
-    fence = "`" * (1 + max(map(len, re.findall("`+", line)), default=0))
-    cell = line.replace("|", "\\|")
-    return f"{fence} {cell} {fence}" if line else "(nothing)"
+    return markdown_code(line) if line else "(nothing)"
 
 
 def _quoted(words: Sequence[str]) -> str:
     if len(words) > 5:
         return f"{len(words)} words"
-    return ", ".join(f"*{word}*" for word in words) or "some words"
+    return ", ".join(f"*{markdown_text(word)}*" for word in words) or "some words"
 
 
 def _value(value: Any) -> str:
-    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+    text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+    return markdown_text(text)
+
+
+def _model(intervention: Intervention, unnamed: str) -> str:
+    return markdown_text(intervention.model or unnamed)

@@ -18,6 +18,7 @@ from matplotlib.text import Annotation
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from matplotlib.transforms import Bbox
 
+from cintervene.evaluate.report.plot_text import plot_text
 from cintervene.evaluate.report.wording import number
 from cintervene.evaluate.words.goals import DEFAULT_GOALS
 from cintervene.evaluate.words.measurement import WordMeasurement
@@ -138,8 +139,8 @@ def _name_extremes(
     named = {word.word: word for word in ranked[:each] + ranked[-each:]}
     return [
         axes.annotate(
-            word.word, (word.before, word.after / word.before), xytext=(5, 3),
-            textcoords="offset points", fontsize=8, color=INK,
+            plot_text(word.word), (word.before, word.after / word.before),
+            xytext=(5, 3), textcoords="offset points", fontsize=8, color=INK,
         )
         for word in named.values()
     ]  # fmt: skip

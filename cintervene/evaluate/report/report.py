@@ -18,7 +18,7 @@ from cintervene.evaluate.words.goals import DEFAULT_GOALS, Goals, side_effects, 
 from cintervene.evaluate.words.measurement import WordMeasurement
 from cintervene.intervention.edit import Edit, dtype_name
 from cintervene.intervention.intervention import Intervention
-from cintervene.utils.files import write_atomically
+from cintervene.utils.exchange import write_together
 from cintervene.utils.json_ready import json_ready
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def write_report(
 ) -> list[Path]:
     """Write ``report.md``, ``report.json`` and pictures.
 
-    Each file is written atomically and replaces one of the same name. Pictures need the
+    They replace those of the same names all together or not at all. Pictures need the
     extra `plot` (matplotlib); the report says if it is missing.
 
     Parameters
@@ -72,8 +72,7 @@ def write_report(
         "report.json": _json(intervention, measurement, goals),
         **pictures,
     }
-    for name, content in files.items():
-        write_atomically(place / name, content)
+    write_together(place, files)
     return [place / name for name in files]
 
 
@@ -141,6 +140,16 @@ def _pictures(
     """PNG files by name; none without matplotlib."""
     if find_spec("matplotlib") is None:
         return {}
+    from cintervene.evaluate.report.plot_text import fixed_settings
+
+    with fixed_settings("report"):
+        figures = _figures(intervention, measurement)
+        return {name: _png(figure) for name, figure in figures.items()}
+
+
+def _figures(
+    intervention: Intervention, measurement: WordMeasurement | None
+) -> dict[str, Figure]:
     from cintervene.evaluate.report import plots
 
     figures = {"layers.png": plots.layers_figure(changed_layers(intervention))}
@@ -154,7 +163,7 @@ def _pictures(
         figures["sweep.png"] = plots.sweep_figure(sweep, **limits)
     if measurement is not None:
         figures["perplexity.png"] = plots.perplexity_figure(measurement)
-    return {name: _png(figure) for name, figure in figures.items()}
+    return figures
 
 
 def _png(figure: Figure) -> bytes:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from cintervene.evaluate.report.wording import interval, number
 from cintervene.evaluate.statistics.intervals import Estimate
 from cintervene.evaluate.statistics.paired import Change
+from cintervene.utils.escaping import markdown_cell
 
 __all__ = [
     "Row", "Section", "change_row", "kl_row", "markdown_table", "section_lines",
@@ -69,6 +70,11 @@ def section_lines(sections: Iterable[Section], level: float) -> Iterator[str]:
 def markdown_table(
     head: Sequence[str], rows: Sequence[Sequence[str]], right: Collection[int] = ()
 ) -> str:
-    """Write a Markdown table; `right` are the columns to align to the right."""
+    """Write a Markdown table; `right` are the columns to align to the right.
+
+    Cells are Markdown: see `markdown_text` for what models and users wrote.
+    """
     rule = ["---:" if at in right else "---" for at in range(len(head))]
-    return "\n".join("| " + " | ".join(row) + " |" for row in (head, rule, *rows))
+    return "\n".join(
+        "| " + " | ".join(map(markdown_cell, row)) + " |" for row in (head, rule, *rows)
+    )

@@ -19,6 +19,7 @@ from cintervene.intervention.acceptance import check_limits
 from cintervene.intervention.adapter import AdapterIntervention
 from cintervene.intervention.intervention import Intervention
 from cintervene.solvers.update import LowRankUpdate
+from cintervene.utils.json_text import parse_json
 from cintervene.utils.staging import StagedDirectory
 
 CONFIG = "adapter_config.json"
@@ -122,7 +123,7 @@ def read_lora(
         A file is missing.
     """
     directory = Path(directory)
-    config = json.loads((directory / CONFIG).read_text("utf-8"))
+    config = parse_json((directory / CONFIG).read_text("utf-8"))
     tensors = load_file(directory / WEIGHTS)
     expected = {_key(name, kind) for name in intervention.edits for kind in "AB"}
     if set(tensors) != expected:

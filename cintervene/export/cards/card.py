@@ -22,6 +22,7 @@ from cintervene.intervention.sources import sources
 from cintervene.methods.account import REVERSIBLE, Options
 from cintervene.methods.registry import all_methods
 from cintervene.models.embedded import EMBEDDED, file_sha256
+from cintervene.utils.escaping import markdown_code, markdown_text, printable
 from cintervene.utils.ranges import takes_file
 
 Form = Literal["lora", "gguf", "checkpoint"]
@@ -164,7 +165,7 @@ def _front(intervention: Intervention, origin: Origin) -> str:
     }
     # JSON is YAML; what comes from the base's card stays as it is written there.
     lines = [f"{key}: {json.dumps(value)}" for key, value in about.items()]
-    lines += [f"{key}: {value}" for key, value in origin.front.items()]
+    lines += [f"{key}: {printable(value)}" for key, value in origin.front.items()]
     return "\n".join(["---", *lines, "---"])
 
 
@@ -173,7 +174,7 @@ def _opening(intervention: Intervention, origin: Origin) -> Iterator[str]:
     rank = max(layer.rank for layer in layers)
     size = max(layer.relative_norm for layer in layers)
     base = _base(intervention, origin)
-    yield f"# {base}, changed by cintervene"
+    yield f"# {markdown_text(base)}, changed by cintervene"
     warning = crossed(intervention)
     if warning:
         yield warning
@@ -182,9 +183,9 @@ def _opening(intervention: Intervention, origin: Origin) -> Iterator[str]:
         for account, options in accounts(intervention.options)
     )
     yield (
-        f"{len(layers)} weight matrices of {base} were changed, each by a matrix of "
-        f"rank {rank} or less and of at most {size:.1%} of the weight's norm. "
-        f"{' '.join(found)} No other weight was touched."
+        f"{len(layers)} weight matrices of {markdown_text(base)} were changed, each by "
+        f"a matrix of rank {rank} or less and of at most {size:.1%} of the weight's "
+        f"norm. {' '.join(found)} No other weight was touched."
     )
 
 
@@ -226,10 +227,10 @@ def _rows(options: Options) -> Iterator[tuple[str, str, str]]:
         if not (one.private or unset or name == "forbid"):
             # Of texts, the help says how a file holds them.
             meaning = "" if takes_file(one.range) else one.help
-            yield name, _value(value), _value(meaning)
+            yield name, _value(value), meaning
     for name, value in options.items():
         if name not in shown and value is not None:
-            yield name, _value(value), ""
+            yield markdown_text(name), _value(value), ""
 
 
 def _certificate(intervention: Intervention, origin: Origin) -> Iterator[str]:
@@ -284,7 +285,15 @@ def _solved(
 
 def _measures(intervention: Intervention, origin: Origin) -> Iterator[str]:
     yield "## Measures"
-    yield from measures(intervention, origin.report, origin.form)
+    try:
+        yield from list(measures(intervention, origin.report, origin.form))
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        if origin.report is None:
+            raise
+        raise InterventionError(
+            f"report: is not whole ({type(error).__name__}: {error}); give the report "
+            "that was written with this intervention"
+        ) from error
     if origin.errors:
         worst = max(origin.errors.values())
         yield (
@@ -334,20 +343,24 @@ def _hashes(intervention: Intervention, files: Mapping[str, str]) -> Iterator[st
         ("weight", "type", "sha256 before", "sha256 after"),
         [
             (
-                f"`{name}`",
+                markdown_code(name),
                 dtype_name(form.dtype),
-                f"`{form.base_sha256}`",
-                f"`{form.result_sha256 or 'unknown'}`",
+                markdown_code(form.base_sha256),
+                markdown_code(form.result_sha256 or "unknown"),
             )
             for name, edit in intervention.edits.items()
             for form in edit.forms
         ],
     )
     yield markdown_table(
-        ("file", "sha256"), [(f"`{name}`", f"`{sha}`") for name, sha in files.items()]
+        ("file", "sha256"),
+        [(markdown_code(name), f"`{sha}`") for name, sha in files.items()],
     )
     made = ", ".join(f"{name} {v}" for name, v in intervention.versions.items())
-    yield f"sha256 of the change: `{intervention.digest}`. Made with {made}."
+    yield (
+        f"sha256 of the change: `{intervention.digest}`. Made with "
+        f"{markdown_text(made)}."
+    )
 
 
 def _value(value: Any) -> str:
@@ -356,7 +369,7 @@ def _value(value: Any) -> str:
     if value is None:
         return "none"
     text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
-    return text.replace("|", "\\|").replace("\n", " ")
+    return markdown_text(text)
 
 
 def unique(texts: Iterable[str]) -> list[str]:

@@ -10,6 +10,7 @@ from typing import Any
 from cintervene.export.cards.methods import recorded
 from cintervene.intervention.intervention import Intervention
 from cintervene.methods.registry import all_methods
+from cintervene.utils.escaping import markdown_text, printable
 from cintervene.utils.parameters import Parameter
 from cintervene.utils.ranges import takes_file
 
@@ -38,7 +39,7 @@ def command(intervention: Intervention) -> Iterator[str]:
     ]
     if intervention.metrics.get("within_limits") is False:
         flags.append("--beyond-limits")
-    model = shlex.quote(intervention.model or "MODEL")
+    model = shlex.quote(printable(intervention.model or "MODEL"))
     yield "## Command"
     yield (
         f"```\ncintervene defend --model {model} --method {options['method']} "
@@ -48,7 +49,9 @@ def command(intervention: Intervention) -> Iterator[str]:
     if files:
         yield AGAIN.format(files=" or ".join(sorted(files)))
     others = [
-        f"`{name}` {value}" for name, (one, value) in changed.items() if not one.flag
+        f"`{name}` {markdown_text(value)}"
+        for name, (one, value) in changed.items()
+        if not one.flag
     ]
     if others:
         yield (
@@ -77,4 +80,4 @@ def _argument(one: Parameter, value: Any) -> str:
         return "yes" if value else "no"
     if isinstance(value, list):
         return (" " if one.range.values > 1 else ",").join(map(str, value))
-    return "none" if value is None else shlex.quote(str(value))
+    return "none" if value is None else shlex.quote(printable(value))

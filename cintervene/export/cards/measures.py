@@ -13,6 +13,7 @@ from cintervene.evaluate.words.goals import Verdict
 from cintervene.export.cards.methods import account_of
 from cintervene.intervention.acceptance import allowed, chosen_point, excessive
 from cintervene.intervention.intervention import Intervention
+from cintervene.utils.escaping import markdown_code, markdown_text
 
 __all__ = ["crossed", "measured", "measures"]
 
@@ -74,11 +75,13 @@ def measures(
 
 def _words(report: Mapping[str, Any]) -> Iterator[str]:
     split = (report.get("measurement") or {}).get("split", "")
-    yield f"Before and after, on the package's `{split}` split, with 95% intervals."
+    shown = markdown_code(split)
+    yield f"Before and after, on the package's {shown} split, with 95% intervals."
     yield markdown_table(
         ("measure", "measured", "interval", ""), list(map(_row, report["verdicts"]))
     )
-    yield "\n".join(f"- {sentence}" for sentence in report["side_effects"])
+    costs = map(markdown_text, report["side_effects"])
+    yield "\n".join(f"- {sentence}" for sentence in costs)
 
 
 def _row(entry: Mapping[str, Any]) -> tuple[str, ...]:
@@ -87,8 +90,8 @@ def _row(entry: Mapping[str, Any]) -> tuple[str, ...]:
         entry["name"], estimate, entry["unit"], entry["limit"], entry["at_least"]
     )
     return (
-        verdict.name,
-        verdict_text(verdict),
+        markdown_text(verdict.name),
+        markdown_text(verdict_text(verdict)),
         interval(estimate),
         "reached" if verdict.reached else "**missed**",
     )
@@ -97,10 +100,10 @@ def _row(entry: Mapping[str, Any]) -> tuple[str, ...]:
 def _requests(measurement: Mapping[str, Any]) -> Iterator[str]:
     """Shares of requests that are refused, and drift."""
     yield (
-        f"Greedy answers of {measurement['tokens']} tokens to requests of the "
-        f"package's `{measurement['split']}` split, with 95% intervals (Wilson's; of "
-        "changes Newcombe's). *Refused* is what begins as a refusal, *broken* what is "
-        "empty, goes round in circles or is gibberish."
+        f"Greedy answers of {markdown_text(measurement['tokens'])} tokens to requests of the "
+        f"package's {markdown_code(measurement['split'])} split, with 95% intervals "
+        "(Wilson's; of changes Newcombe's). *Refused* is what begins as a refusal, "
+        "*broken* what is empty, goes round in circles or is gibberish."
     )
     rows = []
     for kind in measurement["asked"]:
@@ -108,7 +111,7 @@ def _requests(measurement: Mapping[str, Any]) -> Iterator[str]:
             change = kind[outcome]["rate"]
             shares = (_percent(change[when], "%") for when in ("before", "after"))
             points = _percent(change["effect"], "")
-            label = f"{kind['kind']} ({kind['requests']})"
+            label = markdown_text(f"{kind['kind']} ({kind['requests']})")
             rows.append((label, outcome, *shares, points))
     yield markdown_table(("requests", "", "before", "after", "change, points"), rows)
     kl = Estimate(**measurement["kl"])
@@ -151,4 +154,4 @@ def _tuning(intervention: Intervention) -> Iterator[str]:
 
 def _label(intervention: Intervention, name: str) -> str:
     labels = {**LABELS, **account_of(intervention.options).measures}
-    return labels.get(name, name)
+    return labels.get(name) or markdown_text(name)

@@ -9,6 +9,7 @@ from typing import Any
 from cintervene.intervention.sources import sources
 from cintervene.methods.account import UNKNOWN, Account, Options
 from cintervene.methods.registry import DEFAULT_METHOD, all_methods
+from cintervene.utils.escaping import markdown_text
 from cintervene.utils.parameters import Parameter, parameters
 
 __all__ = ["account_of", "accounts", "recorded"]
@@ -26,7 +27,12 @@ def accounts(options: Options) -> list[tuple[Account, dict[str, Any]]]:
     for part in sources(options):
         words = part.get("forbid") or []
         more = {"count": len(words), "words": ", ".join(map(str, words))}
-        described.append((account_of(part), {**part, **more}))
+        known = {**part, **more}
+        written = {
+            name: markdown_text(value) if isinstance(value, str) else value
+            for name, value in known.items()
+        }
+        described.append((account_of(part), written))
     return described
 
 

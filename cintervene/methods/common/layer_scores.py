@@ -24,6 +24,7 @@ from cintervene.models.embedded import cache_directory
 from cintervene.models.quantised import check_writable
 from cintervene.models.weights import raw_bytes
 from cintervene.utils.files import write_atomically
+from cintervene.utils.json_text import parse_json
 from cintervene.version import __version__
 
 __all__ = ["kept_scores"]
@@ -83,7 +84,7 @@ def _hash(model: Any, names: Sequence[str], measured_on: Mapping[str, Any]) -> s
 def _read(place: Path, names: Sequence[str]) -> Scores | None:
     """Scores of a file; None where there is none, or not in one piece."""
     try:
-        content = json.loads(place.read_text("utf-8"))
+        content = parse_json(place.read_text("utf-8"))
         scores = [float(content[name]) for name in names]
     except (OSError, ValueError, KeyError, TypeError):
         return None

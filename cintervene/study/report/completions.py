@@ -5,38 +5,36 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from pathlib import Path
 
-from cintervene.evaluate.benchmarks.harmbench import write_completions
+from cintervene.evaluate.benchmarks.harmbench import completions_text
 from cintervene.study.results import CaseResult
 
-__all__ = ["DIRECTORY", "write_study_completions"]
+__all__ = ["DIRECTORY", "study_completions"]
 
 DIRECTORY = "completions"
 
 
-def write_study_completions(directory: Path, cases: Sequence[CaseResult]) -> list[Path]:
-    """Write ``completions/DEFENCE.ATTACK.json`` for each defence under each attack.
+def study_completions(cases: Sequence[CaseResult]) -> dict[str, str]:
+    """Return ``completions/DEFENCE.ATTACK.json`` for each defence under each attack.
 
     Harmful requests only. The prefill is part of the completion, because a judge that
     reads only the rest cannot tell what it continues.
 
-    Raises
-    ------
-    OSError
-        A file cannot be written.
+    Returns
+    -------
+    dict of str to str
+        The text of each file by its name.
     """
-    groups: dict[Path, list[CaseResult]] = {}
+    groups: dict[str, list[CaseResult]] = {}
     for case in cases:
         if case.suite == "harmful":
-            name = re.sub(r"[\s/]+", "-", f"{case.defence}.{case.attack}.json")
-            groups.setdefault(directory / DIRECTORY / name, []).append(case)
-    for path, group in groups.items():
-        path.parent.mkdir(exist_ok=True)
-        write_completions(
-            path,
+            name = re.sub(r"[^\w.,+=@-]+", "-", f"{case.defence}.{case.attack}.json")
+            groups.setdefault(f"{DIRECTORY}/{name}", []).append(case)
+    return {
+        name: completions_text(
             [case.behaviour for case in group],
             [case.prompt for case in group],
             [case.prefill + case.answer for case in group],
         )
-    return list(groups)
+        for name, group in groups.items()
+    }

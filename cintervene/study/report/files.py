@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from cintervene.evaluate.report.table import markdown_table
-from cintervene.study.report.completions import write_study_completions
+from cintervene.study.report.completions import study_completions
 from cintervene.study.report.page import page
 from cintervene.study.report.sections import Picture, Table, sections
 from cintervene.study.results import CaseResult, as_csv
-from cintervene.utils.files import write_atomically
+from cintervene.utils.escaping import markdown_text
+from cintervene.utils.exchange import write_together
 
 __all__ = ["write_study"]
 
@@ -25,9 +26,9 @@ def write_study(
     """Write the report in each form, and the answers for HarmBench's own judges.
 
     That is ``report.html``, ``report.md``, ``report.json``, ``cases.csv`` and what
-    `write_study_completions` writes.
+    `study_completions` returns.
 
-    Each file is written atomically and replaces one of the same name. Pictures need the
+    They replace those of the same names all together or not at all. Pictures need the
     extra `plot` (matplotlib); without it the page has none.
 
     Parameters
@@ -49,13 +50,11 @@ def write_study(
         "report.json": json.dumps(content, ensure_ascii=False, indent=1) + "\n",
         "cases.csv": as_csv(cases),
     }
-    for name, text in files.items():
-        # Answers can contain lone surrogates, which UTF-8 cannot encode.
-        write_atomically(directory / name, text.encode("utf-8", "replace"))
-    return [
-        *(directory / name for name in files),
-        *write_study_completions(directory, cases),
-    ]
+    files |= study_completions(cases)
+    # Answers can contain lone surrogates, which UTF-8 cannot encode.
+    encoded = {name: text.encode("utf-8", "replace") for name, text in files.items()}
+    write_together(directory, encoded)
+    return [directory / name for name in files]
 
 
 def _pictures(content: Mapping[str, Any]) -> dict[str, str]:
@@ -67,17 +66,13 @@ def _pictures(content: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _markdown(content: Mapping[str, Any]) -> Iterator[str]:
-    yield f"# Safety evaluation of {content['model']}"
+    yield f"# Safety evaluation of {markdown_text(content['model'])}"
     yield "Pictures and sample answers are in `report.html`."
     for section in sections(content):
         yield f"## {section.title}"
         for block in section.blocks:
             if isinstance(block, Table):
-                rows = [[_cell(cell) for cell in row] for row in block.rows]
-                yield markdown_table(block.head, rows, block.right)
+                head, *rows = (map(markdown_text, r) for r in (block.head, *block.rows))
+                yield markdown_table(list(head), list(map(list, rows)), block.right)
             elif not isinstance(block, Picture):
                 yield block
-
-
-def _cell(text: str) -> str:
-    return text.replace("|", "\\|").replace("\n", " ")

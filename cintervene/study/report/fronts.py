@@ -11,6 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
+from cintervene.evaluate.report.plot_text import plot_text
+
 __all__ = ["FRONTS", "Front", "draw_front"]
 
 PEER_LINES = ("--", ":", "-.")
@@ -101,7 +103,8 @@ def draw_front(
     for name, pairs in front.swept(content).items():
         colour, marker = styles[name]
         kl, effect = zip(*pairs, strict=True)
-        axes.plot(kl, effect, color=colour, marker=marker, ms=4, lw=1.1, label=name)
+        label = plot_text(name)
+        axes.plot(kl, effect, color=colour, marker=marker, ms=4, lw=1.1, label=label)
         measured = content["measurements"].get(name)
         if measured is not None:
             drift = measured["drift"]["kl"]["value"]
@@ -111,7 +114,8 @@ def draw_front(
     for place, (name, pairs) in enumerate(front.peers(content).items()):
         kl, effect = zip(*pairs, strict=True)
         line = PEER_LINES[place % len(PEER_LINES)]
-        axes.plot(kl, effect, line, color=SOFT, marker="x", ms=5, lw=1.1, label=name)
+        label = plot_text(name)
+        axes.plot(kl, effect, line, color=SOFT, marker="x", ms=5, lw=1.1, label=label)
     if front.logarithmic:
         axes.set_yscale("log")
         axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:g} x"))

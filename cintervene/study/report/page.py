@@ -5,20 +5,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from html import escape
 from typing import Any
 
 from cintervene.study.report.samples import Sample, samples
 from cintervene.study.report.sections import Block, Picture, Section, Table, sections
 from cintervene.study.results import CaseResult
+from cintervene.utils.escaping import html_text
 
 __all__ = ["page"]
 
 # Longest excerpt of an answer; the journal has all of it.
 EXCERPT = 1500
-# What HTML does not allow, and what changes the direction of the text around it.
-UNSHOWN = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff\ufffe\uffff]")
-TURNING = re.compile(r"[\u202a-\u202e\u2066-\u2069]")
 POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 STYLE = """
 :root { color-scheme: light; --ink: #1d2430; --soft: #5b6675; --line: #dfe3e8;
@@ -90,10 +87,10 @@ def page(
         '<html lang="en"><head><meta charset="utf-8">',
         '<meta name="viewport" content="width=device-width, initial-scale=1">',
         f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">',
-        f"<title>{_shown(title)}</title><style>{STYLE}</style></head><body>",
-        f"<header><h1>{_shown(title)}</h1>",
+        f"<title>{html_text(title)}</title><style>{STYLE}</style></head><body>",
+        f"<header><h1>{html_text(title)}</h1>",
         f'<p class="soft">{len(content["defences"])} defences, {content["cases"]:,} '
-        f"test cases, written {_shown(content['written'])}</p></header>",
+        f"test cases, written {html_text(content['written'])}</p></header>",
         *_contents(chapters),
         "<main>",
     ]
@@ -132,16 +129,16 @@ def _block(block: Block, drawn: Mapping[str, str]) -> Iterator[str]:
         yield f"<tbody>{body}</tbody></table></div>"
     elif isinstance(block, Picture):
         if block.name in drawn:
-            caption = f"<figcaption>{_shown(block.caption)}</figcaption>"
+            caption = f"<figcaption>{html_text(block.caption)}</figcaption>"
             yield f"<figure>{drawn[block.name]}{caption}</figure>"
     else:
-        text = re.sub("`([^`]+)`", r"<code>\1</code>", _shown(block))
+        text = re.sub("`([^`]+)`", r"<code>\1</code>", html_text(block))
         yield f"<p>{text}</p>"
 
 
 def _row(kind: str, cells: Sequence[str], right: Sequence[int]) -> str:
     written = (
-        f"<{kind}{' class=number' if at in right else ''}>{_shown(cell)}</{kind}>"
+        f"<{kind}{' class=number' if at in right else ''}>{html_text(cell)}</{kind}>"
         for at, cell in enumerate(cells)
     )
     return f"<tr>{''.join(written)}</tr>"
@@ -158,17 +155,17 @@ def _answers(chosen: Sequence[Sample]) -> Iterator[str]:
     for sample in chosen:
         first = sample.cases[0]
         marks = " ".join(
-            f'<span class="pair">{_shown(case.defence)} {_mark(case.outcome)}</span>'
+            f'<span class="pair">{html_text(case.defence)} {_mark(case.outcome)}</span>'
             for case in sample.cases
         )
         where = " · ".join((first.suite, first.attack, first.category, first.behaviour))
-        yield f"<details><summary>{_shown(where)}<br>{marks}</summary><div>"
+        yield f"<details><summary>{html_text(where)}<br>{marks}</summary><div>"
         yield f'<div class="asked"><h3>Sent</h3>{_text(first.prompt)}'
         if first.prefill:
             yield f"<h3>Begun for the model</h3>{_text(first.prefill)}"
         yield '</div><div class="answers">'
         for case in sample.cases:
-            heading = f"{_shown(case.defence)} {_mark(case.outcome)}"
+            heading = f"{html_text(case.defence)} {_mark(case.outcome)}"
             yield f"<div><h3>{heading}</h3>{_text(case.answer)}</div>"
         yield "</div></div></details>"
     yield "</section>"
@@ -181,9 +178,4 @@ def _mark(outcome: str) -> str:
 def _text(text: str) -> str:
     cut = text[:EXCERPT] + (" […]" if len(text) > EXCERPT else "")
     # HTML drops a line break right after the tag, so one is added.
-    return f'<pre dir="auto">\n{_shown(cut) or "(nothing)"}</pre>'
-
-
-def _shown(text: str) -> str:
-    """Escape text for HTML, whatever it contains."""
-    return escape(TURNING.sub("", UNSHOWN.sub("\ufffd", text)), quote=True)
+    return f'<pre dir="auto">\n{html_text(cut) or "(nothing)"}</pre>'

@@ -3,12 +3,13 @@
 
 from __future__ import annotations
 
-import json
+import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
 
 from cintervene.errors import ArgumentError
+from cintervene.utils.json_text import parse_json
 
 __all__ = ["Peer", "read_peers"]
 
@@ -53,9 +54,22 @@ def read_peers(peers: str | os.PathLike[str]) -> list[Peer]:
         It contains something else.
     """
     try:
-        return [Peer(**point) for point in json.loads(Path(peers).read_text("utf-8"))]
+        points = parse_json(Path(peers).read_text("utf-8"))
+        return [_checked(Peer(**point)) for point in points]
     except (TypeError, ValueError) as error:
         raise ArgumentError(
             f"peers: {peers} is not a list of points ({error}); give a file that "
             "benchmarks/bench_peers.py wrote"
         ) from error
+
+
+def _checked(peer: Peer) -> Peer:
+    numbers = [x for x in (peer.forbidden_ratio, peer.refused) if x is not None]
+    texts = (peer.name, peer.setting)
+    if not all(isinstance(one, str) for one in texts):
+        raise TypeError(f"name and setting: got {texts}, expected texts")
+    if not all(
+        type(x) in (int, float) and math.isfinite(x) for x in (peer.kl, *numbers)
+    ):
+        raise TypeError(f"{peer.name}: got what is no finite number")
+    return peer

@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
+from cintervene.evaluate.report.plot_text import fixed_settings, plot_text
 from cintervene.evaluate.report.plots import FAINT, INK
 from cintervene.study.report.fronts import FRONTS, draw_front
 
@@ -65,7 +66,8 @@ def svg(figure: Figure, name: str) -> str:
     Identifiers get the prefix `name`, so that those of two pictures do not collide.
     """
     buffer = io.StringIO()
-    figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+    with fixed_settings(name):
+        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
     text = buffer.getvalue()
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.S)
@@ -112,8 +114,10 @@ def _categories(content: Mapping[str, Any]) -> Figure:
             axes.text(column, row, text, ha="center", va="center", color=ink)
     axes.set_xlim(-0.5, len(defences) - 0.5)
     axes.set_ylim(len(topics) - 0.5, -0.5)
-    axes.set_xticks(range(len(defences)), defences, rotation=25, ha="right")
-    axes.set_yticks(range(len(topics)), [topic.replace("_", "\n") for topic in topics])
+    names = list(map(plot_text, defences))
+    axes.set_xticks(range(len(defences)), names, rotation=25, ha="right")
+    labels = ["\n".join(map(plot_text, topic.split("_"))) for topic in topics]
+    axes.set_yticks(range(len(topics)), labels)
     axes.tick_params(length=0)
     return figure
 
@@ -146,7 +150,7 @@ def _words(measurements: Mapping[str, Any], styles: Styles) -> Figure:
         colour, marker = styles[name]
         axes.scatter(
             [before for before, _ in words], [after for _, after in words], s=18,
-            color=colour, marker=marker, alpha=0.7, linewidths=0, label=name,
+            color=colour, marker=marker, alpha=0.7, linewidths=0, label=plot_text(name),
         )  # fmt: skip
         ends += [before for before, _ in words]
     for axis in (axes.xaxis, axes.yaxis):
@@ -174,8 +178,8 @@ def _by_attack(rows: Rows) -> tuple[Figure, Axes, list[float]]:
     for row in rows:
         places.append(next_place[row["attack"]])
         next_place[row["attack"]] += 1.0
-    labels = [*attacks, *(row["defence"] for row in rows)]
-    axes.set_yticks([*heads, *places], labels)
+    labels = map(plot_text, [*attacks, *(row["defence"] for row in rows)])
+    axes.set_yticks([*heads, *places], list(labels))
     for label in axes.get_yticklabels()[: len(attacks)]:
         label.set_fontweight("bold")
     axes.tick_params(axis="y", length=0)
