@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The norm that measures a change by what it does to benign inputs."""
 
-from typing import Any, NamedTuple, Protocol, Self
+from dataclasses import dataclass
+from typing import Any, Protocol, Self
 
 import numpy as np
 
@@ -173,7 +174,8 @@ class Preserve:
             )
 
 
-class _Gathered(NamedTuple):
+@dataclass(frozen=True)
+class _Gathered:
     """Sum of the outer products of inputs, and how many inputs that were."""
 
     sum: Floats
@@ -228,9 +230,8 @@ class BenignMoments:
                 "of the same layer"
             )
         _core.check_finite(chunk, "chunk")
-        total, count = self._gathered
-        total = _core.moment_add(chunk, total.copy())
-        self._gathered = _Gathered(total, count + rows)
+        total = _core.moment_add(chunk, self._gathered.sum.copy())
+        self._gathered = _Gathered(total, self.count + rows)
         return self
 
     def merge(self, other: "BenignMoments", weight: float = 1.0) -> "BenignMoments":
@@ -251,9 +252,8 @@ class BenignMoments:
             raise ArgumentError(f"other: has d_in {other.d_in}; expected {self.d_in}")
         if not 0.0 <= weight < np.inf:
             raise ArgumentError(f"weight: got {weight}; expected a number >= 0")
-        total, count = self._gathered
-        more, inputs = other._gathered
-        self._gathered = _Gathered(total + weight * more, count + weight * inputs)
+        total = self._gathered.sum + weight * other._gathered.sum
+        self._gathered = _Gathered(total, self.count + weight * other.count)
         return self
 
     def preserve(
@@ -266,13 +266,11 @@ class BenignMoments:
     @property
     def mean_square(self) -> float:
         """Mean squared element of the inputs."""
-        total, count = self._gathered
-        return float(np.trace(total)) / max(count * self.d_in, 1)
+        return float(np.trace(self._gathered.sum)) / max(self.count * self.d_in, 1)
 
     def system(self, ridge: float) -> Floats:
         """Return P."""
-        total, count = self._gathered
-        matrix = total / max(count, 1)
+        matrix = self._gathered.sum / max(self.count, 1)
         matrix[np.diag_indices(self.d_in)] += ridge
         return matrix
 
@@ -283,9 +281,8 @@ class BenignMoments:
 
     def quadratic(self, rows: Floats) -> Floats:
         """``rows (X'X / N) rows'``."""
-        total, count = self._gathered
-        half = _core.product_nn(rows, total)
-        return _core.product_nt(half, rows) / max(count, 1)
+        half = _core.product_nn(rows, self._gathered.sum)
+        return _core.product_nt(half, rows) / max(self.count, 1)
 
 
 class _Rows:

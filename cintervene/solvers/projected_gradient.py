@@ -271,17 +271,19 @@ class ProjectedGradient:
         if response is not None:
             self._check_shape(response, "response", d_out)
             _core.check_finite(response, "response")
-        state = self._state
-        if state.here is None:
-            state = state.at(np.zeros((2, len(self._gram), d_out)))
-        rejected = state.best is not None and not _is_least(loss, state.best)
-        if state.best is not None and rejected:
-            state = replace(state.at(state.best.point), share=state.share * _SHORTER)
-            grad_outputs, response = state.best.gradient, None
+        state, best = self._state, self._state.best
+        here = state.here
+        if here is None:
+            here = np.zeros((2, len(self._gram), d_out))
+            state = state.at(here)
+        rejected = best is not None and not _is_least(loss, best)
+        if best is not None and rejected:
+            state = replace(state.at(best.point), share=state.share * _SHORTER)
+            grad_outputs, response = best.gradient, None
         elif loss is not None:
             gradient = _core.widen(grad_outputs, "grad_outputs").reshape(-1, d_out)
-            best = _Best(float(loss), state.here, gradient)
-            state = replace(state, best=best, share=min(1.0, state.share * _LONGER))
+            share = min(1.0, state.share * _LONGER)
+            state = replace(state, best=_Best(float(loss), here, gradient), share=share)
         length = self._length if length is None else length
         self._state = self._advanced(state, grad_outputs, response, length, rejected)
         return self.displacements

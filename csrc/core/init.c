@@ -2,7 +2,7 @@
 /* Starts every part of the core that has a state. */
 #include "kernels/dispatch.h"
 #include "linalg/linalg.h"
-#include "runtime/parallel.h"
+#include "runtime/forks.h"
 
 #include <stdlib.h>
 
@@ -12,6 +12,6 @@ civ_init(void)
     const char *wanted = getenv("CINTERVENE_CPU");
     civ_linalg_init();
     civ_kernels_init();
-    CIV_TRY(civ_parallel_init());
+    CIV_TRY(civ_forks_init());
     return wanted == NULL || *wanted == '\0' ? CIV_OK : civ_cpu_select(wanted);
 }

@@ -26,11 +26,8 @@ class Moments:
         self.moments.add(self.chunk)
 
     def state(self) -> list[bytes]:
-        preserve = self.moments.preserve()
-        return [
-            preserve.gram(self.chunk[:3]).tobytes(),
-            repr(self.moments.count).encode(),
-        ]
+        gram = self.moments.preserve().gram(self.chunk[:3])
+        return [gram.tobytes(), repr(self.moments.count).encode()]
 
 
 class Descent:

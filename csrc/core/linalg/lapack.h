@@ -2,7 +2,8 @@
 /*
  * The LAPACKE and CBLAS symbols, which one of the two supported builds prefixes.
  * Only linalg.c and products.c include this. Use the `_work` variants, column-major,
- * with the caller's workspace, and never LAPACK inside a parallel region.
+ * with the caller's workspace, and never LAPACK inside a parallel region. All but
+ * vector operations stand between civ_blas_enter and civ_blas_leave.
  */
 #ifndef CIV_LAPACK_H
 #define CIV_LAPACK_H

@@ -2,6 +2,7 @@
 #include "linalg/linalg.h"
 
 #include "linalg/lapack.h"
+#include "runtime/forks.h"
 #include "runtime/parallel.h"
 
 #include <limits.h>
@@ -18,10 +19,12 @@ narrow(int64_t size, lapack_int *narrowed)
     return CIV_OK;
 }
 
-/* info > 0: the matrix has no factorisation; info < 0: we passed nonsense. */
+/* The end of a LAPACK call. info > 0: the matrix has no factorisation; info < 0: we
+ * passed nonsense. */
 static civ_status
-status_of(lapack_int info)
+leave_with(lapack_int info)
 {
+    civ_blas_leave();
     CIV_FAIL_IF(info > 0, CIV_SINGULAR);
     return info < 0 ? CIV_INTERNAL : CIV_OK;
 }
@@ -50,7 +53,9 @@ civ_cholesky(int64_t n, double *a, int64_t lda)
     lapack_int order, stride;
     CIV_TRY(narrow(n, &order));
     CIV_TRY(narrow(lda, &stride));
-    return status_of(CIV_LAPACKE(dpotrf_work)(LAPACK_COL_MAJOR, 'U', order, a, stride));
+    civ_blas_enter();
+    return leave_with(
+        CIV_LAPACKE(dpotrf_work)(LAPACK_COL_MAJOR, 'U', order, a, stride));
 }
 
 civ_status
@@ -62,8 +67,9 @@ civ_cholesky_solve(int64_t n, int64_t n_rhs, const double *factor, int64_t lda,
     CIV_TRY(narrow(n_rhs, &columns));
     CIV_TRY(narrow(lda, &stride_a));
     CIV_TRY(narrow(ldb, &stride_b));
-    return status_of(CIV_LAPACKE(dpotrs_work)(LAPACK_COL_MAJOR, 'U', order, columns,
-                                              factor, stride_a, b, stride_b));
+    civ_blas_enter();
+    return leave_with(CIV_LAPACKE(dpotrs_work)(LAPACK_COL_MAJOR, 'U', order, columns,
+                                               factor, stride_a, b, stride_b));
 }
 
 civ_status
@@ -73,8 +79,9 @@ civ_symmetric_solve(int64_t n, double *a, double *x)
     double work[SMALL];
     CIV_FAIL_IF(n < 0 || n > SMALL, CIV_INVALID_ARGUMENT);
     lapack_int order = (lapack_int)n, stride = (lapack_int)civ_max(n, 1);
-    return status_of(CIV_LAPACKE(dsysv_work)(LAPACK_COL_MAJOR, 'U', order, 1, a, stride,
-                                             pivots, x, stride, work, SMALL));
+    civ_blas_enter();
+    return leave_with(CIV_LAPACKE(dsysv_work)(LAPACK_COL_MAJOR, 'U', order, 1, a,
+                                              stride, pivots, x, stride, work, SMALL));
 }
 
 int64_t
@@ -97,8 +104,9 @@ civ_symmetric_eigen(int64_t n, double *a, int64_t lda, double *w, double *work)
     CIV_TRY(narrow(n, &order));
     CIV_TRY(narrow(lda, &stride));
     CIV_TRY(narrow(civ_symmetric_eigen_work(n), &n_work));
-    return status_of(CIV_LAPACKE(dsyev_work)(LAPACK_COL_MAJOR, 'V', 'U', order, a,
-                                             stride, w, work, n_work));
+    civ_blas_enter();
+    return leave_with(CIV_LAPACKE(dsyev_work)(LAPACK_COL_MAJOR, 'V', 'U', order, a,
+                                              stride, w, work, n_work));
 }
 
 civ_status

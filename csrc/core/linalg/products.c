@@ -4,6 +4,7 @@
 #include "kernels/dispatch.h"
 #include "linalg/inner.h"
 #include "linalg/lapack.h"
+#include "runtime/forks.h"
 #include "runtime/parallel.h"
 
 #include <limits.h>
@@ -41,9 +42,11 @@ gemm(CBLAS_TRANSPOSE op_a, CBLAS_TRANSPOSE op_b, double alpha, const civ_mat *a,
     int64_t cols = op_b == CblasTrans ? b->n_rows : b->n_cols;
     CIV_FAIL_IF(depth != inner || rows != c->n_rows || cols != c->n_cols, CIV_SHAPE);
     if (rows > 0 && cols > 0) {
+        civ_blas_enter();
         CIV_CBLAS(dgemm)(CblasRowMajor, op_a, op_b, (int)rows, (int)cols, (int)depth,
                          alpha, a->data, stride(a), b->data, stride(b), beta, c->data,
                          stride(c));
+        civ_blas_leave();
     }
     return CIV_OK;
 }
@@ -76,9 +79,11 @@ lower_solve(CBLAS_SIDE side, CBLAS_TRANSPOSE op, const civ_mat *lower, const civ
     int64_t order = side == CblasLeft ? b->n_rows : b->n_cols;
     CIV_FAIL_IF(lower->n_rows != lower->n_cols || lower->n_rows != order, CIV_SHAPE);
     if (b->n_rows > 0 && b->n_cols > 0) {
+        civ_blas_enter();
         CIV_CBLAS(dtrsm)(CblasRowMajor, side, CblasLower, op, CblasNonUnit,
                          (int)b->n_rows, (int)b->n_cols, 1.0, lower->data,
                          stride(lower), b->data, stride(b));
+        civ_blas_leave();
     }
     return CIV_OK;
 }
@@ -100,8 +105,10 @@ civ_gemv(double alpha, const civ_mat *a, const double *x, double beta, double *y
 {
     CIV_FAIL_IF(!fits(a), CIV_INVALID_ARGUMENT);
     if (a->n_rows > 0 && a->n_cols > 0) {
+        civ_blas_enter();
         CIV_CBLAS(dgemv)(CblasRowMajor, CblasNoTrans, (int)a->n_rows, (int)a->n_cols,
                          alpha, a->data, stride(a), x, 1, beta, y, 1);
+        civ_blas_leave();
     }
     return CIV_OK;
 }

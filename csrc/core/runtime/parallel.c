@@ -5,8 +5,8 @@
  * child, where libgomp would hang on the pool that did not survive the fork.
  */
 #include "runtime/parallel.h"
+#include "runtime/forks.h"
 
-#include <pthread.h>
 #include <stdatomic.h>
 
 #ifdef _OPENMP
@@ -22,30 +22,12 @@
 /* Rounds of a thread that pass for brief. */
 #define BRIEF 32
 
-static atomic_bool forked;
-
-static void
-mark_forked(void)
-{
-    atomic_store(&forked, true);
-}
-
-civ_status
-civ_parallel_init(void)
-{
-    static atomic_flag registered = ATOMIC_FLAG_INIT;
-    if (atomic_flag_test_and_set(&registered)) {
-        return CIV_OK;
-    }
-    return pthread_atfork(NULL, NULL, mark_forked) == 0 ? CIV_OK : CIV_NO_MEMORY;
-}
-
 int
 civ_threads(const civ_exec *exec)
 {
     int available = 1;
 #ifdef _OPENMP
-    if (!atomic_load(&forked) && !omp_in_parallel()) {
+    if (!civ_is_forked() && !omp_in_parallel()) {
         available = omp_get_max_threads();
     }
 #endif
@@ -105,15 +87,19 @@ work(tile_round *self, int worker, int64_t *failed)
 
 /*
  * Every tile before one that fails has been handed out earlier, and so is done or has
- * failed too: the first failure does not depend on who did what.
+ * failed too: the first failure does not depend on who did what. A single worker stays
+ * clear of OpenMP, whose lock a forked child may have inherited locked.
  */
 static civ_status
 run_round(tile_round *self, int workers)
 {
     civ_status result = CIV_OK;
     int64_t first_failed = INT64_MAX;
+    if (workers == 1) {
+        return work(self, 0, &first_failed);
+    }
 #ifdef _OPENMP
-#pragma omp parallel for schedule(static) num_threads(workers) if (workers > 1)
+#pragma omp parallel for schedule(static) num_threads(workers)
 #endif
     for (int worker = 0; worker < workers; worker++) {
         int64_t failed = INT64_MAX;

@@ -25,9 +25,6 @@ civ_status civ_parallel_for(const civ_exec *exec, int64_t n_tiles, int64_t tile_
  */
 bool civ_is_brief(const civ_exec *exec, int64_t n_tiles, int64_t tile_cost);
 
-/* Registers the fork handler; part of civ_init. */
-civ_status civ_parallel_init(void);
-
 /* INTERRUPTED when the caller asks to stop. Never call from inside a tile. */
 civ_status civ_poll(const civ_exec *exec);
 
