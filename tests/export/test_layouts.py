@@ -31,8 +31,8 @@ from cintervene.models import explain, find_targets, load
 
 # What people download most, and each kind of difference between names.
 USUAL = (
-    "gemma3", "mistral3", "qwen2_5_vl", "qwen3_5", "qwen3_vl", "llava", "paligemma",
-    "idefics3", "smolvlm", "dots1", "glm4_moe",
+    "gemma3", "mistral3", "qwen2_5_vl", "qwen3_5", "qwen3_vl", "llava", "internvl",
+    "idefics3", "smolvlm", "dots1", "glm4_moe", "qwen2_moe",
 )  # fmt: skip
 FIRST = "layers.0.mlp.down_proj.weight"
 
