@@ -39,13 +39,13 @@ FIRST = "layers.0.mlp.down_proj.weight"
 
 def some_targets(model: Any) -> list[Any]:
     """Projections of both kinds that can be changed, if any."""
-    found = []
+    found: dict[str, Any] = {}
     for matrix in ("down_proj", "o_proj"):
         try:
-            found += explain(model, matrix=matrix).targets
+            found |= {t.name: t for t in explain(model, matrix=matrix).targets}
         except ModelError:
             continue
-    return found
+    return list(found.values())
 
 
 def check_round_trip(name: str, directory: Path) -> bool:
