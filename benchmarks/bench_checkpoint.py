@@ -34,7 +34,7 @@ def random_change(directory: Path, rank: int) -> Intervention:
     rng = np.random.default_rng(0)
     left = rng.normal(size=(weight.shape[0], rank)) * 1e-2
     update = LowRankUpdate(left, rng.normal(size=(rank, weight.shape[1])) * 1e-2)
-    return Intervention({NAME: Edit.of(weight, update, 0, False, False)})
+    return Intervention({NAME: Edit.of(NAME, weight, update, 0, False, False)})
 
 
 def resident(field: str) -> int:

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """House rules of the sources that no compiler enforces."""
 
+import ast
 import re
 from pathlib import Path
 
@@ -75,3 +76,19 @@ def test_public_symbols_are_prefixed():
     functions = re.findall(r"^[a-z][\w *]*?(\w+)\(", code, flags=re.M)
     assert functions
     assert [f for f in functions if not f.startswith("civ_")] == []
+
+
+@pytest.mark.parametrize("path", PYTHON, ids=lambda p: str(p.relative_to(ROOT)))
+def test_code_of_models_is_never_run(path):
+    """transformers asks at the terminal where `trust_remote_code` is not given."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if not isinstance(node, ast.Call):
+            continue
+        if getattr(node.func, "attr", "") in {"from_pretrained", "from_config"}:
+            given = {k.arg: ast.unparse(k.value) for k in node.keywords}
+            assert given.get("trust_remote_code") == "False"
+        assert all(
+            ast.unparse(k.value) == "False"
+            for k in node.keywords
+            if k.arg == "trust_remote_code"
+        )

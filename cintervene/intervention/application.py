@@ -14,14 +14,15 @@ from weakref import WeakKeyDictionary
 from torch import Tensor, nn
 
 from cintervene.errors import InterventionError
-from cintervene.intervention.edit import Edit, digest_of, dtype_name
+from cintervene.intervention.edit import Edit, Form, digest_of, dtype_name
 from cintervene.models.offload import in_memory, is_offloaded, parameter_value
 from cintervene.models.quantised import is_quantised
-from cintervene.models.weights import FLOAT_DTYPES, add_update, same_bits, sha256
+from cintervene.models.stored import StoredWeights
+from cintervene.models.weights import FLOAT_DTYPES, same_bits, sha256
 
 __all__ = [
-    "Applied", "apply_edits", "can_change", "changeable_weights", "revert_edits",
-    "stored_weights",
+    "Applied", "apply_edits", "base_forms", "can_change", "changeable_weights",
+    "revert_edits", "stored_weights",
 ]  # fmt: skip
 
 Edits = Mapping[str, Edit]
@@ -67,12 +68,12 @@ def apply_edits(model: nn.Module, edits: Edits, made_for: str) -> Applied:
         What the model that the edits are for is called, for messages.
     """
     weights = changeable_weights(model, edits, made_for)
-    for name, weight in weights.items():
-        edits[name].check_base(name, weight)
+    digest = digest_of(edits)
+    forms = _forms_unless_applied(model, edits, weights, digest)
     originals = {name: weight.detach().clone() for name, weight in weights.items()}
     try:
         for name, weight in weights.items():
-            add_update(weight, edits[name].update, edits[name].transposed)
+            weight.detach().copy_(edits[name].changed(name, weight, forms[name]))
         same = {n for n, w in weights.items() if same_bits(originals[n], w)}
         if len(same) == len(weights):
             dtypes = sorted({dtype_name(w.dtype) for w in weights.values()})
@@ -83,7 +84,7 @@ def apply_edits(model: nn.Module, edits: Edits, made_for: str) -> Applied:
         changed = [name for name in weights if name not in same]
         results = {name: sha256(weights[name]) for name in changed}
         kept = {name: originals[name] for name in changed}
-        _records.setdefault(model, []).append(_Record(digest_of(edits), kept, results))
+        _records.setdefault(model, []).append(_Record(digest, kept, results))
     except BaseException:
         _restore(weights, originals)
         raise
@@ -102,7 +103,7 @@ def revert_edits(model: nn.Module, edits: Edits, made_for: str) -> None:
     if record is None:
         if all(e.result_sha256 == e.base_sha256 for e in edits.values()):
             raise InterventionError("this intervention changes nothing")
-        originals = {n: edits[n].recover(n, w) for n, w in weights.items()}
+        originals = _recovered(model, edits, weights)
     else:
         originals = record.originals
         for name, expected in record.results.items():
@@ -116,6 +117,66 @@ def revert_edits(model: nn.Module, edits: Edits, made_for: str) -> None:
     finally:
         if record is not None:
             records.remove(record)
+
+
+def _forms_unless_applied(
+    model: nn.Module, edits: Edits, weights: Mapping[str, Tensor], digest: str
+) -> dict[str, Form | None]:
+    """`base_forms`; says so where this process changed the weights by these edits."""
+    try:
+        return base_forms(model, edits, weights)
+    except InterventionError as error:
+        for record in _records.get(model, []):
+            carried = (sha256(weights[n]) == sha for n, sha in record.results.items())
+            if record.digest == digest and all(carried):
+                raise InterventionError(
+                    f"{next(iter(record.results))} carries this intervention already; "
+                    "revert it first"
+                ) from error
+        raise
+
+
+def base_forms(
+    model: nn.Module, edits: Edits, weights: Mapping[str, Tensor]
+) -> dict[str, Form | None]:
+    """Tell in which form each weight is the base that its edit was made for.
+
+    None where the model holds it rounded, and its files hold the base.
+
+    Raises
+    ------
+    InterventionError
+        One is another weight, is not finite, or carries the edit already.
+    """
+    stored = StoredWeights(model)
+    forms: dict[str, Form | None] = {}
+    for name, weight in weights.items():
+        try:
+            forms[name] = edits[name].check_base(name, weight)
+        except InterventionError:
+            wider = stored.find(name, weight)
+            if wider is None:
+                raise
+            edits[name].check_base(name, wider)
+            forms[name] = None
+    return forms
+
+
+def _recovered(
+    model: nn.Module, edits: Edits, weights: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
+    """The bases of weights that carry their edits, from the recorded bits."""
+    stored = StoredWeights(model)
+    bases = {}
+    for name, weight in weights.items():
+        try:
+            bases[name] = edits[name].recover(name, weight)
+        except InterventionError:
+            wider = stored.find(name, weight)
+            if wider is None:
+                raise
+            bases[name] = edits[name].recover(name, wider).to(weight.dtype)
+    return bases
 
 
 def can_change(model: nn.Module, names: Iterable[str]) -> bool:

@@ -15,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from cintervene.errors import ArgumentError, InterventionError
-from cintervene.intervention.edit import Edit, dtype_name
+from cintervene.intervention.edit import Edit, Form, dtype_name
 from cintervene.intervention.record import check_edit, check_record
 from cintervene.models.weights import FLOAT_DTYPES
 from cintervene.solvers.update import LowRankUpdate
@@ -93,9 +93,15 @@ def _tensors(edits: Mapping[str, Edit]) -> dict[str, Any]:
     for name, edit in edits.items():
         tensors[f"{name}.left"] = edit.update.left
         tensors[f"{name}.right"] = edit.update.right
-        if edit.flips is not None:
-            tensors[f"{name}.flips"] = edit.flips
+        for place, form in enumerate(edit.forms):
+            if form.flips is not None:
+                tensors[_key(name, place)] = form.flips
     return tensors
+
+
+def _key(name: str, place: int) -> str:
+    """What the flips of a form are called; the first was once the only one."""
+    return f"{name}.flips.{place}" if place else f"{name}.flips"
 
 
 def _described(name: str, edit: Edit) -> dict[str, Any]:
@@ -104,23 +110,28 @@ def _described(name: str, edit: Edit) -> dict[str, Any]:
         "name": name,
         "layer": edit.layer,
         "transposed": edit.transposed,
-        "dtype": dtype_name(edit.dtype),
-        "base_sha256": edit.base_sha256,
         "base_norm": edit.base_norm,
-        "result_sha256": edit.result_sha256,
+        **_hashes(edit.forms[0]),
+        "elsewhere": [_hashes(form) for form in edit.forms[1:]],
+    }
+
+
+def _hashes(form: Form) -> dict[str, Any]:
+    return {
+        "dtype": dtype_name(form.dtype),
+        "base_sha256": form.base_sha256,
+        "result_sha256": form.result_sha256,
     }
 
 
 def _edit(described: Mapping[str, Any], tensors: Mapping[str, Any]) -> Edit:
     """The edit of which `_described` and `_tensors` tell."""
     check_edit(described)
-    dtypes = {dtype_name(dtype): dtype for dtype in FLOAT_DTYPES}
     name = described["name"]
-    flips = tensors.get(f"{name}.flips")
-    if flips is not None and (
-        flips.dtype != np.uint8 or flips.ndim != 1 or not len(flips)
-    ):
-        raise ValueError(f"{name}: the difference of the bits is no row of bytes")
+    forms = [
+        _form(one, tensors.get(_key(name, place)))
+        for place, one in enumerate([described, *described.get("elsewhere", [])])
+    ]
     update = LowRankUpdate(tensors[f"{name}.left"], tensors[f"{name}.right"])
     if not 0 < min(update.shape) <= max(update.shape) <= LARGEST:
         raise ValueError(f"{name}: a change of shape {update.shape}")
@@ -128,12 +139,20 @@ def _edit(described: Mapping[str, Any], tensors: Mapping[str, Any]) -> Edit:
         update,
         described["layer"],
         described["transposed"],
-        dtypes[described["dtype"]],
-        described["base_sha256"],
         float(described["base_norm"]),
-        described["result_sha256"],
-        flips,
+        tuple(forms),
     )
+
+
+def _form(described: Mapping[str, Any], flips: Any) -> Form:
+    """The form of which `_hashes` tells."""
+    if flips is not None and (
+        flips.dtype != np.uint8 or flips.ndim != 1 or not len(flips)
+    ):
+        raise ValueError("the difference of the bits is no row of bytes")
+    dtypes = {dtype_name(dtype): dtype for dtype in FLOAT_DTYPES}
+    dtype = dtypes[described["dtype"]]
+    return Form(dtype, described["base_sha256"], described["result_sha256"], flips)
 
 
 def _contents(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, Any]]:

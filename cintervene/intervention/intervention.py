@@ -27,6 +27,7 @@ from cintervene.intervention.application import (
 )
 from cintervene.intervention.edit import Edit, digest_of, dtype_name
 from cintervene.intervention.file import RECORD, read, write
+from cintervene.models.stored import StoredWeights
 from cintervene.models.targets import Target
 from cintervene.solvers.update import LowRankUpdate
 from cintervene.utils.versions import library_versions
@@ -90,14 +91,18 @@ class Intervention:
         reversible : bool, default True
             Record the difference of the bits, so that any copy of the changed model can
             be taken back. That costs some tenths of the size of the changed 16-bit
-            weights, and nearly all of that of 32-bit ones.
+            weights, and nearly all of that of 32-bit ones. Where the model's files hold
+            the weights in another type it is recorded for that too.
 
         Raises
         ------
         ArgumentError
             There are no updates, one has the wrong shape, or two are for one weight.
+        InterventionError
+            A weight holds Inf or NaN.
         """
         edits: dict[str, Edit] = {}
+        files = StoredWeights(model)
         for target, update in updates:
             if target.name in edits:
                 raise ArgumentError(f"updates: got two for {target.name}, expected one")
@@ -108,8 +113,15 @@ class Intervention:
                 )
             # What cannot be applied leaves nothing to be taken back.
             undo = reversible and not target.quantised
+            weight = target.weight
             edits[target.name] = Edit.of(
-                target.weight, update, target.layer, target.transposed, undo
+                target.name,
+                weight,
+                update,
+                target.layer,
+                target.transposed,
+                undo,
+                files.find(target.name, weight) if undo else None,
             )
         name = str(getattr(model, "name_or_path", "") or type(model).__name__)
         return cls(edits, model=name, options=options, metrics=metrics)
@@ -125,16 +137,18 @@ class Intervention:
         return digest_of(self.edits)
 
     def apply(self, model: nn.Module) -> Applied:
-        """Change the weights of `model` in place, each rounded once to its own type.
+        """Change the weights of `model` in place, each rounded once.
 
-        All weights are changed or, if anything goes wrong, none.
+        That is to its own type, or to the one that the intervention was made for where
+        the weight is the same in a wider type: the change is the same then, and can be
+        taken back. All weights are changed or, if anything goes wrong, none.
 
         Raises
         ------
         InterventionError
             The model is another one, has other weights than those the intervention was
-            made for, carries it already, holds them quantised or on a disk, or nothing
-            would change.
+            made for, carries it already, holds them quantised or on a disk, nothing
+            would change, or a result would be out of the range of its type.
         """
         return apply_edits(model, self.edits, self.model)
 
@@ -175,10 +189,10 @@ class Intervention:
         InterventionError
             The model lacks one of the weights, or it has another shape.
         """
-        edits = {
-            name: self.edits[name].rebased(weight, reversible)
-            for name, weight in stored_weights(model, self.edits, self.model).items()
-        }
+        files, edits = StoredWeights(model), {}
+        for name, weight in stored_weights(model, self.edits, self.model).items():
+            elsewhere = files.find(name, weight) if reversible else None
+            edits[name] = self.edits[name].rebased(name, weight, reversible, elsewhere)
         return self._with(edits, self.options, self.metrics)
 
     def scale(self, factor: float) -> Intervention:
@@ -205,7 +219,7 @@ class Intervention:
             if mine is None:
                 edits[name] = edit
                 continue
-            if (mine.base_sha256, mine.dtype) != (edit.base_sha256, edit.dtype):
+            if not mine.same_base(edit):
                 raise InterventionError(
                     f"{name}: the two interventions were made for different weights; "
                     "rebase one onto the other's base first"

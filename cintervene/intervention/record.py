@@ -51,11 +51,18 @@ def check_edit(described: Mapping[str, Any]) -> None:
     name = _expect(described["name"], "name", _is_name, "the name of a weight")
     _expect(described["layer"], f"{name}, layer", _is_index, "an index")
     _expect(described["transposed"], f"{name}, transposed", _is_truth, "true or false")
-    _expect(described["dtype"], f"{name}, dtype", _is_text, "text")
     _expect(
         described["base_norm"], f"{name}, base_norm", _is_amount,
         "a finite number from 0",
     )  # fmt: skip
+    others = described.get("elsewhere", [])
+    for form in [described, *_expect(others, f"{name}, forms", _is_list, "a list")]:
+        _check_form(name, _expect(form, f"{name}, forms", _is_table, "an object"))
+
+
+def _check_form(name: str, described: Mapping[str, Any]) -> None:
+    """Check the type of a weight and its hashes in that type."""
+    _expect(described["dtype"], f"{name}, dtype", _is_text, "text")
     _expect(described["base_sha256"], f"{name}, base_sha256", _is_sha, "a sha256")
     result = described["result_sha256"]
     if result is not None:

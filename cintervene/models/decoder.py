@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from cintervene.errors import ArgumentError, ModelError
+from cintervene.models.broken import refuse_broken
 from cintervene.models.replay import check_replay
 from cintervene.models.trace import Call, trace
 
@@ -67,6 +68,7 @@ def find_decoder(model: nn.Module) -> Decoder:
     """
     config = text_config(model)
     calls = trace(model)
+    refuse_broken(model, calls)
     chains = []
     for name, module in model.named_modules():
         if (

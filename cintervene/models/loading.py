@@ -18,6 +18,7 @@ from cintervene.errors import ArgumentError, ModelError
 from cintervene.models.directory import check_config, check_settled, check_special
 from cintervene.models.embedded import EMBEDDED, embedded_directory
 from cintervene.models.gguf_header import check_gguf
+from cintervene.models.pretrained import read_model, read_tokenizer
 from cintervene.utils.progress import Progress, one_step, silent
 
 # Without types: much of transformers has none.
@@ -57,7 +58,8 @@ def load(
         Whether names are looked up on the hub, those of embedded models included.
         Without it nothing is fetched from there.
     dtype : torch.dtype or str, optional
-        As stored by default, bfloat16 for GGUF files and embedded models.
+        What config.json says by default and with "auto", bfloat16 for GGUF files and
+        embedded models.
     device : torch.device or str, default "cpu"
     progress : Progress, optional
         Called as ``progress(phase, done, total)``, with phases such as
@@ -120,7 +122,9 @@ def _load_embedded(name: str, dtype: torch.dtype | None, progress: Progress) -> 
 
 
 def _dtype(dtype: torch.dtype | str | None) -> torch.dtype | None:
-    if dtype is None or dtype in DTYPES.values():
+    if dtype is None or dtype == "auto":
+        return None
+    if dtype in DTYPES.values():
         return dtype  # type: ignore[return-value]
     named = DTYPES.get(str(dtype))
     if named is None:
@@ -154,34 +158,22 @@ def _check_directory(path: Path) -> None:
 def _pretrained(
     name: str, dtype: torch.dtype | None, local: bool = True, **options: Any
 ) -> Loaded:
-    try:
-        with quiet():
-            tokenizer = transformers.AutoTokenizer.from_pretrained(
-                name, local_files_only=local, trust_remote_code=False, **options
-            )
-            if "gguf_file" not in options:
-                options["use_safetensors"] = True
-            elif hasattr(transformers, "GgufConfig"):
-                # Without it the weights may stay in their packed blocks; transformers 4
-                # always unpacks them.
-                config = transformers.GgufConfig(dequantize=True)
-                options["quantization_config"] = config
-            model, report = transformers.AutoModelForCausalLM.from_pretrained(
-                name,
-                dtype=dtype or "auto",
-                local_files_only=local,
-                trust_remote_code=False,
-                output_loading_info=True,
-                **options,
-            )
-    except (MemoryError, torch.OutOfMemoryError):
-        raise
-    except Exception as error:
-        where = options.get("gguf_file", name)
-        raise ModelError(
-            f"{where} could not be loaded ({_first_line(error)}); check that it is "
-            "a whole language model with its tokenizer"
-        ) from error
+    with quiet():
+        tokenizer = read_tokenizer(name, local_files_only=local, **options)
+        if "gguf_file" not in options:
+            options["use_safetensors"] = True
+        elif hasattr(transformers, "GgufConfig"):
+            # Without it the weights may stay in their packed blocks; transformers 4
+            # always unpacks them.
+            config = transformers.GgufConfig(dequantize=True)
+            options["quantization_config"] = config
+        model, report = read_model(
+            name,
+            dtype=dtype or "auto",
+            local_files_only=local,
+            output_loading_info=True,
+            **options,
+        )
     missing = sorted(report["missing_keys"])
     if missing:
         raise ModelError(
@@ -207,11 +199,6 @@ def _convert(gguf: Path, directory: Path) -> None:
             tokenizer.save_pretrained(directory)
     except SafetensorError as error:
         raise OSError(str(error)) from error
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
 
 
 @contextmanager

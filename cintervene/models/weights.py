@@ -47,6 +47,11 @@ def as_dtype(tensor: Tensor, dtype: torch.dtype) -> Tensor | None:
     return cast if same_bits(cast.to(tensor.dtype), tensor) else None
 
 
+def is_finite(tensor: Tensor) -> bool:
+    """Tell whether a tensor holds neither Inf nor NaN."""
+    return bool(tensor.detach().isfinite().all())
+
+
 @contextmanager
 def overwriting() -> Iterator[Callable[[Tensor, Tensor], None]]:
     """Give a function that overwrites a tensor; all are put back at the end."""

@@ -206,7 +206,7 @@ def test_errors_of_a_checkpoint_are_those_of_its_rounding(
     before = model.get_parameter(key).detach().double().clone()
     change.apply(model)
     stored = Shards(made.path)
-    assert torch.equal(stored.read(stored.find(key)), model.get_parameter(key))
+    assert torch.equal(stored.read(stored.find(key, edit)), model.get_parameter(key))
     off = model.get_parameter(key).detach().double() - before
     meant = torch.from_numpy(edit.update.matrix())
     meant = meant.T if edit.transposed else meant

@@ -19,6 +19,7 @@ pytest.importorskip("transformers")
 from cintervene.activations.layer_stream import LayerStream
 from cintervene.errors import ArgumentError, InterventionError
 from cintervene.intervention import application
+from cintervene.intervention import edit as edit_module
 from cintervene.intervention import file as intervention_file
 from cintervene.intervention.intervention import Intervention
 from cintervene.models import find_decoder, find_targets, rounded_change
@@ -129,7 +130,7 @@ def test_failure_halfway_changes_nothing(
     model = tiny_model("llama")
     change = random_intervention(model)
     before, calls = bits(model), []
-    real = application.add_update
+    real = edit_module.add_update
 
     def interrupted(*args: Any) -> None:
         calls.append(args)
@@ -137,7 +138,7 @@ def test_failure_halfway_changes_nothing(
         if len(calls) == 2:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(application, "add_update", interrupted)
+    monkeypatch.setattr(edit_module, "add_update", interrupted)
     with pytest.raises(KeyboardInterrupt):
         change.apply(model)
     assert len(calls) == 2

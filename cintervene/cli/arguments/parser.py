@@ -95,7 +95,8 @@ def _describe(parser: Parser, name: str, place: str) -> None:
     """Add the arguments of a command."""
     if name != "compare":
         add_model(parser)
-    add_common(parser)
+    # An adapter's factors have a type of their own.
+    add_common(parser, "--model-dtype" if name == "export" else "--dtype")
     module, function = place.split(":")
     add = getattr(import_module(f"cintervene.cli.arguments.{module}"), function)
     add(parser)

@@ -54,8 +54,16 @@ def add_model(parser: Parser) -> None:
     parser.add_argument("--model", default="smollm2", metavar="MODEL", help=MODEL)
 
 
-def add_common(parser: Parser) -> None:
-    """Add what all commands take."""
+def add_common(parser: Parser, dtype: str = "--dtype") -> None:
+    """Add what all commands take; `dtype` is the flag for the model's type."""
+    parser.add_argument(
+        dtype,
+        dest="model_dtype",
+        choices=("auto", "float32", "bfloat16", "float16"),
+        default="auto",
+        help="type to load the model in (default: as config.json says, bfloat16 for a "
+        ".gguf file); files are changed in the types that they hold",
+    )
     parser.add_argument(
         "--hub", action="store_true", help="look the model up on the hub"
     )

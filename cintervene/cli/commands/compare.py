@@ -10,17 +10,16 @@ from typing import Any
 
 from cintervene.cli.common.console import Console, print_json, say
 from cintervene.cli.common.failures import Exit
+from cintervene.cli.common.inputs import load_as_asked
 from cintervene.export import compare
 from cintervene.intervention.intervention import Intervention
-from cintervene.models import load
 
 
 def run(arguments: Namespace, console: Console) -> Exit:
     """Print what differs; done if that is nothing, or all explained."""
     given = [Intervention.load(path) for path in arguments.intervention]
     before, after = (
-        _model(spec, arguments.hub, console)
-        for spec in (arguments.before, arguments.after)
+        _model(arguments, spec, console) for spec in (arguments.before, arguments.after)
     )
     found = compare(before, after, given)
     if arguments.json:
@@ -39,6 +38,6 @@ def run(arguments: Namespace, console: Console) -> Exit:
     return Exit.DONE if found.explained else Exit.GOAL_NOT_REACHED
 
 
-def _model(spec: str, hub: bool, console: Console) -> Any:
+def _model(arguments: Namespace, spec: str, console: Console) -> Any:
     path = Path(spec).expanduser()
-    return path if path.is_dir() else load(spec, hub=hub, progress=console)[0]
+    return path if path.is_dir() else load_as_asked(arguments, spec, console)[0]

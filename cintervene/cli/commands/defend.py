@@ -62,7 +62,7 @@ def run(arguments: Namespace, console: Console) -> Exit:
         intervention.save(
             stage.path / INTERVENTION, beyond_limits=arguments.beyond_limits
         )
-        write_config(stage.path, config, arguments.model)
+        write_config(stage.path, config, arguments.model, arguments.model_dtype)
         if words:
             write_report(
                 stage.path,

@@ -8,7 +8,8 @@ from typing import Any
 
 from cintervene.cli.common.console import Console, print_json, say
 from cintervene.cli.common.failures import Exit
-from cintervene.models import Explanation, Target, explain, load
+from cintervene.cli.common.inputs import load_as_asked
+from cintervene.models import Explanation, Target, explain
 from cintervene.models.unembedding import is_tied
 
 TIED = (
@@ -19,7 +20,7 @@ TIED = (
 
 def run(arguments: Namespace, console: Console) -> Exit:
     """Print the layers, and why some are refused."""
-    model, _ = load(arguments.model, hub=arguments.hub, progress=console)
+    model, _ = load_as_asked(arguments, arguments.model, console)
     layers = None if arguments.layers == "auto" else arguments.layers
     found = explain(model, layers)
     if arguments.json:

@@ -12,14 +12,15 @@ from safetensors import SafetensorError
 
 from cintervene.cli.common.console import Console, print_json, say
 from cintervene.cli.common.failures import Exit
+from cintervene.cli.common.inputs import load_as_asked
 from cintervene.cli.common.reports import quoted
 from cintervene.errors import ArgumentError
 from cintervene.export import Artefact, gguf, lora
 from cintervene.export.cards.card import Report
 from cintervene.export.checkpoint.write import revert_directory, write_checkpoint
 from cintervene.intervention.acceptance import check_limits
+from cintervene.intervention.edit import dtype_name
 from cintervene.intervention.intervention import Intervention
-from cintervene.models import load
 from cintervene.utils.staging import StagedDirectory
 
 # Where models that are not directories of safetensors are written to for a while.
@@ -83,7 +84,7 @@ def _adapter(
 def _apply(arguments: Namespace, intervention: Intervention, console: Console) -> Exit:
     """Write a copy of a model with the change in its weights."""
     with StagedDirectory(arguments.out) as stage:
-        source = _as_directory(arguments, stage.path, console)
+        source = _as_directory(arguments, intervention, stage.path, console)
         console.note(f"writing {arguments.out}")
         report = quoted(arguments, intervention, console, source)
         artefact = write_checkpoint(
@@ -101,7 +102,7 @@ def _apply(arguments: Namespace, intervention: Intervention, console: Console) -
 def _revert(arguments: Namespace, intervention: Intervention, console: Console) -> Exit:
     """Write a copy of a changed model with the weights it had before."""
     with StagedDirectory(arguments.out) as stage:
-        source = _as_directory(arguments, stage.path, console)
+        source = _as_directory(arguments, intervention, stage.path, console)
         console.note(f"writing {arguments.out}")
         revert_directory(intervention, source, stage.path)
         _commit(stage, source)
@@ -109,12 +110,18 @@ def _revert(arguments: Namespace, intervention: Intervention, console: Console) 
     return Exit.DONE
 
 
-def _as_directory(arguments: Namespace, stage: Path, console: Console) -> Path:
+def _as_directory(
+    arguments: Namespace, intervention: Intervention, stage: Path, console: Console
+) -> Path:
     """Return where the model's files are; write them below `stage` if need be."""
     path = Path(arguments.model).expanduser()
     if path.is_dir():
         return path
-    model, tokenizer = load(arguments.model, hub=arguments.hub, progress=console)
+    if path.suffix.lower() == ".gguf" and arguments.model_dtype == "auto":
+        # Unpacked, it has no type of its own but that which it was changed in.
+        first = next(iter(intervention.edits.values()))
+        arguments.model_dtype = dtype_name(first.dtype)
+    model, tokenizer = load_as_asked(arguments, arguments.model, console)
     directory = stage / CONVERTED
     try:
         model.save_pretrained(directory)

@@ -145,6 +145,8 @@ def _sources(arguments: Namespace) -> dict[str, Any]:
     found = {"model": arguments.model}
     if arguments.template_options is not None:
         found["template_options"] = arguments.template_options
+    if arguments.model_dtype != "auto":
+        found["dtype"] = arguments.model_dtype
     for name in ("behaviours", "safe"):
         path: Path | None = getattr(arguments, name)
         if path is not None:

@@ -17,7 +17,7 @@ __all__ = ["CONFIG", "read_config", "write_config"]
 CONFIG = "config.toml"
 HEAD = """\
 # In clear: all words, requests and other texts that the run was given. Keep it private.
-# The same again: cintervene defend --model {model} --config {name} --out DIR
+# The same again: cintervene defend {model} --config {name} --out DIR
 """
 
 
@@ -45,7 +45,9 @@ def read_config(path: Path) -> dict[str, Any]:
     return table
 
 
-def write_config(directory: Path, config: MethodConfig, model: str) -> None:
+def write_config(
+    directory: Path, config: MethodConfig, model: str, dtype: str = "auto"
+) -> None:
     """Write what repeats a run; what is None is left out, for TOML has no such value.
 
     Parameters
@@ -55,10 +57,13 @@ def write_config(directory: Path, config: MethodConfig, model: str) -> None:
         As it was asked for.
     model : str
         As ``--model`` names it.
+    dtype : str, default "auto"
+        As ``--dtype`` names it.
     """
     import tomli_w
 
     values = {k: v for k, v in config.to_dict().items() if v is not None}
-    head = HEAD.format(model=shlex.quote(model), name=CONFIG)
+    flags = ["--model", model] + (["--dtype", dtype] if dtype != "auto" else [])
+    head = HEAD.format(model=shlex.join(flags), name=CONFIG)
     text = head + "\n" + tomli_w.dumps(values, multiline_strings=False)
     (directory / CONFIG).write_text(text, "utf-8")

@@ -23,7 +23,7 @@ from cintervene.errors import ArgumentError
 from cintervene.models import load
 from cintervene.prompts.template import chat_tokenizer
 
-__all__ = ["load_named", "read_texts"]
+__all__ = ["load_as_asked", "load_named", "read_texts"]
 
 # By parameter: the name of texts of the package's that it can be given by.
 PACKAGED = {"forbid": "obedience", "harmful": "own"}
@@ -47,14 +47,30 @@ def load_named(arguments: Namespace, console: Console) -> tuple[Any, Any]:
             f"--device: got {arguments.device!r}, which cannot be used ({reason}); "
             "leave it out for the CPU"
         ) from error
-    model, tokenizer = load(
-        arguments.model,
-        hub=arguments.hub,
-        device=arguments.device,
-        progress=console,
+    model, tokenizer = load_as_asked(
+        arguments, arguments.model, console, arguments.device
     )
     options = getattr(arguments, "template_options", None)
     return model, tokenizer if options is None else chat_tokenizer(tokenizer, options)
+
+
+def load_as_asked(
+    arguments: Namespace, spec: str, console: Console, device: str = "cpu"
+) -> tuple[Any, Any]:
+    """Load a model in the type that ``--dtype`` names, from the hub with ``--hub``.
+
+    Raises
+    ------
+    ModelError
+        There is no such model, or it cannot be used.
+    """
+    return load(
+        spec,
+        hub=arguments.hub,
+        dtype=arguments.model_dtype,
+        device=device,
+        progress=console,
+    )
 
 
 def read_texts(name: str, source: str) -> list[str]:

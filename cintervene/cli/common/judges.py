@@ -14,6 +14,7 @@ from cintervene.judges.base import Judge, refusal_matcher
 from cintervene.judges.classifiers import Classifier, refusing_label
 from cintervene.judges.compliance import QUESTION, CompliancePrompt, harmbench29
 from cintervene.models import load
+from cintervene.models.pretrained import read_classifier, read_config, read_tokenizer
 
 __all__ = ["named_judge"]
 
@@ -63,21 +64,15 @@ def _template(path: Path | None) -> str:
 
 def _classifies(name: str, hub: bool) -> bool:
     """Whether it is a model with a head for classes, not for words."""
-    from transformers import AutoConfig
-
     if not hub and not (Path(name) / "config.json").is_file():
         return False
-    config = AutoConfig.from_pretrained(name, local_files_only=not hub)
+    config = read_config(name, local_files_only=not hub)
     kinds = config.architectures or []
     return any(kind.endswith("ForSequenceClassification") for kind in kinds)
 
 
 def _classifier(name: str, arguments: Namespace) -> Classifier:
-    from transformers import AutoModelForSequenceClassification, AutoTokenizer
-
     local = not arguments.hub
-    model: Any = AutoModelForSequenceClassification.from_pretrained(
-        name, local_files_only=local, use_safetensors=True
-    ).to(arguments.device)
-    tokenizer = AutoTokenizer.from_pretrained(name, local_files_only=local)
+    model: Any = read_classifier(name, local_files_only=local).to(arguments.device)
+    tokenizer = read_tokenizer(name, local_files_only=local)
     return Classifier(model.eval(), tokenizer, refusing_label(model.config.id2label))

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from cintervene.cli.common.console import Console
+from cintervene.cli.common.inputs import load_as_asked
 from cintervene.errors import ArgumentError
 from cintervene.evaluate import measure, measure_requests, report_content
 from cintervene.export.cards.card import Report
 from cintervene.intervention.intervention import Intervention
 from cintervene.intervention.sources import made_for_words
-from cintervene.models import load
 from cintervene.utils.json_ready import json_ready
 from cintervene.utils.json_text import parse_json
 
@@ -57,7 +57,7 @@ def quoted(
     place = arguments.model if source is None else str(source)
 
     def measured(form: Intervention) -> dict[str, Any]:
-        model, tokenizer = load(place, hub=arguments.hub, progress=console)
+        model, tokenizer = load_as_asked(arguments, place, console)
         by_words, measurement = made_for_words(form.options), None
         if any(by_words):
             measurement = measure(

@@ -13,7 +13,9 @@ import torch
 from torch import Tensor
 
 from cintervene.errors import ArgumentError, InterventionError
+from cintervene.intervention.edit import dtype_name
 from cintervene.intervention.intervention import Intervention
+from cintervene.models.weights import is_finite
 from cintervene.solvers.update import LowRankUpdate
 
 Array = npt.NDArray[Any]
@@ -56,7 +58,8 @@ def uniform(intervention: Intervention, dtype: str = "float32") -> dict[str, Fac
     ArgumentError
         `dtype` is none of these.
     InterventionError
-        A factor is out of the range of `dtype`, or all ranks are 0.
+        A factor is out of the range of `dtype`, the product out of that or of the
+        weight's type, or all ranks are 0.
     """
     if dtype not in DTYPES:
         raise ArgumentError(
@@ -68,10 +71,19 @@ def uniform(intervention: Intervention, dtype: str = "float32") -> dict[str, Fac
         raise InterventionError("the intervention changes nothing: all ranks are 0")
     factors = {name: pair(u, rank, DTYPES[dtype]) for name, u in updates.items()}
     for name, one in factors.items():
-        if not (one.a.isfinite().all() and one.b.isfinite().all()):
+        if not (is_finite(one.a) and is_finite(one.b)):
             raise InterventionError(
                 f"{name}: a factor is out of the range of {DTYPES[dtype]}; use float32"
             )
+        # What merges an adapter computes the product in one of these types.
+        types = (form.dtype for form in intervention.edits[name].forms)
+        for used in (DTYPES[dtype], *types):
+            if not _product_within(one, torch.finfo(used).max):
+                raise InterventionError(
+                    f"{name}: the product of the factors is out of the range of "
+                    f"{dtype_name(used)}; scale the intervention down, or use a wider "
+                    "type"
+                )
     return factors
 
 
@@ -95,12 +107,23 @@ def pair(update: LowRankUpdate, rank: int, dtype: torch.dtype) -> Factors:
     return Factors(a.contiguous(), b.contiguous())
 
 
+def _product_within(factors: Factors, most: float) -> bool:
+    """Tell whether no entry of ``b @ a`` is larger than `most`."""
+    a, b = factors.a.double(), factors.b.double()
+    rows = b.norm(dim=1)
+    # Cauchy and Schwarz; what they leave open is computed, a row at a time.
+    open_rows = b[rows * a.norm(dim=0).max() > most]
+    return all(bool((row @ a).abs().max() <= most) for row in open_rows)
+
+
 def _balanced(update: LowRankUpdate) -> tuple[Array, Array]:
     """Factors whose columns and rows are of one size, for the sake of narrow types.
 
     They are scaled by powers of two, which loses nothing.
     """
-    sizes = np.linalg.norm(update.left, axis=0), np.linalg.norm(update.right, axis=1)
+    # Squares of large float32 are beyond float32.
+    left, right = (np.asarray(f, np.float64) for f in (update.left, update.right))
+    sizes = np.linalg.norm(left, axis=0), np.linalg.norm(right, axis=1)
     nonzero = (sizes[0] > 0) & (sizes[1] > 0)
     ratio = np.where(nonzero, sizes[1], 1.0) / np.where(nonzero, sizes[0], 1.0)
     shift = np.rint(np.log2(ratio) / 2).astype(int)

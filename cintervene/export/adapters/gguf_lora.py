@@ -126,8 +126,10 @@ class _Base:
 
     def find(self, name: str, shape: tuple[int, int]) -> str:
         """Return llama.cpp's name of a weight."""
-        counterpart = self._map.get_name(_plain(name), try_suffixes=SUFFIXES)
-        if counterpart not in self.shapes:
+        names = (name, _plain(name))
+        known = (self._map.get_name(one, try_suffixes=SUFFIXES) for one in names)
+        counterpart = next((one for one in known if one in self.shapes), None)
+        if counterpart is None:
             raise InterventionError(
                 f"{self.path} holds no counterpart of {name}; the intervention was "
                 f"made for another architecture than {self.architecture}"
@@ -141,8 +143,8 @@ class _Base:
 
 
 def _plain(name: str) -> str:
-    """The name without what multimodal models put before their language model's."""
-    return re.sub(r"^(model\.)?language_model\.(model\.)?", "model.", name)
+    """The name without what wrappers put before their language model's layers."""
+    return re.sub(r"^.*?\.(?=layers\.\d)", "model.", name)
 
 
 def _write(

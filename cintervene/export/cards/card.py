@@ -16,6 +16,7 @@ from cintervene.evaluate.words.changed_layers import changed_layers
 from cintervene.export.cards.command import command
 from cintervene.export.cards.measures import crossed, measured, measures
 from cintervene.export.cards.methods import accounts, recorded
+from cintervene.intervention.edit import dtype_name
 from cintervene.intervention.intervention import Intervention
 from cintervene.intervention.sources import sources
 from cintervene.methods.account import REVERSIBLE, Options
@@ -339,14 +340,16 @@ def _use(intervention: Intervention, origin: Origin) -> Iterator[str]:
 def _hashes(intervention: Intervention, files: Mapping[str, str]) -> Iterator[str]:
     yield "## Hashes"
     yield markdown_table(
-        ("weight", "sha256 before", "sha256 after"),
+        ("weight", "type", "sha256 before", "sha256 after"),
         [
             (
                 markdown_code(name),
-                markdown_code(edit.base_sha256),
-                markdown_code(edit.result_sha256 or "unknown"),
+                dtype_name(form.dtype),
+                markdown_code(form.base_sha256),
+                markdown_code(form.result_sha256 or "unknown"),
             )
             for name, edit in intervention.edits.items()
+            for form in edit.forms
         ],
     )
     yield markdown_table(

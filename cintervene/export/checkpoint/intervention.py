@@ -11,7 +11,11 @@ from torch import Tensor, nn
 
 from cintervene.errors import InterventionError
 from cintervene.export.checkpoint.shards import Shards
-from cintervene.intervention.application import Applied, changeable_weights
+from cintervene.intervention.application import (
+    Applied,
+    base_forms,
+    changeable_weights,
+)
 from cintervene.intervention.intervention import Intervention
 from cintervene.models.weights import same_bits
 
@@ -57,9 +61,9 @@ class CheckpointIntervention(Intervention):
             The model is not the base, or has them already.
         """
         weights = changeable_weights(model, self.edits, self.model)
-        for name, weight in weights.items():
-            self.edits[name].check_base(name, weight)
-        stored = {n: self._shards.read(self._shards.find(n)) for n in weights}
+        base_forms(model, self.edits, weights)
+        shards = self._shards
+        stored = {n: shards.read(shards.find(n, self.edits[n])) for n in weights}
         bases = {name: weight.detach().clone() for name, weight in weights.items()}
         self._bases[model] = bases
         _overwrite(weights, stored)

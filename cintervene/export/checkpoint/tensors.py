@@ -4,15 +4,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from itertools import groupby
 from pathlib import Path
 from typing import Protocol
 
 from torch import Tensor, nn
 
 from cintervene.errors import ArgumentError, ModelError
-from cintervene.export.checkpoint.shards import DTYPES, Shards
+from cintervene.models.saved import DTYPES, SavedTensors, numbers, shared_end
 
+# Two names of one tensor end alike in two parts at least, such as "norm.weight".
+LEAST_END = 2
 NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
 
@@ -90,14 +94,17 @@ def tensors_of(model: str | os.PathLike[str] | nn.Module, argument: str) -> Tens
     if isinstance(model, nn.Module):
         return Loaded(model)
     if isinstance(model, (str, os.PathLike)):
-        return Shards(Path(model))
+        return SavedTensors(Path(model))
     raise ArgumentError(
         f"{argument}: got {type(model).__name__}, expected a directory or a model"
     )
 
 
 def paired(old: Tensors, new: Tensors) -> tuple[dict[str, str], list[str], list[str]]:
-    """Match two models' tensors by name, or by a name with a prefix added or removed.
+    """Match two models' tensors by name, or by the end of the name.
+
+    Classes that load one model differ in what they call the way to a tensor:
+    `language_model.model.layers` is `model.language_model.layers` elsewhere.
 
     Returns
     -------
@@ -108,13 +115,35 @@ def paired(old: Tensors, new: Tensors) -> tuple[dict[str, str], list[str], list[
     """
     names = set(new)
     pairs = {name: name for name in old if name in names}
-    rest = [name for name in new if name not in pairs]
-    for name in old:
-        if name in pairs:
-            continue
-        others = [n for n in rest if n.endswith(f".{name}") or name.endswith(f".{n}")]
-        if len(others) == 1:
-            pairs[name] = others[0]
-            rest.remove(others[0])
+    groups = _by_numbers(name for name in new if name not in pairs)
+    for kind, left in _by_numbers(name for name in old if name not in pairs).items():
+        pairs |= _matched(left, groups.get(kind, []))
+    taken = set(pairs.values())
     lost = [name for name in old if name not in pairs and name not in old.tied]
-    return pairs, lost, [name for name in rest if name not in new.tied]
+    added = [name for name in new if name not in taken and name not in new.tied]
+    return pairs, lost, added
+
+
+def _by_numbers(names: Iterable[str]) -> dict[tuple[str, ...], list[str]]:
+    """Names by the numbers in them, which those of one tensor have in common."""
+    groups: dict[tuple[str, ...], list[str]] = {}
+    for name in names:
+        groups.setdefault(tuple(numbers(name)), []).append(name)
+    return groups
+
+
+def _matched(names: list[str], others: list[str]) -> dict[str, str]:
+    """Pair names with the others that end likest, as long as it is clear which."""
+    matched: dict[str, str] = {}
+    found = sorted(
+        ((shared_end(n, o), n, o) for n in names for o in others), reverse=True
+    )
+    for end, same in groupby(found, key=lambda item: item[0]):
+        fresh = [
+            (n, o) for _, n, o in same if n not in matched and o not in matched.values()
+        ]
+        ours = Counter(n for n, _ in fresh)
+        theirs = Counter(o for _, o in fresh)
+        if end >= LEAST_END:
+            matched |= {n: o for n, o in fresh if ours[n] == theirs[o] == 1}
+    return matched

@@ -33,13 +33,13 @@ from cintervene.export.cards.card import (
     write_card,
 )
 from cintervene.export.checkpoint.intervention import CheckpointIntervention
-from cintervene.export.checkpoint.shards import DTYPES, Shards
+from cintervene.export.checkpoint.shards import FLOATS, Shards
 from cintervene.intervention.acceptance import check_limits
 from cintervene.intervention.application import Applied
 from cintervene.intervention.edit import Edit
 from cintervene.intervention.intervention import Intervention
 from cintervene.models.directory import files_to_copy
-from cintervene.models.weights import FLOAT_DTYPES, add_update, same_bits, sha256
+from cintervene.models.weights import same_bits, sha256
 from cintervene.utils.exchange import StagedFiles, put_back
 from cintervene.utils.staging import StagedDirectory
 
@@ -51,7 +51,6 @@ __all__ = [
 WEIGHTS = (
     ".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".gguf", ".h5", ".msgpack", ".onnx",
 )  # fmt: skip
-FLOATS = {name for name, dtype in DTYPES.items() if dtype in FLOAT_DTYPES}
 Change = Callable[[str, Edit, Tensor], Tensor]
 # Rows are widened to float64 this many elements at a time.
 BLOCK = 1 << 20
@@ -216,10 +215,7 @@ def _take_back_cards(
 
 
 def _changed(name: str, edit: Edit, weight: Tensor) -> Tensor:
-    edit.check_base(name, weight)
-    result = weight.clone()
-    add_update(result, edit.update, edit.transposed)
-    return result
+    return edit.changed(name, weight, edit.check_base(name, weight))
 
 
 def _recovered(name: str, edit: Edit, weight: Tensor) -> Tensor:
@@ -240,7 +236,7 @@ def _rewrite(
     """
     put_back(target)
     shards = Shards(source)
-    keys = {name: shards.find(name) for name in intervention.edits}
+    keys = {name: shards.find(name, edit) for name, edit in intervention.edits.items()}
     if len(set(keys.values())) < len(keys):
         raise InterventionError(f"{source}: two of the weights are one tensor there")
     # Once without writing: a failure must not come after hours of copying.
@@ -296,7 +292,7 @@ def _errors(
     """Rounding of each change, relative to its norm."""
     errors = {}
     for name, edit in intervention.edits.items():
-        key = after.find(name)
+        key = before.find(name, edit)
         errors[name] = _rounding(edit, before.read(key), after.read(key))
     return errors
 

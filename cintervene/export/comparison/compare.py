@@ -16,7 +16,8 @@ from cintervene.export.checkpoint.tensors import Tensors, paired, tensors_of
 from cintervene.export.comparison.residue import Residue
 from cintervene.intervention.edit import Edit
 from cintervene.intervention.intervention import Intervention
-from cintervene.models.weights import add_update, same_bits
+from cintervene.models.saved import numbers, shared_end
+from cintervene.models.weights import same_bits
 
 __all__ = ["Comparison", "Difference", "compare"]
 
@@ -141,8 +142,8 @@ def _difference(
     residue = Residue(a, b)
     edits = {}
     for index, intervention in enumerate(interventions):
-        edit = _edit(intervention, name)
-        if edit is not None and edit.shape == tuple(a.shape):
+        edit = _edit(intervention, name, tuple(a.shape))
+        if edit is not None:
             edits[index] = edit
     chosen, exact, left = _explain(a, b, residue, edits)
     yield Difference(
@@ -156,12 +157,15 @@ def _difference(
     )
 
 
-def _edit(intervention: Intervention, name: str) -> Edit | None:
-    """The edit of a tensor, under its own name or one with another prefix."""
-    for key, edit in intervention.edits.items():
-        if key == name or key.endswith(f".{name}") or name.endswith(f".{key}"):
-            return edit
-    return None
+def _edit(intervention: Intervention, name: str, shape: tuple[int, ...]) -> Edit | None:
+    """The edit that a tensor may carry, under its own name or one that ends alike."""
+    found = {
+        key: edit
+        for key, edit in intervention.edits.items()
+        if edit.shape == shape and numbers(key) == numbers(name)
+    }
+    key = max(found, key=lambda key: shared_end(key, name), default=None)
+    return None if key is None else found[key]
 
 
 def _explain(
@@ -174,7 +178,7 @@ def _explain(
         for chosen in combinations(edits, size):
             result = a.clone()
             for index in chosen:
-                add_update(result, edits[index].update, edits[index].transposed)
+                result = edits[index].added(result, edits[index].base_form(result))
             if result.dtype == b.dtype and same_bits(result, b):
                 return chosen, True, residue.without([edits[i] for i in chosen])
             left = residue.without([edits[index] for index in chosen])
