@@ -78,7 +78,10 @@ class WordAutomaton:
         self._words = [Spellings(word) for word in words]
         self._lasts = [word[-1] for word in words]
         self.reach = 8 + max(len(word.encode()) for word in words)
-        self._steps: dict[State, dict[int, list[State]]] = {}
+        self._steps: dict[State, dict[int, list[State]]] = {
+            _ANYWHERE: {},
+            _BOUNDARY: {},
+        }
         complete: dict[State, set[int]] = defaultdict(set)
         self._explore(words, complete)
         weights = {
@@ -155,16 +158,16 @@ class WordAutomaton:
         begins = {byte for word in self._words for byte in word.next_bytes((0, b""))}
         whole = _Sorted((text, token) for token, text in self._written.items() if text)
         within = _Sorted(_inner_starts(self._written, begins, bounded=True))
-        behind = (
-            _Sorted(_inner_starts(self._written, begins)) if free else _Sorted(())
-        )
+        behind = _Sorted(_inner_starts(self._written, begins)) if free else _Sorted(())
         for begin, numbers, texts in (
             (_ANYWHERE, free, whole), (_BOUNDARY, bound, whole),
             (_ANYWHERE, free, behind), (_ANYWHERE, bound, within),
         ):  # fmt: skip
             for number in numbers:
                 self._follow(begin, (number, (0, b"")), texts, complete)
-        left = [state for row in self._steps.values() for to in row.values() for state in to]
+        left = [
+            state for row in self._steps.values() for to in row.values() for state in to
+        ]
         while left:
             state = left.pop()
             if state not in self._steps:
@@ -173,7 +176,11 @@ class WordAutomaton:
                 left += [one for to in self._steps[state].values() for one in to]
 
     def _follow(
-        self, state: State, start: State, texts: _Sorted, complete: dict[State, set[int]]
+        self,
+        state: State,
+        start: State,
+        texts: _Sorted,
+        complete: dict[State, set[int]],
     ) -> None:
         """Add the tokens that lead on from a place in a word."""
         number, read = start
@@ -296,6 +303,11 @@ def _parted(last: str, rest: bytes) -> bool:
     if is_mark(following):
         return False
     return ends_anywhere(last) or not joins(following)
+
+
+def _reached(row: dict[int, list[State]]) -> list[State]:
+    """States that tokens lead to."""
+    return [state for states in row.values() for state in states]
 
 
 def _begun(boundary: bool) -> list[State]:

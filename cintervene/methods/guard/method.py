@@ -28,7 +28,11 @@ from torch import Tensor, nn
 
 from cintervene import data
 from cintervene.errors import InterventionError
-from cintervene.methods.guard.arguments import ForwardArguments, returned_cache
+from cintervene.methods.guard.arguments import (
+    ForwardArguments,
+    check_followable,
+    returned_cache,
+)
 from cintervene.methods.guard.automaton import WordAutomaton
 from cintervene.methods.guard.config import GuardConfig
 from cintervene.methods.guard.decoding import generating, never_completed
@@ -43,6 +47,7 @@ from cintervene.methods.guard.output_shift import (
     OutputShift,
     ShiftSolver,
 )
+from cintervene.methods.guard.packed import PackedCall
 from cintervene.methods.guard.state import (
     RankOneUpdates,
     States,
@@ -142,6 +147,7 @@ class Guard:
         self.activity = Activity()
         self._model, self._config = generating(model), config
         parts = ModelParts.find(self._model)
+        check_followable(self._model)
         self._automaton = WordAutomaton(
             tokenizer, words, size=parts.unembedding.weight.shape[0]
         )
@@ -207,6 +213,11 @@ class Guard:
     def _before_call(self, _module: nn.Module, args: Any, kwargs: Any) -> None:
         """Find the state of the sequences that a call goes on with."""
         self._call = self._arguments.call(args, kwargs, self._states)
+        if isinstance(self._call, PackedCall) and not self._config.every_token:
+            raise InterventionError(
+                "every_token: got False under continuous batching, where a prompt's "
+                "change cannot be kept; expected True"
+            )
         if self._call.prompt:
             self._call.state.updates = None
 
@@ -303,7 +314,7 @@ class Guard:
     def _change_drafts(
         self, call: ForwardCall, positions: Positions, bounded: BoundedLogits
     ) -> None:
-        """Apply the changes that prompts were just given to what follows in the call."""
+        """Apply the changes that prompts were given to what follows in the call."""
         updates = call.state.updates
         if updates is None:
             return

@@ -22,9 +22,7 @@ _LAST_CASED = 0x1E944
 # So many letters of a word, and bytes of the next one.
 Read = tuple[int, bytes]
 
-_SPACES = tuple(
-    one.encode() for one in "\t\n\x0b\x0c\r \x85\xa0\u1680\u2028\u2029\u202f\u205f\u3000"
-) + tuple(chr(one).encode() for one in range(0x2000, 0x200B))
+_SPACES = tuple(one.encode() for one in map(chr, range(0x3001)) if one.isspace())
 
 
 class Spellings:
@@ -38,9 +36,7 @@ class Spellings:
 
     def __init__(self, word: str) -> None:
         clusters = _clusters(word)
-        self.letters = [
-            _SPACES if one.isspace() else _written(one) for one in clusters
-        ]
+        self.letters = [_SPACES if one.isspace() else _written(one) for one in clusters]
         self._steps: dict[tuple[Read, int], tuple[Read, ...]] = {}
         self._next: dict[Read, tuple[int, ...]] = {}
 
@@ -51,9 +47,7 @@ class Spellings:
         """Bytes that go on with the word."""
         if read not in self._next:
             at = len(read[1])
-            self._next[read] = tuple(
-                {letter[at] for letter, _ in self._open(read)}
-            )
+            self._next[read] = tuple({letter[at] for letter, _ in self._open(read)})
         return self._next[read]
 
     def step(self, read: Read, byte: int) -> tuple[Read, ...]:
