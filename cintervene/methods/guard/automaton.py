@@ -82,10 +82,11 @@ class WordAutomaton:
             _ANYWHERE: {},
             _BOUNDARY: {},
         }
-        complete: dict[State, set[int]] = defaultdict(set)
-        self._explore(words, complete)
+        self._complete: dict[State, set[int]] = defaultdict(set)
+        self._explore(words)
         weights = {
-            state: dict.fromkeys(tokens, 1.0) for state, tokens in complete.items()
+            state: dict.fromkeys(tokens, 1.0)
+            for state, tokens in self._complete.items()
         }
         for number, word in enumerate(words):
             self._weigh_usual(tokenizer, number, word, weights)
@@ -114,6 +115,18 @@ class WordAutomaton:
             1 for tokens that complete a word; for the usual inner pieces of a word, how
             distinctive what is said so far is; 0 for tokens that are free.
         """
+        states, boundary = self._reached_by(history)
+        base = self._base[boundary]
+        return self._fill(base.copy(), states) if states else base
+
+    def completing(self, history: Sequence[int]) -> list[int]:
+        """The tokens that complete a word as the next one; `history` as above."""
+        states, boundary = self._reached_by(history)
+        found = [self._complete.get(one, ()) for one in (*states, *_begun(boundary))]
+        return sorted(set().union(*found))
+
+    def _reached_by(self, history: Sequence[int]) -> tuple[set[State], bool]:
+        """States after some tokens, and whether a word may begin behind them."""
         states: set[State] = set()
         boundary, pending = True, b""
         for token in history[-self.reach :]:
@@ -128,8 +141,7 @@ class WordAutomaton:
             }
             ends, pending = self._ending(pending + text)
             boundary = boundary if ends is None else ends
-        base = self._base[boundary]
-        return self._fill(base.copy(), states) if states else base
+        return states, boundary
 
     def _fill(self, weights: Floats, states: Iterable[State]) -> Floats:
         for state in states:
@@ -151,7 +163,7 @@ class WordAutomaton:
             self._endings[text] = ends, decoder.getstate()[0]
         return self._endings[text]
 
-    def _explore(self, words: Sequence[str], complete: dict[State, set[int]]) -> None:
+    def _explore(self, words: Sequence[str]) -> None:
         """Find every state that tokens lead to, and the tokens that complete a word."""
         free = [number for number, word in enumerate(words) if begins_anywhere(word[0])]
         bound = [number for number in range(len(words)) if number not in free]
@@ -164,7 +176,7 @@ class WordAutomaton:
             (_ANYWHERE, free, behind), (_ANYWHERE, bound, within),
         ):  # fmt: skip
             for number in numbers:
-                self._follow(begin, (number, (0, b"")), texts, complete)
+                self._follow(begin, (number, (0, b"")), texts)
         left = [
             state for row in self._steps.values() for to in row.values() for state in to
         ]
@@ -172,7 +184,7 @@ class WordAutomaton:
             state = left.pop()
             if state not in self._steps:
                 self._steps[state] = {}
-                self._follow(state, state, whole, complete)
+                self._follow(state, state, whole)
                 left += [one for to in self._steps[state].values() for one in to]
 
     def _follow(
@@ -180,7 +192,6 @@ class WordAutomaton:
         state: State,
         start: State,
         texts: _Sorted,
-        complete: dict[State, set[int]],
     ) -> None:
         """Add the tokens that lead on from a place in a word."""
         number, read = start
@@ -190,10 +201,10 @@ class WordAutomaton:
             done = (len(word), b"") in reached
             if rest:
                 if done and _parted(last, rest):
-                    complete[state].add(token)
+                    self._complete[state].add(token)
                 continue
             if done:
-                complete[state].add(token)
+                self._complete[state].add(token)
             steps.setdefault(token, []).extend(
                 (number, one) for one in reached if one[0] < len(word)
             )

@@ -9,18 +9,15 @@ word.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from cintervene.methods.guard.automaton import WordAutomaton
 
-__all__ = ["generating", "never_completed"]
+__all__ = ["add_mask", "generating", "remove_mask"]
 
 _METHOD = "_get_logits_processor"
 
@@ -30,7 +27,6 @@ class WordMask:
 
     def __init__(self, automaton: WordAutomaton) -> None:
         self._automaton = automaton
-        self._tokens = np.array(automaton.tokens, dtype=np.int64)
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         """Scores (batch, vocabulary) without those tokens.
@@ -41,11 +37,11 @@ class WordMask:
         scores = scores.clone()
         recent = input_ids[:, -self._automaton.reach :].tolist()
         for row, history in enumerate(recent):
-            complete = self._tokens[self._automaton.weights(history) == 1.0]
+            complete = torch.tensor(self._automaton.completing(history)).long()
             # A draft may be written with another, smaller vocabulary.
             complete = complete[complete < scores.shape[1]]
             masked = scores[row].clone()
-            masked[torch.from_numpy(complete).to(scores.device)] = -torch.inf
+            masked[complete.to(scores.device)] = -torch.inf
             if not torch.isneginf(masked).all():
                 scores[row] = masked
         return scores
@@ -59,17 +55,15 @@ def generating(model: nn.Module) -> nn.Module:
     return model
 
 
-@contextmanager
-def never_completed(model: nn.Module, automaton: WordAutomaton) -> Iterator[None]:
+def add_mask(model: nn.Module, automaton: WordAutomaton) -> None:
     """Let `model.generate` choose no token that completes a word."""
-    if not hasattr(type(model), _METHOD):
-        yield
-        return
-    setattr(model, _METHOD, partial(_with_mask, model, WordMask(automaton)))
-    try:
-        yield
-    finally:
-        delattr(model, _METHOD)
+    if hasattr(type(model), _METHOD):
+        setattr(model, _METHOD, partial(_with_mask, model, WordMask(automaton)))
+
+
+def remove_mask(model: nn.Module) -> None:
+    """Take back what `add_mask` did."""
+    vars(model).pop(_METHOD, None)
 
 
 def _with_mask(model: Any, mask: WordMask, *args: Any, **kwargs: Any) -> Any:

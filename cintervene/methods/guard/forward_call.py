@@ -85,6 +85,10 @@ class ForwardCall:
     residual: Tensor = field(default_factory=lambda: torch.empty(0))
     normed: Tensor = field(default_factory=lambda: torch.empty(0))
 
+    def batched(self, values: Tensor) -> Tensor:
+        """Values of all positions as (batch, length, ...); OPT's MLP has one axis."""
+        return values.reshape(len(self.state.tokens), self.length, values.shape[-1])
+
     @property
     def seen(self) -> bool:
         """Whether all of the end of the model was passed; drafts leave layers out."""

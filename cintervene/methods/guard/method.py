@@ -35,7 +35,7 @@ from cintervene.methods.guard.arguments import (
 )
 from cintervene.methods.guard.automaton import WordAutomaton
 from cintervene.methods.guard.config import GuardConfig
-from cintervene.methods.guard.decoding import generating, never_completed
+from cintervene.methods.guard.decoding import add_mask, generating, remove_mask
 from cintervene.methods.guard.forward_call import (
     BoundedLogits,
     ForwardCall,
@@ -201,7 +201,8 @@ class Guard:
             ):
                 stack.callback(handle.remove)
             if self._config.every_token:
-                stack.enter_context(never_completed(model, self._automaton))
+                stack.callback(remove_mask, model)
+                add_mask(model, self._automaton)
             self._hooks = stack.pop_all()
 
     def _forget(self) -> None:
@@ -228,11 +229,12 @@ class Guard:
         call = self._call
         if call is None or not call.open:
             return outputs
-        call.inputs = args[0]
+        call.inputs = call.batched(args[0])
         if call.state.updates is not None:
-            shift = call.state.updates.shift(args[0])
-            outputs = (outputs.float() + shift).to(outputs.dtype)
-        call.outputs = outputs
+            shift = call.state.updates.shift(call.inputs)
+            shifted = outputs.float() + shift.reshape(outputs.shape)
+            outputs = shifted.to(outputs.dtype)
+        call.outputs = call.batched(outputs)
         return outputs
 
     def _after_norm(self, _module: nn.Module, args: Any, normed: Tensor) -> None:

@@ -54,8 +54,6 @@ def _reading(pieces: Collection[str]) -> Callable[[str], bytes]:
 
     if any("▁" in piece for piece in pieces):
         return _with_marked_spaces
-    if share(lambda piece: all(one in _LETTERS for one in piece)) > 0.95:
-        return _byte_level
     if share(lambda piece: piece.startswith("##")) > 0.01:
         return lambda piece: (
             piece[2:] if piece.startswith("##") else f" {piece}"
@@ -66,6 +64,8 @@ def _reading(pieces: Collection[str]) -> Callable[[str], bytes]:
         return lambda piece: (
             piece[:-2] if piece.endswith("@@") else f"{piece} "
         ).encode()
+    if share(lambda piece: all(one in _LETTERS for one in piece)) > 0.95:
+        return _byte_level
     return _with_marked_spaces
 
 
