@@ -364,8 +364,7 @@ def test_budgets_of_other_methods(tmp_path):
 
 
 def test_requests_by_budget():
-    for argv, expected in (
-        ([], 60), (["--budget", "small"], 15), (["--budget", "small", "--limit", "4"], 4)
-    ):  # fmt: skip
+    small = ["--budget", "small"]
+    for argv, expected in (([], 60), (small, 15), ([*small, "--limit", "4"], 4)):
         arguments = build_parser().parse_args(["evaluate", *argv])
         assert request_limit(arguments) == expected
