@@ -16,14 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from cintervene.errors import ModelError
+from cintervene.models.blocks import holds_matrix, parent
 from cintervene.models.decoder import Decoder
-from cintervene.models.targets import (
-    Target,
-    holds_matrix,
-    parent,
-    plain_targets,
-    targets_of,
-)
+from cintervene.models.targets import Target, plain_targets, targets_of
 from cintervene.models.trace import Call, evaluating
 from cintervene.solvers.update import LowRankUpdate
 

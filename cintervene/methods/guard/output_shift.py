@@ -186,7 +186,7 @@ class ShiftSolver:
     def shifted(self, position: OutputPosition, shift: Tensor) -> OutputPosition:
         """The same positions after their outputs were shifted; hooks are not called."""
         outputs = (position.outputs.float() + shift).to(position.outputs.dtype)
-        after, moved = self.target.after, shift
+        after, moved = self.target.after, shift * self.target.gain
         if after is not None:
             moved = after.forward(outputs).float() - after.forward(position.outputs)
         residual = (position.residual.float() + moved).to(position.residual.dtype)
