@@ -87,7 +87,7 @@ class ForwardCall:
 
     def batched(self, values: Tensor) -> Tensor:
         """Values of all positions as (batch, length, ...); OPT's MLP has one axis."""
-        return values.reshape(len(self.state.tokens), self.length, values.shape[-1])
+        return values.reshape(len(self.state.tokens), -1, values.shape[-1])
 
     @property
     def seen(self) -> bool:
@@ -138,7 +138,7 @@ class ForwardCall:
 
     def at(self, positions: Positions, logits: Tensor) -> OutputPosition:
         """What passed the end of the model there."""
-        rows, columns = positions.rows, positions.columns
+        rows, columns = positions.rows, self._from_end(positions.columns)
         inputs, outputs, residual = (
             x.detach()[rows, columns]
             for x in (self.inputs, self.outputs, self.residual)
@@ -148,17 +148,26 @@ class ForwardCall:
     def replace(self, positions: Positions, by: OutputPosition) -> None:
         """Let other outputs have passed there."""
         self.outputs, self.residual = self.outputs.clone(), self.residual.clone()
-        self.outputs[positions.rows, positions.columns] = by.outputs
-        self.residual[positions.rows, positions.columns] = by.residual
+        rows, columns = positions.rows, self._from_end(positions.columns)
+        self.outputs[rows, columns] = by.outputs
+        self.residual[rows, columns] = by.residual
 
     def check_kept(self, normed: Tensor) -> None:
         """Refuse logits of other positions than those asked for."""
-        kept = self._kept(normed.shape[1]).to(normed.device)
+        kept = self._from_end(self._kept(normed.shape[1])).to(normed.device)
         if not torch.equal(self.normed[:, kept], normed):
             raise ModelError(
                 "the head was given other states than those at the positions of "
                 "logits_to_keep; a guard cannot tell what its logits are of"
             )
+
+    def _from_end(self, columns: Tensor) -> Tensor:
+        """Columns as they are counted from the end.
+
+        Models that share keys and values run only the last positions, those that have
+        logits, through their last layers (Gemma 4).
+        """
+        return columns - self.length
 
     def _asked(self) -> Tensor:
         """Columns whose logits the call asks for."""
