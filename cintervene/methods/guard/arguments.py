@@ -126,11 +126,17 @@ def check_followable(model: nn.Module) -> None:
     Raises
     ------
     ModelError
-        It is none of transformers' caches.
+        It is none of transformers' caches, or the model cannot keep one.
     """
     ids = torch.tensor([[1, 2]], device=next(model.parameters()).device)
-    with torch.no_grad():
-        output = model(input_ids=ids, use_cache=True)
+    try:
+        with torch.no_grad():
+            output = model(input_ids=ids, use_cache=True)
+    except Exception as error:
+        raise ModelError(
+            f"{type(model).__name__} cannot be called with use_cache=True ({error}), as "
+            "a guard has to"
+        ) from error
     kept = [getattr(output, name, None) for name in (*CACHES, *OTHER_STATES)]
     kept = [one for one in kept if one is not None]
     if kept and not any(map(is_cache, kept)):
