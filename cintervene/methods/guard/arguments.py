@@ -134,8 +134,8 @@ def check_followable(model: nn.Module) -> None:
             output = model(input_ids=ids, use_cache=True)
     except Exception as error:
         raise ModelError(
-            f"{type(model).__name__} cannot be called with use_cache=True ({error}), as "
-            "a guard has to"
+            f"{type(model).__name__} cannot be called with use_cache=True ({error}), "
+            "which a guard needs"
         ) from error
     kept = [getattr(output, name, None) for name in (*CACHES, *OTHER_STATES)]
     kept = [one for one in kept if one is not None]
