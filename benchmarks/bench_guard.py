@@ -23,9 +23,10 @@ from cintervene import data, models
 from cintervene.activations.layer_stream import LayerStream
 from cintervene.evaluate import bootstrap_mean, paired_difference, wilson
 from cintervene.evaluate.words.obedience import says
-from cintervene.evaluate.words.samples import EvaluationSize, gather
+from cintervene.evaluate.words.samples import gather
 from cintervene.models.weights import as_floats
 from cintervene.prompts.chat import generate, render
+from cintervene.prompts.evaluation_size import EvaluationSize
 from cintervene.prompts.spelling import encode_text
 from cintervene.prompts.target_spans import answered
 

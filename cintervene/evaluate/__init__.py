@@ -28,8 +28,8 @@ from cintervene.evaluate.words.goals import (
 )
 from cintervene.evaluate.words.measure import measure
 from cintervene.evaluate.words.measurement import WordMeasurement
-from cintervene.evaluate.words.samples import EvaluationSize
 from cintervene.judges.refusal import judge_refusal
+from cintervene.prompts.evaluation_size import EvaluationSize
 
 __all__ = [
     "Change",

@@ -48,6 +48,8 @@ class MethodConfig(Described):
 
     # The name by which `defend` and the command know the method.
     method: ClassVar[str]
+    # By the name of a budget: parameters that differ from their defaults in it.
+    budgets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"default": {}}
 
     layers: Literal["auto"] | Sequence[int] = parameter(
         Auto(Layers(), "layer indices, e.g. [14, 16]"), "auto",
@@ -233,6 +235,11 @@ class DescentConfig(ProjectionConfig, RequestConfig):
     """
 
     benign_counts = ("answers", "borderline")
+    budgets: ClassVar = {
+        "small": {"steps": 12, "answers": 60, "borderline": 60},
+        "default": {},
+        "large": {"steps": 80, "answers": 342, "answer_tokens": 32},
+    }
 
     radius: float = parameter(
         Positive(), 0.03, "largest size of a layer's change, relative to its weight's"

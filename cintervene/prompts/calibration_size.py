@@ -7,14 +7,15 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from cintervene.errors import ArgumentError
-from cintervene.utils.parameters import Described, parameter
+from cintervene.prompts.sizes import Size
+from cintervene.utils.parameters import parameter
 from cintervene.utils.ranges import Plain, Whole
 
 __all__ = ["CalibrationSize", "Sizes"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class CalibrationSize(Described):
+class CalibrationSize(Size):
     """How much text to calibrate with.
 
     Attributes
@@ -39,7 +40,18 @@ class CalibrationSize(Described):
         Prompts that sound harmful but are not, answered like harmful ones.
     """
 
-    subject: ClassVar[str] = "size"
+    budgets: ClassVar = {
+        "small": {
+            "starting": 1, "later": 1, "contrast_words": 8, "text_words": 60,
+            "prompts": 24, "texts": 8, "answer_tokens": 16, "tune_words": 6,
+            "tune_prompts": 10, "contrast_prompts": 16,
+        },
+        "default": {},
+        "large": {
+            "starting": 6, "later": 6, "contrast_words": 50, "text_words": 800,
+            "prompts": 292, "answer_tokens": 32, "contrast_prompts": 128,
+        },
+    }  # fmt: skip
 
     starting: int = parameter(Whole(), 3, "answers that start with each forbidden word")
     later: int = parameter(Whole(), 3, "answers that say it after something else")
@@ -63,14 +75,17 @@ class CalibrationSize(Described):
 
 @dataclass(frozen=True)
 class Sizes(Plain):
-    """A `CalibrationSize`; files hold it as a table."""
+    """A `CalibrationSize`, or the name of one; files hold it as a table."""
 
     def check(self, name: str, value: Any) -> CalibrationSize:
         """Return the sizes."""
+        if isinstance(value, str) and value in CalibrationSize.budgets:
+            return CalibrationSize.named(value)
         if not isinstance(value, CalibrationSize):
             raise ArgumentError(
                 f"{name}: got {value!r}; expected a CalibrationSize, e.g. "
-                "CalibrationSize(prompts=50)"
+                "CalibrationSize(prompts=50), or the name of a budget, "
+                f"{', '.join(map(repr, CalibrationSize.budgets))}"
             )
         return value
 

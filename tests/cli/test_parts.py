@@ -15,9 +15,13 @@ from cintervene.cli.arguments.parameters import flag
 from cintervene.cli.arguments.parser import build_parser
 from cintervene.cli.arguments.shared import reader
 from cintervene.cli.common import console, failures
+from cintervene.cli.common.budgets import evaluation_size, request_limit
+from cintervene.cli.common.method_options import requested_config
 from cintervene.errors import ArgumentError, ModelError, NonFiniteError
 from cintervene.methods import PCRConfig
 from cintervene.methods.registry import all_methods
+from cintervene.prompts.calibration_size import CalibrationSize
+from cintervene.prompts.evaluation_size import EvaluationSize
 from cintervene.utils.parameters import parameters
 from cintervene.utils.ranges import Auto, Layers, Pair, Positive
 
@@ -327,3 +331,50 @@ def test_progress_on_a_terminal():
     assert " 50%" in text
     assert "left" in text
     assert text.endswith("\na line\n")
+
+
+def asked(tmp_path, *argv):
+    """The configuration that flags of `defend` ask for."""
+    words = tmp_path / "words.txt"
+    words.write_text("bomb\n")
+    out = ["--out", str(tmp_path / "out"), "--forbid", str(words)]
+    return build_parser().parse_args(["defend", *out, *argv])
+
+
+def test_budgets_and_their_parts(tmp_path):
+    arguments = asked(tmp_path, "--budget", "small", "--calibration-texts", "3")
+    config = requested_config(arguments)
+    assert config.calibration == CalibrationSize.named("small", texts=3)
+    assert evaluation_size(arguments) == EvaluationSize.named("small")
+    arguments = asked(tmp_path, "--evaluation-prompts", "7", "--max-rank", "16")
+    config = requested_config(arguments)
+    assert config.calibration == CalibrationSize()
+    assert config.max_rank == 16
+    assert evaluation_size(arguments) == EvaluationSize(prompts=7)
+
+
+def test_parts_of_a_budget_override_a_file(tmp_path):
+    file = tmp_path / "config.toml"
+    file.write_text('method = "pcr"\n[calibration]\ntexts = 9\nprompts = 8\n')
+    arguments = asked(
+        tmp_path, "--config", str(file), "--calibration-prompts", "5"
+    )  # fmt: skip
+    assert requested_config(arguments).calibration == CalibrationSize(
+        texts=9, prompts=5
+    )
+
+
+def test_budgets_of_other_methods(tmp_path):
+    out = ["--out", str(tmp_path), "--method", "gate"]
+    arguments = build_parser().parse_args(["defend", *out, "--budget", "small"])
+    assert requested_config(arguments).benign == 60
+    argv = ["defend", *out, "--calibration-texts", "3"]
+    with pytest.raises(ArgumentError, match="--calibration-texts: is no option of"):
+        requested_config(build_parser().parse_args(argv))
+
+
+def test_requests_by_budget():
+    small = ["--budget", "small"]
+    for argv, expected in (([], 60), (small, 15), ([*small, "--limit", "4"], 4)):
+        arguments = build_parser().parse_args(["evaluate", *argv])
+        assert request_limit(arguments) == expected

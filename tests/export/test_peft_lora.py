@@ -189,3 +189,19 @@ def test_factors_keep_the_change(
     used = sizes[0] > 0
     assert torch.all(sizes[0][used] / sizes[1][used] < 4)
     assert torch.all(sizes[1][used] / sizes[0][used] < 4)
+
+
+def test_a_lower_rank(tiny_model: Any, tmp_path: Path) -> None:
+    """Cut to the closest change; what is lost is told; zeros fill no rank up."""
+    change = make(tiny_model("llama"))
+    made = lora(change, tmp_path / "adapter", max_rank=2)
+    assert made.rank == 2
+    stored = read_lora(change, tmp_path / "adapter")
+    for name, update in change.updates.items():
+        closest = update.compress(2)
+        assert (stored[name] - closest).norm <= 1e-5 * update.norm
+        lost = (update - closest).norm / update.norm
+        assert made.errors[name] == pytest.approx(lost, rel=1e-4, abs=1e-6)
+    assert lora(change, tmp_path / "same", max_rank=9).rank == 5
+    with pytest.raises(ArgumentError, match="max_rank: got 0"):
+        lora(change, tmp_path / "none", max_rank=0)

@@ -6,6 +6,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from cintervene.cli.arguments.budgets import add_budget, add_sizes
 from cintervene.cli.arguments.parameters import add_parameters
 from cintervene.cli.arguments.shared import (
     EPILOG,
@@ -47,12 +48,14 @@ def defend(parser: Parser) -> None:
     limits = parser.add_argument_group("goals and limits")
     details = parser.add_argument_group("details, whose defaults are rarely changed")
     _add_method(main)
+    add_budget(main, "the change is calibrated with and then measured on")
     add_parameters(
         parser, {"texts": texts, "main": main, "limits": limits, "details": details}
     )
     add_obedience_loss(limits, "with --forbid: ", default=None)
     add_beyond_limits(limits)
     _add_extent(parser)
+    add_sizes(parser, "calibration", "evaluation")
 
 
 def _add_method(group: argparse._ArgumentGroup) -> None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from cintervene.cli.arguments.budgets import add_budget, add_sizes
 from cintervene.cli.arguments.parameters import add_parameter, owners_of
 from cintervene.cli.arguments.shared import (
     EPILOG,
@@ -47,7 +48,11 @@ def evaluate(parser: Parser) -> None:
     )  # fmt: skip
     add_device(parser)
     add_template_options(parser)
+    add_budget(
+        parser, "is measured on, and in a study what methods are calibrated with"
+    )
     _add_goals(parser.add_argument_group("goals, for --intervention"))
+    add_sizes(parser, "evaluation")
     study = parser.add_argument_group("a study of defences under attack")
     _add_defences(study)
     _add_requests(study)
@@ -107,7 +112,7 @@ def _add_requests(study: argparse._ArgumentGroup) -> None:
         type=reader([Whole(least=1)]),
         metavar="N",
         help="requests of each kind, spread evenly over the file (default: all; 60 of "
-        "our own with --intervention)",
+        "our own with --intervention, or as --budget says)",
     )
     study.add_argument(
         "--tokens",

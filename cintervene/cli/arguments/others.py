@@ -56,6 +56,13 @@ def export(parser: Parser) -> None:
         help="of an adapter's factors (default: %(default)s)",
     )
     parser.add_argument(
+        "--max-rank",
+        type=reader([Whole(least=1)]),
+        metavar="N",
+        help="lora, gguf: cut the change of each weight to this rank; what that costs "
+        "is told by --measure (default: as it is)",
+    )
+    parser.add_argument(
         "--measure",
         action="store_true",
         help="measure on --model what was read again from the files, on held-out data, "

@@ -10,6 +10,7 @@ from typing import Any
 
 from cintervene.cli.arguments.parameters import flag
 from cintervene.cli.commands.explain import as_dict
+from cintervene.cli.common.budgets import evaluation_size, given_numbers
 from cintervene.cli.common.config_file import write_config
 from cintervene.cli.common.console import Console, print_json, say
 from cintervene.cli.common.failures import Exit, with_flags
@@ -49,7 +50,7 @@ def run(arguments: Namespace, console: Console) -> Exit:
     _check_extent(arguments, words)
     if arguments.dry_run:
         return _dry_run(arguments, config, words or (), console)
-    goals = _goals(arguments, config)
+    goals, size = _goals(arguments, config), evaluation_size(arguments)
     with StagedDirectory(arguments.out) as stage:
         model, tokenizer = load_named(arguments, console)
         intervention = defend(model, tokenizer, config, progress=console)
@@ -58,7 +59,7 @@ def run(arguments: Namespace, console: Console) -> Exit:
             return _show_withheld(arguments, intervention, reason, console)
         form, measurement = applicable_form(intervention, model), None
         if words and not arguments.no_evaluate:
-            measurement = measure(model, tokenizer, form, progress=console)
+            measurement = measure(model, tokenizer, form, size=size, progress=console)
         intervention.save(
             stage.path / INTERVENTION, beyond_limits=arguments.beyond_limits
         )
@@ -95,15 +96,18 @@ def _check_extent(arguments: Namespace, words: Sequence[str] | None) -> None:
         for name in ("max_obedience_loss", "no_evaluate", "dry_run")
         if getattr(arguments, name)
     ]
+    sized = given_numbers(arguments, "evaluation")
+    given += [f"evaluation_{name}" for name in sized]
     if given and words is None:
         raise ArgumentError(
             f"{flag(given[0])}: is for words (--forbid), which alone are measured on "
             "held-out data here, or listed beforehand; leave it out"
         )
-    if arguments.max_obedience_loss and arguments.no_evaluate:
+    skipped = [name for name in given if name not in ("no_evaluate", "dry_run")]
+    if skipped and arguments.no_evaluate:
         raise ArgumentError(
-            "--max-obedience-loss: is compared with held-out data, which --no-evaluate "
-            "skips; leave one of them out"
+            f"{flag(skipped[0])}: is about held-out data, which --no-evaluate skips; "
+            "leave one of them out"
         )
 
 

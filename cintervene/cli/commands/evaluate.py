@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 
 from cintervene.cli.commands import study
+from cintervene.cli.common.budgets import evaluation_size, request_limit
 from cintervene.cli.common.console import Console, print_json, say
 from cintervene.cli.common.failures import Exit
 from cintervene.cli.common.inputs import load_named, read_texts
@@ -64,12 +65,12 @@ def _measure_words(
     console: Console,
 ) -> Exit:
     """Measure how likely words are; those it was made for if none are given."""
-    goals = goals_of(vars(arguments))
+    goals, size = goals_of(vars(arguments)), evaluation_size(arguments)
     with _staging(arguments) as stage:
         model, tokenizer = load_named(arguments, console)
         form = applicable_form(intervention, model)
         measurement = measure(
-            model, tokenizer, form, forbid=words,
+            model, tokenizer, form, forbid=words, size=size,
             template_options=arguments.template_options, progress=console,
         )  # fmt: skip
         if stage is not None:
@@ -90,13 +91,13 @@ def _measure_requests(
     arguments: Namespace, intervention: Intervention, console: Console
 ) -> Exit:
     """Measure which held-out requests are refused."""
-    limit = {} if arguments.limit is None else {"limit": arguments.limit}
+    limit = request_limit(arguments)
     with _staging(arguments) as stage:
         model, tokenizer = load_named(arguments, console)
         form = applicable_form(intervention, model)
         measurement = measure_requests(
-            model, tokenizer, form, tokens=arguments.tokens,
-            template_options=arguments.template_options, progress=console, **limit,
+            model, tokenizer, form, limit=limit, tokens=arguments.tokens,
+            template_options=arguments.template_options, progress=console,
         )  # fmt: skip
         if stage is not None:
             report = report_content(intervention)

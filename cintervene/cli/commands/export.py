@@ -32,11 +32,28 @@ def run(arguments: Namespace, console: Console) -> Exit:
     intervention = Intervention.load(arguments.intervention)
     if arguments.command == "revert":
         return _revert(arguments, intervention, console)
+    if arguments.command == "export" and arguments.to == "checkpoint":
+        _check_no_adapter(arguments)
     # Here, because writing a model, or measuring one, takes minutes.
     check_limits(intervention, arguments.beyond_limits)
     if arguments.command == "export" and arguments.to != "checkpoint":
         return _export(arguments, intervention, console)
     return _apply(arguments, intervention, console)
+
+
+def _check_no_adapter(arguments: Namespace) -> None:
+    """Refuse what is about adapters only.
+
+    Raises
+    ------
+    ArgumentError
+        Names the flag.
+    """
+    if arguments.max_rank is not None:
+        raise ArgumentError(
+            "--max-rank: is for adapters (--to lora, --to gguf); weights hold a change "
+            "of any rank. Leave it out"
+        )
 
 
 def _export(arguments: Namespace, intervention: Intervention, console: Console) -> Exit:
@@ -56,8 +73,10 @@ def _export(arguments: Namespace, intervention: Intervention, console: Console) 
         )
         return Exit.DONE
     worst = max(artefact.errors.values())
+    whole = max(one.rank for one in intervention.updates.values())
+    cut = f" of {whole}" if whole > artefact.rank else ""
     say(
-        f"{artefact.path}: rank {artefact.rank}; read again, the change is off by "
+        f"{artefact.path}: rank {artefact.rank}{cut}; read again, the change is off by "
         f"{worst:.1e} of its norm at most"
     )
     return Exit.DONE
@@ -69,6 +88,7 @@ def _adapter(
     base = arguments.base
     options: dict[str, Any] = {
         "dtype": arguments.dtype,
+        "max_rank": arguments.max_rank,
         "report": report,
         "beyond_limits": arguments.beyond_limits,
     }

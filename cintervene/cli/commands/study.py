@@ -13,6 +13,7 @@ from typing import Any
 from cintervene import data
 from cintervene.attacks import Attack, DirectRequest, Request
 from cintervene.baselines import Generation
+from cintervene.cli.common.budgets import evaluation_size
 from cintervene.cli.common.console import Console, print_json, say
 from cintervene.cli.common.contenders import named_attacks, named_defences
 from cintervene.cli.common.failures import Exit
@@ -55,8 +56,9 @@ def run(arguments: Namespace, console: Console) -> Exit:
         attacks = named_attacks(arguments.attacks, model, tokenizer)
         suites = _suites(arguments, attacks)
         defences = named_defences(
-            arguments.defence, model, tokenizer, words, arguments.out, console
-        )
+            arguments.defence, model, tokenizer, words, arguments.out, console,
+            arguments.budget or "default",
+        )  # fmt: skip
         generation = Generation(max_new_tokens=arguments.tokens)
         judge, about = named_judge(arguments, console)
         journal.agree(about)
@@ -68,7 +70,7 @@ def run(arguments: Namespace, console: Console) -> Exit:
             if one.intervention is not None and one.answerer is one.clocked
         }
         measured = {
-            name: _measured(arguments.out, name, one, model, tokenizer, words, console)
+            name: _measured(arguments, name, one, model, tokenizer, words, console)
             for name, one in changed.items()
         }
         content = study_content(
@@ -142,7 +144,7 @@ def _limited(requests: Sequence[Request], most: int | None) -> list[Request]:
 
 def _sources(arguments: Namespace) -> dict[str, Any]:
     """What the requests and the model are, so that no study mixes two."""
-    found = {"model": arguments.model}
+    found = {"model": arguments.model, "budget": arguments.budget or "default"}
     if arguments.template_options is not None:
         found["template_options"] = arguments.template_options
     if arguments.model_dtype != "auto":
@@ -155,7 +157,7 @@ def _sources(arguments: Namespace) -> dict[str, Any]:
 
 
 def _measured(
-    directory: Path,
+    arguments: Namespace,
     name: str,
     intervention: Intervention,
     model: Any,
@@ -164,14 +166,16 @@ def _measured(
     console: Console,
 ) -> Mapping[str, Any]:
     """What `measure` finds of an intervention, or found when the study ran before."""
-    path = directory / f"measurement-{name}.json"
-    about = {"digest": intervention.digest, "forbid": words}
+    path, size = arguments.out / f"measurement-{name}.json", evaluation_size(arguments)
+    about = {"digest": intervention.digest, "forbid": words, "size": size.to_dict()}
     stored = _stored(path)
     if {key: stored.get(key) for key in about} == about and "measurement" in stored:
         return dict(stored["measurement"])
     if words is None and not intervention.options.get("forbid"):
         words = data.forbidden_words()
-    found = measure(model, tokenizer, intervention, forbid=words, progress=console)
+    found = measure(
+        model, tokenizer, intervention, forbid=words, size=size, progress=console
+    )
     result = {**about, "measurement": found.to_dict()}
     write_atomically(path, json.dumps(result, ensure_ascii=False).encode())
     return found.to_dict()

@@ -48,11 +48,12 @@ def named_defences(
     words: Sequence[str] | None,
     directory: Path,
     progress: Progress = silent,
+    budget: str = "default",
 ) -> list[Defence]:
     """Build the defences of a comma-separated list; the base comes first.
 
-    Interventions that are named by their method are solved with its defaults, and kept
-    in `directory`, where a study that goes on finds them.
+    Interventions that are named by their method are solved with its defaults in
+    `budget`, and kept in `directory`, where a study that goes on finds them.
 
     Raises
     ------
@@ -75,9 +76,11 @@ def named_defences(
         path = directory / f"{method}{FILE}"
         if path.exists():
             return Intervention.load(path)
-        takes_words = "forbid" in find_method(method).config.names()
-        texts: dict[str, Any] = {"forbid": banned} if takes_words else {}
-        change = defend(model, tokenizer, method=method, progress=progress, **texts)
+        config = find_method(method).config
+        values = dict(config.budgets[budget])
+        if "forbid" in config.names():
+            values["forbid"] = banned
+        change = defend(model, tokenizer, method=method, progress=progress, **values)
         # What it does is what the study is about; nothing is shipped.
         change.save(path, beyond_limits=True)
         return change

@@ -8,6 +8,7 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from cintervene.cli.arguments.parameters import flag, owners_of
+from cintervene.cli.common.budgets import budgeted
 from cintervene.cli.common.config_file import read_config
 from cintervene.cli.common.inputs import PACKAGED, read_texts
 from cintervene.errors import ArgumentError
@@ -50,7 +51,8 @@ def requested_config(arguments: Namespace) -> MethodConfig:
     given: Mapping[str, Any] = arguments.given
     method = find_method(arguments.method or stored.get("method", DEFAULT_METHOD))
     check_owned(method, given)
-    values = {**stored, **_read(method, given), "method": method.name}
+    sizes = budgeted(method, arguments, stored)
+    values = {**stored, **sizes, **_read(method, given), "method": method.name}
     try:
         config = method.config.from_dict(values)
         config.check_known()

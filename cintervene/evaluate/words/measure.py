@@ -18,12 +18,13 @@ from cintervene.evaluate.words.measurement import WordMeasurement
 from cintervene.evaluate.words.obedience import obedience
 from cintervene.evaluate.words.observation import Observation, observe
 from cintervene.evaluate.words.records import Answer, Drift
-from cintervene.evaluate.words.samples import EvaluationSize, Sample, gather
+from cintervene.evaluate.words.samples import Sample, gather
 from cintervene.evaluate.words.scores import group_perplexity, perplexity
 from cintervene.intervention.intervention import Intervention
 from cintervene.intervention.sources import template_options_of
 from cintervene.models.precision import quick_products
 from cintervene.prompts.chat import chat_for
+from cintervene.prompts.evaluation_size import EvaluationSize
 from cintervene.prompts.spelling import words_to_forbid
 from cintervene.utils.progress import Progress, silent
 

@@ -14,13 +14,14 @@ from torch import Tensor, nn
 from cintervene.activations.layer_stream import LayerStream
 from cintervene.activations.scoring import divergence, token_nll
 from cintervene.evaluate.phases import Phases
-from cintervene.evaluate.words.samples import EvaluationSize, Sample
+from cintervene.evaluate.words.samples import Sample
 from cintervene.evaluate.words.scores import Scores, item_sums, token_counts
 from cintervene.intervention.intervention import Intervention
 from cintervene.models.parts import ModelParts
 from cintervene.models.trace import evaluating
 from cintervene.models.unembedding import Unembedding
 from cintervene.prompts.chat import answer_text, generate, render
+from cintervene.prompts.evaluation_size import EvaluationSize
 from cintervene.prompts.target_spans import TargetSpan, answered
 from cintervene.utils.arrays import Floats
 from cintervene.utils.progress import Step

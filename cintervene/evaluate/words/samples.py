@@ -4,48 +4,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from cintervene import data
 from cintervene.data import Split
 from cintervene.evaluate.words.obedience import says
+from cintervene.prompts.evaluation_size import EvaluationSize
 from cintervene.prompts.target_spans import TargetSpan, word_spans
-from cintervene.utils.validation import check_whole
 
-__all__ = ["EvaluationSize", "Request", "Sample", "gather", "spread"]
+__all__ = ["Request", "Sample", "gather", "spread"]
 
 Item = TypeVar("Item")
-
-
-@dataclass(frozen=True, slots=True)
-class EvaluationSize:
-    """How much to measure on; the time of a measurement is proportional to it.
-
-    Attributes
-    ----------
-    forbidden, benign, related : int
-        Answers that start with such a word, and as many that say it later.
-    prompts, answer_tokens : int
-        Everyday prompts that the base answers, and the answers' largest length.
-    texts : int
-        Passages of prose.
-    forbidden_requests, benign_requests, request_tokens : int
-        Requests for a word, and the largest length of the answers to them.
-    """
-
-    forbidden: int = 100
-    benign: int = 100
-    related: int = 34
-    prompts: int = 64
-    answer_tokens: int = 32
-    texts: int = 10
-    forbidden_requests: int = 100
-    benign_requests: int = 92
-    request_tokens: int = 16
-
-    def __post_init__(self) -> None:
-        check_whole(1, **asdict(self))
 
 
 @dataclass(frozen=True, slots=True)

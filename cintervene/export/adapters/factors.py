@@ -17,6 +17,7 @@ from cintervene.intervention.edit import dtype_name
 from cintervene.intervention.intervention import Intervention
 from cintervene.models.weights import is_finite
 from cintervene.solvers.update import LowRankUpdate
+from cintervene.utils.validation import check_whole
 
 Array = npt.NDArray[Any]
 DTYPES = {
@@ -45,18 +46,23 @@ class Factors:
         return LowRankUpdate(self.b.float().numpy(), self.a.float().numpy())
 
 
-def uniform(intervention: Intervention, dtype: str = "float32") -> dict[str, Factors]:
+def uniform(
+    intervention: Intervention, dtype: str = "float32", max_rank: int | None = None
+) -> dict[str, Factors]:
     """Return the factors of every weight, filled up with zeros to one rank.
 
     Parameters
     ----------
     intervention : Intervention
     dtype : {"float32", "bfloat16", "float16"}
+    max_rank : int, optional
+        Changes of a higher rank are cut to the closest one of it, in the Frobenius
+        norm.
 
     Raises
     ------
     ArgumentError
-        `dtype` is none of these.
+        `dtype` is none of these, or `max_rank` is below 1.
     InterventionError
         A factor is out of the range of `dtype`, the product out of that or of the
         weight's type, or all ranks are 0.
@@ -65,7 +71,13 @@ def uniform(intervention: Intervention, dtype: str = "float32") -> dict[str, Fac
         raise ArgumentError(
             f"dtype: got {dtype!r}, expected one of {', '.join(DTYPES)}"
         )
-    updates = intervention.updates
+    updates = dict(intervention.updates)
+    if max_rank is not None:
+        check_whole(1, max_rank=max_rank)
+        updates = {
+            name: one.compress(max_rank) if one.rank > max_rank else one
+            for name, one in updates.items()
+        }
     rank = max(update.rank for update in updates.values())
     if rank == 0:
         raise InterventionError("the intervention changes nothing: all ranks are 0")

@@ -32,6 +32,7 @@ def save_gguf(
     base: str | os.PathLike[str],
     *,
     dtype: str = "float32",
+    max_rank: int | None = None,
     report: Report | None = None,
     beyond_limits: bool = False,
 ) -> Artefact:
@@ -50,6 +51,10 @@ def save_gguf(
         and names are taken from it, and the shapes are compared.
     dtype : {"float32", "float16"}, default "float32"
         Of the factors.
+    max_rank : int, optional
+        Cut changes to this rank, for servers that take no higher one (vLLM's
+        `max_lora_rank` is 16 unless it is raised). What is lost of each is in the
+        artefact's `errors`; measure what it costs through `report`.
     report : mapping or callable, optional
         For the card; see `Origin`. A function is called with the change as it was read
         again from the file, and returns the report.
@@ -75,7 +80,7 @@ def save_gguf(
     if dtype not in ("float32", "float16"):
         raise ArgumentError(f"dtype: got {dtype!r}, expected float32 or float16")
     check_limits(intervention, beyond_limits)
-    factors = uniform(intervention, dtype)
+    factors = uniform(intervention, dtype, max_rank)
     model = _Base(Path(base))
     names = {
         name: model.find(name, edit.update.shape)

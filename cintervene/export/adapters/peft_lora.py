@@ -33,6 +33,7 @@ def save_lora(
     *,
     base: str | None = None,
     dtype: str = "float32",
+    max_rank: int | None = None,
     report: Report | None = None,
     beyond_limits: bool = False,
 ) -> Artefact:
@@ -52,6 +53,10 @@ def save_lora(
         the model was called.
     dtype : {"float32", "bfloat16", "float16"}, default "float32"
         Of the factors. The narrow ones halve the file and round the change.
+    max_rank : int, optional
+        Cut changes to this rank, for servers that take no higher one (vLLM's
+        `max_lora_rank` is 16 unless it is raised). What is lost of each is in the
+        artefact's `errors`; measure what it costs through `report`.
     report : mapping or callable, optional
         For the model card; see `Origin`. A function is called with the change as it was
         read again from the files, and returns the report.
@@ -78,7 +83,7 @@ def save_lora(
     """
     check_limits(intervention, beyond_limits)
     _refuse_beside_experts(intervention)
-    factors = uniform(intervention, dtype)
+    factors = uniform(intervention, dtype, max_rank)
     place = Path(directory)
     with StagedDirectory(place) as stage:
         _write(intervention, stage.path, factors, base)

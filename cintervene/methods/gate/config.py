@@ -79,6 +79,11 @@ class GateConfig(RequestConfig):
 
     method: ClassVar[str] = "gate"
     benign_counts = ("benign",)
+    budgets: ClassVar = {
+        "small": {"steps": 8, "benign": 60},
+        "default": {},
+        "large": {"steps": 48, "answer_tokens": 32},
+    }
 
     max_false_refusals: float = parameter(
         Positive(metavar="SHARE"), 0.04, "benign requests refused in addition",

@@ -2,33 +2,44 @@
 """Which next tokens would say a forbidden word, given the tokens so far.
 
 A word can be cut into tokens in many ways, and a model that may not take the usual one
-takes another. Words are therefore followed letter by letter, in the letters of the
-tokenizer's own pieces: any piece that goes on along a word leads to the next state, and
-whichever piece completes the word is forbidden.
+takes another. Words are therefore followed byte by byte through what tokens write: any
+token that goes on along a word leads to the next state, and whichever token completes
+the word is forbidden.
 """
 
 from __future__ import annotations
 
-import string
+import codecs
+from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import product
 from typing import Any
 
 import numpy as np
 
+from cintervene.errors import ArgumentError
+from cintervene.methods.guard.pieces import token_bytes
+from cintervene.methods.guard.scripts import (
+    begins_anywhere,
+    ends_anywhere,
+    is_mark,
+    joins,
+)
+from cintervene.methods.guard.spellings import Read, Spellings
 from cintervene.prompts.spelling import distinctiveness, spell, surface_forms
 from cintervene.utils.arrays import Floats
 
 __all__ = ["WordAutomaton"]
 
-# What pieces of the usual tokenizers write for a space before a word.
-SPACES = "Ġ▁ "
-# What a word may follow: nothing, a line, a quote, another word. Pieces differ there.
+# What a word may follow: nothing, a line, a quote, another word. Tokens differ there.
 CONTEXTS = ("", "\n", '"', "The")
-_FOLD = str.maketrans(string.ascii_uppercase, string.ascii_lowercase)
-# States: between words, and where a word may begin without a space of its own.
-_ANYWHERE, _BOUNDARY = " ", ""
+
+# What is read of a word: its number, and how far it is.
+State = tuple[int, Read]
+# Where words begin: at any place, and where nothing before could be of the same word.
+_ANYWHERE: State = (-1, (0, b""))
+_BOUNDARY: State = (-2, (0, b""))
 
 
 class WordAutomaton:
@@ -39,47 +50,56 @@ class WordAutomaton:
     tokenizer
         With `get_vocab`, the pieces and their ids.
     words : sequence of str
+        In the form of `cintervene.data.normal_word`.
+    size : int, optional
+        How many logits the model has; tokens beyond are not looked at.
 
     Attributes
     ----------
     tokens : list of int
         Every token that is ever forbidden, ascending.
+
+    Raises
+    ------
+    ArgumentError
+        What the tokens of a word write is not the word.
     """
 
-    def __init__(self, tokenizer: Any, words: Sequence[str]) -> None:
-        self._tokenizer = tokenizer
-        self._word_ends: dict[int, bool] = {}
-        pieces = _Pieces(tokenizer.get_vocab())
-        steps: dict[str, dict[int, str]] = defaultdict(dict)
-        weights: dict[str, dict[int, float]] = defaultdict(dict)
-        self._reach = 1
-        for word in words:
-            for spelled, usual in _spellings(tokenizer, pieces, word):
-                self._reach = max(self._reach, len(spelled))
-                for state, token, end in pieces.along(spelled):
-                    steps[state][token] = spelled[:end]
-                    weight = _weight(state, spelled, end, word, (state, token) in usual)
-                    weights[state][token] = max(weights[state].get(token, 0.0), weight)
-        self._steps = dict(steps)
-        limited = {
-            state: {token: weight for token, weight in row.items() if weight}
-            for state, row in weights.items()
+    def __init__(
+        self, tokenizer: Any, words: Sequence[str], size: int | None = None
+    ) -> None:
+        written = token_bytes(tokenizer)
+        self._written = {
+            token: text
+            for token, text in written.items()
+            if size is None or token < size
         }
-        self.tokens = sorted({token for row in limited.values() for token in row})
+        self._endings: dict[bytes, tuple[bool | None, bytes]] = {}
+        self._words = [Spellings(word) for word in words]
+        self._lasts = [word[-1] for word in words]
+        self.reach = 8 + max(len(word.encode()) for word in words)
+        self._steps: dict[State, dict[int, list[State]]] = {
+            _ANYWHERE: {},
+            _BOUNDARY: {},
+        }
+        self._complete: dict[State, set[int]] = defaultdict(set)
+        self._explore(words)
+        weights = {
+            state: dict.fromkeys(tokens, 1.0)
+            for state, tokens in self._complete.items()
+        }
+        for number, word in enumerate(words):
+            self._weigh_usual(tokenizer, number, word, weights)
+        self.tokens = sorted({token for row in weights.values() for token in row})
         column = {token: at for at, token in enumerate(self.tokens)}
         self._weights = {
             state: [(column[token], weight) for token, weight in row.items()]
-            for state, row in limited.items()
+            for state, row in weights.items()
         }
         self._base = {
             boundary: self._fill(np.zeros(len(self.tokens)), _begun(boundary))
             for boundary in (False, True)
         }
-
-    @property
-    def reach(self) -> int:
-        """How many of the last tokens matter."""
-        return self._reach + 1
 
     def weights(self, history: Sequence[int]) -> Floats:
         """Weights w_t of the strength for each of `tokens` as the next one.
@@ -95,84 +115,212 @@ class WordAutomaton:
             1 for tokens that complete a word; for the usual inner pieces of a word, how
             distinctive what is said so far is; 0 for tokens that are free.
         """
-        states: list[str] = []
-        boundary = True
-        for token in history[-self.reach :]:
-            reached = (
-                self._steps.get(state, {}).get(token)
-                for state in (*states, *_begun(boundary))
-            )
-            states = list({state for state in reached if state is not None})
-            boundary = not self._ends_in_word(token)
+        states, boundary = self._reached_by(history)
         base = self._base[boundary]
         return self._fill(base.copy(), states) if states else base
 
-    def _fill(self, weights: Floats, states: Sequence[str]) -> Floats:
+    def completing(self, history: Sequence[int]) -> list[int]:
+        """The tokens that complete a word as the next one; `history` as above."""
+        states, boundary = self._reached_by(history)
+        found = [self._complete.get(one, ()) for one in (*states, *_begun(boundary))]
+        return sorted(set().union(*found))
+
+    def _reached_by(self, history: Sequence[int]) -> tuple[set[State], bool]:
+        """States after some tokens, and whether a word may begin behind them."""
+        states: set[State] = set()
+        boundary, pending = True, b""
+        for token in history[-self.reach :]:
+            text = self._written.get(token, b"")
+            if not text:
+                states, boundary, pending = set(), True, b""
+                continue
+            states = {
+                reached
+                for state in (*states, *_begun(boundary))
+                for reached in self._steps.get(state, {}).get(token, ())
+            }
+            ends, pending = self._ending(pending + text)
+            boundary = boundary if ends is None else ends
+        return states, boundary
+
+    def _fill(self, weights: Floats, states: Iterable[State]) -> Floats:
         for state in states:
             for column, weight in self._weights.get(state, ()):
                 weights[column] = max(weights[column], weight)
         return weights
 
-    def _ends_in_word(self, token: int) -> bool:
-        if token < 0:
-            return False
-        if token not in self._word_ends:
-            self._word_ends[token] = self._tokenizer.decode([token])[-1:].isalnum()
-        return self._word_ends[token]
+    def _ending(self, text: bytes) -> tuple[bool | None, bytes]:
+        """Whether a word may begin after a text, and the bytes of an open character.
+
+        None where no character in it tells.
+        """
+        if text not in self._endings:
+            decoder = codecs.getincrementaldecoder("utf-8")("ignore")
+            letters = decoder.decode(text)
+            while letters and is_mark(letters[-1]):
+                letters = letters[:-1]
+            ends = not joins(letters[-1]) if letters else None
+            self._endings[text] = ends, decoder.getstate()[0]
+        return self._endings[text]
+
+    def _explore(self, words: Sequence[str]) -> None:
+        """Find every state that tokens lead to, and the tokens that complete a word."""
+        free = [number for number, word in enumerate(words) if begins_anywhere(word[0])]
+        bound = [number for number in range(len(words)) if number not in free]
+        begins = {byte for word in self._words for byte in word.next_bytes((0, b""))}
+        whole = _Sorted((text, token) for token, text in self._written.items() if text)
+        within = _Sorted(_inner_starts(self._written, begins, bounded=True))
+        behind = _Sorted(_inner_starts(self._written, begins)) if free else _Sorted(())
+        for begin, numbers, texts in (
+            (_ANYWHERE, free, whole), (_BOUNDARY, bound, whole),
+            (_ANYWHERE, free, behind), (_ANYWHERE, bound, within),
+        ):  # fmt: skip
+            for number in numbers:
+                self._follow(begin, (number, (0, b"")), texts)
+        left = [
+            state for row in self._steps.values() for to in row.values() for state in to
+        ]
+        while left:
+            state = left.pop()
+            if state not in self._steps:
+                self._steps[state] = {}
+                self._follow(state, state, whole)
+                left += [one for to in self._steps[state].values() for one in to]
+
+    def _follow(
+        self,
+        state: State,
+        start: State,
+        texts: _Sorted,
+    ) -> None:
+        """Add the tokens that lead on from a place in a word."""
+        number, read = start
+        word, last = self._words[number], self._lasts[number]
+        steps = self._steps.setdefault(state, {})
+        for token, rest, reached in texts.along(word, read):
+            done = (len(word), b"") in reached
+            if rest:
+                if done and _parted(last, rest):
+                    self._complete[state].add(token)
+                continue
+            if done:
+                self._complete[state].add(token)
+            steps.setdefault(token, []).extend(
+                (number, one) for one in reached if one[0] < len(word)
+            )
+
+    def _weigh_usual(
+        self,
+        tokenizer: Any,
+        number: int,
+        word: str,
+        weights: dict[State, dict[int, float]],
+    ) -> None:
+        """Limit the usual inner tokens of a word by how much they tell of it."""
+        said = False
+        for form, before, gap in product(surface_forms(word), CONTEXTS, ("", " ")):
+            if joins(before[-1:] or " ") and not gap:
+                continue
+            _, tokens = spell(tokenizer, before, gap + form)
+            states = [_ANYWHERE, _BOUNDARY]
+            for at, token in enumerate(tokens):
+                said |= any(weights.get(one, {}).get(token) == 1.0 for one in states)
+                reached = set()
+                for state in states:
+                    into = [
+                        one for one in self._steps.get(state, {}).get(token, ())
+                        if one[0] == number
+                    ]  # fmt: skip
+                    reached |= set(into)
+                    if at and into:
+                        letters = max(read for _, (read, _) in into)
+                        row = weights.setdefault(state, {})
+                        row[token] = max(
+                            row.get(token, 0.0), distinctiveness(letters, word)
+                        )
+                states = list(reached)
+        if not said:
+            raise ArgumentError(
+                f"tokenizer: the tokens of {word!r} do not write it "
+                f"({type(tokenizer).__name__} is of a kind that is not known); the "
+                "guard cannot follow words in it"
+            )
 
 
-class _Pieces:
-    """The pieces of a vocabulary, found by what they spell."""
+class _Sorted:
+    """Byte strings in order, to find those that begin alike."""
 
-    def __init__(self, vocabulary: dict[str, int]) -> None:
-        self.of = {token: piece for piece, token in vocabulary.items()}
-        self._plain: dict[str, list[int]] = defaultdict(list)
-        self._led: dict[str, list[int]] = defaultdict(list)
-        for piece, token in vocabulary.items():
-            folded = piece.translate(_FOLD)
-            self._plain[folded].append(token)
-            bare = folded.lstrip(SPACES + string.punctuation)
-            if bare != folded:
-                self._led[bare].append(token)
+    def __init__(self, entries: Iterable[tuple[bytes, int]]) -> None:
+        self._entries = sorted(entries)
+        self._texts = [text for text, _ in self._entries]
 
-    def spelled(self, tokens: Sequence[int]) -> str:
-        """Letters of pieces, without the space before them."""
-        return "".join(self.of[t] for t in tokens).translate(_FOLD).lstrip(SPACES)
+    def along(
+        self, word: Spellings, read: Read
+    ) -> Iterator[tuple[int, bytes, set[Read]]]:
+        """Every (token, rest, reached) such that a part leads on along a word.
 
-    def along(self, spelled: str) -> Iterator[tuple[str, int, int]]:
-        """Every (state, token, end) such that the token leads on along the word."""
-        for end in range(1, len(spelled) + 1):
-            for token in self._led.get(spelled[:end], ()):
-                yield _ANYWHERE, token, end
-            for start in range(end):
-                for token in self._plain.get(spelled[start:end], ()):
-                    yield spelled[:start], token, end
-
-
-def _spellings(
-    tokenizer: Any, pieces: _Pieces, word: str
-) -> Iterator[tuple[str, set[tuple[str, int]]]]:
-    """Each way of writing the word, with the usual (state, token) pairs on its way."""
-    usual_steps: dict[str, set[tuple[str, int]]] = defaultdict(set)
-    for form, before, gap in product(surface_forms(word), CONTEXTS, ("", " ")):
-        if before[-1:].isalnum() and not gap:
-            continue
-        _, tokens = spell(tokenizer, before, gap + form)
-        usual = usual_steps[pieces.spelled(tokens)]
-        for at, token in enumerate(tokens):
-            state = pieces.spelled(tokens[:at])
-            usual.add((state or _BOUNDARY, token))
-            if not state:
-                usual.add((_ANYWHERE, token))
-    yield from ((text, usual) for text, usual in usual_steps.items() if text)
+        The rest is what the token writes behind that part: nothing, or anything behind
+        the whole word.
+        """
+        left = [(b"", 0, len(self._texts), {read})]
+        while left:
+            text, low, high, reads = left.pop()
+            for byte in {one for read in reads for one in word.next_bytes(read)}:
+                longer = text + bytes([byte])
+                first = bisect_left(self._texts, longer, low, high)
+                end = bisect_left(self._texts, _after(longer), first, high)
+                if first == end:
+                    continue
+                reached = {two for one in reads for two in word.step(one, byte)}
+                said = (len(word), b"") in reached
+                for at in range(first, end):
+                    rest = self._texts[at][len(longer) :]
+                    if rest and not said:
+                        break
+                    yield self._entries[at][1], rest, reached
+                left.append((longer, first, end, reached))
 
 
-def _begun(boundary: bool) -> list[str]:
+def _after(text: bytes) -> bytes:
+    """The least byte string above all that begin with one of UTF-8."""
+    return text[:-1] + bytes([text[-1] + 1]) if text[-1] < 255 else text + b"\xff"
+
+
+def _inner_starts(
+    written: dict[int, bytes], begins: set[int], bounded: bool = False
+) -> Iterator[tuple[bytes, int]]:
+    """What tokens write from within, wherever a word may begin there."""
+    for token, text in written.items():
+        for at in range(1, len(text)):
+            if text[at] in begins and not (bounded and _inside(text[:at])):
+                yield text[at:], token
+
+
+def _inside(text: bytes) -> bool:
+    """Whether a letter behind a text would be of the word that is going on."""
+    if text[-1] < 128:
+        return chr(text[-1]).isalnum()
+    letters = text.decode(errors="ignore")
+    while letters and is_mark(letters[-1]):
+        letters = letters[:-1]
+    return bool(letters) and joins(letters[-1])
+
+
+def _parted(last: str, rest: bytes) -> bool:
+    """Whether a word that ends so has ended where a token goes on with other bytes."""
+    following = rest.decode(errors="ignore")[:1]
+    if not following:
+        return True
+    if is_mark(following):
+        return False
+    return ends_anywhere(last) or not joins(following)
+
+
+def _reached(row: dict[int, list[State]]) -> list[State]:
+    """States that tokens lead to."""
+    return [state for states in row.values() for state in states]
+
+
+def _begun(boundary: bool) -> list[State]:
     """States in which a word begins, at the boundary of words or elsewhere."""
     return [_ANYWHERE, _BOUNDARY] if boundary else [_ANYWHERE]
-
-
-def _weight(state: str, spelled: str, end: int, word: str, usual: bool) -> float:
-    if end == len(spelled):
-        return 1.0
-    return distinctiveness(end, word) if usual and state.strip() else 0.0

@@ -18,7 +18,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from inspect import signature
 from types import TracebackType
 from typing import Any, Self
 from weakref import WeakKeyDictionary
@@ -29,19 +28,31 @@ from torch import Tensor, nn
 
 from cintervene import data
 from cintervene.errors import InterventionError
+from cintervene.methods.guard.arguments import (
+    ForwardArguments,
+    check_followable,
+    returned_cache,
+)
 from cintervene.methods.guard.automaton import WordAutomaton
 from cintervene.methods.guard.config import GuardConfig
+from cintervene.methods.guard.decoding import add_mask, generating, remove_mask
+from cintervene.methods.guard.forward_call import (
+    BoundedLogits,
+    ForwardCall,
+    Positions,
+)
 from cintervene.methods.guard.output_shift import (
     TOLERANCE,
     OutputPosition,
     OutputShift,
     ShiftSolver,
 )
+from cintervene.methods.guard.packed import PackedCall
 from cintervene.methods.guard.state import (
-    ForwardCall,
     RankOneUpdates,
-    SequenceState,
+    States,
     follow_cache,
+    leave_cache,
 )
 from cintervene.models.parts import ModelParts
 from cintervene.prompts.spelling import encode_text, words_to_forbid
@@ -53,6 +64,8 @@ __all__ = ["Activity", "Guard"]
 # Passages of running text, and benign words said to prompts that ask for them, from
 # which the norms are taken.
 TEXTS, WORDS = 24, 24
+# Positions that are looked at together, as many logits as memory has room for.
+POSITIONS = 64
 
 
 @dataclass
@@ -132,16 +145,19 @@ class Guard:
         config = GuardConfig.of(config, parameters)
         words = words_to_forbid(tokenizer, config.forbid or ())
         self.activity = Activity()
-        self._model, self._config = model, config
-        self._automaton = WordAutomaton(tokenizer, words)
+        self._model, self._config = generating(model), config
+        parts = ModelParts.find(self._model)
+        check_followable(self._model)
+        self._automaton = WordAutomaton(
+            tokenizer, words, size=parts.unembedding.weight.shape[0]
+        )
         self._solver = ShiftSolver(
-            ModelParts.find(model), self._automaton.tokens,
-            _benign(tokenizer, words, config.preserve),
+            parts, self._automaton.tokens, _benign(tokenizer, words, config.preserve),
             config.concepts == "contrast", config.ridge,
         )  # fmt: skip
-        self._signature = signature(model.forward)
-        self._states: WeakKeyDictionary[Any, SequenceState] = WeakKeyDictionary()
-        self._call = ForwardCall(SequenceState([]), 0, None)
+        self._arguments = ForwardArguments(self._model)
+        self._states: States = WeakKeyDictionary()
+        self._call: ForwardCall | None = None
         self._hooks = ExitStack()
         self._entered = 0
 
@@ -184,116 +200,142 @@ class Guard:
                 solver.unembedding.head.register_forward_hook(self._after_head),
             ):
                 stack.callback(handle.remove)
+            if self._config.every_token:
+                stack.callback(remove_mask, model)
+                add_mask(model, self._automaton)
             self._hooks = stack.pop_all()
 
     def _forget(self) -> None:
         for cache in self._states:
-            vars(cache).pop("reorder_cache", None)
+            leave_cache(cache)
         self._states.clear()
-        self._call = ForwardCall(SequenceState([]), 0, None)
+        self._call = None
 
     def _before_call(self, _module: nn.Module, args: Any, kwargs: Any) -> None:
         """Find the state of the sequences that a call goes on with."""
-        bound = self._signature.bind_partial(*args, **kwargs).arguments
-        bound = {**bound, **bound.get("kwargs", {})}
-        cache, ids = bound.get("past_key_values"), bound.get("input_ids")
-        past = 0 if cache is None else int(cache.get_seq_length())
-        if ids is None:
-            size = bound["inputs_embeds"].shape[:2]
-            new = [[-1] * size[1]] * size[0]
-        else:
-            new = ids.tolist()
-        state = self._states.get(cache) if past else None
-        if state is None or len(state.tokens) != len(new):
-            state = SequenceState([[-1] * past for _ in new])
-        state.tokens = [
-            [*old[:past], *tokens]
-            for old, tokens in zip(state.tokens, new, strict=True)
-        ]
-        self._call = ForwardCall(state, past, bound.get("attention_mask"))
+        self._call = self._arguments.call(args, kwargs, self._states)
+        if isinstance(self._call, PackedCall) and not self._config.every_token:
+            raise InterventionError(
+                "every_token: got False under continuous batching, where a prompt's "
+                "change cannot be kept; expected True"
+            )
+        if self._call.prompt:
+            self._call.state.updates = None
 
     def _after_projection(
         self, _module: nn.Module, args: Any, outputs: Tensor
     ) -> Tensor:
         """Apply the changes that prompts were given to what follows them."""
         call = self._call
-        call.inputs = args[0]
-        if call.past and call.state.updates is not None:
-            outputs = call.state.updates(args[0], outputs)
-        call.outputs = outputs
+        if call is None or not call.open:
+            return outputs
+        call.inputs = call.batched(args[0])
+        if call.state.updates is not None:
+            shift = call.state.updates.shift(call.inputs)
+            shifted = outputs.float() + shift.reshape(outputs.shape)
+            outputs = shifted.to(outputs.dtype)
+        call.outputs = call.batched(outputs)
         return outputs
 
     def _after_norm(self, _module: nn.Module, args: Any, normed: Tensor) -> None:
-        self._call.residual, self._call.normed = args[0], normed
+        if self._call is not None:
+            self._call.residual, self._call.normed = args[0], normed
 
     def _after_head(
         self, _module: nn.Module, args: Any, logits: Tensor
     ) -> Tensor | None:
         """Look at the next tokens, and shift where a forbidden one is too likely."""
         call = self._call
-        if call.past and not self._config.every_token:
+        if call is None or not call.seen:
             return None
-        rows, columns = call.positions(logits.shape[1])
-        kept = columns - (call.length - logits.shape[1])
-        limits = self._limits(rows.tolist(), columns.tolist())
-        next_logits = logits.detach()[rows, kept]
-        log_p = self._solver.log_probabilities(next_logits)
+        bounded = BoundedLogits(call, args[0], logits)
+        with torch.no_grad():
+            left = call.positions(logits.shape[1])
+            if call.prompt:
+                ends = call.prompt_ends(logits.shape[1])
+                self._bound_prompts(call, ends, bounded)
+                left = left.without(ends)
+                self._change_drafts(call, left.behind(ends), bounded)
+            if self._config.every_token:
+                for positions in left.chunks(POSITIONS):
+                    self._bound(call, positions, bounded)
+        return bounded.changed
+
+    def _bound(
+        self, call: ForwardCall, positions: Positions, bounded: BoundedLogits
+    ) -> tuple[Positions, OutputPosition, OutputShift] | None:
+        """Bound the next tokens of some positions; return what was shifted."""
+        limits = self._limits(call, positions)
+        log_p = self._solver.log_probabilities(bounded.at(positions))
         above = np.flatnonzero((log_p > limits + TOLERANCE).any(axis=1))
         if not len(above):
-            self.activity.add(len(limits), np.empty(0))
+            self.activity.add(len(positions), np.empty(0))
             return None
-        call.check_kept(args[0])
-        at = torch.from_numpy(above)
-        rows, columns, kept = rows[at], columns[at], kept[at]
-        position = call.at(rows, columns, next_logits[at.to(next_logits.device)])
-        with torch.no_grad():
-            shift = self._solver.solve(position, limits[above])
-            if not call.past:
-                self._keep_updates(rows, position, shift)
-            changed = logits.clone()
-            changed[rows, kept] = shift.logits.to(changed.dtype)
-        self.activity.add(len(limits), shift.excess)
-        return changed
+        chosen = positions[torch.from_numpy(above)]
+        position = call.at(chosen, bounded.at(chosen))
+        shift = self._solver.solve(position, limits[above])
+        bounded.write(chosen, shift.logits)
+        self.activity.add(len(positions), shift.excess)
+        return chosen, position, shift
 
-    def _limits(self, rows: list[int], columns: list[int]) -> Floats:
+    def _limits(self, call: ForwardCall, positions: Positions) -> Floats:
         """Largest log-probabilities, (positions, tokens): formula (1)."""
-        reach, call = self._automaton.reach, self._call
-        ends = [call.past + column + 1 for column in columns]
+        reach = self._automaton.reach
         weights = np.stack(
             [
-                self._automaton.weights(
-                    call.state.tokens[row][max(0, end - reach) : end]
+                self._automaton.weights(call.history(row, column, reach))
+                for row, column in zip(
+                    positions.rows.tolist(), positions.columns.tolist(), strict=True
                 )
-                for row, end in zip(rows, ends, strict=True)
             ]
         )
         strength = self._config.strength
         limits: Floats = np.where(weights > 0.0, -strength * weights, np.inf)
         return limits
 
-    def _keep_updates(
-        self, rows: Tensor, position: OutputPosition, shift: OutputShift
+    def _bound_prompts(
+        self, call: ForwardCall, ends: Positions, bounded: BoundedLogits
     ) -> None:
-        """Keep the least change of the weight that shifts the prompts' outputs so.
+        """Bound the first tokens, and keep the least change of the weight that does.
 
         Of the changes with ``delta h = d`` it is ``d k' / (k' h)``, k = P^-1 h:
         formula (4).
         """
+        found = self._bound(call, ends, bounded)
+        if found is None:
+            return
+        chosen, position, shift = found
         inputs = position.inputs.double().cpu().numpy()
         right = self._solver.preserve.solve(inputs)
         right /= np.sum(right * inputs, axis=1, keepdims=True)
-        state = self._call.state
-        state.updates = RankOneUpdates.of(
-            len(state.tokens), rows, shift.outputs,
+        call.state.updates = RankOneUpdates.of(
+            len(call.state.tokens), chosen.rows, shift.outputs,
             torch.from_numpy(right).to(shift.outputs),
         )  # fmt: skip
 
+    def _change_drafts(
+        self, call: ForwardCall, positions: Positions, bounded: BoundedLogits
+    ) -> None:
+        """Apply the changes that prompts were given to what follows in the call."""
+        updates = call.state.updates
+        if updates is None:
+            return
+        for part in positions.chunks(POSITIONS):
+            position = call.at(part, bounded.at(part))
+            shift = updates.select(part.rows).shift(position.inputs)
+            changed = self._solver.shifted(position, shift)
+            call.replace(part, changed)
+            bounded.write(part, changed.logits)
+
     def _after_call(self, _module: nn.Module, _args: Any, output: Any) -> None:
         """Keep the state of the sequences with their cache."""
-        cache = getattr(output, "past_key_values", None)
-        if cache is not None and cache not in self._states:
-            self._states[cache] = self._call.state
-            follow_cache(cache, self._states)
+        call = self._call
+        if call is None:
+            return
+        call.open = False
+        cache = returned_cache(output)
+        if cache is not None and self._states.get(cache) is not call.state:
+            follow_cache(cache, call.state, self._states)
 
 
 def _benign(

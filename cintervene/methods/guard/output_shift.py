@@ -147,7 +147,7 @@ class ShiftSolver:
                 break
             drop += np.where(odds > 0.0, odds + MARGIN, 0.0)
             shift = self._least_shift(drop * scale[:, None]).to(shift.device)
-            logits = self._logits(position, shift)
+            logits = self.shifted(position, shift).logits
         excess = (self.log_probabilities(logits) - limits).max(axis=1)
         return OutputShift(shift, logits, np.where(excess > TOLERANCE, excess, 0.0))
 
@@ -183,14 +183,12 @@ class ShiftSolver:
         update = self._metric.restore(solution.update)
         return torch.from_numpy(update.matrix().T).float()
 
-    def _logits(self, position: OutputPosition, shift: Tensor) -> Tensor:
-        """The head's logits of shifted outputs; hooks are not called."""
+    def shifted(self, position: OutputPosition, shift: Tensor) -> OutputPosition:
+        """The same positions after their outputs were shifted; hooks are not called."""
+        outputs = (position.outputs.float() + shift).to(position.outputs.dtype)
         after, moved = self.target.after, shift * self.target.gain
         if after is not None:
-            outputs = (position.outputs.float() + shift).to(position.outputs.dtype)
             moved = after.forward(outputs).float() - after.forward(position.outputs)
         residual = (position.residual.float() + moved).to(position.residual.dtype)
-        logits: Tensor = self.unembedding.head.forward(
-            self.unembedding.norm.forward(residual)
-        )
-        return logits
+        logits = self.unembedding.head.forward(self.unembedding.norm.forward(residual))
+        return OutputPosition(position.inputs, outputs, residual, logits)

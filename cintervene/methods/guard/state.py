@@ -1,20 +1,25 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a guard knows of the sequences that a model goes on with, call after call."""
+"""What a guard knows of the sequences that a model goes on with, call after call.
+
+It is kept with the key-value cache of these sequences, and follows whatever is done to
+that: beams are reordered, drafts are cropped, rows are chosen and repeated, and copies
+are made of what a prompt left.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from copy import copy
+from dataclasses import dataclass
 from typing import Any
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, ref
 
 import torch
 from torch import Tensor
 
-from cintervene.errors import ModelError
-from cintervene.methods.guard.output_shift import OutputPosition
-
-__all__ = ["ForwardCall", "RankOneUpdates", "SequenceState", "follow_cache"]
+__all__ = [
+    "RankOneUpdates", "SequenceState", "States", "follow_cache", "leave_cache",
+    "past_length",
+]  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,16 +50,23 @@ class RankOneUpdates:
         index = order.to(self.left.device)
         return RankOneUpdates(self.left[index], self.right[index])
 
-    def __call__(self, inputs: Tensor, outputs: Tensor) -> Tensor:
-        """Outputs (batch, positions, d_out) of the changed weights."""
-        along = torch.einsum("bqi,bi->bq", inputs.float(), self.right)
-        added = along[:, :, None] * self.left[:, None, :]
-        return (outputs.float() + added).to(outputs.dtype)
+    def shift(self, inputs: Tensor) -> Tensor:
+        """What the change adds to outputs, (batch, ..., d_out) float32.
+
+        Parameters
+        ----------
+        inputs : Tensor
+            (batch, ..., d_in).
+        """
+        along = torch.einsum("b...i,bi->b...", inputs.float(), self.right)
+        return torch.einsum("b...,bo->b...o", along, self.left)
 
 
 @dataclass(eq=False)
 class SequenceState:
     """The sequences of a batch so far.
+
+    Methods have the names of those of caches that do the same to keys and values.
 
     Attributes
     ----------
@@ -67,83 +79,83 @@ class SequenceState:
     tokens: list[list[int]]
     updates: RankOneUpdates | None = None
 
-    def select(self, order: Tensor) -> None:
+    def reorder_cache(self, beam_idx: Tensor) -> None:
         """Go on with these, in this order, as beam search does."""
-        self.tokens = [self.tokens[index] for index in order.tolist()]
+        self.tokens = [list(self.tokens[index]) for index in beam_idx.tolist()]
         if self.updates is not None:
-            self.updates = self.updates.select(order)
+            self.updates = self.updates.select(beam_idx)
+
+    batch_select_indices = reorder_cache
+
+    def batch_repeat_interleave(self, repeats: int) -> None:
+        """Go on with each so many times."""
+        rows = torch.arange(len(self.tokens))
+        self.reorder_cache(rows.repeat_interleave(repeats))
+
+    def crop(self, tokens_to_remove: int) -> None:
+        """Take back so many of the last tokens, a number below zero."""
+        if tokens_to_remove:
+            self.tokens = [row[: -abs(tokens_to_remove)] for row in self.tokens]
+
+    def reset(self) -> None:
+        """Forget the tokens, as a static cache does."""
+        self.tokens, self.updates = [[] for _ in self.tokens], None
 
 
-def follow_cache(cache: Any, states: WeakKeyDictionary[Any, SequenceState]) -> None:
-    """Let a state be reordered whenever its key-value cache is."""
-    original: Callable[[Tensor], None] = cache.reorder_cache
-    state = states[cache]
+States = WeakKeyDictionary[Any, SequenceState]
 
-    def reorder(beam_idx: Tensor) -> None:
-        state.select(beam_idx)
-        original(beam_idx)
-
-    cache.reorder_cache = reorder
+FOLLOWED = (
+    "reorder_cache", "batch_select_indices", "batch_repeat_interleave", "crop", "reset",
+)  # fmt: skip
 
 
-@dataclass(eq=False)
-class ForwardCall:
-    """One forward call of the model, filled in as it goes on.
+class _Followed:
+    """A method of one cache, after which the state does the same."""
 
-    Attributes
-    ----------
-    state : SequenceState
-        Of the sequences it goes on with.
-    past : int
-        Tokens that are in the cache already.
-    mask : Tensor or None
-        The attention mask that was given.
-    inputs, outputs : Tensor
-        (batch, length, d_in) and (batch, length, d_out), of the last down projection.
-    residual, normed : Tensor
-        (batch, length, hidden), before and after the final norm.
+    def __init__(self, cache: Any, name: str, states: States) -> None:
+        # A cache that held itself would keep its memory until the next collection.
+        self._cache, self._name, self._states = ref(cache), name, states
+
+    def __call__(self, *args: Any, **kwargs: Any) -> None:
+        cache = self._cache()
+        getattr(type(cache), self._name)(cache, *args, **kwargs)
+        if cache in self._states:
+            getattr(self._states[cache], self._name)(*args, **kwargs)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> _Followed:
+        """The method of the copy, whose state is a copy too."""
+        cache = self._cache()
+        copied = memo[id(cache)]
+        if cache in self._states and copied not in self._states:
+            self._states[copied] = copy(self._states[cache])
+        return _Followed(copied, self._name, self._states)
+
+
+def follow_cache(cache: Any, state: SequenceState, states: States) -> None:
+    """Keep a state with a cache, whatever is done to that."""
+    states[cache] = state
+    for name in FOLLOWED:
+        if hasattr(type(cache), name):
+            setattr(cache, name, _Followed(cache, name, states))
+
+
+def leave_cache(cache: Any) -> None:
+    """Take back what `follow_cache` did to a cache."""
+    for name in FOLLOWED:
+        vars(cache).pop(name, None)
+
+
+def past_length(cache: Any, state: SequenceState | None) -> int:
+    """How many tokens a cache has read.
+
+    Where it only holds the states of recurrent layers, which have no length, as many as
+    the state knows of; one that is unknown where there is no state.
     """
-
-    state: SequenceState
-    past: int
-    mask: Tensor | None
-    inputs: Tensor = field(default_factory=lambda: torch.empty(0))
-    outputs: Tensor = field(default_factory=lambda: torch.empty(0))
-    residual: Tensor = field(default_factory=lambda: torch.empty(0))
-    normed: Tensor = field(default_factory=lambda: torch.empty(0))
-
-    @property
-    def length(self) -> int:
-        """Positions of this call."""
-        return self.residual.shape[1]
-
-    def positions(self, kept: int) -> tuple[Tensor, Tensor]:
-        """Rows and positions whose next token belongs to the answer.
-
-        Of a prompt it is the last token; of what follows all whose logits are kept.
-        """
-        count = len(self.state.tokens)
-        if self.past:
-            rows = torch.arange(count).repeat_interleave(kept)
-            return rows, torch.arange(self.length - kept, self.length).repeat(count)
-        last = torch.full((count,), self.length - 1)
-        if self.mask is not None and self.mask.ndim == 2 and kept == self.length:
-            mask = self.mask[:, -self.length :].cpu().long()
-            last = (mask * torch.arange(1, self.length + 1)).argmax(dim=1)
-        return torch.arange(count), last
-
-    def at(self, rows: Tensor, columns: Tensor, logits: Tensor) -> OutputPosition:
-        """What passed the end of the model there."""
-        inputs, outputs, residual = (
-            x.detach()[rows, columns]
-            for x in (self.inputs, self.outputs, self.residual)
-        )
-        return OutputPosition(inputs, outputs, residual, logits)
-
-    def check_kept(self, normed: Tensor) -> None:
-        """Refuse logits of other positions than the last ones."""
-        if not torch.equal(self.normed[:, self.length - normed.shape[1] :], normed):
-            raise ModelError(
-                "the head was given other states than the last ones of the call; under "
-                "a guard logits_to_keep has to be a number"
-            )
+    if cache is None:
+        return 0
+    try:
+        return int(cache.get_seq_length())
+    except ValueError:
+        if state is not None:
+            return len(state.tokens[0])
+        return int(cache.has_previous_state())

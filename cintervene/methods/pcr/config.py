@@ -94,6 +94,9 @@ class PCRConfig(ProjectionConfig):
     """
 
     method: ClassVar[str] = "pcr"
+    budgets: ClassVar = {
+        name: {"calibration": name} for name in CalibrationSize.budgets
+    }
 
     forbid: Sequence[str] | None = parameter(
         Optional(Texts(metavar="WORDS")), None,

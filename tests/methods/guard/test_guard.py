@@ -8,24 +8,16 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support.characters import CHARACTERS, Characters
+from support.guarded import PROMPTS, STRENGTH, TOKENIZER, forbidden, guard, padded, step
 from support.tiny_models import ARCHITECTURES, make_tiny_model
 
-from cintervene.errors import ArgumentError, InterventionError, ModelError
+from cintervene.errors import ArgumentError, InterventionError
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
-from cintervene import Guard
 from cintervene.models import find_targets
 from cintervene.solvers.update import LowRankUpdate
-
-TOKENIZER = Characters()
-# Characters that begin and end words; to a random model all are about as likely.
-FORBID = ["a", "q", "xy", "7"]
-STRENGTH = 6.0
-# "zb" has "a" after it inside a word; the space and the quote let a word begin.
-PROMPTS = ["say x", "this: ", "zb", 'now "']
 
 
 @pytest.fixture(params=sorted(ARCHITECTURES))
@@ -37,36 +29,6 @@ def any_model(request: pytest.FixtureRequest) -> Any:
 @pytest.fixture
 def llama() -> Any:
     return make_tiny_model("llama", max_position_embeddings=1024)
-
-
-def guard(model: Any, **options: Any) -> Guard:
-    options = {"forbid": FORBID, "strength": STRENGTH, **options}
-    return Guard(model, TOKENIZER, **options)
-
-
-def padded(prompts: list[str] = PROMPTS) -> dict[str, Any]:
-    """Left-padded input."""
-    rows = [TOKENIZER(prompt)["input_ids"] for prompt in prompts]
-    length = max(map(len, rows))
-    ids = torch.tensor([[0] * (length - len(row)) + row for row in rows])
-    return {"input_ids": ids, "attention_mask": (ids > 0).long()}
-
-
-def step(model: Any, size: int = 5, **options: Any) -> Any:
-    """Greedy answers with the logits of each token."""
-    given = {**padded(), "pad_token_id": 0, "eos_token_id": None, "do_sample": False}
-    return model.generate(
-        **(given | options), max_new_tokens=size, output_logits=True,
-        return_dict_in_generate=True,
-    )  # fmt: skip
-
-
-def forbidden(text: str) -> list[int]:
-    """Tokens that would complete one of FORBID after `text`, by looking at the text."""
-    inside = text[-1:].isalnum()
-    single = [] if inside else list("aAqQ7")
-    begun = text[-1:].lower() == "x" and not text[-2:-1].isalnum()
-    return [CHARACTERS.index(c) + 1 for c in [*single, *("yY" if begun else "")]]
 
 
 def broken_limits(found: Any, allowed: float = 0.011) -> tuple[int, int]:
@@ -292,8 +254,6 @@ def test_what_cannot_be_done_is_refused(llama: Any) -> None:
             guard(llama, **wrong)
     with guard(llama), pytest.raises(InterventionError, match="another guard"):
         guard(llama).__enter__()
-    with guard(llama, strength=20.0), pytest.raises(ModelError, match="logits_to_keep"):
-        llama(padded()["input_ids"], logits_to_keep=torch.tensor([0, 2]))
 
 
 def test_a_guard_may_be_entered_again(llama: Any) -> None:
