@@ -17,7 +17,7 @@ gguf = pytest.importorskip("gguf")
 from cintervene import export
 from cintervene.errors import ArgumentError, InterventionError, ModelError
 from cintervene.intervention.intervention import Intervention
-from cintervene.methods.gate.gated_mlp import find_gated_mlp
+from cintervene.methods.gate.discovery import find_gated_mlp
 from cintervene.models import find_decoder, find_targets
 from cintervene.solvers.update import LowRankUpdate
 
@@ -72,7 +72,9 @@ def test_the_three_matrices_of_gates(
     model = tiny_model(name)
     source = np.random.default_rng(5)
     mlp = find_gated_mlp(find_decoder(model), 2)
-    names = {"ffn_gate": mlp.gate, "ffn_up": mlp.up, "ffn_down": mlp.down}
+    names = {
+        "ffn_gate": mlp.gate.target, "ffn_up": mlp.up.target, "ffn_down": mlp.down
+    }  # fmt: skip
     rows = (torch.from_numpy(source.normal(size=(3, 24))).float() for _ in names)
     change = Intervention.of(model, mlp.replaced([7, 1, 30], *rows))
     shapes = {

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from typing import Any, cast
 
 import numpy as np
@@ -24,6 +25,7 @@ from cintervene.intervention.intervention import Intervention
 from cintervene.methods.common.sweep import RefusalLimits, mildest_within
 from cintervene.methods.gate.descent import GateDescent, GateSweepPoint
 from cintervene.methods.gate.detector import fit_detector
+from cintervene.methods.gate.discovery import find_gated_mlp
 from cintervene.methods.gate.examples import (
     ANSWERING,
     OPENING,
@@ -33,7 +35,6 @@ from cintervene.methods.gate.examples import (
     prepare,
     roles,
 )
-from cintervene.methods.gate.gated_mlp import find_gated_mlp
 from cintervene.methods.gate.gates import Thresholds
 from cintervene.methods.gate.method import THRESHOLDS, _sweep
 from cintervene.models import find_decoder, loading
@@ -103,8 +104,8 @@ def test_neurons_add_what_their_rows_and_columns_say(
 ) -> None:
     model = tiny_model(name)
     mlp = find_gated_mlp(find_decoder(model), 2)
-    assert mlp.gate.name.endswith("layers.2.mlp.gate_proj.weight")
-    assert mlp.up.name.endswith("layers.2.mlp.up_proj.weight")
+    assert mlp.gate.target.name.endswith("layers.2.mlp.gate_proj.weight")
+    assert mlp.up.target.name.endswith("layers.2.mlp.up_proj.weight")
     rng = np.random.default_rng(0)
     inputs = torch.from_numpy(rng.standard_normal((6, 24))).float()
     gate, up, down = (
@@ -112,16 +113,17 @@ def test_neurons_add_what_their_rows_and_columns_say(
     )
     idle = mlp.idlest(inputs, 2)
     old = mlp.neurons(idle)
+    new = replace(old, gate=gate, up=up)
     block = mlp.block.module
     with torch.no_grad():
         before = block(inputs)
-        removed = mlp.activations(inputs, *old[:2]) @ old[2]
-        expected = before - removed + mlp.activations(inputs, gate, up) @ down
+        removed = mlp.activations(inputs, old) @ mlp.columns(idle)
+        expected = before - removed + mlp.activations(inputs, new) @ down
         change = Intervention.of(model, mlp.replaced(idle, gate, up, down))
         with change.applied(model):
             torch.testing.assert_close(block(inputs), expected, rtol=1e-4, atol=1e-4)
     each = [
-        (mlp.activations(inputs, *mlp.neurons([n])[:2]) @ mlp.neurons([n])[2]).norm()
+        (mlp.activations(inputs, mlp.neurons([n])) @ mlp.columns([n])).norm()
         for n in range(mlp.down.d_in)
     ]
     assert sorted(idle) == sorted(np.argsort(each)[:2].tolist())
