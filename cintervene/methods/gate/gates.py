@@ -92,8 +92,11 @@ class Gates:
         Those whose places are taken; their biases stay.
     constant : Tensor, shape (hidden,)
         What makes 1 of any input, nearly.
+    level : float
+        What it does make on average, a little less for its ridge.
     sizes : Tensor, shape (neurons,)
-        Mean activation at the tokens to be found, before it is made 1.
+        What the constant is divided by, so that at the tokens to be found the mean
+        activation is 1.
     sharpness : float
         Of the inputs of the activation function, in units of log odds.
     """
@@ -102,6 +105,7 @@ class Gates:
     detectors: list[Detector]
     idle: Neurons
     constant: Tensor
+    level: float
     sizes: Tensor
     sharpness: float
 
@@ -119,25 +123,33 @@ class Gates:
         bias = np.array([one.bias for one in self.detectors]) - least
         constant = self.constant.double().numpy()
         rows = self.sharpness * (weights + bias[:, None] * constant)
-        rows -= self.idle.gate_bias.double().numpy()[:, None] * constant
+        # What biases add is taken out.
+        biases = self.idle.gate_bias.double().numpy()[:, None]
+        rows -= biases * (constant / self.level)
         return _rounded(torch.from_numpy(rows), self.mlp.gate.dtype)
 
     @property
     def up(self) -> Tensor:
         """Rows (neurons, hidden) of the up projection, as the model will hold them."""
-        rows = self.constant / self.sizes[:, None]
-        rows -= self.idle.up_bias[:, None] * self.constant
-        return _rounded(rows, self.mlp.up.dtype)
-
-    def opening(self, index: int) -> Neurons:
-        """One neuron whose up projection is the constant."""
-        row, bias = self.gate(EVEN)[index, None], self.idle.gate_bias[index, None]
-        return Neurons(row, self.constant[None], bias, torch.zeros(1))
+        return _rounded(self.constant / self.sizes[:, None], self.mlp.up.dtype)
 
     def neurons(self, thresholds: Thresholds) -> Neurons:
         """The neurons, as the model will hold them."""
         biases = self.idle.gate_bias, self.idle.up_bias
         return Neurons(self.gate(thresholds), self.up, *biases)
+
+    def size(self, index: int, inputs: Tensor) -> Tensor:
+        """The entry of `sizes` for a neuron and the tokens that it is to find."""
+        gate, bias = self.gate(EVEN)[index, None], self.idle.gate_bias[index, None]
+        nothing, one = torch.zeros(1), torch.ones(1)
+        scaled, alone = (
+            self.mlp.activations(inputs, Neurons(gate, up, bias, up_bias)).mean()
+            for up, up_bias in (
+                (self.constant[None], nothing),
+                (torch.zeros_like(gate), one),
+            )
+        )
+        return scaled / (1.0 - self.idle.up_bias[index] * alone)
 
 
 def fit_gates(
@@ -168,11 +180,19 @@ def fit_gates(
         fit_detector(inputs, list(_negatives(role, harmful, benign)), ridge)
         for role, inputs in positive.items()
     ]
-    constant = torch.from_numpy(_constant(_spread(benign.inputs))).float()
-    idle = mlp.neurons(places)
-    gates = Gates(mlp, detectors, idle, constant, torch.ones(len(places)), sharpness)
+    ordinary = _spread(benign.inputs)
+    constant = _constant(ordinary)
+    gates = Gates(
+        mlp,
+        detectors,
+        mlp.neurons(places),
+        torch.from_numpy(constant).float(),
+        float((ordinary @ constant).mean()),
+        torch.ones(len(places)),
+        sharpness,
+    )
     sizes = [
-        mlp.activations(torch.from_numpy(inputs), gates.opening(at)).mean()
+        gates.size(at, torch.from_numpy(inputs))
         for at, inputs in enumerate(positive.values())
     ]
     return replace(gates, sizes=torch.stack(sizes))
