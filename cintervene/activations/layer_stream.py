@@ -318,10 +318,14 @@ class LayerStream:
         passed: list[tuple[Tensor, Tensor]] = []
 
         def watch(_module: nn.Module, args: Any, y: Tensor) -> None:
-            passed.append((args[0], y))
+            # Some layers go on to change what a projection returned, in place.
+            passed.append((args[0], y.clone()))
 
         output = self._hooked(batch, target, watch)
-        return output, *passed[-1]
+        x, y = passed[-1]
+        # What stands beside experts is called with the tokens of all rows in one.
+        places = batch.hidden.shape[:2]
+        return output, x.reshape(*places, -1), y.reshape(*places, -1)
 
     def _adds_to_output(self, target: Target) -> bool:
         """Tell whether the layer's output is its projection's output plus the rest."""

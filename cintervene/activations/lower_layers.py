@@ -7,10 +7,8 @@ beginning is computed once, and its keys and values serve all sequences that sha
 
 from __future__ import annotations
 
-import copy
 import inspect
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,8 +17,10 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from cintervene.activations.batches import common_length
+from cintervene.models.caches import new_cache, repeated, resumes
 from cintervene.models.decoder import Decoder
 from cintervene.models.offload import device_of
+from cintervene.models.replay import Arguments, idle
 from cintervene.models.trace import evaluating
 
 __all__ = [
@@ -28,12 +28,8 @@ __all__ = [
     "LowerLayers",
     "Prefix",
     "attention_window",
-    "repeated",
     "shared_prefix",
 ]
-
-# What a layer was called with besides the hidden states.
-Arguments = tuple[tuple[Any, ...], dict[str, Any]]
 
 # Shorter beginnings save less than the calls that they need.
 SHORTEST_PREFIX = 4
@@ -75,21 +71,24 @@ class LowerLayers:
     def __init__(self, decoder: Decoder, first: int) -> None:
         self._decoder, self._first = decoder, first
         self._parameters = inspect.signature(decoder.module.forward).parameters
-        wrapped = {id(call.module): call.wrapped for call in decoder.calls}
-        self._wrapped = [wrapped[id(layer)] for layer in decoder.layers]
 
     def prefix(self, sequences: Sequence[Sequence[int]]) -> Prefix | None:
         """Run the beginning that is worth running once, if there is one."""
         tokens = shared_prefix(sequences)
-        shareable = self._first > 0 and "past_key_values" in self._parameters
-        if len(tokens) < SHORTEST_PREFIX or not shareable:
+        if len(tokens) < SHORTEST_PREFIX or not self._shareable():
             return None
-        config: Any = self._decoder.module.config
-        cache = DynamicCache(config=config)
+        cache = new_cache(self._decoder.model)
         hidden, _ = self.call([tokens], self._first, cache)
         if cache.get_seq_length() != len(tokens):
             return None
         return Prefix(tokens, hidden, cache)
+
+    def _shareable(self) -> bool:
+        """Whether a beginning can be run by itself."""
+        decoder = self._decoder
+        takes = "past_key_values" in self._parameters
+        alone = self._first > 0 and takes and not decoder.hands_on
+        return alone and resumes(decoder.model)
 
     def run(
         self, sequences: Sequence[Sequence[int]], prefix: Prefix | None = None
@@ -159,7 +158,7 @@ class LowerLayers:
             places = (mask.cumsum(dim=1) - 1).clamp(min=0)[:, past:]
             options["position_ids"] = places.to(device)
         with (
-            _idle(self._decoder, self._wrapped, run) as record,
+            idle(self._decoder.layers, self._decoder.others, run) as record,
             evaluating(self._decoder.module),
         ):
             self._decoder.module(
@@ -179,13 +178,6 @@ def attention_window(config: Any) -> float:
     return float("inf") if window is None else float(window)
 
 
-def repeated(cache: DynamicCache, count: int) -> DynamicCache:
-    """A copy of a cache of one sequence for a batch, which may be written to."""
-    copies = copy.deepcopy(cache)
-    copies.batch_repeat_interleave(count)
-    return copies
-
-
 def shared_prefix(sequences: Sequence[Sequence[int]]) -> tuple[int, ...]:
     """The beginning whose sharing saves most tokens; () if none does.
 
@@ -201,39 +193,3 @@ def shared_prefix(sequences: Sequence[Sequence[int]]) -> tuple[int, ...]:
     saved = [length * others for others, length in enumerate(common)]
     best = max(range(len(saved)), key=saved.__getitem__)
     return tuple(middle[: common[best]]) if saved[best] > 0 else ()
-
-
-class _Record:
-    """What entered the first idle layer, and what each was called with."""
-
-    def __init__(self) -> None:
-        self.hidden: Tensor | None = None
-        self.arguments: dict[int, Arguments] = {}
-
-    def stand_in(self, layer: int, wrapped: bool) -> Callable[..., Any]:
-        def forward(*args: Any, **kwargs: Any) -> Any:
-            kwargs = dict(kwargs)
-            hidden = args[0] if args else kwargs.pop("hidden_states")
-            if self.hidden is None:
-                self.hidden = hidden
-            self.arguments[layer] = (tuple(args[1:]), kwargs)
-            return (hidden,) if wrapped else hidden
-
-        return forward
-
-
-@contextmanager
-def _idle(decoder: Decoder, wrapped: Sequence[bool], first: int) -> Iterator[_Record]:
-    """Let the layers from `first` on do nothing but note their arguments."""
-    record = _Record()
-    patched = list(enumerate(decoder.layers))[first:]
-    before = [layer.__dict__.get("forward") for _, layer in patched]
-    try:
-        for index, layer in patched:
-            layer.__dict__["forward"] = record.stand_in(index, wrapped[index])
-        yield record
-    finally:
-        for (_, layer), forward in zip(patched, before, strict=True):
-            layer.__dict__.pop("forward", None)
-            if forward is not None:
-                layer.__dict__["forward"] = forward

@@ -4,6 +4,9 @@
 Many sequences share a prefix (a prompt with several answers), and all prompts of a chat
 template share their first tokens. Each is run once. Prefixes of different length are
 padded between the shared beginning and the tokens of their own.
+
+Recurrent states cannot be padded, nor taken apart. Where layers keep such, what enters
+each layer at the prefixes is kept, and goes through the layer again with what follows.
 """
 
 from __future__ import annotations
@@ -11,7 +14,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -19,8 +22,10 @@ from torch import Tensor, nn
 from transformers import Cache, DynamicCache
 
 from cintervene.activations.batches import group_by_length, shared_length
-from cintervene.activations.lower_layers import Arguments, LowerLayers, attention_window
+from cintervene.activations.lower_layers import LowerLayers, attention_window
+from cintervene.models.caches import has_plain_cache, new_cache
 from cintervene.models.decoder import Decoder
+from cintervene.models.replay import Arguments
 from cintervene.models.targets import Target
 from cintervene.models.trace import Hook, hooked
 
@@ -42,11 +47,19 @@ class PrefixGroup:
         (prefixes, length) int64, 0 where a row is padding.
     cache : Cache or None
         Keys and values; None where the prefixes are empty.
+    entering : dict of int to Tensor
+        (prefixes, length, hidden) what enters each layer, where that is kept instead.
     """
 
     members: list[int]
     mask: Tensor
     cache: Any
+    entering: dict[int, Tensor] = field(default_factory=dict)
+
+    @property
+    def length(self) -> int:
+        """How many tokens go through the layers again."""
+        return self.mask.shape[1] if self.entering else 0
 
     def past(self, rows: Tensor, layers: slice = slice(None)) -> Any:
         """A cache of some rows, free to be added to in the given layers."""
@@ -61,6 +74,8 @@ class PrefixGroup:
 
     def forget(self, first: int) -> None:
         """Give the memory of the layers below `first` back."""
+        for index in [index for index in self.entering if index < first]:
+            del self.entering[index]
         if self.cache is not None:
             for layer in self.cache.layers[:first]:
                 layer.keys = layer.values = None
@@ -102,6 +117,8 @@ class PrefixCache:
         of all prefixes.
     shared : int
         How many tokens all prefixes begin with, or 0 where they are not shared.
+    plain : bool
+        Whether keys and values are kept, and not what enters the layers.
     """
 
     def __init__(
@@ -118,13 +135,17 @@ class PrefixCache:
         self._inputs: list[list[Tensor]] = [[] for _ in targets]
         # Padding takes up room in a window of attention.
         within = longest <= attention_window(decoder.module.config)
-        self.shared = max(shared_length(prefixes), 0) if within else 0
+        self.plain = has_plain_cache(decoder.model) and not decoder.hands_on
+        share = within and self.plain
+        self.shared = max(shared_length(prefixes), 0) if share else 0
         self.groups: list[PrefixGroup] = []
         beginning = self._begin(prefixes[0][: self.shared])
         rests = [list(prefix[self.shared :]) for prefix in prefixes]
         lengths = [len(rest) for rest in rests]
-        for members in group_by_length(lengths, batch_tokens, SIMILAR):
-            self.groups.append(self._run(rests, members, beginning))
+        similar = SIMILAR if self.plain else 1.0
+        run = self._run if self.plain else self._run_whole
+        for members in group_by_length(lengths, batch_tokens, similar):
+            self.groups.append(run(rests, members, beginning))
         self.inputs = [
             torch.cat(parts or [_no_rows(target)])
             for target, parts in zip(targets, self._inputs, strict=True)
@@ -133,7 +154,7 @@ class PrefixCache:
     def _begin(self, ids: Sequence[int]) -> PrefixGroup:
         if not ids:
             return PrefixGroup([0], torch.ones((1, 0), dtype=torch.int64), None)
-        cache = DynamicCache(config=self._decoder.module.config)  # type: ignore[arg-type]
+        cache = new_cache(self._decoder.model)
         mask = torch.ones((1, len(ids)), dtype=torch.int64)
         self._call([ids], cache, mask)
         return PrefixGroup([0], mask, cache)
@@ -152,26 +173,55 @@ class PrefixCache:
         padded = [[rests[i][0]] * (length - len(rests[i])) + rests[i] for i in members]
         cache = beginning.past(rows, slice(self._layers))
         if cache is None:
-            config: Any = self._decoder.module.config
-            cache = DynamicCache(config=config)
+            cache = new_cache(self._decoder.model)
         self._call(padded, cache, mask)
         return PrefixGroup(members, mask, cache)
 
+    def _run_whole(
+        self, rests: Sequence[list[int]], members: list[int], _beginning: PrefixGroup
+    ) -> PrefixGroup:
+        """Run prefixes of one length; keep what enters the layers to come."""
+        ids = [rests[i] for i in members]
+        mask = torch.ones((len(ids), len(ids[0])), dtype=torch.int64)
+        entering: dict[int, Tensor] = {}
+
+        def note(layer: int) -> Any:
+            def hook(_module: nn.Module, args: Any, kwargs: Any) -> None:
+                entering[layer] = args[0] if args else kwargs["hidden_states"]
+
+            return hook
+
+        if ids[0]:
+            first = self._targets[0].layer
+            with ExitStack() as stack:
+                for layer in range(first, self._layers):
+                    module = self._decoder.layers[layer]
+                    handle = module.register_forward_pre_hook(
+                        note(layer), with_kwargs=True
+                    )
+                    stack.callback(handle.remove)
+                self._call(ids, None, mask)
+        return PrefixGroup(members, mask, None, entering)
+
     def _call(
-        self, ids: Sequence[Sequence[int]], cache: DynamicCache, mask: Tensor
+        self,
+        ids: Sequence[Sequence[int]],
+        cache: DynamicCache | None,
+        mask: Tensor,
     ) -> None:
         real = mask[:, -len(ids[0]) :].bool()
 
         def watch(parts: list[Tensor]) -> Hook:
             def hook(_module: nn.Module, args: Any, _y: Tensor) -> None:
-                parts.append(args[0][real.to(args[0].device)])
+                x = args[0].reshape(*real.shape, -1)
+                parts.append(x[real.to(x.device)])
 
             return hook
 
         with ExitStack() as stack:
             for target, parts in zip(self._targets, self._inputs, strict=True):
                 stack.enter_context(hooked(target.module, watch(parts)))
-            self._lower.call(ids, self._layers, cache, mask)
+            self._lower.call(ids, self._layers, cache, None if cache is None else mask)
 
 
 def _no_rows(target: Target) -> Tensor:

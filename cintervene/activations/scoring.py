@@ -33,7 +33,7 @@ def logits_in_blocks(
         # Not around the loop: a generator that pauses inside would leave gradients off.
         with torch.no_grad():
             normed = unembedding.norm(hidden[part]).to(weight.device)
-            logits = unembedding.capped(normed.float() @ weight.T)
+            logits = unembedding.from_products(normed.float() @ weight.T)
         yield part, logits
 
 

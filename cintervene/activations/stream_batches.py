@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from cintervene.activations.batches import group_by_length
-from cintervene.activations.lower_layers import Arguments, LowerLayers, Prefix
+from cintervene.activations.lower_layers import LowerLayers, Prefix
+from cintervene.models.replay import Arguments, forked
 from cintervene.utils.progress import Step
 
 __all__ = ["BatchRows", "StreamBatch", "enter_batches"]
@@ -111,7 +112,7 @@ class StreamBatch:
     def fork(self) -> StreamBatch:
         """An independent batch at the same place; it shares the tensors."""
         other = copy.copy(self)
-        other.arguments = dict(self.arguments)
+        other.arguments = forked(self.arguments)
         return other
 
 

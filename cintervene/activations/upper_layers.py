@@ -19,9 +19,10 @@ import torch
 from torch import Tensor, nn
 
 from cintervene.activations.batches import check_sequences, group_by_length
-from cintervene.activations.lower_layers import Arguments, LowerLayers
+from cintervene.activations.lower_layers import LowerLayers
 from cintervene.activations.prefix_cache import SIMILAR, PrefixCache, PrefixGroup
 from cintervene.models.decoder import Decoder
+from cintervene.models.replay import Arguments
 from cintervene.models.targets import Target
 from cintervene.models.trace import (
     Hook,
@@ -129,7 +130,7 @@ class UpperLayers:
         self._at = {target.layer: index for index, target in enumerate(targets)}
         ids = check_sequences(sequences, decoder.model)
         pairs = list(zip(ids, prefix_lengths, strict=True))
-        prefixes = [tuple(one[:n]) for one, n in pairs]
+        prefixes = self._prefix_ids = [tuple(one[:n]) for one, n in pairs]
         tails = [one[n:] for one, n in pairs]
         places = [
             [position - n for position in positions]
@@ -229,10 +230,16 @@ class UpperLayers:
         length = int(lengths.max())
         # Any token will do as padding.
         padded = [tails[i] + tails[i][:1] * (length - len(tails[i])) for i in members]
-        mask = torch.ones((len(members), length), dtype=torch.int64)
-        mask = torch.cat([group.mask[rows], mask], dim=1)
-        past = group.past(rows, slice(self._lowest))
-        hidden, arguments = lower.call(padded, self._lowest, past, mask)
+        if self.prefixes.plain:
+            mask = torch.ones((len(members), length), dtype=torch.int64)
+            mask = torch.cat([group.mask[rows], mask], dim=1)
+            past = group.past(rows, slice(self._lowest))
+            hidden, arguments = lower.call(padded, self._lowest, past, mask)
+        else:
+            begun = [self._prefix_ids[i] for i in members]
+            whole = [[*a, *b] for a, b in zip(begun, padded, strict=True)]
+            hidden, arguments = lower.call(whole, self._lowest)
+            hidden = hidden[:, len(begun[0]) :]
         pairs = [
             (at * length + p, i) for at, i in enumerate(members) for p in wanted[i]
         ]
@@ -261,14 +268,18 @@ class UpperLayers:
         self, batch: UpperBatch, layer: int, hidden: Tensor, hook: Hook
     ) -> Tensor:
         """Run a layer with a hook on its target."""
+        hook = _behind(batch.group.length, len(hidden), hook)
         with hooked(self._targets[self._at[layer]].module, hook):
             return self._call(batch, layer, hidden)
 
     def _call(self, batch: UpperBatch, layer: int, hidden: Tensor) -> Tensor:
         args, kwargs = batch.group.renew(batch.arguments[layer], batch.rows, layer)
+        begun = batch.group.entering.get(layer)
+        if begun is not None:
+            hidden = torch.cat([begun[batch.rows.to(begun.device)], hidden], dim=1)
         output = first_tensor(self._decoder.layers[layer](hidden, *args, **kwargs))
         assert output is not None
-        return output
+        return output[:, batch.group.length :]
 
     def _adds_to_output(self, batch: UpperBatch) -> bool:
         """Whether the layer's output is its projection's output plus the rest."""
@@ -307,8 +318,8 @@ def logits_of(unembedding: Unembedding, hidden: Tensor) -> Tensor:
     """Differentiable float32 logits (n, vocabulary) of last hidden states."""
     weight = unembedding.weight.detach()
     normed = unembedding.norm(hidden).to(weight.device)
-    logits: Tensor = (normed @ weight.T).float()
-    return unembedding.capped(logits)
+    products: Tensor = (normed @ weight.T).float()
+    return unembedding.from_products(products)
 
 
 def _batches(
@@ -345,6 +356,22 @@ def _shift(
         return y
 
     return hook
+
+
+def _behind(length: int, batch: int, hook: Hook) -> Hook:
+    """A hook that sees (batch, tokens, width), and no tokens of prefixes of a length.
+
+    What stands beside experts is called with the tokens of all rows in one.
+    """
+
+    def behind(module: nn.Module, args: Any, y: Tensor) -> Tensor | None:
+        x, whole = (z.reshape(batch, -1, z.shape[-1]) for z in (args[0], y))
+        result = hook(module, (x[:, length:],), whole[:, length:])
+        if result is None:
+            return None
+        return torch.cat([whole[:, :length], result], dim=1).reshape(y.shape)
+
+    return behind
 
 
 def _displacement(inputs: Tensor, change: Tensor) -> Tensor:

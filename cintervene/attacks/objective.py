@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from transformers import DynamicCache
 
 from cintervene.activations.batches import common_length
-from cintervene.activations.lower_layers import repeated
 from cintervene.errors import ArgumentError
+from cintervene.models.caches import new_cache, repeated, resumes
 from cintervene.models.offload import device_of
 from cintervene.models.quantised import check_gradients
 from cintervene.prompts.chat import render
@@ -144,13 +144,16 @@ class Objective:
             self._rest = self._embed(rest)
             size = self._embed.weight.shape[0]
             self.embeddings: Tensor = self._embed(torch.arange(size, device=device))
-            self._cache = self._prefix(layout.before, device)
+            ids = torch.tensor([list(layout.before)], dtype=torch.int64, device=device)
+            self._before = self._embed(ids)
+            self._cache = self._prefix(ids)
 
-    def _prefix(self, before: Sequence[int], device: torch.device) -> DynamicCache:
-        config = self._model.config.get_text_config()
-        cache = DynamicCache(config=config)
-        if before:
-            ids = torch.tensor([list(before)], device=device)
+    def _prefix(self, ids: Tensor) -> DynamicCache | None:
+        """What comes before, run once; None where that cannot be gone on from."""
+        if not resumes(self._model):
+            return None
+        cache = new_cache(self._model)
+        if ids.numel():
             self._model(input_ids=ids, past_key_values=cache, use_cache=True)
         return cache
 
@@ -169,14 +172,16 @@ class Objective:
         count = len(embeddings)
         rest = self._rest.expand(count, -1, -1)
         x = torch.cat([embeddings.to(rest.dtype), rest], dim=1)
-        cache = repeated(self._cache, count)
+        options: dict[str, Any] = {"use_cache": False}
+        if self._cache is None:
+            x = torch.cat([self._before.expand(count, -1, -1), x], dim=1)
+        else:
+            cache = repeated(self._cache, count)
+            options = {"use_cache": True, "past_key_values": cache}
         wanted = len(self.target) + 1
         logits = self._model(
-            inputs_embeds=x,
-            past_key_values=cache,
-            use_cache=True,
-            logits_to_keep=wanted,
-        ).logits[:, :-1]
+            inputs_embeds=x, logits_to_keep=wanted, **options
+        ).logits[:, -wanted:-1]
         goal = self.target.expand(count, -1)
         return nn.functional.cross_entropy(
             logits.float().transpose(1, 2), goal, reduction="none"

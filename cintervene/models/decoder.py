@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from cintervene.errors import ArgumentError, ModelError
+from cintervene.models.replay import check_replay
 from cintervene.models.trace import Call, trace
 
 
@@ -32,6 +33,11 @@ class Decoder:
     hidden_size : int
     calls : list of Call
         The trace it was found in.
+    others : list of int or None
+        How much each layer returns besides the hidden state: see `Call`.
+    hands_on : bool
+        Whether layers hand something on to later ones in a dict that all are given, as
+        keys and values that later layers share.
     """
 
     model: nn.Module
@@ -41,6 +47,8 @@ class Decoder:
     layers_name: str
     hidden_size: int
     calls: list[Call]
+    others: list[int | None]
+    hands_on: bool
 
     @property
     def n_layers(self) -> int:
@@ -54,7 +62,8 @@ def find_decoder(model: nn.Module) -> Decoder:
     Raises
     ------
     ModelError
-        No list of modules, or more than one, is called as a chain on the hidden state.
+        No list of modules, or more than one, is called as a chain on the hidden state;
+        or a layer cannot be called alone.
     """
     config = text_config(model)
     calls = trace(model)
@@ -78,7 +87,11 @@ def find_decoder(model: nn.Module) -> Decoder:
     layers_name, layers = chains[0]
     name = layers_name.rpartition(".")[0]
     module = model.get_submodule(name)
-    return Decoder(model, module, name, layers, layers_name, config.hidden_size, calls)
+    chain = _chain(layers, calls)
+    return Decoder(
+        model, module, name, layers, layers_name, config.hidden_size, calls,
+        [call.others for call in chain], check_replay(model, module, chain),
+    )  # fmt: skip
 
 
 def resolve_layers(layers: Iterable[int] | None, n_layers: int) -> list[int]:
@@ -139,9 +152,13 @@ def text_config(model: nn.Module) -> TextConfig:
     return TextConfig(depth, width, inner if isinstance(inner, int) else None)
 
 
+def _chain(layers: nn.ModuleList, calls: Sequence[Call]) -> list[Call]:
+    return [call for call in calls if any(call.module is layer for layer in layers)]
+
+
 def _chain_width(layers: nn.ModuleList, calls: Sequence[Call]) -> int | None:
     """Return the width of the hidden state if `layers` form a chain, else None."""
-    chain = [call for call in calls if any(call.module is layer for layer in layers)]
+    chain = _chain(layers, calls)
     if [call.module for call in chain] != list(layers):
         return None
     for before, after in pairwise(chain):
@@ -149,4 +166,5 @@ def _chain_width(layers: nn.ModuleList, calls: Sequence[Call]) -> int | None:
             before.y.cpu(), after.x.cpu()
         ):
             return None
-    return chain[0].x.shape[-1] if all(c.x.shape == c.y.shape for c in chain) else None
+    fits = all(c.x.ndim == 3 and c.x.shape == c.y.shape for c in chain)
+    return chain[0].x.shape[-1] if fits else None

@@ -8,12 +8,19 @@ from dataclasses import dataclass
 
 from torch import nn
 
+from cintervene.errors import ModelError
 from cintervene.models.decoder import Decoder, find_decoder
-from cintervene.models.targets import Target, targets_of
+from cintervene.models.targets import (
+    Explanation,
+    Target,
+    check_matrix,
+    explanation_of,
+    targets_of,
+)
 from cintervene.models.unembedding import Unembedding, unembedding_of
 from cintervene.utils.literals import Matrix
 
-__all__ = ["ModelParts"]
+__all__ = ["ModelParts", "explain"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,3 +63,43 @@ class ModelParts:
     def targets(self, layers: Iterable[int], matrix: Matrix) -> list[Target]:
         """The projections of some layers, lowest first; see `find_targets`."""
         return targets_of(self.decoder, layers, matrix)
+
+    def explain(
+        self, layers: Iterable[int] | None = None, matrix: Matrix = "down_proj"
+    ) -> Explanation:
+        """Which layers can be changed, and why not the others."""
+        return explanation_of(self.decoder, layers, matrix)
+
+    def changeable(self, matrix: Matrix) -> list[int]:
+        """The layers that can be changed, lowest first.
+
+        Raises
+        ------
+        ModelError
+            There are none.
+        """
+        found = self.explain(None, matrix)
+        if not found.targets:
+            reason = next(iter(found.refused.values()))
+            raise ModelError(f"no layer of {found.model} can be changed: {reason}")
+        return [target.layer for target in found.targets]
+
+
+def explain(
+    model: nn.Module,
+    layers: Iterable[int] | None = None,
+    matrix: Matrix = "down_proj",
+) -> Explanation:
+    """Say what would be changed in `model`, layer by layer, without changing anything.
+
+    The parameters are those of `find_targets`.
+
+    Raises
+    ------
+    ModelError
+        The model is not built of the parts that methods need.
+    ArgumentError
+        As `find_targets`.
+    """
+    check_matrix(matrix)
+    return ModelParts.find(model).explain(layers, matrix)

@@ -2,10 +2,9 @@
 """Which weight matrices an intervention changes: those that end a layer's blocks.
 
 The projections are found by what they do. A probe of three tokens tells which modules
-form the chain of decoder layers; in each layer the MLP's down projection is the last
-projection that is called, and the attention's output projection the last one outside
-the MLP. Widths and result must be those of a plain matrix. What does not fit is refused
-with a reason that names the module.
+form the chain of decoder layers, and `cintervene.models.blocks` which projections end a
+layer's blocks. Widths and result must be those of a plain matrix. What does not fit is
+refused with a reason that names the module.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from torch.nn.utils.parametrize import is_parametrized
 from transformers.pytorch_utils import Conv1D
 
 from cintervene.errors import ArgumentError, ModelError
-from cintervene.models.decoder import Decoder, find_decoder, resolve_layers, text_config
+from cintervene.models.decoder import Decoder, find_decoder, resolve_layers
 from cintervene.models.offload import device_of, parameter_identity, parameter_value
 from cintervene.models.quantised import (
     QUANTISED_TOLERANCE,
@@ -28,6 +27,7 @@ from cintervene.models.quantised import (
     is_plain,
     is_quantised,
 )
+from cintervene.models.blocks import BlockCalls, is_norm_of, stacked_parameters
 from cintervene.models.trace import Call
 from cintervene.models.weights import FLOAT_DTYPES
 from cintervene.utils.literals import Matrix
@@ -111,12 +111,35 @@ class Target:
 
 @dataclass(frozen=True, eq=False)
 class Explanation:
-    """What `find_targets` would return for each layer, or why it would refuse."""
+    """What `find_targets` would return for each layer, or why it would refuse.
+
+    Attributes
+    ----------
+    model : str
+        The model's class.
+    n_layers : int
+    targets : list of Target
+    refused : dict of int to str
+    experts : int
+        Parameters in stacks of matrices, as experts are, which are left alone.
+    experts_share : float
+        Their share of the model's parameters.
+    """
 
     model: str
     n_layers: int
     targets: list[Target]
     refused: dict[int, str]
+    experts: int = 0
+    experts_share: float = 0.0
+
+    @property
+    def note(self) -> str:
+        """What is left alone where there are experts, else nothing."""
+        if not self.experts:
+            return ""
+        share = f"{self.experts_share:.1%} of the model"
+        return f"stacks of experts are left alone: {self.experts:,} parameters, {share}"
 
     def __str__(self) -> str:
         lines = [f"{self.model}: {self.n_layers} decoder layers"]
@@ -128,7 +151,7 @@ class Explanation:
                 lines.append(f"  {layer:3d}  refused: {self.refused[layer]}")
         parameters = sum(target.d_in * target.d_out for target in self.targets)
         lines.append(f"{len(self.targets)} matrices, {parameters:,} parameters")
-        return "\n".join(lines)
+        return "\n".join([*lines, *filter(None, [self.note])])
 
 
 def find_targets(
@@ -163,19 +186,6 @@ def find_targets(
     return targets_of(find_decoder(model), layers, matrix)
 
 
-def explain(
-    model: nn.Module,
-    layers: Iterable[int] | None = None,
-    matrix: Matrix = "down_proj",
-) -> Explanation:
-    """Say what would be changed in `model`, layer by layer, without changing anything.
-
-    The parameters are those of `find_targets`.
-    """
-    check_matrix(matrix)
-    return explanation_of(find_decoder(model), layers, matrix)
-
-
 def targets_of(
     decoder: Decoder, layers: Iterable[int] | None, matrix: Matrix
 ) -> list[Target]:
@@ -189,7 +199,7 @@ def targets_of(
 def explanation_of(
     decoder: Decoder, layers: Iterable[int] | None, matrix: Matrix
 ) -> Explanation:
-    """`explain` for a model whose decoder is known."""
+    """What can be changed in some layers of a decoder, and why not in others."""
     check_matrix(matrix)
     shared = _shared_names(decoder.model)
     targets, refused = [], {}
@@ -198,8 +208,20 @@ def explanation_of(
             targets.append(_projection(decoder, layer, shared, matrix))
         except ModelError as error:
             refused[layer] = str(error)
-    name = type(decoder.model).__name__
-    return Explanation(name, decoder.n_layers, targets, refused)
+    experts = experts_of(decoder.model)
+    return Explanation(
+        type(decoder.model).__name__, decoder.n_layers, targets, refused,
+        int(experts.get("parameters", 0)), experts.get("share", 0.0),
+    )  # fmt: skip
+
+
+def experts_of(model: nn.Module) -> dict[str, float]:
+    """How many parameters are stacked, as experts are, and their share; {} for none."""
+    stacked = sum(one.numel() for _, one in stacked_parameters(model))
+    if not stacked:
+        return {}
+    total = sum(one.numel() for one in model.parameters())
+    return {"parameters": stacked, "share": stacked / total}
 
 
 def check_matrix(matrix: str) -> None:
@@ -240,22 +262,10 @@ def _projection(
     shared: dict[Hashable, list[str]],
     matrix: Matrix,
 ) -> Target:
-    prefix = f"{decoder.layers_name}.{layer}."
-    calls = [call for call in decoder.calls if call.name.startswith(prefix)]
-    _refuse_stacked_experts(decoder.layers[layer], prefix)
-    projections = [call for call in calls if holds_matrix(call.module)]
-    if not projections:
-        raise ModelError(f"{prefix[:-1]} calls no module that holds a matrix")
-    last = projections[-1]
-    if matrix == "o_proj":
-        # Only beside a known MLP is it clear that the rest is attention.
-        _refuse_misplaced(decoder, last, projections)
-        last = _attention_output(decoder, last, projections, calls, prefix)
+    calls = BlockCalls.of(decoder, layer)
+    last = calls.down_projection() if matrix == "down_proj" else calls.attention_output()
     _refuse_opaque(last)
-    if matrix == "down_proj":
-        _refuse_misplaced(decoder, last, projections)
-    _refuse_twins(decoder.layers[layer], prefix, last)
-    return _unshared(last, layer, matrix, shared, _norm_after(last, calls))
+    return _unshared(last, layer, matrix, shared, _norm_after(last, calls.all))
 
 
 def plain_targets(decoder: Decoder, calls: Sequence[Call], layer: int) -> list[Target]:
@@ -291,63 +301,6 @@ def _unshared(
         layer, name, call.module, d_in, d_out, transposed, after, matrix,
         call.x.dtype if quantised else None,
     )  # fmt: skip
-
-
-def _attention_output(
-    decoder: Decoder,
-    down: Call,
-    projections: Sequence[Call],
-    calls: Sequence[Call],
-    prefix: str,
-) -> Call:
-    """The projection whose result is what the block beside the MLP returns."""
-    others = [call for call in projections if parent(call) != parent(down)]
-    if not others:
-        raise ModelError(f"{prefix[:-1]} has no projection outside its MLP")
-    last = others[-1]
-    if sum(call.module is last.module for call in projections) > 1:
-        raise ModelError(f"{last.name} is called more than once in a forward pass")
-    beside = [call for call in others[:-1] if parent(call) == parent(last)]
-    block = next((call for call in calls if call.name == parent(last)), None)
-    if (
-        last.y.shape[-1] != decoder.hidden_size
-        or not any(call.x.shape[-1] == decoder.hidden_size for call in beside)
-        or block is None
-        or not torch.equal(block.y, last.y)
-    ):
-        raise ModelError(
-            f"{last.name}, the last projection outside the MLP, does not turn what "
-            "projections beside it make of the hidden state into what its block "
-            "returns: it is not recognised as an attention's output projection"
-        )
-    return last
-
-
-def parent(call: Call) -> str:
-    """Path of the module that a called one is a part of."""
-    return call.name.rpartition(".")[0]
-
-
-def holds_matrix(module: nn.Module) -> bool:
-    """Tell whether a module has a matrix of its own and no modules within."""
-    if is_parametrized(module):
-        return True
-    if any(True for _ in module.children()):
-        return False
-    tensors = [*module.parameters(recurse=False), *module.buffers(recurse=False)]
-    return any(tensor.ndim >= 2 for tensor in tensors)
-
-
-def _refuse_stacked_experts(layer: nn.Module, prefix: str) -> None:
-    for name, module in layer.named_modules():
-        if isinstance(module, (nn.Conv1d, nn.Conv2d, nn.Conv3d)):
-            continue
-        for key, parameter in module.named_parameters(recurse=False):
-            if parameter.ndim >= 3:
-                raise ModelError(
-                    f"{prefix}{name}.{key} stacks {parameter.shape[0]} matrices in one "
-                    "parameter: mixtures of experts are not supported"
-                )
 
 
 def _refuse_opaque(call: Call) -> None:
@@ -398,58 +351,8 @@ def _refuse_altered_result(call: Call, matrix: Tensor, tolerance: float) -> None
         )
 
 
-def _refuse_misplaced(
-    decoder: Decoder, last: Call, projections: Sequence[Call]
-) -> None:
-    """Refuse a last projection that is not the end of a feed-forward block."""
-    d_in, d_out = last.x.shape[-1], last.y.shape[-1]
-    if d_out != decoder.hidden_size:
-        raise ModelError(
-            f"{last.name}, the last projection of the layer, has {d_out} outputs, "
-            f"expected the hidden size {decoder.hidden_size}"
-        )
-    if sum(call.module is last.module for call in projections) > 1:
-        raise ModelError(f"{last.name} is called more than once in a forward pass")
-    inner = text_config(decoder.model).intermediate_size
-    widens = any(
-        parent(call) == parent(last)
-        and call.x.shape[-1] == decoder.hidden_size
-        and call.y.shape[-1] in (d_in, 2 * d_in)
-        for call in projections[:-1]
-    )
-    if not widens or (inner is not None and inner != d_in):
-        raise ModelError(
-            f"{last.name}, the last projection of the layer, reads {d_in} values that "
-            "no projection beside it makes from the hidden state, or that are not the "
-            f"intermediate size {inner}: it is not recognised as an MLP's down "
-            "projection"
-        )
-
-
-def _refuse_twins(layer: nn.Module, prefix: str, last: Call) -> None:
-    path = last.name.removeprefix(prefix)
-    block_path, _, leaf = path.rpartition(".")
-    if not block_path:
-        return
-    block = layer.get_submodule(block_path)
-    twins = [
-        f"{prefix}{name}.{leaf}"
-        for name, module in layer.named_modules()
-        if module is not block and type(module) is type(block)
-    ]
-    if twins:
-        raise ModelError(
-            f"{last.name} is in one of {len(twins) + 1} {type(block).__name__} of the "
-            f"layer (also {twins[0]}): mixtures of experts are not supported"
-        )
-
-
 def _norm_after(last: Call, calls: Sequence[Call]) -> nn.Module | None:
     """Return the norm that the projection's output passes before the residual."""
     start = next(i for i, call in enumerate(calls) if call is last)
-    for call in calls[start + 1 :]:
-        weight = getattr(call.module, "weight", None)
-        vector = isinstance(weight, Tensor) and weight.shape == last.y.shape[-1:]
-        if vector and call.x.shape == last.y.shape and torch.equal(call.x, last.y):
-            return call.module
-    return None
+    norms = (c.module for c in calls[start + 1 :] if is_norm_of(c, last.y))
+    return next(norms, None)

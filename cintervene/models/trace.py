@@ -27,14 +27,15 @@ Hook = Callable[[nn.Module, Any, Tensor], Any]
 class Call:
     """One call of one module: its first tensor argument and its first tensor result.
 
-    `wrapped` tells whether the module returned a tuple rather than the tensor itself.
+    `others` is how much more than that tensor the module returned in a tuple or list,
+    None where it returned the tensor itself.
     """
 
     name: str
     module: nn.Module
     x: Tensor
     y: Tensor
-    wrapped: bool
+    others: int | None
 
 
 @contextmanager
@@ -137,7 +138,7 @@ def trace(model: nn.Module) -> list[Call]:
     ]
     try:
         with evaluating(model):
-            model(input_ids=_probe_ids(model), use_cache=False)
+            model(input_ids=probe_ids(model), use_cache=False)
     except Exception as error:
         raise ModelError(
             f"{type(model).__name__} could not be run on {PROBE_TOKENS} tokens "
@@ -168,18 +169,20 @@ def _recorder(calls: list[Call], name: str) -> Callable[..., None]:
         x = first_tensor(kwargs) if x is None else x
         y = first_tensor(result)
         if x is not None and y is not None:
-            wrapped = isinstance(result, tuple)
-            calls.append(Call(name, module, x.clone(), y.clone(), wrapped))
+            several = isinstance(result, (tuple, list))
+            others = len(result) - 1 if several else None
+            calls.append(Call(name, module, x.clone(), y.clone(), others))
 
     return record
 
 
-def _probe_ids(model: nn.Module) -> Tensor:
+def probe_ids(model: nn.Module, count: int = PROBE_TOKENS) -> Tensor:
+    """A sequence (1, count) of different tokens."""
     embedding: Any = getattr(model, "get_input_embeddings", lambda: None)()
     weight = getattr(embedding, "weight", None)
     if not isinstance(weight, Tensor):
         raise TypeError("the model has no input embedding")
     # Token 0 is often the padding token, whose embedding is a row of zeros.
     place = device_of(embedding)
-    ids = torch.arange(1, PROBE_TOKENS + 1, device=place) % weight.shape[0]
+    ids = torch.arange(1, count + 1, device=place) % weight.shape[0]
     return ids.unsqueeze(0)

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from cintervene.errors import ModelError
 from cintervene.models.decoder import Decoder, find_decoder
 from cintervene.models.offload import device_of, parameter_identity, parameter_value
-from cintervene.models.targets import Target
+from cintervene.models.targets import Target, is_norm_of
 from cintervene.models.weights import FLOAT_DTYPES
 
 
@@ -55,8 +55,12 @@ class Unembedding:
         (hidden,) float32, what the final norm multiplies with.
     centred : bool
         Whether the final norm takes the mean out first.
+    bias : Tensor or None
+        (vocabulary,) what the head adds.
+    scale : float
+        What the model multiplies the head's output with (Cohere, Granite).
     softcap : float or None
-        Logits are softcap * tanh(logits / softcap).
+        Logits are softcap * tanh(logits / softcap), after that.
     tied : bool
         Whether `weight` is the input embedding too.
     """
@@ -66,6 +70,8 @@ class Unembedding:
     norm: nn.Module
     norm_weight: Tensor
     centred: bool
+    bias: Tensor | None
+    scale: float
     softcap: float | None
     tied: bool
 
@@ -74,8 +80,16 @@ class Unembedding:
         with torch.no_grad():
             return self.capped(self.head(self.norm(hidden)))
 
+    def from_products(self, products: Tensor) -> Tensor:
+        """Return logits of normed hidden states times the rows of `weight`."""
+        if self.bias is not None:
+            products = products + self.bias.detach().to(products)
+        return self.capped(products)
+
     def capped(self, logits: Tensor) -> Tensor:
         """Return what the model makes of the head's output."""
+        if self.scale != 1.0:
+            logits = logits * self.scale
         if self.softcap is None:
             return logits
         return torch.tanh(logits / self.softcap) * self.softcap
@@ -85,8 +99,8 @@ class Unembedding:
     ) -> Tensor:
         """Return the directions of the residual stream that raise the tokens' logits.
 
-        The logit of token w is x / spread(x) dotted with row w times the norm's weight;
-        a centred norm also takes out the mean.
+        The logit of token w is x / spread(x) dotted with row w times the norm's weight
+        and the scale; a centred norm also takes out the mean.
 
         Parameters
         ----------
@@ -102,7 +116,7 @@ class Unembedding:
         """
         index = torch.as_tensor(list(token_ids), device=self.weight.device)
         rows = Scale(self.norm_weight, self.centred).pull_back(
-            self.weight.detach()[index].float()
+            self.weight.detach()[index].float() * self.scale
         )
         if target is None or target.after is None:
             return rows
@@ -116,7 +130,7 @@ def find_unembedding(model: nn.Module) -> Unembedding:
     ------
     ModelError
         There is no head with a plain weight or no single final norm, or the model does
-        more to its logits than these and a soft cap.
+        more to its logits than these, a scale and a soft cap.
     """
     return unembedding_of(find_decoder(model))
 
@@ -139,15 +153,16 @@ def unembedding_of(decoder: Decoder) -> Unembedding:
         )
     norm = _final_norm(decoder)
     scale = norm_scale(norm, decoder.hidden_size)
-    config = model.config.get_text_config()  # type: ignore[union-attr, operator]
-    softcap = getattr(config, "final_logit_softcapping", None)
     assert isinstance(head, nn.Module)
-    rows = parameter_value(head).to(device_of(head))
-    unembedding = Unembedding(
-        rows, head, norm, scale.scale, scale.centred, softcap, is_tied(model)
-    )
-    _check_logits(unembedding, decoder)
-    return unembedding
+    place = device_of(head)
+    bias = getattr(head, "bias", None)
+    if bias is not None:
+        bias = parameter_value(head, "bias").to(place)
+    plain = Unembedding(
+        parameter_value(head).to(place), head, norm, scale.scale, scale.centred, bias,
+        1.0, None, is_tied(model),
+    )  # fmt: skip
+    return _as_returned(plain, decoder)
 
 
 def is_tied(model: nn.Module) -> bool:
@@ -165,17 +180,27 @@ def is_tied(model: nn.Module) -> bool:
     return bool(head.weight.is_meta and named)
 
 
-def _check_logits(unembedding: Unembedding, decoder: Decoder) -> None:
-    """Refuse a model whose logits are not those recomputed from its last layer."""
-    whole = decoder.calls[-1]
+def _as_returned(plain: Unembedding, decoder: Decoder) -> Unembedding:
+    """The unembedding with scale and soft cap as the model's own logits show them."""
+    config = decoder.model.config.get_text_config()  # type: ignore[union-attr, operator]
+    softcap = getattr(config, "final_logit_softcapping", None)
     last = next(call for call in decoder.calls if call.module is decoder.layers[-1])
-    logits = unembedding.logits(last.y).float()
-    returned = whole.y.to(logits.device).float()
-    if not (logits - returned).norm() <= 0.05 * logits.norm():
+    logits = plain.logits(last.y).double()
+    returned = decoder.calls[-1].y.to(logits.device)
+    tolerance = max(1e-3, 4 * torch.finfo(returned.dtype).eps)
+    returned = returned.double()
+    scale = 1.0
+    if softcap is None:
+        scale = float((logits * returned).sum() / logits.square().sum())
+    scale = 1.0 if abs(scale - 1.0) <= tolerance else scale
+    found = replace(plain, scale=scale, softcap=softcap)
+    error = (found.logits(last.y).double() - returned).norm()
+    if not (scale > 0 and error <= tolerance * returned.norm()):
         raise ModelError(
-            f"{type(whole.module).__name__} scales or shifts its logits after the "
-            "head; this architecture is not supported"
+            f"{type(decoder.model).__name__} does more to its logits after the head "
+            "than to scale and to cap them; this architecture is not supported"
         )
+    return found
 
 
 def norm_scale(norm: nn.Module, width: int) -> Scale:
@@ -184,21 +209,22 @@ def norm_scale(norm: nn.Module, width: int) -> Scale:
     Raises
     ------
     ModelError
-        The module is neither an RMSNorm (plain or with 1 + weight) nor a LayerNorm.
+        The module is neither an RMSNorm (plain, with 1 + weight, or without weight) nor
+        a LayerNorm.
     """
-    weight = norm.weight
-    if not isinstance(weight, Tensor):
-        raise ModelError(f"{type(norm).__name__} has no weight vector")
+    weight = getattr(norm, "weight", None)
     place = device_of(norm)
-    shift = torch.zeros(width, device=place)
+    shift, factor = torch.zeros(width, device=place), torch.ones(width, device=place)
     if isinstance(getattr(norm, "bias", None), Tensor):
         shift = parameter_value(norm, "bias").detach().to(place).float()
-    factor = parameter_value(norm).detach().to(place).float()
+    dtype = torch.float32
+    if isinstance(weight, Tensor):
+        factor, dtype = parameter_value(norm).detach().to(place).float(), weight.dtype
     # Large, uneven values: epsilon does not matter and the mean is not zero.
     x = 100.0 * torch.sin(torch.arange(1, width + 1, device=place)) + 25.0
     with torch.no_grad():
-        y = norm(x.to(weight.dtype).view(1, 1, -1)).view(-1).float()
-        x = x.to(weight.dtype).float()
+        y = norm(x.to(dtype).view(1, 1, -1)).view(-1).float()
+        x = x.to(dtype).float()
         for centred in (False, True):
             z = x - x.mean() if centred else x
             z = z / z.square().mean().sqrt()
@@ -212,12 +238,9 @@ def _final_norm(decoder: Decoder) -> nn.Module:
     """Return the one norm that reads the last layer's output."""
     calls = decoder.calls
     last = next(i for i, call in enumerate(calls) if call.module is decoder.layers[-1])
-    norms = []
-    for call in calls[last + 1 :]:
-        weight = getattr(call.module, "weight", None)
-        vector = isinstance(weight, Tensor) and weight.shape == (decoder.hidden_size,)
-        if vector and torch.equal(call.x, calls[last].y):
-            norms.append(call.module)
+    norms = [
+        call.module for call in calls[last + 1 :] if is_norm_of(call, calls[last].y)
+    ]
     if len(norms) != 1:
         raise ModelError(
             f"expected one norm after layer {len(decoder.layers) - 1}, "

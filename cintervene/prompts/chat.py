@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,11 +13,8 @@ from torch import Tensor, nn
 from transformers import DynamicCache, NoBadWordsLogitsProcessor
 
 from cintervene.activations.batches import group_by_length, shared_length
-from cintervene.activations.lower_layers import (
-    SHORTEST_PREFIX,
-    attention_window,
-    repeated,
-)
+from cintervene.activations.lower_layers import SHORTEST_PREFIX, attention_window
+from cintervene.models.caches import has_plain_cache, new_cache, repeated, resumes
 from cintervene.models.offload import device_of
 from cintervene.models.precision import quick_products
 from cintervene.utils.progress import Step
@@ -85,7 +83,9 @@ def generate(
         return answers
     prefix = _shared_prefix(model, prompts, max_new_tokens)
     lengths = [len(prompt) - len(prefix.tokens) for prompt in prompts]
-    for batch in group_by_length(lengths, BATCH_TOKENS, SIMILAR, most=batch_size):
+    # Padding would go into a recurrent state.
+    similar = SIMILAR if has_plain_cache(model) else 1.0
+    for batch in group_by_length(lengths, BATCH_TOKENS, similar, most=batch_size):
         rest = [prompts[i][len(prefix.tokens) :] for i in batch]
         new = _generate(model, rest, prefix, max_new_tokens, stops, banned)
         for index, answer in zip(batch, new, strict=True):
@@ -136,7 +136,7 @@ def _shared_prefix(
     tokens = tuple(prompts[0][: _shareable(model, prompts, max_new_tokens)])
     if not tokens:
         return _SharedPrefix()
-    cache = DynamicCache(config=model.config.get_text_config())
+    cache = new_cache(model)
     ids = torch.tensor([tokens], device=device_of(model))
     with torch.no_grad():
         model(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
@@ -154,7 +154,7 @@ def _shareable(
     longest = max(map(len, prompts)) + max_new_tokens
     # Padding behind the prefix takes up room in a window of attention.
     fits = longest <= attention_window(model.config.get_text_config())
-    return size if fits and size >= SHORTEST_PREFIX else 0
+    return size if fits and size >= SHORTEST_PREFIX and resumes(model) else 0
 
 
 def _generate(
@@ -192,22 +192,28 @@ def _greedy(
     """Greedy answers; one that has ended leaves the batch.
 
     `given` holds either ``input_ids`` or ``inputs_embeds``, `mask` the tokens of the
-    cache too.
+    cache too. A model that keeps its past where it cannot be reached reads all anew for
+    each token.
     """
-    if cache is None:
-        cache = DynamicCache(config=model.config.get_text_config())
+    if cache is None and (has_plain_cache(model) or resumes(model)):
+        cache = new_cache(model)
+    takes = inspect.signature(model.forward).parameters
     ban = NoBadWordsLogitsProcessor(list(map(list, banned)), stops) if banned else None
     ends = torch.tensor(stops, dtype=torch.long, device=mask.device)
     answers: list[list[int]] = [[] for _ in mask]
     rows = torch.arange(len(mask), device=mask.device)
     said = given.get("input_ids", mask[:, :0])
-    position = (mask.cumsum(dim=1) - 1).clamp_min(0)[:, cache.get_seq_length() :]
+    begun = 0 if cache is None else cache.get_seq_length()
+    position = (mask.cumsum(dim=1) - 1).clamp_min(0)[:, begun:]
     for _ in range(max_new_tokens):
+        options = {
+            "attention_mask": mask, "position_ids": position,
+            "past_key_values": cache, "logits_to_keep": 1,
+        }  # fmt: skip
+        options = {key: value for key, value in options.items() if key in takes}
         with torch.no_grad():
-            logits = model(
-                **given, attention_mask=mask, position_ids=position,
-                past_key_values=cache, use_cache=True, logits_to_keep=1,
-            ).logits[:, -1]  # fmt: skip
+            result = model(**given, **options, use_cache=cache is not None)
+        logits = result.logits[:, -1]
         new = (logits if ban is None else ban(said, logits.float())).argmax(dim=1)
         for row, token in zip(rows.tolist(), new.tolist(), strict=True):
             answers[row].append(token)
@@ -216,14 +222,27 @@ def _greedy(
             break
         if len(left) < len(new):
             # Not batch_select_indices: a guard follows this.
-            cache.reorder_cache(left)
+            if cache is not None:
+                cache.reorder_cache(left)
+            given = {key: value[left] for key, value in given.items()}
             rows, new, said = rows[left], new[left], said[left]
             mask, position = mask[left], position[left]
         said = torch.cat([said, new[:, None]], dim=1)
         mask = torch.cat([mask, torch.ones_like(new)[:, None]], dim=1)
-        position = position[:, -1:] + 1
-        given = {"input_ids": new[:, None]}
+        latest = position[:, -1:] + 1
+        if cache is None:
+            given = _longer(model, given, new[:, None])
+            position = torch.cat([position, latest], dim=1)
+        else:
+            given, position = {"input_ids": new[:, None]}, latest
     return answers
+
+
+def _longer(model: Any, given: dict[str, Tensor], new: Tensor) -> dict[str, Tensor]:
+    """What a model is given, and a token more."""
+    ((key, before),) = given.items()
+    after = new if key == "input_ids" else model.get_input_embeddings()(new)
+    return {key: torch.cat([before, after], dim=1)}
 
 
 def _stop_tokens(model: nn.Module, tokenizer: Any) -> list[int]:

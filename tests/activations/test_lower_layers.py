@@ -9,6 +9,7 @@ pytest.importorskip("transformers")
 from cintervene.activations import lower_layers as lower
 from cintervene.activations.layer_stream import LayerStream
 from cintervene.activations.lower_layers import LowerLayers, shared_prefix
+from cintervene.models.caches import resumes
 from cintervene.models.decoder import find_decoder
 from cintervene.models.targets import find_targets
 
@@ -61,6 +62,7 @@ def test_rows_are_those_of_plain_passes(any_model, first, monkeypatch):
 def test_the_beginning_runs_once(any_model):
     decoder = find_decoder(any_model)
     projection = find_targets(any_model, [0])[0].module
+    assert resumes(any_model)
     seen = []
     handle = projection.register_forward_hook(
         lambda _module, args, _y: seen.append(args[0].shape[:-1].numel())

@@ -37,8 +37,7 @@ from cintervene.intervention.intervention import Intervention
 from cintervene.methods.config import MethodConfig
 from cintervene.methods.defend import defend
 from cintervene.methods.pcr.resolve import choose_layers
-from cintervene.models import find_decoder
-from cintervene.models.targets import explanation_of
+from cintervene.models.parts import ModelParts
 from cintervene.prompts.spelling import check_spellable, surface_forms
 from cintervene.utils.staging import StagedDirectory, check_place
 
@@ -194,10 +193,11 @@ def _dry_run(
     check_place(arguments.out)
     model, tokenizer = load_named(arguments, console)
     check_spellable(tokenizer, words)
-    decoder = find_decoder(model)
+    parts = ModelParts.find(model)
     asked = config.to_dict()
-    layers = choose_layers(config.layers, decoder.n_layers, "forbid")
-    explanation = explanation_of(decoder, layers, asked["matrix"])
+    able = parts.changeable(asked["matrix"])
+    layers = choose_layers(config.layers, parts.n_layers, "forbid", able)
+    explanation = parts.explain(layers, asked["matrix"])
     for layer, reason in explanation.refused.items():
         raise ModelError(f"layer {layer} cannot be changed: {reason}")
     plan = {name: asked[name] for name in ("method", "concepts", "strength")}

@@ -38,6 +38,7 @@ def as_dict(found: Explanation) -> dict[str, Any]:
         "layers": found.n_layers,
         "targets": [target_dict(target) for target in found.targets],
         "refused": {str(layer): reason for layer, reason in found.refused.items()},
+        "experts": {"parameters": found.experts, "share": found.experts_share},
     }
 
 

@@ -11,7 +11,7 @@ from torch import nn
 
 from cintervene.intervention.intervention import Intervention
 from cintervene.methods.config import MethodConfig
-from cintervene.models.targets import Target
+from cintervene.models.targets import Target, experts_of
 from cintervene.solvers.update import LowRankUpdate
 from cintervene.utils.clock import Clock
 
@@ -65,12 +65,16 @@ def make_intervention(
     """
     if layers is None:
         layers = [_summary(target, update) for target, update in changes]
+    experts = experts_of(model)
+    left_alone = {"experts_left_alone": experts} if experts else {}
     return Intervention.of(
         model,
         changes,
         options=config.to_dict(private=False),
-        metrics={**metrics, "layers": list(layers), "seconds": clock.seconds},
-    )
+        metrics={
+            **metrics, **left_alone, "layers": list(layers), "seconds": clock.seconds,
+        },
+    )  # fmt: skip
 
 
 def _summary(target: Target, change: LowRankUpdate) -> dict[str, Any]:

@@ -18,13 +18,9 @@ from torch.nn import functional
 
 from cintervene.errors import ModelError
 from cintervene.methods.gate.gated_mlp import Block, GatedMLP, Rows
+from cintervene.models.blocks import holds_matrix, parent
 from cintervene.models.decoder import Decoder
-from cintervene.models.targets import (
-    holds_matrix,
-    parent,
-    plain_targets,
-    targets_of,
-)
+from cintervene.models.targets import plain_targets, targets_of
 from cintervene.models.trace import Call, Hook, evaluating, hooked
 
 __all__ = ["find_gated_mlp"]

@@ -77,7 +77,7 @@ def solve(
     """
     config = checked_texts(tokenizer, config)
     parts = ModelParts.find(model)
-    config = resolved(config, parts.n_layers)
+    config = resolved(config, parts)
     clock = Clock()
     with clock.phase("prompts"):
         calibration = calibrate(model, tokenizer, config, progress)

@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 from cintervene.errors import ArgumentError
 from cintervene.methods.pcr.config import TOKENWISE, Concepts, Kind, PCRConfig
 from cintervene.models.decoder import requested_layers
+from cintervene.models.parts import ModelParts
 from cintervene.prompts.request_calibration import check_several
 from cintervene.prompts.spelling import words_to_forbid
 
@@ -49,13 +51,15 @@ def checked_texts(tokenizer: Any, config: PCRConfig) -> PCRConfig:
     return replace(config, **checked)
 
 
-def resolved(config: PCRConfig, n_layers: int) -> PCRConfig:
+def resolved(config: PCRConfig, parts: ModelParts) -> PCRConfig:
     """Return the configuration with a value in each place of "auto", but `strength`.
 
     Raises
     ------
     ArgumentError
         A layer is out of range, or the concepts stand for words only.
+    ModelError
+        A layer that is asked for cannot be changed, or none can.
     """
     kind = config.kind
     concepts = CONCEPTS[kind] if config.concepts == "auto" else config.concepts
@@ -64,9 +68,12 @@ def resolved(config: PCRConfig, n_layers: int) -> PCRConfig:
             f"concepts: got {concepts!r}, which stands for a word; expected "
             f'"activation" or "difference" with {kind}='
         )
+    able = parts.changeable(config.matrix)
+    layers = choose_layers(config.layers, parts.n_layers, kind, able)
+    parts.targets(layers, config.matrix)
     return replace(
         config,
-        layers=choose_layers(config.layers, n_layers, kind),
+        layers=layers,
         concepts=concepts,
         slack=SLACK[kind] if config.slack == "auto" else config.slack,
     )
@@ -79,12 +86,19 @@ def strengths(config: PCRConfig) -> tuple[float, ...]:
     return (float(config.strength),)
 
 
-def choose_layers(layers: object, n_layers: int, kind: Kind) -> list[int]:
-    """Return the layers that PCR changes, for its parameter `layers`."""
+def choose_layers(
+    layers: object, n_layers: int, kind: Kind, able: Sequence[int] | None = None
+) -> list[int]:
+    """Return the layers that PCR changes, for its parameter `layers`.
+
+    `"auto"` takes the last ones, or the one nearest to a depth, of those that are able
+    to be changed: all without `able`.
+    """
     given = requested_layers(layers, n_layers)
     if given is not None:
         return given
+    able = range(n_layers) if able is None else able
     if kind == "forbid":
-        count = min(n_layers, max(2, round(n_layers / 15)))
-        return list(range(n_layers - count, n_layers))
-    return [int(DEPTH[kind] * n_layers)]
+        return list(able[-max(2, round(n_layers / 15)) :])
+    wanted = int(DEPTH[kind] * n_layers)
+    return [min(able, key=lambda layer: abs(layer - wanted))]

@@ -92,10 +92,10 @@ def fit(
     parts = ModelParts.find(model)
     check_gradients(model)
     clock = Clock()
-    with clock.phase("prompts"):
-        examples = prepare(model, tokenizer, config, safe, progress)
     with clock.phase("layer"):
         targets = _targets(parts, tokenizer, config, progress)
+    with clock.phase("prompts"):
+        examples = prepare(model, tokenizer, config, safe, progress)
     with clock.phase("capture"):
         problem = region(parts, targets, examples, config)
         tune = ExampleBatch(parts, targets, examples.tune_harmful, examples.tune_benign)

@@ -1,0 +1,89 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How a model's past can be kept: keys and values, recurrent states, or not at all.
+
+Keys and values of attention can be taken apart, repeated and padded. A recurrent state
+can be repeated, but whatever is padded goes into it. Some models keep a state where
+nothing but they can reach it.
+"""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor, nn
+from transformers import DynamicCache
+from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
+
+from cintervene.models.trace import evaluating, probe_ids
+
+__all__ = ["has_plain_cache", "new_cache", "repeated", "resumes"]
+
+_resumes: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
+
+
+def new_cache(model: nn.Module) -> DynamicCache:
+    """An empty cache of the kind that the model's layers fill."""
+    config: Any = model.config
+    return DynamicCache(config=config.get_text_config())
+
+
+def repeated(cache: DynamicCache, count: int) -> DynamicCache:
+    """A copy of a cache of one sequence for a batch, which may be written to."""
+    copies = copy.deepcopy(cache)
+    # Unlike `batch_repeat_interleave`, recurrent states have this.
+    copies.reorder_cache(torch.zeros(count, dtype=torch.int64))
+    return copies
+
+
+def has_plain_cache(model: nn.Module) -> bool:
+    """Whether all that a model remembers are keys and values of attention."""
+    takes = inspect.signature(model.forward).parameters
+    if "past_key_values" not in takes or getattr(model, "_is_stateful", False):
+        return False
+    plain = (DynamicLayer, DynamicSlidingWindowLayer)
+    return all(type(layer) in plain for layer in new_cache(model).layers)
+
+
+def resumes(model: nn.Module) -> bool:
+    """Whether a model goes on from a repeated cache as if it had read all at once.
+
+    Tried out, once for each model.
+    """
+    if model not in _resumes:
+        _resumes[model] = _resumes_probe(model)
+    return _resumes[model]
+
+
+def _resumes_probe(model: nn.Module) -> bool:
+    if "past_key_values" not in inspect.signature(model.forward).parameters:
+        return False
+    ids = probe_ids(model, 6).view(2, 3)
+    begun = ids[:1].expand(2, -1)
+    try:
+        with evaluating(model):
+            cache = new_cache(model)
+            model(input_ids=ids[:1], past_key_values=cache, use_cache=True)
+            past = repeated(cache, 2)
+            rest = torch.cat([ids[1:, :2], ids[1:, 1:]])
+            tokens = torch.cat([begun, rest], dim=1)
+            whole = model(input_ids=tokens, use_cache=False).logits
+            options = {"past_key_values": past, "use_cache": True}
+            mask = torch.ones_like(tokens)
+            two = model(input_ids=rest, attention_mask=mask, **options).logits
+            more = torch.cat([mask, mask[:, :1]], dim=1)
+            last = model(input_ids=rest[:, :1], attention_mask=more, **options).logits
+            again = torch.cat([tokens, rest[:, :1]], dim=1)
+            final = model(input_ids=again, use_cache=False).logits
+    except Exception:
+        # Whatever it is that this model does not do, it does not do this.
+        return False
+    return _same(two, whole[:, 3:]) and _same(last[:, -1], final[:, -1])
+
+
+def _same(logits: Tensor, expected: Tensor) -> bool:
+    tolerance = max(1e-3, 8 * torch.finfo(expected.dtype).eps)
+    return bool((logits - expected).norm() <= tolerance * expected.norm())
