@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
+from support.gate_examples import random_requests, really
 from support.saved_models import save_tiny_model
 
 from cintervene import GateConfig, data, defend
@@ -31,7 +32,6 @@ from cintervene.methods.gate.examples import (
     OPENING,
     READING,
     REFUSING,
-    GateExamples,
     prepare,
     roles,
 )
@@ -40,7 +40,6 @@ from cintervene.methods.gate.method import THRESHOLDS, _sweep
 from cintervene.models import find_decoder, loading
 from cintervene.models.parts import ModelParts
 from cintervene.prompts.chat import generate, render
-from cintervene.prompts.refusal_examples import TargetExample
 from cintervene.utils.progress import silent
 
 LITTLE: dict[str, Any] = {
@@ -199,21 +198,6 @@ def test_jailbreak_templates_are_refused_and_never_shown_as_benign(tiny: Any) ->
         assert not any(one in benign for one in filled for benign in retained)
 
 
-def random_examples(rng: Any, n: int, sets: bool) -> list[TargetExample]:
-    """Requests that end in a token of their kind, half of them with a prefill."""
-    found = []
-    for at in range(n):
-        request = rng.integers(3, 80, size=5).tolist()
-        prefill = [81 + sets] * (at % 2)
-        ids = (*request, 95 + sets, *prefill, 90, 91)
-        start = len(ids) - 2
-        if sets:
-            found.append(TargetExample(ids, 0, start, ((90,), (91,)), start - 6))
-        else:
-            found.append(TargetExample(ids, 0, start, prefill_length=start - 6))
-    return found
-
-
 @pytest.mark.parametrize(
     ("name", "options"),
     [
@@ -233,12 +217,7 @@ def test_what_is_measured_is_what_the_changed_model_does(
             # Else the layer is hardly heard.
             if "1.post_feedforward_layernorm" in part:
                 weight += 4.0
-    rng = np.random.default_rng(5)
-    examples = GateExamples(
-        [[one] for one in random_examples(rng, 40, True)],
-        random_examples(rng, 40, False),
-        random_examples(rng, 10, True), random_examples(rng, 10, False),
-    )  # fmt: skip
+    examples = random_requests(40, 10)
     before = weights_of(model)
     parts = ModelParts.find(model)
     descent = GateDescent(
@@ -259,21 +238,9 @@ def test_what_is_measured_is_what_the_changed_model_does(
         # Four neurons; where one matrix holds gate and up projection, eight rows of it.
         ranks = [edit.update.rank for edit in change.edits.values()]
         assert sorted(ranks) == ([4, 8] if name == "phi3" else [4, 4, 4])
-        kl, reached = [], []
-        for one in examples.tune_benign:
-            base = torch.log_softmax(model(torch.tensor([one.ids])).logits[0], -1)
-            with change.applied(model):
-                new = torch.log_softmax(model(torch.tensor([one.ids])).logits[0], -1)
-            rows = list(one.positions)
-            kl += (base.exp() * (base - new)).sum(-1)[rows].tolist()
-        with change.applied(model):
-            for one in examples.tune_harmful:
-                p = torch.softmax(model(torch.tensor([one.ids])).logits[0], -1)
-                path = zip(one.positions, one.target_sets, strict=True)
-                said = [p[at, t] >= 0.5 for at, (t,) in path]
-                reached.append(all(said))
-    assert np.mean(kl) == pytest.approx(bold.kl, rel=1e-3, abs=1e-5)
-    assert np.mean(reached) == pytest.approx(bold.refused)
+        kl, reached = really(model, change, examples)
+    assert kl == pytest.approx(bold.kl, rel=1e-3, abs=1e-5)
+    assert reached == pytest.approx(bold.refused)
     assert_untouched(model, before)
 
 
