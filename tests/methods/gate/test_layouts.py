@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ pytest.importorskip("transformers")
 
 from torch import Tensor, nn
 
+from cintervene import export
 from cintervene.errors import ModelError
 from cintervene.intervention.intervention import Intervention
 from cintervene.methods.gate.discovery import find_gated_mlp
@@ -203,3 +205,34 @@ def test_detectors_do_not_depend_on_the_unit_of_inputs(tiny_model: Any) -> None:
         opened.append(mlp.activations(every, gates.neurons(EVEN)))
     torch.testing.assert_close(opened[0], opened[1], rtol=1e-3, atol=1e-4)
     torch.testing.assert_close(opened[2], opened[1], rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["phi3", "gemma2"])
+def test_adapters_and_checkpoints_hold_the_change(
+    tiny_model: Any, tmp_path: Path, name: str
+) -> None:
+    peft = pytest.importorskip("peft")
+    model = tiny_model(name)
+    model.save_pretrained(tmp_path / "base")
+    mlp = find_gated_mlp(find_decoder(model), 1)
+    rng = np.random.default_rng(4)
+    new = (torch.from_numpy(rng.standard_normal((3, 24))).float() for _ in range(3))
+    change = Intervention.of(model, mlp.replaced([5, 17, 30], *new))
+    change.save(tmp_path / "gate.safetensors")
+    change = Intervention.load(tmp_path / "gate.safetensors")
+    ids = torch.arange(1, 13).reshape(2, 6)
+    export.checkpoint(change, tmp_path / "base", tmp_path / "changed")
+    changed = type(model).from_pretrained(tmp_path / "changed").eval()
+    export.lora(change, tmp_path / "adapter")
+    with torch.no_grad():
+        before = model(input_ids=ids).logits
+        with change.applied(model):
+            meant = model(input_ids=ids).logits
+        assert torch.equal(model(input_ids=ids).logits, before)
+        assert torch.equal(changed(input_ids=ids).logits, meant)
+        change.revert(changed)
+        assert torch.equal(changed(input_ids=ids).logits, before)
+        adapted = peft.PeftModel.from_pretrained(model, tmp_path / "adapter")
+        found = adapted(input_ids=ids).logits
+    assert (before - meant).norm() > 0.01 * meant.norm()
+    assert (found - meant).norm() < 1e-3 * (before - meant).norm()
