@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from cintervene.activations.upper_layers import UpperBatch, UpperLayers, logits_of
+from cintervene.errors import ModelError
 from cintervene.methods.common.descent import minibatches
 from cintervene.methods.common.objectives import (
     by_example,
@@ -281,7 +282,14 @@ def _typical_size(uppers: Sequence[UpperLayers]) -> float:
     values = [
         batch.hidden.float().abs().median() for u in uppers for batch in u.batches
     ]
-    return float(torch.stack([value.cpu() for value in values]).mean()) / uppers[0].gain
+    size = float(torch.stack([value.cpu() for value in values]).mean())
+    gain = uppers[0].gain
+    if not gain > 0.0:
+        raise ModelError(
+            "layers: what the MLP of the layer returns does not reach the residual "
+            "stream; name another one, e.g. layers=[16]"
+        )
+    return size / gain
 
 
 def _new_openings(

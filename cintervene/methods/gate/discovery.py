@@ -31,8 +31,9 @@ Activation = Callable[[Tensor], Tensor]
 FAR = 20.0
 # Of the numbers that enter the down projection, relative to their size: rounding.
 TOLERANCE = 0.02
-# How large the gate's numbers are made to see whether they are limited.
-LARGE = 100.0
+# How large what projections return is made to see whether it is limited. The product of
+# two such numbers is in the range of float16.
+LARGE = 200.0
 # What to do with other models.
 ELSE = 'use method "tsr", which does without'
 # Functions that models call without a module for them.
@@ -136,9 +137,7 @@ def _possible(calls: Sequence[Call], last: Call) -> Iterator[tuple[_Gating, Tens
     for gate, gate_rows in halves:
         numbers = _taken(gate.y, gate_rows)
         functions: list[tuple[Activation, Tensor]] = [
-            (call.module, call.y)
-            for call in calls
-            if call.x.shape == numbers.shape and torch.equal(call.x, numbers)
+            (call.module, call.y) for call in calls if _same(call.x, numbers)
         ]
         functions += [(function, function(numbers)) for function in FUNCTIONS]
         for up, up_rows in halves:
@@ -158,6 +157,11 @@ def _parts(outputs: int, width: int) -> list[range]:
     return [
         range(width), range(width, outputs), range(0, outputs, 2), range(1, outputs, 2)
     ]  # fmt: skip
+
+
+def _same(one: Tensor, other: Tensor) -> bool:
+    """Whether tensors are equal, wherever they are."""
+    return one.shape == other.shape and torch.equal(one.cpu(), other.cpu())
 
 
 def _taken(numbers: Tensor, rows: range) -> Tensor:
@@ -185,16 +189,22 @@ def _check_block(decoder: Decoder, gating: _Gating, last: Call, path: str) -> No
     block = next((call for call in decoder.calls if call.name == path), None)
     if (
         block is None
-        or not torch.equal(block.x, gating.gate.x)
-        or not torch.equal(block.x, gating.up.x)
-        or not torch.equal(block.y, last.y)
+        or not _same(block.x, gating.gate.x)
+        or not _same(block.x, gating.up.x)
+        or not _same(block.y, last.y)
     ):
         raise ModelError(
             f"{path}: expected a module that hands its input to its projections and "
             f"returns what the last one does; this one does more; {ELSE}"
         )
-    size = _taken(gating.gate.y, gating.gate_rows).abs().max()
-    error = _error_of_large(gating, last, block, LARGE / max(float(size), 1e-6))
+    size = max(float(call.y.abs().max()) for call in (gating.gate, gating.up))
+    try:
+        error = _error_of_large(gating, last, block, LARGE / max(size, 1e-6))
+    except Exception as reason:
+        raise ModelError(
+            f"{path}: cannot be called with a hidden state alone "
+            f"({type(reason).__name__}: {reason}); {ELSE}"
+        ) from reason
     if not error <= TOLERANCE:
         raise ModelError(
             f"{path}: does not multiply act(gate(x)) with up(x) where these are large, "
