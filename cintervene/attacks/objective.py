@@ -179,9 +179,9 @@ class Objective:
             cache = repeated(self._cache, count)
             options = {"use_cache": True, "past_key_values": cache}
         wanted = len(self.target) + 1
-        logits = self._model(
-            inputs_embeds=x, logits_to_keep=wanted, **options
-        ).logits[:, -wanted:-1]
+        logits = self._model(inputs_embeds=x, logits_to_keep=wanted, **options).logits[
+            :, -wanted:-1
+        ]
         goal = self.target.expand(count, -1)
         return nn.functional.cross_entropy(
             logits.float().transpose(1, 2), goal, reduction="none"

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import permutations
 
 import torch
 from torch import Tensor, nn
@@ -29,6 +30,7 @@ __all__ = [
 
 # Of a block's result relative to its size: rounding of sixteen-bit types.
 TOLERANCE = 0.02
+ADAPTER_MARKS = ("lora_A", "lora_B", "base_layer")
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,7 +62,7 @@ class BlockCalls:
         Raises
         ------
         ModelError
-            It calls no module that holds a matrix.
+            It calls no module that holds a matrix, or an adapter's.
         """
         prefix = f"{decoder.layers_name}.{layer}."
         module = decoder.layers[layer]
@@ -68,6 +70,11 @@ class BlockCalls:
         projections = [call for call in calls if holds_matrix(call.module)]
         if not projections:
             raise ModelError(f"{prefix[:-1]} calls no module that holds a matrix")
+        for call in projections:
+            if any(mark in call.name for mark in ADAPTER_MARKS):
+                raise ModelError(
+                    f"{call.name} belongs to an adapter; merge the adapter first"
+                )
         return cls(decoder, module, prefix, calls, projections)
 
     def down_projection(self) -> Call:
@@ -94,16 +101,42 @@ class BlockCalls:
         ModelError
             There is none.
         """
-        beside = [call for call in self.projections if not self._ends_mlp(call)]
+        mlps = {parent(call) for call in self.projections if self._ends_mlp(call)}
+        beside = [call for call in self.projections if parent(call) not in mlps]
         for call in reversed(beside):
             if self._ends_block(call):
                 return call
-        last = (beside or self.projections)[-1]
+        if not beside:
+            raise ModelError(f"{self.prefix[:-1]} has no projection outside its MLP")
         raise ModelError(
-            f"{last.name}, the last projection outside the MLP, does not turn what "
-            "projections beside it make of the hidden state into what its block "
+            f"{beside[-1].name}, the last projection outside the MLP, does not turn "
+            "what projections beside it make of the hidden state into what its block "
             "returns: it is not recognised as an attention's output projection"
         )
+
+    def gain(self, last: Call) -> float:
+        """What a projection's output is multiplied with where it is added (Granite).
+
+        1 where that cannot be read off the trace: where two blocks are added at once,
+        or a norm stands between.
+        """
+        y = last.y.double()
+        norms = [call.x for call in self.all if _scales(call)]
+        states = [*self._ends(), *norms]
+        states = [x.double() for x in states if x.shape == last.y.shape]
+        for before, after in permutations(states, 2):
+            added = after - before
+            gain = float((added * y).sum() / y.square().sum())
+            rounding = torch.finfo(last.y.dtype).eps * after.norm()
+            error = (added - gain * y).norm()
+            if gain > 0 and error <= TOLERANCE * added.norm() + rounding:
+                return 1.0 if abs(gain - 1.0) <= TOLERANCE else gain
+        return 1.0
+
+    def _ends(self) -> tuple[Tensor, Tensor]:
+        """What enters the layer, and what leaves it."""
+        whole = next(call for call in self.decoder.calls if call.module is self.layer)
+        return whole.x, whole.y
 
     def _ends_mlp(self, last: Call) -> bool:
         d_in, width = last.x.shape[-1], self.decoder.hidden_size
@@ -145,9 +178,8 @@ class BlockCalls:
 
     def _is_layer(self, last: Call) -> bool:
         """Whether its result is all that the layer adds to the hidden state."""
-        whole = next(call for call in self.decoder.calls if call.module is self.layer)
-        added = (whole.y - whole.x).double()
-        y = last.y.double()
+        before, after = self._ends()
+        added, y = (after - before).double(), last.y.double()
         if added.shape != y.shape or not self._once(last) or not bool(y.any()):
             return False
         scale = (added * y).sum() / y.square().sum()
@@ -188,8 +220,7 @@ class BlockCalls:
 
     def _twins(self, last: Call) -> list[str]:
         """Paths of the same projection in other modules of the kind: experts."""
-        path = last.name.removeprefix(self.prefix)
-        block_path, _, leaf = path.rpartition(".")
+        block_path, leaf = self._path(last), last.name.rpartition(".")[2]
         if not block_path:
             return []
         block = self.layer.get_submodule(block_path)
@@ -199,18 +230,29 @@ class BlockCalls:
             if module is not block and type(module) is type(block)
         ]
 
+    def _path(self, call: Call) -> str:
+        """Of the block that a module is in, within the layer."""
+        return call.name.removeprefix(self.prefix).rpartition(".")[0]
+
     def _has_experts(self, last: Call) -> bool:
         stacked = any(True for _ in stacked_parameters(self.layer))
         return stacked or bool(self._twins(last))
 
     def _why_no_mlp(self, last: Call) -> str:
-        stacks = [f"{self.prefix}{name}" for name, _ in stacked_parameters(self.layer)]
-        if self._has_experts(last):
-            where = stacks[0] if stacks else last.name
+        stack = next(stacked_parameters(self.layer), None)
+        twins = self._twins(last)
+        where = ""
+        if stack is not None:
+            name, parameter = stack
+            where = f"{self.prefix}{name} stacks {len(parameter)} matrices"
+        elif twins:
+            kind = type(self.layer.get_submodule(self._path(last))).__name__
+            where = f"{last.name} is in one of {len(twins) + 1} {kind} of the layer"
+        if where:
             return (
-                f"{where} is one of the matrices of a mixture of experts, which are "
-                "left alone, and no other MLP is beside them; change the attention's "
-                'output projection, matrix="o_proj"'
+                f"{where}: a mixture of experts, which are left alone, with no other "
+                "MLP beside them; change the attention's output projection, "
+                'matrix="o_proj"'
             )
         if not self._once(last):
             return f"{last.name} is called more than once in a forward pass"
@@ -245,6 +287,12 @@ def is_norm_of(call: Call, x: Tensor) -> bool:
         same = call.y.shape == x.shape and torch.equal(call.y, call.x)
         plausible = not holds and not same
     return plausible and call.x.shape == x.shape and torch.equal(call.x, x)
+
+
+def _scales(call: Call) -> bool:
+    """Whether a module holds a vector as wide as what it reads, as norms do."""
+    weight = getattr(call.module, "weight", None)
+    return isinstance(weight, Tensor) and weight.shape == call.x.shape[-1:]
 
 
 def stacked_parameters(module: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:

@@ -102,9 +102,7 @@ def forked(arguments: Mapping[int, Arguments]) -> dict[int, Arguments]:
     }
 
 
-def check_replay(
-    model: nn.Module, decoder: nn.Module, chain: Sequence[Call]
-) -> bool:
+def check_replay(model: nn.Module, decoder: nn.Module, chain: Sequence[Call]) -> bool:
     """Refuse layers that compute something else alone than within the model.
 
     Each layer of a traced chain is called anew, with what it read then and the

@@ -10,7 +10,7 @@ refused with a reason that names the module.
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import get_args
 
 import torch
@@ -19,6 +19,7 @@ from torch.nn.utils.parametrize import is_parametrized
 from transformers.pytorch_utils import Conv1D
 
 from cintervene.errors import ArgumentError, ModelError
+from cintervene.models.blocks import BlockCalls, is_norm_of, stacked_parameters
 from cintervene.models.decoder import Decoder, find_decoder, resolve_layers
 from cintervene.models.offload import device_of, parameter_identity, parameter_value
 from cintervene.models.quantised import (
@@ -27,12 +28,10 @@ from cintervene.models.quantised import (
     is_plain,
     is_quantised,
 )
-from cintervene.models.blocks import BlockCalls, is_norm_of, stacked_parameters
 from cintervene.models.trace import Call
 from cintervene.models.weights import FLOAT_DTYPES
 from cintervene.utils.literals import Matrix
 
-ADAPTER_MARKS = ("lora_A", "lora_B", "base_layer")
 # Of a probe's result relative to its size: rounding.
 TOLERANCE = 0.02
 
@@ -60,6 +59,8 @@ class Target:
         Where the weight is quantised (bitsandbytes, GPTQ, AWQ), the type of what the
         module takes and returns. Such a weight cannot be changed; adapters can change
         what the module returns.
+    gain : float
+        What its output is multiplied with where it is added to the residual stream.
     """
 
     layer: int
@@ -71,6 +72,7 @@ class Target:
     after: nn.Module | None = None
     matrix: Matrix = "down_proj"
     compute_dtype: torch.dtype | None = None
+    gain: float = 1.0
 
     @property
     def quantised(self) -> bool:
@@ -263,9 +265,12 @@ def _projection(
     matrix: Matrix,
 ) -> Target:
     calls = BlockCalls.of(decoder, layer)
-    last = calls.down_projection() if matrix == "down_proj" else calls.attention_output()
+    down = matrix == "down_proj"
+    last = calls.down_projection() if down else calls.attention_output()
     _refuse_opaque(last)
-    return _unshared(last, layer, matrix, shared, _norm_after(last, calls.all))
+    after = _norm_after(last, calls.all)
+    target = _unshared(last, layer, matrix, shared, after)
+    return target if after is not None else replace(target, gain=calls.gain(last))
 
 
 def plain_targets(decoder: Decoder, calls: Sequence[Call], layer: int) -> list[Target]:
@@ -306,8 +311,6 @@ def _unshared(
 def _refuse_opaque(call: Call) -> None:
     """Refuse anything whose result is not that of a plain, visible weight matrix."""
     module, kind = call.module, type(call.module).__name__
-    if any(mark in call.name for mark in ADAPTER_MARKS):
-        raise ModelError(f"{call.name} belongs to an adapter; merge the adapter first")
     if is_parametrized(module):
         raise ModelError(
             f"{call.name} computes its weight (torch.nn.utils.parametrize); make it "

@@ -107,7 +107,8 @@ class Unembedding:
         token_ids : sequence of int
         target : Target, optional
             Give the directions of this projection's output instead, which differ where
-            a norm stands between it and the residual stream (Gemma).
+            a norm stands between it and the residual stream (Gemma), and in size where
+            it is multiplied on its way there (Granite).
 
         Returns
         -------
@@ -118,8 +119,10 @@ class Unembedding:
         rows = Scale(self.norm_weight, self.centred).pull_back(
             self.weight.detach()[index].float() * self.scale
         )
-        if target is None or target.after is None:
+        if target is None:
             return rows
+        if target.after is None:
+            return rows * target.gain
         return norm_scale(target.after, target.d_out).pull_back(rows)
 
 

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
@@ -11,8 +11,11 @@ torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 nn = torch.nn
 
+from support.tiny_models import randomised
+
 from cintervene.errors import ArgumentError, ModelError
 from cintervene.models import explain, find_decoder, find_targets
+from cintervene.utils.literals import Matrix
 
 PATHS = {
     ("gpt2", "down_proj"): "transformer.h.{}.mlp.c_proj.weight",
@@ -98,8 +101,8 @@ def test_names_do_not_matter(tiny_model: Any) -> None:
     assert find_targets(model, [2])[0].name == "model.layers.2.mlp.out.weight"
 
 
-def test_attention_written_after_the_mlp_is_refused(tiny_model: Any) -> None:
-    """Where the layer ends in attention's output projection, that one is not taken."""
+def test_attention_written_after_the_mlp_is_not_taken_for_it(tiny_model: Any) -> None:
+    """Nor where the widths are those of an MLP: attention mixes tokens."""
     model = tiny_model("llama", num_key_value_heads=4)
 
     def swapped(self: Any, x: Any, **kwargs: Any) -> Any:
@@ -108,10 +111,12 @@ def test_attention_written_after_the_mlp_is_refused(tiny_model: Any) -> None:
 
     layer = model.model.layers[1]
     layer.forward = swapped.__get__(layer)
-    with pytest.raises(
-        ModelError, match=r"layers\.1\.self_attn\.o_proj.*not recognised"
-    ):
-        find_targets(model, [1])
+    names = [find_targets(model, [1], matrix)[0].name for matrix in get_args(Matrix)]
+    prefix = "model.layers.1."
+    assert names == [
+        f"{prefix}mlp.down_proj.weight",
+        f"{prefix}self_attn.o_proj.weight",
+    ]
 
 
 def test_unknown_matrices_are_refused(tiny_model: Any) -> None:
@@ -175,9 +180,15 @@ def test_stacked_experts(tiny_model: Any) -> None:
     )  # fmt: skip
     model = transformers.AutoModelForCausalLM.from_config(config)
     with pytest.raises(
-        ModelError, match=r"experts\..*stacks 3 matrices.*mixtures of experts"
+        ModelError, match=r"experts\..*stacks 3 matrices.*mixture of experts.*o_proj"
     ):
         find_targets(model)
+    found = explain(randomised(model, torch), matrix="o_proj")
+    assert len(found.targets) == 2
+    stacked = sum(p.numel() for n, p in model.named_parameters() if "experts" in n)
+    assert found.experts == stacked
+    share = stacked / sum(p.numel() for p in model.parameters())
+    assert f"experts are left alone: {stacked:,} parameters, {share:.1%}" in str(found)
 
 
 def test_listed_experts(tiny_model: Any) -> None:

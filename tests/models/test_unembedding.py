@@ -79,10 +79,20 @@ def test_logits(any_model: Any) -> None:
     torch.testing.assert_close(logits, found.calls[-1].y, rtol=1e-4, atol=1e-5)
 
 
-def test_scaled_logits_are_refused(tiny_model: Any) -> None:
+def test_scaled_logits(tiny_model: Any) -> None:
     model = tiny_model("llama")
+    plain = find_unembedding(model)
     model.register_forward_hook(lambda _m, _x, out: {"logits": 3 * out["logits"]})
-    with pytest.raises(ModelError, match="scales or shifts its logits"):
+    found = find_unembedding(model)
+    assert found.scale == pytest.approx(3.0, rel=1e-5)
+    rows = found.directions([5, 7])
+    torch.testing.assert_close(rows, 3 * plain.directions([5, 7]))
+
+
+def test_logits_that_are_bent_are_refused(tiny_model: Any) -> None:
+    model = tiny_model("llama")
+    model.register_forward_hook(lambda _m, _x, out: {"logits": out["logits"] ** 3})
+    with pytest.raises(ModelError, match="does more to its logits"):
         find_unembedding(model)
 
 

@@ -18,7 +18,6 @@ VOCABULARY = 49152
 # Small values of what configurations call their sizes. Each configuration takes those
 # that it has.
 SMALL: dict[str, Any] = {
-    "vocab_size": VOCABULARY,
     "hidden_size": 64,
     "intermediate_size": 96,
     "ffn_dim": 96,
@@ -227,18 +226,19 @@ WRAPPERS: dict[str, Options] = {
 NAMES: tuple[str, ...] = tuple(sorted([*CONFIGS, *WRAPPERS]))
 
 
-def config_of(name: str) -> Any:
+def config_of(name: str, vocabulary: int = VOCABULARY) -> Any:
     """The configuration of the named architecture."""
+    sizes = SMALL | {"vocab_size": vocabulary}
     auto = pytest.importorskip("transformers.models.auto.configuration_auto")
     kind = auto.CONFIG_MAPPING[name.partition(".")[0]]
     if name in CONFIGS:
-        return kind(**_known(kind, SMALL) | CONFIGS[name])
+        return kind(**_known(kind, sizes) | CONFIGS[name])
     values: Options = {}
     for key, part in kind.sub_configs.items():
         default = getattr(kind(), key)
         inner = type(default) if default is not None else part
         if key == "text_config":
-            values[key] = _known(inner, SMALL) | WRAPPERS[name]
+            values[key] = _known(inner, sizes) | WRAPPERS[name]
         elif default is not None:
             values[key] = _known(inner, VISION)
         if key in values:
@@ -246,11 +246,11 @@ def config_of(name: str) -> Any:
     return kind(**values)
 
 
-def build(name: str) -> Any:
+def build(name: str, vocabulary: int = VOCABULARY) -> Any:
     """A random float32 model of the named architecture, the same at every call."""
     torch = pytest.importorskip("torch")
     auto = pytest.importorskip("transformers.models.auto.modeling_auto")
-    config = config_of(name)
+    config = config_of(name, vocabulary)
     if name in CONFIGS:
         kind = auto.MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
     else:
@@ -280,7 +280,7 @@ def randomised(model: Any, torch: Any) -> Any:
             noise = torch.randn(parameter.shape, generator=source)
             if parameter.ndim == 2 and "A_log" not in name:
                 width = max(parameter.shape)
-                scale = 0.35 if width > VOCABULARY // 2 else 1.2 / width**0.5
+                scale = 0.35 if "embed" in name or "head" in name else 1.2 / width**0.5
                 parameter.copy_(noise * scale)
             elif parameter.ndim == 3 and "conv" not in name:
                 parameter.copy_(noise * 1.2 / max(parameter.shape[1:]) ** 0.5)

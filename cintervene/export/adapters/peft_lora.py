@@ -76,6 +76,7 @@ def save_lora(
     LoRA is Hu et al., arXiv 2106.09685.
     """
     check_limits(intervention, beyond_limits)
+    _refuse_beside_experts(intervention)
     factors = uniform(intervention, dtype)
     place = Path(directory)
     with StagedDirectory(place) as stage:
@@ -88,6 +89,17 @@ def save_lora(
         stage.commit()
     rank = next(iter(factors.values())).a.shape[0]
     return Artefact(place, rank, errors)
+
+
+def _refuse_beside_experts(intervention: Intervention) -> None:
+    """Refuse a name that peft takes for one of the experts'."""
+    names = [name for name in intervention.edits if name.endswith("down_proj.weight")]
+    if names and intervention.metrics.get("experts_left_alone"):
+        raise InterventionError(
+            f"{names[0]} is changed beside a mixture of experts, and peft takes a "
+            "down_proj there for that of the experts; write a checkpoint, or make the "
+            'change with matrix="o_proj"'
+        )
 
 
 def _write(

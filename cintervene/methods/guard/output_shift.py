@@ -185,7 +185,7 @@ class ShiftSolver:
 
     def _logits(self, position: OutputPosition, shift: Tensor) -> Tensor:
         """The head's logits of shifted outputs; hooks are not called."""
-        after, moved = self.target.after, shift
+        after, moved = self.target.after, shift * self.target.gain
         if after is not None:
             outputs = (position.outputs.float() + shift).to(position.outputs.dtype)
             moved = after.forward(outputs).float() - after.forward(position.outputs)
