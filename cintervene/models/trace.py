@@ -80,7 +80,8 @@ def adds_to_output(run: Callable[[Hook], Tensor]) -> bool:
         Runs the layer with a forward hook on the projection; returns its output.
     """
     outputs: list[Tensor] = []
-    plain = run(lambda _module, _args, y: outputs.append(y))
+    # Some layers go on to change what the projection returned, in place.
+    plain = run(lambda _module, _args, y: outputs.append(y.clone()))
     doubled = run(lambda _module, _args, y: 2 * y)
     expected = outputs[0].double()
     error = (doubled.double() - plain.double() - expected).norm(dim=-1)
