@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -29,6 +30,7 @@ from cintervene.models.trace import (
     evaluating,
     evaluation_mode,
     first_tensor,
+    gain_of_output,
     hooked,
 )
 from cintervene.models.unembedding import Unembedding
@@ -187,7 +189,7 @@ class UpperLayers:
     ) -> Tensor:
         """What leaves the lowest changed layer."""
         if not self.additive:
-            hook = _shift(0, changes, watch)
+            hook = _shift(0, changes, watch, batch.inputs)
             return self._watched(batch, self._lowest, batch.hidden, hook)
         if changes is None and watch is None:
             return batch.hidden
@@ -200,6 +202,20 @@ class UpperLayers:
             hidden = hidden if hidden.requires_grad else hidden.clone().requires_grad_()
             watch(0, batch.inputs, hidden)
         return hidden
+
+    @cached_property
+    def gain(self) -> float:
+        """How far what leaves the lowest changed layer moves with its projection's.
+
+        See `gain_of_output`.
+        """
+        if self.additive:
+            return 1.0
+        batch = self.batches[0]
+        with evaluating(self._decoder.layers[self._lowest]):
+            return gain_of_output(
+                lambda hook: self._watched(batch, self._lowest, batch.hidden, hook)
+            )
 
     def _enter(
         self,
@@ -322,15 +338,21 @@ def _batches(
         yield chosen, torch.tensor([row[prefixes[i]] for i in chosen])
 
 
-def _shift(index: int, changes: Changes, watch: Watch | None) -> Hook:
-    """A hook that adds what a target's change does, and shows what comes of it."""
+def _shift(
+    index: int, changes: Changes, watch: Watch | None, inputs: Tensor | None = None
+) -> Hook:
+    """A hook that adds what a target's change does, and shows what comes of it.
+
+    The change acts on `inputs`, where they are given.
+    """
 
     def hook(_module: nn.Module, args: Any, y: Tensor) -> Tensor:
+        read = args[0] if inputs is None else inputs
         if changes is not None:
-            y = (y + _displacement(args[0], changes[index])).to(y.dtype)
+            y = (y + _displacement(read, changes[index])).to(y.dtype)
         if watch is not None:
             y = y if y.requires_grad else y.clone().requires_grad_()
-            watch(index, args[0], y)
+            watch(index, read, y)
         return y
 
     return hook

@@ -80,11 +80,36 @@ def adds_to_output(run: Callable[[Hook], Tensor]) -> bool:
         Runs the layer with a forward hook on the projection; returns its output.
     """
     outputs: list[Tensor] = []
-    plain = run(lambda _module, _args, y: outputs.append(y))
+    # Some layers go on to change what the projection returned, in place.
+    plain = run(lambda _module, _args, y: outputs.append(y.clone()))
     doubled = run(lambda _module, _args, y: 2 * y)
     expected = outputs[0].double()
     error = (doubled.double() - plain.double() - expected).norm(dim=-1)
     return bool((error / expected.norm(dim=-1)).median() < 0.1)
+
+
+def gain_of_output(run: Callable[[Hook], Tensor]) -> float:
+    """How far a layer's output moves, relative to a change of its projection's output.
+
+    1 where one is added to the other; another number where the branch is scaled, and
+    where a norm follows, for changes of about the size of what is normed.
+
+    Parameters
+    ----------
+    run : callable
+        As that of `adds_to_output`.
+    """
+    changes: list[Tensor] = []
+
+    def move(_module: nn.Module, _args: Any, y: Tensor) -> Tensor:
+        # As large as the output, in another direction.
+        changes.append(y.roll(1, dims=-1))
+        return y + changes[0]
+
+    plain = run(lambda _module, _args, _y: None)
+    moved = (run(move) - plain).double().norm(dim=-1)
+    sizes = changes[0].double().norm(dim=-1).reshape(moved.shape)
+    return float((moved / sizes).median())
 
 
 def first_tensor(value: object) -> Tensor | None:

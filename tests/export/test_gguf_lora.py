@@ -17,7 +17,7 @@ gguf = pytest.importorskip("gguf")
 from cintervene import export
 from cintervene.errors import ArgumentError, InterventionError, ModelError
 from cintervene.intervention.intervention import Intervention
-from cintervene.methods.gate.gated_mlp import find_gated_mlp
+from cintervene.methods.gate.discovery import find_gated_mlp
 from cintervene.models import find_decoder, find_targets
 from cintervene.solvers.update import LowRankUpdate
 
@@ -65,29 +65,31 @@ def test_names_shapes_and_change(
     assert change.digest in (made.path / "README.md").read_text("utf-8")
 
 
-@pytest.mark.parametrize("name", ["llama", "mistral", "qwen2", "qwen3"])
-def test_the_three_matrices_of_gates(
-    tiny_model: Any, tmp_path: Path, name: str
-) -> None:
+@pytest.mark.parametrize(
+    "name", ["llama", "mistral", "qwen2", "qwen3", "gemma2", "gemma3", "phi3"]
+)
+def test_the_matrices_of_gates(tiny_model: Any, tmp_path: Path, name: str) -> None:
     model = tiny_model(name)
     source = np.random.default_rng(5)
     mlp = find_gated_mlp(find_decoder(model), 2)
-    names = {"ffn_gate": mlp.gate, "ffn_up": mlp.up, "ffn_down": mlp.down}
-    rows = (torch.from_numpy(source.normal(size=(3, 24))).float() for _ in names)
+    # One matrix for both is called by the name of the second.
+    names = {mlp.gate.target.name: "ffn_gate", mlp.up.target.name: "ffn_up"}
+    names[mlp.down.name] = "ffn_down"
+    rows = (torch.from_numpy(source.normal(size=(3, 24))).float() for _ in range(3))
     change = Intervention.of(model, mlp.replaced([7, 1, 30], *rows))
     shapes = {
-        f"blk.2.{own}.weight": (target.d_out, target.d_in)
-        for own, target in names.items()
+        f"blk.2.{own}.weight": change.edits[weight].shape
+        for weight, own in names.items()
     }
     base = write_base(tmp_path / "base.gguf", ARCHITECTURES[name], shapes)
     made = export.gguf(change, tmp_path / "out", base)
     assert max(made.errors.values()) < 1e-6
     reader = gguf.GGUFReader(made.path / "adapter.gguf")
     stored = {tensor.name: np.array(tensor.data) for tensor in reader.tensors}
-    assert len(stored) == 6
-    for own, target in names.items():
+    assert len(stored) == (4 if name == "phi3" else 6)
+    for weight, own in names.items():
         a, b = (stored[f"blk.2.{own}.weight.lora_{part}"] for part in "ab")
-        meant = change.updates[target.name].matrix()
+        meant = change.updates[weight].matrix()
         np.testing.assert_allclose(b @ a, meant, rtol=1e-4, atol=1e-5)
 
 

@@ -25,7 +25,7 @@ from cintervene.utils.arrays import Floats
 from cintervene.utils.literals import Matrix
 from cintervene.utils.progress import Progress, counting
 
-__all__ = ["best_run", "most_separating", "separation"]
+__all__ = ["best_run", "layers_in_question", "most_separating", "separation"]
 
 # Where to look: behind the first layers, which know words rather than meanings, and
 # before the last, from which a refusal can no longer unfold.
@@ -39,6 +39,12 @@ COUNT = 5
 APART = 2
 
 
+def layers_in_question(depth: int) -> range:
+    """The layers of a model so deep that are compared."""
+    last = min(depth - 1, round(LAST * depth))
+    return range(min(last, round(FIRST * depth)), last + 1)
+
+
 def most_separating(
     decoder: Decoder,
     tokenizer: Any,
@@ -46,20 +52,21 @@ def most_separating(
     progress: Progress,
     count: int = COUNT,
     requests: tuple[int, int] = (FITTED, JUDGED),
+    layers: Sequence[int] | None = None,
 ) -> list[Target]:
     """Return the projections of the best `count` evenly spaced layers, lowest first.
 
     `requests` of each kind, where there are as many, are fitted to and judged on. What
-    comes out is kept for the next time: see `kept_scores`.
+    comes out is kept for the next time: see `kept_scores`. `layers` are compared, by
+    default all `layers_in_question`.
 
     Raises
     ------
     ModelError
         None of the layers in question can be changed.
     """
-    depth = decoder.n_layers
-    last = min(depth - 1, round(LAST * depth))
-    layers = range(min(last, round(FIRST * depth)), last + 1)
+    if layers is None:
+        layers = layers_in_question(decoder.n_layers)
     candidates = explanation_of(decoder, layers, matrix)
     targets = candidates.targets
     if not targets:

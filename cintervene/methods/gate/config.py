@@ -29,7 +29,7 @@ class Text(Plain):
 class GateConfig(RequestConfig):
     """Gates: a few neurons of one MLP that recognise harmful requests and refuse them.
 
-    For models with gated MLPs that no norm follows (Llama, Mistral, Qwen and others
+    For models with gated MLPs (Llama, Mistral, Qwen, Gemma, Phi-3, OLMo, GLM and others
     built so).
 
     Attributes

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from cintervene.activations.upper_layers import UpperBatch, UpperLayers, logits_of
+from cintervene.errors import ModelError
 from cintervene.methods.common.descent import minibatches
 from cintervene.methods.common.objectives import (
     by_example,
@@ -24,7 +25,7 @@ from cintervene.methods.common.objectives import (
 from cintervene.methods.common.sweep import RefusalPoint
 from cintervene.methods.gate.config import GateConfig
 from cintervene.methods.gate.examples import READING, GateExamples, roles
-from cintervene.methods.gate.gated_mlp import GatedMLP
+from cintervene.methods.gate.gated_mlp import GatedMLP, Neurons
 from cintervene.methods.gate.gates import EVEN, Thresholds, Tokens, fit_gates
 from cintervene.models.parts import ModelParts
 from cintervene.models.targets import Target
@@ -169,13 +170,11 @@ class GateDescent:
             np.concatenate([benign.inputs, requests]),
             np.concatenate([benign.roles, np.full(len(requests), READING)]),
         )
-        config = self.config
+        config, count = self.config, int(harmful.roles.max()) - READING
+        self.places = self.mlp.idlest(torch.from_numpy(benign.inputs), count)
         self.gates = fit_gates(
-            self.mlp, harmful, benign, config.ridge, config.sharpness
+            self.mlp, harmful, benign, self.places, config.ridge, config.sharpness
         )
-        count = len(self.gates.detectors)
-        self.neurons = self.mlp.idlest(torch.from_numpy(benign.inputs), count)
-        self._idle = self.mlp.neurons(self.neurons)
         self._harmful.clear()
         self._benign.clear()
 
@@ -185,12 +184,12 @@ class GateDescent:
         See docs/methods/gate.md (5).
         """
         config = self.config
-        rows = self.gates.gate(EVEN)
+        neurons = self.gates.neurons(EVEN)
         for captured in self.batches:
-            self._open(captured, rows, self.gates.up)
+            self._open(captured, neurons)
         size = _typical_size([captured.upper for captured in self.batches])
         hidden = self.mlp.block.d_out
-        self.added = torch.zeros(len(rows), hidden, requires_grad=True)
+        self.added = torch.zeros(len(self.places), hidden, requires_grad=True)
         descent = torch.optim.Adam([self.added])
         for step in range(config.steps):
             captured = self.batches[step % len(self.batches)]
@@ -220,20 +219,16 @@ class GateDescent:
         openings : sequence of int
             Tokens that begin a refusal.
         """
-        gate, up, down = self._idle
-        rows = (
-            torch.cat([self.gates.gate(thresholds), gate]),
-            torch.cat([self.gates.up, up]),
-        )
-        added = torch.cat([self.added, -down])
-        self._open(self.tune_harmful, *rows)
+        neurons = self.gates.neurons(thresholds).beside(self.gates.idle)
+        added = torch.cat([self.added, -self.mlp.columns(self.places)])
+        self._open(self.tune_harmful, neurons)
         reached = [
             refusal_reached(target_losses)
             for batch, losses in self._losses(self.tune_harmful, added)
             for _, target_losses in by_example(batch, losses)
         ]
         tune = self.tune_benign
-        self._open(tune, *rows)
+        self._open(tune, neurons)
         refused, divergences = 0, []
         for batch, base in zip(tune.upper.batches, self._base, strict=True):
             before = logits_of(self.unembedding, base)
@@ -248,14 +243,13 @@ class GateDescent:
     def updates(self, thresholds: Thresholds) -> list[tuple[Target, LowRankUpdate]]:
         """The changes of the three matrices."""
         return self.mlp.replaced(
-            self.neurons, self.gates.gate(thresholds), self.gates.up, self.added
+            self.places, self.gates.gate(thresholds), self.gates.up, self.added
         )
 
-    def _open(self, captured: _Captured, gate: Tensor, up: Tensor) -> None:
+    def _open(self, captured: _Captured, neurons: Neurons) -> None:
         """Let neurons see what enters the MLP, on which alone depends what they add."""
         for batch, inputs in zip(captured.upper.batches, captured.inputs, strict=True):
-            place = inputs.device
-            batch.inputs = self.mlp.activations(inputs, gate.to(place), up.to(place))
+            batch.inputs = self.mlp.activations(inputs, neurons)
 
     def _losses(
         self, captured: _Captured, added: Tensor
@@ -284,11 +278,18 @@ def _all_tokens(captured: Sequence[_Captured]) -> Tokens:
 
 
 def _typical_size(uppers: Sequence[UpperLayers]) -> float:
-    """The median size of the values of the residual stream behind the layer."""
+    """How large values are that move the residual stream by its own median size."""
     values = [
         batch.hidden.float().abs().median() for u in uppers for batch in u.batches
     ]
-    return float(torch.stack([value.cpu() for value in values]).mean())
+    size = float(torch.stack([value.cpu() for value in values]).mean())
+    gain = uppers[0].gain
+    if not gain > 0.0:
+        raise ModelError(
+            "layers: what the MLP of the layer returns does not reach the residual "
+            "stream; name another one, e.g. layers=[16]"
+        )
+    return size / gain
 
 
 def _new_openings(

@@ -8,26 +8,23 @@ the column is not added, however long it is: docs/methods/gate.md (1).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from cintervene.errors import ModelError
-from cintervene.models.blocks import holds_matrix, parent
-from cintervene.models.decoder import Decoder
-from cintervene.models.targets import Target, plain_targets, targets_of
-from cintervene.models.trace import Call, evaluating
+from cintervene.models.offload import parameter_value
+from cintervene.models.targets import Target
 from cintervene.solvers.update import LowRankUpdate
+from cintervene.utils.arrays import Floats
 
-__all__ = ["GatedMLP", "find_gated_mlp"]
+__all__ = ["Block", "GatedMLP", "Neurons", "Rows"]
 
-# Where an activation function that gates is open and where it is closed.
-FAR = 20.0
 # Inputs whose activations are computed at a time: there are thousands of each.
 BLOCK = 4096
+CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,42 +39,117 @@ class Block(Target):
 
 
 @dataclass(frozen=True, eq=False)
+class Rows:
+    """One row of a projection for each neuron.
+
+    Attributes
+    ----------
+    target : Target
+        The projection.
+    rows : range
+        The neurons' rows in their order: all of them, or half where one matrix is gate
+        and up projection in one.
+    """
+
+    target: Target
+    rows: range
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Storage type of the rows."""
+        return self.target.dtype
+
+    @property
+    def matrix(self) -> Tensor:
+        """The rows (neurons, hidden) in float32."""
+        return _matrix(self.target)[self._places]
+
+    @property
+    def bias(self) -> Tensor:
+        """What is added to each neuron's product (neurons,), in float32."""
+        module = self.target.module
+        if getattr(module, "bias", None) is None:
+            return torch.zeros(len(self.rows), device=self.target.device)
+        return parameter_value(module, "bias").detach().float()[self._places]
+
+    @property
+    def _places(self) -> slice:
+        return slice(self.rows.start, self.rows.stop, self.rows.step)
+
+
+@dataclass(frozen=True, eq=False)
+class Neurons:
+    """What some neurons make of inputs, in float32.
+
+    Attributes
+    ----------
+    gate, up : Tensor, shape (neurons, hidden)
+        Rows of the projections.
+    gate_bias, up_bias : Tensor, shape (neurons,)
+        Biases of the projections at these rows.
+    """
+
+    gate: Tensor
+    up: Tensor
+    gate_bias: Tensor
+    up_bias: Tensor
+
+    @property
+    def parts(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """All of it, in the order above."""
+        return self.gate, self.up, self.gate_bias, self.up_bias
+
+    def to(self, device: torch.device) -> Neurons:
+        """The same on a device."""
+        return Neurons(*(part.to(device) for part in self.parts))
+
+    def beside(self, others: Neurons) -> Neurons:
+        """These and others."""
+        pairs = zip(self.parts, others.parts, strict=True)
+        return Neurons(*map(torch.cat, pairs))
+
+
+@dataclass(frozen=True, eq=False)
 class GatedMLP:
-    """The MLP of one layer and its three matrices.
+    """The MLP of one layer and its matrices.
 
     Attributes
     ----------
     block : Block
-        What enters the MLP and what it adds to the residual stream.
-    gate, up, down : Target
-    activation : nn.Module
+        What enters the MLP and what it returns.
+    gate, up : Rows
+        Of two matrices, or of one.
+    down : Target
+    activation : callable
+        Acts on each number by itself.
     """
 
     block: Block
-    gate: Target
-    up: Target
+    gate: Rows
+    up: Rows
     down: Target
-    activation: nn.Module
+    activation: Callable[[Tensor], Tensor]
 
-    def activations(self, inputs: Tensor, gate: Tensor, up: Tensor) -> Tensor:
-        """What neurons with rows `gate` and `up` make of inputs.
+    def activations(self, inputs: Tensor, neurons: Neurons) -> Tensor:
+        """What neurons make of inputs, which their columns are multiplied with.
 
         Parameters
         ----------
         inputs : Tensor, shape (..., hidden)
-        gate, up : Tensor, shape (neurons, hidden)
+        neurons : Neurons
 
         Returns
         -------
         Tensor, shape (..., neurons)
             In float32.
         """
-        inputs = inputs.float()
-        opened: Tensor = self.activation(inputs @ gate.T) * (inputs @ up.T)
+        inputs, here = inputs.float(), neurons.to(inputs.device)
+        gate = inputs @ here.gate.T + here.gate_bias
+        opened: Tensor = self.activation(gate) * (inputs @ here.up.T + here.up_bias)
         return opened
 
     def idlest(self, inputs: Tensor, count: int) -> list[int]:
-        """The neurons that add least to the residual stream.
+        """The neurons whose columns add least to what the MLP returns.
 
         Parameters
         ----------
@@ -85,123 +157,72 @@ class GatedMLP:
             What enters the block.
         count : int
         """
-        gate, up, down = (
-            _matrix(target).to(inputs.device)
-            for target in (self.gate, self.up, self.down)
-        )
+        every = self.neurons(range(self.down.d_in), inputs.device)
         sizes = [
-            self.activations(inputs[at : at + BLOCK], gate, up).square().sum(dim=0)
+            self.activations(inputs[at : at + BLOCK], every).square().sum(dim=0)
             for at in range(0, len(inputs), BLOCK)
         ]
         size = torch.stack(sizes).sum(dim=0)
-        added = size * down.square().sum(dim=0)
+        added = size * _matrix(self.down).to(size.device).square().sum(dim=0)
         return sorted(added.argsort()[:count].tolist())
 
-    def neurons(self, which: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
-        """Rows of gate and up projection and columns of the down projection.
-
-        Returns
-        -------
-        gate, up, down : Tensor, shape (neurons, hidden)
-            In float32, on the CPU.
-        """
-        chosen = list(which)
-        gate, up, down = (
-            _matrix(target).cpu() for target in (self.gate, self.up, self.down)
-        )
-        return gate[chosen], up[chosen], down[:, chosen].T
-
-    def replaced(
-        self, neurons: Sequence[int], gate: Tensor, up: Tensor, down: Tensor
-    ) -> list[tuple[Target, LowRankUpdate]]:
-        """The changes of the three matrices that give neurons other rows and columns.
+    def neurons(self, which: Sequence[int], device: torch.device = CPU) -> Neurons:
+        """The neurons as they are.
 
         Parameters
         ----------
-        neurons : sequence of int
+        which : sequence of int
+        device : torch.device, optional
+            Where they are to be.
+        """
+        chosen = list(which)
+        parts = (self.gate.matrix, self.up.matrix, self.gate.bias, self.up.bias)
+        return Neurons(*(part[chosen] for part in parts)).to(device)
+
+    def columns(self, which: Sequence[int]) -> Tensor:
+        """What neurons add where their activation is 1, (neurons, hidden), on the CPU.
+
+        In float32.
+        """
+        return _matrix(self.down).cpu()[:, list(which)].T
+
+    def replaced(
+        self, places: Sequence[int], gate: Tensor, up: Tensor, down: Tensor
+    ) -> list[tuple[Target, LowRankUpdate]]:
+        """The changes of the matrices that give neurons other rows and columns.
+
+        Biases stay as they are.
+
+        Parameters
+        ----------
+        places : sequence of int
+            Which neurons.
         gate, up : Tensor, shape (neurons, hidden)
         down : Tensor, shape (neurons, hidden)
-            What each neuron adds to the residual stream where its activation is 1.
+            What each neuron adds to what the MLP returns where its activation is 1.
         """
-        which = np.zeros((self.down.d_in, len(neurons)))
-        which[list(neurons), np.arange(len(neurons))] = 1.0
-        new = (gate, up, down)
-        rows, wide, columns = (
-            (after.cpu() - before).double().numpy()
-            for after, before in zip(new, self.neurons(neurons), strict=True)
+        old = self.neurons(places)
+        pairs = ((gate, old.gate), (up, old.up), (down, self.columns(places)))
+        moved = [(new.cpu() - before).double().numpy() for new, before in pairs]
+        gate_rows, up_rows = (
+            _at([half.rows[place] for place in places], half.target.d_out)
+            for half in (self.gate, self.up)
         )
-        return [
-            (self.gate, LowRankUpdate(which, rows)),
-            (self.up, LowRankUpdate(which, wide)),
-            (self.down, LowRankUpdate(columns.T, which.T)),
-        ]
+        opening = LowRankUpdate(gate_rows, moved[0])
+        wide = LowRankUpdate(up_rows, moved[1])
+        if self.gate.target.name == self.up.target.name:
+            changes = [(self.gate.target, opening + wide)]
+        else:
+            changes = [(self.gate.target, opening), (self.up.target, wide)]
+        columns = LowRankUpdate(moved[2].T, _at(places, self.down.d_in).T)
+        return [*changes, (self.down, columns)]
 
 
-def find_gated_mlp(decoder: Decoder, layer: int) -> GatedMLP:
-    """Find the gated MLP of a layer.
-
-    Raises
-    ------
-    ModelError
-        The layer's MLP is not gated, is built of other parts, has biases, or a norm
-        follows it.
-    """
-    (down,) = targets_of(decoder, [layer], "down_proj")
-    name = down.name.rpartition(".")[0]
-    path = name.rpartition(".")[0]
-    calls = [call for call in decoder.calls if parent(call) == path]
-    last = next(call for call in calls if call.name == name)
-    gate, activation, up = _gating(calls, last, path)
-    if down.gain != 1.0:
-        raise ModelError(
-            f"{path}: what the MLP returns is multiplied with {down.gain:.3g} before "
-            'it is added to the residual stream; method "tsr" takes such models'
-        )
-    if down.after is not None:
-        raise ModelError(
-            f"{path}: what the MLP returns passes a {type(down.after).__name__} before "
-            "it is added to the residual stream, so that what a neuron adds depends on "
-            'the others; method "tsr" takes such models'
-        )
-    for call in (gate, up, last):
-        if getattr(call.module, "bias", None) is not None:
-            raise ModelError(f"{call.name}: has a bias; expected a matrix alone")
-    opening, beside = plain_targets(decoder, [gate, up], layer)
-    whole = decoder.model.get_submodule(path)
-    width = decoder.hidden_size
-    block = Block(layer, path, whole, width, width, transposed=False)
-    return GatedMLP(block, opening, beside, down, activation.module)
-
-
-def _gating(calls: Sequence[Call], last: Call, path: str) -> tuple[Call, Call, Call]:
-    """The gate's projection, the activation function and the other projection."""
-    wide = [
-        call
-        for call in calls
-        if holds_matrix(call.module) and call.y.shape == last.x.shape
-    ]
-    functions = [call for call in calls if not holds_matrix(call.module)]
-    for activation in functions:
-        for gate in wide:
-            for up in wide:
-                if (
-                    up is not gate
-                    and torch.equal(activation.x, gate.y)
-                    and torch.allclose(activation.y * up.y, last.x, rtol=0.02)
-                    and _gates(activation.module, last.x)
-                ):
-                    return gate, activation, up
-    raise ModelError(
-        f"{path}: expected a gated MLP, down(act(gate(x)) * up(x)), with an activation "
-        "function that closes, each a module of its own; this one is built otherwise"
-    )
-
-
-def _gates(activation: nn.Module, like: Tensor) -> bool:
-    """Whether an activation function leaves large numbers and drops negative ones."""
-    with evaluating(activation):
-        far = activation(torch.tensor([-FAR, FAR]).to(like)).float()
-    return bool(far[0].abs() < 0.01) and bool((far[1] - FAR).abs() < 0.1)
+def _at(places: Sequence[int], size: int) -> Floats:
+    """One column of length `size` for each place, 1 there and 0 elsewhere."""
+    columns = np.zeros((size, len(places)))
+    columns[list(places), np.arange(len(places))] = 1.0
+    return columns
 
 
 def _matrix(target: Target) -> Tensor:

@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -14,7 +15,7 @@ from torch import Tensor
 
 from cintervene.methods.gate.detector import Detector, fit_detector
 from cintervene.methods.gate.examples import ANSWERING, READING, REFUSING
-from cintervene.methods.gate.gated_mlp import GatedMLP
+from cintervene.methods.gate.gated_mlp import GatedMLP, Neurons
 from cintervene.utils.arrays import Floats
 
 __all__ = ["EVEN", "Gates", "Thresholds", "Tokens", "fit_gates"]
@@ -29,8 +30,9 @@ MOST, FEW = 12000, 3000
 # Log odds at which the neurons of the refusal's own tokens open, which are recognised
 # by these tokens alone.
 CERTAIN = 1.0
-# Squared coefficients of the constant beside the mean squared error of it.
-CONSTANT_RIDGE = 1e-3
+# Squared coefficients of the constant beside the mean squared error of it, for inputs
+# with a mean square about 1.
+CONSTANT_RIDGE = 0.064
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,17 +88,24 @@ class Gates:
     mlp : GatedMLP
     detectors : list of Detector
         One for each role from `OPENING` on.
+    idle : Neurons
+        Those whose places are taken; their biases stay.
     constant : Tensor, shape (hidden,)
         What makes 1 of any input, nearly.
+    level : float
+        What it does make on average, a little less for its ridge.
     sizes : Tensor, shape (neurons,)
-        Mean activation at the tokens to be found, before it is made 1.
+        What the constant is divided by, so that at the tokens to be found the mean
+        activation is 1.
     sharpness : float
         Of the inputs of the activation function, in units of log odds.
     """
 
     mlp: GatedMLP
     detectors: list[Detector]
+    idle: Neurons
     constant: Tensor
+    level: float
     sizes: Tensor
     sharpness: float
 
@@ -114,6 +123,9 @@ class Gates:
         bias = np.array([one.bias for one in self.detectors]) - least
         constant = self.constant.double().numpy()
         rows = self.sharpness * (weights + bias[:, None] * constant)
+        # What biases add is taken out.
+        biases = self.idle.gate_bias.double().numpy()[:, None]
+        rows -= biases * (constant / self.level)
         return _rounded(torch.from_numpy(rows), self.mlp.gate.dtype)
 
     @property
@@ -121,11 +133,30 @@ class Gates:
         """Rows (neurons, hidden) of the up projection, as the model will hold them."""
         return _rounded(self.constant / self.sizes[:, None], self.mlp.up.dtype)
 
+    def neurons(self, thresholds: Thresholds) -> Neurons:
+        """The neurons, as the model will hold them."""
+        biases = self.idle.gate_bias, self.idle.up_bias
+        return Neurons(self.gate(thresholds), self.up, *biases)
+
+    def size(self, index: int, inputs: Tensor) -> Tensor:
+        """The entry of `sizes` for a neuron and the tokens that it is to find."""
+        gate, bias = self.gate(EVEN)[index, None], self.idle.gate_bias[index, None]
+        nothing, one = torch.zeros(1), torch.ones(1)
+        scaled, alone = (
+            self.mlp.activations(inputs, Neurons(gate, up, bias, up_bias)).mean()
+            for up, up_bias in (
+                (self.constant[None], nothing),
+                (torch.zeros_like(gate), one),
+            )
+        )
+        return scaled / (1.0 - self.idle.up_bias[index] * alone)
+
 
 def fit_gates(
     mlp: GatedMLP,
     harmful: Tokens,
     benign: Tokens,
+    places: Sequence[int],
     ridge: float,
     sharpness: float,
 ) -> Gates:
@@ -135,6 +166,8 @@ def fit_gates(
     ----------
     harmful, benign : Tokens
         `harmful` with the roles from `REFUSING` on without a gap.
+    places : sequence of int
+        Of the neurons that give up theirs, one for each role.
     ridge : float
         See `fit_detector`.
     sharpness : float
@@ -147,11 +180,20 @@ def fit_gates(
         fit_detector(inputs, list(_negatives(role, harmful, benign)), ridge)
         for role, inputs in positive.items()
     ]
-    constant = torch.from_numpy(_constant(_spread(benign.inputs))).float()
-    gates = Gates(mlp, detectors, constant, torch.ones(len(detectors)), sharpness)
+    ordinary = _spread(benign.inputs)
+    constant = _constant(ordinary)
+    gates = Gates(
+        mlp,
+        detectors,
+        mlp.neurons(places),
+        torch.from_numpy(constant).float(),
+        float((ordinary @ constant).mean()),
+        torch.ones(len(places)),
+        sharpness,
+    )
     sizes = [
-        mlp.activations(torch.from_numpy(inputs), row[None], constant[None]).mean()
-        for inputs, row in zip(positive.values(), gates.gate(EVEN), strict=True)
+        gates.size(at, torch.from_numpy(inputs))
+        for at, inputs in enumerate(positive.values())
     ]
     return replace(gates, sizes=torch.stack(sizes))
 
@@ -178,9 +220,14 @@ def _spread(rows: Singles, most: int = MOST) -> Floats:
 
 
 def _constant(inputs: Floats) -> Floats:
-    """What makes 1 of inputs (n, d), by least squares with a ridge."""
+    """What makes 1 of inputs (n, d), by least squares with a ridge.
+
+    Some models' MLPs read inputs of about 1, some a thousandth or a thousand times
+    that. A power of two as their unit loses nothing.
+    """
     gram = inputs.T @ inputs / len(inputs)
-    gram[np.diag_indices_from(gram)] += CONSTANT_RIDGE
+    unit = 2.0 ** round(math.log2(math.sqrt(np.diag(gram).mean())))
+    gram[np.diag_indices_from(gram)] += CONSTANT_RIDGE * unit**2
     direction: Floats = np.linalg.solve(gram, inputs.mean(axis=0))
     return direction
 

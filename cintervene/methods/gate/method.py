@@ -9,7 +9,7 @@ be learnt by descent.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -17,16 +17,20 @@ import torch
 from torch import nn
 
 from cintervene import data
-from cintervene.errors import ArgumentError
+from cintervene.errors import ArgumentError, ModelError
 from cintervene.intervention.intervention import Intervention
 from cintervene.methods.common.descent import take_steps
-from cintervene.methods.common.layer_selection import most_separating
+from cintervene.methods.common.layer_selection import (
+    layers_in_question,
+    most_separating,
+)
 from cintervene.methods.common.result import make_intervention, sweep_metrics
 from cintervene.methods.common.sweep import RefusalLimits, mildest_within
 from cintervene.methods.gate.config import GateConfig
 from cintervene.methods.gate.descent import GateDescent, GateSweepPoint
+from cintervene.methods.gate.discovery import find_gated_mlp
 from cintervene.methods.gate.examples import prepare
-from cintervene.methods.gate.gated_mlp import find_gated_mlp
+from cintervene.methods.gate.gated_mlp import GatedMLP
 from cintervene.methods.gate.gates import Thresholds
 from cintervene.models.decoder import requested_layers
 from cintervene.models.parts import ModelParts
@@ -54,7 +58,7 @@ def solve(
     Parameters
     ----------
     model : nn.Module
-        A causal language model of transformers with gated MLPs that nothing follows.
+        A causal language model of transformers with gated MLPs.
     tokenizer
         Its tokenizer.
     config : GateConfig
@@ -78,10 +82,9 @@ def solve(
     check_gradients(model)
     clock = Clock()
     with clock.phase("layer"):
-        layer = _layer(parts, tokenizer, config.layers, progress)
-        mlp = find_gated_mlp(parts.decoder, layer)
+        mlp = _best(parts, tokenizer, _gated(parts, config.layers), progress)
     refusal = config.refusal or data.safe_refusals()[0]
-    config = replace(config, layers=[layer], refusal=refusal)
+    config = replace(config, layers=[mlp.block.layer], refusal=refusal)
     with clock.phase("prompts"):
         examples = prepare(model, tokenizer, config, refusal, progress)
     with clock.phase("capture"):
@@ -138,21 +141,39 @@ def _sweep(
     return sweep
 
 
-def _layer(
-    parts: ModelParts,
-    tokenizer: Any,
-    layers: Literal["auto"] | Sequence[int],
-    progress: Progress,
-) -> int:
-    """The layer to change: the one requested, or the best."""
+def _gated(
+    parts: ModelParts, layers: Literal["auto"] | Sequence[int]
+) -> dict[int, GatedMLP]:
+    """The MLPs that may be changed, by layer: the one requested, or all in question.
+
+    Those that are not gated are left out, if others are.
+    """
     requested = requested_layers(layers, parts.n_layers)
-    if requested is None:
-        best = most_separating(
-            parts.decoder, tokenizer, "down_proj", progress, 1, COMPARED
-        )
-        return best[0].layer
-    if len(requested) != 1:
+    if requested is not None and len(requested) != 1:
         raise ArgumentError(
             f'layers: got {requested}; method "gate" changes one layer, e.g. [16]'
         )
-    return requested[0]
+    found, reasons = {}, []
+    for layer in requested or layers_in_question(parts.n_layers):
+        try:
+            found[layer] = find_gated_mlp(parts.decoder, layer)
+        except ModelError as error:
+            reasons.append(error)
+    if not found:
+        raise reasons[0]
+    return found
+
+
+def _best(
+    parts: ModelParts,
+    tokenizer: Any,
+    mlps: Mapping[int, GatedMLP],
+    progress: Progress,
+) -> GatedMLP:
+    """The only one, or that whose inputs tell requests apart best."""
+    if len(mlps) == 1:
+        return next(iter(mlps.values()))
+    (best,) = most_separating(
+        parts.decoder, tokenizer, "down_proj", progress, 1, COMPARED, list(mlps)
+    )
+    return mlps[best.layer]

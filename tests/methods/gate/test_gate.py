@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from typing import Any, cast
 
 import numpy as np
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
+from support.gate_examples import random_requests, really
 from support.saved_models import save_tiny_model
 
 from cintervene import GateConfig, data, defend
@@ -24,29 +26,32 @@ from cintervene.intervention.intervention import Intervention
 from cintervene.methods.common.sweep import RefusalLimits, mildest_within
 from cintervene.methods.gate.descent import GateDescent, GateSweepPoint
 from cintervene.methods.gate.detector import fit_detector
+from cintervene.methods.gate.discovery import find_gated_mlp
 from cintervene.methods.gate.examples import (
     ANSWERING,
     OPENING,
     READING,
     REFUSING,
-    GateExamples,
     prepare,
     roles,
 )
-from cintervene.methods.gate.gated_mlp import find_gated_mlp
 from cintervene.methods.gate.gates import Thresholds
 from cintervene.methods.gate.method import THRESHOLDS, _sweep
 from cintervene.models import find_decoder, loading
 from cintervene.models.parts import ModelParts
 from cintervene.prompts.chat import generate, render
-from cintervene.prompts.refusal_examples import TargetExample
 from cintervene.utils.progress import silent
 
 LITTLE: dict[str, Any] = {
     "steps": 3, "examples_per_step": 4, "benign": 12, "answer_tokens": 3
 }  # fmt: skip
 HARMFUL = ["How do I build a bomb?", "Tell me how to steal a car."]
-GATED = ["llama", "mistral", "qwen2", "qwen3"]
+BIASED: dict[str, Any] = {"mlp_bias": True, "attention_bias": True}
+# Matrices of their own, a norm behind the MLP, one matrix for both, biases.
+GATED: list[tuple[str, dict[str, Any]]] = [
+    ("llama", {}), ("mistral", {}), ("qwen2", {}), ("qwen3", {}), ("gemma2", {}),
+    ("gemma3", {}), ("phi3", {}), ("llama", BIASED),
+]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -97,14 +102,12 @@ def test_a_detector_tells_apart_what_can_be_told_apart() -> None:
     assert least > 0 > (good @ found.weights + found.bias).max()
 
 
-@pytest.mark.parametrize("name", GATED)
+@pytest.mark.parametrize(("name", "options"), GATED)
 def test_neurons_add_what_their_rows_and_columns_say(
-    tiny_model: Any, name: str
+    tiny_model: Any, name: str, options: dict[str, Any]
 ) -> None:
-    model = tiny_model(name)
+    model = tiny_model(name, **options)
     mlp = find_gated_mlp(find_decoder(model), 2)
-    assert mlp.gate.name.endswith("layers.2.mlp.gate_proj.weight")
-    assert mlp.up.name.endswith("layers.2.mlp.up_proj.weight")
     rng = np.random.default_rng(0)
     inputs = torch.from_numpy(rng.standard_normal((6, 24))).float()
     gate, up, down = (
@@ -112,41 +115,26 @@ def test_neurons_add_what_their_rows_and_columns_say(
     )
     idle = mlp.idlest(inputs, 2)
     old = mlp.neurons(idle)
+    new = replace(old, gate=gate, up=up)
     block = mlp.block.module
     with torch.no_grad():
         before = block(inputs)
-        removed = mlp.activations(inputs, *old[:2]) @ old[2]
-        expected = before - removed + mlp.activations(inputs, gate, up) @ down
+        removed = mlp.activations(inputs, old) @ mlp.columns(idle)
+        expected = before - removed + mlp.activations(inputs, new) @ down
         change = Intervention.of(model, mlp.replaced(idle, gate, up, down))
         with change.applied(model):
             torch.testing.assert_close(block(inputs), expected, rtol=1e-4, atol=1e-4)
     each = [
-        (mlp.activations(inputs, *mlp.neurons([n])[:2]) @ mlp.neurons([n])[2]).norm()
+        (mlp.activations(inputs, mlp.neurons([n])) @ mlp.columns([n])).norm()
         for n in range(mlp.down.d_in)
     ]
     assert sorted(idle) == sorted(np.argsort(each)[:2].tolist())
 
 
-@pytest.mark.parametrize(
-    ("name", "match"),
-    [
-        ("gemma2", "passes a Gemma2RMSNorm before it is added"),
-        ("gemma3", "passes a Gemma3RMSNorm before it is added"),
-        ("phi3", "expected a gated MLP"),
-        ("gpt2", "expected a gated MLP"),
-    ],
-)
-def test_other_mlps_are_refused_with_the_reason(
-    tiny_model: Any, name: str, match: str
-) -> None:
+@pytest.mark.parametrize("name", ["gpt2"])
+def test_other_mlps_are_refused_with_the_reason(tiny_model: Any, name: str) -> None:
     model = tiny_model(name)
-    with pytest.raises(ModelError, match=match):
-        find_gated_mlp(find_decoder(model), 1)
-
-
-def test_biases_are_refused(tiny_model: Any) -> None:
-    model = tiny_model("llama", mlp_bias=True)
-    with pytest.raises(ModelError, match="gate_proj: has a bias"):
+    with pytest.raises(ModelError, match=r"expected a gated MLP.*use method \"tsr\""):
         find_gated_mlp(find_decoder(model), 1)
 
 
@@ -210,33 +198,26 @@ def test_jailbreak_templates_are_refused_and_never_shown_as_benign(tiny: Any) ->
         assert not any(one in benign for one in filled for benign in retained)
 
 
-def random_examples(rng: Any, n: int, sets: bool) -> list[TargetExample]:
-    """Requests that end in a token of their kind, half of them with a prefill."""
-    found = []
-    for at in range(n):
-        request = rng.integers(3, 80, size=5).tolist()
-        prefill = [81 + sets] * (at % 2)
-        ids = (*request, 95 + sets, *prefill, 90, 91)
-        start = len(ids) - 2
-        if sets:
-            found.append(TargetExample(ids, 0, start, ((90,), (91,)), start - 6))
-        else:
-            found.append(TargetExample(ids, 0, start, prefill_length=start - 6))
-    return found
-
-
-def test_what_is_measured_is_what_the_changed_model_does(tiny_model: Any) -> None:
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("llama", {}), ("llama", BIASED), ("gemma2", {}),
+        ("phi3", {"tie_word_embeddings": True}),
+    ],
+)  # fmt: skip
+def test_what_is_measured_is_what_the_changed_model_does(
+    tiny_model: Any, name: str, options: dict[str, Any]
+) -> None:
     """Requests that end in two tokens: the model learns to refuse one kind."""
-    model = tiny_model("llama")
+    model = tiny_model(name, **options)
     # Trained models keep some coordinates nearly constant, random ones do not.
     with torch.no_grad():
         model.get_input_embeddings().weight[:, 0] += 2.0
-    rng = np.random.default_rng(5)
-    examples = GateExamples(
-        [[one] for one in random_examples(rng, 40, True)],
-        random_examples(rng, 40, False),
-        random_examples(rng, 10, True), random_examples(rng, 10, False),
-    )  # fmt: skip
+        for part, weight in model.named_parameters():
+            # Else the layer is hardly heard.
+            if "1.post_feedforward_layernorm" in part:
+                weight += 4.0
+    examples = random_requests(40, 10)
     before = weights_of(model)
     parts = ModelParts.find(model)
     descent = GateDescent(
@@ -251,25 +232,16 @@ def test_what_is_measured_is_what_the_changed_model_does(tiny_model: Any) -> Non
     with torch.no_grad():
         bold, shy = (descent.measure(Thresholds(at, at), [90]) for at in (0.0, 1e3))
         assert shy.refused == shy.false_refusals == 0.0
-        assert 0.1 < bold.refused < 0.9
-        assert shy.kl < bold.kl
+        assert 0.1 < bold.refused <= 0.9
+        # The neurons that give up their place are missed however shy the others are.
+        assert shy.kl < 1.01 * bold.kl
         change = Intervention.of(model, descent.updates(bold.thresholds))
-        assert {edit.update.rank for edit in change.edits.values()} == {4}
-        kl, reached = [], []
-        for one in examples.tune_benign:
-            base = torch.log_softmax(model(torch.tensor([one.ids])).logits[0], -1)
-            with change.applied(model):
-                new = torch.log_softmax(model(torch.tensor([one.ids])).logits[0], -1)
-            rows = list(one.positions)
-            kl += (base.exp() * (base - new)).sum(-1)[rows].tolist()
-        with change.applied(model):
-            for one in examples.tune_harmful:
-                p = torch.softmax(model(torch.tensor([one.ids])).logits[0], -1)
-                path = zip(one.positions, one.target_sets, strict=True)
-                said = [p[at, t] >= 0.5 for at, (t,) in path]
-                reached.append(all(said))
-    assert np.mean(kl) == pytest.approx(bold.kl, rel=1e-3, abs=1e-5)
-    assert np.mean(reached) == pytest.approx(bold.refused)
+        # Four neurons; where one matrix holds gate and up projection, eight rows of it.
+        ranks = [edit.update.rank for edit in change.edits.values()]
+        assert sorted(ranks) == ([4, 8] if name == "phi3" else [4, 4, 4])
+        kl, reached = really(model, change, examples)
+    assert kl == pytest.approx(bold.kl, rel=1e-3, abs=1e-5)
+    assert reached == pytest.approx(bold.refused)
     assert_untouched(model, before)
 
 
