@@ -18,6 +18,7 @@ from cintervene.solvers.preserve import Preserve
 from cintervene.solvers.problem import Problem, prepare
 from cintervene.solvers.solution import Solution, Status
 from cintervene.solvers.update import LowRankUpdate
+from cintervene.utils.arrays import Floats
 from cintervene.utils.validation import check_positive
 
 __all__ = ["METHODS", "pcr"]
@@ -128,8 +129,7 @@ def pcr(
         bound = proof["lower_bound"]
         repaired = repair(problem, result, bound, float(tolerance), int(max_iterations))
         if repaired is not result:
-            result, proof = repaired, _certificate(problem, repaired)
-            proof["lower_bound"] = max(proof["lower_bound"], bound)
+            result, proof = _better_proved(problem, repaired, result["multipliers"])
     return _solution(problem, result, proof)
 
 
@@ -196,6 +196,17 @@ def _is_final(proof: "_core.Certificate", result: "_core.Found") -> bool:
     gap = abs(proof["cost"] - proof["lower_bound"])
     residual = max(proof["stationarity"], proof["complementarity"])
     return gap <= _FINISHED * proof["cost"] and residual <= _FINISHED
+
+
+def _better_proved(
+    problem: Problem, result: "_core.Found", multipliers: Floats
+) -> tuple["_core.Found", "_core.Certificate"]:
+    """The result with its own multipliers or the others, whichever prove more."""
+    claims = [result]
+    if np.all(multipliers >= 0.0):
+        claims.append(result | {"multipliers": multipliers})
+    proofs = [(claim, _certificate(problem, claim)) for claim in claims]
+    return max(proofs, key=lambda found: found[1]["lower_bound"])
 
 
 def _certificate(problem: Problem, result: "_core.Found") -> "_core.Certificate":
