@@ -30,7 +30,7 @@ __all__ = ["repair"]
 
 # Limits of the most-violated rule, of the convex-concave steps, and of how often balls
 # join within a step.
-_MAX_PUSHES = 10_000
+_MAX_PUSHES = 1000
 _MAX_STEPS = 100
 _MAX_ROUNDS = 50
 # Relative changes of the cost that count as none while starts are compared, and at the
@@ -43,7 +43,7 @@ _NEAR_GAP = 1e-4
 # Above this gap other starts are worth their time, but so many only once a feasible
 # change is known.
 _RESTART_GAP = 1e-6
-_FEW_STARTS = 4
+_FEW_STARTS = 3
 # Violation, in tolerances, from which on a change is not feasible: that of the core.
 _BELIEVED = 10.0
 

@@ -6,6 +6,7 @@ to the last digits, `convex_concave.repair` goes on from its result.
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,9 +14,10 @@ import numpy.typing as npt
 
 from cintervene import _core
 from cintervene.errors import ArgumentError
+from cintervene.solvers.certify import Certificate, examine
 from cintervene.solvers.convex_concave import repair
 from cintervene.solvers.preserve import Preserve
-from cintervene.solvers.problem import Problem, prepare
+from cintervene.solvers.problem import Problem, check_price, prepare
 from cintervene.solvers.solution import Solution, Status
 from cintervene.solvers.update import LowRankUpdate
 from cintervene.utils.arrays import Floats
@@ -31,6 +33,8 @@ _HISTORY = ("violation", "cost", "lower_bound", "prompt", "constraint")
 _HISTORY_ROWS = 10_000
 # Relative gap and residual of a solution that is final.
 _FINISHED = 1e-9
+# Relative error of a sum of products, for a guess of what rounding may do.
+_ROUNDING = 8.0 * np.finfo(np.float64).eps
 
 
 def pcr(
@@ -124,13 +128,19 @@ def pcr(
         int(max_iterations),
         min(int(max_iterations), _HISTORY_ROWS),
     )
+    check_price(problem, result["unit"])
     proof = _certificate(problem, result)
     if method == "exact" and not _is_final(proof, result):
         bound = proof["lower_bound"]
         repaired = repair(problem, result, bound, float(tolerance), int(max_iterations))
         if repaired is not result:
             result, proof = _better_proved(problem, repaired, result["multipliers"])
-    return _solution(problem, result, proof)
+    solution = _solution(problem, result, proof)
+    h = problem.dual_inputs if preserve is None else _core.as_float64(inputs)
+    if not _in_doubt(problem, h, result, solution):
+        return solution
+    certificate = examine(solution, problem, h, preserve)
+    return _corrected(solution, certificate, float(tolerance))
 
 
 def _solver(method: str) -> Callable[..., "_core.Found"]:
@@ -142,6 +152,10 @@ def _solver(method: str) -> Callable[..., "_core.Found"]:
 
 def _check_options(tolerance: float, max_iterations: int) -> None:
     check_positive(tolerance=tolerance)
+    if tolerance >= 1.0:
+        raise ArgumentError(
+            f"tolerance: got {tolerance}; expected a number below 1, for it is relative"
+        )
     if max_iterations < 0:
         raise ArgumentError(f"max_iterations: got {max_iterations}; expected >= 0")
 
@@ -185,6 +199,54 @@ def _solution(
             name: column
             for name, column in zip(_HISTORY, history.T, strict=True)
             if not np.isnan(column).all()
+        },
+    )
+
+
+def _in_doubt(
+    problem: Problem, h: Floats, result: "_core.Found", solution: Solution
+) -> bool:
+    """Whether the update might be judged otherwise than its coefficients are.
+
+    A figure is near where the judgement turns; or the products with the inputs, or
+    distances, may come out otherwise by rounding, which inputs that are almost
+    dependent and outputs far from where they differ enlarge.
+    """
+    feasibility, gap = solution.residuals["feasibility"], abs(solution.gap)
+    near = 1e-11 < feasibility < 1e-6 or 1e-10 < gap < 1e-6
+    if near or result["unit"] == 0.0 or not solution.cost > 0.0:
+        return True
+    squares = problem.true_gram.diagonal()
+    if h is not problem.dual_inputs:
+        squares = np.linalg.norm(h, axis=1) * np.linalg.norm(
+            problem.dual_inputs, axis=1
+        )
+    lengths = np.sqrt(squares)
+    spread = lengths @ np.linalg.norm(result["coefficients"], axis=1)
+    place = problem.size * np.sqrt(problem.outputs.shape[1]) + lengths.max() * spread
+    errors = place / result["unit"], 0.1 * spread * (spread / solution.cost)
+    return bool(max(errors) * _ROUNDING > 1e-11)
+
+
+def _corrected(
+    solution: Solution, certificate: Certificate, tolerance: float
+) -> Solution:
+    """The solution with the figures of its certificate, and the status they allow."""
+    status = solution.status
+    if status is Status.CONVERGED:
+        limit = max(10.0 * tolerance, 1e-9)
+        status = status if certificate.feasibility <= limit else Status.STALLED
+    if status is Status.INFEASIBLE:
+        return solution
+    return replace(
+        solution,
+        status=status,
+        cost=certificate.cost,
+        lower_bound=certificate.lower_bound,
+        residuals={
+            "feasibility": certificate.feasibility,
+            "stationarity": certificate.stationarity,
+            "complementarity": certificate.complementarity,
         },
     )
 

@@ -14,8 +14,12 @@ from cintervene import _core
 from cintervene.errors import ArgumentError
 from cintervene.solvers.preserve import Preserve
 from cintervene.utils.arrays import Floats
+from cintervene.utils.scale import GREATEST, LEAST, check_scale, largest
 
-__all__ = ["Problem", "gram_matrices", "matrix", "prepare"]
+__all__ = ["Problem", "check_price", "gram_matrices", "matrix", "prepare"]
+
+# Size that coefficients of a change may have, and the root of its cost.
+_GREATEST = 1e140
 
 
 @dataclass(frozen=True)
@@ -30,6 +34,7 @@ class Problem:
     radius: Floats  # (m, n)
     directions: Floats  # (k, d_out)
     offsets: Floats  # (m, k)
+    size: float  # largest element of outputs and concepts
 
     @property
     def arrays(self) -> tuple[Floats, Floats, Floats, Floats, Floats, Floats]:
@@ -87,14 +92,10 @@ def prepare(
                 f"{name}: has {rows.shape[1]} columns; expected {d_out}, "
                 "the dimension of the outputs"
             )
+    _check_inputs(h)
     dual = h if preserve is None else preserve.solve(h)
     true_gram, gram = gram_matrices(h, dual, slack)
-    dead = np.flatnonzero(~(gram.diagonal() > 0.0))
-    if len(dead) > 0:
-        raise ArgumentError(
-            f"inputs: row {dead[0]} is zero, so no change of the weight moves its "
-            "output; leave that row out"
-        )
+    _check_gram(true_gram)
     return Problem(
         dual_inputs=dual,
         true_gram=true_gram,
@@ -104,17 +105,72 @@ def prepare(
         radius=_radius(radius, len(h), len(c)),
         directions=u.reshape(len(u), d_out),
         offsets=offsets,
+        size=max(largest(o), largest(c)),
     )
 
 
+def check_price(problem: Problem, unit: float) -> None:
+    """Refuse inputs so far from the outputs in scale that a cost is no number.
+
+    Parameters
+    ----------
+    problem : Problem
+    unit : float
+        The length that a solve is about; 0 where there is nothing to do.
+
+    Raises
+    ------
+    ArgumentError
+        The cost of moving an output by `unit`, or the coefficients for it, overflow or
+        vanish.
+    """
+    if unit == 0.0:
+        return
+    squares = problem.gram.diagonal()
+    for gram in (float(squares.min()), float(squares.max())):
+        cost = unit * (unit / gram)
+        if not (_usable(unit / gram, _GREATEST) and _usable(cost, _GREATEST**2)):
+            raise ArgumentError(
+                f"inputs: in this scale it costs {cost:.3g} to move an output by "
+                f"{unit:.3g}; expected squares of numbers from {1 / _GREATEST:g} to "
+                f"{_GREATEST:g}. Use other units for inputs or outputs"
+            )
+
+
+def _usable(number: float, greatest: float) -> bool:
+    return 1.0 / greatest < number < greatest
+
+
+def _check_inputs(h: Floats) -> None:
+    for row, largest in enumerate(np.abs(h).max(axis=1, initial=0.0)):
+        if largest == 0.0:
+            raise ArgumentError(
+                f"inputs: row {row} is zero, so no change of the weight moves its "
+                "output; leave that row out"
+            )
+        if largest < LEAST:
+            check_scale(f"inputs[{row}]", h[row])
+
+
+def _check_gram(gram: Floats) -> None:
+    usable = (gram.diagonal() >= LEAST**2) & np.isfinite(gram).all(axis=1)
+    if not usable.all():
+        row = int(np.flatnonzero(~usable)[0])
+        raise ArgumentError(
+            f"inputs: the squared length of row {row} is {gram[row, row]:.3g}; expected "
+            f"{LEAST**2:g} or more, and finite. Use another unit, or a larger ridge"
+        )
+
+
 def matrix(x: Any, name: str) -> Floats:
-    """Return a float64 copy of a finite array with two axes."""
+    """Return a float64 copy of an array with two axes, whose squares are finite."""
     wide = _core.widen(x, name)
     if wide.ndim != 2:
         raise ArgumentError(
             f"{name}: got shape {wide.shape}; expected two axes, one row a sample. "
             f"Use {name}[None] for a single one"
         )
+    check_scale(name, wide)
     return wide
 
 
@@ -139,6 +195,10 @@ def _radius(radius: npt.ArrayLike, m: int, n: int) -> Floats:
         raise ArgumentError(
             "radius: has a negative or non-finite element; expected distances >= 0"
         )
+    used = given[given > 0.0]
+    check_scale("radius", used)
+    if used.size > 0:
+        check_scale("radius", used.min(keepdims=True))
     return np.array(np.broadcast_to(given, (m, n)))
 
 
@@ -164,4 +224,13 @@ def _halfspaces(
     empty = np.flatnonzero(~np.any(u != 0.0, axis=1))
     if len(empty) > 0:
         raise ArgumentError(f"halfspaces[0]: row {empty[0]} is zero; leave it out")
+    for row, direction in enumerate(u):
+        check_scale(f"halfspaces[0][{row}]", direction)
+    lengths = np.linalg.norm(u, axis=1)
+    finite = np.where(np.isfinite(given), given, 0.0)
+    if np.any(np.abs(finite) / GREATEST > lengths):
+        raise ArgumentError(
+            "halfspaces[1]: an offset is more than 1e150 times the length of its "
+            "direction; expected +inf to switch a pair off, or a smaller one"
+        )
     return u, np.array(np.broadcast_to(given, (m, k)))

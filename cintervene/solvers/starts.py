@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Where local descents of PCR begin when the exact solve proves nothing.
 
-Balls alone can always be left: for almost every direction of the inputs' space all
-outputs move, and once they have moved far enough all balls lie behind. With half-spaces
-beside them nothing so simple will do, and random displacements of all sizes are tried.
+Balls alone can always be left: for almost every change of rank 1 all outputs move, and
+once they have moved far enough all balls lie behind. On the way each ball forbids an
+interval, so that the first free place is known; on a line it is the optimum. With
+half-spaces there may be none, and random displacements of all sizes are tried.
 """
 
 from collections.abc import Iterator
@@ -38,10 +39,12 @@ def starts(
         What its multipliers prove, which tells how large a change must be.
     """
     rng = np.random.default_rng(0)
-    if np.isfinite(result["coefficients"]).all():
+    known = bool(np.isfinite(result["coefficients"]).all())
+    if known:
         yield result["coefficients"]
-        yield from _spread(problem, result, lower_bound, rng)
     yield from _ways_out(problem, rng)
+    if known:
+        yield from _spread(problem, result, lower_bound, rng)
     for number in range(_RANDOM_STARTS):
         size = _SIZES[number % len(_SIZES)] * result["unit"]
         yield size * _displacement(problem, rng)
@@ -76,33 +79,52 @@ def _spread(
 
 
 def _ways_out(problem: Problem, rng: np.random.Generator) -> Iterator[Floats]:
-    """Move every output one way or the other until all concepts lie behind it."""
-    m, n = problem.radius.shape
-    if n == 0 or m == 0:
-        return
-    ahead = problem.outputs.mean(axis=0) - problem.concepts.mean(axis=0)
-    length = float(np.linalg.norm(ahead))
+    """Move the outputs one way or the other to the first free place."""
+    m, d_out = problem.outputs.shape
+    n = len(problem.concepts)
     together = np.linalg.lstsq(problem.gram, np.ones(m), rcond=None)[0]
+    ahead = problem.outputs.mean(axis=0)
+    if n > 0:
+        ahead = ahead - problem.concepts.mean(axis=0)
+    length = float(np.linalg.norm(ahead))
+    first = ahead / length if length > 0.0 else np.eye(1, d_out)[0]
     for number in range(_WAYS):
-        shares = together if number < 2 else rng.standard_normal(m)
+        shares = together if number == 0 else rng.standard_normal(m)
+        way = first if number == 0 else _unit_vector(problem, rng)
         moves = problem.gram @ shares
-        most = np.abs(moves).max()
-        if not np.abs(moves).min() > _LEAST_MOVE * most:
+        if not np.abs(moves).min() > _LEAST_MOVE * np.abs(moves).max():
             continue
-        way = ahead / length if length > 0.0 and number < 2 else None
-        way = _unit_vector(problem, rng) if way is None else way
-        way = -way if number % 2 else way
-        distance = _distance_out(problem, moves, way)
-        yield distance * np.outer(shares, way)
+        for sign in (1.0, -1.0):
+            distance = _first_free(problem, np.outer(sign * moves, way))
+            if np.isfinite(distance):
+                yield distance * np.outer(sign * shares, way)
 
 
-def _distance_out(problem: Problem, moves: Floats, way: Floats) -> float:
-    """How far to go so that each output has all balls behind it."""
-    sides = np.sign(moves)
-    concepts, outputs = problem.concepts @ way, problem.outputs @ way
-    behind = sides[:, None] * (concepts[None] - outputs[:, None])
-    needed = np.where(problem.radius > 0.0, behind + problem.radius, 0.0)
-    return float(np.max(needed / np.abs(moves)[:, None], initial=0.0))
+def _first_free(problem: Problem, moves: Floats) -> float:
+    """Least t >= 0 for which outputs + t moves meet all constraints; inf if none."""
+    n = len(problem.concepts)
+    margins = problem.margins(np.zeros_like(moves))
+    along = np.sum(moves * problem.outputs, axis=1)[:, None]
+    slope = along - moves @ problem.concepts.T
+    square = np.square(moves).sum(axis=1)[:, None]
+    excess = margins[:, :n] * (margins[:, :n] + 2.0 * problem.radius)
+    root = slope**2 - square * excess
+    inside = (problem.radius > 0.0) & (root > 0.0)
+    width = np.sqrt(np.where(inside, root, 0.0))
+    begins, ends = (-slope - width) / square, (-slope + width) / square
+    speed = moves @ problem.directions.T
+    level = margins[:, n:]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        turn = level / speed
+    closed = np.where(speed > 0.0, turn, np.where(level < 0.0, -np.inf, np.inf))
+    opened = np.where((speed < 0.0) & (level < 0.0), turn, -np.inf)
+    place = max(0.0, float(opened.max(initial=-np.inf)))
+    limit = float(np.where(speed < 0.0, np.inf, closed).min(initial=np.inf))
+    for begin, end in sorted(zip(begins[inside], ends[inside], strict=True)):
+        if begin > place:
+            break
+        place = max(place, float(end))
+    return place if place <= limit else float("inf")
 
 
 def _displacement(problem: Problem, rng: np.random.Generator) -> Floats:
