@@ -31,7 +31,7 @@ __all__ = ["repair"]
 # Limits of the most-violated rule, of the convex-concave steps, and of how often balls
 # join within a step.
 _MAX_PUSHES = 1000
-_MAX_STEPS = 100
+_MAX_STEPS = 60
 _MAX_ROUNDS = 50
 # Relative changes of the cost that count as none while starts are compared, and at the
 # end; and of the coefficients, waited for where the gap is below _NEAR_GAP.
@@ -40,10 +40,11 @@ _COST_TOLERANCE = 1e-12
 _MOVE_TOLERANCE = 1e-11
 _ROUNDING = 1e-15
 _NEAR_GAP = 1e-4
-# Above this gap other starts are worth their time, but so many only once a feasible
-# change is known.
+# Above this gap other starts are worth their time, but only so many and so many
+# iterations once a feasible change is known.
 _RESTART_GAP = 1e-6
 _FEW_STARTS = 3
+_FEW_ITERATIONS = 500
 # Violation, in tolerances, from which on a change is not feasible: that of the core.
 _BELIEVED = 10.0
 
@@ -85,7 +86,9 @@ def repair(
     enough = lower_bound * (1.0 + _RESTART_GAP)
     best: _Change | None = None
     for number, coefficients in enumerate(starts(problem, result, lower_bound)):
-        if descent.is_over or (best is not None and number >= _FEW_STARTS):
+        spent = descent.iterations - result["iterations"]
+        enough_tried = number >= _FEW_STARTS or spent > _FEW_ITERATIONS
+        if descent.is_over or (best is not None and enough_tried):
             break
         end = descent.from_start(coefficients)
         if end is not None and (best is None or end.cost < best.cost):
@@ -188,9 +191,7 @@ class _Descent:
     def _active(self, change: _Change) -> npt.NDArray[np.bool]:
         return change.multipliers[:, : len(self.problem.concepts)] > 0.0
 
-    def _step(
-        self, start: Floats, active: npt.NDArray[np.bool]
-    ) -> _Change | None:
+    def _step(self, start: Floats, active: npt.NDArray[np.bool]) -> _Change | None:
         """Solve with balls replaced by the half-spaces that touch them from here.
 
         At first only violated balls and those that were active count, and after each
@@ -212,7 +213,9 @@ class _Descent:
                 return change
         return None
 
-    def _solve_flat(self, moved: Floats, chosen: npt.NDArray[np.bool]) -> _Change | None:
+    def _solve_flat(
+        self, moved: Floats, chosen: npt.NDArray[np.bool]
+    ) -> _Change | None:
         """The least change that keeps the chosen pairs behind their tangents."""
         problem = self.problem
         prompts, concepts = np.nonzero(chosen)

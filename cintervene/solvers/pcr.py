@@ -33,6 +33,8 @@ _HISTORY = ("violation", "cost", "lower_bound", "prompt", "constraint")
 _HISTORY_ROWS = 10_000
 # Relative gap and residual of a solution that is final.
 _FINISHED = 1e-9
+# Violation that rounding alone may leave, which asking for more makes up for.
+_ROUNDED = 1e-7
 # Relative error of a sum of products, for a guess of what rounding may do.
 _ROUNDING = 8.0 * np.finfo(np.float64).eps
 
@@ -122,25 +124,43 @@ def pcr(
     solver = _solver(method)
     problem = prepare(inputs, outputs, concepts, radius, preserve, slack, halfspaces)
     _check_options(tolerance, max_iterations)
-    result = solver(
-        *problem.arrays,
-        float(tolerance),
-        int(max_iterations),
-        min(int(max_iterations), _HISTORY_ROWS),
-    )
-    check_price(problem, result["unit"])
-    proof = _certificate(problem, result)
-    if method == "exact" and not _is_final(proof, result):
-        bound = proof["lower_bound"]
-        repaired = repair(problem, result, bound, float(tolerance), int(max_iterations))
-        if repaired is not result:
-            result, proof = _better_proved(problem, repaired, result["multipliers"])
+    limits = float(tolerance), int(max_iterations)
+    result, proof = _solve(problem, solver, method == "exact", *limits)
     solution = _solution(problem, result, proof)
     h = problem.dual_inputs if preserve is None else _core.as_float64(inputs)
     if not _in_doubt(problem, h, result, solution):
         return solution
-    certificate = examine(solution, problem, h, preserve)
-    return _corrected(solution, certificate, float(tolerance))
+    solution = _corrected(solution, examine(solution, problem, h, preserve), tolerance)
+    over = solution.residuals["feasibility"]
+    if solution.status is not Status.STALLED or not over <= _ROUNDED:
+        return solution
+    # As near as rounding lets it come: ask for what it has fallen short by as well.
+    beyond = problem.beyond(2.0 * over * result["unit"])
+    result, _ = _solve(beyond, solver, method == "exact", *limits)
+    proof = _certificate(problem, result)
+    other = _solution(problem, result, proof)
+    other = _corrected(other, examine(other, problem, h, preserve), tolerance)
+    return other if other.status is Status.CONVERGED else solution
+
+
+def _solve(
+    problem: Problem,
+    solver: Callable[..., "_core.Found"],
+    exact: bool,
+    tolerance: float,
+    max_iterations: int,
+) -> tuple["_core.Found", "_core.Certificate"]:
+    """What a solver finds, repaired where it proves nothing, and its proof."""
+    rows = min(max_iterations, _HISTORY_ROWS)
+    result = solver(*problem.arrays, tolerance, max_iterations, rows)
+    check_price(problem, result["unit"])
+    proof = _certificate(problem, result)
+    if exact and not _is_final(proof, result):
+        bound = proof["lower_bound"]
+        repaired = repair(problem, result, bound, tolerance, max_iterations)
+        if repaired is not result:
+            return _better_proved(problem, repaired, result["multipliers"])
+    return result, proof
 
 
 def _solver(method: str) -> Callable[..., "_core.Found"]:

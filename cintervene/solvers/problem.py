@@ -4,7 +4,7 @@
 This is the representer form, docs/methods/pcr.md (4), and slack, (7).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -51,6 +51,15 @@ class Problem:
     def margins(self, displacements: Floats) -> Floats:
         """Distance minus radius, and offset minus product, for the moved outputs."""
         return _core.pcr_margins(self.outputs + displacements, *self.arrays[1:])
+
+    def beyond(self, length: float) -> "Problem":
+        """The problem that asks for so much more of every constraint."""
+        lengths = np.linalg.norm(self.directions, axis=1)
+        return replace(
+            self,
+            radius=np.where(self.radius > 0.0, self.radius + length, 0.0),
+            offsets=self.offsets - length * lengths,
+        )
 
     def worst_violation(self, margins: Floats) -> float:
         """Largest violation, as a length."""
@@ -131,9 +140,10 @@ def check_price(problem: Problem, unit: float) -> None:
         cost = unit * (unit / gram)
         if not (_usable(unit / gram, _GREATEST) and _usable(cost, _GREATEST**2)):
             raise ArgumentError(
-                f"inputs: in this scale it costs {cost:.3g} to move an output by "
-                f"{unit:.3g}; expected squares of numbers from {1 / _GREATEST:g} to "
-                f"{_GREATEST:g}. Use other units for inputs or outputs"
+                f"inputs: to move an output by {unit:.3g} takes {unit / gram:.3g} times "
+                f"an input of squared length {gram:.3g}, at a cost of {cost:.3g}; "
+                f"expected {1 / _GREATEST:g} to {_GREATEST:g}, and squares of these for "
+                "the cost. Use another unit for inputs or outputs"
             )
 
 
@@ -142,13 +152,13 @@ def _usable(number: float, greatest: float) -> bool:
 
 
 def _check_inputs(h: Floats) -> None:
-    for row, largest in enumerate(np.abs(h).max(axis=1, initial=0.0)):
-        if largest == 0.0:
+    for row, size in enumerate(np.abs(h).max(axis=1, initial=0.0)):
+        if size == 0.0:
             raise ArgumentError(
                 f"inputs: row {row} is zero, so no change of the weight moves its "
                 "output; leave that row out"
             )
-        if largest < LEAST:
+        if size < LEAST:
             check_scale(f"inputs[{row}]", h[row])
 
 
@@ -157,8 +167,9 @@ def _check_gram(gram: Floats) -> None:
     if not usable.all():
         row = int(np.flatnonzero(~usable)[0])
         raise ArgumentError(
-            f"inputs: the squared length of row {row} is {gram[row, row]:.3g}; expected "
-            f"{LEAST**2:g} or more, and finite. Use another unit, or a larger ridge"
+            f"inputs: the squared length of row {row} is {gram[row, row]:.3g}; "
+            f"expected {LEAST**2:g} or more, and finite. Use another unit, or a larger "
+            "ridge"
         )
 
 

@@ -60,9 +60,9 @@ def degenerate(number):
         reach = rng.uniform(1.0, 6.0, 2)
         arguments["halfspaces"] = span, np.max(outputs @ span.T, axis=0) + reach
     if kind == "scaled":
-        size = 10.0 ** rng.integers(-60, 60)
+        size = 10.0 ** rng.integers(-40, 40)
         outputs, concepts, radius = size * outputs, size * concepts, size * radius
-        inputs = inputs * 10.0 ** rng.integers(-60, 60)
+        inputs = inputs * 10.0 ** rng.integers(-40, 40)
     if kind == "preserve":
         benign = rng.standard_normal((int(rng.integers(1, 9)), inputs.shape[1]))
         arguments["preserve"] = Preserve(benign, ridge=10.0 ** -rng.integers(0, 7))
