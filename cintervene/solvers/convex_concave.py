@@ -30,7 +30,7 @@ __all__ = ["repair"]
 
 # Limits of the most-violated rule, of the convex-concave steps, and of how often balls
 # join within a step.
-_MAX_PUSHES = 1000
+_MAX_PUSHES = 300
 _MAX_STEPS = 60
 _MAX_ROUNDS = 50
 # Relative changes of the cost that count as none while starts are compared, and at the
@@ -40,11 +40,10 @@ _COST_TOLERANCE = 1e-12
 _MOVE_TOLERANCE = 1e-11
 _ROUNDING = 1e-15
 _NEAR_GAP = 1e-4
-# Above this gap other starts are worth their time, but only so many and so many
-# iterations once a feasible change is known.
+# Above this gap other starts are worth their time, but so many only once a feasible
+# change is known.
 _RESTART_GAP = 1e-6
 _FEW_STARTS = 3
-_FEW_ITERATIONS = 500
 # Violation, in tolerances, from which on a change is not feasible: that of the core.
 _BELIEVED = 10.0
 
@@ -86,9 +85,7 @@ def repair(
     enough = lower_bound * (1.0 + _RESTART_GAP)
     best: _Change | None = None
     for number, coefficients in enumerate(starts(problem, result, lower_bound)):
-        spent = descent.iterations - result["iterations"]
-        enough_tried = number >= _FEW_STARTS or spent > _FEW_ITERATIONS
-        if descent.is_over or (best is not None and enough_tried):
+        if descent.is_over or (best is not None and number >= _FEW_STARTS):
             break
         end = descent.from_start(coefficients)
         if end is not None and (best is None or end.cost < best.cost):
@@ -146,7 +143,7 @@ class _Descent:
                 continue
             at_rest = _distance(best, better) <= _MOVE_TOLERANCE
             before, best = best.coefficients, better
-            # Multipliers belong to where a step began: the last step has the right ones.
+            # Multipliers belong to where a step began: the last one has the right ones.
             if at_rest and reach == 0.0:
                 break
             reach = 0.0 if at_rest else 2.0 * reach + 1.0

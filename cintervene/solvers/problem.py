@@ -140,10 +140,10 @@ def check_price(problem: Problem, unit: float) -> None:
         cost = unit * (unit / gram)
         if not (_usable(unit / gram, _GREATEST) and _usable(cost, _GREATEST**2)):
             raise ArgumentError(
-                f"inputs: to move an output by {unit:.3g} takes {unit / gram:.3g} times "
-                f"an input of squared length {gram:.3g}, at a cost of {cost:.3g}; "
-                f"expected {1 / _GREATEST:g} to {_GREATEST:g}, and squares of these for "
-                "the cost. Use another unit for inputs or outputs"
+                f"inputs: to move an output by {unit:.3g} takes {unit / gram:.3g} "
+                f"times an input of squared length {gram:.3g}, and costs {cost:.3g}; "
+                f"expected {1 / _GREATEST:g} to {_GREATEST:g}, and squares of these "
+                "for the cost. Use another unit for inputs or outputs"
             )
 
 
