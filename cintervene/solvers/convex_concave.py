@@ -31,7 +31,7 @@ __all__ = ["repair"]
 # Limits of the most-violated rule, of the convex-concave steps, and of how often balls
 # join within a step.
 _MAX_PUSHES = 300
-_MAX_STEPS = 60
+_MAX_STEPS = 45
 _MAX_ROUNDS = 50
 # Relative changes of the cost that count as none while starts are compared, and at the
 # end; and of the coefficients, waited for where the gap is below _NEAR_GAP.
