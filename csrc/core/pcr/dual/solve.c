@@ -27,7 +27,8 @@
 /* Pivot of I - N^1/2 G N^1/2 below which the boundary is near. */
 #define DIRECT_DEPTH 1e-2
 /* Steps for one working set after which the way behind the direct one is given up: a
- * maximum at the boundary, with no direction free to leave it along, is never reached. */
+ * maximum at the boundary, with no direction free to leave it along, is never reached.
+ */
 #define MOST_STEPS 60
 /* Weights of the barrier relative to the expected cost, and the way between them. */
 #define FIRST_SIGMA 1e-1
