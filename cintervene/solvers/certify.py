@@ -10,12 +10,13 @@ import numpy.typing as npt
 from cintervene import _core
 from cintervene.errors import ArgumentError
 from cintervene.solvers.preserve import Preserve
-from cintervene.solvers.problem import Problem, prepare
-from cintervene.solvers.solution import Solution
+from cintervene.solvers.problem import Problem, check_price, prepare
+from cintervene.solvers.solution import Solution, is_proof, relative_gap
 from cintervene.solvers.update import LowRankUpdate, displacement
 from cintervene.utils.arrays import Floats, shape_of
+from cintervene.utils.scale import LEAST
 
-__all__ = ["Certificate", "certify"]
+__all__ = ["Certificate", "certify", "examine"]
 
 
 @dataclass(frozen=True)
@@ -51,12 +52,12 @@ class Certificate:
     @property
     def gap(self) -> float:
         """How far the cost may be from the least possible, relative to the cost."""
-        return (self.cost - self.lower_bound) / self.cost if self.cost > 0.0 else 0.0
+        return relative_gap(self.cost, self.lower_bound)
 
     @property
     def certified(self) -> bool:
         """Whether the claim is proved: feasible to 1e-9 and optimal to 1e-8."""
-        return bool(self.feasibility <= 1e-9 and abs(self.gap) <= 1e-8)
+        return is_proof(self.feasibility, self.gap)
 
 
 def certify(
@@ -115,7 +116,20 @@ def certify(
     """
     problem = prepare(inputs, outputs, concepts, radius, preserve, slack, halfspaces)
     _check_shapes(solution, problem)
-    h = _core.as_float64(inputs)
+    return examine(solution, problem, _core.as_float64(inputs), preserve, weight)
+
+
+def examine(
+    solution: Solution,
+    problem: Problem,
+    h: Floats,
+    preserve: Preserve | None,
+    weight: Any = None,
+) -> Certificate:
+    """Check a claimed solution of a problem with inputs h (m, d_in), as `certify`."""
+    start = problem.margins(np.zeros_like(problem.outputs))
+    unit = _unit(problem, start)
+    check_price(problem, unit)
     moved = _responses(solution.update, h)
     cost = _squared_norm(solution.update, preserve)
     added = problem.gram - problem.true_gram
@@ -129,8 +143,10 @@ def certify(
     return Certificate(
         cost=cost,
         lower_bound=proof["lower_bound"],
-        feasibility=_feasibility(problem, moved),
-        stored_feasibility=None if stored is None else _feasibility(problem, stored),
+        feasibility=_feasibility(problem, moved, unit),
+        stored_feasibility=(
+            None if stored is None else _feasibility(problem, stored, unit)
+        ),
         stationarity=proof["stationarity"],
         complementarity=proof["complementarity"],
     )
@@ -164,13 +180,17 @@ def _squared_norm(update: LowRankUpdate, preserve: Preserve | None) -> float:
     return float(norm**2)
 
 
-def _feasibility(problem: Problem, moved: Floats) -> float:
-    start = problem.margins(np.zeros_like(moved))
+def _unit(problem: Problem, start: Floats) -> float:
+    """The length that feasibility refers to, from the margins at the start."""
     balls = start[:, : len(problem.concepts)]
-    violated = (problem.radius > 0.0) & (balls < 0.0)
+    violated = (problem.radius > 0.0) & (balls < -LEAST)
     longest = float(np.max(problem.radius, where=violated, initial=0.0))
     balls[:] = 0.0
-    unit = max(longest, problem.worst_violation(start))
+    violation = problem.worst_violation(start)
+    return max(longest, violation if violation > LEAST else 0.0)
+
+
+def _feasibility(problem: Problem, moved: Floats, unit: float) -> float:
     violation = problem.worst_violation(problem.margins(moved))
     return violation / unit if unit > 0.0 else violation
 

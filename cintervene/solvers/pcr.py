@@ -6,6 +6,7 @@ to the last digits, `convex_concave.repair` goes on from its result.
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,11 +14,13 @@ import numpy.typing as npt
 
 from cintervene import _core
 from cintervene.errors import ArgumentError
+from cintervene.solvers.certify import Certificate, examine
 from cintervene.solvers.convex_concave import repair
 from cintervene.solvers.preserve import Preserve
-from cintervene.solvers.problem import Problem, prepare
+from cintervene.solvers.problem import Problem, check_price, prepare
 from cintervene.solvers.solution import Solution, Status
 from cintervene.solvers.update import LowRankUpdate
+from cintervene.utils.arrays import Floats
 from cintervene.utils.validation import check_positive, check_whole
 
 __all__ = ["METHODS", "pcr"]
@@ -30,6 +33,10 @@ _HISTORY = ("violation", "cost", "lower_bound", "prompt", "constraint")
 _HISTORY_ROWS = 10_000
 # Relative gap and residual of a solution that is final.
 _FINISHED = 1e-9
+# Violation that rounding alone may leave, which asking for more makes up for.
+_ROUNDED = 1e-7
+# Relative error of a sum of products, for a guess of what rounding may do.
+_ROUNDING = 8.0 * np.finfo(np.float64).eps
 
 
 def pcr(
@@ -117,20 +124,43 @@ def pcr(
     solver = _solver(method)
     problem = prepare(inputs, outputs, concepts, radius, preserve, slack, halfspaces)
     _check_options(tolerance, max_iterations)
-    result = solver(
-        *problem.arrays,
-        float(tolerance),
-        int(max_iterations),
-        min(int(max_iterations), _HISTORY_ROWS),
-    )
+    limits = float(tolerance), int(max_iterations)
+    result, proof = _solve(problem, solver, method == "exact", *limits)
+    solution = _solution(problem, result, proof)
+    h = problem.dual_inputs if preserve is None else _core.as_float64(inputs)
+    if not _in_doubt(problem, h, result, solution):
+        return solution
+    solution = _corrected(solution, examine(solution, problem, h, preserve), tolerance)
+    over = solution.residuals["feasibility"]
+    if solution.status is not Status.STALLED or not over <= _ROUNDED:
+        return solution
+    # As near as rounding lets it come: ask for what it has fallen short by as well.
+    beyond = problem.beyond(2.0 * over * result["unit"])
+    result, _ = _solve(beyond, solver, method == "exact", *limits)
     proof = _certificate(problem, result)
-    if method == "exact" and not _is_final(proof, result):
+    other = _solution(problem, result, proof)
+    other = _corrected(other, examine(other, problem, h, preserve), tolerance)
+    return other if other.status is Status.CONVERGED else solution
+
+
+def _solve(
+    problem: Problem,
+    solver: Callable[..., "_core.Found"],
+    exact: bool,
+    tolerance: float,
+    max_iterations: int,
+) -> tuple["_core.Found", "_core.Certificate"]:
+    """What a solver finds, repaired where it proves nothing, and its proof."""
+    rows = min(max_iterations, _HISTORY_ROWS)
+    result = solver(*problem.arrays, tolerance, max_iterations, rows)
+    check_price(problem, result["unit"])
+    proof = _certificate(problem, result)
+    if exact and not _is_final(proof, result):
         bound = proof["lower_bound"]
-        repaired = repair(problem, result, bound, float(tolerance), int(max_iterations))
+        repaired = repair(problem, result, bound, tolerance, max_iterations)
         if repaired is not result:
-            result, proof = repaired, _certificate(problem, repaired)
-            proof["lower_bound"] = max(proof["lower_bound"], bound)
-    return _solution(problem, result, proof)
+            return _better_proved(problem, repaired, result["multipliers"])
+    return result, proof
 
 
 def _solver(method: str) -> Callable[..., "_core.Found"]:
@@ -142,6 +172,10 @@ def _solver(method: str) -> Callable[..., "_core.Found"]:
 
 def _check_options(tolerance: float, max_iterations: int) -> None:
     check_positive(tolerance=tolerance)
+    if tolerance >= 1.0:
+        raise ArgumentError(
+            f"tolerance: got {tolerance}; expected a number below 1, for it is relative"
+        )
     check_whole(0, max_iterations=max_iterations)
 
 
@@ -188,6 +222,54 @@ def _solution(
     )
 
 
+def _in_doubt(
+    problem: Problem, h: Floats, result: "_core.Found", solution: Solution
+) -> bool:
+    """Whether the update might be judged otherwise than its coefficients are.
+
+    A figure is near where the judgement turns; or the products with the inputs, or
+    distances, may come out otherwise by rounding, which inputs that are almost
+    dependent and outputs far from where they differ enlarge.
+    """
+    feasibility, gap = solution.residuals["feasibility"], abs(solution.gap)
+    near = 1e-11 < feasibility < 1e-6 or 1e-10 < gap < 1e-6
+    if near or result["unit"] == 0.0 or not solution.cost > 0.0:
+        return True
+    squares = problem.true_gram.diagonal()
+    if h is not problem.dual_inputs:
+        squares = np.linalg.norm(h, axis=1) * np.linalg.norm(
+            problem.dual_inputs, axis=1
+        )
+    lengths = np.sqrt(squares)
+    spread = lengths @ np.linalg.norm(result["coefficients"], axis=1)
+    place = problem.size * np.sqrt(problem.outputs.shape[1]) + lengths.max() * spread
+    errors = place / result["unit"], 0.1 * spread * (spread / solution.cost)
+    return bool(max(errors) * _ROUNDING > 1e-11)
+
+
+def _corrected(
+    solution: Solution, certificate: Certificate, tolerance: float
+) -> Solution:
+    """The solution with the figures of its certificate, and the status they allow."""
+    status = solution.status
+    if status is Status.CONVERGED:
+        limit = max(10.0 * tolerance, 1e-9)
+        status = status if certificate.feasibility <= limit else Status.STALLED
+    if status is Status.INFEASIBLE:
+        return solution
+    return replace(
+        solution,
+        status=status,
+        cost=certificate.cost,
+        lower_bound=certificate.lower_bound,
+        residuals={
+            "feasibility": certificate.feasibility,
+            "stationarity": certificate.stationarity,
+            "complementarity": certificate.complementarity,
+        },
+    )
+
+
 def _is_final(proof: "_core.Certificate", result: "_core.Found") -> bool:
     """Whether the exact solve ended with a proof, at its limit, or as infeasible."""
     if result["outcome"] != Status.CONVERGED:
@@ -195,6 +277,17 @@ def _is_final(proof: "_core.Certificate", result: "_core.Found") -> bool:
     gap = abs(proof["cost"] - proof["lower_bound"])
     residual = max(proof["stationarity"], proof["complementarity"])
     return gap <= _FINISHED * proof["cost"] and residual <= _FINISHED
+
+
+def _better_proved(
+    problem: Problem, result: "_core.Found", multipliers: Floats
+) -> tuple["_core.Found", "_core.Certificate"]:
+    """The result with its own multipliers or the others, whichever prove more."""
+    claims = [result]
+    if np.all(multipliers >= 0.0):
+        claims.append(result | {"multipliers": multipliers})
+    proofs = [(claim, _certificate(problem, claim)) for claim in claims]
+    return max(proofs, key=lambda found: found[1]["lower_bound"])
 
 
 def _certificate(problem: Problem, result: "_core.Found") -> "_core.Certificate":

@@ -11,6 +11,7 @@ from cintervene.errors import ArgumentError, SingularSystemError
 from cintervene.solvers.update import LowRankUpdate
 from cintervene.utils.arrays import Floats, shape_of
 from cintervene.utils.lazy import lazy
+from cintervene.utils.scale import GREATEST, LEAST
 from cintervene.utils.validation import check_positive
 
 __all__ = ["BenignMoments", "Preserve"]
@@ -353,5 +354,10 @@ def _absolute_ridge(
         raise ArgumentError(
             "benign_inputs: all zero or none at all; a relative ridge needs a scale. "
             "Add benign inputs or pass ridge_absolute"
+        )
+    if not LEAST**2 <= absolute <= GREATEST**2:
+        raise ArgumentError(
+            f"{name}: comes to {absolute:.3g} times the identity; expected "
+            f"{LEAST**2:g} to {GREATEST**2:g}. Use another unit for the benign inputs"
         )
     return float(absolute)

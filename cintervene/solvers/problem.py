@@ -4,7 +4,7 @@
 This is the representer form, docs/methods/pcr.md (4), and slack, (7).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -14,9 +14,13 @@ from cintervene import _core
 from cintervene.errors import ArgumentError
 from cintervene.solvers.preserve import Preserve
 from cintervene.utils.arrays import Floats, numbers
+from cintervene.utils.scale import GREATEST, LEAST, check_scale, largest
 from cintervene.utils.validation import check_not_negative
 
-__all__ = ["Problem", "gram_matrices", "matrix", "prepare"]
+__all__ = ["Problem", "check_price", "gram_matrices", "matrix", "prepare"]
+
+# Size that coefficients of a change may have, and the root of its cost.
+_GREATEST = 1e140
 
 
 @dataclass(frozen=True)
@@ -31,6 +35,7 @@ class Problem:
     radius: Floats  # (m, n)
     directions: Floats  # (k, d_out)
     offsets: Floats  # (m, k)
+    size: float  # largest element of outputs and concepts
 
     @property
     def arrays(self) -> tuple[Floats, Floats, Floats, Floats, Floats, Floats]:
@@ -47,6 +52,15 @@ class Problem:
     def margins(self, displacements: Floats) -> Floats:
         """Distance minus radius, and offset minus product, for the moved outputs."""
         return _core.pcr_margins(self.outputs + displacements, *self.arrays[1:])
+
+    def beyond(self, length: float) -> "Problem":
+        """The problem that asks for so much more of every constraint."""
+        lengths = np.linalg.norm(self.directions, axis=1)
+        return replace(
+            self,
+            radius=np.where(self.radius > 0.0, self.radius + length, 0.0),
+            offsets=self.offsets - length * lengths,
+        )
 
     def worst_violation(self, margins: Floats) -> float:
         """Largest violation, as a length."""
@@ -88,14 +102,10 @@ def prepare(
                 f"{name}: has {rows.shape[1]} columns; expected {d_out}, "
                 "the dimension of the outputs"
             )
+    _check_inputs(h)
     dual = h if preserve is None else preserve.solve(h)
     true_gram, gram = gram_matrices(h, dual, slack)
-    dead = np.flatnonzero(~(gram.diagonal() > 0.0))
-    if len(dead) > 0:
-        raise ArgumentError(
-            f"inputs: row {dead[0]} is zero, so no change of the weight moves its "
-            "output; leave that row out"
-        )
+    _check_gram(true_gram)
     return Problem(
         dual_inputs=dual,
         true_gram=true_gram,
@@ -105,17 +115,74 @@ def prepare(
         radius=_radius(radius, len(h), len(c)),
         directions=u.reshape(len(u), d_out),
         offsets=offsets,
+        size=max(largest(o), largest(c)),
     )
 
 
+def check_price(problem: Problem, unit: float) -> None:
+    """Refuse inputs so far from the outputs in scale that a cost is no number.
+
+    Parameters
+    ----------
+    problem : Problem
+    unit : float
+        The length that a solve is about; 0 where there is nothing to do.
+
+    Raises
+    ------
+    ArgumentError
+        The cost of moving an output by `unit`, or the coefficients for it, overflow or
+        vanish.
+    """
+    if unit == 0.0:
+        return
+    squares = problem.gram.diagonal()
+    for gram in (float(squares.min()), float(squares.max())):
+        cost = unit * (unit / gram)
+        if not (_usable(unit / gram, _GREATEST) and _usable(cost, _GREATEST**2)):
+            raise ArgumentError(
+                f"inputs: to move an output by {unit:.3g} takes {unit / gram:.3g} "
+                f"times an input of squared length {gram:.3g}, and costs {cost:.3g}; "
+                f"expected {1 / _GREATEST:g} to {_GREATEST:g}, and squares of these "
+                "for the cost. Use another unit for inputs or outputs"
+            )
+
+
+def _usable(number: float, greatest: float) -> bool:
+    return 1.0 / greatest < number < greatest
+
+
+def _check_inputs(h: Floats) -> None:
+    for row, size in enumerate(np.abs(h).max(axis=1, initial=0.0)):
+        if size == 0.0:
+            raise ArgumentError(
+                f"inputs: row {row} is zero, so no change of the weight moves its "
+                "output; leave that row out"
+            )
+        if size < LEAST:
+            check_scale(f"inputs[{row}]", h[row])
+
+
+def _check_gram(gram: Floats) -> None:
+    usable = (gram.diagonal() >= LEAST**2) & np.isfinite(gram).all(axis=1)
+    if not usable.all():
+        row = int(np.flatnonzero(~usable)[0])
+        raise ArgumentError(
+            f"inputs: the squared length of row {row} is {gram[row, row]:.3g}; "
+            f"expected {LEAST**2:g} or more, and finite. Use another unit, or a larger "
+            "ridge"
+        )
+
+
 def matrix(x: Any, name: str) -> Floats:
-    """Return a float64 copy of a finite array with two axes."""
+    """Return a float64 copy of an array with two axes, whose squares are finite."""
     wide = _core.widen(x, name)
     if wide.ndim != 2:
         raise ArgumentError(
             f"{name}: got shape {wide.shape}; expected two axes, one row a sample. "
             f"Use {name}[None] for a single one"
         )
+    check_scale(name, wide)
     return wide
 
 
@@ -139,6 +206,10 @@ def _radius(radius: npt.ArrayLike, m: int, n: int) -> Floats:
         raise ArgumentError(
             "radius: has a negative or non-finite element; expected distances >= 0"
         )
+    used = given[given > 0.0]
+    check_scale("radius", used)
+    if used.size > 0:
+        check_scale("radius", used.min(keepdims=True))
     return np.array(np.broadcast_to(given, (m, n)))
 
 
@@ -169,4 +240,13 @@ def _halfspaces(
     empty = np.flatnonzero(~np.any(u != 0.0, axis=1))
     if len(empty) > 0:
         raise ArgumentError(f"halfspaces[0]: row {empty[0]} is zero; leave it out")
+    for row, direction in enumerate(u):
+        check_scale(f"halfspaces[0][{row}]", direction)
+    lengths = np.linalg.norm(u, axis=1)
+    finite = np.where(np.isfinite(given), given, 0.0)
+    if np.any(np.abs(finite) / GREATEST > lengths):
+        raise ArgumentError(
+            "halfspaces[1]: an offset is more than 1e150 times the length of its "
+            "direction; expected +inf to switch a pair off, or a smaller one"
+        )
     return u, np.array(np.broadcast_to(given, (m, k)))

@@ -101,18 +101,26 @@ write_coefficients(const state *s, const civ_mat *out)
     return CIV_OK;
 }
 
-/* Inner products of the outputs where they are. */
+/* Inner products of the outputs with themselves and the axis, where they are. */
 static civ_status
-measure(state *s)
+measure_outputs(state *s)
 {
     const civ_pcr_space *space = &s->space;
     for (int64_t j = 0; j < space->m; j++) {
         s->axis[j] = *civ_at(&space->outputs, j, 0);
     }
-    CIV_TRY(civ_product_nt(s->exec, &space->outputs, &space->points, &s->value));
     return s->square.n_rows == 0
                ? CIV_OK
                : civ_gram(s->exec, &space->outputs, &space->outputs, &s->square);
+}
+
+/* All inner products of the outputs where they are. */
+static civ_status
+measure(state *s)
+{
+    const civ_pcr_space *space = &s->space;
+    CIV_TRY(civ_product_nt(s->exec, &space->outputs, &space->points, &s->value));
+    return measure_outputs(s);
 }
 
 /*
@@ -135,7 +143,7 @@ settle(state *s)
     }
     memset(s->coefficients.data, 0, (size_t)(space->m * s->q) * sizeof(double));
     s->largest = 0.0;
-    return measure(s);
+    return CIV_OK;
 }
 
 static civ_status
@@ -145,7 +153,9 @@ start(state *s)
     memset(s->known, 0, (size_t)space->p * sizeof(bool));
     memset(s->coefficients.data, 0, (size_t)(space->m * s->q) * sizeof(double));
     civ_set_zero(&s->result->coefficients);
-    return measure(s);
+    memcpy(s->value.data, space->cross.data,
+           (size_t)(space->m * space->p) * sizeof(double));
+    return measure_outputs(s);
 }
 
 static double
@@ -360,28 +370,61 @@ push_all(state *s, push *last)
     return CIV_OK;
 }
 
+/* The outcome by the vectors themselves; *met tells whether nothing is left to do. */
 static civ_status
-run(void *arg)
+judge(state *s, bool *met)
 {
-    state *s = arg;
     civ_pcr_info *info = s->info;
-    push last = {0};
-    CIV_TRY(civ_pcr_space_fill(s->exec, s->problem, &s->space));
-    CIV_TRY(start(s));
-    info->unit = s->space.unit;
+    civ_outcome outcome = info->outcome;
+    CIV_TRY(civ_pcr_finish(s->exec, s->problem, s->options, s->result, info));
+    *met = outcome == CIV_CONVERGED &&
+           info->violation <= s->options->tolerance * s->space.unit;
+    if (!*met) {
+        info->outcome = outcome;
+    }
+    return CIV_OK;
+}
+
+/* Pushes and carries out, until the outputs themselves meet every constraint or no
+ * push does anything. */
+static civ_status
+iterate(state *s, push *last, bool *met)
+{
+    civ_pcr_info *info = s->info;
     int64_t before = -1;
     while (s->space.unit > 0.0 && info->iterations > before) {
         before = info->iterations;
-        CIV_TRY(push_all(s, &last));
+        CIV_TRY(push_all(s, last));
         if (info->outcome == CIV_STALLED) {
             return start(s);
         }
         if (info->iterations > before) {
             CIV_TRY(settle(s));
+            if (info->outcome == CIV_CONVERGED) {
+                CIV_TRY(judge(s, met));
+            }
+            if (*met) {
+                return CIV_OK;
+            }
+            CIV_TRY(measure(s));
         }
     }
-    write_multipliers(s, &last);
     return CIV_OK;
+}
+
+static civ_status
+run(void *arg)
+{
+    state *s = arg;
+    push last = {0};
+    bool met = false;
+    CIV_TRY(civ_pcr_space_fill(s->exec, s->problem, &s->space));
+    CIV_TRY(start(s));
+    s->info->unit = s->space.unit;
+    CIV_TRY(iterate(s, &last, &met));
+    write_multipliers(s, &last);
+    return met ? CIV_OK
+               : civ_pcr_finish(s->exec, s->problem, s->options, s->result, s->info);
 }
 
 civ_status
@@ -396,6 +439,5 @@ civ_pcr_most_violated(const civ_exec *exec, const civ_pcr_problem *problem,
                .options = options,
                .result = result,
                .info = info};
-    CIV_TRY(civ_run_in_arena(carve, run, &s));
-    return civ_pcr_finish(exec, problem, options, result, info);
+    return civ_run_in_arena(carve, run, &s);
 }

@@ -17,6 +17,8 @@
 #define SHORTEN 0.3
 #define SHORT 0.05
 #define SHORTEST 1e-9
+/* Factors of the model for one step that is stopped at bounds. */
+#define MOST_ROUNDS 40
 /* Factor that brings a point outside the domain closer to the origin, inside it. */
 #define INWARDS 0.9
 /* Steps without gain, in value or residual, after which rounding has won. */
@@ -158,9 +160,28 @@ advance(int64_t n_free, const int64_t *part, int64_t n_part, double t,
     }
 }
 
+/* Takes out of the part what stopped the way, and all else at a bound that would have
+ * gone beyond it; returns how many are left. */
+static int64_t
+fix_at_bounds(const double *mu, int64_t blocking, int64_t n_part,
+              civ_pcr_newton_work *work)
+{
+    int64_t kept = 0;
+    for (int64_t i = 0; i < n_part; i++) {
+        int64_t place = work->part[i];
+        double least = -mu[work->free[place]];
+        if (i == blocking || (work->part_step[i] < 0.0 && work->step[place] <= least)) {
+            work->step[place] = least;
+        } else {
+            work->part[kept++] = place;
+        }
+    }
+    return kept;
+}
+
 /*
- * The maximum of the quadratic model subject to the bounds, by fixing one variable
- * after another at the bound that stops the way to it. For when bounds and a nearly
+ * The maximum of the quadratic model subject to the bounds, by fixing variables at the
+ * bound that stops the way to it. For when bounds and a nearly
  * singular Hessian meet: the bent path then leads nowhere.
  */
 static civ_status
@@ -173,7 +194,7 @@ stop_at_bounds(const civ_exec *exec, const double *mu, int64_t n_free,
         work->step[i] = 0.0;
         work->right[i] = work->gradient[work->free[i]];
     }
-    while (n_part > 0) {
+    for (int round = 0; n_part > 0 && round < MOST_ROUNDS; round++) {
         CIV_TRY(civ_poll(exec));
         CIV_TRY(solve_part(exec, n_free, work->part, n_part, work->right, work));
         double t = 1.0;
@@ -189,11 +210,7 @@ stop_at_bounds(const civ_exec *exec, const double *mu, int64_t n_free,
         if (blocking < 0) {
             break;
         }
-        int64_t fixed = work->part[blocking];
-        work->step[fixed] = -mu[work->free[fixed]];
-        memmove(work->part + blocking, work->part + blocking + 1,
-                (size_t)(n_part - blocking - 1) * sizeof(int64_t));
-        n_part--;
+        n_part = fix_at_bounds(mu, blocking, n_part, work);
     }
     return CIV_OK;
 }

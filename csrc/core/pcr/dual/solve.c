@@ -26,6 +26,13 @@
 #define DIRECT_STEPS 20
 /* Pivot of I - N^1/2 G N^1/2 below which the boundary is near. */
 #define DIRECT_DEPTH 1e-2
+/* Steps for one working set after which the way behind the direct one is given up: a
+ * maximum at the boundary, with no direction free to leave it along, is never reached.
+ */
+#define MOST_STEPS 60
+/* Violation left in the working set from which on nothing more may join: the dual has
+ * no maximum nearby, and what it runs into says nothing. */
+#define LOST 1e-2
 /* Weights of the barrier relative to the expected cost, and the way between them. */
 #define FIRST_SIGMA 1e-1
 #define LAST_SIGMA 1e-6
@@ -96,18 +103,23 @@ improve(civ_pcr_dual *s, int64_t count, double goal, int64_t max_steps)
     return civ_pcr_dual_maximise(s, goal, max_steps);
 }
 
-/* Solves the working set, and lets violated constraints join, until none is. */
+/* Solves the working set, and lets violated constraints join, until none is; *settled
+ * tells whether its dual could be solved. */
 static civ_status
-settle(solver *c, double goal, double *largest)
+settle(solver *c, double goal, double *largest, bool *settled)
 {
     civ_pcr_dual *s = &c->s;
     int64_t count = count_joining(s, goal);
     do {
-        CIV_TRY(improve(s, count, goal, c->options->max_iterations));
+        int64_t before = s->progress.steps;
+        int64_t most = civ_min(before + MOST_STEPS, c->options->max_iterations);
+        CIV_TRY(improve(s, count, goal, most));
         CIV_TRY(civ_pcr_dual_scan(s, largest));
         record(c, *largest);
         count = count_joining(s, goal);
-    } while (count > 0 && !ended(c));
+        *settled =
+            s->progress.steps - before < MOST_STEPS && s->progress.residual < LOST;
+    } while (count > 0 && *settled && !ended(c));
     return CIV_OK;
 }
 
@@ -154,9 +166,10 @@ follow_barrier(solver *c, double *largest)
     civ_pcr_rank_candidates(&s->frame, 0.0, 1);
     double cost = expected_cost(s);
     double finest = CIV_PCR_EFFORT * c->options->tolerance;
+    bool settled;
     for (double part = FIRST_SIGMA; part > LAST_SIGMA; part *= SIGMA_STEP) {
         s->sigma = part * cost;
-        CIV_TRY(settle(c, fmax(BARRIER_EFFORT * part, finest), largest));
+        CIV_TRY(settle(c, fmax(BARRIER_EFFORT * part, finest), largest, &settled));
         if (ended(c)) {
             return CIV_OK;
         }
@@ -189,11 +202,12 @@ take_proximal_steps(solver *c, double *largest)
 {
     civ_pcr_dual *s = &c->s;
     double error = INFINITY;
+    bool settled = true;
     s->sigma = 0.0;
     s->kappa = FIRST_KAPPA;
-    for (int step = 0; step < MAX_PROXIMAL && error > STATIONARY; step++) {
+    for (int step = 0; settled && step < MAX_PROXIMAL && error > STATIONARY; step++) {
         double before = error;
-        CIV_TRY(settle(c, CIV_PCR_EFFORT * c->options->tolerance, largest));
+        CIV_TRY(settle(c, CIV_PCR_EFFORT * c->options->tolerance, largest, &settled));
         if (ended(c)) {
             return CIV_OK;
         }
