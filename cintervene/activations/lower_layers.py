@@ -158,7 +158,7 @@ class LowerLayers:
             places = (mask.cumsum(dim=1) - 1).clamp(min=0)[:, past:]
             options["position_ids"] = places.to(device)
         with (
-            idle(self._decoder.layers, self._decoder.others, run) as record,
+            idle(list(self._decoder.layers), self._decoder.others, run) as record,
             evaluating(self._decoder.module),
         ):
             self._decoder.module(

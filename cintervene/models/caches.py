@@ -35,7 +35,7 @@ def repeated(cache: DynamicCache, count: int) -> DynamicCache:
     """A copy of a cache of one sequence for a batch, which may be written to."""
     copies = copy.deepcopy(cache)
     # Unlike `batch_repeat_interleave`, recurrent states have this.
-    copies.reorder_cache(torch.zeros(count, dtype=torch.int64))
+    copies.reorder_cache(torch.zeros(count, dtype=torch.int64))  # type: ignore[arg-type]
     return copies
 
 

@@ -11,9 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from cintervene.errors import ModelError
+from cintervene.models.blocks import is_norm_of
 from cintervene.models.decoder import Decoder, find_decoder
 from cintervene.models.offload import device_of, parameter_identity, parameter_value
-from cintervene.models.targets import Target, is_norm_of
+from cintervene.models.targets import Target
 from cintervene.models.weights import FLOAT_DTYPES
 
 # What configurations call the soft cap of the logits.

@@ -136,7 +136,7 @@ def _displacement(problem: Problem, rng: np.random.Generator) -> Floats:
 
 def _unit_vector(problem: Problem, rng: np.random.Generator) -> Floats:
     way = rng.standard_normal(problem.outputs.shape[1])
-    return way / np.linalg.norm(way)
+    return np.asarray(way / np.linalg.norm(way))
 
 
 def _cost(problem: Problem, coefficients: Floats) -> float:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Runs writers in forked processes that are killed, or fail, at a chosen call.
 
-`faults.c` is preloaded into the process that this module is run in, and counts. What a
+`write_faults.c` is preloaded into the process that this module is run in, and counts. What a
 directory holds after each fault is compared with what it held before and after a run
 without one.
 """
@@ -88,7 +88,7 @@ class Outcome:
 def build(directory: Path) -> Path:
     """Compile what is preloaded."""
     library = directory / "faults.so"
-    command = ["gcc", "-shared", "-fPIC", "-O1", "-w", str(HERE / "faults.c")]
+    command = ["gcc", "-shared", "-fPIC", "-O1", "-w", str(HERE / "write_faults.c")]
     subprocess.run([*command, "-o", str(library), "-ldl"], check=True)
     return library
 

@@ -100,18 +100,18 @@ class EmbeddedTokens:
     def tokens(self, embedded: Tensor) -> list[list[int]]:
         """Tokens of embeddings (batch, length, hidden); -1 where it is none's."""
         if not self._known and self._embedding is not None:
-            self._read()
+            self._read(self._embedding)
         rows, length = embedded.shape[:2]
         keys = self._keys(embedded.flatten(0, 1))
         found = [self._known.get(key, -1) for key in keys]
         return [found[row * length : (row + 1) * length] for row in range(rows)]
 
-    def _read(self) -> None:
-        weight = self._embedding.weight
+    def _read(self, embedding: Any) -> None:
+        weight = embedding.weight
         for start in range(0, weight.shape[0], self._CHUNK):
             ids = torch.arange(start, min(start + self._CHUNK, weight.shape[0]))
             with torch.no_grad():
-                rows = self._embedding(ids.to(weight.device)[None])[0]
+                rows = embedding(ids.to(weight.device)[None])[0]
             for token, key in enumerate(self._keys(rows), start):
                 self._known.setdefault(key, token)
 

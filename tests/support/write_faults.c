@@ -41,8 +41,9 @@ faults_seen(void)
 static int
 is_due(void)
 {
-    if (!armed)
+    if (!armed) {
         return 0;
+    }
     seen++;
     return fatal && (seen == fatal || (lasting && seen > fatal));
 }
@@ -50,21 +51,23 @@ is_due(void)
 static int
 fails(void)
 {
-    if (!is_due())
+    if (!is_due()) {
         return 0;
-    if (!number)
+    }
+    if (!number) {
         kill(getpid(), SIGKILL);
+    }
     errno = number;
     return 1;
 }
 
-#define WRAP(type, name, parameters, arguments)                                        \
-    type name parameters                                                               \
-    {                                                                                  \
-        static type(*real) parameters;                                                 \
-        if (!real)                                                                     \
-            *(void **)&real = dlsym(RTLD_NEXT, #name);                                 \
-        return fails() ? (type)-1 : real arguments;                                    \
+#define WRAP(type, name, parameters, arguments)        \
+    type name parameters                               \
+    {                                                  \
+        static type(*real) parameters;                 \
+        if (!real)                                     \
+            *(void **)&real = dlsym(RTLD_NEXT, #name); \
+        return fails() ? (type) - 1 : real arguments;  \
     }
 
 WRAP(int, rename, (const char *a, const char *b), (a, b))
@@ -93,12 +96,14 @@ ssize_t
 write(int file, const void *bytes, size_t count)
 {
     static ssize_t (*real)(int, const void *, size_t);
-    if (!real)
+    if (!real) {
         *(void **)&real = dlsym(RTLD_NEXT, "write");
+    }
     if (file > 2 && is_due()) {
         if (!number) {
-            if (real(file, bytes, count / 2) >= 0)
+            if (real(file, bytes, count / 2) >= 0) {
                 kill(getpid(), SIGKILL);
+            }
         }
         errno = number;
         return -1;
@@ -106,20 +111,20 @@ write(int file, const void *bytes, size_t count)
     return real(file, bytes, count);
 }
 
-#define WRAP_OPEN(name)                                                                \
-    int name(const char *path, int flags, ...)                                         \
-    {                                                                                  \
-        static int (*real)(const char *, int, ...);                                    \
-        va_list rest;                                                                  \
-        mode_t mode;                                                                   \
-        va_start(rest, flags);                                                         \
-        mode = va_arg(rest, mode_t);                                                   \
-        va_end(rest);                                                                  \
-        if (!real)                                                                     \
-            *(void **)&real = dlsym(RTLD_NEXT, #name);                                 \
-        if ((flags & O_ACCMODE) != O_RDONLY && fails())                                \
-            return -1;                                                                 \
-        return real(path, flags, mode);                                                \
+#define WRAP_OPEN(name)                                 \
+    int name(const char *path, int flags, ...)          \
+    {                                                   \
+        static int (*real)(const char *, int, ...);     \
+        va_list rest;                                   \
+        mode_t mode;                                    \
+        va_start(rest, flags);                          \
+        mode = va_arg(rest, mode_t);                    \
+        va_end(rest);                                   \
+        if (!real)                                      \
+            *(void **)&real = dlsym(RTLD_NEXT, #name);  \
+        if ((flags & O_ACCMODE) != O_RDONLY && fails()) \
+            return -1;                                  \
+        return real(path, flags, mode);                 \
     }
 
 WRAP_OPEN(open)
