@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Runs writers in forked processes that are killed, or fail, at a chosen call.
 
-`write_faults.c` is preloaded into the process that this module is run in, and counts. What a
-directory holds after each fault is compared with what it held before and after a run
-without one.
+`write_faults.c` is preloaded into the process that this module is run in, and counts.
+What a directory holds after each fault is compared with what it held before and after a
+run without one.
 """
 
 from __future__ import annotations
