@@ -30,9 +30,10 @@
  * maximum at the boundary, with no direction free to leave it along, is never reached.
  */
 #define MOST_STEPS 60
-/* Violation left in the working set from which on nothing more may join: the dual has
- * no maximum nearby, and what it runs into says nothing. */
+/* Violation left in a working set of so many constraints a prompt from which on nothing
+ * more may join: the dual has no maximum nearby, and what it runs into says nothing. */
 #define LOST 1e-2
+#define CROWDED 4
 /* Weights of the barrier relative to the expected cost, and the way between them. */
 #define FIRST_SIGMA 1e-1
 #define LAST_SIGMA 1e-6
@@ -117,8 +118,9 @@ settle(solver *c, double goal, double *largest, bool *settled)
         CIV_TRY(civ_pcr_dual_scan(s, largest));
         record(c, *largest);
         count = count_joining(s, goal);
-        *settled =
-            s->progress.steps - before < MOST_STEPS && s->progress.residual < LOST;
+        bool lost =
+            s->progress.residual > LOST && s->set.n > CROWDED * s->frame.space->m;
+        *settled = s->progress.steps - before < MOST_STEPS && !lost;
     } while (count > 0 && *settled && !ended(c));
     return CIV_OK;
 }
