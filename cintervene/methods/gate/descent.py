@@ -147,7 +147,9 @@ class GateDescent:
         def answers(examples: Sequence[TargetExample], above: bool) -> _Captured:
             return captured(examples, [one.opening for one in examples], above)
 
-        count = max(1, round(n_harmful / config.examples_per_step))
+        wanted = max(1, round(n_harmful / config.examples_per_step))
+        # The examples about a request are not parted.
+        count = min(wanted, len(examples.harmful))
         groups = minibatches(examples.harmful, count)
         unused = [_without_target(one) for g in groups[config.steps :] for one in g]
         with torch.no_grad():

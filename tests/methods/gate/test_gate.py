@@ -143,9 +143,9 @@ def test_roles_say_where_each_token_stands(tiny: Any) -> None:
     config = GateConfig(harmful=HARMFUL, preserve=["Hi!"], benign=3, answer_tokens=2)
     examples = prepare(model, tokenizer, config, "No.", silent)
     text = tokenizer.decode
-    plain, prefilled, again, *_ = examples.harmful[0]
+    plain, begun, empty, prefilled, again, *_ = examples.harmful[0]
     assert len(examples.harmful) == len(HARMFUL)
-    for one in (plain, prefilled, again):
+    for one in (plain, begun, empty, prefilled, again):
         found = roles(one, 0)
         request = text([t for t, r in zip(one.ids, found, strict=True) if r == READING])
         assert request == HARMFUL[0]
@@ -161,6 +161,9 @@ def test_roles_say_where_each_token_stands(tiny: Any) -> None:
     answer = prefilled.ids[prefilled.opening :]
     said = [t for t, r in zip(answer, found, strict=True) if r == ANSWERING]
     assert text(said) == prefills[0]
+    for one, way in ((begun, "<think>\n"), (empty, "<think>\n\n</think>\n\n")):
+        spoken = roles(one, one.opening) == ANSWERING
+        assert text(np.array(one.ids[one.opening :])[spoken].tolist()) == way
     assert not (roles(plain, 0) == ANSWERING).any()
     benign = [text(one.ids) for one in examples.benign]
     assert any(one.startswith("Hi!\n") for one in benign)
