@@ -446,7 +446,7 @@ def test_compare(model: Path, made: Path, tmp_path: Path, capsys: Any) -> None:
 def test_apply_to_a_model_that_is_no_directory(
     model: Path, made: Path, tmp_path: Path, capsys: Any, monkeypatch: Any
 ) -> None:
-    monkeypatch.setattr("cintervene.cli.commands.export.load", lambda *_, **__: loaded)
+    monkeypatch.setattr("cintervene.cli.common.inputs.load", lambda *_, **__: loaded)
     loaded = loading.load(model)
     out = tmp_path / "out"
     argv = ["apply", "--model", "tiny", "--intervention", str(made), "--out", str(out)]
@@ -506,7 +506,7 @@ FAILURES = {
     "wrong base": (3, r"intervention was made for"),
     "not applied": (3, r"does not carry this intervention"),
     "no base": (2, r"--base: is missing; give the \.gguf file"),
-    "no gguf": (3, r"config\.json cannot be read as a GGUF model"),
+    "no gguf": (3, r"config\.json is not a GGUF file"),
     "absent gguf": (3, r"no such file or directory .*absent"),
 }
 
