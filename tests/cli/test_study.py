@@ -204,7 +204,10 @@ def test_interventions_are_solved_once(
         assert main(argv) == 0
         found = json.loads(capsys.readouterr().out)["study"]
         assert found["defences"] == ["none", "pcr", "tsr", "guard", "pcr+guard"]
-        assert solved == [("pcr", {"forbid", "progress"}), ("tsr", {"progress"})]
+        assert solved == [
+            ("pcr", {"forbid", "calibration", "progress"}),
+            ("tsr", {"progress"}),
+        ]
     assert found["settings"]["defence guard"]["Guarded"]["strength"] == 8.0
 
 
