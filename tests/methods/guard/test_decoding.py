@@ -7,6 +7,7 @@ import copy
 from typing import Any
 
 import pytest
+from support.characters import CHARACTERS
 from support.guarded import PROMPTS, STRENGTH, TOKENIZER, forbidden, guard, padded, said
 from support.tiny_models import ARCHITECTURES, make_tiny_model
 
@@ -55,6 +56,9 @@ def words_said(model: Any, prompts: list[str], **options: Any) -> list[str]:
     ]
 
 
+# A token that is a word.
+BIASED = CHARACTERS.index("a") + 1
+
 BATCHES: dict[str, dict[str, Any]] = {
     "greedy": {},
     "no cache": {"use_cache": False},
@@ -66,6 +70,12 @@ BATCHES: dict[str, dict[str, Any]] = {
     "chunked prefill": {"prefill_chunk_size": 3},
     "sampling": {"do_sample": True, "top_k": 0},
     "hot sampling": {"do_sample": True, "top_k": 0, "temperature": 4.0},
+    "only the best of guidance": {
+        "do_sample": True, "top_k": 1, "guidance_scale": 6.0,
+    },
+    "only the best of a bias": {
+        "do_sample": True, "top_k": 1, "sequence_bias": [[[BIASED], 50.0]],
+    },
     "several answers": {"do_sample": True, "num_return_sequences": 3},
     "beams": {"num_beams": 4, "num_return_sequences": 4},
     "sampled beams": {"num_beams": 3, "do_sample": True},

@@ -14,7 +14,7 @@ pytest.importorskip("transformers")
 import cintervene as ci
 from cintervene.prompts.chat import render
 
-LENGTH = 24
+LENGTH = 12
 REPEATED = "The bomb is in the car. The bomb is in the car. The"
 WAYS: dict[str, dict[str, Any]] = {
     "greedy": {},
