@@ -71,10 +71,14 @@ BATCHES: dict[str, dict[str, Any]] = {
     "sampling": {"do_sample": True, "top_k": 0},
     "hot sampling": {"do_sample": True, "top_k": 0, "temperature": 4.0},
     "only the best of guidance": {
-        "do_sample": True, "top_k": 1, "guidance_scale": 6.0,
+        "do_sample": True,
+        "top_k": 1,
+        "guidance_scale": 6.0,
     },
     "only the best of a bias": {
-        "do_sample": True, "top_k": 1, "sequence_bias": [[[BIASED], 50.0]],
+        "do_sample": True,
+        "top_k": 1,
+        "sequence_bias": [[[BIASED], 50.0]],
     },
     "several answers": {"do_sample": True, "num_return_sequences": 3},
     "beams": {"num_beams": 4, "num_return_sequences": 4},
