@@ -28,7 +28,7 @@ class Size(Described):
         Parameters
         ----------
         budget : {"small", "default", "large"}
-            `"small"` is a first look, in about a fifth of the time of the default.
+            `"small"` is a first look: sooner, on less, with wider intervals.
         **numbers
             Parameters by name.
 

@@ -9,12 +9,14 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 pytest.importorskip("matplotlib")
 
+from support.gguf_files import base_of
 from support.packed_layers import Codes, with_packed
 from support.saved_models import save_tiny_model, work_little
 
@@ -386,6 +388,32 @@ def test_export(model: Path, made: Path, tmp_path: Path, capsys: Any, to: str) -
     assert "bomb, knife fight" in card
     assert "On the tuning split" in card
     assert listing(tmp_path) == sorted(["out", *(f"out/{n}" for n in listing(out))])
+
+
+@pytest.mark.parametrize("to", ["lora", "gguf", "checkpoint"])
+def test_export_of_a_lower_rank(
+    model: Path, made: Path, tmp_path: Path, capsys: Any, to: str
+) -> None:
+    out, change = tmp_path / "out", Intervention.load(made)
+    argv = ["export", "--to", to, "--intervention", str(made), "--out", str(out)]
+    argv += ["--max-rank", "1", "--json"]
+    if to == "checkpoint":
+        assert main([*argv, "--model", str(model)]) == 2
+        assert "--max-rank: is for adapters" in capsys.readouterr().err
+        assert not out.exists()
+        return
+    if to == "gguf":
+        pytest.importorskip("gguf")
+        base, _ = loading.load(model)
+        argv += ["--base", str(base_of(tmp_path / "base.gguf", base, "llama"))]
+    assert main(argv) == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert printed["rank"] == 1
+    for name, update in change.updates.items():
+        values = np.linalg.svd(update.matrix(), compute_uv=False)
+        lost = np.linalg.norm(values[1:]) / np.linalg.norm(values)
+        assert printed["errors"][name] == pytest.approx(lost, rel=1e-3, abs=1e-6)
+    assert max(printed["errors"].values()) > 1e-3
 
 
 def test_export_measured_as_adapters_act(

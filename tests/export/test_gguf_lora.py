@@ -102,6 +102,31 @@ def test_half_precision(tiny_model: Any, tmp_path: Path) -> None:
     assert {tensor.tensor_type.name for tensor in reader.tensors} == {"F16"}
 
 
+def test_a_lower_rank(tiny_model: Any, tmp_path: Path) -> None:
+    """The file holds the closest change of the rank, and acts at scale 1."""
+    model = tiny_model("llama")
+    change = make(model)
+    base = base_of(tmp_path / "base.gguf", model, "llama")
+    made = export.gguf(change, tmp_path / "out", base, max_rank=3)
+    assert made.rank == 3
+    reader = gguf.GGUFReader(made.path / "adapter.gguf")
+    assert reader.fields["adapter.lora.alpha"].contents() == 3.0
+    stored = {tensor.name: np.array(tensor.data) for tensor in reader.tensors}
+    for layer, (name, update) in zip((1, 3), change.updates.items(), strict=True):
+        a, b = (stored[f"blk.{layer}.ffn_down.weight.lora_{part}"] for part in "ab")
+        assert a.shape[0] == b.shape[1] == 3
+        left, values, right = np.linalg.svd(update.matrix())
+        closest = left[:, :3] * values[:3] @ right[:3]
+        np.testing.assert_allclose(b @ a, closest, rtol=1e-4, atol=1e-5 * values[0])
+        lost = np.linalg.norm(values[3:]) / np.linalg.norm(values)
+        assert made.errors[name] == pytest.approx(lost, rel=1e-4, abs=1e-6)
+    # One change has no more than this rank, the other is cut.
+    assert min(made.errors.values()) < 1e-6
+    assert max(made.errors.values()) > 0.1
+    with pytest.raises(ArgumentError, match="max_rank: got 0"):
+        export.gguf(change, tmp_path / "none", base, max_rank=0)
+
+
 def test_refusals(tiny_model: Any, tmp_path: Path) -> None:
     model = tiny_model("llama")
     change, out = make(model), tmp_path / "out"

@@ -30,8 +30,8 @@ def add_budget(group: argparse._ActionsContainer, about: str) -> None:
     group.add_argument(
         "--budget",
         choices=tuple(CalibrationSize.budgets),
-        help=f"how much {about}: small for a first look, in about a fifth of the time "
-        "and with wider intervals (default: default)",
+        help=f"how much {about}: small for a first look, sooner and with wider "
+        "intervals (default: default)",
     )
 
 

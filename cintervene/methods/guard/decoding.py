@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from transformers import UnbatchedClassifierFreeGuidanceLogitsProcessor
 
 from cintervene.methods.guard.automaton import WordAutomaton
 
@@ -67,9 +68,19 @@ def remove_mask(model: nn.Module) -> None:
 
 
 def _with_mask(model: Any, mask: WordMask, *args: Any, **kwargs: Any) -> Any:
-    """The processors of one generation, the mask behind all that change scores."""
+    """The processors of one generation, and the mask.
+
+    It stands before those that leave out all but the best tokens, which could leave
+    only what it takes, and behind all, for some put finite scores for infinite ones.
+    Guidance compares with another run of the model, whose scores are not masked, so it
+    comes first.
+    """
     processors = getattr(type(model), _METHOD)(model, *args, **kwargs)
     # Continuous batching packs sequences, and does not say which tokens are whose.
     if "input_ids_seq_length" in kwargs:
+        guided = processors and isinstance(
+            processors[0], UnbatchedClassifierFreeGuidanceLogitsProcessor
+        )
+        processors.insert(int(bool(guided)), mask)
         processors.append(mask)
     return processors

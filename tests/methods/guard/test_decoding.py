@@ -7,6 +7,7 @@ import copy
 from typing import Any
 
 import pytest
+from support.characters import CHARACTERS
 from support.guarded import PROMPTS, STRENGTH, TOKENIZER, forbidden, guard, padded, said
 from support.tiny_models import ARCHITECTURES, make_tiny_model
 
@@ -55,13 +56,30 @@ def words_said(model: Any, prompts: list[str], **options: Any) -> list[str]:
     ]
 
 
+# A token that is a word.
+BIASED = CHARACTERS.index("a") + 1
+
 BATCHES: dict[str, dict[str, Any]] = {
     "greedy": {},
     "no cache": {"use_cache": False},
     "static cache": {"cache_implementation": "static"},
+    "quantised cache": {
+        "cache_implementation": "quantized",
+        "cache_config": {"backend": "fp8"},
+    },
     "chunked prefill": {"prefill_chunk_size": 3},
     "sampling": {"do_sample": True, "top_k": 0},
     "hot sampling": {"do_sample": True, "top_k": 0, "temperature": 4.0},
+    "only the best of guidance": {
+        "do_sample": True,
+        "top_k": 1,
+        "guidance_scale": 6.0,
+    },
+    "only the best of a bias": {
+        "do_sample": True,
+        "top_k": 1,
+        "sequence_bias": [[[BIASED], 50.0]],
+    },
     "several answers": {"do_sample": True, "num_return_sequences": 3},
     "beams": {"num_beams": 4, "num_return_sequences": 4},
     "sampled beams": {"num_beams": 3, "do_sample": True},
@@ -78,6 +96,38 @@ def test_batches(llama: Any, own: Any, way: str) -> None:
     assert plain or "do_sample" in BATCHES[way]
     assert found == []
     assert own.activity.shifted > before
+
+
+def adapted(layers: list[int]) -> Any:
+    """A model with a LoRA of random factors on some layers."""
+    peft = pytest.importorskip("peft")
+    inner = make_tiny_model("llama", max_position_embeddings=1024)
+    config = peft.LoraConfig(
+        target_modules=["q_proj", "down_proj"], layers_to_transform=layers, r=2,
+        init_lora_weights=False,
+    )  # fmt: skip
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return peft.get_peft_model(inner, config).eval()
+
+
+@pytest.mark.parametrize("way", ["greedy", "hot sampling", "beams"])
+def test_around_an_adapter(way: str) -> None:
+    """Whether peft's model or the one inside it generates."""
+    model = adapted([0, 2])
+    plain = words_said(model, PROMPTS, **BATCHES[way])
+    assert plain or "sampling" in way
+    around = guard(model, ridge=1e3)
+    with around:
+        assert words_said(model, PROMPTS, **BATCHES[way]) == []
+        assert words_said(model.get_base_model(), PROMPTS, **BATCHES[way]) == []
+    assert around.activity.shifted > 0
+    assert words_said(model, PROMPTS, **BATCHES[way]) == plain
+
+
+def test_an_adapter_on_the_last_layer_is_refused() -> None:
+    with pytest.raises(ModelError, match="belongs to an adapter; merge the adapter"):
+        guard(adapted([2, 3]))
 
 
 DRAFTS = ("lookup", "itself", "another", "early exit", "sampled")
