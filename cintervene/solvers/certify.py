@@ -177,7 +177,7 @@ def _responses(update: LowRankUpdate, h: Floats) -> Floats:
 
 def _squared_norm(update: LowRankUpdate, preserve: Preserve | None) -> float:
     norm = update.norm if preserve is None else preserve.norm(update)
-    return float(norm**2)
+    return float(norm) * float(norm)
 
 
 def _unit(problem: Problem, start: Floats) -> float:

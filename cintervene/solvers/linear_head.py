@@ -16,6 +16,7 @@ from cintervene.solvers.problem import gram_matrices, matrix
 from cintervene.solvers.solution import Status
 from cintervene.solvers.update import LowRankUpdate
 from cintervene.utils.arrays import Floats, shape_of
+from cintervene.utils.scale import check_scale
 from cintervene.utils.validation import check_not_negative, check_whole, number
 
 __all__ = ["RegionSolution", "arr", "tsr"]
@@ -262,6 +263,7 @@ def _solve(
     ids, offsets = token_sets(token_ids, shape[0], shape[1])
     radius, tolerance, max_iterations = limits
     check_not_negative(radius=radius)
+    check_scale("radius", np.array([radius], np.float64))
     if not number(tolerance) >= 0.0:
         raise ArgumentError(f"tolerance: got {tolerance!r}; expected a number >= 0")
     check_whole(0, max_iterations=max_iterations)

@@ -11,7 +11,7 @@ from cintervene.errors import ArgumentError, SingularSystemError
 from cintervene.solvers.update import LowRankUpdate
 from cintervene.utils.arrays import Floats, shape_of
 from cintervene.utils.lazy import lazy
-from cintervene.utils.scale import GREATEST, LEAST
+from cintervene.utils.scale import GREATEST, LEAST, scaled, unscaled
 from cintervene.utils.validation import check_positive
 
 __all__ = ["BenignMoments", "Preserve"]
@@ -151,12 +151,16 @@ class Preserve:
     def norm(self, update: Any) -> float:
         """``||update||_P`` of a LowRankUpdate, or of a matrix (d_out, d_in)."""
         if isinstance(update, LowRankUpdate):
-            left = np.asarray(update.left)
+            left, exponent = scaled(update.left)
+            rows, of_rows = scaled(update.right)
             weights = _core.product_nt(left.T, left.T)
-            square = np.sum(weights * self.gram(update.right))
+            square = np.sum(weights * self.gram(rows))
+            exponent += of_rows
         else:
-            square = np.trace(self.gram(update))
-        return float(np.sqrt(max(square, 0.0)))
+            self._check_width(update, "rows")
+            rows, exponent = scaled(_widened(update, "rows"))
+            square = np.trace(self.gram(rows))
+        return unscaled(np.sqrt(max(square, 0.0)), exponent)
 
     def gram(self, rows: Any) -> Floats:
         """``rows P rows'`` of rows (m, d_in) that act on the layer's inputs."""

@@ -14,13 +14,15 @@ from cintervene import _core
 from cintervene.errors import ArgumentError
 from cintervene.solvers.preserve import Preserve
 from cintervene.utils.arrays import Floats, numbers
-from cintervene.utils.scale import GREATEST, LEAST, check_scale, largest
+from cintervene.utils.scale import GREATEST, LEAST, check_scale
 from cintervene.utils.validation import check_not_negative
 
 __all__ = ["Problem", "check_price", "gram_matrices", "matrix", "prepare"]
 
 # Size that coefficients of a change may have, and the root of its cost.
 _GREATEST = 1e140
+# Columns that show of nearly every row that it is not too small.
+_GLANCE = 16
 
 
 @dataclass(frozen=True)
@@ -86,7 +88,7 @@ def prepare(
 ) -> Problem:
     """Check the arguments of a solve and reduce them to float64 arrays."""
     h = matrix(inputs, "inputs")
-    o = matrix(outputs, "outputs")
+    o, size = _measured(outputs, "outputs")
     if len(h) != len(o):
         raise ArgumentError(
             f"outputs: has {len(o)} rows; expected {len(h)}, one for each row of inputs"
@@ -94,7 +96,9 @@ def prepare(
     d_out = o.shape[1]
     if d_out == 0:
         raise ArgumentError("outputs: have no columns; expected at least one")
-    c = np.zeros((0, d_out)) if concepts is None else matrix(concepts, "concepts")
+    c, longest = np.zeros((0, d_out)), 0.0
+    if concepts is not None:
+        c, longest = _measured(concepts, "concepts")
     u, offsets = _halfspaces(halfspaces, len(h), d_out)
     for name, rows in (("concepts", c), ("halfspaces[0]", u)):
         if len(rows) > 0 and rows.shape[1] != d_out:
@@ -115,7 +119,7 @@ def prepare(
         radius=_radius(radius, len(h), len(c)),
         directions=u.reshape(len(u), d_out),
         offsets=offsets,
-        size=max(largest(o), largest(c)),
+        size=max(size, longest),
     )
 
 
@@ -153,14 +157,14 @@ def _usable(number: float, greatest: float) -> bool:
 
 
 def _check_inputs(h: Floats) -> None:
-    for row, size in enumerate(np.abs(h).max(axis=1, initial=0.0)):
-        if size == 0.0:
+    # A glance at the first columns clears nearly all rows.
+    glance = np.abs(h[:, :_GLANCE]).max(axis=1, initial=0.0)
+    for row in np.flatnonzero(glance < LEAST):
+        if check_scale(f"inputs[{row}]", h[row]) == 0.0:
             raise ArgumentError(
                 f"inputs: row {row} is zero, so no change of the weight moves its "
                 "output; leave that row out"
             )
-        if size < LEAST:
-            check_scale(f"inputs[{row}]", h[row])
 
 
 def _check_gram(gram: Floats) -> None:
@@ -176,14 +180,18 @@ def _check_gram(gram: Floats) -> None:
 
 def matrix(x: Any, name: str) -> Floats:
     """Return a float64 copy of an array with two axes, whose squares are finite."""
+    return _measured(x, name)[0]
+
+
+def _measured(x: Any, name: str) -> tuple[Floats, float]:
+    """The same, and the size of the largest element."""
     wide = _core.widen(x, name)
     if wide.ndim != 2:
         raise ArgumentError(
             f"{name}: got shape {wide.shape}; expected two axes, one row a sample. "
             f"Use {name}[None] for a single one"
         )
-    check_scale(name, wide)
-    return wide
+    return wide, check_scale(name, wide)
 
 
 def gram_matrices(h: Floats, dual: Floats, slack: float) -> tuple[Floats, Floats]:

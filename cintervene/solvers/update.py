@@ -10,6 +10,7 @@ import numpy.typing as npt
 from cintervene import _core
 from cintervene.errors import ArgumentError
 from cintervene.utils.arrays import Floats, shape_of
+from cintervene.utils.scale import scaled, unscaled
 
 __all__ = ["LowRankUpdate", "displacement"]
 
@@ -85,8 +86,9 @@ class LowRankUpdate:
     @property
     def norm(self) -> float:
         """Frobenius norm of the change."""
-        core = _triangle(self.left) @ _triangle(self.right.T).T
-        return float(np.linalg.norm(core))
+        (left, of_left), (right, of_right) = scaled(self.left), scaled(self.right)
+        core = _triangle(left) @ _triangle(right.T).T
+        return unscaled(float(np.linalg.norm(core)), of_left + of_right)
 
     @property
     def T(self) -> "LowRankUpdate":

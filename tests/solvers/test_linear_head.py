@@ -364,3 +364,10 @@ def test_signals_interrupt_a_long_solve(solve):
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0.0)
         signal.signal(signal.SIGALRM, previous)
+
+
+@pytest.mark.parametrize("solve", [ci.tsr, ci.arr])
+@pytest.mark.parametrize("radius", [1e-160, 1e151, 1e300])
+def test_radius_without_a_square_is_refused(solve, radius):
+    with pytest.raises(ci.ArgumentError, match="radius: the largest element is"):
+        solve(np.eye(2), np.zeros((2, 3)), token_ids=[0], radius=radius)

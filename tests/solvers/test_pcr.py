@@ -48,6 +48,16 @@ def test_one_constraint_is_the_closed_form(radius):
     np.testing.assert_allclose(a, multiplier * (o[0] + d), atol=1e-14)
 
 
+def test_more_pairs_than_one_pass_takes_are_violated_equally():
+    radius = np.ones((2, 20))
+    radius[0, :19] = radius[1, 19] = 0.0
+    outputs, concepts = np.array([[0.0, 2.0]] * 2), np.array([[0.0, 1.5]] * 20)
+    solution = pcr(np.eye(2), outputs, concepts, radius, method="most_violated")
+    assert solution.iterations == 2
+    expected = [[0.0, 0.0], [0.5, 0.5]]
+    assert np.allclose(solution.update.matrix(), expected, atol=1e-12)
+
+
 def test_output_on_its_concept_leaves_along_a_fixed_direction():
     h, o = np.array([[2.0, 0.0]]), np.array([[1.0, 1.0, 1.0]])
     solution = pcr(h, o, o, 3.0, method="most_violated")

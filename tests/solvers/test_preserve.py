@@ -153,3 +153,12 @@ def test_non_finite_inputs_are_refused(rows):
     x[1, 3] = np.inf
     with pytest.raises(NonFiniteError, match="row 1, column 3"):
         Preserve(x)
+
+
+@pytest.mark.parametrize("size", [1e-300, 1e-160, 1e160, 1e300])
+def test_norm_of_any_scale(size):
+    preserve = Preserve([[1.0, 0.0]], ridge=1.0)  # P = diag(1.5, 0.5)
+    update = LowRankUpdate([[3.0 * size], [4.0 * size]], [[1.0, 0.0]])
+    expected = pytest.approx(5.0 * np.sqrt(1.5) * size, rel=1e-12, abs=0.0)
+    assert preserve.norm(update) == expected
+    assert preserve.norm(update.matrix()) == expected

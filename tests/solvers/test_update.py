@@ -212,3 +212,12 @@ def test_displacement_refusals():
         ci.displacement(w, w, np.zeros((2, 3)))
     with pytest.raises(ci.DtypeError):
         ci.displacement(w, w.astype(np.float32), np.zeros((2, 4)))
+
+
+@pytest.mark.parametrize("size", [1e-300, 1e-160, 1e160, 1e300])
+def test_norm_of_any_scale(size):
+    left, right = np.array([[3.0], [4.0]]), np.array([[1.0, 0.0]])
+    expected = pytest.approx(5.0 * size, rel=1e-12, abs=0.0)
+    assert ci.LowRankUpdate(size * left, right).norm == expected
+    assert ci.LowRankUpdate(left, size * right).norm == expected
+    assert ci.LowRankUpdate(size * left, right / size).norm == pytest.approx(5.0)

@@ -10,6 +10,7 @@
  * coordinate axis: the way out when an output sits on a concept. Without concepts
  * every push is along a direction, and the basis ends after z_p.
  */
+#include "linalg/inner.h"
 #include "linalg/products.h"
 #include "pcr/common/problem.h"
 #include "pcr/common/space.h"
@@ -28,6 +29,11 @@
  * to this size. */
 #define SETTLE 1000
 #define GROWN 1e3
+/* Points that are multiplied with all others at once: reading these takes longer than
+ * multiplying. */
+#define AHEAD 8
+/* Columns of A that are written at a time: what they are made of stays in the cache. */
+#define WIDTH 256
 
 typedef struct state {
     const civ_exec *exec;
@@ -41,10 +47,15 @@ typedef struct state {
     civ_mat square;       /* <y_j, y_k> (m, m); no rows without concepts */
     double *axis;         /* <y_j, e> (m) */
     civ_mat pair;         /* <z_i, z_l> (p, p); rows are computed when first needed */
-    bool *known;          /* which rows of pair are */
+    int64_t *place;       /* the row of pair that is z_i's, or -1 (p) */
+    int64_t n_known;      /* rows of pair that are computed */
+    double *worst;        /* largest violation by point (p) */
+    const double **point; /* z (p) */
     civ_mat coefficients; /* A over the basis (m, q) */
     double largest;       /* of the coefficients of any push since the last settling */
     civ_mat increment;    /* what the coefficients add to A (m, d) */
+    int64_t *used;        /* vectors of the basis with coefficients (q) */
+    civ_mat weights;      /* their coefficients, packed (m, q) */
     double *push;         /* v over the basis (q) */
     double *along;        /* <v, z_l> (p) */
     double *across;       /* <v, y_k> (m) */
@@ -73,12 +84,67 @@ carve(civ_arena *arena, void *arg)
     s->square = civ_take_f64(arena, balls, m);
     s->axis = civ_arena_take(arena, m, sizeof(double));
     s->pair = civ_take_f64(arena, p, p);
-    s->known = civ_arena_take(arena, p, sizeof(bool));
+    s->place = civ_arena_take(arena, p, sizeof(int64_t));
+    s->worst = civ_arena_take(arena, p, sizeof(double));
+    s->point = civ_arena_take(arena, p, sizeof(double *));
     s->coefficients = civ_take_f64(arena, m, s->q);
     s->increment = civ_take_f64(arena, m, d);
+    s->used = civ_arena_take(arena, s->q, sizeof(int64_t));
+    s->weights = civ_take_f64(arena, m, s->q);
     s->push = civ_arena_take(arena, s->q, sizeof(double));
     s->along = civ_arena_take(arena, p, sizeof(double));
     s->across = civ_arena_take(arena, m, sizeof(double));
+}
+
+/* What A is made of: vectors of the basis, and how much of each. */
+typedef struct mixture {
+    const state *state;
+    int64_t n_used;  /* vectors with coefficients that are not all zero: U */
+    int64_t *used;   /* (q) */
+    civ_mat weights; /* their coefficients (m, q), the first U columns */
+    double *vectors; /* WIDTH columns of them (U, WIDTH) for each worker */
+    const civ_mat *out;
+} mixture;
+
+/* Of the vectors that coefficients refer to few have been pushed along or from. */
+static void
+choose_vectors(mixture *self)
+{
+    const civ_mat *coefficients = &self->state->coefficients;
+    int64_t m = coefficients->n_rows,
+            n_vectors = civ_min(coefficients->n_cols, self->state->space.p + m);
+    for (int64_t x = 0; x < n_vectors; x++) {
+        bool any = false;
+        for (int64_t j = 0; j < m; j++) {
+            double weight = *civ_at(coefficients, j, x);
+            *civ_at(&self->weights, j, self->n_used) = weight;
+            any = any || weight != 0.0;
+        }
+        self->used[self->n_used] = x;
+        self->n_used += any;
+    }
+    self->weights.n_cols = self->n_used;
+}
+
+/* WIDTH columns of A. */
+static civ_status
+write_columns(void *arg, int64_t tile, int worker)
+{
+    const mixture *self = arg;
+    const civ_pcr_space *space = &self->state->space;
+    int64_t first = tile * WIDTH, width = civ_min(WIDTH, space->d - first);
+    double *vectors = self->vectors + worker * self->n_used * WIDTH;
+    for (int64_t u = 0; u < self->n_used; u++) {
+        int64_t x = self->used[u];
+        const double *vector = x < space->p
+                                   ? civ_at(&space->points, x, first)
+                                   : civ_at(&space->outputs, x - space->p, first);
+        memcpy(vectors + u * width, vector, (size_t)width * sizeof(double));
+    }
+    civ_mat right = civ_f64(vectors, self->n_used, width);
+    civ_mat out = {civ_at(self->out, 0, first), space->m, width, self->out->row_stride,
+                   CIV_F64};
+    return civ_gemm_nn(1.0, &self->weights, &right, 0.0, &out);
 }
 
 /* A = coefficients times basis. */
@@ -86,19 +152,21 @@ static civ_status
 write_coefficients(const state *s, const civ_mat *out)
 {
     const civ_pcr_space *space = &s->space;
-    civ_mat part = s->coefficients;
-    part.n_cols = space->p;
-    CIV_TRY(civ_product_nn(s->exec, &part, &space->points, out));
-    if (space->n == 0) {
-        return CIV_OK;
-    }
-    part.data = civ_at(&s->coefficients, 0, space->p);
-    part.n_cols = space->m;
-    CIV_TRY(civ_gemm_nn(1.0, &part, &space->outputs, 1.0, out));
-    for (int64_t j = 0; j < space->m; j++) {
+    mixture job = {.state = s, .used = s->used, .weights = s->weights, .out = out};
+    choose_vectors(&job);
+    int64_t tiles = (space->d + WIDTH - 1) / WIDTH;
+    int64_t cost = space->m * job.n_used * WIDTH / 32;
+    int64_t size = civ_workers(s->exec, tiles, cost) * civ_max(job.n_used, 1) * WIDTH;
+    civ_arena arena = {0};
+    civ_arena_take(&arena, size, sizeof(double));
+    CIV_TRY(civ_arena_open(&arena));
+    job.vectors = civ_arena_take(&arena, size, sizeof(double));
+    civ_status status = civ_parallel_for(s->exec, tiles, cost, write_columns, &job);
+    civ_arena_close(&arena);
+    for (int64_t j = 0; space->n > 0 && j < space->m; j++) {
         *civ_at(out, j, 0) += *civ_at(&s->coefficients, j, s->q - 1);
     }
-    return CIV_OK;
+    return status;
 }
 
 /* Inner products of the outputs with themselves and the axis, where they are. */
@@ -123,17 +191,13 @@ measure(state *s)
     return measure_outputs(s);
 }
 
-/*
- * Carries out the pushes: the coefficients become part of A, and the moved outputs a
- * new start, so that neither rounding nor coefficients grow with the steps.
- */
+/* What the pushes come to becomes part of A. */
 static civ_status
 settle(state *s)
 {
     const civ_mat *total = &s->result->coefficients;
     const civ_pcr_space *space = &s->space;
     CIV_TRY(write_coefficients(s, &s->increment));
-    CIV_TRY(civ_gemm_nn(1.0, &space->gram, &s->increment, 1.0, &space->outputs));
     for (int64_t j = 0; j < space->m; j++) {
         const double *increment = civ_at(&s->increment, j, 0);
         double *row = civ_at(total, j, 0);
@@ -141,16 +205,30 @@ settle(state *s)
             row[x] += increment[x];
         }
     }
+    return CIV_OK;
+}
+
+/* The moved outputs become a new start, so that neither rounding nor coefficients grow
+ * with the steps. */
+static civ_status
+restart(state *s)
+{
+    const civ_pcr_space *space = &s->space;
+    CIV_TRY(civ_gemm_nn(1.0, &space->gram, &s->increment, 1.0, &space->outputs));
     memset(s->coefficients.data, 0, (size_t)(space->m * s->q) * sizeof(double));
     s->largest = 0.0;
-    return CIV_OK;
+    return measure(s);
 }
 
 static civ_status
 start(state *s)
 {
     const civ_pcr_space *space = &s->space;
-    memset(s->known, 0, (size_t)space->p * sizeof(bool));
+    s->n_known = 0;
+    for (int64_t l = 0; l < space->p; l++) {
+        s->place[l] = -1;
+        s->point[l] = civ_at(&space->points, l, 0);
+    }
     memset(s->coefficients.data, 0, (size_t)(space->m * s->q) * sizeof(double));
     civ_set_zero(&s->result->coefficients);
     memcpy(s->value.data, space->cross.data,
@@ -184,24 +262,74 @@ most_violated(const state *s)
     return worst;
 }
 
-/* <z_i, z_l> for all l. */
-static const double *
-pair_row(state *s, int64_t i)
+/* By how much each point is violated at most, of those without a row of pair. */
+static void
+rank_points(state *s)
 {
-    double *row = civ_at(&s->pair, i, 0);
-    if (!s->known[i]) {
-        const civ_pcr_space *space = &s->space;
-        civ_gemv(1.0, &space->points, civ_at(&space->points, i, 0), 0.0, row);
-        s->known[i] = true;
+    const civ_pcr_space *space = &s->space;
+    for (int64_t l = 0; l < space->p; l++) {
+        s->worst[l] = 0.0;
     }
-    return row;
+    for (int64_t j = 0; j < space->m; j++) {
+        const double *value = civ_at(&s->value, j, 0);
+        double square = output_square(s, j);
+        for (int64_t c = space->first[j]; c < space->first[j + 1]; c++) {
+            int64_t l = space->list[c];
+            if (s->place[l] < 0) {
+                s->worst[l] =
+                    fmax(s->worst[l], civ_pcr_violation(space, j, l, value[l], square));
+            }
+        }
+    }
+}
+
+/* Rows of pair for z_i and the points that are violated most: these come next. */
+static civ_status
+measure_pairs(state *s, int64_t i)
+{
+    const double *rows[AHEAD];
+    int64_t count = 0;
+    rank_points(s);
+    s->worst[i] = INFINITY;
+    for (; count < AHEAD; count++) {
+        int64_t next = 0;
+        for (int64_t l = 1; l < s->space.p; l++) {
+            next = s->worst[l] > s->worst[next] ? l : next;
+        }
+        if (!(s->worst[next] > 0.0)) {
+            break;
+        }
+        s->worst[next] = 0.0;
+        s->place[next] = s->n_known + count;
+        rows[count] = s->point[next];
+    }
+    civ_mat out = s->pair;
+    out.data = civ_at(&s->pair, s->n_known, 0);
+    out.n_rows = count;
+    s->n_known += count;
+    return civ_inner_products(s->exec, &(civ_inner_block){.x = rows,
+                                                          .y = s->point,
+                                                          .n_x = count,
+                                                          .n_y = s->space.p,
+                                                          .depth = s->space.d,
+                                                          .out = out});
+}
+
+/* <z_i, z_l> for all l. */
+static civ_status
+pair_row(state *s, int64_t i, const double **row)
+{
+    if (s->place[i] < 0) {
+        CIV_TRY(measure_pairs(s, i));
+    }
+    *row = civ_at(&s->pair, s->place[i], 0);
+    return CIV_OK;
 }
 
 /* v = -u */
 static void
-aim_at_direction(state *s, push *way)
+aim_at_direction(state *s, push *way, const double *pair)
 {
-    const double *pair = pair_row(s, way->l);
     for (int64_t l = 0; l < s->space.p; l++) {
         s->along[l] = -pair[l];
     }
@@ -216,10 +344,9 @@ aim_at_direction(state *s, push *way)
 
 /* v = y_j - c_i */
 static void
-aim_from_concept(state *s, push *way)
+aim_from_concept(state *s, push *way, const double *pair)
 {
     const civ_pcr_space *space = &s->space;
-    const double *pair = pair_row(s, way->l);
     const double *value = civ_at(&s->value, way->j, 0);
     double radius = *civ_at(&space->limit, way->j, way->l);
     double distance = radius - way->violation;
@@ -258,21 +385,24 @@ aim_off_axis(state *s, push *way)
     s->push[s->q - 1] += 1.0;
 }
 
-static void
+static civ_status
 aim(state *s, push *way)
 {
+    const double *pair;
+    CIV_TRY(pair_row(s, way->l, &pair));
     memset(s->push, 0, (size_t)s->q * sizeof(double));
     if (!civ_pcr_is_ball(&s->space, way->l)) {
-        aim_at_direction(s, way);
-        return;
+        aim_at_direction(s, way, pair);
+        return CIV_OK;
     }
     double distance = *civ_at(&s->space.limit, way->j, way->l) - way->violation;
     double norms = output_square(s, way->j) + s->space.point_square[way->l];
     if (distance * distance > ON_CONCEPT * norms) {
-        aim_from_concept(s, way);
+        aim_from_concept(s, way, pair);
     } else {
         aim_off_axis(s, way);
     }
+    return CIV_OK;
 }
 
 /* Moves output k by `move` times v. */
@@ -358,7 +488,7 @@ push_all(state *s, push *last)
             return CIV_OK;
         }
         CIV_TRY(civ_poll(s->exec));
-        aim(s, &way);
+        CIV_TRY(aim(s, &way));
         apply(s, &way);
         *last = way;
         info->iterations++;
@@ -406,7 +536,7 @@ iterate(state *s, push *last, bool *met)
             if (*met) {
                 return CIV_OK;
             }
-            CIV_TRY(measure(s));
+            CIV_TRY(restart(s));
         }
     }
     return CIV_OK;
