@@ -67,8 +67,12 @@ def in_memory(module: nn.Module, name: str = "weight") -> Tensor | None:
 def parameter_identity(module: nn.Module, name: str = "weight") -> Hashable:
     """Return what is equal for two parameters that are one."""
     tensor = getattr(module, name)
-    kept = in_memory(module, name) if tensor.is_meta else None
-    return id(tensor) if kept is None else ("offloaded", kept.data_ptr())
+    if not tensor.is_meta:
+        return id(tensor)
+    kept = in_memory(module, name)
+    # What is read from a disk is another tensor after each call of its module.
+    here = (id(module), name)
+    return ("on a disk", *here) if kept is None else ("offloaded", kept.data_ptr())
 
 
 def device_of(module: nn.Module) -> torch.device:

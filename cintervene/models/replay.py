@@ -106,7 +106,8 @@ def check_replay(model: nn.Module, decoder: nn.Module, chain: Sequence[Call]) ->
     """Refuse layers that compute something else alone than within the model.
 
     Each layer of a traced chain is called anew, with what it read then and the
-    arguments that were noted, and with another last token beside.
+    arguments that were noted, and with another last token beside; and before the next
+    one with something else.
 
     Returns
     -------
@@ -126,8 +127,11 @@ def check_replay(model: nn.Module, decoder: nn.Module, chain: Sequence[Call]) ->
     for index, call in enumerate(chain):
         args, kwargs = record.arguments[index]
         other = torch.cat([call.x[:, :-1], call.x[:, :1]], dim=1)
+        elsewhere, options = forked({index: (args, kwargs)})[index]
         with evaluating(call.module), _refused(call):
             result = call.module(torch.cat([call.x, other]), *args, **kwargs)
+            # Whoever reads what this layer leaves elsewhere shall find this.
+            call.module(torch.cat([-call.x, other]), *elsewhere, **options)
         y = first_tensor(result)
         assert y is not None
         again, changed = y.double()

@@ -162,6 +162,7 @@ def test_directory_of_a_gguf_file(
     path.write_bytes(b"GGUF" + bytes(100))
     with pytest.raises(ModelError):
         load(path)
+    monkeypatch.setattr(loading, "check_gguf", lambda _path: None)
     asked: list[Any] = []
     readers = ("AutoTokenizer", "AutoModelForCausalLM")
     for name in readers:

@@ -135,6 +135,7 @@ def test_attention_that_does_more_to_its_output_is_refused(tiny_model: Any) -> N
 
         def forward(self, hidden_states: Any, **_: Any) -> Any:
             mixed = self.q_proj(hidden_states) + self.v_proj(hidden_states)
+            mixed = mixed.cumsum(dim=1)
             return 2 * self.o_proj(mixed), None
 
     model = tiny_model("llama", num_key_value_heads=4)

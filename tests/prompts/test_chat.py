@@ -49,11 +49,13 @@ def test_the_beginning_of_prompts_is_run_once_unless_calls_are_watched(
     pair: Any, watched: bool
 ) -> None:
     model, tokenizer = pair
+    prompts = [[*range(3, 13), own] for own in (3, 4, 5)]
+    # Whether the model's cache can be gone on from is tried out at first, once.
+    generate(model, tokenizer, prompts, 1)
     shapes = []
     of_layer = model.model.embed_tokens.register_forward_hook(
         lambda _module, args, _output: shapes.append(tuple(args[0].shape))
     )
-    prompts = [[*range(3, 13), own] for own in (3, 4, 5)]
     if watched:
         handle = model.register_forward_pre_hook(lambda _module, _args: None)
     try:
