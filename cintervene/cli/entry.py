@@ -41,6 +41,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
     except KeyboardInterrupt:
         _say("interrupted; nothing is left half written")
+        # Where Ctrl-C came into code that another `exec` ran, as imports do, CPython
+        # notes it as unhandled and ends by the signal; each `exec` begins a new note.
+        exec("")
         code = Exit.INTERRUPTED
     except BrokenPipeError:
         # Whoever read the output has seen enough; Python shall not write to it again.

@@ -357,12 +357,7 @@ class Options(Plain):
 
     def check(self, name: str, value: Any) -> Any:
         """Return them as a dict."""
-        if isinstance(value, Mapping) and all(isinstance(key, str) for key in value):
-            try:
-                json.dumps(dict(value))
-            except (TypeError, ValueError):
-                value = None
-        if not isinstance(value, Mapping):
+        if not _is_json_object(value):
             raise ArgumentError(
                 f"{name}: got {value!r}; expected values by name, of kinds that JSON "
                 'has, e.g. {"enable_thinking": False}'
@@ -380,6 +375,17 @@ class Options(Plain):
         if not all(name.strip() and equals for name, equals, _ in pairs):
             raise ValueError("NAME=VALUE by commas, or a JSON object")
         return {name.strip(): _json_or_text(value.strip()) for name, _, value in pairs}
+
+
+def _is_json_object(value: Any) -> bool:
+    """Whether JSON has such a value by names."""
+    if not isinstance(value, Mapping) or not all(isinstance(one, str) for one in value):
+        return False
+    try:
+        json.dumps(dict(value))
+    except (TypeError, ValueError):
+        return False
+    return True
 
 
 def _json_or_text(text: str) -> Any:
