@@ -39,7 +39,7 @@ def test_the_page_says_what_is_found(
         column: page[column] for column in columns
     }, f"run python tests/support/architecture_table.py; {found.reasons}"
     for column in columns:
-        counted(f"architectures on which {column} was found to work", found.works(column))
+        counted(f"architectures found to have {column}", found.works(column))
 
 
 def test_as_many_as_promised() -> None:

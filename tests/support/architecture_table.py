@@ -291,7 +291,8 @@ def _layers(some: int, all_of_them: int) -> str:
 
 def _next_log_p(model: Any, ids: Any) -> Any:
     with torch.no_grad():
-        return model(input_ids=ids).logits[0, -1].float().log_softmax(-1)
+        logits = model(input_ids=ids, use_cache=False).logits
+    return logits[0, -1].float().log_softmax(-1)
 
 
 def _distance(a: Any, b: Any) -> float:
@@ -331,9 +332,9 @@ def _head(rows: Sequence[Row]) -> list[str]:
         "- *lora*: peft loads the adapter, and logits are those of `apply`.",
         "- *gate*: layers whose MLP is a gated one, which gates can close.",
         "- *guard*: the likeliest letter becomes as unlikely as asked for and is not",
-        "  generated, with a growing and with a static cache; \"not fully\" where a norm",
-        "  behind the projection bounds what can be done, \"no static cache\" where the",
-        "  model itself does not generate with one.", "",
+        "  generated, with a growing and with a static cache; *not fully* where a norm",
+        "  behind the projection, or what can be reached at all, bounds what is done,",
+        "  *no static cache* where the model itself does not generate with one.", "",
     ]  # fmt: skip
 
 

@@ -169,7 +169,7 @@ CONFIGS: dict[str, Options] = {
         "indexer_n_heads": 2, "indexer_kv_heads": 1, "indexer_head_dim": 16,
         "indexer_budget": 64, "indexer_compress_ratio": 4,
     },
-    "xlstm": {"num_heads": 4},
+    "xlstm": {"num_heads": 4, "qk_dim_factor": 1.0},
     "zamba": SHARED | {"n_mamba_heads": 2, "attention_head_dim": 32},
     "zamba2": SHARED | {"num_mem_blocks": 2},
     "zaya": {"num_experts_per_tok": 1},
