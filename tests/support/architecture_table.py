@@ -183,7 +183,8 @@ class Trial:
                     self.model, Path(folder) / "adapter"
                 )
             except ValueError as error:
-                raise ci.errors.InterventionError(f"peft: {error}") from error
+                why = str(error).partition(". ")[0]
+                raise ci.errors.InterventionError(f"peft: {why}") from error
         found = self._logits(loaded)
         self.model = loaded.unload()
         assert _distance(found, meant) < 1e-4
