@@ -91,7 +91,7 @@ class BlockCalls:
         last = self.projections[-1]
         if self._is_layer(last):
             return last
-        raise ModelError(self._why_no_mlp(last))
+        raise ModelError(self._why_no_mlp(last) + self._instead())
 
     def attention_output(self) -> Call:
         """The projection whose result the block beside the MLP returns.
@@ -251,8 +251,7 @@ class BlockCalls:
         if where:
             return (
                 f"{where}: a mixture of experts, which are left alone, with no other "
-                "MLP beside them; change the attention's output projection, "
-                'matrix="o_proj"'
+                "MLP beside them"
             )
         if not self._once(last):
             return f"{last.name} is called more than once in a forward pass"
@@ -270,6 +269,14 @@ class BlockCalls:
             f"intermediate size {inner}: it is not recognised as an MLP's down "
             "projection"
         )
+
+    def _instead(self) -> str:
+        """What else can be changed in the layer, if it can."""
+        try:
+            self.attention_output()
+        except ModelError:
+            return ""
+        return '; change the attention\'s output projection, matrix="o_proj"'
 
 
 def parent(call: Call) -> str:
@@ -301,8 +308,19 @@ def stacked_parameters(module: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
         if isinstance(part, (nn.Conv1d, nn.Conv2d, nn.Conv3d)):
             continue
         for key, parameter in part.named_parameters(recurse=False):
-            if parameter.ndim >= 3 and min(parameter.shape) > 1:
+            stacked = parameter.ndim >= 3 and min(parameter.shape) > 1
+            if stacked and not _is_block_diagonal(part, parameter):
                 yield (f"{name}.{key}" if name else key), parameter
+
+
+def _is_block_diagonal(part: nn.Module, stack: Tensor) -> bool:
+    """Whether the matrices are blocks of one, as gates of recurrences have it.
+
+    They are square, and together as wide as a vector of their module.
+    """
+    count, rows, columns = stack.shape[-3:]
+    vectors = (one for one in part.parameters(recurse=False) if one.ndim == 1)
+    return rows == columns and any(one.numel() == count * rows for one in vectors)
 
 
 def holds_matrix(module: nn.Module) -> bool:

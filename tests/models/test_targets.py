@@ -11,10 +11,12 @@ torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 nn = torch.nn
 
+from support.architectures import build
 from support.tiny_models import randomised
 
 from cintervene.errors import ArgumentError, ModelError
 from cintervene.models import explain, find_decoder, find_targets
+from cintervene.models.blocks import stacked_parameters
 from cintervene.utils.literals import Matrix
 
 PATHS = {
@@ -190,6 +192,24 @@ def test_stacked_experts(tiny_model: Any) -> None:
     assert found.experts == stacked
     share = stacked / sum(p.numel() for p in model.parameters())
     assert f"experts are left alone: {stacked:,} parameters, {share:.1%}" in str(found)
+
+
+def test_what_can_be_changed_instead_is_said() -> None:
+    """Where it can: DBRX's attention ends in a plain projection, JetMoE's does not."""
+    for name, can in (("dbrx", True), ("mixtral", True), ("jetmoe", False)):
+        refused = explain(build(name, vocabulary=200)).refused
+        assert len(refused) == 3
+        assert all(('matrix="o_proj"' in why) == can for why in refused.values())
+
+
+def test_blocks_of_a_diagonal_are_no_experts() -> None:
+    """The gates of a recurrence are stored as RecurrentGemma has them."""
+    gates = nn.Module()
+    gates.decay = nn.Parameter(torch.ones(12))
+    gates.blocks = nn.Parameter(torch.ones(3, 4, 4))
+    assert not list(stacked_parameters(gates))
+    gates.experts = nn.Parameter(torch.ones(3, 5, 5))
+    assert [name for name, _ in stacked_parameters(gates)] == ["experts"]
 
 
 def test_listed_experts(tiny_model: Any) -> None:

@@ -30,6 +30,7 @@ from cintervene.activations.layer_stream import LayerStream
 from cintervene.errors import CinterveneError
 from cintervene.export import lora
 from cintervene.methods.gate.config import GateConfig
+from cintervene.methods.gate.discovery import find_gated_mlp
 from cintervene.methods.guard.method import Guard
 from cintervene.methods.pcr.config import PCRConfig
 from cintervene.methods.pcr.method import calibrate
@@ -41,8 +42,8 @@ from cintervene.utils.progress import silent
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "architectures.md"
 VOCABULARY = 1000
-# What stands in the page where nothing was run yet.
-UNTRIED = "?"
+# What a column says where something is refused, and where it fails.
+NO, CRASH = "no", "crash"
 # What needs a change that PCR made.
 NEED_PCR = ("apply", "lora")
 COLUMNS = ("explain", "pcr", "apply", "lora", "gate", "guard")
@@ -54,6 +55,8 @@ FEW = CalibrationSize(
 # Of different length, so that they are padded where they come together.
 TEXTS = ["say: ", "this is a longer one. It says ", "this: "]
 NATS = 8.0
+# That are generated under guard.
+TOKENS = 4
 
 
 @dataclass
@@ -69,20 +72,32 @@ class Row:
         try:
             self.cells[column] = run()
         except CinterveneError as error:
-            self.cells[column] = "no"
+            self.cells[column] = NO
             self.reasons[column] = _general(str(error))
-        return self.cells[column] != "no"
+        except Exception as error:
+            self.cells[column] = CRASH
+            self.reasons[column] = f"{type(error).__name__}: {_general(str(error))}"
+        return self.works(column)
+
+    def works(self, column: str) -> bool:
+        """Whether a column says anything but that it does not."""
+        return self.cells.get(column, NO) not in (NO, CRASH)
 
 
-def row_of(name: str, columns: Sequence[str] = COLUMNS) -> Row:
+def row_of(
+    name: str, columns: Sequence[str] = COLUMNS, solve_gate: bool = False
+) -> Row:
     """Run what some columns are about on one architecture, with the numbers checked.
 
-    What cannot be explained is not tried any further, nor what PCR does not change.
+    What cannot be explained is not tried any further, nor what PCR does not change. An
+    error that is none of ours, and a number that is not what it has to be, is "crash".
 
-    Raises
-    ------
-    AssertionError
-        A number is not what it has to be.
+    Parameters
+    ----------
+    name : str
+    columns : sequence of str
+    solve_gate : bool
+        Not only find gates, but solve one and apply it.
     """
     row = Row(name)
     with torch.random.fork_rng(devices=[]):
@@ -91,9 +106,11 @@ def row_of(name: str, columns: Sequence[str] = COLUMNS) -> Row:
         if not row.fill("explain", trial.explain):
             return row
         for column in columns[1:]:
-            if column in NEED_PCR and row.cells["pcr"] == "no":
+            if column in NEED_PCR and not row.works("pcr"):
                 continue
             row.fill(column, getattr(trial, column))
+        if solve_gate and row.works("gate"):
+            row.fill("gate", trial.solve_gate)
     return row
 
 
@@ -111,9 +128,8 @@ class Trial:
             found = explain(self.model, matrix="o_proj")
         if not found.targets:
             raise ci.errors.ModelError(next(iter(found.refused.values())))
-        some = len(found.targets)
-        layers = "" if some == found.n_layers else f"{some} of {found.n_layers} layers"
         told = "" if self.matrix == "down_proj" else "`o_proj`"
+        layers = _layers(len(found.targets), found.n_layers)
         return ", ".join(filter(None, [told, layers])) or "yes"
 
     def pcr(self) -> str:
@@ -167,27 +183,42 @@ class Trial:
                     self.model, Path(folder) / "adapter"
                 )
             except ValueError as error:
-                raise ci.errors.InterventionError(f"peft: {error}") from error
+                why = str(error).partition(". ")[0]
+                raise ci.errors.InterventionError(f"peft: {why}") from error
         found = self._logits(loaded)
         self.model = loaded.unload()
         assert _distance(found, meant) < 1e-4
         return "yes"
 
     def gate(self) -> str:
-        layer = ModelParts.find(self.model).n_layers - 2
+        """Which layers have an MLP whose neurons gates can open and close."""
+        decoder = ModelParts.find(self.model).decoder
+        self.gated, reasons = [], []
+        for layer in range(decoder.n_layers):
+            try:
+                find_gated_mlp(decoder, layer)
+                self.gated.append(layer)
+            except ci.errors.ModelError as error:
+                reasons.append(error)
+        if not self.gated:
+            raise reasons[0]
+        return _layers(len(self.gated), decoder.n_layers) or "yes"
+
+    def solve_gate(self) -> str:
+        """A gate in the last layer but one that can have it changes logits."""
         config = GateConfig(
-            layers=[layer], harmful=["How is a bomb made?", "How are locks picked?"],
-            steps=2, examples_per_step=2, benign=4, answer_tokens=2,
+            layers=self.gated[-2:][:1], steps=2, examples_per_step=2, benign=4,
+            harmful=["How is a bomb made?", "How are locks picked?"], answer_tokens=2,
         )  # fmt: skip
         change = ci.defend(self.model, TOKENIZER, config)
         base = self._logits()
         with change.applied(self.model):
             assert _distance(base, self._logits()) > 0
         assert torch.equal(self._logits(), base)
-        return "yes"
+        return self.gate()
 
     def guard(self) -> str:
-        """The likeliest letter becomes as unlikely as asked for."""
+        """The likeliest letter becomes as unlikely as asked for, and is not said."""
         ids = torch.tensor([TOKENIZER(TEXTS[0])["input_ids"]])
         letters = [TOKENIZER.get_vocab()[letter] for letter in ascii_letters]
         before = _next_log_p(self.model, ids)
@@ -200,7 +231,34 @@ class Trial:
         assert before[letter] > -NATS or own.activity.shifted == 0
         assert after[letter] <= 0.02 - NATS or own.activity.unmet > 0
         assert torch.equal(_next_log_p(self.model, ids), before)
-        return "yes" if own.activity.unmet == 0 else "not fully"
+        static = self._guards_generation(own, ids, letter)
+        met = "yes" if own.activity.unmet == 0 else "not fully"
+        return met if static else f"{met}, no static cache"
+
+    def _guards_generation(self, own: Guard, ids: Any, letter: int) -> bool:
+        """Generate with a growing and a static cache; whether the model has the latter.
+
+        What it says under guard is the same with both, where it is without guard.
+        """
+        plain, guarded = self._say(ids), self._say(ids, own)
+        assert own.activity.unmet > 0 or letter not in guarded
+        try:
+            plain_static = self._say(ids, cache_implementation="static")
+        except Exception:
+            # The model's own error, without a guard.
+            return False
+        guarded_static = self._say(ids, own, cache_implementation="static")
+        assert guarded_static == guarded or plain_static != plain
+        return True
+
+    def _say(self, ids: Any, own: Guard | None = None, **options: Any) -> list[int]:
+        generate = self.model.generate if own is None else own.generate
+        said = generate(
+            ids, attention_mask=torch.ones_like(ids), do_sample=False, pad_token_id=0,
+            max_new_tokens=TOKENS, min_new_tokens=TOKENS, **options,
+        )  # fmt: skip
+        answer: list[int] = said[0, ids.shape[1] :].tolist()
+        return answer
 
     def _logits(self, model: Any = None) -> Any:
         """At the last token of each text, each read alone by the model itself."""
@@ -227,9 +285,15 @@ class Trial:
         return parts.unembedding.logits(stream.hidden() if ended else stream.final())
 
 
+def _layers(some: int, all_of_them: int) -> str:
+    """How many of a model's layers, nothing where it is all."""
+    return "" if some == all_of_them else f"{some} of {all_of_them} layers"
+
+
 def _next_log_p(model: Any, ids: Any) -> Any:
     with torch.no_grad():
-        return model(input_ids=ids).logits[0, -1].float().log_softmax(-1)
+        logits = model(input_ids=ids, use_cache=False).logits
+    return logits[0, -1].float().log_softmax(-1)
 
 
 def _distance(a: Any, b: Any) -> float:
@@ -250,10 +314,7 @@ def page(rows: Sequence[Row]) -> str:
 
 
 def _head(rows: Sequence[Row]) -> list[str]:
-    works = {
-        c: sum(r.cells.get(c, "no") not in ("no", UNTRIED) for r in rows)
-        for c in COLUMNS
-    }
+    works = {c: sum(row.works(c) for row in rows) for c in COLUMNS}
     counts = ", ".join(f"{column} on {works[column]}" for column in COLUMNS)
     return [
         "# Architectures", "",
@@ -261,7 +322,8 @@ def _head(rows: Sequence[Row]) -> list[str]:
         "a tiny random model of each (`tests/support/architectures.py`). Written by",
         "`python tests/support/architecture_table.py`; a test compares it with what it",
         "finds.", "",
-        f"Of {len(rows)} models: {counts}.", "",
+        f"Of {len(rows)} models: {counts}; the rest is refused, for the reasons below.",
+        "",
         "- *explain*: which layers can be changed, in their MLP unless `o_proj` is",
         "  said: `matrix=\"o_proj\"` has to be given where the MLP is a mixture of",
         "  experts alone, which are left as they are.",
@@ -269,9 +331,11 @@ def _head(rows: Sequence[Row]) -> list[str]:
         "- *apply*: logits are those that were foretold; after `revert` they are the",
         "  same to the bit.",
         "- *lora*: peft loads the adapter, and logits are those of `apply`.",
-        "- *gate*: a gate is solved and applied. *guard*: the likeliest letter becomes",
-        "  as unlikely as asked for; \"not fully\" where a norm behind the projection",
-        "  bounds what can be done. A question mark: not tried.", "",
+        "- *gate*: layers whose MLP is a gated one, which gates can close.",
+        "- *guard*: the likeliest letter becomes as unlikely as asked for and is not",
+        "  generated, with a growing and with a static cache; *not fully* where a norm",
+        "  behind the projection, or what can be reached at all, bounds what is done,",
+        "  *no static cache* where the model itself does not generate with one.", "",
     ]  # fmt: skip
 
 
@@ -284,7 +348,7 @@ def _table(rows: Sequence[Row]) -> Iterator[str]:
 
 def table_row(row: Row) -> str:
     """The line of the table for an architecture."""
-    cells = (row.cells.get(column, "no") for column in COLUMNS)
+    cells = (row.cells.get(column, NO) for column in COLUMNS)
     return f"| {row.name} | {' | '.join(cells)} |"
 
 

@@ -21,6 +21,7 @@ SMALL: dict[str, Any] = {
     "hidden_size": 64,
     "intermediate_size": 96,
     "ffn_dim": 96,
+    "dff": 96,
     "num_hidden_layers": 3,
     "num_attention_heads": 4,
     "num_key_value_heads": 2,
@@ -84,7 +85,7 @@ PLAIN = """
     falcon_mamba flex_olmo flint gemma gemma2 gemma3_text gemma4_unified_text glm glm4
     glm4_moe gpt2 gpt_bigcode gpt_neox gpt_neox_japanese gpt_oss granitemoe
     granitemoe_swa granitemoeshared helium hrm_text hunyuan_v1_dense hunyuan_v1_moe
-    hy_v3 hy_v4 hyperclovax inkling_text inkling2_text jais2 jetmoe kolibri1 laguna lfm3
+    hy_v3 hy_v4 hyperclovax inkling2_text jais2 jetmoe kolibri1 laguna lfm3
     llama llama4_text mamba mellum mimo_v2_flash minimax minimax_m2 minimax_m3_vl_text
     ministral ministral3 mistral mixtral modernbert-decoder mpt nanochat nemotron olmo
     olmo2 olmo3 olmoe openai-gpt opt persimmon phi phi3 phimoe qwen2 qwen2_moe qwen3
@@ -150,6 +151,10 @@ CONFIGS: dict[str, Options] = {
     "granitemoehybrid": LINEAR | {"shared_intermediate_size": 96},
     "granitemoehybrid.dense": LINEAR
     | {"shared_intermediate_size": 96, "num_local_experts": 0},
+    "inkling_text": {
+        "swa_num_attention_heads": 4, "swa_num_key_value_heads": 2, "swa_head_dim": 16,
+        "sliding_window_size": 32, "rel_extent": 64,
+    },
     "jamba": {
         "attn_layer_period": 2, "attn_layer_offset": 1, "expert_layer_period": 2,
         "expert_layer_offset": 1,
@@ -169,7 +174,7 @@ CONFIGS: dict[str, Options] = {
         "indexer_n_heads": 2, "indexer_kv_heads": 1, "indexer_head_dim": 16,
         "indexer_budget": 64, "indexer_compress_ratio": 4,
     },
-    "xlstm": {"num_heads": 4},
+    "xlstm": {"num_heads": 4, "qk_dim_factor": 1.0},
     "zamba": SHARED | {"n_mamba_heads": 2, "attention_head_dim": 32},
     "zamba2": SHARED | {"num_mem_blocks": 2},
     "zaya": {"num_experts_per_tok": 1},

@@ -39,6 +39,9 @@ __all__ = [
     "token_statistics",
 ]
 
+# Of a Fisher information relative to the second moments that it is the difference of.
+ROUNDING = 1e-6
+
 
 class OutputMetric:
     """A metric F of a layer's outputs, positive definite, and whitening coordinates.
@@ -115,7 +118,8 @@ def token_statistics(unembedding: Unembedding, hidden: Tensor) -> TokenStatistic
 
     ``F = E[J' (diag p - p p') J]`` with the rows of J those of the unembedding times
     the final norm's weight over the state's spread; the change of the spread itself is
-    left out.
+    left out. Where all next tokens are certain, F is nothing but rounding, and the
+    identity is returned in its place: the plain metric.
 
     Parameters
     ----------
@@ -136,7 +140,11 @@ def token_statistics(unembedding: Unembedding, hidden: Tensor) -> TokenStatistic
         second_moment += weights[part].square() @ p / size
         products.append((p @ rows) * weights[part, None])
     means = torch.cat(products)
-    fisher = rows.T @ (rows * second_moment[:, None]) - means.T @ means / size
+    second = rows.T @ (rows * second_moment[:, None])
+    fisher = second - means.T @ means / size
+    if torch.trace(fisher) <= ROUNDING * torch.trace(second):
+        # All next tokens are certain, and what is left of the difference is rounding.
+        fisher = torch.eye(len(fisher), device=fisher.device)
     return TokenStatistics(fisher.double().cpu().numpy(), mean_token)
 
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -91,6 +92,18 @@ def test_fisher_information_predicts_the_divergence(tiny_model: Any) -> None:
     measured = divergence(unembedding, hidden, hidden + shift)
     assert torch.is_grad_enabled()
     assert measured[0] == pytest.approx(float(predicted), rel=0.05)
+
+
+def test_where_all_next_tokens_are_certain_the_metric_is_the_plain_one(
+    tiny_model: Any,
+) -> None:
+    """The Fisher information is zero then, and its rounding may be below."""
+    unembedding = replace(find_unembedding(tiny_model("llama")), scale=1e9)
+    hidden = torch.randn(20, 24, generator=torch.Generator().manual_seed(1))
+    fisher = token_statistics(unembedding, hidden).fisher
+    np.testing.assert_array_equal(fisher, np.eye(24))
+    points = np.arange(48.0).reshape(2, 24)
+    np.testing.assert_allclose(OutputMetric(fisher, 0.0).points(points), points)
 
 
 def test_scores_are_those_of_the_model(any_model: Any) -> None:
