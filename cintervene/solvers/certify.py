@@ -206,8 +206,10 @@ def _prove(
         multipliers = np.zeros((len(moved), n + len(problem.directions)))
     balls, halves = multipliers[:, :n], multipliers[:, n:]
     total = balls.sum(axis=1, keepdims=True)
-    implied = total * (problem.outputs + moved) - balls @ problem.concepts
-    implied -= halves @ problem.directions
+    implied = total * (problem.outputs + moved) - _core.product_nn(
+        balls, problem.concepts
+    )
+    implied -= _core.product_nn(halves, problem.directions)
     proof = _core.pcr_certify(*problem.arrays, implied, multipliers)
     error = solution.update - LowRankUpdate(implied.T, problem.dual_inputs)
     norm = _squared_norm(solution.update, preserve)

@@ -24,7 +24,7 @@ def fake(x):
 
 
 def jagged(x):
-    rows = [torch.from_numpy(row.copy()) for row in np.atleast_1d(x)]
+    rows = [torch.from_numpy(np.array(row, ndmin=1)) for row in np.atleast_1d(x)]
     return torch.nested.nested_tensor(rows)
 
 

@@ -116,11 +116,14 @@ except ValueError as error:
 
 
 INTERRUPTED = """
+import signal
 import numpy as np
 import cintervene as ci
 
 weights = np.zeros((3000, 3000), dtype=np.float32)
 update = ci.LowRankUpdate(np.ones((3000, 3000), np.float32), np.eye(3000, dtype="f4"))
+# A runner in the background ignores Ctrl-C, and what it starts inherits that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 print("ready", flush=True)
 try:
     update.apply(weights)

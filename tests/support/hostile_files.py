@@ -7,7 +7,6 @@ import json
 import os
 import socket
 import struct
-import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -137,7 +136,6 @@ def _abouts(about: dict[str, Any]) -> Iterator[tuple[str, Any]]:
 def _arrays(tensors: Any, about: dict[str, Any]) -> Iterator[tuple[str, Any]]:
     name = about["edits"][0]["name"]
     left, right = tensors[f"{name}.left"], tensors[f"{name}.right"]
-    bomb = np.frombuffer(zlib.compress(bytes(50_000_000)), np.uint8)
     for what, values in {
         "left": [
             np.full_like(left, NAN), np.full_like(left, INF), left[0], left[None],
@@ -146,8 +144,7 @@ def _arrays(tensors: Any, about: dict[str, Any]) -> Iterator[tuple[str, Any]]:
         ],
         "right": [right.T.copy(), right[:, :1], right[0, 0], right[:1], right * NAN],
         "flips": [
-            bomb, np.zeros(0, np.uint8), np.zeros((2, 2), np.uint8),
-            np.zeros(3, np.float32),
+            np.zeros(0, np.uint8), np.zeros((2, 2), np.uint8), np.zeros(3, np.float32),
         ],
     }.items():  # fmt: skip
         for at, value in enumerate(values):

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from cintervene.data import Split
+from cintervene.data import Split, unique_words
 from cintervene.errors import ArgumentError
 from cintervene.evaluate.phases import Phases
 from cintervene.evaluate.statistics.intervals import LEVEL, bootstrap_mean
@@ -124,7 +124,8 @@ def forbidden_words(
     ArgumentError
         There are none.
     """
-    words = _recorded(intervention.options) if forbid is None else forbid
+    recorded = unique_words(_recorded(intervention.options))
+    words = recorded if forbid is None else forbid
     if not words:
         raise ArgumentError(
             "forbid: got no words, and the intervention does not say which it was made "

@@ -30,6 +30,9 @@ civ_find_nonfinite(const civ_exec *exec, const civ_mat *x, bool allow_minus_inf,
                    int64_t *row, int64_t *col)
 {
     *row = *col = -1;
+    if (x->n_cols == 0) {
+        return CIV_OK; /* however many rows an empty matrix says it has */
+    }
     finite_job job = {x, allow_minus_inf, civ_kernel_table()->first_bad[x->dtype]};
     civ_status status = civ_parallel_for(exec, x->n_rows, x->n_cols, scan_row, &job);
     if (status != CIV_NONFINITE) {
