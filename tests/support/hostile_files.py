@@ -342,11 +342,14 @@ def texts() -> Iterator[tuple[str, str, bytes]]:
         "long line": b"x" * 1_000_000, "number of many digits": b"9" * 10_000,
         "quote": b'"', "infinite": b"1e999", "surrogate": b'"\\ud800"',
     }  # fmt: skip
-    for kind in ("config", "report", "journal", "peers", "behaviours"):
+    for kind in ("config", "report", "journal", "peers"):
         for name, content in contents.items():
             yield kind, name, content
     for name in ("empty", "no UTF-8", "escapes", "zeros"):
         yield "words", name, contents[name]
+    # Any other text is a request as it stands.
+    for name in ("empty", "no UTF-8", "zeros", "long line"):
+        yield "behaviours", name, contents[name]
     peer = {"name": "x", "setting": "1", "kl": 0.1}
     wrongs = ({"name": 1}, {"kl": "x"}, {"kl": NAN}, {"refused": []})
     for at, wrong in enumerate(wrongs):

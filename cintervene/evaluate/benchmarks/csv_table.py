@@ -24,9 +24,16 @@ def has_columns(path: str | os.PathLike[str], columns: Sequence[str]) -> bool:
     Raises
     ------
     OSError, ArgumentError
-        The file cannot be read, or is not UTF-8.
+        The file cannot be read, is not UTF-8, or has a first line beyond all measure.
     """
-    header = next(csv.reader(io.StringIO(decoded(Path(path)), newline="")), [])
+    lines = csv.reader(io.StringIO(decoded(Path(path)), newline=""))
+    try:
+        header = next(lines, [])
+    except csv.Error as error:
+        raise ArgumentError(
+            f"{path}, line 1: got what is neither a table nor a request ({error}); "
+            "expected a request on each line, or a CSV file"
+        ) from error
     return set(columns) <= set(header)
 
 
