@@ -92,3 +92,12 @@ def test_code_of_models_is_never_run(path):
             for k in node.keywords
             if k.arg == "trust_remote_code"
         )
+
+
+@pytest.mark.parametrize("path", PYTHON, ids=lambda p: str(p.relative_to(ROOT)))
+def test_no_lock_is_held_while_an_attribute_is_computed(path):
+    """A process forked meanwhile would inherit it locked: see `utils/lazy.py`."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    names = {n.name for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)
+             for n in node.names}  # fmt: skip
+    assert "cached_property" not in names

@@ -12,7 +12,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import torch
@@ -34,6 +33,7 @@ from cintervene.models.trace import (
     hooked,
 )
 from cintervene.models.unembedding import Unembedding
+from cintervene.utils.lazy import lazy
 
 __all__ = [
     "Changes",
@@ -203,7 +203,7 @@ class UpperLayers:
             watch(0, batch.inputs, hidden)
         return hidden
 
-    @cached_property
+    @lazy
     def gain(self) -> float:
         """How far what leaves the lowest changed layer moves with its projection's.
 

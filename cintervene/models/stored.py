@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-from functools import cached_property
 from importlib import import_module
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from cintervene.errors import ModelError
 from cintervene.models.embedded import EMBEDDED, cache_directory
 from cintervene.models.saved import DTYPES, SavedTensors
 from cintervene.models.weights import FLOAT_DTYPES, same_bits
+from cintervene.utils.lazy import lazy
 
 __all__ = ["StoredWeights"]
 
@@ -58,7 +58,7 @@ class StoredWeights:
                 return value
         return None
 
-    @cached_property
+    @lazy
     def _saved(self) -> SavedTensors | None:
         directory = _directory(self._source)
         if directory is None:
