@@ -14,11 +14,11 @@ from weakref import WeakKeyDictionary
 from torch import Tensor, nn
 
 from cintervene.errors import InterventionError
-from cintervene.intervention.edit import Edit, Form, digest_of, dtype_name
+from cintervene.intervention.edit import Edit, Form, digest_of
 from cintervene.models.offload import in_memory, is_offloaded, parameter_value
 from cintervene.models.quantised import is_quantised
 from cintervene.models.stored import StoredWeights
-from cintervene.models.weights import FLOAT_DTYPES, same_bits, sha256
+from cintervene.models.weights import FLOAT_DTYPES, dtype_name, same_bits, sha256
 
 __all__ = [
     "Applied", "apply_edits", "base_forms", "can_change", "changeable_weights",

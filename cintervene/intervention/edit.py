@@ -21,6 +21,7 @@ from cintervene.models.weights import (
     Bytes,
     add_update,
     as_dtype,
+    dtype_name,
     flip,
     flipped_bits,
     is_finite,
@@ -351,8 +352,3 @@ def digest_of(edits: Mapping[str, Edit]) -> str:
         state.update(left.tobytes())
         state.update(right.tobytes())
     return state.hexdigest()
-
-
-def dtype_name(dtype: torch.dtype) -> str:
-    """Return the name of a type without the module."""
-    return str(dtype).removeprefix("torch.")

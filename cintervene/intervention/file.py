@@ -15,9 +15,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from cintervene.errors import ArgumentError, InterventionError
-from cintervene.intervention.edit import Edit, Form, dtype_name
+from cintervene.intervention.edit import Edit, Form
 from cintervene.intervention.record import check_edit, check_record
-from cintervene.models.weights import FLOAT_DTYPES
+from cintervene.models.weights import FLOAT_DTYPES, dtype_name
 from cintervene.solvers.update import LowRankUpdate
 from cintervene.utils.files import check_regular, write_atomically
 from cintervene.utils.json_text import parse_json

@@ -25,10 +25,11 @@ from cintervene.intervention.application import (
     revert_edits,
     stored_weights,
 )
-from cintervene.intervention.edit import Edit, digest_of, dtype_name
+from cintervene.intervention.edit import Edit, digest_of
 from cintervene.intervention.file import RECORD, read, write
 from cintervene.models.stored import StoredWeights
 from cintervene.models.targets import Target
+from cintervene.models.weights import dtype_name
 from cintervene.solvers.update import LowRankUpdate
 from cintervene.utils.versions import library_versions
 

@@ -9,7 +9,7 @@ from torch import nn
 
 from cintervene.errors import ModelError
 from cintervene.models.trace import Call
-from cintervene.models.weights import is_finite
+from cintervene.models.weights import dtype_name, is_finite
 
 __all__ = ["refuse_broken"]
 
@@ -40,6 +40,6 @@ def refuse_broken(model: nn.Module, calls: Sequence[Call]) -> None:
     first = next(call for call in calls if not is_finite(call.y))
     raise ModelError(
         f"{type(model).__name__}: what {first.name or 'the model'} returns is out of "
-        f"the range of {str(first.y.dtype).removeprefix('torch.')}; load the model "
+        f"the range of {dtype_name(first.y.dtype)}; load the model "
         "in bfloat16 or float32 (dtype=)"
     )

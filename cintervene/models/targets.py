@@ -29,7 +29,7 @@ from cintervene.models.quantised import (
     is_quantised,
 )
 from cintervene.models.trace import Call
-from cintervene.models.weights import FLOAT_DTYPES
+from cintervene.models.weights import FLOAT_DTYPES, dtype_name
 from cintervene.utils.literals import Matrix
 
 # Of a probe's result relative to its size: rounding.
@@ -237,7 +237,7 @@ def _describe(target: Target) -> str:
     shape = f"{target.d_out} x {target.d_in}" + (
         ", transposed" if target.transposed else ""
     )
-    dtype = str(target.dtype).removeprefix("torch.")
+    dtype = dtype_name(target.dtype)
     if target.quantised:
         dtype = f"quantised ({type(target.module).__name__}), by an adapter only"
     return f"  {target.layer:3d}  {target.name}  {shape}  {dtype}"

@@ -38,6 +38,11 @@ def same_bits(a: Tensor, b: Tensor) -> bool:
     return bool(np.array_equal(raw_bytes(a), raw_bytes(b)))
 
 
+def dtype_name(dtype: torch.dtype) -> str:
+    """Return the name of a type without the module."""
+    return str(dtype).removeprefix("torch.")
+
+
 def as_dtype(tensor: Tensor, dtype: torch.dtype) -> Tensor | None:
     """Convert to `dtype` if no value changes by that, else return None.
 

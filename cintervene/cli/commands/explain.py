@@ -11,6 +11,7 @@ from cintervene.cli.common.failures import Exit
 from cintervene.cli.common.inputs import load_as_asked
 from cintervene.models import Explanation, Target, explain
 from cintervene.models.unembedding import is_tied
+from cintervene.models.weights import dtype_name
 
 TIED = (
     "embeddings are tied: the unembedding is the input embedding, one matrix, which no "
@@ -50,5 +51,5 @@ def target_dict(target: Target) -> dict[str, Any]:
         "weight": target.name,
         "shape": [target.d_out, target.d_in],
         "transposed": target.transposed,
-        "dtype": str(target.dtype).removeprefix("torch."),
+        "dtype": dtype_name(target.dtype),
     }

@@ -19,8 +19,8 @@ from cintervene.export import Artefact, gguf, lora
 from cintervene.export.cards.card import Report
 from cintervene.export.checkpoint.write import revert_directory, write_checkpoint
 from cintervene.intervention.acceptance import check_limits
-from cintervene.intervention.edit import dtype_name
 from cintervene.intervention.intervention import Intervention
+from cintervene.models.weights import dtype_name
 from cintervene.utils.staging import StagedDirectory
 
 # Where models that are not directories of safetensors are written to for a while.

@@ -16,8 +16,9 @@ from cintervene.evaluate.report.markdown import markdown
 from cintervene.evaluate.words.changed_layers import changed_layers
 from cintervene.evaluate.words.goals import DEFAULT_GOALS, Goals, side_effects, verdicts
 from cintervene.evaluate.words.measurement import WordMeasurement
-from cintervene.intervention.edit import Edit, dtype_name
+from cintervene.intervention.edit import Edit
 from cintervene.intervention.intervention import Intervention
+from cintervene.models.weights import dtype_name
 from cintervene.utils.exchange import write_together
 from cintervene.utils.json_ready import json_ready
 

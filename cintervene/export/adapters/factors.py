@@ -13,9 +13,8 @@ import torch
 from torch import Tensor
 
 from cintervene.errors import ArgumentError, InterventionError
-from cintervene.intervention.edit import dtype_name
 from cintervene.intervention.intervention import Intervention
-from cintervene.models.weights import is_finite
+from cintervene.models.weights import dtype_name, is_finite
 from cintervene.solvers.update import LowRankUpdate
 from cintervene.utils.validation import check_whole
 

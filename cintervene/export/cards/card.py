@@ -16,12 +16,12 @@ from cintervene.evaluate.words.changed_layers import changed_layers
 from cintervene.export.cards.command import command
 from cintervene.export.cards.measures import crossed, measured, measures
 from cintervene.export.cards.methods import accounts, recorded
-from cintervene.intervention.edit import dtype_name
 from cintervene.intervention.intervention import Intervention
 from cintervene.intervention.sources import sources
 from cintervene.methods.account import REVERSIBLE, Options
 from cintervene.methods.registry import all_methods
 from cintervene.models.embedded import EMBEDDED, file_sha256
+from cintervene.models.weights import dtype_name
 from cintervene.utils.escaping import markdown_code, markdown_text, printable
 from cintervene.utils.ranges import takes_file
 
