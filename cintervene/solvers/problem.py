@@ -55,6 +55,10 @@ class Problem:
         """Distance minus radius, and offset minus product, for the moved outputs."""
         return _core.pcr_margins(self.outputs + displacements, *self.arrays[1:])
 
+    def cost(self, coefficients: Floats) -> float:
+        """What a change costs, slack included; (m, d_out) coefficients."""
+        return float(np.vdot(coefficients, self.gram @ coefficients))
+
     def beyond(self, length: float) -> "Problem":
         """The problem that asks for so much more of every constraint."""
         lengths = np.linalg.norm(self.directions, axis=1)
