@@ -13,8 +13,8 @@ import unicodedata
 from html import escape
 
 __all__ = [
-    "csv_cell", "escaped", "html_text", "json_printable", "markdown_cell", "markdown_code",
-    "markdown_text", "printable", "printable_lines",
+    "csv_cell", "escaped", "html_text", "json_printable", "markdown_cell",
+    "markdown_code", "markdown_text", "printable", "printable_lines",
 ]  # fmt: skip
 
 # What spreadsheets begin a formula with, if only after a separator.
