@@ -35,7 +35,6 @@ LONGEST = (
     "test_examples.py",
     "core/test_fork.py",
     "test_hostile.py",
-    "core/test_stubs.py",
     "methods/guard/test_smollm2.py",
 )
 
