@@ -34,6 +34,9 @@ LONGEST = (
     "methods/tsr/test_tsr.py",
     "test_examples.py",
     "core/test_fork.py",
+    "core/test_fuzz.py",
+    "test_c_core.py",
+    "test_crashes.py",
     "test_hostile.py",
     "methods/guard/test_smollm2.py",
 )
