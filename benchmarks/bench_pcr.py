@@ -7,6 +7,10 @@ the inner products of the inputs, and of the outputs with the concepts; and the 
 for a proof, those of the active constraints with everything, in float64.
 """
 
+import os
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 import argparse
 
 import numpy as np

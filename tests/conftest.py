@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,7 +22,24 @@ from support.tiny_models import ARCHITECTURES, make_tiny_model
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
+TESTS = Path(__file__).parent
 COUNTS = pytest.StashKey[dict[str, int]]()
+
+# Files that take minutes. Where processes share the files these begin, for whoever
+# began such a one at the end would let the others wait.
+LONGEST = (
+    "test_notebooks.py",
+    "methods/gate/test_gate.py",
+    "test_architectures.py",
+    "methods/tsr/test_tsr.py",
+    "test_examples.py",
+    "core/test_fork.py",
+    "core/test_fuzz.py",
+    "test_c_core.py",
+    "test_crashes.py",
+    "test_hostile.py",
+    "methods/guard/test_smollm2.py",
+)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -34,10 +52,34 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[COUNTS] = {}
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(
+    config: pytest.Config, items: list[pytest.Item]
+) -> None:
     for item in items:
         if "counted" in getattr(item, "fixturenames", ()):
             item.add_marker("counted")
+    if hasattr(config, "workerinput"):
+        places = {TESTS / name: place for place, name in enumerate(LONGEST)}
+        items.sort(key=lambda item: places.get(item.path, len(places)))
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Tell the process that shares out the tests what this one has counted."""
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["counts"] = session.config.stash[COUNTS]
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Add what a process has counted; one that died tells nothing."""
+    counted = getattr(node, "workeroutput", {}).get("counts", {})
+    for what, number in counted.items():
+        _count(node.config, what, number)
+
+
+def _count(config: pytest.Config, what: str, number: int) -> None:
+    counts = config.stash[COUNTS]
+    counts[what] = counts.get(what, 0) + number
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
@@ -58,12 +100,7 @@ def cases(request: pytest.FixtureRequest) -> Callable[[int, int], int]:
 @pytest.fixture
 def counted(request: pytest.FixtureRequest) -> Callable[[str, int], None]:
     """Have the summary print how many cases were run: `counted("forks", 300)`."""
-    counts = request.config.stash[COUNTS]
-
-    def add(what: str, number: int) -> None:
-        counts[what] = counts.get(what, 0) + number
-
-    return add
+    return lambda what, number: _count(request.config, what, number)
 
 
 @pytest.fixture(autouse=True)
@@ -80,13 +117,19 @@ def no_kept_scores(
 @pytest.fixture(scope="session")
 def sanitized_build(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """The C sources with address and undefined-behaviour sanitizers, built once."""
-    return build(tmp_path_factory.mktemp("sanitized"), sanitized=True)
+    return build(_shared(tmp_path_factory) / "sanitized", sanitized=True)
 
 
 @pytest.fixture(scope="session")
 def shipped_build(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """The C sources with the flags of the package, built once."""
-    return build(tmp_path_factory.mktemp("shipped"), sanitized=False)
+    return build(_shared(tmp_path_factory) / "shipped", sanitized=False)
+
+
+def _shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory of all processes that share the tests of this run."""
+    own = tmp_path_factory.getbasetemp()
+    return own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,6 @@ beginning is computed once, and its keys and values serve all sequences that sha
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,7 +16,7 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from cintervene.activations.batches import common_length
-from cintervene.models.caches import new_cache, repeated, resumes
+from cintervene.models.caches import forward_parameters, new_cache, repeated, resumes
 from cintervene.models.decoder import Decoder
 from cintervene.models.offload import device_of
 from cintervene.models.replay import Arguments, idle
@@ -70,7 +69,7 @@ class LowerLayers:
 
     def __init__(self, decoder: Decoder, first: int) -> None:
         self._decoder, self._first = decoder, first
-        self._parameters = inspect.signature(decoder.module.forward).parameters
+        self._parameters = forward_parameters(decoder.module)
 
     def prefix(self, sequences: Sequence[Sequence[int]]) -> Prefix | None:
         """Run the beginning that is worth running once, if there is one."""

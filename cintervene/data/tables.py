@@ -15,6 +15,7 @@ from typing import Any
 
 from cintervene.data.decoding import lines_of
 from cintervene.errors import ArgumentError
+from cintervene.utils.json_text import parse_json
 
 __all__ = ["Columns", "is_table", "looks_like_table", "rows_of", "values_of"]
 
@@ -71,8 +72,8 @@ def rows_of(path: Path, text: str) -> Iterator[Row]:
         return
     if ending == ".json":
         try:
-            content = json.loads(text)
-        except (ValueError, RecursionError):
+            content = parse_json(text)
+        except ValueError:
             # Many files are called so that have a value on each line.
             content = None
         if content is not None:
@@ -83,8 +84,8 @@ def rows_of(path: Path, text: str) -> Iterator[Row]:
         if line.strip():
             place = f"{path}, line {at}"
             try:
-                yield place, json.loads(line)
-            except (ValueError, RecursionError) as error:
+                yield place, parse_json(line)
+            except ValueError as error:
                 raise ArgumentError(
                     f"{place}: is not JSON ({error}); expected a text or an object on "
                     "each line"

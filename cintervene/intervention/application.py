@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from typing import TypeVar
 from weakref import WeakKeyDictionary
 
 from torch import Tensor, nn
@@ -26,6 +27,7 @@ __all__ = [
 ]  # fmt: skip
 
 Edits = Mapping[str, Edit]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -151,14 +153,8 @@ def base_forms(
     stored = StoredWeights(model)
     forms: dict[str, Form | None] = {}
     for name, weight in weights.items():
-        try:
-            forms[name] = edits[name].check_base(name, weight)
-        except InterventionError:
-            wider = stored.find(name, weight)
-            if wider is None:
-                raise
-            edits[name].check_base(name, wider)
-            forms[name] = None
+        read, form = _own_or_stored(stored, name, weight, edits[name].check_base)
+        forms[name] = form if read is weight else None
     return forms
 
 
@@ -169,14 +165,32 @@ def _recovered(
     stored = StoredWeights(model)
     bases = {}
     for name, weight in weights.items():
-        try:
-            bases[name] = edits[name].recover(name, weight)
-        except InterventionError:
-            wider = stored.find(name, weight)
-            if wider is None:
-                raise
-            bases[name] = edits[name].recover(name, wider).to(weight.dtype)
+        _, base = _own_or_stored(stored, name, weight, edits[name].recover)
+        bases[name] = base.to(weight.dtype)
     return bases
+
+
+def _own_or_stored(
+    stored: StoredWeights,
+    name: str,
+    weight: Tensor,
+    function: Callable[[str, Tensor], T],
+) -> tuple[Tensor, T]:
+    """Call a function with a weight, or if it refuses that, as the files hold it.
+
+    Returns
+    -------
+    read : Tensor
+        What it took.
+    result
+    """
+    try:
+        return weight, function(name, weight)
+    except InterventionError:
+        wider = stored.find(name, weight)
+        if wider is None:
+            raise
+        return wider, function(name, wider)
 
 
 def can_change(model: nn.Module, names: Iterable[str]) -> bool:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+from collections.abc import Mapping
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -20,9 +21,14 @@ from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from cintervene.models.trace import evaluating, probe_ids
 
-__all__ = ["has_plain_cache", "new_cache", "repeated", "resumes"]
+__all__ = ["forward_parameters", "has_plain_cache", "new_cache", "repeated", "resumes"]
 
 _resumes: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
+
+
+def forward_parameters(module: nn.Module) -> Mapping[str, inspect.Parameter]:
+    """What a module's `forward` takes, by name."""
+    return inspect.signature(module.forward).parameters
 
 
 def new_cache(model: nn.Module) -> DynamicCache:
@@ -41,7 +47,7 @@ def repeated(cache: DynamicCache, count: int) -> DynamicCache:
 
 def has_plain_cache(model: nn.Module) -> bool:
     """Whether all that a model remembers are keys and values of attention."""
-    takes = inspect.signature(model.forward).parameters
+    takes = forward_parameters(model)
     if "past_key_values" not in takes or getattr(model, "_is_stateful", False):
         return False
     plain = (DynamicLayer, DynamicSlidingWindowLayer)
@@ -59,7 +65,7 @@ def resumes(model: nn.Module) -> bool:
 
 
 def _resumes_probe(model: nn.Module) -> bool:
-    if "past_key_values" not in inspect.signature(model.forward).parameters:
+    if "past_key_values" not in forward_parameters(model):
         return False
     ids = probe_ids(model, 6).view(2, 3)
     begun = ids[:1].expand(2, -1)

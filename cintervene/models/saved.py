@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
@@ -25,6 +25,7 @@ __all__ = [
     "SINGLE",
     "Place",
     "SavedTensors",
+    "alike",
     "numbers",
     "shared_end",
 ]
@@ -116,13 +117,7 @@ class SavedTensors:
         """
         if name in self.places:
             return [name]
-        wanted = numbers(name)
-        keys = [
-            key
-            for key, place in self.places.items()
-            if place.shape == shape and numbers(key) == wanted
-        ]
-        return sorted(keys, key=lambda key: -shared_end(key, name))
+        return alike({key: one.shape for key, one in self.places.items()}, name, shape)
 
     def dtype(self, name: str) -> str:
         """The type of a tensor."""
@@ -151,6 +146,23 @@ class SavedTensors:
             stream.seek(place.start)
             raw = np.fromfile(stream, dtype=np.uint8, count=place.size)
         return torch.from_numpy(raw).view(dtype).view(place.shape)
+
+
+def alike(
+    shapes: Mapping[str, tuple[int, ...]], name: str, shape: tuple[int, ...]
+) -> list[str]:
+    """Return which names may be other ones of a tensor, the likeliest first.
+
+    Parameters
+    ----------
+    shapes : mapping of str to tuple of int
+        By name; those of `shape` count that have the numbers of `name`.
+    name : str
+    shape : tuple of int
+    """
+    wanted = numbers(name)
+    keys = [key for key, s in shapes.items() if s == shape and numbers(key) == wanted]
+    return sorted(keys, key=lambda key: -shared_end(key, name))
 
 
 def shared_end(a: str, b: str) -> int:

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +14,13 @@ from transformers import DynamicCache, NoBadWordsLogitsProcessor
 
 from cintervene.activations.batches import group_by_length, shared_length
 from cintervene.activations.lower_layers import SHORTEST_PREFIX, attention_window
-from cintervene.models.caches import has_plain_cache, new_cache, repeated, resumes
+from cintervene.models.caches import (
+    forward_parameters,
+    has_plain_cache,
+    new_cache,
+    repeated,
+    resumes,
+)
 from cintervene.models.offload import device_of
 from cintervene.models.precision import quick_products
 from cintervene.prompts.spelling import encode_text
@@ -267,7 +272,7 @@ def _greedy(
     """
     if cache is None and (has_plain_cache(model) or resumes(model)):
         cache = new_cache(model)
-    takes = inspect.signature(model.forward).parameters
+    takes = forward_parameters(model)
     ban = NoBadWordsLogitsProcessor(list(map(list, banned)), stops) if banned else None
     ends = torch.tensor(stops, dtype=torch.long, device=mask.device)
     answers: list[list[int]] = [[] for _ in mask]

@@ -245,7 +245,8 @@ class _Descent:
             tangent[reached] / distances[reached]
         )
         multipliers[:, n:] = solved["multipliers"][:, :k]
-        return self._change(solved["coefficients"], multipliers)
+        coefficients = solved["coefficients"]
+        return _Change(coefficients, multipliers, problem.cost(coefficients))
 
     def _push(self, start: Floats) -> Floats | None:
         """Make it feasible by the most-violated rule."""
@@ -257,10 +258,6 @@ class _Descent:
         if pushed["outcome"] != Status.CONVERGED:
             return None
         return start + pushed["coefficients"]
-
-    def _change(self, coefficients: Floats, multipliers: Floats) -> _Change:
-        moved = self.problem.gram @ coefficients
-        return _Change(coefficients, multipliers, float(np.vdot(coefficients, moved)))
 
     def _bound(self, change: _Change) -> float:
         """The lower bound on the cost that its multipliers give, (5)."""

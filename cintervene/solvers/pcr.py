@@ -196,9 +196,12 @@ def _solution(
         displacements = _core.product_nn(problem.true_gram[:, rows], left)
         margins = problem.margins(displacements)
     history = result["history"][: result["history_rows"]]
+    # NumPy's BLAS would wake a thread for a product, which then waits spinning for as
+    # long as a whole solve takes.
+    cost = float(np.einsum("ij,ij", coefficients, slack_displacements))
     return Solution(
         update=LowRankUpdate(np.ascontiguousarray(left.T), problem.dual_inputs[rows]),
-        cost=float(np.vdot(coefficients, slack_displacements)),
+        cost=cost,
         status=status,
         iterations=result["iterations"],
         displacements=displacements,

@@ -333,7 +333,7 @@ class _Statistics(Protocol):
 
 def _widened(x: Any, name: str) -> Floats:
     """Float64 copy of a finite array with two axes."""
-    wide = _core.widen(x, name)
+    wide, _ = _core.widen(x, name)
     _matrix_shape(wide, name)
     return wide
 

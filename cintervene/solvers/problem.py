@@ -14,7 +14,7 @@ from cintervene import _core
 from cintervene.errors import ArgumentError
 from cintervene.solvers.preserve import Preserve
 from cintervene.utils.arrays import Floats, numbers
-from cintervene.utils.scale import GREATEST, LEAST, check_scale
+from cintervene.utils.scale import GREATEST, LEAST, check_scale, check_size
 from cintervene.utils.validation import check_not_negative
 
 __all__ = ["Problem", "check_price", "gram_matrices", "matrix", "prepare"]
@@ -54,6 +54,10 @@ class Problem:
     def margins(self, displacements: Floats) -> Floats:
         """Distance minus radius, and offset minus product, for the moved outputs."""
         return _core.pcr_margins(self.outputs + displacements, *self.arrays[1:])
+
+    def cost(self, coefficients: Floats) -> float:
+        """What a change costs, slack included; (m, d_out) coefficients."""
+        return float(np.vdot(coefficients, self.gram @ coefficients))
 
     def beyond(self, length: float) -> "Problem":
         """The problem that asks for so much more of every constraint."""
@@ -185,13 +189,13 @@ def matrix(x: Any, name: str) -> Floats:
 
 def _measured(x: Any, name: str) -> tuple[Floats, float]:
     """The same, and the size of the largest element."""
-    wide = _core.widen(x, name)
+    wide, size = _core.widen(x, name)
     if wide.ndim != 2:
         raise ArgumentError(
             f"{name}: got shape {wide.shape}; expected two axes, one row a sample. "
             f"Use {name}[None] for a single one"
         )
-    return wide, check_scale(name, wide)
+    return wide, check_size(name, size)
 
 
 def gram_matrices(h: Floats, dual: Floats, slack: float) -> tuple[Floats, Floats]:

@@ -224,7 +224,7 @@ class ProjectedGradient:
             The gradient is NaN or infinite.
         """
         d_out = self._check_shape(grad_outputs, "grad_outputs")
-        gradient = _core.widen(grad_outputs, "grad_outputs").reshape(-1, d_out)
+        gradient = _widened(grad_outputs, d_out)
         return _core.product_nn(self._gram, gradient)
 
     def step(
@@ -280,7 +280,7 @@ class ProjectedGradient:
             state = replace(state.at(best.point), share=state.share * _SHORTER)
             grad_outputs, response = best.gradient, None
         elif loss is not None:
-            gradient = _core.widen(grad_outputs, "grad_outputs").reshape(-1, d_out)
+            gradient = _widened(grad_outputs, d_out)
             share = min(1.0, state.share * _LONGER)
             state = replace(state, best=_Best(float(loss), here, gradient), share=share)
         length = self._length if length is None else length
@@ -406,6 +406,12 @@ class ProjectedGradient:
                 "one row for each row of inputs"
             )
         return int(shape[-1])
+
+
+def _widened(grad_outputs: Any, d_out: int) -> Floats:
+    """A finite gradient as float64, one row a sample."""
+    wide, _ = _core.widen(grad_outputs, "grad_outputs")
+    return wide.reshape(-1, d_out)
 
 
 def _is_least(loss: float | None, best: _Best) -> bool:

@@ -65,7 +65,7 @@ def _spread(
     n = len(problem.concepts)
     balls = result["multipliers"][:, :n]
     root = np.sqrt(np.maximum(balls.sum(axis=1), 0.0))
-    missing = lower_bound - _cost(problem, result["coefficients"])
+    missing = lower_bound - problem.cost(result["coefficients"])
     if not (missing > 0.0 and np.isfinite(root).all() and root.any()):
         return
     system = np.eye(len(root)) - root[:, None] * problem.gram * root
@@ -137,7 +137,3 @@ def _displacement(problem: Problem, rng: np.random.Generator) -> Floats:
 def _unit_vector(problem: Problem, rng: np.random.Generator) -> Floats:
     way = rng.standard_normal(problem.outputs.shape[1])
     return np.asarray(way / np.linalg.norm(way))
-
-
-def _cost(problem: Problem, coefficients: Floats) -> float:
-    return float(np.vdot(coefficients, problem.gram @ coefficients))

@@ -233,7 +233,7 @@ def _factor(value: Any, name: str) -> Array:
     """A 2-D finite float32 or float64 array."""
     array = value
     if not isinstance(value, np.ndarray) or value.dtype not in _KEPT:
-        array = _core.widen(value, name)
+        array, _ = _core.widen(value, name)
     if array.ndim != 2:
         raise ArgumentError(f"{name}: has {array.ndim} axes; expected 2")
     _core.check_finite(array, name)

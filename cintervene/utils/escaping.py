@@ -13,8 +13,8 @@ import unicodedata
 from html import escape
 
 __all__ = [
-    "csv_cell", "html_text", "json_printable", "markdown_cell", "markdown_code",
-    "markdown_text", "printable", "printable_lines",
+    "csv_cell", "escaped", "html_text", "json_printable", "markdown_cell",
+    "markdown_code", "markdown_text", "printable", "printable_lines",
 ]  # fmt: skip
 
 # What spreadsheets begin a formula with, if only after a separator.
@@ -76,11 +76,14 @@ def csv_cell(text: str) -> str:
     return f"'{text}" if FORMULA.match(text) else text
 
 
+def escaped(character: str) -> str:
+    """The escape that Python writes for a character."""
+    return character.encode("unicode_escape").decode("ascii")
+
+
 def _visible(character: str) -> str:
     """The character, or an escape where a terminal would do something at it."""
-    if _is_shown(character):
-        return character
-    return character.encode("unicode_escape").decode("ascii")
+    return character if _is_shown(character) else escaped(character)
 
 
 def _is_shown(character: str) -> bool:

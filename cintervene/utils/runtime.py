@@ -36,7 +36,9 @@ def thread_limit(limit: int) -> Iterator[None]:
     """Use at most `limit` threads inside the ``with`` block, in the whole process.
 
     Results do not depend on it. Without a limit the number is OpenMP's, hence
-    ``OMP_NUM_THREADS``, threadpoolctl and ``torch.set_num_threads`` apply.
+    ``OMP_NUM_THREADS``, threadpoolctl and ``torch.set_num_threads`` apply. Threads
+    that wait for others spin, which is slow where other processes want the cores:
+    ``OMP_WAIT_POLICY=PASSIVE``, set before the package is imported, lets them sleep.
 
     Parameters
     ----------

@@ -8,7 +8,9 @@ import numpy.typing as npt
 
 from cintervene.errors import ArgumentError
 
-__all__ = ["GREATEST", "LEAST", "check_scale", "largest", "scaled", "unscaled"]
+__all__ = [
+    "GREATEST", "LEAST", "check_scale", "check_size", "largest", "scaled", "unscaled",
+]  # fmt: skip
 
 # Squares of these, and sums of a hundred million of them, neither overflow nor vanish.
 LEAST, GREATEST = 1e-150, 1e150
@@ -59,7 +61,11 @@ def check_scale(name: str, array: npt.NDArray[np.float64]) -> float:
     ArgumentError
         The largest element is neither 0 nor from 1e-150 to 1e150 in size.
     """
-    size = largest(array)
+    return check_size(name, largest(array))
+
+
+def check_size(name: str, size: float) -> float:
+    """The same, told the size of the largest element."""
     if size > GREATEST or 0.0 < size < LEAST:
         raise ArgumentError(
             f"{name}: the largest element is {size:.3g} in size; expected "

@@ -124,9 +124,12 @@ civ_status civ_find_nonfinite(const civ_exec *exec, const civ_mat *x,
 /* out = x as CIV_F32 or CIV_F64, whichever out is; it may not overlap x. */
 civ_status civ_convert(const civ_exec *exec, const civ_mat *x, const civ_mat *out);
 
-/* The same for finite x; NONFINITE, and part of out written, when x is not. */
-civ_status civ_convert_finite(const civ_exec *exec, const civ_mat *x,
-                              const civ_mat *out);
+/*
+ * out = finite x as CIV_F64; *largest is the size of its largest element, 0 without
+ * any. NONFINITE, and part of out written, when x is not finite.
+ */
+civ_status civ_widen(const civ_exec *exec, const civ_mat *x, const civ_mat *out,
+                     double *largest);
 
 /* ---- losses ------------------------------------------------------------------ */
 

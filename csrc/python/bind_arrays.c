@@ -2,9 +2,13 @@
 /* Arrays of any library as NumPy arrays of float32 or float64. */
 #include "bind.h"
 
-/* A copy of x as that type; one that is not finite is an error, if that is asked. */
+/*
+ * A copy of x as that type. Where `largest` is not NULL x must be finite, the copy is
+ * float64, and the size of the largest element is put there.
+ */
 static PyObject *
-read_as(PyObject *module, PyObject *arg, const char *name, civ_dtype dtype, bool finite)
+read_as(PyObject *module, PyObject *arg, const char *name, civ_dtype dtype,
+        double *largest)
 {
     tensor x = {0}, copy = {0};
     PyObject *result = NULL;
@@ -15,8 +19,9 @@ read_as(PyObject *module, PyObject *arg, const char *name, civ_dtype dtype, bool
     }
     core_call call;
     call_begin(&call, state);
-    civ_status status = finite ? civ_convert_finite(&call.exec, &x.mat, &copy.mat)
-                               : civ_convert(&call.exec, &x.mat, &copy.mat);
+    civ_status status = largest == NULL
+                            ? civ_convert(&call.exec, &x.mat, &copy.mat)
+                            : civ_widen(&call.exec, &x.mat, &copy.mat, largest);
     call_end(&call);
     if (status == CIV_OK) {
         result = tensor_result(&copy, Py_None);
@@ -33,17 +38,17 @@ done:
 static PyObject *
 as_float32(PyObject *module, PyObject *arg)
 {
-    return read_as(module, arg, "array", CIV_F32, false);
+    return read_as(module, arg, "array", CIV_F32, NULL);
 }
 
 /* as_float64(x) -> new float64 array */
 static PyObject *
 as_float64(PyObject *module, PyObject *arg)
 {
-    return read_as(module, arg, "array", CIV_F64, false);
+    return read_as(module, arg, "array", CIV_F64, NULL);
 }
 
-/* widen(x, name) -> float64 copy of finite x, of the same shape */
+/* widen(x, name) -> float64 copy of finite x, and the size of its largest element */
 static PyObject *
 widen(PyObject *module, PyObject *const *args, Py_ssize_t n_args)
 {
@@ -51,7 +56,9 @@ widen(PyObject *module, PyObject *const *args, Py_ssize_t n_args)
     if (name == NULL || !expect_arguments("widen", n_args, 2)) {
         return NULL;
     }
-    return read_as(module, args[0], name, CIV_F64, true);
+    double largest;
+    PyObject *copy = read_as(module, args[0], name, CIV_F64, &largest);
+    return copy == NULL ? NULL : Py_BuildValue("Nd", copy, largest);
 }
 
 /* numbers(x, name) -> float64 copy, at least one axis; whole numbers are numbers too */

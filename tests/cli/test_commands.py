@@ -336,6 +336,11 @@ def test_explain(model: Path, capsys: Any) -> None:
     found = json.loads(capsys.readouterr().out)
     assert found["layers"] == 2
     assert [target["layer"] for target in found["targets"]] == [1]
+    argv = ["explain", "--model", str(model), "--matrix", "o_proj", "--json"]
+    assert main(argv) == 0
+    found = json.loads(capsys.readouterr().out)
+    names = [f"model.layers.{layer}.self_attn.o_proj.weight" for layer in range(2)]
+    assert [target["weight"] for target in found["targets"]] == names
 
 
 @pytest.mark.parametrize("tied", [True, False])

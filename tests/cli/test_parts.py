@@ -79,6 +79,7 @@ def test_strength():
         ["defend", "--forbid", "obedience"],
         ["defend", "--forbid", "obedience", "--out", "x", "--concepts", "vibes"],
         ["explain", "--layers", "all"],
+        ["explain", "--matrix", "up_proj"],
         ["apply", "--out", "x"],
     ],
 )

@@ -7,14 +7,17 @@ from pathlib import Path
 
 import pytest
 
-CONFIGURATION = Path(__file__).parents[2] / "pyproject.toml"
+# The module's package would have all of torch read, of which the stub says nothing.
+CONFIGURATION = "[mypy]\n[mypy-cintervene.*]\nfollow_imports = skip\n"
 
 
-def test_stub_matches_the_module():
+def test_stub_matches_the_module(tmp_path: Path) -> None:
     pytest.importorskip("mypy")
+    configuration = tmp_path / "mypy.ini"
+    configuration.write_text(CONFIGURATION)
     command = [sys.executable, "-m", "mypy.stubtest", "cintervene._core"]
     done = subprocess.run(
-        [*command, "--mypy-config-file", CONFIGURATION],
+        [*command, "--mypy-config-file", configuration],
         capture_output=True,
         text=True,
         check=False,

@@ -158,6 +158,8 @@ def test_a_column_can_be_named(write: Write) -> None:
         ),
         ("t.json", {"a": [], "b": []}, "holds 2 lists"),
         ("t.json", "[" * 100000, "is not JSON"),
+        ("t.json", '{"a": ["x"], "a": ["y"]}', "'a' stands twice in an object"),
+        ("t.jsonl", '{"text": "x", "text": "y"}', "'text' stands twice in an object"),
         ("t.csv", "prompt\n\n", "has no requests"),
         ("t.txt", "\n \n", "has no requests"),
         ("t.txt", '{"prompt": "a"}\n', r"let it end in \.json"),

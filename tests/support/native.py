@@ -2,11 +2,13 @@
 """The C sources as setup.py builds them: linked with the tests of the core, and as a
 package in which allocations can be made to fail."""
 
+import fcntl
 import os
 import shutil
 import subprocess
 import sys
 import sysconfig
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -51,20 +53,21 @@ class Build:
         """The program of tests/c."""
         target = self.directory / "tests"
         sources = sorted((ROOT / "tests/c").rglob("*.c"))
-        return target if target.exists() else self.link(target, sources)
+        once(target, lambda: self.link(target, sources))
+        return target
 
     def package(self) -> Path:
         """A directory to put before sys.path: the package with this build inside."""
         target = self.directory / "site"
-        if not target.exists():
-            _copy_package(target / "cintervene")
-            name = "_core" + sysconfig.get_config_var("EXT_SUFFIX")
-            faults = [ROOT / "tests/support/fuzz/faults.c"]
-            binding = self.objects("python")
-            self.link(
-                target / "cintervene" / name, faults, *binding, "-shared", "-fPIC"
-            )
+        once(target, lambda: self._link_package(target / "cintervene"))
         return target
+
+    def _link_package(self, target: Path) -> None:
+        _copy_package(target)
+        name = "_core" + sysconfig.get_config_var("EXT_SUFFIX")
+        faults = [ROOT / "tests/support/fuzz/faults.c"]
+        binding = self.objects("python")
+        self.link(target / name, faults, *binding, "-shared", "-fPIC")
 
     def run(self, script: str, *arguments: str) -> "subprocess.CompletedProcess[str]":
         """Run a script of tests/support/fuzz on that package."""
@@ -99,13 +102,27 @@ def build(directory: Path, *, sanitized: bool) -> Build:
     """Build the extension as setup.py does, keeping its object files."""
     if shutil.which("gcc") is None:
         pytest.skip("needs gcc")
+    once(directory, lambda: _build(directory, sanitized))
+    return Build(directory, sanitized)
+
+
+def once(target: Path, make: Callable[[], object]) -> None:
+    """Make a file or directory, unless another process of this run has made it."""
+    done = target.with_name(f"{target.name}.done")
+    with target.with_name(f"{target.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not done.exists():
+            make()
+            done.touch()
+
+
+def _build(directory: Path, sanitized: bool) -> None:
     switches = ("DEBUG", "SANITIZE") if sanitized else ()
     environment = {**os.environ, "CINTERVENE_WERROR": "1"}
     environment |= {f"CINTERVENE_{name}": "1" for name in switches}
     command = [sys.executable, "setup.py", "-q", "build_ext"]
     command += [f"--build-temp={directory}/objects", f"--build-lib={directory}/built"]
     _run(command, cwd=ROOT, env=environment)
-    return Build(directory, sanitized)
 
 
 def _copy_package(target: Path) -> None:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import get_args
 
 from cintervene.cli.arguments.shared import (
     Parser,
@@ -14,6 +15,7 @@ from cintervene.cli.arguments.shared import (
     add_template_options,
     reader,
 )
+from cintervene.utils.literals import Matrix
 from cintervene.utils.ranges import Auto, Layers, Whole
 
 __all__ = ["apply", "compare", "explain", "export", "revert"]
@@ -102,4 +104,11 @@ def explain(parser: Parser) -> None:
         default="auto",
         metavar="LAYERS",
         help="layers such as 26-29 or 3,7 (default: all)",
+    )
+    parser.add_argument(
+        "--matrix",
+        choices=get_args(Matrix),
+        default="down_proj",
+        help="the projection of each layer: the MLP's or the attention's (default: "
+        "%(default)s)",
     )

@@ -23,7 +23,7 @@ def run(arguments: Namespace, console: Console) -> Exit:
     """Print the layers, and why some are refused."""
     model, _ = load_as_asked(arguments, arguments.model, console)
     layers = None if arguments.layers == "auto" else arguments.layers
-    found = explain(model, layers)
+    found = explain(model, layers, arguments.matrix)
     if arguments.json:
         print_json({**as_dict(found), "tied_embeddings": is_tied(model)})
     else:

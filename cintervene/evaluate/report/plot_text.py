@@ -10,7 +10,7 @@ from functools import cache
 import matplotlib as mpl
 from matplotlib.font_manager import FontProperties, findfont, get_font
 
-from cintervene.utils.escaping import printable
+from cintervene.utils.escaping import escaped, printable
 
 __all__ = ["fixed_settings", "plot_text"]
 
@@ -26,7 +26,7 @@ def plot_text(text: str) -> str:
     if len(line) > LONGEST:
         line = line[: LONGEST - 2] + " …"
     known = _glyphs(findfont(FontProperties()))
-    drawn = "".join(c if ord(c) in known else _escape(c) for c in line)
+    drawn = "".join(c if ord(c) in known else escaped(c) for c in line)
     # A legend leaves out what begins with an underscore.
     return (f" {drawn}" if drawn.startswith("_") else drawn).replace("$", r"\$")
 
@@ -41,7 +41,3 @@ def fixed_settings(salt: str) -> Iterator[None]:
 @cache
 def _glyphs(font: str) -> frozenset[int]:
     return frozenset(get_font(font).get_charmap())
-
-
-def _escape(character: str) -> str:
-    return character.encode("unicode_escape").decode("ascii")

@@ -16,7 +16,7 @@ from cintervene.export.checkpoint.tensors import Tensors, paired, tensors_of
 from cintervene.export.comparison.residue import Residue
 from cintervene.intervention.edit import Edit
 from cintervene.intervention.intervention import Intervention
-from cintervene.models.saved import numbers, shared_end
+from cintervene.models.saved import alike
 from cintervene.models.weights import same_bits
 
 __all__ = ["Comparison", "Difference", "compare"]
@@ -159,13 +159,9 @@ def _difference(
 
 def _edit(intervention: Intervention, name: str, shape: tuple[int, ...]) -> Edit | None:
     """The edit that a tensor may carry, under its own name or one that ends alike."""
-    found = {
-        key: edit
-        for key, edit in intervention.edits.items()
-        if edit.shape == shape and numbers(key) == numbers(name)
-    }
-    key = max(found, key=lambda key: shared_end(key, name), default=None)
-    return None if key is None else found[key]
+    edits = intervention.edits
+    keys = alike({key: edit.shape for key, edit in edits.items()}, name, shape)
+    return edits[keys[0]] if keys else None
 
 
 def _explain(

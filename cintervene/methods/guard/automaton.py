@@ -156,10 +156,8 @@ class WordAutomaton:
         """
         if text not in self._endings:
             decoder = codecs.getincrementaldecoder("utf-8")("ignore")
-            letters = decoder.decode(text)
-            while letters and is_mark(letters[-1]):
-                letters = letters[:-1]
-            ends = not joins(letters[-1]) if letters else None
+            last = _last_unmarked(decoder.decode(text))
+            ends = not joins(last) if last else None
             self._endings[text] = ends, decoder.getstate()[0]
         return self._endings[text]
 
@@ -300,10 +298,13 @@ def _inside(text: bytes) -> bool:
     """Whether a letter behind a text would be of the word that is going on."""
     if text[-1] < 128:
         return chr(text[-1]).isalnum()
-    letters = text.decode(errors="ignore")
-    while letters and is_mark(letters[-1]):
-        letters = letters[:-1]
-    return bool(letters) and joins(letters[-1])
+    last = _last_unmarked(text.decode(errors="ignore"))
+    return bool(last) and joins(last)
+
+
+def _last_unmarked(text: str) -> str:
+    """The last character that is no mark on the one before it; none if all are."""
+    return next((letter for letter in reversed(text) if not is_mark(letter)), "")
 
 
 def _parted(last: str, rest: bytes) -> bool:
@@ -314,11 +315,6 @@ def _parted(last: str, rest: bytes) -> bool:
     if is_mark(following):
         return False
     return ends_anywhere(last) or not joins(following)
-
-
-def _reached(row: dict[int, list[State]]) -> list[State]:
-    """States that tokens lead to."""
-    return [state for states in row.values() for state in states]
 
 
 def _begun(boundary: bool) -> list[State]:

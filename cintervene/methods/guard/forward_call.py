@@ -14,7 +14,7 @@ from cintervene.errors import ModelError
 from cintervene.methods.guard.output_shift import OutputPosition
 from cintervene.methods.guard.state import SequenceState
 
-__all__ = ["ForwardCall", "Positions"]
+__all__ = ["BoundedLogits", "ForwardCall", "Positions"]
 
 
 @dataclass(frozen=True, eq=False)

@@ -55,7 +55,8 @@ from cintervene.methods.guard.state import (
     leave_cache,
 )
 from cintervene.models.parts import ModelParts
-from cintervene.prompts.spelling import encode_text, words_to_forbid
+from cintervene.models.precision import quick_products
+from cintervene.prompts.spelling import encode_text, text_tokenizer, words_to_forbid
 from cintervene.prompts.target_spans import TargetSpan, word_spans
 from cintervene.utils.arrays import Floats
 
@@ -109,7 +110,7 @@ class Guard:
     model : nn.Module
         A causal language model of transformers.
     tokenizer
-        Its tokenizer.
+        Its tokenizer, or the processor that has it.
     config : GuardConfig, optional
         What is forbidden, and how.
     **parameters
@@ -135,6 +136,7 @@ class Guard:
     ...     model.generate(**inputs, do_sample=True, streamer=streamer)
     """
 
+    @quick_products()
     def __init__(
         self,
         model: nn.Module,
@@ -143,6 +145,7 @@ class Guard:
         **parameters: Any,
     ) -> None:
         config = GuardConfig.of(config, parameters)
+        tokenizer = text_tokenizer(tokenizer)
         words = words_to_forbid(tokenizer, config.forbid or ())
         self.activity = Activity()
         self._model, self._config = generating(model), config
@@ -342,7 +345,7 @@ def _benign(
     tokenizer: Any, words: Sequence[str], texts: Iterable[str]
 ) -> list[TargetSpan]:
     """Running text, and benign words said to prompts like those for forbidden ones."""
-    forbidden = {word.casefold() for word in words}
+    forbidden = {data.caseless(word) for word in words}
     benign = [word for word in data.benign_words("train") if word not in forbidden]
     passages = [*(one.text for one in data.benign_texts("train")[:TEXTS]), *texts]
     return [

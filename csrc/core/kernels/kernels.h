@@ -14,6 +14,8 @@ typedef int64_t (*civ_first_bad_fn)(const void *x, int64_t n, bool allow_minus_i
 
 typedef void (*civ_to_f32_fn)(const void *x, int64_t n, float *out);
 typedef void (*civ_to_f64_fn)(const void *x, int64_t n, double *out);
+/* The same; returns the largest magnitude, or infinity where one is not finite. */
+typedef double (*civ_widen_fn)(const void *x, int64_t n, double *out);
 
 /* out = x - base. */
 typedef void (*civ_difference_fn)(const void *x, const void *base, int64_t n,
@@ -143,6 +145,7 @@ typedef struct civ_kernels {
     civ_first_bad_fn first_bad[CIV_N_DTYPES];
     civ_to_f32_fn to_f32[CIV_N_DTYPES];
     civ_to_f64_fn to_f64[CIV_N_DTYPES];
+    civ_widen_fn widen[CIV_N_DTYPES];
     civ_difference_fn difference[CIV_N_DTYPES];
     civ_set_nll_fn set_nll[CIV_N_DTYPES];
     civ_sum_squares_fn sum_squares[CIV_N_DTYPES];

@@ -8,7 +8,7 @@
 /* Blocks of the kernel in a tile, each way. */
 #define TILE 4
 /* Columns multiplied at a time: the rows of a tile then stay in the cache. */
-#define DEPTH 1024
+#define DEPTH 512
 /* Sums of a tile for any kernel: CIV_DOT_ROWS rows, vectors of CIV_DOT_LANES. */
 #define SUMS (TILE * TILE * CIV_DOT_ROWS * CIV_DOT_ROWS * CIV_DOT_LANES)
 

@@ -25,12 +25,16 @@ check_uniform(void)
     CHECK(row == 1 && col == 5);
     static double wide[ROWS * VOCAB];
     civ_mat copy = {wide, ROWS, VOCAB, VOCAB, CIV_F64};
-    CHECK(civ_convert_finite(NULL, &x, &copy) == CIV_NONFINITE);
+    double largest = -1;
+    CHECK(civ_widen(NULL, &x, &copy, &largest) == CIV_NONFINITE);
+    CHECK(largest == -1);
     CHECK(civ_convert(NULL, &x, &copy) == CIV_OK);
     CHECK(isnan(wide[VOCAB + 5]));
     logits[PADDED + 5] = 0.5F;
-    CHECK(civ_convert_finite(NULL, &x, &copy) == CIV_OK);
-    CHECK(wide[VOCAB + 5] == 0.5);
+    CHECK(civ_widen(NULL, &x, &copy, &largest) == CIV_OK);
+    CHECK(wide[VOCAB + 5] == 0.5 && largest == 0.5);
+    logits[PADDED + 5] = -3;
+    CHECK(civ_widen(NULL, &x, &copy, &largest) == CIV_OK && largest == 3);
     logits[PADDED + 5] = 0;
 }
 

@@ -4,11 +4,21 @@
 from __future__ import annotations
 
 from string import ascii_lowercase
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
-from support.guarded import PROMPTS, STRENGTH, TOKENIZER, forbidden, guard, padded, step
+from support.guarded import (
+    FORBID,
+    PROMPTS,
+    STRENGTH,
+    TOKENIZER,
+    forbidden,
+    guard,
+    padded,
+    step,
+)
 from support.tiny_models import ARCHITECTURES, make_tiny_model
 
 from cintervene.errors import ArgumentError, InterventionError
@@ -16,7 +26,9 @@ from cintervene.errors import ArgumentError, InterventionError
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
+from cintervene.methods.guard.method import Guard, _benign
 from cintervene.models import find_targets
+from cintervene.models.precision import WidenedProducts
 from cintervene.solvers.update import LowRankUpdate
 
 
@@ -271,3 +283,34 @@ def test_a_guard_may_be_entered_again(llama: Any) -> None:
         own.generate(**padded(), max_new_tokens=1, pad_token_id=0)
         assert hooks(llama) == 5
     assert hooks(llama) == 0
+
+
+def test_the_processor_of_a_multimodal_model(llama: Any) -> None:
+    processor = SimpleNamespace(tokenizer=TOKENIZER)
+    with guard(llama):
+        expected = step(llama).sequences
+    with Guard(llama, processor, forbid=FORBID, strength=STRENGTH):
+        assert torch.equal(step(llama).sequences, expected)
+
+
+def test_a_forbidden_word_is_not_benign_however_it_is_written(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # What case folding makes of the first letter is no composed character any more.
+    benign = ["\u0390a", "cat"]
+    monkeypatch.setattr("cintervene.data.benign_words", lambda split: benign)
+    spans = [len(_benign(TOKENIZER, [word], [])) for word in (*benign, "dog")]
+    assert spans[0] == spans[1] < spans[2]
+
+
+def test_its_calibration_multiplies_as_fast_as_the_processor_can(
+    llama: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
+    widened = []
+    widen = WidenedProducts._weight
+    monkeypatch.setattr(
+        WidenedProducts, "_weight", lambda *args: widened.append(args) or widen(*args)
+    )
+    guard(llama.bfloat16())
+    assert widened

@@ -153,7 +153,7 @@ def _core_entries(rng) -> list[Entry]:
     return [
         Entry("as_float32", _core.as_float32, [a]),
         Entry("as_float64", _core.as_float64, [a.astype(np.float32)]),
-        Entry("widen", lambda x: _core.widen(x, "x"), [a]),
+        Entry("widen", lambda x: _core.widen(x, "x")[0], [a]),
         Entry("numbers", lambda x: _core.numbers(x, "x"), [a]),
         Entry("check_finite", lambda x: _core.check_finite(x, "x"), [a]),
         Entry("product_nt", _core.product_nt, [a, b]),
