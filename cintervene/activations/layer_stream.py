@@ -101,6 +101,8 @@ class LayerStream:
         Called with the number of sequences of each batch that has come to `first`.
     matrix : {"down_proj", "o_proj"}
         Which projection of each layer is watched or changed; see `find_targets`.
+    block : Target, optional
+        What is watched in its layer in place of that, such as a whole MLP.
 
     Raises
     ------
@@ -131,6 +133,7 @@ class LayerStream:
         keep_bytes: int = 1 << 28,
         entered: Step | None = None,
         matrix: Matrix = "down_proj",
+        block: Target | None = None,
     ) -> None:
         self._decoder, self._keep_bytes = decoder, keep_bytes
         self.n_layers = decoder.n_layers
@@ -138,6 +141,8 @@ class LayerStream:
         above = explanation_of(decoder, range(self.layer, self.n_layers), matrix)
         self._targets = {target.layer: target for target in above.targets}
         self._refused = above.refused
+        if block is not None:
+            self._targets[block.layer] = block
         self._additive: dict[int, bool] = {}
         ids = check_sequences(sequences, decoder.model)
         lower = LowerLayers(decoder, self.layer)
@@ -162,6 +167,7 @@ class LayerStream:
         streamed: Sequence[Positions] | None = None,
         entered: Step | None = None,
         matrix: Matrix = "down_proj",
+        block: Target | None = None,
     ) -> LayerStream:
         """Stream spans, with the rows wanted at the positions that matter in them.
 
@@ -170,7 +176,7 @@ class LayerStream:
         decoder : Decoder
         spans : sequence of Span
             `TargetSpan`s, for example.
-        first, streamed, entered, matrix
+        first, streamed, entered, matrix, block
             See `LayerStream`.
         wanted : sequence of (sequence of int or slice), optional
             Other positions than those that matter.
@@ -180,6 +186,7 @@ class LayerStream:
         return cls(
             decoder, [span.ids for span in spans], first,
             wanted=wanted, streamed=streamed, entered=entered, matrix=matrix,
+            block=block,
         )  # fmt: skip
 
     def run(self, layer: int, sink: Sink | None = None) -> Captured:

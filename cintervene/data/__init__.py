@@ -14,6 +14,7 @@ from cintervene.data.prompts import (
     benign_prompts,
     benign_texts,
     obedience_templates,
+    sentence_templates,
 )
 from cintervene.data.readers import read_requests, read_texts, read_words
 from cintervene.data.refusals import (
@@ -65,5 +66,6 @@ __all__ = [
     "read_words",
     "related_words",
     "safe_refusals",
+    "sentence_templates",
     "unique_words",
 ]

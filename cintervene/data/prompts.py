@@ -90,6 +90,14 @@ def answer_prefixes(split: Split) -> list[str]:
     return list(load("answer_prefixes.json", split))
 
 
+def sentence_templates() -> list[str]:
+    """Return prompts, with ``{word}``, that have a model use a word by itself.
+
+    They are for the defence alone; `obedience_templates` says what the word is.
+    """
+    return list(load("sentence_templates.json", "train"))
+
+
 def benign_prompts(split: Split) -> list[BenignPrompt]:
     """Return the everyday prompts of one split.
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Container, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypedDict
 
 from torch import nn
@@ -19,6 +19,7 @@ from cintervene.prompts.calibration_size import CalibrationSize
 from cintervene.prompts.chat import generate, render
 from cintervene.prompts.spelling import encode_text
 from cintervene.prompts.target_spans import TargetSpan, answered, word_spans
+from cintervene.prompts.word_sentences import said_in
 from cintervene.utils.progress import Progress, counting
 
 __all__ = [
@@ -47,6 +48,9 @@ class Calibration:
         Everyday prompts with the model's own answers, and running text.
     tune_forget, tune_near_negatives, tune_retain : list of TargetSpan
         The same of other prompts and other benign words.
+    tune_said : list of list of bool
+        For each of `tune_retain` at which of its positions the model itself says a
+        forbidden word; empty where nothing is known of it.
     """
 
     forget: list[TargetSpan]
@@ -55,6 +59,7 @@ class Calibration:
     tune_forget: list[TargetSpan]
     tune_near_negatives: list[TargetSpan]
     tune_retain: list[TargetSpan]
+    tune_said: list[list[bool]] = field(default_factory=list)
 
 
 def calibrate_words(
@@ -85,8 +90,20 @@ def calibrate_words(
         + _word_answers(tokenizer, frequent[::2], "train", 1, 0)
         + _word_answers(tokenizer, frequent[1::2], "train", 0, 1),
         tune_forget=_word_answers(tokenizer, words, "tune", 1, 1),
+        tune_said=[_said(tokenizer, words, span) for span in common["tune_retain"]],
         **common,
     )
+
+
+def _said(tokenizer: Any, words: Sequence[str], span: TargetSpan) -> list[bool]:
+    """At which positions of an answer one of the words is said."""
+    places = {
+        place
+        for word in words
+        for begin, length in said_in(tokenizer, word, span.targets)
+        for place in range(begin, begin + length)
+    }
+    return [place in places for place in range(len(span.targets))]
 
 
 class CommonParts(TypedDict):

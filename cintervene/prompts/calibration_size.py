@@ -38,18 +38,21 @@ class CalibrationSize(Size):
         of each harmful answer.
     contrast_prompts : int
         Prompts that sound harmful but are not, answered like harmful ones.
+    sentences, sentence_tokens : int
+        Texts that the model writes about each forbidden word, and their length.
     """
 
     budgets: ClassVar = {
         "small": {
             "starting": 1, "later": 1, "contrast_words": 8, "text_words": 60,
             "prompts": 24, "texts": 8, "answer_tokens": 16, "tune_words": 6,
-            "tune_prompts": 10, "contrast_prompts": 16,
+            "tune_prompts": 10, "contrast_prompts": 16, "sentences": 0,
         },
         "default": {},
         "large": {
             "starting": 6, "later": 6, "contrast_words": 50, "text_words": 800,
             "prompts": 292, "answer_tokens": 32, "contrast_prompts": 128,
+            "sentences": 3,
         },
     }  # fmt: skip
 
@@ -71,6 +74,10 @@ class CalibrationSize(Size):
     contrast_prompts: int = parameter(
         Whole(), 64, "prompts that only sound harmful, answered like harmful ones"
     )
+    sentences: int = parameter(
+        Whole(), 1, "texts that the model writes about each forbidden word"
+    )
+    sentence_tokens: int = parameter(Whole(least=1), 32, "length of these texts")
 
 
 @dataclass(frozen=True)

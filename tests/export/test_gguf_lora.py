@@ -17,7 +17,7 @@ gguf = pytest.importorskip("gguf")
 from cintervene import export
 from cintervene.errors import ArgumentError, InterventionError, ModelError
 from cintervene.intervention.intervention import Intervention
-from cintervene.methods.gate.discovery import find_gated_mlp
+from cintervene.methods.common.gated_mlp_discovery import find_gated_mlp
 from cintervene.models import find_decoder, find_targets
 from cintervene.solvers.update import LowRankUpdate
 

@@ -14,6 +14,7 @@ from torch import Tensor
 from cintervene.activations.upper_layers import UpperBatch, UpperLayers, logits_of
 from cintervene.errors import ModelError
 from cintervene.methods.common.descent import minibatches
+from cintervene.methods.common.gated_mlp import GatedMLP, Neurons
 from cintervene.methods.common.objectives import (
     by_example,
     divergence_loss,
@@ -25,7 +26,6 @@ from cintervene.methods.common.objectives import (
 from cintervene.methods.common.sweep import RefusalPoint
 from cintervene.methods.gate.config import GateConfig
 from cintervene.methods.gate.examples import READING, GateExamples, roles
-from cintervene.methods.gate.gated_mlp import GatedMLP, Neurons
 from cintervene.methods.gate.gates import EVEN, Thresholds, Tokens, fit_gates
 from cintervene.models.parts import ModelParts
 from cintervene.models.targets import Target

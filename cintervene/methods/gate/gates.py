@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
@@ -13,9 +12,14 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from cintervene.methods.gate.detector import Detector, fit_detector
+from cintervene.methods.common.detector import Detector, fit_detector
+from cintervene.methods.common.gated_mlp import (
+    GatedMLP,
+    Neurons,
+    as_stored,
+    constant_direction,
+)
 from cintervene.methods.gate.examples import ANSWERING, READING, REFUSING
-from cintervene.methods.gate.gated_mlp import GatedMLP, Neurons
 from cintervene.utils.arrays import Floats
 
 __all__ = ["EVEN", "Gates", "Thresholds", "Tokens", "fit_gates"]
@@ -30,9 +34,6 @@ MOST, FEW = 12000, 3000
 # Log odds at which the neurons of the refusal's own tokens open, which are recognised
 # by these tokens alone.
 CERTAIN = 1.0
-# Squared coefficients of the constant beside the mean squared error of it, for inputs
-# with a mean square about 1.
-CONSTANT_RIDGE = 0.064
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,12 +127,12 @@ class Gates:
         # What biases add is taken out.
         biases = self.idle.gate_bias.double().numpy()[:, None]
         rows -= biases * (constant / self.level)
-        return _rounded(torch.from_numpy(rows), self.mlp.gate.dtype)
+        return as_stored(torch.from_numpy(rows), self.mlp.gate.dtype)
 
     @property
     def up(self) -> Tensor:
         """Rows (neurons, hidden) of the up projection, as the model will hold them."""
-        return _rounded(self.constant / self.sizes[:, None], self.mlp.up.dtype)
+        return as_stored(self.constant / self.sizes[:, None], self.mlp.up.dtype)
 
     def neurons(self, thresholds: Thresholds) -> Neurons:
         """The neurons, as the model will hold them."""
@@ -181,7 +182,7 @@ def fit_gates(
         for role, inputs in positive.items()
     ]
     ordinary = _spread(benign.inputs)
-    constant = _constant(ordinary)
+    constant = constant_direction(ordinary)
     gates = Gates(
         mlp,
         detectors,
@@ -217,20 +218,3 @@ def _negatives(role: int, harmful: Tokens, benign: Tokens) -> Iterator[Floats]:
 def _spread(rows: Singles, most: int = MOST) -> Floats:
     """Rows evenly taken from all, at most so many."""
     return rows[:: -(-len(rows) // most) or 1].astype(np.float64)
-
-
-def _constant(inputs: Floats) -> Floats:
-    """What makes 1 of inputs (n, d), by least squares with a ridge.
-
-    Some models' MLPs read inputs of about 1, some a thousandth or a thousand times
-    that. A power of two as their unit loses nothing.
-    """
-    gram = inputs.T @ inputs / len(inputs)
-    unit = 2.0 ** round(math.log2(math.sqrt(np.diag(gram).mean())))
-    gram[np.diag_indices_from(gram)] += CONSTANT_RIDGE * unit**2
-    direction: Floats = np.linalg.solve(gram, inputs.mean(axis=0))
-    return direction
-
-
-def _rounded(rows: Tensor, dtype: torch.dtype) -> Tensor:
-    return rows.to(dtype).float()

@@ -20,6 +20,8 @@ from cintervene import data
 from cintervene.errors import ArgumentError, ModelError
 from cintervene.intervention.intervention import Intervention
 from cintervene.methods.common.descent import take_steps
+from cintervene.methods.common.gated_mlp import GatedMLP
+from cintervene.methods.common.gated_mlp_discovery import find_gated_mlp
 from cintervene.methods.common.layer_selection import (
     layers_in_question,
     most_separating,
@@ -28,9 +30,7 @@ from cintervene.methods.common.result import make_intervention, sweep_metrics
 from cintervene.methods.common.sweep import RefusalLimits, mildest_within
 from cintervene.methods.gate.config import GateConfig
 from cintervene.methods.gate.descent import GateDescent, GateSweepPoint
-from cintervene.methods.gate.discovery import find_gated_mlp
 from cintervene.methods.gate.examples import prepare
-from cintervene.methods.gate.gated_mlp import GatedMLP
 from cintervene.methods.gate.gates import Thresholds
 from cintervene.models.decoder import requested_layers
 from cintervene.models.parts import ModelParts

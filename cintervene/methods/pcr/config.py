@@ -58,8 +58,16 @@ class PCRConfig(ProjectionConfig):
         The projection of each that is changed: the MLP's or the attention's.
     preserve : sequence of str
         Texts whose processing is to stay as it is, besides the package's own.
+    hinge : {"auto", "on", "off"}
+        For words: change a few neurons of one gated MLP, which open only where a
+        forbidden word is about to be said (12) to (14), instead of a whole matrix,
+        which acts everywhere. `"auto"` does so where the MLP is gated and no norm
+        follows it, and neither `layers` nor `matrix` asks for something else.
+    max_neurons : "auto" or int
+        How many neurons `hinge` may change; more words than these share them. `"auto"`
+        is a fifteenth of the MLP's.
     strength : "auto" or float
-        How far outputs are pushed: the s of (8), (9) and (10).
+        How far outputs are pushed: the s of (8), (9), (10) and (14).
         `"auto"` tries several on a tuning split and takes the knee of effect against
         drift; see `strength.knee`. The whole curve is in the result's metrics.
     min_effect : float
@@ -120,6 +128,16 @@ class PCRConfig(ProjectionConfig):
         Choice(names=("auto", *get_args(Concepts))), "auto",
         "what stands for a word or a concept inside the model",
         group="main",
+    )  # fmt: skip
+    hinge: str = parameter(
+        Choice(names=("auto", "on", "off")), "auto",
+        "for words: neurons that open only where one is about to be said, in place of "
+        "a change that acts everywhere; auto where the model has gated MLPs",
+        group="main",
+    )  # fmt: skip
+    max_neurons: Literal["auto"] | int = parameter(
+        Auto(Whole(least=1), "a positive whole number"), "auto",
+        "how many neurons the hinge may change; auto is a fifteenth of an MLP's",
     )  # fmt: skip
     strength: Literal["auto"] | float = parameter(
         Auto(Positive(), "a positive number"), "auto",

@@ -12,6 +12,7 @@ from cintervene.methods.common.result import make_intervention, sweep_metrics
 from cintervene.methods.pcr.base_activations import BaseActivations
 from cintervene.methods.pcr.config import PCRConfig
 from cintervene.methods.pcr.constraints import ConstraintIndex, TokenConstraintIndex
+from cintervene.methods.pcr.hinge.method import Hinge, hinged_mlp
 from cintervene.methods.pcr.layerwise import Layerwise, Problem
 from cintervene.methods.pcr.point_constraints import PointConstraints
 from cintervene.methods.pcr.regions import Balls, Differences
@@ -44,7 +45,8 @@ def solve(
     """Find the least change of a few layers that keeps outputs away from points.
 
     Each layer's constrained problem is solved by `cintervene.pcr`, to its proven
-    optimum where that says so; the rank of that change is then cut to `max_rank`. See
+    optimum where that says so; the rank of that change is then cut to `max_rank`. For
+    words neurons of one MLP are changed where `hinge` allows it. See
     docs/methods/pcr.md.
 
     Parameters
@@ -77,10 +79,14 @@ def solve(
     """
     config = checked_texts(tokenizer, config)
     parts = ModelParts.find(model)
+    mlp = hinged_mlp(parts, config)
     config = resolved(config, parts)
     clock = Clock()
     with clock.phase("prompts"):
         calibration = calibrate(model, tokenizer, config, progress)
+    if mlp is not None:
+        hinge = Hinge(parts, tokenizer, mlp, config, clock, progress)
+        return hinge.solve(calibration)
     with clock.phase("capture"):
         entered = counting(progress, "watching layers", _solved_on(calibration))
         layerwise = constrain(parts, calibration, config, entered)

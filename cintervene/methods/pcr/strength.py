@@ -16,13 +16,23 @@ from cintervene.intervention.adapter import applicable_form
 from cintervene.intervention.intervention import Intervention
 from cintervene.methods.pcr.layerwise import LayerChange, Layerwise
 from cintervene.models.parts import ModelParts
+from cintervene.models.targets import Target
 from cintervene.prompts.calibration import Calibration
 from cintervene.prompts.target_spans import TargetSpan
+from cintervene.solvers.update import LowRankUpdate
 from cintervene.utils.arrays import Floats
 from cintervene.utils.clock import Clock
 from cintervene.utils.progress import Progress
 
-__all__ = ["Candidate", "SweepPoint", "Tuning", "WordLimits", "knee", "sweep"]
+__all__ = [
+    "Candidate",
+    "Measured",
+    "SweepPoint",
+    "Tuning",
+    "WordLimits",
+    "knee",
+    "sweep",
+]
 
 # What is measured on a few hundred tokens will be somewhat different elsewhere: drift
 # may be larger, and the logarithm of the effect was up to a ninth smaller.
@@ -61,13 +71,17 @@ class SweepPoint:
     forbidden_ratio, benign_ratio : float
         Perplexity of forbidden and of benign words, changed over base.
     kl : float
-        Nats a token between base and changed model on benign answers.
+        Nats a token between base and changed model on benign answers, but where the
+        base says a forbidden word in them itself.
+    least_ratio : float
+        Perplexity of the forbidden word that rose least, changed over base.
     """
 
     strength: float
     forbidden_ratio: float
     benign_ratio: float
     kl: float
+    least_ratio: float
 
     def strain(self, limits: WordLimits) -> float:
         """Share of the limits that is used up; above 1 they are crossed."""
@@ -80,6 +94,21 @@ class SweepPoint:
     def effective(self, limits: WordLimits) -> bool:
         """Whether the effect, as a logarithm, exceeds what is required by a margin."""
         return EFFECT_MARGIN * math.log(self.forbidden_ratio) >= math.log(limits.effect)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What changes did on the tuning split.
+
+    Attributes
+    ----------
+    point : SweepPoint
+    by_word : dict of str to float
+        Nats a token by which each forbidden word has become less likely.
+    """
+
+    point: SweepPoint
+    by_word: dict[str, float]
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,19 +144,34 @@ class Tuning:
         self._tokens = [_tokens(spans) for spans in words]
         *states, self._retain_state = self._states()
         self._nll = self._word_nll(states)
+        forget, retain = calibration.tune_forget, calibration.tune_retain
+        owners = [span.word for span in forget for _ in span.targets]
+        self._owners = np.array(owners)
+        self._words = list(dict.fromkeys(owners))
+        said = [at for span in calibration.tune_said for at in span]
+        if not said:
+            said = [False] * sum(len(span.targets) for span in retain)
+        self._said = np.array(said)
 
-    def measure(self, changes: Sequence[LayerChange], strength: float) -> SweepPoint:
+    def measure(
+        self, updates: Sequence[tuple[Target, LowRankUpdate]], strength: float
+    ) -> Measured:
         """Apply the changes for a moment and look at what they do."""
-        updates = [(change.target, change.update) for change in changes]
         trial = Intervention.of(self._model, updates, reversible=False)
         with applicable_form(trial, self._model).applied(self._model):
             *states, retain_state = self._states()
-        forbidden, benign = (
-            float(np.exp(np.mean(after - before)))
+        risen = [
+            after - before
             for after, before in zip(self._word_nll(states), self._nll, strict=True)
-        )
+        ]
+        by_word = {
+            word: float(np.mean(risen[0][self._owners == word])) for word in self._words
+        }
+        forbidden, benign = (float(np.exp(np.mean(nats))) for nats in risen)
         kl = divergence(self._unembedding, self._retain_state, retain_state)
-        return SweepPoint(strength, forbidden, benign, float(np.mean(kl)))
+        drift = float(np.sum(kl[~self._said]) / len(kl))
+        least = float(np.exp(min(by_word.values())))
+        return Measured(SweepPoint(strength, forbidden, benign, drift, least), by_word)
 
     def _word_nll(self, states: Sequence[torch.Tensor]) -> list[Floats]:
         """Nats of each token of forbidden and of benign words."""
@@ -156,7 +200,8 @@ def sweep(
         with clock.phase("solve"):
             changes = layerwise.solve(strength)
         with clock.phase("tune"):
-            point = tuning.measure(changes, strength)
+            updates = [(change.target, change.update) for change in changes]
+            point = tuning.measure(updates, strength).point
         candidates.append(Candidate(changes, point))
         enough = len(candidates) >= CURVE and point.effective(limits)
         if enough or point.strain(limits) > 1.0:

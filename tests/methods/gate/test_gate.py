@@ -25,8 +25,8 @@ from cintervene.export import lora
 from cintervene.intervention.intervention import Intervention
 from cintervene.methods.common.sweep import RefusalLimits, mildest_within
 from cintervene.methods.gate.descent import GateDescent, GateSweepPoint
-from cintervene.methods.gate.detector import fit_detector
-from cintervene.methods.gate.discovery import find_gated_mlp
+from cintervene.methods.common.detector import fit_detector
+from cintervene.methods.common.gated_mlp_discovery import find_gated_mlp
 from cintervene.methods.gate.examples import (
     ANSWERING,
     OPENING,

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from cintervene import export
 from cintervene.errors import ModelError
 from cintervene.intervention.intervention import Intervention
-from cintervene.methods.gate.discovery import find_gated_mlp
+from cintervene.methods.common.gated_mlp_discovery import find_gated_mlp
 from cintervene.methods.gate.gates import EVEN, Tokens, fit_gates
 from cintervene.models import find_decoder
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from cintervene.errors import ModelError
-from cintervene.methods.gate.gated_mlp import Block, GatedMLP, Rows
+from cintervene.methods.common.gated_mlp import Block, GatedMLP, Rows
 from cintervene.models.blocks import holds_matrix, parent
 from cintervene.models.decoder import Decoder
 from cintervene.models.targets import plain_targets, targets_of
@@ -35,7 +35,7 @@ TOLERANCE = 0.02
 # two such numbers is in the range of float16.
 LARGE = 200.0
 # What to do with other models.
-ELSE = 'use method "tsr", which does without'
+ELSE = 'use a method that does without: "tsr", or "pcr" with hinge="off"'
 # Functions that models call without a module for them.
 FUNCTIONS: tuple[Activation, ...] = (
     functional.silu,

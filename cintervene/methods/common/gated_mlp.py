@@ -8,6 +8,7 @@ the column is not added, however long it is: docs/methods/gate.md (1).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -20,10 +21,20 @@ from cintervene.models.targets import Target
 from cintervene.solvers.update import LowRankUpdate
 from cintervene.utils.arrays import Floats
 
-__all__ = ["Block", "GatedMLP", "Neurons", "Rows"]
+__all__ = [
+    "Block",
+    "GatedMLP",
+    "Neurons",
+    "Rows",
+    "as_stored",
+    "constant_direction",
+]
 
 # Inputs whose activations are computed at a time: there are thousands of each.
 BLOCK = 4096
+# Squared coefficients of the constant beside the mean squared error of it, for inputs
+# with a mean square about 1.
+CONSTANT_RIDGE = 0.064
 CPU = torch.device("cpu")
 
 
@@ -229,3 +240,21 @@ def _matrix(target: Target) -> Tensor:
     """The (d_out, d_in) matrix of a target in float32."""
     weight = target.weight.detach().float()
     return weight.T if target.transposed else weight
+
+
+def constant_direction(inputs: Floats) -> Floats:
+    """What makes 1 of inputs (n, d), by least squares with a ridge.
+
+    Some models' MLPs read inputs of about 1, some a thousandth or a thousand times
+    that. A power of two as their unit loses nothing.
+    """
+    gram = inputs.T @ inputs / len(inputs)
+    unit = 2.0 ** round(math.log2(math.sqrt(np.diag(gram).mean())))
+    gram[np.diag_indices_from(gram)] += CONSTANT_RIDGE * unit**2
+    direction: Floats = np.linalg.solve(gram, inputs.mean(axis=0))
+    return direction
+
+
+def as_stored(rows: Tensor, dtype: torch.dtype) -> Tensor:
+    """Rows in float32, rounded as a model of that type holds them."""
+    return rows.to(dtype).float()

@@ -1,0 +1,191 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Detectors of words about to be said, as rows of gate and up projections.
+
+docs/methods/pcr.md (12) and (13).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cintervene.methods.common.detector import fit_detector
+from cintervene.methods.common.gated_mlp import (
+    GatedMLP,
+    Neurons,
+    as_stored,
+    constant_direction,
+)
+from cintervene.methods.pcr.hinge.rows import HingeRows, Singles
+from cintervene.utils.arrays import Floats
+from cintervene.utils.progress import Step
+
+__all__ = ["WordNeurons", "fit_neurons", "grouped"]
+
+# Of the detectors: squared coefficients beside the mean loss.
+RIDGE = 0.1
+# Rows that a first guess takes for the word's most, that a detector is fitted to.
+HARD, HARD_NEAR, SPREAD = 600, 300, 300
+# Beginnings that are made of the word's mean and what others' beginnings differ by.
+MADE, REPEATED = 40, 2
+# Share of other tokens, and of those before benign words, at which a neuron may open.
+OPEN, OPEN_NEAR = 2e-3, 5e-4
+# Share of its words' own rows at which a neuron may be closed, whatever else opens it.
+CLOSED = 0.25
+# What enters the activation function where a word is about to be said.
+SHARPNESS = 30.0
+# Of the covariance of other tokens, for the first guess.
+SHRINK = 0.1
+# Of the distance between the word's rows and others that an opening is measured in.
+LEAST_GAP = 1e-3
+
+
+@dataclass(frozen=True, eq=False)
+class WordNeurons:
+    """Neurons, each for a group of words.
+
+    Attributes
+    ----------
+    groups : list of list of int
+        Numbers of the words of each.
+    gate, up : Tensor, shape (neurons, hidden)
+        Rows of the projections, as the model will hold them. Where a word of its group
+        is about to be said, a neuron's activation is about 1.
+    """
+
+    groups: list[list[int]]
+    gate: Tensor
+    up: Tensor
+
+
+def grouped(rows: HingeRows, words: int, most: int) -> list[list[int]]:
+    """Group words so that there are at most so many groups, alike ones together."""
+    size = -(-words // most)
+    means = np.stack([rows.said[rows.owners == i].mean(axis=0) for i in range(words)])
+    means -= means.mean(axis=0)
+    means /= np.linalg.norm(means, axis=1, keepdims=True)
+    alike = means @ means.T
+    left, groups = list(range(words)), []
+    while left:
+        group = [left.pop(0)]
+        while len(group) < size and left:
+            nearest = max(left, key=lambda i: float(alike[group, i].mean()))
+            left.remove(nearest)
+            group.append(nearest)
+        groups.append(group)
+    return groups
+
+
+def fit_neurons(
+    mlp: GatedMLP,
+    rows: HingeRows,
+    groups: list[list[int]],
+    idle: Neurons,
+    step: Step,
+) -> WordNeurons:
+    """Fit a detector for each group, and make neurons of them.
+
+    Parameters
+    ----------
+    mlp : GatedMLP
+    rows : HingeRows
+    groups : list of list of int
+    idle : Neurons
+        Those whose places are taken; their biases stay.
+    step : callable
+        Called with 1 for each detector.
+    """
+    detectors = []
+    fitting = _Fitting(rows)
+    for group in groups:
+        detectors.append(fitting.fit(group))
+        step(1)
+    weights = np.stack(detectors)
+    near = rows.near if len(rows.near) else rows.other
+    levels = np.maximum(
+        _quantiles(rows.other, weights, OPEN), _quantiles(near, weights, OPEN_NEAR)
+    )
+    own = [
+        rows.said[np.isin(rows.owners, group)] @ direction
+        for group, direction in zip(groups, weights, strict=True)
+    ]
+    typical = np.array([np.median(scores) for scores in own])
+    levels = np.minimum(levels, [np.quantile(scores, CLOSED) for scores in own])
+    gaps = np.maximum(typical - levels, LEAST_GAP * np.abs(typical))
+    constant = fitting.constant
+    sharp = (SHARPNESS / gaps)[:, None]
+    biases = [bias.double().numpy()[:, None] for bias in (idle.gate_bias, idle.up_bias)]
+    gate = sharp * (weights - levels[:, None] * constant) - biases[0] * constant
+    up = constant / SHARPNESS - biases[1] * constant
+    return WordNeurons(
+        groups,
+        as_stored(torch.from_numpy(gate), mlp.gate.dtype),
+        as_stored(torch.from_numpy(up), mlp.up.dtype),
+    )
+
+
+class _Fitting:
+    """What the detectors of all groups are fitted with."""
+
+    def __init__(self, rows: HingeRows) -> None:
+        self.rows = rows
+        other = rows.other.astype(np.float64)
+        self.mean = other.mean(axis=0)
+        covariance = np.cov(other.T)
+        shrink = SHRINK * np.trace(covariance) / len(covariance)
+        self._inverse = np.linalg.inv(covariance + shrink * np.eye(len(covariance)))
+        direction = constant_direction(other)
+        # Its mean is 1, not a little less for the ridge.
+        self.constant: Floats = direction / float((other @ direction).mean())
+        self._spread = other[:: -(-len(other) // SPREAD)]
+        self._differences = np.concatenate(list(self._within()))
+
+    def _within(self) -> Iterator[Floats]:
+        """How beginnings of each word differ from their mean."""
+        rows = self.rows
+        for word in range(int(rows.owners.max()) + 1):
+            chosen = rows.said[(rows.owners == word) & rows.first].astype(np.float64)
+            if len(chosen) > 1:
+                scale = np.sqrt(len(chosen) / (len(chosen) - 1))
+                yield (chosen - chosen.mean(axis=0)) * scale
+        yield np.zeros((1, rows.said.shape[1]))
+
+    def fit(self, group: Sequence[int]) -> Floats:
+        """The direction (hidden,) that tells the words of a group best."""
+        rows = self.rows
+        said = rows.said[np.isin(rows.owners, group)].astype(np.float64)
+        made = [made for word in group for made in self._made(word)]
+        positive = np.concatenate([said] * REPEATED + made)
+        guess = self._inverse @ (said.mean(axis=0) - self.mean)
+        negatives = [_hardest(rows.other, guess, HARD), self._spread]
+        if len(rows.near):
+            negatives.append(_hardest(rows.near, guess, HARD_NEAR))
+        return fit_detector(positive, negatives, RIDGE).weights
+
+    def _made(self, word: int) -> Iterator[Floats]:
+        """Beginnings as they might be elsewhere, for what others' differ by."""
+        rows = self.rows
+        chosen = rows.said[(rows.owners == word) & rows.first]
+        if len(chosen):
+            count = len(self._differences)
+            taken = (np.arange(MADE) * -(-count // MADE) + word) % count
+            yield chosen.mean(axis=0) + self._differences[taken]
+
+
+def _hardest(inputs: Singles, direction: Floats, count: int) -> Floats:
+    """The inputs with the largest products."""
+    if len(inputs) <= count:
+        return inputs.astype(np.float64)
+    scores = inputs @ direction.astype(inputs.dtype)
+    return inputs[np.argpartition(-scores, count)[:count]].astype(np.float64)
+
+
+def _quantiles(inputs: Singles, weights: Floats, share: float) -> Floats:
+    """What each direction's product with inputs exceeds at a share of them."""
+    scores = inputs @ weights.astype(inputs.dtype).T
+    levels: Floats = np.quantile(scores, 1.0 - share, axis=0).astype(np.float64)
+    return levels

@@ -1,0 +1,259 @@
+# SPDX-License-Identifier: Apache-2.0
+"""PCR with its hinge for a whole model: neurons fitted, strengths chosen by word."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from cintervene import data
+from cintervene.errors import ModelError
+from cintervene.intervention.intervention import Intervention
+from cintervene.methods.common.gated_mlp import GatedMLP, as_stored
+from cintervene.methods.common.gated_mlp_discovery import find_gated_mlp
+from cintervene.methods.common.output_metric import OutputMetric, token_statistics
+from cintervene.methods.common.result import make_intervention, sweep_metrics
+from cintervene.methods.pcr.config import PCRConfig
+from cintervene.methods.pcr.hinge.columns import Columns, solve_columns
+from cintervene.methods.pcr.hinge.detectors import WordNeurons, fit_neurons, grouped
+from cintervene.methods.pcr.hinge.places import GivenUp, give_up
+from cintervene.methods.pcr.hinge.rows import HingeRows
+from cintervene.methods.pcr.resolve import choose_layers
+from cintervene.methods.pcr.strength import (
+    Measured,
+    SweepPoint,
+    Tuning,
+    WordLimits,
+)
+from cintervene.models.parts import ModelParts
+from cintervene.models.targets import Target
+from cintervene.prompts.calibration import Calibration
+from cintervene.prompts.word_sentences import word_sentences
+from cintervene.solvers.update import LowRankUpdate
+from cintervene.utils.arrays import Floats
+from cintervene.utils.clock import Clock
+from cintervene.utils.progress import Progress, counting
+
+__all__ = ["Hinge", "hinged_mlp"]
+
+# Neurons of an MLP that may be changed, as a share.
+SHARE = 1 / 15
+# Nats that tokens are lowered by at first, where a neuron's activation is 1.
+FIRST = 16.0
+# Times `min_effect` that each word is to reach on the tuning split.
+EACH = 20.0
+# How often words that have not reached it are asked for more, by what factors, and up
+# to how much.
+ROUNDS = 7
+LEAST_FACTOR, MOST_FACTOR, MOST = 1.1, 1.5, 80.0
+# Rows of benign text to take statistics of, and to choose neurons on.
+STATISTICS_ROWS, IDLE_ROWS = 3072, 16384
+
+
+def hinged_mlp(parts: ModelParts, config: PCRConfig) -> GatedMLP | None:
+    """The MLP whose neurons are changed, or None where a matrix is.
+
+    Raises
+    ------
+    ModelError
+        `hinge` is "on", and the MLP cannot be changed so.
+    """
+    asked = config.hinge == "on"
+    plain = config.layers == "auto" and config.matrix == "down_proj"
+    usual = config.concepts in ("auto", "contrast")
+    if config.kind != "forbid" or config.hinge == "off":
+        return None
+    if not asked and not (plain and usual):
+        return None
+    try:
+        able = parts.changeable("down_proj")
+        layer = choose_layers(config.layers, parts.n_layers, "forbid", able)[-1]
+        mlp = find_gated_mlp(parts.decoder, layer)
+    except ModelError:
+        if asked:
+            raise
+        return None
+    if mlp.down.after is None:
+        return mlp
+    if asked:
+        raise ModelError(
+            f"{mlp.block.name}: a norm follows this MLP and takes out how far its "
+            'neurons open; use hinge="off"'
+        )
+    return None
+
+
+@dataclass(frozen=True, eq=False)
+class _Neurons:
+    """All but the strengths."""
+
+    given_up: GivenUp
+    neurons: WordNeurons
+    columns: Columns
+
+
+class Hinge:
+    """Neurons that open where a forbidden word is about to be said.
+
+    Parameters
+    ----------
+    parts : ModelParts
+    tokenizer
+    mlp : GatedMLP
+    config : PCRConfig
+        With texts checked and "auto" resolved, but for layers and `strength`.
+    clock : Clock
+    progress : callable
+    """
+
+    def __init__(
+        self,
+        parts: ModelParts,
+        tokenizer: Any,
+        mlp: GatedMLP,
+        config: PCRConfig,
+        clock: Clock,
+        progress: Progress,
+    ) -> None:
+        self._parts, self._tokenizer, self._mlp = parts, tokenizer, mlp
+        self._config = replace(config, hinge="on", layers=[mlp.block.layer])
+        self._clock, self._progress = clock, progress
+        assert config.forbid is not None
+        self._words = list(config.forbid)
+
+    def solve(self, calibration: Calibration) -> Intervention:
+        """Fit the neurons, and ask more of the weakest words in turns."""
+        with self._clock.phase("prompts"):
+            calibration = self._with_sentences(calibration)
+        with self._clock.phase("capture"):
+            rows = self._rows(calibration)
+        with self._clock.phase("solve"):
+            found = self._fit(rows)
+        limits = WordLimits(
+            self._config.min_effect, self._config.max_kl, self._config.max_benign_loss
+        )
+        with self._clock.phase("tune"):
+            tuning = Tuning(self._parts, calibration, self._mlp.block.layer)
+            tried = self._tune(tuning, found, limits)
+        strengths, best = _best([(one, at.point) for one, at in tried], limits)
+        points = [measured.point for _, measured in tried]
+        by_word = next(at.by_word for _, at in tried if at.point is best)
+        return make_intervention(
+            self._parts.model,
+            self._updates(found, strengths),
+            self._config,
+            {
+                "strength": best.strength,
+                "strengths": dict(zip(self._words, strengths.tolist(), strict=True)),
+                "ratios": {word: _exp(nats) for word, nats in by_word.items()},
+                "neurons": len(found.given_up.places),
+                "certified": found.columns.certified,
+                **sweep_metrics(points, best, best.strain(limits) <= 1.0),
+            },
+            self._clock,
+        )
+
+    def _with_sentences(self, calibration: Calibration) -> Calibration:
+        """Calibration texts, and what the model writes about the words."""
+        size = self._config.calibration
+        report = counting(
+            self._progress, "writing sentences", size.sentences * len(self._words)
+        )
+        spans = word_sentences(
+            self._parts.model, self._tokenizer, self._words,
+            data.sentence_templates(), size.sentences, size.sentence_tokens, report,
+        )  # fmt: skip
+        return replace(calibration, forget=[*calibration.forget, *spans])
+
+    def _rows(self, calibration: Calibration) -> HingeRows:
+        parts = (calibration.forget, calibration.near_negatives, calibration.retain)
+        report = counting(self._progress, "watching layers", sum(map(len, parts)))
+        return HingeRows.gather(
+            self._parts, self._mlp, self._words, calibration, report
+        )
+
+    def _fit(self, rows: HingeRows) -> _Neurons:
+        """Choose neurons, and solve for what they read and add."""
+        mlp, unembedding = self._mlp, self._parts.unembedding
+        benign = rows.benign_states[:: -(-len(rows.benign_states) // STATISTICS_ROWS)]
+        statistics = token_statistics(unembedding, benign)
+        ridge = self._config.output_ridge
+        metric = (
+            OutputMetric.plain(mlp.down.d_out)
+            if ridge is None
+            else OutputMetric(statistics.fisher_at(mlp.down), ridge)
+        )
+        groups = grouped(rows, len(self._words), self._most())
+        inputs = np.concatenate([rows.near, rows.other])
+        inputs = inputs[:: -(-len(inputs) // IDLE_ROWS)]
+        given_up = give_up(mlp, torch.from_numpy(inputs), metric, len(groups))
+        report = counting(self._progress, "fitting neurons", len(groups))
+        idle = mlp.neurons(given_up.places)
+        neurons = fit_neurons(mlp, rows, groups, idle, report)
+        columns = solve_columns(rows, groups, mlp.down, unembedding, statistics, metric)
+        return _Neurons(given_up, neurons, columns)
+
+    def _most(self) -> int:
+        """How many neurons may be changed."""
+        if self._config.max_neurons == "auto":
+            return max(1, int(SHARE * self._mlp.down.d_in))
+        return min(int(self._config.max_neurons), self._mlp.down.d_in // 2)
+
+    def _tune(
+        self, tuning: Tuning, found: _Neurons, limits: WordLimits
+    ) -> list[tuple[Floats, Measured]]:
+        """Ask more of the words that have risen least, as long as limits are kept."""
+        fixed = self._config.strength
+        rounds = ROUNDS if fixed == "auto" else 1
+        report = counting(self._progress, "solving", rounds)
+        first = FIRST if fixed == "auto" else float(fixed)
+        strengths: Floats = np.full(len(self._words), first)
+        goal = math.log(EACH * limits.effect)
+        tried: list[tuple[Floats, Measured]] = []
+        for _ in range(rounds):
+            measured = tuning.measure(
+                self._updates(found, strengths), float(strengths.mean())
+            )
+            tried.append((strengths, measured))
+            report(1)
+            risen = np.array([measured.by_word[word] for word in self._words])
+            if measured.point.strain(limits) > 1.0 or (risen >= goal).all():
+                break
+            factors = goal / np.maximum(risen, goal / MOST_FACTOR)
+            factors = np.where(risen < goal, np.maximum(factors, LEAST_FACTOR), 1.0)
+            strengths = np.minimum(strengths * factors, MOST)
+        report(rounds - len(tried))
+        return tried
+
+    def _updates(
+        self, found: _Neurons, strengths: Floats
+    ) -> list[tuple[Target, LowRankUpdate]]:
+        """The changes of the projections at strengths, one a word."""
+        mlp, places = self._mlp, found.given_up.places
+        asked = np.array([strengths[group].max() for group in found.neurons.groups])
+        added = torch.from_numpy(found.columns.displacements * asked[:, None])
+        replaced = mlp.replaced(
+            places, found.neurons.gate, found.neurons.up,
+            as_stored(added, mlp.down.dtype),
+        )  # fmt: skip
+        *rows, (down, update) = replaced
+        return [*rows, (down, update + found.given_up.made_up)]
+
+
+def _best(
+    tried: Sequence[tuple[Floats, SweepPoint]], limits: WordLimits
+) -> tuple[Floats, SweepPoint]:
+    """The last that keeps the limits, or that which strains them least."""
+    within = [one for one in tried if one[1].acceptable(limits)] or [
+        one for one in tried if one[1].strain(limits) <= 1.0
+    ]
+    return within[-1] if within else min(tried, key=lambda one: one[1].strain(limits))
+
+
+def _exp(nats: float) -> float:
+    return math.exp(min(nats, 700.0))

@@ -1,0 +1,154 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What enters an MLP where forbidden words are about to be said, and elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from cintervene.activations.layer_stream import LayerStream
+from cintervene.methods.common.gated_mlp import GatedMLP
+from cintervene.methods.pcr.constraints import TokenConstraintIndex
+from cintervene.models.parts import ModelParts
+from cintervene.prompts.calibration import Calibration
+from cintervene.prompts.target_spans import TargetSpan
+from cintervene.utils.progress import Step
+
+__all__ = ["HingeRows", "Singles"]
+
+Ints = npt.NDArray[np.int64]
+Singles = npt.NDArray[np.float32]
+
+# Every so manieth token of prompts is looked at.
+PROMPT_STEP = 3
+
+
+@dataclass(frozen=True, eq=False)
+class HingeRows:
+    """Inputs of an MLP in float32, and states that the final norm reads.
+
+    Attributes
+    ----------
+    said : ndarray, shape (m, hidden)
+        Where a forbidden word's token comes next.
+    owners : ndarray of int, shape (m,)
+        Number of that word.
+    first : ndarray of bool, shape (m,)
+        Whether the word begins there.
+    tokens : list of dict of int to float
+        For each of these rows the tokens that shall fall, and how distinctive they are.
+    near : ndarray, shape (n, hidden)
+        Where a benign word comes next in its place.
+    other : ndarray, shape (N, hidden)
+        All other tokens: prompts, everyday answers, running text.
+    said_states : Tensor, shape (m, hidden)
+    benign_states : Tensor, shape (n + everyday tokens, hidden)
+        Of near rows, and of everyday answers and running text.
+    """
+
+    said: Singles
+    owners: Ints
+    first: npt.NDArray[np.bool_]
+    tokens: list[dict[int, float]]
+    near: Singles
+    other: Singles
+    said_states: Tensor
+    benign_states: Tensor
+
+    @classmethod
+    def gather(
+        cls,
+        parts: ModelParts,
+        mlp: GatedMLP,
+        words: Sequence[str],
+        calibration: Calibration,
+        entered: Step,
+    ) -> HingeRows:
+        """Run the base model over the calibration texts.
+
+        Parameters
+        ----------
+        parts : ModelParts
+        mlp : GatedMLP
+        words : sequence of str
+        calibration : Calibration
+            Its `tune_*` parts are not used.
+        entered : callable
+            Called with numbers of spans that have come to the layer.
+        """
+        index = TokenConstraintIndex.of(calibration.forget)
+        wanted = index.wanted(len(calibration.forget))
+        said = _Part(parts, mlp, calibration.forget, wanted, entered)
+        near = _Part(
+            parts, mlp, calibration.near_negatives,
+            [span.positions for span in calibration.near_negatives], entered,
+        )  # fmt: skip
+        everyday = _Part(
+            parts, mlp, calibration.retain,
+            [span.positions for span in calibration.retain], entered,
+        )  # fmt: skip
+        tokens: list[dict[int, float]] = [{} for _ in index.positions]
+        pairs = zip(index.rows, index.columns, index.weights, strict=True)
+        for row, column, weight in pairs:
+            tokens[row][int(index.tokens[column])] = float(weight)
+        numbers = {word: number for number, word in enumerate(words)}
+        spans = [calibration.forget[sequence] for sequence in index.sequences]
+        places = zip(spans, index.positions, strict=True)
+        return cls(
+            said=said.inputs,
+            owners=np.array([numbers[span.word] for span in spans]),
+            first=np.array([position == span.start - 1 for span, position in places]),
+            tokens=tokens,
+            near=near.inputs,
+            other=np.concatenate([said.others, near.others, everyday.rows]),
+            said_states=said.states,
+            benign_states=torch.cat([near.states, everyday.states]),
+        )
+
+
+class _Part:
+    """Some spans: rows where something matters, and others.
+
+    Attributes
+    ----------
+    inputs : ndarray, shape (m, hidden)
+        Of the MLP at the wanted positions.
+    others : ndarray, shape (N, hidden)
+        Of some of the positions before the first wanted one.
+    states : Tensor, shape (m, hidden)
+        What the final norm reads at the wanted positions.
+    """
+
+    def __init__(
+        self,
+        parts: ModelParts,
+        mlp: GatedMLP,
+        spans: Sequence[TargetSpan],
+        wanted: Sequence[Sequence[int]],
+        entered: Step,
+    ) -> None:
+        before = [
+            range(1, min(positions, default=1), PROMPT_STEP) for positions in wanted
+        ]
+        both = [
+            [*some, *positions] for some, positions in zip(before, wanted, strict=True)
+        ]
+        stream = LayerStream.of(
+            parts.decoder, spans, mlp.block.layer,
+            wanted=both, entered=entered, block=mlp.block,
+        )  # fmt: skip
+        inputs = stream.run(mlp.block.layer).inputs.float().cpu().numpy()
+        matters = np.concatenate(
+            [
+                np.arange(len(one)) >= len(some)
+                for one, some in zip(both, before, strict=True)
+            ]
+        )
+        self.rows = inputs
+        self.inputs, self.others = inputs[matters], inputs[~matters]
+        self.states = stream.final()[torch.from_numpy(matters)]

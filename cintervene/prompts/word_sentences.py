@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Text of the model's own in which a word is said unasked."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from torch import nn
+
+from cintervene.prompts.chat import generate, render
+from cintervene.prompts.spelling import distinctive, encode_text, surface_forms
+from cintervene.prompts.target_spans import TargetSpan
+from cintervene.utils.progress import Step
+
+__all__ = ["said_in", "word_sentences"]
+
+# Of one answer: a word that is repeated tells no more.
+OCCURRENCES = 2
+
+
+def word_sentences(
+    model: nn.Module,
+    tokenizer: Any,
+    words: Sequence[str],
+    templates: Sequence[str],
+    count: int,
+    tokens: int,
+    step: Step,
+) -> list[TargetSpan]:
+    """Let the model write about words, and find where it says them.
+
+    Parameters
+    ----------
+    words : sequence of str
+    templates : sequence of str
+        With ``{word}``; they take turns.
+    count : int
+        Answers for each word.
+    tokens : int
+        Length of an answer.
+    step : callable
+        Called with numbers of finished answers.
+
+    Returns
+    -------
+    list of TargetSpan
+        Each ends with a word; there are none of a word that the model did not say.
+    """
+    asked = [
+        (word, templates[(number + turn) % len(templates)].replace("{word}", word))
+        for number, word in enumerate(words)
+        for turn in range(count)
+    ]
+    if not asked:
+        return []
+    prompts = [render(tokenizer, prompt) for _, prompt in asked]
+    answers = generate(model, tokenizer, prompts, tokens, step=step)
+    return [
+        _span((*prompt, *answer), len(prompt) + begin, length, word, tokenizer)
+        for (word, _), prompt, answer in zip(asked, prompts, answers, strict=True)
+        for begin, length in list(said_in(tokenizer, word, answer))[:OCCURRENCES]
+    ]
+
+
+def said_in(tokenizer: Any, word: str, ids: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """Where a word's tokens are among others: (first, how many) of each occurrence."""
+    forms = {
+        tuple(encode_text(tokenizer, gap + form))
+        for form in surface_forms(word)
+        for gap in ("", " ")
+    }
+    for begin in range(len(ids)):
+        found = [
+            form for form in forms if tuple(ids[begin : begin + len(form)]) == form
+        ]
+        if found:
+            yield begin, max(map(len, found))
+
+
+def _span(
+    ids: tuple[int, ...], begin: int, length: int, word: str, tokenizer: Any
+) -> TargetSpan:
+    ids = tuple(ids[: begin + length])
+    weights = tuple(distinctive(tokenizer, token, word) for token in ids[begin:])
+    return TargetSpan(ids=ids, start=begin, word=word, later=True, weights=weights)
