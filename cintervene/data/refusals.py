@@ -44,7 +44,7 @@ def harmful_prompts(split: Split) -> list[HarmfulPrompt]:
     ----------
     split
         ``"train"`` for the defence, ``"tune"`` for choices, ``"held_out"`` for
-        reports.
+        reports, ``"fresh"`` for the last one.
 
     Raises
     ------
