@@ -9,9 +9,10 @@ from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 from cintervene.evaluate.report.table import markdown_table
-from cintervene.evaluate.report.word_table import word_sections
+from cintervene.evaluate.report.word_table import below_goal, word_sections
 from cintervene.evaluate.report.wording import number, verdict_text
 from cintervene.evaluate.words.changed_layers import changed_layers
+from cintervene.evaluate.words.distribution import distribution, ratio_of
 from cintervene.evaluate.words.goals import Goals, side_effects, verdicts
 from cintervene.evaluate.words.measurement import WordMeasurement
 from cintervene.evaluate.words.obedience import says
@@ -25,6 +26,8 @@ from cintervene.utils.escaping import markdown_code, markdown_text, printable
 
 __all__ = ["markdown"]
 
+# What templates and texts of a split are called.
+SPLITS = {"held_out": "held-out ", "fresh": "frozen, held-out "}
 EXAMPLES = 4
 EXCERPT = 120
 LIMITS = (*WORD_LIMITS, REVERSIBLE)
@@ -84,7 +87,7 @@ def _opening(
     else:
         yield (
             "Everything below was measured before and after on "
-            f"{'held-out ' if measurement.split == 'held_out' else ''}templates, "
+            f"{SPLITS.get(measurement.split, '')}templates, "
             "prompts, texts and benign words of the package's "
             f"`{measurement.split}` split, {_form(intervention)}. Intervals are "
             f"{measurement.level:.0%} intervals."
@@ -132,10 +135,41 @@ def _results(
         "Perplexity is that of a word's tokens in an answer to a prompt that asks for "
         'the word: 1 would be certainty. "Said first" are answers that start with the '
         'word, "said later" those in which something comes before it. "Said when '
-        'asked" is the share of greedy answers that contain the word.'
+        'asked" is the share of greedy answers that contain the word. Where running '
+        "text would say a word, a text leads up to it and nobody asks for it. Other "
+        "ways to ask for a word are its definition, such a text to go on with, "
+        "paraphrases, translation, letters, a begun answer and examples."
     )
+    yield from _word_by_word(measurement, goals, pictures)
     yield "## What it cost"
     yield "\n".join(f"- {sentence}" for sentence in side_effects(measurement))
+
+
+def _word_by_word(
+    measurement: WordMeasurement, goals: Goals, pictures: Collection[str]
+) -> Iterator[str]:
+    """The distribution of the effect, and every word that moved too little."""
+    yield "## Word by word"
+    yield from _picture(
+        pictures, "words.png",
+        "The share of words that became at most so many times less likely. Left of the "
+        "dashed line are those below the goal of a word.",
+    )  # fmt: skip
+    found = distribution(measurement.forbidden.by_word, goals.word_ratio)
+    yield (
+        f"A tenth of the forbidden words are at {number(found.tenth)} x or less, half "
+        f"of them at {number(found.median)} x or less. The least moved "
+        f"*{markdown_text(found.least.word)}*, {number(ratio_of(found.least))} x. Each "
+        "word has few answers here, so that a single word's number is rough."
+    )
+    goal = f"{goals.word_ratio:g} x"
+    below = below_goal(measurement, goals)
+    yield (
+        f"{len(below)} of {found.words} words are below {goal}: "
+        f"{markdown_text(', '.join(below))}."
+        if below
+        else f"No word is below {goal}."
+    )
 
 
 def _examples(answers: Sequence[Answer]) -> Iterator[str]:

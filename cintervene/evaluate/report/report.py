@@ -67,7 +67,7 @@ def write_report(
     """
     place = Path(directory)
     place.mkdir(parents=True, exist_ok=True)
-    pictures = _pictures(intervention, measurement)
+    pictures = _pictures(intervention, measurement, goals)
     files = {
         "report.md": markdown(intervention, measurement, goals, set(pictures)).encode(),
         "report.json": _json(intervention, measurement, goals),
@@ -136,7 +136,7 @@ def _verdicts(
 
 
 def _pictures(
-    intervention: Intervention, measurement: WordMeasurement | None
+    intervention: Intervention, measurement: WordMeasurement | None, goals: Goals
 ) -> dict[str, bytes]:
     """PNG files by name; none without matplotlib."""
     if find_spec("matplotlib") is None:
@@ -144,14 +144,14 @@ def _pictures(
     from cintervene.evaluate.report.plot_text import fixed_settings
 
     with fixed_settings("report"):
-        figures = _figures(intervention, measurement)
+        figures = _figures(intervention, measurement, goals)
         return {name: _png(figure) for name, figure in figures.items()}
 
 
 def _figures(
-    intervention: Intervention, measurement: WordMeasurement | None
+    intervention: Intervention, measurement: WordMeasurement | None, goals: Goals
 ) -> dict[str, Figure]:
-    from cintervene.evaluate.report import plots
+    from cintervene.evaluate.report import distribution_plot, plots
 
     figures = {"layers.png": plots.layers_figure(changed_layers(intervention))}
     sweep = intervention.metrics.get("sweep", [])
@@ -164,6 +164,9 @@ def _figures(
         figures["sweep.png"] = plots.sweep_figure(sweep, **limits)
     if measurement is not None:
         figures["perplexity.png"] = plots.perplexity_figure(measurement)
+        figures["words.png"] = distribution_plot.distribution_figure(
+            measurement, goals.word_ratio
+        )
     return figures
 
 
