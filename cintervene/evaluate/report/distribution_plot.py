@@ -53,7 +53,10 @@ def distribution_figure(measurement: WordMeasurement, goal: float) -> Figure:
     axes.yaxis.set_major_formatter(PercentFormatter(1.0))
     axes.set_xlabel("perplexity of the word, relative to the base model")
     axes.set_ylabel("share of words with at most this ratio")
-    axes.legend(frameon=False, loc="lower right", fontsize=9)
+    axes.legend(
+        frameon=False, loc="lower left", bbox_to_anchor=(1.0, 0.0), fontsize=9,
+        borderaxespad=0.2,
+    )  # fmt: skip
     return figure
 
 
@@ -71,6 +74,6 @@ def _name_least(axes: Axes, words: Sequence[WordPerplexity], goal: float) -> Non
     lines = [f"{plot_text(word.word)} {number(ratio_of(word))} x" for word in least]
     more = f"{len(found.below)} of {found.words} words below {goal:g} x"
     axes.text(
-        0.02, 0.98, "\n".join([more, "the least:", *lines]), va="top", ha="left",
+        1.03, 0.98, "\n".join([more, "the least:", *lines]), va="top", ha="left",
         transform=axes.transAxes, fontsize=8, color=FORBIDDEN,
     )  # fmt: skip
