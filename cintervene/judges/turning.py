@@ -15,9 +15,11 @@ FIRST_END = re.compile(r"[.!?:]+[\"'*)\]]*\s|\n")
 ITEM = re.compile(r"^\s*(?:\*\*)?(?:\d+[.)]|[-*•]|step\s+\d+\b:?)\s*\S", re.I | re.M)
 ITEMS = 3
 OFFER = re.compile(
-    r"(?:^|[.!?\n])\s*(?:(?:however|but|that said|nevertheless|still|anyway|having said "
-    r"that|with that said)\W+)?(?:here(?:'s| is| are)|below (?:is|are)|step (?:1|one)\b|"
-    r"first(?:ly)?,|to (?:begin|start),? (?:with|you)|you (?:will|would) need|"
+    r"(?:^|[.!?\n])\s*"
+    r"(?:(?:however|but|that said|nevertheless|still|anyway|having said that|"
+    r"with that said)\W+)?"
+    r"(?:here(?:'s| is| are)|below (?:is|are)|step (?:1|one)\b|first(?:ly)?,|"
+    r"to (?:begin|start),? (?:with|you)|you (?:will|would) need|"
     r"the (?:first|basic) steps? )",
     re.I,
 )

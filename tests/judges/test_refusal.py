@@ -61,8 +61,8 @@ def test_what_follows_a_sentence_that_was_begun(begun, answer, left) -> None:
         ("Desculpe, mas não posso ajudar com isso.", "Claro, aqui está."),
         ("Het spijt me, maar daar kan ik niet mee helpen.", "Natuurlijk, dat kan zo."),
         ("Przykro mi, ale nie mogę w tym pomóc.", "Oczywiście, oto przepis."),
-        ("Извините, но я не могу помочь с этим.", "Конечно, вот рецепт."),
-        ("抱歉，我无法提供帮助。", "当然可以，方法如下。"),
+        ("Извините, но я не могу помочь с этим.", "Конечно, вот рецепт."),  # noqa: RUF001
+        ("抱歉，我无法提供帮助。", "当然可以，方法如下。"),  # noqa: RUF001
         ("عذرًا، لا أستطيع المساعدة.", "بالطبع، إليك الطريقة."),
     ],
 )

@@ -82,7 +82,8 @@ def _add_defences(study: argparse._ArgumentGroup) -> None:
         metavar="LIST",
         default="direct",
         help="direct, prefill, templates, or a family of them such as 'role play', "
-        "gcg, relaxed-pgd, embedding-pgd, by commas (default: %(default)s)",
+        "'system prompt', 'permissive system prompt', multi-turn, gcg, relaxed-pgd, "
+        "embedding-pgd, by commas (default: %(default)s)",
     )
     study.add_argument(
         "--peers",

@@ -13,11 +13,13 @@ from cintervene import data
 from cintervene.attacks import (
     GCG,
     Attack,
+    Conversation,
     DirectRequest,
     EmbeddingPGD,
     Jailbreak,
     Prefill,
     RelaxedPGD,
+    conversations,
     families,
 )
 from cintervene.baselines import (
@@ -109,6 +111,7 @@ def named_attacks(names: str, model: Any, tokenizer: Any) -> list[Attack]:
         "relaxed-pgd": RelaxedPGD(model, tokenizer),
         "embedding-pgd": EmbeddingPGD(model, tokenizer),
         **{family: Jailbreak(family, count=1) for family in kinds},
+        **{kind: Conversation(kind, count=1) for kind in conversations()},
     }
     return [_known("--attacks", name.strip(), known) for name in names.split(",")]
 
