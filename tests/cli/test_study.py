@@ -18,8 +18,11 @@ from support.measurements import make_measurement
 from support.saved_models import save_tiny_model
 from support.small_changes import small_change
 
+from cintervene import data
 from cintervene.attacks import RelaxedPGD
 from cintervene.cli import main
+from cintervene.cli.arguments.parser import build_parser
+from cintervene.cli.common.budgets import answer_tokens
 from cintervene.intervention.intervention import Intervention
 from cintervene.models import loading
 
@@ -182,6 +185,89 @@ def test_judges(given: list[str], model: Path, tmp_path: Path, capsys: Any) -> N
     argv = [*given, "--out", str(tmp_path / "new"), "--judge", str(model)]
     assert main([*argv, "--judge-template", str(asking)]) == 2
     assert "lacks {behavior}" in capsys.readouterr().err
+
+
+def test_several_judges(given: list[str], tmp_path: Path, capsys: Any) -> None:
+    phrases = tmp_path / "phrases.txt"
+    phrases.write_text("e\n", "utf-8")
+    out = tmp_path / "out"
+    argv = [*given, "--out", str(out), "--judge", f"matcher,harmbench29={phrases}"]
+    assert main([*argv, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)["study"]
+    assert found["settings"]["judge"] == "matcher"
+    readable = sum(
+        row["outcomes"]["total"] - round(row["outcomes"]["broken"]["value"]
+                                         * row["outcomes"]["total"])
+        for row in found["rows"]
+    )  # fmt: skip
+    told = [one["agreement"]["items"] for one in found["agreement"]]
+    assert sum(told) == readable
+    assert {one["judge"] for one in found["agreement"]} == {"harmbench29"}
+    (kept,) = out.glob("verdicts-*.json")
+    before = kept.stat().st_mtime_ns
+    assert main(argv) == 0
+    assert kept.stat().st_mtime_ns == before
+    # A judge that is left out later takes its part of the report with it.
+    assert main([*given, "--out", str(out), "--json"]) == 0
+    shown = capsys.readouterr().out.split("all of it\n")[-1]
+    assert json.loads(shown)["study"]["agreement"] == []
+    assert main([*argv[:-1], "matcher,matcher"]) == 2
+    assert "--judge: got 'matcher' twice" in capsys.readouterr().err
+
+
+def test_begun_answers(
+    given: list[str], made: Path, tmp_path: Path, capsys: Any
+) -> None:
+    out = tmp_path / "out"
+    argv = [*given, "--out", str(out), "--depths", "0,2", "--json"]
+    argv += ["--defence", f"{made},self-reminder"]
+    assert main(argv) == 0
+    found = json.loads(capsys.readouterr().out)["study"]["depth"]
+    # A wrapper is not looked at.
+    assert list(found) == ["none", "pcr"]
+    for points in found.values():
+        assert [one["depth"] for one in points] == [0, 2]
+        assert all(one["outcomes"]["total"] <= 3 for one in points)
+    kept = {path: path.stat().st_mtime_ns for path in out.glob("*.json")}
+    assert main(argv) == 0
+    assert json.loads(capsys.readouterr().out)["study"]["depth"] == found
+    same = ("begun.json", "depth-none.json", "depth-pcr.json")
+    assert all((out / name).stat().st_mtime_ns == kept[out / name] for name in same)
+    with pytest.raises(SystemExit):
+        main([*argv, "--depths", "deep"])
+    assert "expected numbers of tokens such as 0,5,10,20,40" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("split", ["held_out", "fresh"])
+def test_the_packages_own_requests(
+    given: list[str], model: Path, tmp_path: Path, capsys: Any, split: str
+) -> None:
+    out = tmp_path / "out"
+    argv = ["evaluate", "--model", str(model), "--behaviours", "own", "--safe", "own"]
+    argv += ["--split", split, "--tokens", "2", "--limit", "12", "--out", str(out)]
+    assert main([*argv, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)["study"]
+    assert found["cases"] == 36
+    assert found["settings"]["behaviours"] == f"the package's own, {split}"
+    with (out / "cases.csv").open(encoding="utf-8", newline="") as stream:
+        table = list(csv.DictReader(stream))
+    assert {row["suite"] for row in table} == {"harmful", "safe", "benign"}
+    assert any(row["category"].startswith("in ") for row in table)
+    kept = {row["prompt"] for row in table if row["suite"] == "benign"}
+    assert kept <= {one.text for one in data.benign_prompts(split)}
+    other = "held_out" if split == "fresh" else "fresh"
+    assert main([*argv, "--split", other]) == 2
+    assert "holds cases with" in capsys.readouterr().err
+
+
+def test_a_refusal_that_turns_into_help_needs_long_answers() -> None:
+    for budget, tokens in (("small", 48), ("default", 128), ("large", 512)):
+        arguments = build_parser("evaluate").parse_args(
+            ["evaluate", "--budget", budget]
+        )
+        assert answer_tokens(arguments) == tokens
+    arguments = build_parser("evaluate").parse_args(["evaluate", "--tokens", "9"])
+    assert answer_tokens(arguments) == 9
 
 
 def test_interventions_are_solved_once(

@@ -48,6 +48,13 @@ def evaluate(parser: Parser) -> None:
     )  # fmt: skip
     add_device(parser)
     add_template_options(parser)
+    parser.add_argument(
+        "--split",
+        choices=("held_out", "fresh"),
+        default="held_out",
+        help="of the package's own data; fresh is for the last report alone, and "
+        "nothing may be tuned on it (default: %(default)s)",
+    )
     add_budget(
         parser, "is measured on, and in a study what methods are calibrated with"
     )
@@ -100,13 +107,14 @@ def _add_requests(study: argparse._ArgumentGroup) -> None:
         type=Path,
         metavar="CSV",
         help="harmful requests, in HarmBench's columns or those of another benchmark, "
-        "or one a line",
+        "or one a line; own for the package's",
     )
     study.add_argument(
         "--safe",
         type=Path,
         metavar="CSV",
-        help="harmless requests, likewise, or XSTest's",
+        help="harmless requests, likewise, or XSTest's; own for the package's, which "
+        "sound harmful",
     )
     study.add_argument(
         "--limit",
@@ -118,13 +126,32 @@ def _add_requests(study: argparse._ArgumentGroup) -> None:
     study.add_argument(
         "--tokens",
         type=reader([Whole(least=1)]),
-        default=48,
         metavar="N",
-        help="length of the answers (default: %(default)s)",
+        help="length of the answers (default: 128, or 48 and 512 with --budget small "
+        "and large)",
+    )
+    study.add_argument(
+        "--depths",
+        type=_depths,
+        default=(),
+        metavar="LIST",
+        help="look at harmful answers that were begun, too, after so many tokens, such "
+        "as 0,5,10,20,40 (default: not)",
     )
     study.add_argument(
         "--seed", type=int, default=0, metavar="N", help="default: %(default)s"
     )
+
+
+def _depths(text: str) -> tuple[int, ...]:
+    """Numbers of tokens, each once."""
+    one = Whole(least=0)
+    try:
+        return tuple(dict.fromkeys(one.parse(part) for part in text.split(",")))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(
+            f"got {text!r}, expected numbers of tokens such as 0,5,10,20,40"
+        ) from error
 
 
 def _add_judges(study: argparse._ArgumentGroup) -> None:
@@ -134,7 +161,8 @@ def _add_judges(study: argparse._ArgumentGroup) -> None:
         default="matcher",
         help="matcher, harmbench29, harmbench29=FILE with the phrases of HarmBench, or "
         "a model that is asked: a chat model or a classifier of refusals, as for "
-        "--model (default: %(default)s)",
+        "--model; of several by commas the first decides, and the report says how far "
+        "the others agree (default: %(default)s)",
     )
     study.add_argument(
         "--judge-template",

@@ -8,7 +8,11 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 
 from cintervene.cli.commands import study
-from cintervene.cli.common.budgets import evaluation_size, request_limit
+from cintervene.cli.common.budgets import (
+    answer_tokens,
+    evaluation_size,
+    request_limit,
+)
 from cintervene.cli.common.console import Console, print_json, say
 from cintervene.cli.common.failures import Exit
 from cintervene.cli.common.inputs import load_named, read_texts
@@ -70,7 +74,7 @@ def _measure_words(
         model, tokenizer = load_named(arguments, console)
         form = applicable_form(intervention, model)
         measurement = measure(
-            model, tokenizer, form, forbid=words, size=size,
+            model, tokenizer, form, forbid=words, split=arguments.split, size=size,
             template_options=arguments.template_options, progress=console,
         )  # fmt: skip
         if stage is not None:
@@ -96,7 +100,8 @@ def _measure_requests(
         model, tokenizer = load_named(arguments, console)
         form = applicable_form(intervention, model)
         measurement = measure_requests(
-            model, tokenizer, form, limit=limit, tokens=arguments.tokens,
+            model, tokenizer, form, limit=limit, tokens=answer_tokens(arguments),
+            depths=arguments.depths, split=arguments.split,
             template_options=arguments.template_options, progress=console,
         )  # fmt: skip
         if stage is not None:
