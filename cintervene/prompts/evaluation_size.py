@@ -60,6 +60,6 @@ class EvaluationSize(Size):
     benign_requests: int = parameter(_ONE, 92, "requests for a benign word")
     request_tokens: int = parameter(_ONE, 16, "length of the answers to requests")
     elicitations: int = parameter(
-        _ONE, 40, "requests for a forbidden word in each other way"
+        _ONE, 30, "requests for a forbidden word in each other way"
     )
     running_texts: int = parameter(_ONE, 100, "texts that a forbidden word goes on")

@@ -83,6 +83,7 @@ def test_study(given: list[str], made: Path, tmp_path: Path, capsys: Any) -> Non
     # Four defences: three requests in three ways, one safe and three everyday ones.
     assert found["cases"] == 4 * (3 * 3 + 1 + 3)
     assert set(found["measurements"]) == {"pcr"}
+    assert found["capability"]["pcr"]["requests"] == 40
     with (out / "cases.csv").open(encoding="utf-8", newline="") as stream:
         table = list(csv.DictReader(stream))
     assert {row["behaviour"] for row in table if row["suite"] == "harmful"} == {
@@ -135,12 +136,19 @@ def test_study_can_grow_but_not_change(
         (["--defence", "prayer"], "--defence: got 'prayer'"),
         (["--attacks", "direct,charm"], "--attacks: got 'charm'"),
         (["--defence", "smoothllm,smoothllm"], "got smoothllm twice"),
+        (["--tasks", "hellaswag"], "--tasks: got tasks of lm_eval, which is not"),
         (["--intervention", "x.safetensors"], "beside a study"),
     ],
 )
 def test_wrong_usage(
-    given: list[str], tmp_path: Path, capsys: Any, more: list[str], told: str
+    given: list[str],
+    tmp_path: Path,
+    capsys: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    more: list[str],
+    told: str,
 ) -> None:
+    monkeypatch.setattr("cintervene.evaluate.capability.harness.find_spec", missing)
     assert main([*given, "--out", str(tmp_path / "out"), *more]) == 2
     assert told in capsys.readouterr().err
 
@@ -295,6 +303,10 @@ def test_interventions_are_solved_once(
             ("tsr", {"progress"}),
         ]
     assert found["settings"]["defence guard"]["Guarded"]["strength"] == 8.0
+
+
+def missing(name: str) -> None:
+    """That no module is found."""
 
 
 def save_classifier(model: Path, directory: Path) -> Path:

@@ -19,11 +19,12 @@ from support.tiny_models import make_tiny_model
 pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
-from support.measurements import SWEEP, make_measurement
+from support.measurements import SWEEP, make_measurement, rate
 from support.studies import case
 
 from cintervene.errors import ArgumentError
 from cintervene.evaluate.benchmarks.harmbench import read_completions
+from cintervene.evaluate.capability.measure import Capability, TaskChange
 from cintervene.evaluate.requests.depth import DepthPoint
 from cintervene.evaluate.requests.outcomes import Outcome, count
 from cintervene.evaluate.statistics.intervals import wilson
@@ -86,6 +87,9 @@ def read(text: str) -> Reader:
     return reader
 
 
+CAPABILITY = Capability(
+    0.95, 40, rate(0.5, 0.45).rate, [], [TaskChange("t", "acc", 0.5, 0.25, 0.1, None)]
+)
 DEPTH = [
     asdict(DepthPoint(depth, count([Outcome.REFUSED] * 3 + [Outcome.COMPLIED]),
                       float(depth + 2), wilson(1, 4)))
@@ -128,6 +132,7 @@ def content() -> dict[str, Any]:
         [Peer("RMU", "steering 40", 0.02, forbidden_ratio=3.0)],
         [Verdicts("a classifier", [n % 2 == 0 for n in range(len(some_cases()))])],
         {"none": DEPTH, "pcr": DEPTH},
+        {"pcr": CAPABILITY.to_dict()},
     )
 
 
@@ -190,6 +195,14 @@ def test_judges_are_compared(content: dict[str, Any]) -> None:
         assert one.first == one.other
     first = next(row for row in rates.rows if row[1] == "none")
     assert first[3].startswith("83.3%")
+
+
+def test_capability_is_shown(content: dict[str, Any]) -> None:
+    (table,) = tables(content, "Capability")
+    first, second = table.rows
+    assert first[:2] == ["pcr", "instructions followed, 40"]
+    assert first[4].startswith("-5.0 [")
+    assert second == ["pcr", "t: acc", "0.500", "0.250", "-0.25"]
 
 
 def test_broken_answers_are_no_matter_of_judges() -> None:

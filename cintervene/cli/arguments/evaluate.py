@@ -59,6 +59,12 @@ def evaluate(parser: Parser) -> None:
         parser, "is measured on, and in a study what methods are calibrated with"
     )
     _add_goals(parser.add_argument_group("goals, for --intervention"))
+    parser.add_argument(
+        "--tasks",
+        metavar="LIST",
+        help="tasks of lm_eval to run before and after, by commas, with --limit "
+        "examples of each at most; needs the extra ecosystem (default: none)",
+    )
     add_sizes(parser, "evaluation")
     study = parser.add_argument_group("a study of defences under attack")
     _add_defences(study)

@@ -14,7 +14,16 @@ from typing import Any
 from cintervene import data
 from cintervene.baselines import Generation
 from cintervene.cli.common.asked import sources_of, suites_of
-from cintervene.cli.common.budgets import answer_tokens, evaluation_size
+from cintervene.cli.common.budgets import (
+    answer_tokens,
+    evaluation_size,
+    instruction_count,
+)
+from cintervene.cli.common.capabilities import (
+    capability_of,
+    check_tasks,
+    named_tasks,
+)
 from cintervene.cli.common.console import Console, print_json, say
 from cintervene.cli.common.contenders import named_attacks, named_defences
 from cintervene.cli.common.failures import Exit
@@ -46,6 +55,7 @@ def run(arguments: Namespace, console: Console) -> Exit:
     if arguments.out is None:
         raise ArgumentError("--out: got none; a study needs a directory to be kept in")
     words = None if arguments.forbid is None else read_texts("forbid", arguments.forbid)
+    check_tasks(arguments)
     peers = None if arguments.peers is None else read_peers(arguments.peers)
     with Journal(arguments.out) as journal:
         journal.agree(_sources(arguments))
@@ -75,9 +85,13 @@ def run(arguments: Namespace, console: Console) -> Exit:
             one.text for s in suites if s.name == "harmful" for one in s.requests
         ]
         depth = _depth(arguments, defences, harmful, tokenizer, first, console)
+        able = {
+            name: _capability(arguments, name, one, model, tokenizer, console)
+            for name, one in changed.items()
+        }
         content = study_content(
             arguments.model, journal.settings, cases, changed, measured, peers,
-            verdicts, depth,
+            verdicts, depth, able,
         )  # fmt: skip
         files = write_study(arguments.out, content, cases)
     console.close()
@@ -126,6 +140,31 @@ def _measured(
 
     found: Mapping[str, Any] = remembered(
         arguments.out / f"measurement-{name}.json", about, make
+    )
+    return found
+
+
+def _capability(
+    arguments: Namespace,
+    name: str,
+    intervention: Intervention,
+    model: Any,
+    tokenizer: Any,
+    console: Console,
+) -> Mapping[str, Any]:
+    """What a changed model can do, or what was found when the study ran before."""
+    about = {
+        "digest": intervention.digest, "tasks": named_tasks(arguments),
+        "limit": arguments.limit, "instructions": instruction_count(arguments),
+    }  # fmt: skip
+
+    def make() -> Mapping[str, Any]:
+        return capability_of(
+            arguments, model, tokenizer, intervention, console
+        ).to_dict()
+
+    found: Mapping[str, Any] = remembered(
+        arguments.out / f"capability-{name}.json", about, make
     )
     return found
 

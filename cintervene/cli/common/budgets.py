@@ -15,13 +15,16 @@ from cintervene.prompts.evaluation_size import EvaluationSize
 from cintervene.utils.parameters import parameters
 
 __all__ = [
-    "answer_tokens", "budgeted", "evaluation_size", "given_numbers", "request_limit",
+    "answer_tokens", "budgeted", "evaluation_size", "given_numbers",
+    "instruction_count", "request_limit",
 ]  # fmt: skip
 
 # Requests of each kind that are measured, by budget, and the length of the answers: a
 # refusal can turn into help after a hundred tokens.
 REQUESTS = {"small": 15, "default": 60, "large": 200}
 TOKENS = {"small": 48, "default": 128, "large": 512}
+# Instructions that are given.
+INSTRUCTIONS = {"small": 10, "default": 40, "large": 40}
 
 
 def given_numbers(arguments: Namespace, kind: str) -> dict[str, int]:
@@ -47,6 +50,11 @@ def answer_tokens(arguments: Namespace) -> int:
     """The largest length of answers to requests."""
     tokens: int | None = arguments.tokens
     return TOKENS[arguments.budget or "default"] if tokens is None else tokens
+
+
+def instruction_count(arguments: Namespace) -> int:
+    """How many instructions to give."""
+    return INSTRUCTIONS[arguments.budget or "default"]
 
 
 def budgeted(

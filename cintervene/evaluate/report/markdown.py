@@ -8,6 +8,8 @@ import shlex
 from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
+from cintervene.evaluate.capability.measure import Capability
+from cintervene.evaluate.report.capability_table import capability_section
 from cintervene.evaluate.report.table import markdown_table
 from cintervene.evaluate.report.word_table import below_goal, word_sections
 from cintervene.evaluate.report.wording import number, verdict_text
@@ -38,6 +40,7 @@ def markdown(
     measurement: WordMeasurement | None,
     goals: Goals,
     pictures: Collection[str],
+    capability: Capability | None = None,
 ) -> str:
     """Write the report.
 
@@ -49,11 +52,14 @@ def markdown(
     goals : Goals
     pictures : collection of str
         Files beside the report that it can show.
+    capability : Capability, optional
     """
     parts = [*_opening(intervention, measurement)]
     if measurement is not None:
         parts += _results(measurement, goals, pictures)
         parts += _examples(measurement.answers)
+    if capability is not None:
+        parts += _capability(capability)
     parts += _strength(intervention, pictures)
     parts += _layers(intervention, pictures)
     parts += _use(intervention)
@@ -195,6 +201,24 @@ def _examples(answers: Sequence[Answer]) -> Iterator[str]:
                 ("request", "before", "after"),
                 [(_code(a.prompt), _code(a.before), _code(a.after)) for a in shown],
             )
+
+
+def _capability(capability: Capability) -> Iterator[str]:
+    yield "## Capability"
+    section = capability_section(capability)
+    yield markdown_table(
+        ("", "before", "after", "change", "interval"),
+        [
+            (markdown_text(r.label), r.before, r.after, r.effect, r.interval)
+            for r in section.rows
+        ],
+        right=(1, 2, 3),
+    )
+    yield (
+        "Instructions are prompts of our own of which code can tell whether the answer "
+        'follows them to the letter, such as "exactly two sentences". Tasks are those '
+        "of lm_eval that were asked for."
+    )
 
 
 def _strength(intervention: Intervention, pictures: Collection[str]) -> Iterator[str]:

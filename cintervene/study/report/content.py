@@ -33,6 +33,7 @@ def study_content(
     peers: Sequence[Peer] | None = None,
     verdicts: Sequence[Verdicts] = (),
     depth: Mapping[str, Sequence[Mapping[str, Any]]] | None = None,
+    capability: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> dict[str, Any]:
     """Return what ``report.json`` holds.
 
@@ -53,6 +54,8 @@ def study_content(
     depth : mapping of str to sequence of mapping, optional
         By name of the defence: what becomes of answers that were begun, a `DepthPoint`
         by name of its fields for each depth.
+    capability : mapping of str to mapping, optional
+        By name of the defence: what `Capability.to_dict` returned.
     """
     stated = published(model)
     content: dict[str, Any] = json_ready(
@@ -87,6 +90,7 @@ def study_content(
             ],
             "judged": [asdict(x) for one in verdicts for x in judged_rates(one, cases)],
             "depth": depth or {},
+            "capability": capability or {},
             "published": None if stated is None else asdict(stated),
         }
     )

@@ -71,6 +71,7 @@ def sections(content: Content) -> list[Section]:
         Section("Harmless requests", list(_harmless(content))),
         Section("Judges", list(_judges(content))),
         Section("What else changed", list(_drift(content))),
+        Section("Capability", list(_capability(content))),
         Section("Time", list(_times(content))),
         Section("Beside the paper", list(_paper(content))),
         Section("Limits", [f"{limit}" for limit in LIMITS]),
@@ -238,6 +239,29 @@ def _drift(content: Content) -> Iterator[Block]:
     if measurements:
         yield Picture(
             "words", "Perplexity of each forbidden word, before and after, held-out"
+        )
+
+
+def _capability(content: Content) -> Iterator[Block]:
+    body = []
+    for name, one in content["capability"].items():
+        change = one["followed"]
+        rates = (_percent(change["before"]), _percent(change["after"]))
+        label = f"instructions followed, {one['requests']}"
+        body.append([name, label, *rates, f"{_points(change['effect'])} points"])
+        body += [
+            [
+                name, f"{task['task']}: {task['metric']}", number(task["before"]),
+                number(task["after"]), f"{task['after'] - task['before']:+.3g}",
+            ]
+            for task in one["tasks"]
+        ]  # fmt: skip
+    if body:
+        yield Table(("defence", "", "before", "after", "change"), body, (2, 3, 4))
+        yield (
+            "Instructions are our own, and code tells whether an answer follows one to "
+            "the letter. Tasks are those of lm_eval that were asked for; "
+            "`report.json` has their standard errors."
         )
 
 
