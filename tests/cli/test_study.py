@@ -23,6 +23,7 @@ from cintervene.attacks import RelaxedPGD
 from cintervene.cli import main
 from cintervene.cli.arguments.parser import build_parser
 from cintervene.cli.common.budgets import answer_tokens
+from cintervene.cli.common.contenders import named_attacks
 from cintervene.intervention.intervention import Intervention
 from cintervene.models import loading
 
@@ -113,6 +114,25 @@ def test_relaxed_prompts_are_sent_as_text(
     assert case["attack"] == "relaxed PGD"
     assert case["prompt"].startswith("Do bad thing 0")
     assert len(case["prompt"]) > len("Do bad thing 0")
+
+
+def test_budgets_of_searches_are_options(
+    given: list[str], tmp_path: Path, capsys: Any
+) -> None:
+    argv = [*given, "--out", str(tmp_path / "out"), "--limit", "1", "--attacks", "gcg"]
+    argv += ["--num-steps", "1", "--search-width", "3", "--topk", "2"]
+    assert main([*argv, "--batch-size", "2", "--json"]) == 0
+    settings = json.loads(capsys.readouterr().out)["study"]["settings"]["attack GCG"]
+    assert (settings["steps"], settings["search_width"], settings["topk"]) == (1, 3, 2)
+    assert main([*argv, "--num-steps", "2"]) == 2
+    assert "holds cases with attack GCG" in capsys.readouterr().err
+    model, tokenizer = object(), object()
+    names = "gcg,relaxed-pgd,embedding-pgd"
+    for attack in named_attacks(names, model, tokenizer, {"steps": 7}):
+        assert attack.steps == 7
+    assert [one.steps for one in named_attacks(names, model, tokenizer)] == [
+        100, 100, 50,
+    ]  # fmt: skip
 
 
 def test_study_can_grow_but_not_change(

@@ -98,6 +98,7 @@ def _add_defences(study: argparse._ArgumentGroup) -> None:
         "'system prompt', 'permissive system prompt', multi-turn, gcg, relaxed-pgd, "
         "embedding-pgd, by commas (default: %(default)s)",
     )
+    _add_search(study)
     study.add_argument(
         "--peers",
         type=Path,
@@ -105,6 +106,21 @@ def _add_defences(study: argparse._ArgumentGroup) -> None:
         help="points of other methods to draw beside the interventions, such as "
         "benchmarks/bench_peers.py writes",
     )
+
+
+def _add_search(study: argparse._ArgumentGroup) -> None:
+    """Budgets of searches, named as in GCG's and HarmBench's programs."""
+    options = {
+        "--num-steps": "steps of gcg, relaxed-pgd and embedding-pgd (default: 100, 100 "
+        "and 50; papers take 250 to 500 for gcg)",
+        "--search-width": "candidates of gcg in each step (default: 128; papers take "
+        "512)",
+        "--topk": "tokens of each position that gcg draws from (default: 256)",
+        "--batch-size": "candidates of gcg in one forward pass; changes no result "
+        "(default: 64)",
+    }
+    for flag, about in options.items():
+        study.add_argument(flag, type=reader([Whole(least=1)]), metavar="N", help=about)
 
 
 def _add_requests(study: argparse._ArgumentGroup) -> None:

@@ -18,6 +18,7 @@ from cintervene.cli.common.budgets import (
     answer_tokens,
     evaluation_size,
     instruction_count,
+    search_budget,
 )
 from cintervene.cli.common.capabilities import (
     capability_of,
@@ -60,7 +61,9 @@ def run(arguments: Namespace, console: Console) -> Exit:
     with Journal(arguments.out) as journal:
         journal.agree(_sources(arguments))
         model, tokenizer = load_named(arguments, console)
-        attacks = named_attacks(arguments.attacks, model, tokenizer)
+        attacks = named_attacks(
+            arguments.attacks, model, tokenizer, *search_budget(arguments)
+        )
         suites = suites_of(arguments, attacks)
         defences = named_defences(
             arguments.defence, model, tokenizer, words, arguments.out, console,

@@ -16,7 +16,7 @@ from cintervene.utils.parameters import parameters
 
 __all__ = [
     "answer_tokens", "budgeted", "evaluation_size", "given_numbers",
-    "instruction_count", "request_limit",
+    "instruction_count", "request_limit", "search_budget",
 ]  # fmt: skip
 
 # Requests of each kind that are measured, by budget, and the length of the answers: a
@@ -55,6 +55,20 @@ def answer_tokens(arguments: Namespace) -> int:
 def instruction_count(arguments: Namespace) -> int:
     """How many instructions to give."""
     return INSTRUCTIONS[arguments.budget or "default"]
+
+
+def search_budget(arguments: Namespace) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Options that were given of all searches for suffixes, and more ones of GCG."""
+    every = {"steps": arguments.num_steps}
+    own = {
+        "search_width": arguments.search_width, "topk": arguments.topk,
+        "batch": arguments.batch_size,
+    }  # fmt: skip
+    given, more = (
+        {name: value for name, value in part.items() if value is not None}
+        for part in (every, own)
+    )
+    return given, more
 
 
 def budgeted(
