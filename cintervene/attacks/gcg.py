@@ -135,7 +135,7 @@ class _Search:
 
     def _best(self, rows: Tensor, losses: Tensor) -> int | None:
         """The suffix with the least loss that survives; None if none does."""
-        order = losses.argsort(stable=True).tolist()
+        order: list[int] = losses.argsort(stable=True).tolist()
         if self._reads_first:
             return order[0]
         return next((at for at in order if self._survives(rows[at])), None)
