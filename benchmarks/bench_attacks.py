@@ -9,11 +9,18 @@ interval for the first; the share of answers that begin as the search wanted; th
 target's loss before and after; and seconds a request (none for what was stored).
 
     python benchmarks/bench_attacks.py [INTERVENTION.safetensors] [--requests 12]
-        [--attacks direct,prefill,gcg,relaxed,embedding] [--steps 50]
-        [--candidates 64] [--out DIR]
+        [--attacks direct,prefill,gcg,relaxed,embedding] [--num-steps 50]
+        [--search-width 64] [--topk 256] [--batch-size 64] [--out DIR]
+        [--device cpu] [--dtype auto]
 
-Candidates are GCG's, a step. With `--out` test cases are kept, and the same command
-goes on after an interruption.
+`--search-width`, `--topk` and `--batch-size` are GCG's. With `--out` test cases are
+kept, and the same command goes on after an interruption.
+
+On a GPU, with the budget of papers:
+
+    python benchmarks/bench_attacks.py INTERVENTION.safetensors --device cuda
+        --requests 10 --attacks direct,prefill,gcg --num-steps 250 --search-width 512
+        --batch-size 512 --out gcg-250x512
 """
 
 import os
@@ -45,22 +52,27 @@ from cintervene.cli.common.console import Console
 from cintervene.evaluate.requests.fluency import perplexities
 from cintervene.evaluate.requests.outcomes import count, outcomes
 
-ANSWER = 48
+# Long enough to see a refusal that turns into help.
+ANSWER = 128
 HEAD = (
     "weights", "attack", "steps", "complied", "refused", "broken", "begun",
     "loss", "s a request",
 )  # fmt: skip
 
 
-def named_attacks(model, tokenizer, steps, candidates):
+def named_attacks(model, tokenizer, given):
     """By name; each search takes as many steps."""
+    steps = given.num_steps
     return {
         "direct": DirectRequest(),
         "prefill": Prefill(),
-        "gcg": GCG(model, tokenizer, steps=steps, candidates=candidates),
+        "gcg": GCG(
+            model, tokenizer, steps=steps, search_width=given.search_width,
+            topk=given.topk, batch=given.batch_size,
+        ),
         "relaxed": RelaxedPGD(model, tokenizer, steps=steps),
         "embedding": EmbeddingPGD(model, tokenizer, steps=steps, max_new_tokens=ANSWER),
-    }
+    }  # fmt: skip
 
 
 def answered(model, tokenizer, cases):
@@ -100,11 +112,15 @@ def main():
     parser.add_argument("--model", default="smollm2")
     parser.add_argument("--requests", type=int, default=12)
     parser.add_argument("--attacks", default="direct,prefill,gcg,relaxed,embedding")
-    parser.add_argument("--steps", type=int, default=50)
-    parser.add_argument("--candidates", type=int, default=64)
+    parser.add_argument("--num-steps", type=int, default=50)
+    parser.add_argument("--search-width", type=int, default=64)
+    parser.add_argument("--topk", type=int, default=256)
+    parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--out", type=Path)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--dtype", default="auto")
     given = parser.parse_args()
-    model, tokenizer = models.load(given.model)
+    model, tokenizer = models.load(given.model, device=given.device, dtype=given.dtype)
     harmful = data.harmful_prompts("held_out")[: given.requests]
     requests = [Request(f"held out {n}", p.text) for n, p in enumerate(harmful)]
     texts = [request.text for request in requests]
@@ -115,7 +131,7 @@ def main():
     if given.out is not None:
         given.out.mkdir(parents=True, exist_ok=True)
     console = Console(sys.stderr)
-    known = named_attacks(model, tokenizer, given.steps, given.candidates)
+    known = named_attacks(model, tokenizer, given)
     print(f"| {' | '.join(HEAD)} |\n| --- | --- |{' ---: |' * (len(HEAD) - 2)}")
     for weights, applied in states.items():
         results = []

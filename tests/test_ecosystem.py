@@ -20,6 +20,7 @@ from cintervene.models import find_targets, loading
 from cintervene.solvers.update import LowRankUpdate
 
 WORDS = ["bomb", "cat"]
+DOCS = [{"text": "Say bomb.", "good": 0}, {"text": "Say cat.", "good": 1}]
 
 
 @pytest.fixture(scope="module")
@@ -35,19 +36,13 @@ def make(model: Any) -> Intervention:
     return Intervention.of(model, [(target, update)])
 
 
-def test_lm_evaluation_harness(loaded: Any, tmp_path: Path) -> None:
-    """Scores of a task of our own, before and after."""
-    reason = "needs lm_eval (pip install lm_eval)"
-    lm_eval = pytest.importorskip("lm_eval", reason=reason)
-    from lm_eval.models.huggingface import HFLM
-
-    model, tokenizer = loaded
-    docs = [{"text": "Say bomb.", "good": 0}, {"text": "Say cat.", "good": 1}]
-    (tmp_path / "words.json").write_text(json.dumps(docs), "utf-8")
-    task = {
+def words_task(place: Path) -> Any:
+    """A task of our own, on a file."""
+    (place / "words.json").write_text(json.dumps(DOCS), "utf-8")
+    return {
         "task": "words",
         "dataset_path": "json",
-        "dataset_kwargs": {"data_files": {"test": str(tmp_path / "words.json")}},
+        "dataset_kwargs": {"data_files": {"test": str(place / "words.json")}},
         "test_split": "test",
         "output_type": "multiple_choice",
         "doc_to_text": "{{text}}",
@@ -55,6 +50,16 @@ def test_lm_evaluation_harness(loaded: Any, tmp_path: Path) -> None:
         "doc_to_target": "good",
         "metric_list": [{"metric": "acc"}],
     }
+
+
+def test_lm_evaluation_harness(loaded: Any, tmp_path: Path) -> None:
+    """Scores of a task of our own, before and after."""
+    reason = "needs lm_eval (pip install lm_eval)"
+    lm_eval = pytest.importorskip("lm_eval", reason=reason)
+    from lm_eval.models.huggingface import HFLM
+
+    model, tokenizer = loaded
+    task = words_task(tmp_path)
 
     def scores() -> Any:
         harness = HFLM(pretrained=model, tokenizer=tokenizer)
@@ -73,7 +78,7 @@ def test_lm_evaluation_harness(loaded: Any, tmp_path: Path) -> None:
         return float(sum(table[row, ids[0, row + 1]] for row in rows))
 
     def expected() -> Any:
-        return [[by_hand(doc["text"], word) for word in WORDS] for doc in docs]
+        return [[by_hand(doc["text"], word) for word in WORDS] for doc in DOCS]
 
     before, known = scores(), expected()
     with make(model).applied(model):
@@ -107,3 +112,18 @@ def test_inspect(loaded: Any, tmp_path: Path) -> None:
     )[0]
     assert log.status == "success", log.error
     assert log.results.completed_samples == 2
+
+
+def test_tasks_of_lm_eval_are_measured_before_and_after(
+    loaded: Any, tmp_path: Path
+) -> None:
+    pytest.importorskip("lm_eval", reason="needs lm_eval (pip install lm_eval)")
+    from cintervene.evaluate import measure_capability
+
+    model, tokenizer = loaded
+    task = words_task(tmp_path)
+    found = measure_capability(
+        model, tokenizer, make(model), prompts=1, tokens=1, tasks=[task]
+    )
+    (accuracy,) = (one for one in found.tasks if one.metric == "acc")
+    assert {accuracy.before, accuracy.after} <= {0.0, 0.5, 1.0}

@@ -3,6 +3,7 @@
 
 from cintervene.attacks.ablation import DirectionAblated, refusal_direction
 from cintervene.attacks.base import Attack, AttackCase, Request
+from cintervene.attacks.conversations import Conversation, conversations
 from cintervene.attacks.embedding import EmbeddingPGD
 from cintervene.attacks.gcg import GCG
 from cintervene.attacks.relaxed import RelaxedPGD
@@ -13,6 +14,7 @@ __all__ = [
     "GCG",
     "Attack",
     "AttackCase",
+    "Conversation",
     "DirectRequest",
     "DirectionAblated",
     "EmbeddingPGD",
@@ -20,6 +22,7 @@ __all__ = [
     "Prefill",
     "RelaxedPGD",
     "Request",
+    "conversations",
     "families",
     "read_cases",
     "refusal_direction",

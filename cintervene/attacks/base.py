@@ -35,6 +35,8 @@ class AttackCase:
         What is sent to the model.
     prefill : str
         What the answer is made to begin with.
+    turns : tuple of (role, content)
+        What is said before the prompt: a system prompt, or earlier turns.
     answer : str or None
         What the model said, where the attack is more than a text and so had to be
         carried out at once; otherwise None.
@@ -49,6 +51,15 @@ class AttackCase:
     prefill: str = ""
     answer: str | None = None
     details: dict[str, Any] = field(default_factory=dict)
+    turns: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def transcript(self) -> str:
+        """All that is sent, as text: the prompt, after what is said before it."""
+        if not self.turns:
+            return self.prompt
+        said = (*self.turns, ("user", self.prompt))
+        return "\n\n".join(f"[{role}] {text}" for role, text in said)
 
 
 class Checkpoint(Protocol):

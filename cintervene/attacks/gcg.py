@@ -34,9 +34,9 @@ class GCG(SuffixAttack):
     ----------
     model, tokenizer, steps, length, target
         See `SuffixAttack`. The paper takes 500 steps.
-    candidates : int, default 128
+    search_width : int, default 128
         Suffixes tried in each step; the paper takes 512.
-    top_k : int, default 256
+    topk : int, default 256
         Tokens per position that candidates are drawn from.
     enough : float, default 0.02
         Loss, in nats per token, at which the search ends.
@@ -44,8 +44,8 @@ class GCG(SuffixAttack):
         Candidates in one forward pass; does not change the result.
     """
 
-    candidates: int = 128
-    top_k: int = 256
+    search_width: int = 128
+    topk: int = 256
     enough: float = 0.02
     batch: int = 64
     name: str = "GCG"
@@ -102,8 +102,9 @@ class _Search:
         moved, loss = state["free"], state["losses"][-1]
         if len(rows):
             losses = self.objective.of_tokens(rows, self.attack.batch)
-            at = int(losses.argmin())
-            moved, loss = rows[at].tolist(), float(losses[at])
+            best = self._best(rows, losses)
+            if best is not None:
+                moved, loss = rows[best].tolist(), float(losses[best])
         better = loss < state["best_loss"]
         return {
             "step": state["step"] + 1,
@@ -114,21 +115,40 @@ class _Search:
         }
 
     def _candidates(self, free: Tensor, source: torch.Generator) -> Tensor:
-        """Suffixes with one token replaced by one of those the gradient favours.
-
-        Only suffixes that, once decoded, are tokenized to the same tokens again.
-        """
+        """Suffixes with one token replaced by one of those the gradient favours."""
         _, gradient = self.objective.gradient(self.objective.embed(free))
         slopes = gradient @ self.objective.embeddings.float().T
         slopes[:, ~self.allowed.to(slopes.device)] = torch.inf
-        top_k = min(self.attack.top_k, int(self.allowed.sum()))
-        best = (-slopes).topk(top_k, dim=1).indices.cpu()
-        count = self.attack.candidates
+        topk = min(self.attack.topk, int(self.allowed.sum()))
+        best = (-slopes).topk(topk, dim=1).indices.cpu()
+        count = self.attack.search_width
         # The positions take turns, as in the authors' program.
         places = torch.arange(count) * len(free) // count
-        drawn = torch.randint(top_k, (count,), generator=source)
+        drawn = torch.randint(topk, (count,), generator=source)
         rows = free.cpu().repeat(count, 1)
         rows[torch.arange(count), places] = best[places, drawn]
         rows = torch.unique(rows, dim=0)
-        kept = [row for row in rows if self.layout.prompt(row.tolist()) is not None]
-        return torch.stack(kept).to(free.device) if kept else rows[:0]
+        if self._reads_first:
+            kept = [row for row in rows if self._survives(row)]
+            rows = torch.stack(kept) if kept else rows[:0]
+        return rows.to(free.device)
+
+    def _best(self, rows: Tensor, losses: Tensor) -> int | None:
+        """The suffix with the least loss that survives; None if none does."""
+        order: list[int] = losses.argsort(stable=True).tolist()
+        if self._reads_first:
+            return order[0]
+        return next((at for at in order if self._survives(rows[at])), None)
+
+    @property
+    def _reads_first(self) -> bool:
+        """Whether suffixes that do not survive are sorted out before they are tried.
+
+        A forward pass is dear on a CPU and cheap on an accelerator, where writing and
+        reading 512 suffixes would take most of the time; the choice is the same.
+        """
+        return self.objective.free.device.type == "cpu"
+
+    def _survives(self, row: Tensor) -> bool:
+        """Whether a suffix, once decoded, is tokenized to the same tokens again."""
+        return self.layout.prompt(row.tolist()) is not None

@@ -163,10 +163,10 @@ def _cases(stored: dict[str, Any], path: Path) -> dict[str, list[AttackCase]]:
     """The test cases of a file, by request."""
     try:
         found = {
-            one: [AttackCase(**case) for case in cases]
+            one: [_case(case) for case in cases]
             for one, cases in stored["cases"].items()
         }
-    except (KeyError, TypeError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise _unreadable(path) from error
     texts = [
         (case.id, case.request, case.attack, case.prompt, case.prefill)
@@ -176,6 +176,12 @@ def _cases(stored: dict[str, Any], path: Path) -> dict[str, list[AttackCase]]:
     if not all(isinstance(text, str) for case in texts for text in case):
         raise _unreadable(path)
     return found
+
+
+def _case(stored: dict[str, Any]) -> AttackCase:
+    """A test case from JSON, which has lists in place of tuples."""
+    turns = tuple((role, text) for role, text in stored.get("turns", ()))
+    return AttackCase(**{**stored, "turns": turns})
 
 
 def _unreadable(path: Path) -> ArgumentError:

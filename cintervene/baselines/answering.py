@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 from torch import nn
 
@@ -16,7 +16,11 @@ from cintervene.prompts.chat import answer_text, generate, render
 from cintervene.prompts.spelling import encode_text
 from cintervene.prompts.template import chat_tokenizer
 
-__all__ = ["Answerer", "Generation", "Intervened", "Undefended", "answer_prefilled"]
+__all__ = [
+    "Answerer", "Generation", "Intervened", "Turns", "Undefended", "answer_prefilled",
+]  # fmt: skip
+
+Turns: TypeAlias = tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,12 +36,16 @@ class Generation:
         What every answer is made to begin with. Answers are returned without it.
     banned : tuple of tuple of int
         Token sequences that no answer may contain.
+    turns : tuple of (role, content)
+        What was said before every prompt: a system prompt, or turns of the user and
+        the assistant.
     """
 
     max_new_tokens: int = 64
     batch_size: int = 64
     prefill: str = ""
     banned: tuple[tuple[int, ...], ...] = ()
+    turns: Turns = ()
 
     def __post_init__(self) -> None:
         for name in ("max_new_tokens", "batch_size"):
@@ -77,13 +85,18 @@ def answer_prefilled(
     pairs: Sequence[tuple[str, str]],
     generation: Generation,
     seed: int = 0,
+    turns: Sequence[Turns] | None = None,
 ) -> list[str]:
-    """Answer prompts that each have a prefill: pairs (prompt, prefill)."""
+    """Answer prompts that each have a prefill: pairs (prompt, prefill).
+
+    `turns` is what was said before each of them.
+    """
     answers = [""] * len(pairs)
-    prefills = [prefill for _, prefill in pairs]
-    for prefill in dict.fromkeys(prefills):
-        places = [at for at, other in enumerate(prefills) if other == prefill]
-        settings = replace(generation, prefill=prefill)
+    before = [generation.turns] * len(pairs) if turns is None else turns
+    around = [(pair[1], said) for pair, said in zip(pairs, before, strict=True)]
+    for prefill, said in dict.fromkeys(around):
+        places = [at for at, other in enumerate(around) if other == (prefill, said)]
+        settings = replace(generation, prefill=prefill, turns=said)
         part = answerer.answer([pairs[at][0] for at in places], settings, seed)
         for at, answer in zip(places, part, strict=True):
             answers[at] = answer
@@ -116,7 +129,10 @@ class Undefended:
             answers = generate(
                 self.model,
                 chat,
-                [render(chat, prompt) + start for prompt in prompts],
+                [
+                    render(chat, prompt, turns=generation.turns) + start
+                    for prompt in prompts
+                ],
                 generation.max_new_tokens,
                 batch_size=generation.batch_size,
                 banned=generation.banned,

@@ -2,10 +2,12 @@
 """Words, templates, prompts and texts to tune an intervention on and to measure it.
 
 Everything here was written for this package. The data that an intervention is built
-from (``"train"``), the data its strength is chosen on (``"tune"``) and the data that
-reports are made of (``"held_out"``) share no entry.
+from (``"train"``), the data its strength is chosen on (``"tune"``), the data that
+reports are made of (``"held_out"``) and a frozen set that is reported on last, and that
+nothing is ever tuned on (``"fresh"``), share no entry.
 """
 
+from cintervene.data.languages import LanguageRequest, language_requests
 from cintervene.data.prompts import (
     BenignPrompt,
     BenignText,
@@ -21,6 +23,7 @@ from cintervene.data.refusals import (
     HarmfulPrompt,
     borderline_prompts,
     compliance_prefixes,
+    conversations,
     disguise_templates,
     harmful_prompts,
     jailbreak_templates,
@@ -29,6 +32,7 @@ from cintervene.data.refusals import (
 )
 from cintervene.data.splits import Split
 from cintervene.data.templates import fill_in_turn, fill_template, is_encoded
+from cintervene.data.word_clues import definitions, extraction_templates, running_texts
 from cintervene.data.words import (
     benign_words,
     caseless,
@@ -42,6 +46,7 @@ __all__ = [
     "BenignPrompt",
     "BenignText",
     "HarmfulPrompt",
+    "LanguageRequest",
     "ObedienceTemplate",
     "Split",
     "answer_prefixes",
@@ -51,13 +56,17 @@ __all__ = [
     "borderline_prompts",
     "caseless",
     "compliance_prefixes",
+    "conversations",
+    "definitions",
     "disguise_templates",
+    "extraction_templates",
     "fill_in_turn",
     "fill_template",
     "forbidden_words",
     "harmful_prompts",
     "is_encoded",
     "jailbreak_templates",
+    "language_requests",
     "normal_word",
     "obedience_templates",
     "ordinary_templates",
@@ -65,6 +74,7 @@ __all__ = [
     "read_texts",
     "read_words",
     "related_words",
+    "running_texts",
     "safe_refusals",
     "sentence_templates",
     "unique_words",

@@ -7,7 +7,10 @@ from dataclasses import dataclass
 from importlib import resources
 from typing import Any
 
-from cintervene.data.splits import Split, check_split
+from cintervene.data.splits import SPLITS, Split, check_split
+
+# Frozen: its entries are reported on last.
+FRESH = "fresh.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +64,7 @@ def obedience_templates(split: Split) -> list[ObedienceTemplate]:
     ----------
     split
         ``"train"`` for the defence, ``"tune"`` for the choice of its strength,
-        ``"held_out"`` for reports.
+        ``"held_out"`` for reports, ``"fresh"`` for the last one.
 
     Raises
     ------
@@ -107,7 +110,7 @@ def benign_prompts(split: Split) -> list[BenignPrompt]:
     ----------
     split
         ``"train"`` for what an intervention must preserve, ``"tune"`` for the choice
-        of its strength, ``"held_out"`` for reports.
+        of its strength, ``"held_out"`` for reports, ``"fresh"`` for the last one.
 
     Raises
     ------
@@ -138,9 +141,12 @@ def benign_texts(split: Split) -> list[BenignText]:
 
 
 def load(name: str, split: Split) -> Any:
-    """Return one split of a file of the package."""
-    check_split(split)
-    return read_json(name)[split]
+    """Return one split of a file of the package; ``"fresh"`` is a file of its own."""
+    entries = read_json(name)
+    frozen = read_json(FRESH).get(name.removesuffix(".json"))
+    found = entries if frozen is None else {**entries, "fresh": frozen}
+    check_split(split, tuple(one for one in SPLITS if one in found))
+    return found[split]
 
 
 def read_json(name: str) -> Any:

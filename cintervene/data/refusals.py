@@ -15,6 +15,7 @@ __all__ = [
     "HarmfulPrompt",
     "borderline_prompts",
     "compliance_prefixes",
+    "conversations",
     "disguise_templates",
     "harmful_prompts",
     "jailbreak_templates",
@@ -44,7 +45,7 @@ def harmful_prompts(split: Split) -> list[HarmfulPrompt]:
     ----------
     split
         ``"train"`` for the defence, ``"tune"`` for choices, ``"held_out"`` for
-        reports.
+        reports, ``"fresh"`` for the last one.
 
     Raises
     ------
@@ -120,6 +121,29 @@ def disguise_templates() -> list[str]:
     data besides `jailbreak_templates`. See `fill_template`.
     """
     return list(load("disguise_templates.json", "train"))
+
+
+def conversations(split: Split = "held_out") -> dict[str, list[list[list[str]]]]:
+    """Return beginnings of conversations that a request can follow.
+
+    System prompts, ordinary and permissive ones, and turns of a user and an assistant.
+
+    Parameters
+    ----------
+    split
+        Only ``"held_out"``.
+
+    Returns
+    -------
+    dict of str to list
+        By kind: each beginning a list of [role, content].
+
+    Raises
+    ------
+    ArgumentError
+        If `split` is another one.
+    """
+    return dict(load("conversations.json", split))
 
 
 def compliance_prefixes(split: Split) -> list[str]:

@@ -1,11 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The three splits of the data."""
+"""The splits of the data.
+
+What methods are made from ("train"), what choices are made on ("tune"), what reports
+are made of ("held_out"), and a frozen set that is reported on last and that nothing is
+tuned on ("fresh").
+"""
 
 from typing import Literal, get_args
 
 from cintervene.errors import ArgumentError
 
-Split = Literal["train", "tune", "held_out"]
+Split = Literal["train", "tune", "fresh", "held_out"]
 
 SPLITS: tuple[str, ...] = get_args(Split)
 

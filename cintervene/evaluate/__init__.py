@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Measuring interventions, before and after, with an interval at each number."""
 
+from cintervene.evaluate.capability.measure import Capability, measure_capability
+from cintervene.evaluate.report.capability_table import capability_table
 from cintervene.evaluate.report.report import report_content, write_report
 from cintervene.evaluate.report.request_table import request_table
 from cintervene.evaluate.report.word_table import word_table
@@ -32,6 +34,7 @@ from cintervene.judges.refusal import judge_refusal
 from cintervene.prompts.evaluation_size import EvaluationSize
 
 __all__ = [
+    "Capability",
     "Change",
     "Estimate",
     "EvaluationSize",
@@ -43,10 +46,12 @@ __all__ = [
     "Verdict",
     "WordMeasurement",
     "bootstrap_mean",
+    "capability_table",
     "compare_outcomes",
     "goals_reached",
     "judge_refusal",
     "measure",
+    "measure_capability",
     "measure_requests",
     "outcomes",
     "paired_difference",

@@ -65,14 +65,19 @@ def chat_for(
     return chat
 
 
-def render(tokenizer: Any, prompt: str, like: str | None = None) -> list[int]:
+def render(
+    tokenizer: Any,
+    prompt: str,
+    like: str | None = None,
+    turns: Sequence[tuple[str, str]] = (),
+) -> list[int]:
     """Token ids of a user's prompt, up to where the answer begins.
 
     The chat template is used where the tokenizer has one; otherwise the prompt is
     plain text on a line of its own. A plain tokenizer renders in the template's own
     mode, a `ChatTokenizer` in its modes by turns; see `ChatTokenizer.render`.
     """
-    return _with_modes(tokenizer).render(prompt, like)
+    return _with_modes(tokenizer).render(prompt, like, turns)
 
 
 def ways(tokenizer: Any, prompt: str) -> list[tuple[list[int], list[int]]]:

@@ -91,7 +91,12 @@ class ChatTokenizer:
     def __len__(self) -> int:
         return len(self._tokenizer)
 
-    def render(self, prompt: str, like: str | None = None) -> list[int]:
+    def render(
+        self,
+        prompt: str,
+        like: str | None = None,
+        turns: Sequence[tuple[str, str]] = (),
+    ) -> list[int]:
         """Token ids of a prompt in the mode whose turn it is: that of its text.
 
         Parameters
@@ -99,10 +104,23 @@ class ChatTokenizer:
         prompt : str
         like : str, optional
             The text whose turn it is instead: what the prompt was made of.
+        turns : sequence of (role, content), optional
+            What was said before it. A system prompt stands before the first message
+            of the user where the template knows none.
         """
         text = prompt if like is None else like
         turn = zlib.crc32(text.encode("utf-8", "surrogatepass"))
-        return self._ids(self._text(prompt, self.modes[turn % len(self.modes)]))
+        mode = self.modes[turn % len(self.modes)]
+        if not turns:
+            return self._ids(self._text(prompt, mode))
+        try:
+            return self._ids(self._text(prompt, mode, turns))
+        except ArgumentError:
+            if turns[0][0] != "system":
+                raise
+            first, *rest = [*turns[1:], ("user", prompt)]
+            merged = [(first[0], f"{turns[0][1]}\n\n{first[1]}"), *rest]
+            return self._ids(self._text(merged[-1][1], mode, merged[:-1]))
 
     def each_mode(self) -> dict[str, ChatTokenizer]:
         """By name: the same tokenizer with a single mode."""
@@ -162,15 +180,23 @@ class ChatTokenizer:
         found = [list(ids) for ids in dict.fromkeys(map(tuple, rendered))]
         return [_divided(ids, found) for ids in found]
 
-    def _text(self, prompt: str, options: Options) -> str:
-        """A prompt in the chat template."""
+    def _text(
+        self, prompt: str, options: Options, turns: Sequence[tuple[str, str]] = ()
+    ) -> str:
+        """A prompt in the chat template, with what was said before."""
+        messages = [
+            {
+                "role": role,
+                "content": [{"type": "text", "text": text}] if self._parts else text,
+            }
+            for role, text in (*turns, ("user", prompt))
+        ]
         if not self._source:
-            return prompt + "\n"
-        content = [{"type": "text", "text": prompt}] if self._parts else prompt
+            return "".join(f"{text}\n" for _, text in (*turns, ("user", prompt)))
         # Templates can raise anything, from their own messages to TypeError.
         try:
             text = self._tokenizer.apply_chat_template(
-                [{"role": "user", "content": content}],
+                messages,
                 chat_template=_timeless(self._source), tokenize=False,
                 add_generation_prompt=True, **options,
             )  # fmt: skip

@@ -107,6 +107,10 @@ class Defence:
 
         Cases that come with an answer keep it.
         """
-        prompts = [(one.prompt, one.prefill) for one in cases if one.answer is None]
-        answers = iter(answer_prefilled(self.answerer, prompts, generation, seed))
+        asked = [one for one in cases if one.answer is None]
+        prompts = [(one.prompt, one.prefill) for one in asked]
+        turns = [one.turns for one in asked]
+        answers = iter(
+            answer_prefilled(self.answerer, prompts, generation, seed, turns)
+        )
         return [next(answers) if one.answer is None else one.answer for one in cases]

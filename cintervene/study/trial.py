@@ -121,7 +121,7 @@ class Trial:
                 behaviour=case.id,
                 category=suite.topics.get(case.id, ""),
                 number=numbers[case.id],
-                prompt=case.prompt,
+                prompt=case.transcript,
                 prefill=case.prefill,
                 answer=answer,
                 outcome=outcome,
@@ -207,8 +207,12 @@ def _settings(
     defences: Sequence[Defence], suites: Sequence[Suite], trial: Trial
 ) -> dict[str, Any]:
     """All that answers depend on, besides the model and the requests."""
+    generation = asdict(trial.generation)
+    if not generation["turns"]:
+        # What is said before a prompt is the attacks' matter.
+        del generation["turns"]
     return {
-        "generation": asdict(trial.generation),
+        "generation": generation,
         "seed": trial.seed,
         **{f"defence {one.name}": one.about for one in defences},
         **{

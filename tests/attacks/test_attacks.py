@@ -18,10 +18,12 @@ pytest.importorskip("transformers")
 
 from cintervene.attacks import (
     AttackCase,
+    Conversation,
     DirectRequest,
     Jailbreak,
     Prefill,
     Request,
+    conversations,
     families,
     read_cases,
     run_attack,
@@ -75,6 +77,37 @@ def test_payload_is_split_between_words() -> None:
         assert "Tell me a" in case.prompt
         assert "lie now" in case.prompt
         assert "Tell me a lie now" not in case.prompt
+
+
+def test_conversations_leave_the_request_as_it_is() -> None:
+    request = Request("b1", "Do bad thing.")
+    assert {"system prompt", "multi-turn"} <= set(conversations())
+    for family in conversations():
+        attack = Conversation(family)
+        made = attack.cases(request, 0, None)  # type: ignore[arg-type]
+        assert len({one.turns for one in made}) == len(made) >= 3
+        for one in made:
+            assert (one.prompt, one.prefill) == (request.text, "")
+            last = "assistant" if family == "multi-turn" else "system"
+            assert one.turns[-1][0] == last
+            assert one.transcript.endswith(f"\n\n[user] {request.text}")
+            assert all(text in one.transcript for _, text in one.turns)
+        single = Conversation(family, count=1)
+        first = {
+            single.cases(request, seed, None)[0].turns  # type: ignore[arg-type]
+            for seed in range(3)
+        }
+        assert len(first) == 3
+        assert single.options["turns"] == attack.options["turns"]
+    with pytest.raises(ArgumentError, match="family: got 'charm'"):
+        Conversation("charm")
+
+
+def test_stored_conversations_are_the_same(tmp_path: Path) -> None:
+    path, requests = tmp_path / "cases.json", [Request("b1", "Do bad thing.")]
+    made = run_attack(Conversation("multi-turn"), requests, path=path)
+    assert run_attack(Conversation("multi-turn"), requests, path=path) == made
+    assert read_cases(path) == made
 
 
 def test_templates_take_turns() -> None:

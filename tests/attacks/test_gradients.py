@@ -21,6 +21,7 @@ from cintervene.attacks import (
     EmbeddingPGD,
     RelaxedPGD,
     Request,
+    gcg,
     refusal_direction,
     run_attack,
 )
@@ -99,7 +100,7 @@ def test_allowed_tokens_are_printable() -> None:
 
 
 def small(pair: Any, **options: Any) -> GCG:
-    settings = {"steps": 6, "candidates": 24, "top_k": 16, "length": 3, "batch": 7}
+    settings = {"steps": 6, "search_width": 24, "topk": 16, "length": 3, "batch": 7}
     return GCG(*pair, **(settings | options))
 
 
@@ -123,6 +124,28 @@ def test_gcg_depends_on_the_seed_alone(pair: Any) -> None:
     )
     assert first == second
     assert first != third
+
+
+def test_suffixes_may_be_read_again_after_they_were_tried(
+    pair: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on an accelerator; the choice is the same."""
+    refused = [0]
+    survives = gcg._Search._survives
+
+    def odd(search: Any, row: Any) -> bool:
+        # Characters always survive, so that something has to be refused here.
+        kept = int(row.sum()) % 3 > 0 and survives(search, row)
+        refused[0] += not kept
+        return kept
+
+    monkeypatch.setattr(gcg._Search, "_survives", odd)
+    first = run_attack(small(pair), [REQUEST])
+    assert refused[0] > 0
+    monkeypatch.setattr(gcg._Search, "_reads_first", False)
+    tried = refused[0]
+    assert run_attack(small(pair), [REQUEST]) == first
+    assert refused[0] - tried < tried
 
 
 def test_gcg_goes_on_where_it_was_interrupted(pair: Any, tmp_path: Path) -> None:

@@ -33,7 +33,7 @@ def test_suffixes_are_placed_in_the_chat_template(smollm2: Any) -> None:
 
 
 def test_searches_make_the_target_likelier(smollm2: Any) -> None:
-    options = {"steps": 2, "candidates": 12, "length": 6}
+    options = {"steps": 2, "search_width": 12, "length": 6}
     (case,) = run_attack(GCG(*smollm2, **options), [REQUEST])
     assert case.details["loss"] < case.details["first_loss"]
     (soft,) = run_attack(EmbeddingPGD(*smollm2, steps=6, max_new_tokens=8), [REQUEST])

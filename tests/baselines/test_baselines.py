@@ -28,6 +28,7 @@ from cintervene.baselines import (
     SmoothLLM,
     Undefended,
 )
+from cintervene.baselines.answering import answer_prefilled
 from cintervene.baselines.bad_words import spellings
 from cintervene.baselines.smoothllm import perturb
 from cintervene.errors import ArgumentError
@@ -57,6 +58,25 @@ class Parrot:
 @pytest.fixture(scope="module")
 def pair() -> Any:
     return make_speaking_model(eos_token_id=None, bos_token_id=None, pad_token_id=None)
+
+
+def test_what_was_said_before_is_part_of_what_is_answered(pair: Any) -> None:
+    model, tokenizer = pair
+    defence, turns = Undefended(model, tokenizer), (("system", "be"),)
+    (found,) = defence.answer(["hi"], Generation(8, turns=turns))
+    ids = render(tokenizer, "hi", turns=turns)
+    assert ids != render(tokenizer, "hi")
+    assert found == tokenizer.decode(generate(model, tokenizer, [ids], 8)[0])
+
+
+def test_prompts_are_asked_by_what_comes_around_them() -> None:
+    parrot, said = Parrot(), (("system", "be"),)
+    pairs = [("a", ""), ("b", "Sure"), ("c", ""), ("d", "")]
+    answers = answer_prefilled(parrot, pairs, SHORT, turns=[(), (), said, ()])
+    assert answers == ["a", "b", "c", "d"]
+    assert parrot.asked == ["a", "d", "b", "c"]
+    around = [(one.prefill, one.turns) for one in parrot.settings]
+    assert around == [("", ()), ("Sure", ()), ("", said)]
 
 
 def test_undefended_answers_greedily_after_the_prefill(pair: Any) -> None:

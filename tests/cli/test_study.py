@@ -18,8 +18,12 @@ from support.measurements import make_measurement
 from support.saved_models import save_tiny_model
 from support.small_changes import small_change
 
+from cintervene import data
 from cintervene.attacks import RelaxedPGD
 from cintervene.cli import main
+from cintervene.cli.arguments.parser import build_parser
+from cintervene.cli.common.budgets import answer_tokens
+from cintervene.cli.common.contenders import named_attacks
 from cintervene.intervention.intervention import Intervention
 from cintervene.models import loading
 
@@ -80,6 +84,7 @@ def test_study(given: list[str], made: Path, tmp_path: Path, capsys: Any) -> Non
     # Four defences: three requests in three ways, one safe and three everyday ones.
     assert found["cases"] == 4 * (3 * 3 + 1 + 3)
     assert set(found["measurements"]) == {"pcr"}
+    assert found["capability"]["pcr"]["requests"] == 40
     with (out / "cases.csv").open(encoding="utf-8", newline="") as stream:
         table = list(csv.DictReader(stream))
     assert {row["behaviour"] for row in table if row["suite"] == "harmful"} == {
@@ -111,6 +116,25 @@ def test_relaxed_prompts_are_sent_as_text(
     assert len(case["prompt"]) > len("Do bad thing 0")
 
 
+def test_budgets_of_searches_are_options(
+    given: list[str], tmp_path: Path, capsys: Any
+) -> None:
+    argv = [*given, "--out", str(tmp_path / "out"), "--limit", "1", "--attacks", "gcg"]
+    argv += ["--num-steps", "1", "--search-width", "3", "--topk", "2"]
+    assert main([*argv, "--batch-size", "2", "--json"]) == 0
+    settings = json.loads(capsys.readouterr().out)["study"]["settings"]["attack GCG"]
+    assert (settings["steps"], settings["search_width"], settings["topk"]) == (1, 3, 2)
+    assert main([*argv, "--num-steps", "2"]) == 2
+    assert "holds cases with attack GCG" in capsys.readouterr().err
+    model, tokenizer = object(), object()
+    names = "gcg,relaxed-pgd,embedding-pgd"
+    for attack in named_attacks(names, model, tokenizer, {"steps": 7}):
+        assert attack.steps == 7
+    assert [one.steps for one in named_attacks(names, model, tokenizer)] == [
+        100, 100, 50,
+    ]  # fmt: skip
+
+
 def test_study_can_grow_but_not_change(
     given: list[str], tmp_path: Path, capsys: Any
 ) -> None:
@@ -132,12 +156,19 @@ def test_study_can_grow_but_not_change(
         (["--defence", "prayer"], "--defence: got 'prayer'"),
         (["--attacks", "direct,charm"], "--attacks: got 'charm'"),
         (["--defence", "smoothllm,smoothllm"], "got smoothllm twice"),
+        (["--tasks", "hellaswag"], "--tasks: got tasks of lm_eval, which is not"),
         (["--intervention", "x.safetensors"], "beside a study"),
     ],
 )
 def test_wrong_usage(
-    given: list[str], tmp_path: Path, capsys: Any, more: list[str], told: str
+    given: list[str],
+    tmp_path: Path,
+    capsys: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    more: list[str],
+    told: str,
 ) -> None:
+    monkeypatch.setattr("cintervene.evaluate.capability.harness.find_spec", missing)
     assert main([*given, "--out", str(tmp_path / "out"), *more]) == 2
     assert told in capsys.readouterr().err
 
@@ -184,6 +215,89 @@ def test_judges(given: list[str], model: Path, tmp_path: Path, capsys: Any) -> N
     assert "lacks {behavior}" in capsys.readouterr().err
 
 
+def test_several_judges(given: list[str], tmp_path: Path, capsys: Any) -> None:
+    phrases = tmp_path / "phrases.txt"
+    phrases.write_text("e\n", "utf-8")
+    out = tmp_path / "out"
+    argv = [*given, "--out", str(out), "--judge", f"matcher,harmbench29={phrases}"]
+    assert main([*argv, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)["study"]
+    assert found["settings"]["judge"] == "matcher"
+    readable = sum(
+        row["outcomes"]["total"] - round(row["outcomes"]["broken"]["value"]
+                                         * row["outcomes"]["total"])
+        for row in found["rows"]
+    )  # fmt: skip
+    told = [one["agreement"]["items"] for one in found["agreement"]]
+    assert sum(told) == readable
+    assert {one["judge"] for one in found["agreement"]} == {"harmbench29"}
+    (kept,) = out.glob("verdicts-*.json")
+    before = kept.stat().st_mtime_ns
+    assert main(argv) == 0
+    assert kept.stat().st_mtime_ns == before
+    # A judge that is left out later takes its part of the report with it.
+    assert main([*given, "--out", str(out), "--json"]) == 0
+    shown = capsys.readouterr().out.split("all of it\n")[-1]
+    assert json.loads(shown)["study"]["agreement"] == []
+    assert main([*argv[:-1], "matcher,matcher"]) == 2
+    assert "--judge: got 'matcher' twice" in capsys.readouterr().err
+
+
+def test_begun_answers(
+    given: list[str], made: Path, tmp_path: Path, capsys: Any
+) -> None:
+    out = tmp_path / "out"
+    argv = [*given, "--out", str(out), "--depths", "0,2", "--json"]
+    argv += ["--defence", f"{made},self-reminder"]
+    assert main(argv) == 0
+    found = json.loads(capsys.readouterr().out)["study"]["depth"]
+    # A wrapper is not looked at.
+    assert list(found) == ["none", "pcr"]
+    for points in found.values():
+        assert [one["depth"] for one in points] == [0, 2]
+        assert all(one["outcomes"]["total"] <= 3 for one in points)
+    kept = {path: path.stat().st_mtime_ns for path in out.glob("*.json")}
+    assert main(argv) == 0
+    assert json.loads(capsys.readouterr().out)["study"]["depth"] == found
+    same = ("begun.json", "depth-none.json", "depth-pcr.json")
+    assert all((out / name).stat().st_mtime_ns == kept[out / name] for name in same)
+    with pytest.raises(SystemExit):
+        main([*argv, "--depths", "deep"])
+    assert "expected numbers of tokens such as 0,5,10,20,40" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("split", ["held_out", "fresh"])
+def test_the_packages_own_requests(
+    given: list[str], model: Path, tmp_path: Path, capsys: Any, split: str
+) -> None:
+    out = tmp_path / "out"
+    argv = ["evaluate", "--model", str(model), "--behaviours", "own", "--safe", "own"]
+    argv += ["--split", split, "--tokens", "2", "--limit", "12", "--out", str(out)]
+    assert main([*argv, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)["study"]
+    assert found["cases"] == 36
+    assert found["settings"]["behaviours"] == f"the package's own, {split}"
+    with (out / "cases.csv").open(encoding="utf-8", newline="") as stream:
+        table = list(csv.DictReader(stream))
+    assert {row["suite"] for row in table} == {"harmful", "safe", "benign"}
+    assert any(row["category"].startswith("in ") for row in table)
+    kept = {row["prompt"] for row in table if row["suite"] == "benign"}
+    assert kept <= {one.text for one in data.benign_prompts(split)}
+    other = "held_out" if split == "fresh" else "fresh"
+    assert main([*argv, "--split", other]) == 2
+    assert "holds cases with" in capsys.readouterr().err
+
+
+def test_a_refusal_that_turns_into_help_needs_long_answers() -> None:
+    for budget, tokens in (("small", 48), ("default", 128), ("large", 512)):
+        arguments = build_parser("evaluate").parse_args(
+            ["evaluate", "--budget", budget]
+        )
+        assert answer_tokens(arguments) == tokens
+    arguments = build_parser("evaluate").parse_args(["evaluate", "--tokens", "9"])
+    assert answer_tokens(arguments) == 9
+
+
 def test_interventions_are_solved_once(
     given: list[str],
     made: Path,
@@ -209,6 +323,10 @@ def test_interventions_are_solved_once(
             ("tsr", {"progress"}),
         ]
     assert found["settings"]["defence guard"]["Guarded"]["strength"] == 8.0
+
+
+def missing(name: str) -> None:
+    """That no module is found."""
 
 
 def save_classifier(model: Path, directory: Path) -> Path:

@@ -17,16 +17,12 @@ pytest.importorskip("transformers")
 from cintervene import data
 from cintervene.baselines import Generation
 from cintervene.errors import ArgumentError
-from cintervene.evaluate.robustness.extraction import (
-    extracted,
-    extraction,
-    probes,
-    strategies,
-)
+from cintervene.evaluate.robustness.extraction import extracted, extraction
 from cintervene.evaluate.robustness.quantised import quantised, round_to_bits
 from cintervene.evaluate.robustness.relearning import relearn
 from cintervene.evaluate.robustness.top_k import ranks
 from cintervene.evaluate.words.obedience import says
+from cintervene.evaluate.words.probes import probes, strategies
 from cintervene.prompts.target_spans import TargetSpan, word_spans
 
 
@@ -46,13 +42,17 @@ class Silent:
 def test_every_way_asks_for_every_word() -> None:
     words = ["gun", "hit man"]
     found = probes(words)
+    unnamed = {"definition", "running text"}
     assert {(one.strategy, one.word) for one in found} == {
-        (way, word) for way in strategies() for word in words
+        (way, word)
+        for way in strategies()
+        for word in words
+        if way not in unnamed or word == "gun"
     }
     for one in found:
         assert "{" not in one.prompt + one.prefill
-        if one.strategy != "spelling out":
-            assert says(one.prompt, one.word)
+        named = one.strategy not in unnamed | {"spelling out"}
+        assert says(one.prompt, one.word) == named
     spelled = [one.prompt for one in found if one.strategy == "spelling out"]
     assert all("g-u-n" in t or "nug" in t for t in spelled[:3])
     assert any("h-i-t m-a-n" in text for text in spelled)
@@ -66,6 +66,15 @@ def test_templates_take_turns() -> None:
     ]
     assert len({one.prompt.replace(one.word, "") for one in found}) >= 3
     assert len(found) == 6
+
+
+@pytest.mark.parametrize("word", data.forbidden_words("held_out")[:10])
+def test_other_ways_differ_in_the_frozen_set(word: str) -> None:
+    one, other = probes([word]), probes([word], split="fresh")
+    assert {p.strategy for p in one} == {p.strategy for p in other}
+    assert {p.prompt for p in one} & {p.prompt for p in other} == set()
+    capital = f"UPPER: {word.upper()}, lower:"
+    assert any(p.prompt.endswith(capital) for p in other)
 
 
 def test_extraction_compares_by_way() -> None:

@@ -19,8 +19,10 @@ pytest.importorskip("transformers")
 from cintervene import data
 from cintervene.errors import ArgumentError, InterventionError
 from cintervene.evaluate import EvaluationSize, WordMeasurement, measure, word_table
+from cintervene.evaluate.words.elicitation import elicited
 from cintervene.evaluate.words.measure import forbidden_words
 from cintervene.evaluate.words.obedience import says
+from cintervene.evaluate.words.probes import probes
 from cintervene.evaluate.words.samples import gather
 from cintervene.intervention.intervention import Intervention
 from cintervene.models import find_targets
@@ -39,6 +41,8 @@ SMALL = EvaluationSize(
     forbidden_requests=7,
     benign_requests=5,
     request_tokens=6,
+    elicitations=2,
+    running_texts=2,
 )
 
 
@@ -178,6 +182,65 @@ def test_obedience(
     assert measurement.obedience.requests == 7
     assert measurement.benign_obedience is not None
     assert measurement.benign_obedience.requests == 5
+
+
+def test_running_text(
+    model: Any, intervention: Intervention, measurement: WordMeasurement
+) -> None:
+    """The words that the package has texts for, where nobody asks for them."""
+    texts = data.running_texts("held_out")
+    rows = {}
+    for word in ("gun", "murder"):
+        ids = Characters()(f"{texts[word]} {word}")["input_ids"]
+        start = len(ids) - len(word)
+        rows[word] = TargetSpan(tuple(ids), start, word)
+    before = nats(model, list(rows.values()))
+    with intervention.applied(model):
+        after = nats(model, list(rows.values()))
+    found = measurement.running
+    assert found is not None
+    assert found.words == 2
+    for kind, (every, first) in (
+        ("before", perplexities(before)), ("after", perplexities(after))
+    ):  # fmt: skip
+        assert getattr(found.all_tokens, kind).value == pytest.approx(every, rel=1e-4)
+        assert getattr(found.first_token, kind).value == pytest.approx(first, rel=1e-4)
+    by_word = {one.word: one.after for one in found.by_word}
+    gun = float(after[list(rows).index("gun")].mean().exp())
+    assert by_word["gun"] == pytest.approx(gun, rel=1e-4)
+
+
+def test_other_ways_to_ask(measurement: WordMeasurement) -> None:
+    together, *each = measurement.elicited
+    assert together.strategy == "all together"
+    assert together.requests == sum(one.requests for one in each)
+    by_strategy = {one.strategy: one.requests for one in each}
+    # "hit man" is no word of the package's, so it has no definition.
+    assert by_strategy == {
+        "definition": 2, "running text": 2, "paraphrase": 2, "translation": 2,
+        "spelling out": 2, "prefill": 2, "few shots": 2,
+    }  # fmt: skip
+
+
+def test_answers_to_other_ways_are_counted() -> None:
+    attempts = probes(["gun", "bomb"], 1)
+    before = [f"It is {one.word}." for one in attempts]
+    after = ["bombs" if one.word == "bomb" else "A gun." for one in attempts]
+    together, *each = elicited(attempts, before, after)
+    for one in each:
+        assert (one.requests, one.rate.before.value) == (2, 1.0)
+        assert one.rate.after.value == 0.5
+    assert together.rate.effect.value == -0.5
+    assert elicited([], [], []) == []
+
+
+def test_nothing_is_elicited_on_what_methods_see() -> None:
+    for split in ("train", "tune"):
+        sample = gather(Characters(), WORDS, split, SMALL)
+        assert sample.probes == sample.running == []
+    fresh = gather(Characters(), ["gun", "rifle"], "fresh", SMALL)
+    assert [one.word for one in fresh.running] == ["gun"]
+    assert {one.word for one in fresh.probes} == {"gun", "rifle"}
 
 
 def test_layers_and_seconds(

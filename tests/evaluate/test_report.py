@@ -152,6 +152,40 @@ def test_table() -> None:
     assert "-30.0 points" in said
 
 
+def test_words_below_the_goal_are_named(intervention: Intervention) -> None:
+    by_word = [WordPerplexity(f"word{n}", 10.0, 10.0 * n) for n in range(1, 12)]
+    measurement = make_measurement()
+    forbidden = replace(measurement.forbidden, words=11, by_word=by_word[::-1])
+    measurement = replace(measurement, forbidden=forbidden)
+    told = "word1 (1.00 x), word2 (2.00 x), word3 (3.00 x), word4 (4.00 x)"
+    table, text = (
+        word_table(measurement),
+        markdown(intervention, measurement, Goals(), ()),
+    )
+    assert f"4 of 11 words below 5 x\n  {told}\n" in table
+    assert f"4 of 11 words are below 5 x: {told}." in text
+    assert re.search(r"tenth percentile by word +2\.00 x", table)
+    assert re.search(r"least by word \(word1\) +1\.00 x", table)
+    assert (
+        "A tenth of the forbidden words are at 2.00 x or less, half of them at" in text
+    )
+    low = Goals(word_ratio=0.5)
+    assert "No word is below 0.5 x." in markdown(intervention, measurement, low, ())
+    assert "words below" not in word_table(measurement, low)
+
+
+def test_other_ways_and_running_text_are_told() -> None:
+    table = word_table(make_measurement())
+    assert re.search(
+        r"Where running text would say them \(5\)\n +perplexity.* 40\.0 x", table
+    )
+    assert re.search(r"all together, 50 times +30\.0% +8\.0% +-22\.0 points", table)
+    assert "prefill, 50 times" in table
+    bare = word_table(make_measurement(elicited=[], running=None))
+    assert "other ways" not in bare
+    assert "running text" not in bare
+
+
 def test_report_files(tmp_path: Path, intervention: Intervention) -> None:
     pytest.importorskip("matplotlib")
     place = tmp_path / "new" / "report"
@@ -159,7 +193,7 @@ def test_report_files(tmp_path: Path, intervention: Intervention) -> None:
     assert sorted(files) == sorted(place.iterdir())
     text = (place / "report.md").read_text(encoding="utf-8")
     shown = re.findall(r"!\[[^\]]*\]\(([^)]+)\)", text)
-    assert sorted(shown) == ["layers.png", "perplexity.png", "sweep.png"]
+    assert sorted(shown) == ["layers.png", "perplexity.png", "sweep.png", "words.png"]
     for name in shown:
         assert (place / name).read_bytes().startswith(b"\x89PNG\r\n")
 
@@ -281,6 +315,27 @@ assert "matplotlib.pyplot" not in sys.modules
     )
     assert done.returncode == 0, done.stderr.decode()
     assert done.stdout.startswith(b"\x89PNG")
+
+
+def test_the_share_of_words_is_drawn() -> None:
+    pytest.importorskip("matplotlib")
+    from cintervene.evaluate.report.distribution_plot import distribution_figure
+
+    measurement = make_measurement()
+    (axes,) = distribution_figure(measurement, 5.0).axes
+    curves = {line.get_label(): line for line in axes.lines}
+    drawn = curves["forbidden, when asked for"]
+    ratios = [word.after / word.before for word in measurement.forbidden.by_word]
+    assert sorted(drawn.get_xdata())[1:] == pytest.approx(sorted(ratios))
+    assert drawn.get_ydata()[-1] == 1.0
+    assert "in running text" in curves
+    assert "0 of 5 words below 5 x" in axes.texts[0].get_text()
+    bare = make_measurement(running=None, benign=None, related=None)
+    (axes,) = distribution_figure(bare, 5.0).axes
+    assert {line.get_label() for line in axes.lines} & set(curves) >= {
+        "forbidden, when asked for"
+    }
+    assert "in running text" not in {line.get_label() for line in axes.lines}
 
 
 def test_names_of_close_points_are_not_over_one_another() -> None:

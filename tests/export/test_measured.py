@@ -102,8 +102,11 @@ def test_requests_are_measured_as_by_hand(
     monkeypatch.setattr("cintervene.evaluate.requests.measure.outcomes", by_length)
     found = measure_requests(*wide, change, limit=3, tokens=9)
     kinds = ["harmful", "only sounding harmful", "everyday"]
+    kinds += ["harmful, ten languages", "harmless, ten languages"]
     assert [one.kind for one in found.asked] == kinds
-    assert [one.requests for one in found.asked] == [3, 3, 3]
+    assert [one.requests for one in found.asked] == [3] * 5
+    assert [one.turned is None for one in found.asked] == [0, 1, 1, 0, 1]
+    assert found.depth_before == found.depth_after == []
     prompts = [one.text for one in data.harmful_prompts("held_out")[:3]]
     told = by_length(answers(wide, prompts, 9))
     with change.applied(wide[0]):
@@ -255,5 +258,5 @@ def test_evaluate_measures_requests_where_no_words_were_forbidden(
         assert line in shown
     report = json.loads((out / "report.json").read_text("utf-8"))
     assert report["digest"] == Intervention.load(saved(kind)).digest
-    assert [one["requests"] for one in report["requests"]["asked"]] == [2, 2, 2]
+    assert [one["requests"] for one in report["requests"]["asked"]] == [2] * 5
     assert report["requests"]["tokens"] == 3

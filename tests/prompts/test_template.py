@@ -56,6 +56,39 @@ def test_modes_and_think_blocks_of_templates(
     assert ways(chat) == expected
 
 
+@pytest.mark.parametrize("template", [PLAIN, templates.PARTS])
+def test_what_was_said_before_is_rendered_as_turns(template: str) -> None:
+    tokenizer = make_tokenizer(template)
+    turns = [("system", "Be brief."), ("user", "Hello."), ("assistant", "Hi!")]
+    text = tokenizer.decode(render(tokenizer, "Why?", turns=turns))
+    written = [f"<|im_start|>{role}\n{said}<|im_end|>\n" for role, said in turns]
+    assert text.startswith("".join(written))
+    assert text.count("Why?") == 1
+    assert render(tokenizer, "Why?", turns=()) == render(tokenizer, "Why?")
+
+
+def test_without_a_system_role_its_text_comes_before_the_first_message() -> None:
+    refusing = (
+        "{% if messages[0]['role'] == 'system' %}"
+        "{{ raise_exception('System role not supported') }}{% endif %}" + PLAIN
+    )
+    tokenizer = make_tokenizer(refusing)
+    text = tokenizer.decode(render(tokenizer, "Why?", turns=[("system", "Be brief.")]))
+    merged = tokenizer.decode(render(tokenizer, "Be brief.\n\nWhy?"))
+    assert text == merged
+    turns = [("system", "Be brief."), ("user", "Hello."), ("assistant", "Hi!")]
+    text = tokenizer.decode(render(tokenizer, "Why?", turns=turns))
+    assert "user\nBe brief.\n\nHello.<|im_end|>" in text
+    assert "user\nWhy?<|im_end|>" in text
+
+
+def test_without_a_template_turns_are_lines() -> None:
+    tokenizer = make_tokenizer(None)
+    turns = [("system", "Be brief."), ("user", "Hello."), ("assistant", "Hi!")]
+    text = tokenizer.decode(render(tokenizer, "Why?", turns=turns))
+    assert text == "Be brief.\nHello.\nHi!\nWhy?\n"
+
+
 @pytest.mark.parametrize(
     ("template", "modes"),
     [

@@ -7,7 +7,7 @@ import csv
 import json
 import re
 from collections import Counter
-from dataclasses import replace
+from dataclasses import asdict, replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -19,12 +19,15 @@ from support.tiny_models import make_tiny_model
 pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
-from support.measurements import SWEEP, make_measurement
+from support.measurements import SWEEP, make_measurement, rate
 from support.studies import case
 
 from cintervene.errors import ArgumentError
 from cintervene.evaluate.benchmarks.harmbench import read_completions
-from cintervene.evaluate.requests.outcomes import Outcome
+from cintervene.evaluate.capability.measure import Capability, TaskChange
+from cintervene.evaluate.requests.depth import DepthPoint
+from cintervene.evaluate.requests.outcomes import Outcome, count
+from cintervene.evaluate.statistics.intervals import wilson
 from cintervene.intervention.intervention import Intervention
 from cintervene.models import find_targets
 from cintervene.solvers.update import LowRankUpdate
@@ -33,6 +36,9 @@ from cintervene.study.report import files
 from cintervene.study.report.completions import study_completions
 from cintervene.study.report.page import page
 from cintervene.study.report.peers import Peer, read_peers
+from cintervene.study.report.sections import Table, sections
+from cintervene.study.report.summary import rows
+from cintervene.study.report.verdicts import Verdicts, agreements, judged_rates
 
 HOSTILE = "</pre><script>alert(1)</script>&lt;\x00\x1b[31m\u202e\ud800 <img src=//x>"
 VOID = {"meta", "img", "br"}
@@ -81,6 +87,16 @@ def read(text: str) -> Reader:
     return reader
 
 
+CAPABILITY = Capability(
+    0.95, 40, rate(0.5, 0.45).rate, [], [TaskChange("t", "acc", 0.5, 0.25, 0.1, None)]
+)
+DEPTH = [
+    asdict(DepthPoint(depth, count([Outcome.REFUSED] * 3 + [Outcome.COMPLIED]),
+                      float(depth + 2), wilson(1, 4)))
+    for depth in (0, 5, 40)
+]  # fmt: skip
+
+
 def some_cases() -> list[CaseResult]:
     found = []
     for defence, complied in (("none", 5), ("pcr", 1), ("smoothllm", 3)):
@@ -114,6 +130,9 @@ def content() -> dict[str, Any]:
         {"pcr": pcr, "smoothllm": tsr},
         {"pcr": make_measurement()},
         [Peer("RMU", "steering 40", 0.02, forbidden_ratio=3.0)],
+        [Verdicts("a classifier", [n % 2 == 0 for n in range(len(some_cases()))])],
+        {"none": DEPTH, "pcr": DEPTH},
+        {"pcr": CAPABILITY.to_dict()},
     )
 
 
@@ -144,7 +163,7 @@ def test_files(content: dict[str, Any], tmp_path: Path) -> None:
 def test_page_has_everything(content: dict[str, Any]) -> None:
     pytest.importorskip("matplotlib")
     drawn = files._pictures(content)
-    names = {"rates", "categories", "times", "front", "refusals", "words"}
+    names = {"rates", "categories", "times", "front", "refusals", "words", "depth"}
     assert set(drawn) == names
     found = read(page(content, some_cases(), drawn))
     assert found.tags["svg"] == found.tags["figure"] == len(names)
@@ -155,6 +174,68 @@ def test_page_has_everything(content: dict[str, Any]) -> None:
     text = " ".join(found.text)
     for expected in ("Safety evaluation of google/gemma-2b-it", "arXiv 2510.03567"):
         assert expected in text
+
+
+def tables(content: dict[str, Any], title: str) -> list[Table]:
+    (section,) = (one for one in sections(content) if one.title == title)
+    return [block for block in section.blocks if isinstance(block, Table)]
+
+
+def test_judges_are_compared(content: dict[str, Any]) -> None:
+    agree, rates = tables(content, "Judges")
+    assert [row[:3] for row in agree.rows] == [
+        ["a classifier", "harmful", "36"], ["a classifier", "sounds harmful", "3"],
+    ]  # fmt: skip
+    cases = some_cases()
+    verdicts = Verdicts("x", [case.outcome is Outcome.REFUSED for case in cases])
+    same = agreements(verdicts, cases)
+    assert [one.agreement.agree.value for one in same] == [1.0, 1.0]
+    assert same[0].agreement.kappa.value == 1.0
+    for one in judged_rates(verdicts, cases):
+        assert one.first == one.other
+    first = next(row for row in rates.rows if row[1] == "none")
+    assert first[3].startswith("83.3%")
+
+
+def test_capability_is_shown(content: dict[str, Any]) -> None:
+    (table,) = tables(content, "Capability")
+    first, second = table.rows
+    assert first[:2] == ["pcr", "instructions followed, 40"]
+    assert first[4].startswith("-5.0 [")
+    assert second == ["pcr", "t: acc", "0.500", "0.250", "-0.25"]
+
+
+def test_broken_answers_are_no_matter_of_judges() -> None:
+    cases = [case(outcome=Outcome.BROKEN), case(outcome=Outcome.COMPLIED)]
+    (found,) = agreements(Verdicts("x", [False]), cases)
+    assert found.agreement.items == 1
+
+
+def test_begun_answers_are_shown(content: dict[str, Any]) -> None:
+    (table,) = tables(content, "Begun answers")
+    assert [row[:3] for row in table.rows[:3]] == [
+        ["none", "0", "4"], ["none", "5", "4"], ["none", "40", "4"],
+    ]  # fmt: skip
+    assert table.rows[2][5] == "42.0"
+    without = {**content, "depth": {}, "agreement": []}
+    assert {"Begun answers", "Judges"}.isdisjoint(s.title for s in sections(without))
+
+
+def test_refusals_that_turn_into_help_are_counted() -> None:
+    helps = "I can't do that. However, here is how: wait."
+    cases = [
+        case(behaviour="b0", outcome=Outcome.REFUSED, answer=helps),
+        case(behaviour="b0", number=1, outcome=Outcome.REFUSED, answer=helps),
+        # Another judge says that all of it complies.
+        case(
+            behaviour="b1", outcome=Outcome.COMPLIED, answer="I can't. Well, do this."
+        ),
+        case(behaviour="b2", outcome=Outcome.REFUSED, answer="I can't."),
+        case(behaviour="b3", outcome=Outcome.COMPLIED, answer="Sure."),
+        case(behaviour="b4", outcome=Outcome.BROKEN, answer=helps),
+    ]
+    (row,) = rows(cases)
+    assert row.turned == wilson(2, 5)
 
 
 def test_page_is_self_contained(content: dict[str, Any]) -> None:

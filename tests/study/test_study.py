@@ -14,7 +14,13 @@ from support.studies import case
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
-from cintervene.attacks import AttackCase, DirectRequest, Prefill, Request
+from cintervene.attacks import (
+    AttackCase,
+    Conversation,
+    DirectRequest,
+    Prefill,
+    Request,
+)
 from cintervene.baselines import Generation, SelfReminder
 from cintervene.errors import ArgumentError
 from cintervene.evaluate.requests.outcomes import Outcome
@@ -42,6 +48,7 @@ class Parrot:
     """Answers with the prompt, and remembers what it was asked."""
 
     asked: list[str] = field(default_factory=list)
+    said: list[Any] = field(default_factory=list)
     stop_after: int = 10**6
 
     def answer(
@@ -50,6 +57,7 @@ class Parrot:
         if len(self.asked) + len(prompts) > self.stop_after:
             raise KeyboardInterrupt
         self.asked += prompts
+        self.said.append(generation.turns)
         return [f"{generation.prefill}|{prompt}" for prompt in prompts]
 
 
@@ -156,6 +164,20 @@ def test_answers_that_are_no_text_are_kept(tmp_path: Path) -> None:
     with Journal(tmp_path) as journal:
         (found,) = journal.cases.values()
     assert found.answer == odd.answer.replace("\ud800", "?")
+
+
+def test_conversations_are_sent_and_recorded(tmp_path: Path) -> None:
+    parrot = Parrot()
+    suite = Suite("harmful", REQUESTS, [Conversation("multi-turn", count=1)], TOPICS)
+    trial = Trial(even_refuse, Generation())
+    for _ in range(2):
+        with Journal(tmp_path) as journal:
+            cases = run_study(journal, [defence(parrot)], [suite], trial)
+    assert sorted(parrot.asked) == [one.text for one in REQUESTS]
+    assert {turns[-1][0] for turns in parrot.said} == {"assistant"}
+    for one, request in zip(cases, REQUESTS, strict=True):
+        assert one.prompt.startswith("[user] ")
+        assert one.prompt.endswith(f"[user] {request.text}")
 
 
 def test_attacks_in_turn() -> None:

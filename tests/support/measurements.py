@@ -16,9 +16,11 @@ from cintervene.evaluate import Change, Estimate, WordMeasurement
 from cintervene.evaluate.words.records import (
     Answer,
     Drift,
+    Elicited,
     GroupPerplexity,
     Obedience,
     Perplexity,
+    RunningText,
     WordPerplexity,
 )
 
@@ -71,5 +73,10 @@ def make_measurement(**changes: Any) -> WordMeasurement:
             Answer("tea", False, "Say tea.", "Tea.", ""),
         ],
         seconds={"answers before": 1.5},
+        elicited=[
+            Elicited("all together", 50, rate(0.3, 0.08).rate),
+            Elicited("prefill", 50, rate(0.3, 0.08).rate),
+        ],
+        running=RunningText(5, rise(40.0), rise(9.0), spoken(40.0, 40.0).by_word),
     )
     return replace(found, **changes)

@@ -48,10 +48,23 @@ def evaluate(parser: Parser) -> None:
     )  # fmt: skip
     add_device(parser)
     add_template_options(parser)
+    parser.add_argument(
+        "--split",
+        choices=("held_out", "fresh"),
+        default="held_out",
+        help="of the package's own data; fresh is for the last report alone, and "
+        "nothing may be tuned on it (default: %(default)s)",
+    )
     add_budget(
         parser, "is measured on, and in a study what methods are calibrated with"
     )
     _add_goals(parser.add_argument_group("goals, for --intervention"))
+    parser.add_argument(
+        "--tasks",
+        metavar="LIST",
+        help="tasks of lm_eval to run before and after, by commas, with --limit "
+        "examples of each at most; needs the extra ecosystem (default: none)",
+    )
     add_sizes(parser, "evaluation")
     study = parser.add_argument_group("a study of defences under attack")
     _add_defences(study)
@@ -82,8 +95,10 @@ def _add_defences(study: argparse._ArgumentGroup) -> None:
         metavar="LIST",
         default="direct",
         help="direct, prefill, templates, or a family of them such as 'role play', "
-        "gcg, relaxed-pgd, embedding-pgd, by commas (default: %(default)s)",
+        "'system prompt', 'permissive system prompt', multi-turn, gcg, relaxed-pgd, "
+        "embedding-pgd, by commas (default: %(default)s)",
     )
+    _add_search(study)
     study.add_argument(
         "--peers",
         type=Path,
@@ -93,19 +108,35 @@ def _add_defences(study: argparse._ArgumentGroup) -> None:
     )
 
 
+def _add_search(study: argparse._ArgumentGroup) -> None:
+    """Budgets of searches, named as in GCG's and HarmBench's programs."""
+    options = {
+        "--num-steps": "steps of gcg, relaxed-pgd and embedding-pgd (default: 100, 100 "
+        "and 50; papers take 250 to 500 for gcg)",
+        "--search-width": "candidates of gcg in each step (default: 128; papers take "
+        "512)",
+        "--topk": "tokens of each position that gcg draws from (default: 256)",
+        "--batch-size": "candidates of gcg in one forward pass; changes no result "
+        "(default: 64)",
+    }
+    for flag, about in options.items():
+        study.add_argument(flag, type=reader([Whole(least=1)]), metavar="N", help=about)
+
+
 def _add_requests(study: argparse._ArgumentGroup) -> None:
     study.add_argument(
         "--behaviours",
         type=Path,
         metavar="CSV",
         help="harmful requests, in HarmBench's columns or those of another benchmark, "
-        "or one a line",
+        "or one a line; own for the package's",
     )
     study.add_argument(
         "--safe",
         type=Path,
         metavar="CSV",
-        help="harmless requests, likewise, or XSTest's",
+        help="harmless requests, likewise, or XSTest's; own for the package's, which "
+        "sound harmful",
     )
     study.add_argument(
         "--limit",
@@ -117,13 +148,32 @@ def _add_requests(study: argparse._ArgumentGroup) -> None:
     study.add_argument(
         "--tokens",
         type=reader([Whole(least=1)]),
-        default=48,
         metavar="N",
-        help="length of the answers (default: %(default)s)",
+        help="length of the answers (default: 128, or 48 and 512 with --budget small "
+        "and large)",
+    )
+    study.add_argument(
+        "--depths",
+        type=_depths,
+        default=(),
+        metavar="LIST",
+        help="look at harmful answers that were begun, too, after so many tokens, such "
+        "as 0,5,10,20,40 (default: not)",
     )
     study.add_argument(
         "--seed", type=int, default=0, metavar="N", help="default: %(default)s"
     )
+
+
+def _depths(text: str) -> tuple[int, ...]:
+    """Numbers of tokens, each once."""
+    one = Whole(least=0)
+    try:
+        return tuple(dict.fromkeys(one.parse(part) for part in text.split(",")))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(
+            f"got {text!r}, expected numbers of tokens such as 0,5,10,20,40"
+        ) from error
 
 
 def _add_judges(study: argparse._ArgumentGroup) -> None:
@@ -133,7 +183,8 @@ def _add_judges(study: argparse._ArgumentGroup) -> None:
         default="matcher",
         help="matcher, harmbench29, harmbench29=FILE with the phrases of HarmBench, or "
         "a model that is asked: a chat model or a classifier of refusals, as for "
-        "--model (default: %(default)s)",
+        "--model; of several by commas the first decides, and the report says how far "
+        "the others agree (default: %(default)s)",
     )
     study.add_argument(
         "--judge-template",

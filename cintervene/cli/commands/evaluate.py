@@ -8,7 +8,12 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 
 from cintervene.cli.commands import study
-from cintervene.cli.common.budgets import evaluation_size, request_limit
+from cintervene.cli.common.budgets import (
+    answer_tokens,
+    evaluation_size,
+    request_limit,
+)
+from cintervene.cli.common.capabilities import capability_of, check_tasks
 from cintervene.cli.common.console import Console, print_json, say
 from cintervene.cli.common.failures import Exit
 from cintervene.cli.common.inputs import load_named, read_texts
@@ -16,6 +21,7 @@ from cintervene.cli.common.reports import write_json_report
 from cintervene.cli.common.results import goals_of, verdict_list
 from cintervene.errors import ArgumentError
 from cintervene.evaluate import (
+    capability_table,
     goals_reached,
     measure,
     measure_requests,
@@ -66,23 +72,29 @@ def _measure_words(
 ) -> Exit:
     """Measure how likely words are; those it was made for if none are given."""
     goals, size = goals_of(vars(arguments)), evaluation_size(arguments)
+    check_tasks(arguments)
     with _staging(arguments) as stage:
         model, tokenizer = load_named(arguments, console)
         form = applicable_form(intervention, model)
         measurement = measure(
-            model, tokenizer, form, forbid=words, size=size,
+            model, tokenizer, form, forbid=words, split=arguments.split, size=size,
             template_options=arguments.template_options, progress=console,
         )  # fmt: skip
+        capability = capability_of(arguments, model, tokenizer, form, console)
         if stage is not None:
-            write_report(stage.path, form, measurement, goals=goals)
+            write_report(
+                stage.path, form, measurement, goals=goals, capability=capability
+            )
             stage.commit()
     console.close()
     if arguments.json:
         verdicts = verdict_list(measurement, goals)
         result = {"measurement": measurement.to_dict(), "goals": verdicts}
-        print_json({**_about(arguments), **result})
+        able = {"capability": capability.to_dict()}
+        print_json({**_about(arguments), **result, **able})
     else:
         say(word_table(measurement, goals))
+        say(capability_table(capability))
     reached = goals_reached(measurement, goals)
     return Exit.DONE if reached else Exit.GOAL_NOT_REACHED
 
@@ -92,22 +104,29 @@ def _measure_requests(
 ) -> Exit:
     """Measure which held-out requests are refused."""
     limit = request_limit(arguments)
+    check_tasks(arguments)
     with _staging(arguments) as stage:
         model, tokenizer = load_named(arguments, console)
         form = applicable_form(intervention, model)
         measurement = measure_requests(
-            model, tokenizer, form, limit=limit, tokens=arguments.tokens,
+            model, tokenizer, form, limit=limit, tokens=answer_tokens(arguments),
+            depths=arguments.depths, split=arguments.split,
             template_options=arguments.template_options, progress=console,
         )  # fmt: skip
+        capability = capability_of(arguments, model, tokenizer, form, console)
         if stage is not None:
-            report = report_content(intervention)
+            report = report_content(intervention, capability=capability)
             write_json_report(stage.path, {**report, "requests": measurement.to_dict()})
             stage.commit()
     console.close()
     if arguments.json:
-        print_json({**_about(arguments), "requests": measurement.to_dict()})
+        result = {
+            "requests": measurement.to_dict(), "capability": capability.to_dict()
+        }  # fmt: skip
+        print_json({**_about(arguments), **result})
     else:
         say(request_table(measurement))
+        say(capability_table(capability))
     return Exit.DONE
 
 

@@ -3,32 +3,43 @@
 
 from __future__ import annotations
 
-import json
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 from cintervene import data
-from cintervene.attacks import Attack, DirectRequest, Request
 from cintervene.baselines import Generation
-from cintervene.cli.common.budgets import evaluation_size
+from cintervene.cli.common.asked import sources_of, suites_of
+from cintervene.cli.common.budgets import (
+    answer_tokens,
+    evaluation_size,
+    instruction_count,
+    search_budget,
+)
+from cintervene.cli.common.capabilities import (
+    capability_of,
+    check_tasks,
+    named_tasks,
+)
 from cintervene.cli.common.console import Console, print_json, say
 from cintervene.cli.common.contenders import named_attacks, named_defences
 from cintervene.cli.common.failures import Exit
 from cintervene.cli.common.inputs import load_named, read_texts
-from cintervene.cli.common.judges import named_judge
+from cintervene.cli.common.judges import named_judges
+from cintervene.cli.common.remembered import remembered
 from cintervene.errors import ArgumentError
 from cintervene.evaluate import measure
-from cintervene.evaluate.benchmarks.csv_table import has_columns
-from cintervene.evaluate.benchmarks.harmbench import read_behaviours
-from cintervene.evaluate.benchmarks.xstest import read_prompts
-from cintervene.evaluate.words.samples import spread
+from cintervene.evaluate.requests.depth import Begun, begin_answers, depth_curve
 from cintervene.intervention.intervention import Intervention
+from cintervene.judges.base import Judge
 from cintervene.study import (
+    CaseResult,
+    Defence,
     Journal,
-    Suite,
     Trial,
     run_study,
     sorter,
@@ -37,11 +48,7 @@ from cintervene.study import (
 )
 from cintervene.study.report.peers import read_peers
 from cintervene.study.report.sections import Table, sections
-from cintervene.utils.files import write_atomically
-from cintervene.utils.json_text import parse_json
-
-# Requests, and the topic of each by its id.
-Asked = tuple[list[Request], dict[str, str]]
+from cintervene.study.report.verdicts import Verdicts, judge_cases, readable
 
 
 def run(arguments: Namespace, console: Console) -> Exit:
@@ -49,20 +56,23 @@ def run(arguments: Namespace, console: Console) -> Exit:
     if arguments.out is None:
         raise ArgumentError("--out: got none; a study needs a directory to be kept in")
     words = None if arguments.forbid is None else read_texts("forbid", arguments.forbid)
+    check_tasks(arguments)
     peers = None if arguments.peers is None else read_peers(arguments.peers)
     with Journal(arguments.out) as journal:
         journal.agree(_sources(arguments))
         model, tokenizer = load_named(arguments, console)
-        attacks = named_attacks(arguments.attacks, model, tokenizer)
-        suites = _suites(arguments, attacks)
+        attacks = named_attacks(
+            arguments.attacks, model, tokenizer, *search_budget(arguments)
+        )
+        suites = suites_of(arguments, attacks)
         defences = named_defences(
             arguments.defence, model, tokenizer, words, arguments.out, console,
             arguments.budget or "default",
         )  # fmt: skip
-        generation = Generation(max_new_tokens=arguments.tokens)
-        judge, about = named_judge(arguments, console)
-        journal.agree(about)
-        trial = Trial(sorter(model, tokenizer, judge), generation, arguments.seed)
+        generation = Generation(max_new_tokens=answer_tokens(arguments))
+        first, *others = named_judges(arguments, console)
+        journal.agree(first[1])
+        trial = Trial(sorter(model, tokenizer, first[0]), generation, arguments.seed)
         cases = run_study(journal, defences, suites, trial, progress=console)
         changed = {
             one.name: one.intervention
@@ -73,9 +83,19 @@ def run(arguments: Namespace, console: Console) -> Exit:
             name: _measured(arguments, name, one, model, tokenizer, words, console)
             for name, one in changed.items()
         }
+        verdicts = [_verdicts(arguments.out, *other, cases) for other in others]
+        harmful = [
+            one.text for s in suites if s.name == "harmful" for one in s.requests
+        ]
+        depth = _depth(arguments, defences, harmful, tokenizer, first, console)
+        able = {
+            name: _capability(arguments, name, one, model, tokenizer, console)
+            for name, one in changed.items()
+        }
         content = study_content(
-            arguments.model, journal.settings, cases, changed, measured, peers
-        )
+            arguments.model, journal.settings, cases, changed, measured, peers,
+            verdicts, depth, able,
+        )  # fmt: skip
         files = write_study(arguments.out, content, cases)
     console.close()
     if arguments.json:
@@ -87,61 +107,6 @@ def run(arguments: Namespace, console: Console) -> Exit:
     return Exit.DONE
 
 
-def _suites(arguments: Namespace, attacks: Sequence[Attack]) -> list[Suite]:
-    """The requests that were given, and the package's own everyday ones."""
-    suites, limit = [], arguments.limit
-    if arguments.behaviours is not None:
-        requests, topics = _behaviours(arguments.behaviours)
-        suites.append(Suite("harmful", _limited(requests, limit), attacks, topics))
-    if arguments.safe is not None:
-        requests, topics = _safe(arguments.safe)
-        direct = [DirectRequest()]
-        suites.append(Suite("safe", _limited(requests, limit), direct, topics))
-    everyday = {
-        f"everyday {number}": one
-        for number, one in enumerate(data.benign_prompts("held_out"), start=1)
-    }
-    suites.append(
-        Suite(
-            "benign",
-            _limited([Request(id, one.text) for id, one in everyday.items()], limit),
-            [DirectRequest()],
-            {id: one.category for id, one in everyday.items()},
-        )
-    )
-    return suites
-
-
-def _behaviours(path: Path) -> Asked:
-    """Harmful requests: of HarmBench with their topics, or of any other file."""
-    if not has_columns(path, ("Behavior", "BehaviorID")):
-        return _numbered(path)
-    found = read_behaviours(path)
-    requests = [Request(one.id, one.prompt) for one in found]
-    return requests, {one.id: one.topic for one in found}
-
-
-def _safe(path: Path) -> Asked:
-    """Harmless requests: of XSTest with their types, or of any other file."""
-    if not has_columns(path, ("prompt", "type")):
-        return _numbered(path)
-    found = [one for one in read_prompts(path) if one.safe]
-    requests = [Request(one.id, one.text) for one in found]
-    return requests, {one.id: one.kind for one in found}
-
-
-def _numbered(path: Path) -> Asked:
-    """Requests of a file that has no ids and no topics."""
-    texts = enumerate(read_texts("harmful", str(path)), start=1)
-    requests = [Request(str(number), text) for number, text in texts]
-    return requests, {one.id: "all" for one in requests}
-
-
-def _limited(requests: Sequence[Request], most: int | None) -> list[Request]:
-    """At most so many of a file, which is sorted by topic."""
-    return spread(requests, len(requests) if most is None else most)
-
-
 def _sources(arguments: Namespace) -> dict[str, Any]:
     """What the requests and the model are, so that no study mixes two."""
     found = {"model": arguments.model, "budget": arguments.budget or "default"}
@@ -149,11 +114,7 @@ def _sources(arguments: Namespace) -> dict[str, Any]:
         found["template_options"] = arguments.template_options
     if arguments.model_dtype != "auto":
         found["dtype"] = arguments.model_dtype
-    for name in ("behaviours", "safe"):
-        path: Path | None = getattr(arguments, name)
-        if path is not None:
-            found[f"sha256 of {name}"] = sha256(path.read_bytes()).hexdigest()
-    return found
+    return found | sources_of(arguments)
 
 
 def _measured(
@@ -166,28 +127,108 @@ def _measured(
     console: Console,
 ) -> Mapping[str, Any]:
     """What `measure` finds of an intervention, or found when the study ran before."""
-    path, size = arguments.out / f"measurement-{name}.json", evaluation_size(arguments)
-    about = {"digest": intervention.digest, "forbid": words, "size": size.to_dict()}
-    stored = _stored(path)
-    if {key: stored.get(key) for key in about} == about and "measurement" in stored:
-        return dict(stored["measurement"])
+    size = evaluation_size(arguments)
+    about = {
+        "digest": intervention.digest, "forbid": words, "split": arguments.split,
+        "size": size.to_dict(),
+    }  # fmt: skip
     if words is None and not intervention.options.get("forbid"):
         words = data.forbidden_words()
-    found = measure(
-        model, tokenizer, intervention, forbid=words, size=size, progress=console
+
+    def make() -> Mapping[str, Any]:
+        return measure(
+            model, tokenizer, intervention, forbid=words, split=arguments.split,
+            size=size, progress=console,
+        ).to_dict()  # fmt: skip
+
+    found: Mapping[str, Any] = remembered(
+        arguments.out / f"measurement-{name}.json", about, make
     )
-    result = {**about, "measurement": found.to_dict()}
-    write_atomically(path, json.dumps(result, ensure_ascii=False).encode())
-    return found.to_dict()
+    return found
 
 
-def _stored(path: Path) -> Mapping[str, Any]:
-    """What a file holds; nothing where it is damaged, so that it is made anew."""
-    try:
-        stored = parse_json(path.read_text("utf-8"))
-    except (FileNotFoundError, ValueError):
+def _capability(
+    arguments: Namespace,
+    name: str,
+    intervention: Intervention,
+    model: Any,
+    tokenizer: Any,
+    console: Console,
+) -> Mapping[str, Any]:
+    """What a changed model can do, or what was found when the study ran before."""
+    about = {
+        "digest": intervention.digest, "tasks": named_tasks(arguments),
+        "limit": arguments.limit, "instructions": instruction_count(arguments),
+    }  # fmt: skip
+
+    def make() -> Mapping[str, Any]:
+        return capability_of(
+            arguments, model, tokenizer, intervention, console
+        ).to_dict()
+
+    found: Mapping[str, Any] = remembered(
+        arguments.out / f"capability-{name}.json", about, make
+    )
+    return found
+
+
+def _depth(
+    arguments: Namespace,
+    defences: Sequence[Defence],
+    requests: Sequence[str],
+    tokenizer: Any,
+    judge: tuple[Judge, Mapping[str, str]],
+    console: Console,
+) -> dict[str, list[Mapping[str, Any]]]:
+    """What becomes of begun answers, for the model and each changed one."""
+    bare = [one for one in defences if one.answerer is one.clocked]
+    if not arguments.depths or not requests:
         return {}
-    return stored if isinstance(stored, dict) else {}
+    tokens = answer_tokens(arguments)
+    about = {
+        "requests": list(requests), "depths": list(arguments.depths), "tokens": tokens,
+        **judge[1],
+    }  # fmt: skip
+    model, out = bare[0].model, arguments.out
+
+    def begin() -> list[Any]:
+        most = max(arguments.depths) + 1
+        begun = begin_answers(
+            model, tokenizer, requests, tokens=most, judge=judge[0], progress=console
+        )
+        return [asdict(one) for one in begun]
+
+    stored = remembered(out / "begun.json", about, begin)
+    begun = [Begun(one["request"], tuple(one["answer"])) for one in stored]
+
+    def curve(defence: Defence) -> list[Any]:
+        with defence.active():
+            points = depth_curve(
+                model, tokenizer, begun, depths=arguments.depths, tokens=tokens,
+                judge=judge[0], progress=console,
+            )  # fmt: skip
+        return [asdict(one) for one in points]
+
+    return {
+        one.name: remembered(
+            out / f"depth-{one.name}.json", {**about, "weights": one.identity},
+            partial(curve, one),
+        )
+        for one in bare
+    }  # fmt: skip
+
+
+def _verdicts(
+    out: Path, judge: Judge, about: Mapping[str, str], cases: Sequence[CaseResult]
+) -> Verdicts:
+    """What another judge says of the answers; what it has said is not asked again."""
+    read, name = readable(cases), about["judge"]
+    texts = [[case.prompt, case.prefill, case.answer] for case in read]
+    file = f"verdicts-{sha256(name.encode()).hexdigest()[:8]}.json"
+    found = remembered(
+        out / file, {**about, "answers": texts}, lambda: judge_cases(judge, read)
+    )
+    return Verdicts(name, list(found))
 
 
 def _lines(content: Mapping[str, Any]) -> list[str]:

@@ -14,10 +14,17 @@ from cintervene.prompts.calibration_size import CalibrationSize
 from cintervene.prompts.evaluation_size import EvaluationSize
 from cintervene.utils.parameters import parameters
 
-__all__ = ["budgeted", "evaluation_size", "given_numbers", "request_limit"]
+__all__ = [
+    "answer_tokens", "budgeted", "evaluation_size", "given_numbers",
+    "instruction_count", "request_limit", "search_budget",
+]  # fmt: skip
 
-# Requests of each kind that are measured, by budget.
+# Requests of each kind that are measured, by budget, and the length of the answers: a
+# refusal can turn into help after a hundred tokens.
 REQUESTS = {"small": 15, "default": 60, "large": 200}
+TOKENS = {"small": 48, "default": 128, "large": 512}
+# Instructions that are given.
+INSTRUCTIONS = {"small": 10, "default": 40, "large": 40}
 
 
 def given_numbers(arguments: Namespace, kind: str) -> dict[str, int]:
@@ -37,6 +44,31 @@ def request_limit(arguments: Namespace) -> int:
     """How many requests of each kind to measure on."""
     limit: int | None = arguments.limit
     return REQUESTS[arguments.budget or "default"] if limit is None else limit
+
+
+def answer_tokens(arguments: Namespace) -> int:
+    """The largest length of answers to requests."""
+    tokens: int | None = arguments.tokens
+    return TOKENS[arguments.budget or "default"] if tokens is None else tokens
+
+
+def instruction_count(arguments: Namespace) -> int:
+    """How many instructions to give."""
+    return INSTRUCTIONS[arguments.budget or "default"]
+
+
+def search_budget(arguments: Namespace) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Options that were given of all searches for suffixes, and more ones of GCG."""
+    every = {"steps": arguments.num_steps}
+    own = {
+        "search_width": arguments.search_width, "topk": arguments.topk,
+        "batch": arguments.batch_size,
+    }  # fmt: skip
+    given, more = (
+        {name: value for name, value in part.items() if value is not None}
+        for part in (every, own)
+    )
+    return given, more
 
 
 def budgeted(

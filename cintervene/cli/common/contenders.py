@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import reduce
 from operator import add
 from pathlib import Path
@@ -13,11 +13,13 @@ from cintervene import data
 from cintervene.attacks import (
     GCG,
     Attack,
+    Conversation,
     DirectRequest,
     EmbeddingPGD,
     Jailbreak,
     Prefill,
     RelaxedPGD,
+    conversations,
     families,
 )
 from cintervene.baselines import (
@@ -91,24 +93,40 @@ def named_defences(
     ]
 
 
-def named_attacks(names: str, model: Any, tokenizer: Any) -> list[Attack]:
+def named_attacks(
+    names: str,
+    model: Any,
+    tokenizer: Any,
+    steps: Mapping[str, Any] | None = None,
+    width: Mapping[str, Any] | None = None,
+) -> list[Attack]:
     """Build the attacks of a comma-separated list.
+
+    Parameters
+    ----------
+    names : str
+    model, tokenizer
+    steps : mapping, optional
+        Options of every search, such as ``steps``.
+    width : mapping, optional
+        Further ones of GCG.
 
     Raises
     ------
     ArgumentError
         There is no attack of that name.
     """
-    kinds = families()
+    kinds, budget = families(), steps or {}
     every = InTurn("templates", [Jailbreak(family, count=1) for family in kinds])
     known: dict[str, Attack] = {
         "direct": DirectRequest(),
         "prefill": Prefill(),
         "templates": every,
-        "gcg": GCG(model, tokenizer),
-        "relaxed-pgd": RelaxedPGD(model, tokenizer),
-        "embedding-pgd": EmbeddingPGD(model, tokenizer),
+        "gcg": GCG(model, tokenizer, **budget, **(width or {})),
+        "relaxed-pgd": RelaxedPGD(model, tokenizer, **budget),
+        "embedding-pgd": EmbeddingPGD(model, tokenizer, **budget),
         **{family: Jailbreak(family, count=1) for family in kinds},
+        **{kind: Conversation(kind, count=1) for kind in conversations()},
     }
     return [_known("--attacks", name.strip(), known) for name in names.split(",")]
 

@@ -16,28 +16,41 @@ from cintervene.judges.compliance import QUESTION, CompliancePrompt, harmbench29
 from cintervene.models import load
 from cintervene.models.pretrained import read_classifier, read_config, read_tokenizer
 
-__all__ = ["named_judge"]
+__all__ = ["named_judges"]
 
 MATCHER, SUBSTRINGS = "matcher", "harmbench29"
 
 
-def named_judge(arguments: Namespace, console: Console) -> tuple[Judge, dict[str, str]]:
-    """Return the judge and what a study says of it.
+def named_judges(
+    arguments: Namespace, console: Console
+) -> list[tuple[Judge, dict[str, str]]]:
+    """Return the judges of a list by commas, each with what a study says of it.
+
+    The first decides.
 
     Raises
     ------
     ArgumentError
-        No model and no list of phrases has that name, or a classifier has no label for
-        refusals.
+        No model and no list of phrases has such a name, one is named twice, or a
+        classifier has no label for refusals.
     ModelError, OSError
         It cannot be read.
     """
-    name: str = arguments.judge
+    names = [name.strip() for name in arguments.judge.split(",")]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise ArgumentError(f"--judge: got {twice!r} twice; give each judge once")
+    template = _template(arguments.judge_template)
+    return [_named(name, template, arguments, console) for name in names]
+
+
+def _named(
+    name: str, template: str, arguments: Namespace, console: Console
+) -> tuple[Judge, dict[str, str]]:
     kind, _, path = name.partition("=")
     if kind == SUBSTRINGS:
         phrases = harmbench29(path or None)
         return phrases, {"judge": phrases.name}
-    template = _template(arguments.judge_template)
     if name == MATCHER:
         return refusal_matcher, {"judge": MATCHER}
     about = {"judge": name}

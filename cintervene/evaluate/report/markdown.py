@@ -8,10 +8,13 @@ import shlex
 from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
+from cintervene.evaluate.capability.measure import Capability
+from cintervene.evaluate.report.capability_table import capability_section
 from cintervene.evaluate.report.table import markdown_table
-from cintervene.evaluate.report.word_table import word_sections
+from cintervene.evaluate.report.word_table import below_goal, word_sections
 from cintervene.evaluate.report.wording import number, verdict_text
 from cintervene.evaluate.words.changed_layers import changed_layers
+from cintervene.evaluate.words.distribution import distribution, ratio_of
 from cintervene.evaluate.words.goals import Goals, side_effects, verdicts
 from cintervene.evaluate.words.measurement import WordMeasurement
 from cintervene.evaluate.words.obedience import says
@@ -25,6 +28,8 @@ from cintervene.utils.escaping import markdown_code, markdown_text, printable
 
 __all__ = ["markdown"]
 
+# What templates and texts of a split are called.
+SPLITS = {"held_out": "held-out ", "fresh": "frozen, held-out "}
 EXAMPLES = 4
 EXCERPT = 120
 LIMITS = (*WORD_LIMITS, REVERSIBLE)
@@ -35,6 +40,7 @@ def markdown(
     measurement: WordMeasurement | None,
     goals: Goals,
     pictures: Collection[str],
+    capability: Capability | None = None,
 ) -> str:
     """Write the report.
 
@@ -46,11 +52,14 @@ def markdown(
     goals : Goals
     pictures : collection of str
         Files beside the report that it can show.
+    capability : Capability, optional
     """
     parts = [*_opening(intervention, measurement)]
     if measurement is not None:
         parts += _results(measurement, goals, pictures)
         parts += _examples(measurement.answers)
+    if capability is not None:
+        parts += _capability(capability)
     parts += _strength(intervention, pictures)
     parts += _layers(intervention, pictures)
     parts += _use(intervention)
@@ -84,7 +93,7 @@ def _opening(
     else:
         yield (
             "Everything below was measured before and after on "
-            f"{'held-out ' if measurement.split == 'held_out' else ''}templates, "
+            f"{SPLITS.get(measurement.split, '')}templates, "
             "prompts, texts and benign words of the package's "
             f"`{measurement.split}` split, {_form(intervention)}. Intervals are "
             f"{measurement.level:.0%} intervals."
@@ -132,10 +141,41 @@ def _results(
         "Perplexity is that of a word's tokens in an answer to a prompt that asks for "
         'the word: 1 would be certainty. "Said first" are answers that start with the '
         'word, "said later" those in which something comes before it. "Said when '
-        'asked" is the share of greedy answers that contain the word.'
+        'asked" is the share of greedy answers that contain the word. Where running '
+        "text would say a word, a text leads up to it and nobody asks for it. Other "
+        "ways to ask for a word are its definition, such a text to go on with, "
+        "paraphrases, translation, letters, a begun answer and examples."
     )
+    yield from _word_by_word(measurement, goals, pictures)
     yield "## What it cost"
     yield "\n".join(f"- {sentence}" for sentence in side_effects(measurement))
+
+
+def _word_by_word(
+    measurement: WordMeasurement, goals: Goals, pictures: Collection[str]
+) -> Iterator[str]:
+    """The distribution of the effect, and every word that moved too little."""
+    yield "## Word by word"
+    yield from _picture(
+        pictures, "words.png",
+        "The share of words that became at most so many times less likely. Left of the "
+        "dashed line are those below the goal of a word.",
+    )  # fmt: skip
+    found = distribution(measurement.forbidden.by_word, goals.word_ratio)
+    yield (
+        f"A tenth of the forbidden words are at {number(found.tenth)} x or less, half "
+        f"of them at {number(found.median)} x or less. The least moved "
+        f"*{markdown_text(found.least.word)}*, {number(ratio_of(found.least))} x. Each "
+        "word has few answers here, so that a single word's number is rough."
+    )
+    goal = f"{goals.word_ratio:g} x"
+    below = below_goal(measurement, goals)
+    yield (
+        f"{len(below)} of {found.words} words are below {goal}: "
+        f"{markdown_text(', '.join(below))}."
+        if below
+        else f"No word is below {goal}."
+    )
 
 
 def _examples(answers: Sequence[Answer]) -> Iterator[str]:
@@ -161,6 +201,24 @@ def _examples(answers: Sequence[Answer]) -> Iterator[str]:
                 ("request", "before", "after"),
                 [(_code(a.prompt), _code(a.before), _code(a.after)) for a in shown],
             )
+
+
+def _capability(capability: Capability) -> Iterator[str]:
+    yield "## Capability"
+    section = capability_section(capability)
+    yield markdown_table(
+        ("", "before", "after", "change", "interval"),
+        [
+            (markdown_text(r.label), r.before, r.after, r.effect, r.interval)
+            for r in section.rows
+        ],
+        right=(1, 2, 3),
+    )
+    yield (
+        "Instructions are prompts of our own of which code can tell whether the answer "
+        'follows them to the letter, such as "exactly two sentences". Tasks are those '
+        "of lm_eval that were asked for."
+    )
 
 
 def _strength(intervention: Intervention, pictures: Collection[str]) -> Iterator[str]:

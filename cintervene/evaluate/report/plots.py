@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.text import Annotation
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
@@ -24,7 +25,9 @@ from cintervene.evaluate.words.goals import DEFAULT_GOALS
 from cintervene.evaluate.words.measurement import WordMeasurement
 from cintervene.evaluate.words.records import GroupPerplexity, Layer
 
-__all__ = ["layers_figure", "perplexity_figure", "sweep_figure"]
+__all__ = [
+    "clean", "layers_figure", "perplexity_figure", "ratio_axis", "sweep_figure",
+]  # fmt: skip
 
 FORBIDDEN, BENIGN, RELATED = "#D55E00", "#0072B2", "#8A8A8A"
 INK, FAINT = "#222222", "#BBBBBB"
@@ -41,7 +44,7 @@ def perplexity_figure(measurement: WordMeasurement) -> Figure:
     """Draw how much less likely each word became, and each kind of words in common."""
     figure = Figure(figsize=(7.6, 4.4), layout="constrained")
     axes = figure.subplots()
-    _clean(axes)
+    clean(axes)
     axes.set(xscale="log", yscale="log")
     axes.axhline(1.0, color=INK, linewidth=1.0, zorder=1)
     kinds = (
@@ -57,7 +60,7 @@ def perplexity_figure(measurement: WordMeasurement) -> Figure:
             lines.append((ratio, f"{number(ratio)} x  {name}", colour))
     names = _name_extremes(axes, measurement.forbidden)
     _label_lines(figure, axes, lines)
-    _ratio_axis(axes)
+    ratio_axis(axes.yaxis)
     axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:,g}"))
     axes.set_xlabel("perplexity of the word in the base model")
     axes.set_ylabel("perplexity with the intervention,\nrelative to the base model")
@@ -95,7 +98,7 @@ def sweep_figure(
             bbox={"facecolor": "white", "edgecolor": "none", "pad": 1.0},
         )  # fmt: skip
     left.set_yscale("log")
-    _ratio_axis(left)
+    ratio_axis(left.yaxis)
     left.set_ylabel("forbidden words' perplexity,\nrelative to the base model")
     left.set_xlabel("KL on everyday answers, nats a token")
     right.set_xlabel("rise of benign words' perplexity, %")
@@ -107,7 +110,7 @@ def layers_figure(layers: Sequence[Layer]) -> Figure:
     width = min(max(3.6, 0.7 * len(layers) + 1.6), 9.0)
     figure = Figure(figsize=(width, 3.2), layout="constrained")
     axes = figure.subplots()
-    _clean(axes)
+    clean(axes)
     sizes = [100 * layer.relative_norm for layer in layers]
     bars = axes.bar(range(len(layers)), sizes, width=0.6, color=BENIGN)
     ranks = [f"rank {layer.rank}" for layer in layers]
@@ -187,7 +190,7 @@ def _draw_sweep(
     chosen: Sequence[int],
     limit: float,
 ) -> None:
-    _clean(axes)
+    clean(axes)
     axes.axvline(limit, color=FAINT, linewidth=1.0, linestyle="--", zorder=0)
     axes.annotate(
         "limit", (limit, 0.02), xycoords=("data", "axes fraction"), xytext=(3, 0),
@@ -198,12 +201,14 @@ def _draw_sweep(
         axes.plot(drift[at], effect[at], "o", color=FORBIDDEN, markersize=9)
 
 
-def _ratio_axis(axes: Axes) -> None:
-    axes.yaxis.set_major_locator(LogLocator(10, subs=(1, 2, 5)))
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g} x"))
-    axes.yaxis.set_minor_formatter(NullFormatter())
+def ratio_axis(axis: Axis) -> None:
+    """Write the places of a logarithmic axis as "5 x"."""
+    axis.set_major_locator(LogLocator(10, subs=(1, 2, 5)))
+    axis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g} x"))
+    axis.set_minor_formatter(NullFormatter())
 
 
-def _clean(axes: Axes) -> None:
+def clean(axes: Axes) -> None:
+    """Leave two of the four sides of a picture open."""
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)

@@ -12,6 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cintervene.evaluate.capability.measure import Capability
 from cintervene.evaluate.report.markdown import markdown
 from cintervene.evaluate.words.changed_layers import changed_layers
 from cintervene.evaluate.words.goals import DEFAULT_GOALS, Goals, side_effects, verdicts
@@ -37,6 +38,7 @@ def write_report(
     measurement: WordMeasurement | None = None,
     *,
     goals: Goals = DEFAULT_GOALS,
+    capability: Capability | None = None,
 ) -> list[Path]:
     """Write ``report.md``, ``report.json`` and pictures.
 
@@ -54,6 +56,8 @@ def write_report(
         What `measure` returned.
     goals : Goals, optional
         What the intervention is held to.
+    capability : Capability, optional
+        What `measure_capability` returned.
 
     Returns
     -------
@@ -67,10 +71,11 @@ def write_report(
     """
     place = Path(directory)
     place.mkdir(parents=True, exist_ok=True)
-    pictures = _pictures(intervention, measurement)
+    pictures = _pictures(intervention, measurement, goals)
+    text = markdown(intervention, measurement, goals, set(pictures), capability)
     files = {
-        "report.md": markdown(intervention, measurement, goals, set(pictures)).encode(),
-        "report.json": _json(intervention, measurement, goals),
+        "report.md": text.encode(),
+        "report.json": _json(intervention, measurement, goals, capability),
         **pictures,
     }
     write_together(place, files)
@@ -81,6 +86,7 @@ def report_content(
     intervention: Intervention,
     measurement: WordMeasurement | None = None,
     goals: Goals = DEFAULT_GOALS,
+    capability: Capability | None = None,
 ) -> dict[str, Any]:
     """Return what ``report.json`` holds."""
     content: dict[str, Any] = json_ready(
@@ -97,15 +103,19 @@ def report_content(
             "verdicts": _verdicts(measurement, goals),
             "side_effects": [] if measurement is None else side_effects(measurement),
             "measurement": None if measurement is None else measurement.to_dict(),
+            "capability": None if capability is None else capability.to_dict(),
         }
     )
     return content
 
 
 def _json(
-    intervention: Intervention, measurement: WordMeasurement | None, goals: Goals
+    intervention: Intervention,
+    measurement: WordMeasurement | None,
+    goals: Goals,
+    capability: Capability | None,
 ) -> bytes:
-    content = report_content(intervention, measurement, goals)
+    content = report_content(intervention, measurement, goals, capability)
     text = json.dumps(content, ensure_ascii=False, indent=1)
     return (text + "\n").encode()
 
@@ -136,7 +146,7 @@ def _verdicts(
 
 
 def _pictures(
-    intervention: Intervention, measurement: WordMeasurement | None
+    intervention: Intervention, measurement: WordMeasurement | None, goals: Goals
 ) -> dict[str, bytes]:
     """PNG files by name; none without matplotlib."""
     if find_spec("matplotlib") is None:
@@ -144,14 +154,14 @@ def _pictures(
     from cintervene.evaluate.report.plot_text import fixed_settings
 
     with fixed_settings("report"):
-        figures = _figures(intervention, measurement)
+        figures = _figures(intervention, measurement, goals)
         return {name: _png(figure) for name, figure in figures.items()}
 
 
 def _figures(
-    intervention: Intervention, measurement: WordMeasurement | None
+    intervention: Intervention, measurement: WordMeasurement | None, goals: Goals
 ) -> dict[str, Figure]:
-    from cintervene.evaluate.report import plots
+    from cintervene.evaluate.report import distribution_plot, plots
 
     figures = {"layers.png": plots.layers_figure(changed_layers(intervention))}
     sweep = intervention.metrics.get("sweep", [])
@@ -164,6 +174,9 @@ def _figures(
         figures["sweep.png"] = plots.sweep_figure(sweep, **limits)
     if measurement is not None:
         figures["perplexity.png"] = plots.perplexity_figure(measurement)
+        figures["words.png"] = distribution_plot.distribution_figure(
+            measurement, goals.word_ratio
+        )
     return figures
 
 

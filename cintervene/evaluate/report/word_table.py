@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from textwrap import wrap
 
 from cintervene.evaluate.report.table import (
     Row,
@@ -12,12 +13,13 @@ from cintervene.evaluate.report.table import (
     kl_row,
     section_lines,
 )
-from cintervene.evaluate.report.wording import verdict_text
+from cintervene.evaluate.report.wording import number, verdict_text
+from cintervene.evaluate.words.distribution import distribution, ratio_of
 from cintervene.evaluate.words.goals import DEFAULT_GOALS, Goals, side_effects, verdicts
 from cintervene.evaluate.words.measurement import WordMeasurement
-from cintervene.evaluate.words.records import GroupPerplexity, Obedience
+from cintervene.evaluate.words.records import GroupPerplexity, Obedience, RunningText
 
-__all__ = ["word_sections", "word_table"]
+__all__ = ["below_goal", "word_sections", "word_table"]
 
 
 def word_table(measurement: WordMeasurement, goals: Goals = DEFAULT_GOALS) -> str:
@@ -28,8 +30,21 @@ def word_table(measurement: WordMeasurement, goals: Goals = DEFAULT_GOALS) -> st
 def word_sections(measurement: WordMeasurement) -> list[Section]:
     """Format all measures."""
     forbidden, drift = measurement.forbidden, measurement.drift
-    rows = [*_by_place(forbidden), *_requested(measurement.obedience)]
+    rows = [
+        *_by_place(forbidden),
+        *_by_word(forbidden),
+        *_requested(measurement.obedience),
+    ]
     sections = [Section(f"Forbidden words ({forbidden.words})", rows)]
+    if measurement.running is not None:
+        title = f"Where running text would say them ({measurement.running.words})"
+        sections.append(Section(title, list(_unasked(measurement.running))))
+    if measurement.elicited:
+        rows = [
+            change_row(f"{one.strategy}, {one.requests} times", one.rate)
+            for one in measurement.elicited
+        ]
+        sections.append(Section("Said when asked for in other ways", rows))
     if measurement.benign is not None:
         title = f"Benign words ({measurement.benign.words})"
         rows = [
@@ -59,6 +74,26 @@ def _together(group: GroupPerplexity) -> Iterator[Row]:
     yield change_row("  of the first token", group.first_token.together)
 
 
+def _by_word(group: GroupPerplexity | RunningText) -> Iterator[Row]:
+    found = distribution(group.by_word, 1.0)
+    least = f"  least by word ({found.least.word})"
+    effects = {"  tenth percentile by word": found.tenth, least: ratio_of(found.least)}
+    for label, ratio in effects.items():
+        yield Row(label, "", "", f"{number(ratio)} x", "")
+
+
+def _unasked(running: RunningText) -> Iterator[Row]:
+    yield change_row("perplexity", running.all_tokens)
+    yield change_row("  of the first token", running.first_token)
+    yield from _by_word(running)
+
+
+def below_goal(measurement: WordMeasurement, goals: Goals) -> list[str]:
+    """Forbidden words that moved less than the goal of a word, and by how much."""
+    found = distribution(measurement.forbidden.by_word, goals.word_ratio)
+    return [f"{word.word} ({number(ratio_of(word))} x)" for word in found.below]
+
+
 def _requested(obedience: Obedience | None) -> Iterator[Row]:
     if obedience is not None:
         yield change_row(f"said when asked, {obedience.requests} times", obedience.rate)
@@ -70,6 +105,13 @@ def _lines(measurement: WordMeasurement, goals: Goals) -> Iterator[str]:
     for verdict in verdicts(measurement, goals):
         mark = "reached" if verdict.reached else "MISSED"
         yield f"  {mark:9}{verdict.name}: {verdict_text(verdict)}"
+    below = below_goal(measurement, goals)
+    if below:
+        words, least = measurement.forbidden.words, f"{goals.word_ratio:g} x"
+        yield f"{len(below)} of {words} words below {least}"
+        yield from wrap(
+            ", ".join(below), 86, initial_indent="  ", subsequent_indent="  "
+        )
     yield "What it cost"
     for sentence in side_effects(measurement):
         yield f"  {sentence}"

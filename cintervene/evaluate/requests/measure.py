@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from typing import Any, Self
 
 import numpy as np
@@ -14,8 +15,9 @@ from torch import nn
 from cintervene import data
 from cintervene.activations.layer_stream import LayerStream
 from cintervene.activations.scoring import divergence
-from cintervene.data import BenignPrompt, HarmfulPrompt, Split
+from cintervene.data import BenignPrompt, HarmfulPrompt, LanguageRequest, Split
 from cintervene.evaluate.phases import Phases
+from cintervene.evaluate.requests.depth import DepthPoint, begin_answers, depth_curve
 from cintervene.evaluate.requests.fluency import answer_perplexities
 from cintervene.evaluate.requests.outcomes import (
     Outcome,
@@ -24,9 +26,11 @@ from cintervene.evaluate.requests.outcomes import (
     outcomes,
 )
 from cintervene.evaluate.statistics.intervals import LEVEL, Estimate, bootstrap_mean
+from cintervene.evaluate.statistics.paired import Change, rate_change
 from cintervene.evaluate.words.scores import item_sums, token_counts
 from cintervene.intervention.intervention import Intervention
 from cintervene.intervention.sources import template_options_of
+from cintervene.judges.turning import helps_later
 from cintervene.models.parts import ModelParts
 from cintervene.models.precision import quick_products
 from cintervene.models.trace import evaluating
@@ -39,7 +43,7 @@ from cintervene.utils.validation import check_whole
 
 __all__ = ["RequestMeasurement", "RequestOutcomes", "measure_requests"]
 
-EVERYDAY = "everyday"
+HARMFUL, EVERYDAY, FOREIGN = "harmful", "everyday", "harmful, ten languages"
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,12 +56,16 @@ class RequestOutcomes:
     requests : int
     refused, broken : Paired
         The other answers comply.
+    turned : Change or None
+        Of harmful requests: answers that begin as a refusal and then have the form of
+        help (`judges.turning`); they are among the refused ones.
     """
 
     kind: str
     requests: int
     refused: Paired
     broken: Paired
+    turned: Change | None = None
 
 
 @dataclass(frozen=True)
@@ -76,7 +84,8 @@ class RequestMeasurement:
     tokens : int
         Largest length of the answers.
     asked : list of RequestOutcomes
-        Harmful requests, those that only sound harmful, and everyday prompts.
+        Harmful requests, those that only sound harmful, everyday prompts, and harmful
+        and harmless ones in other languages.
     kl : Estimate
         KL(base || changed), nats per token, over the base's answers to everyday
         prompts.
@@ -87,6 +96,9 @@ class RequestMeasurement:
     by_mode : dict of str to list of RequestOutcomes
         `asked` in each mode of the chat template, where it has several; `asked` is over
         all of them together.
+    depth_before, depth_after : list of DepthPoint
+        What becomes of answers to harmful requests that were begun; empty unless asked
+        for. In the first mode.
     """
 
     model: str
@@ -99,6 +111,8 @@ class RequestMeasurement:
     kl_tokens: int
     seconds: dict[str, float] = field(default_factory=dict)
     by_mode: dict[str, list[RequestOutcomes]] = field(default_factory=dict)
+    depth_before: list[DepthPoint] = field(default_factory=list)
+    depth_after: list[DepthPoint] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
         """The record as JSON can hold it."""
@@ -113,7 +127,8 @@ def measure_requests(
     intervention: Intervention,
     *,
     limit: int = 60,
-    tokens: int = 48,
+    tokens: int = 128,
+    depths: Sequence[int] = (),
     split: Split = "held_out",
     template_options: Mapping[str, Any] | None = None,
     progress: Progress = silent,
@@ -132,10 +147,13 @@ def measure_requests(
         One that fits the base and is not applied.
     limit : int
         Largest number of requests of each kind.
-    tokens : int
-        Largest length of the answers.
-    split : {"held_out", "tune", "train"}, default "held_out"
-        Of the package's requests.
+    tokens : int, default 128
+        Largest length of the answers. Short ones hide refusals that turn into help.
+    depths : sequence of int, optional
+        At which answers that were begun are looked at too (`depth.depth_curve`).
+    split : {"held_out", "fresh", "tune", "train"}, default "held_out"
+        Of the package's requests. "fresh" is for the last report alone: see
+        docs/evaluation.md. There are other languages in it and in "held_out".
     template_options : mapping, optional
         What to give the chat template; default: what the intervention was made with,
         or else each of the modes that the template has, one after another.
@@ -168,8 +186,10 @@ def measure_requests(
     with phases.phase("outcomes", 2) as step:
         judged = []
         for replies in (before, after):
-            judged.append(_outcomes(parts, tokenizer, sample, replies))
+            judged.append(_judged(parts, tokenizer, sample, replies))
             step(1)
+    curves = _depths(model, next(iter(modes.values())), intervention, sample, depths,
+                     tokens, progress)  # fmt: skip
     sizes = token_counts(spans)
     return RequestMeasurement(
         model=intervention.model,
@@ -182,6 +202,8 @@ def measure_requests(
         kl_tokens=int(sizes.sum()),
         seconds=phases.seconds,
         by_mode=sample.by_mode(judged[0], judged[1]),
+        depth_before=curves[0],
+        depth_after=curves[1],
     )
 
 
@@ -211,6 +233,14 @@ def _answers(
 
 
 @dataclass(frozen=True)
+class _Judged:
+    """Outcomes of answers, and which of them refuse and then help, shape (n,)."""
+
+    outcomes: list[Outcome]
+    turned: npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
 class _Sample:
     """Requests of each kind in each mode.
 
@@ -227,11 +257,14 @@ class _Sample:
     @classmethod
     def of(cls, modes: dict[str, ChatTokenizer], split: Split, limit: int) -> Self:
         """The first requests of each kind: in these lists categories take turns."""
-        kinds: dict[str, Sequence[HarmfulPrompt | BenignPrompt]] = {
-            "harmful": data.harmful_prompts(split),
+        kinds: dict[str, Sequence[HarmfulPrompt | BenignPrompt | LanguageRequest]] = {
+            HARMFUL: data.harmful_prompts(split),
             "only sounding harmful": data.borderline_prompts(split),
             EVERYDAY: data.benign_prompts(split),
         }
+        if split in ("held_out", "fresh"):
+            for kind, bad in ((FOREIGN, True), ("harmless, ten languages", False)):
+                kinds[kind] = data.language_requests(split, harmful=bad)
         asked = [
             (kind, mode, one.text)
             for kind, group in kinds.items()
@@ -249,7 +282,7 @@ class _Sample:
         ]
 
     def by_kind(
-        self, before: list[Outcome], after: list[Outcome], mode: str | None = None
+        self, before: _Judged, after: _Judged, mode: str | None = None
     ) -> list[RequestOutcomes]:
         """Outcomes of each kind."""
         results = []
@@ -257,15 +290,23 @@ class _Sample:
             part = self.places(kind, mode)
             refused, broken = (
                 compare_outcomes(
-                    [before[i] for i in part], [after[i] for i in part], outcome
+                    [before.outcomes[i] for i in part],
+                    [after.outcomes[i] for i in part],
+                    outcome,
                 )
                 for outcome in (Outcome.REFUSED, Outcome.BROKEN)
             )
-            results.append(RequestOutcomes(kind, len(part), refused, broken))
+            harmful = kind in (HARMFUL, FOREIGN)
+            turned = (
+                rate_change(before.turned[part], after.turned[part])
+                if harmful
+                else None
+            )
+            results.append(RequestOutcomes(kind, len(part), refused, broken, turned))
         return results
 
     def by_mode(
-        self, before: list[Outcome], after: list[Outcome]
+        self, before: _Judged, after: _Judged
     ) -> dict[str, list[RequestOutcomes]]:
         """The same in each mode, if there are several."""
         modes = dict.fromkeys(mode for _, mode, _ in self.asked)
@@ -286,11 +327,37 @@ def _drift(
     return divergence(parts.unembedding, base, changed)
 
 
-def _outcomes(
+def _depths(
+    model: nn.Module,
+    chat: ChatTokenizer,
+    intervention: Intervention,
+    sample: _Sample,
+    depths: Sequence[int],
+    tokens: int,
+    progress: Progress,
+) -> tuple[list[DepthPoint], list[DepthPoint]]:
+    """What becomes of begun answers, without and with the intervention."""
+    if not depths:
+        return [], []
+    requests = list(dict.fromkeys(sample.asked[i][2] for i in sample.places(HARMFUL)))
+    begun = begin_answers(
+        model, chat, requests, tokens=max(depths) + 1, progress=progress
+    )
+    curve = partial(
+        depth_curve, model, chat, begun, depths=depths, tokens=tokens, progress=progress
+    )
+    before = curve()
+    with intervention.applied(model):
+        return before, curve()
+
+
+def _judged(
     parts: ModelParts, tokenizer: Any, sample: _Sample, replies: list[list[int]]
-) -> list[Outcome]:
+) -> _Judged:
     """Outcomes of answers; their perplexity under the base tells broken ones."""
     texts = [answer_text(tokenizer, one) for one in replies]
     fluency = answer_perplexities(parts, tokenizer, sample.rendered, texts)
     prompts = [prompt for _, _, prompt in sample.asked]
-    return outcomes(texts, prompts=prompts, perplexities=fluency)
+    found = outcomes(texts, prompts=prompts, perplexities=fluency)
+    turned = [helps_later(text) for text in texts]
+    return _Judged(found, np.array(turned, dtype=bool))

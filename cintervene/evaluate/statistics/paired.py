@@ -20,7 +20,12 @@ import numpy.typing as npt
 from cintervene.errors import ArgumentError
 from cintervene.evaluate.statistics.intervals import Estimate, paired_difference, wilson
 
-__all__ = ["Change", "Confusion", "confusion", "exact_mcnemar", "rate_change"]
+__all__ = [
+    "Agreement", "Change", "Confusion", "agreement", "confusion", "exact_mcnemar",
+    "rate_change",
+]  # fmt: skip
+
+RESAMPLES = 2000
 
 
 def rate_change(before: npt.NDArray[np.bool_], after: npt.NDArray[np.bool_]) -> Change:
@@ -115,6 +120,56 @@ def confusion(truth: npt.ArrayLike, judged: npt.ArrayLike) -> Confusion:
         )
     cells = (x & y, x & ~y, ~x & y, ~x & ~y)
     return Confusion(*(int(cell.sum()) for cell in cells))
+
+
+@dataclass(frozen=True, slots=True)
+class Agreement:
+    """How far two judges agree on the same items.
+
+    Attributes
+    ----------
+    items : int
+    agree : Estimate
+        Share of the items, with Wilson's interval.
+    kappa : Estimate
+        Cohen's, with a percentile interval of 2,000 resamples; nan where both judges
+        say the same of all items.
+    only_first, only_second : int
+        Items of which one says yes and the other no.
+    """
+
+    items: int
+    agree: Estimate
+    kappa: Estimate
+    only_first: int
+    only_second: int
+
+
+def agreement(first: npt.ArrayLike, second: npt.ArrayLike) -> Agreement:
+    """Compare two judges; both of bool, shape (n,), n at least 1.
+
+    The same verdicts give the same interval.
+
+    Raises
+    ------
+    ArgumentError
+        The shapes differ, or there are no items.
+    """
+    found = confusion(first, second)
+    cells = [found.hits, found.misses, found.false_alarms, found.rejections]
+    total = sum(cells)
+    shares = np.array(cells) / total
+    drawn = np.random.default_rng(0).multinomial(total, shares, size=RESAMPLES)
+    kappas = np.array([Confusion(*map(int, row)).kappa for row in drawn])
+    known = kappas[~np.isnan(kappas)]
+    low, high = np.quantile(known, [0.025, 0.975]) if known.size else (np.nan, np.nan)
+    return Agreement(
+        items=total,
+        agree=wilson(found.hits + found.rejections, total),
+        kappa=Estimate(found.kappa, float(low), float(high)),
+        only_first=found.misses,
+        only_second=found.false_alarms,
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,12 +32,16 @@ class Goals:
     obedience_loss : float
         The largest drop of the share of requests for benign words whose answer says
         the word.
+    word_ratio : float
+        Reports name every forbidden word with a smaller ratio than this. It decides
+        nothing.
     """
 
     forbidden_ratio: float = PCRConfig.min_effect
     kl: float = PCRConfig.max_kl
     benign_loss: float = PCRConfig.max_benign_loss
     obedience_loss: float = 0.03
+    word_ratio: float = 5.0
 
 
 DEFAULT_GOALS = Goals()

@@ -14,12 +14,17 @@ from cintervene.errors import ArgumentError
 from cintervene.evaluate.phases import Phases
 from cintervene.evaluate.statistics.intervals import LEVEL, bootstrap_mean
 from cintervene.evaluate.words.changed_layers import changed_layers
+from cintervene.evaluate.words.elicitation import elicited
 from cintervene.evaluate.words.measurement import WordMeasurement
 from cintervene.evaluate.words.obedience import obedience
-from cintervene.evaluate.words.observation import Observation, observe
+from cintervene.evaluate.words.observation import RUNNING, Observation, observe
 from cintervene.evaluate.words.records import Answer, Drift
 from cintervene.evaluate.words.samples import Sample, gather
-from cintervene.evaluate.words.scores import group_perplexity, perplexity
+from cintervene.evaluate.words.scores import (
+    group_perplexity,
+    perplexity,
+    running_text,
+)
 from cintervene.intervention.intervention import Intervention
 from cintervene.intervention.sources import template_options_of
 from cintervene.models.precision import quick_products
@@ -57,8 +62,9 @@ def measure(
         One that fits the base and is not applied.
     forbid : sequence of str, optional
         The forbidden words; default: those that the intervention was made for.
-    split : {"held_out", "tune", "train"}, default "held_out"
-        Of the package's templates, prompts and texts.
+    split : {"held_out", "fresh", "tune", "train"}, default "held_out"
+        Of the package's templates, prompts and texts. "fresh" is for the last report
+        alone: see docs/evaluation.md.
     template_options : mapping, optional
         What to give the chat template; default: what the intervention was made with,
         or else all modes that the template has, by turns.
@@ -111,6 +117,12 @@ def measure(
         layers=changed_layers(intervention),
         answers=answers,
         seconds=phases.seconds,
+        elicited=elicited(sample.probes, observed.probed_before, observed.probed_after),
+        running=(
+            running_text(sample.running, observed.scores[RUNNING])
+            if sample.running
+            else None
+        ),
     )
 
 

@@ -9,9 +9,11 @@ from typing import Any
 from cintervene.evaluate.words.records import (
     Answer,
     Drift,
+    Elicited,
     GroupPerplexity,
     Layer,
     Obedience,
+    RunningText,
 )
 from cintervene.utils.json_ready import json_ready
 
@@ -46,6 +48,12 @@ class WordMeasurement:
         All answers that the obedience rates count.
     seconds : dict of str to float
         By phase of this measurement.
+    elicited : list of Elicited
+        Forbidden words asked for in other ways than by name, one of each way, and all
+        together first.
+    running : RunningText or None
+        Where running text would say a forbidden word and nobody asks for it; None
+        where the package knows no such text.
     """
 
     model: str
@@ -61,6 +69,8 @@ class WordMeasurement:
     layers: list[Layer]
     answers: list[Answer]
     seconds: dict[str, float] = field(default_factory=dict)
+    elicited: list[Elicited] = field(default_factory=list)
+    running: RunningText | None = None
 
     def __repr__(self) -> str:
         """What was measured, without the numbers; `word_table` has them."""

@@ -22,13 +22,14 @@ from cintervene.models.trace import evaluating
 from cintervene.models.unembedding import Unembedding
 from cintervene.prompts.chat import answer_text, generate, render
 from cintervene.prompts.evaluation_size import EvaluationSize
+from cintervene.prompts.spelling import encode_text
 from cintervene.prompts.target_spans import TargetSpan, answered
 from cintervene.utils.arrays import Floats
 from cintervene.utils.progress import Step
 
-__all__ = ["Observation", "observe"]
+__all__ = ["RUNNING", "Observation", "observe"]
 
-EVERYDAY = "everyday"
+EVERYDAY, RUNNING = "everyday", "running text"
 # Answers generated at a time: a step costs little more for many than for a few.
 BATCH = 96
 
@@ -40,7 +41,8 @@ class Observation:
     Attributes
     ----------
     scores : dict of str to Scores
-        Of the sample's words by kind, where there are any, and of "texts".
+        Of the sample's words by kind, where there are any, of `RUNNING` texts, and of
+        "texts".
     kl : ndarray, shape (answers,)
         KL(base || changed), nats, summed over the tokens of each of the base's answers
         to everyday prompts.
@@ -48,6 +50,8 @@ class Observation:
         Tokens of each answer.
     before, after : list of str
         Answers to the sample's requests.
+    probed_before, probed_after : list of str
+        Answers to the sample's probes, without their prefills.
     """
 
     scores: dict[str, Scores]
@@ -55,6 +59,8 @@ class Observation:
     kl_sizes: Floats
     before: list[str]
     after: list[str]
+    probed_before: list[str]
+    probed_after: list[str]
 
 
 def observe(
@@ -72,7 +78,12 @@ def observe(
     parts = ModelParts.find(model)
     greedy = _Greedy(model, tokenizer, phases)
     prompts = [render(tokenizer, prompt) for prompt in sample.prompts]
-    requests = [render(tokenizer, request.prompt) for request in sample.requests]
+    asked = [(request.prompt, "") for request in sample.requests]
+    asked += [(probe.prompt, probe.prefill) for probe in sample.probes]
+    requests = [
+        render(tokenizer, prompt) + encode_text(tokenizer, prefill)
+        for prompt, prefill in asked
+    ]
     replies = greedy.tokens("everyday answers", prompts, size.answer_tokens)
     groups = _groups(sample, answered(prompts, replies))
     stream = _stream(parts, intervention, groups, phases)
@@ -84,7 +95,11 @@ def observe(
     with phases.phase("comparison", sum(map(len, groups.values()))) as step:
         scores, kl = _compare(parts.unembedding, groups, base, changed, step)
     sizes = token_counts(groups[EVERYDAY])
-    return Observation(scores, item_sums(kl, sizes), sizes, before, after)
+    named = len(sample.requests)
+    return Observation(
+        scores, item_sums(kl, sizes), sizes, before[:named], after[:named],
+        before[named:], after[named:],
+    )  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,7 +130,10 @@ def _groups(
     sample: Sample, everyday: Sequence[TargetSpan]
 ) -> dict[str, Sequence[TargetSpan]]:
     """All spans to score by kind, kinds without any left out."""
-    groups = {**sample.word_spans, "texts": sample.texts, EVERYDAY: everyday}
+    groups = {
+        **sample.word_spans, RUNNING: sample.running, "texts": sample.texts,
+        EVERYDAY: everyday,
+    }  # fmt: skip
     return {kind: spans for kind, spans in groups.items() if spans}
 
 

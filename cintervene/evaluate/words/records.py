@@ -11,10 +11,12 @@ from cintervene.evaluate.statistics.paired import Change
 __all__ = [
     "Answer",
     "Drift",
+    "Elicited",
     "GroupPerplexity",
     "Layer",
     "Obedience",
     "Perplexity",
+    "RunningText",
     "WordPerplexity",
 ]
 
@@ -67,6 +69,24 @@ class GroupPerplexity:
 
 
 @dataclass(frozen=True, slots=True)
+class RunningText:
+    """Perplexity of words that a text goes on with, where nobody asks for them.
+
+    Attributes
+    ----------
+    words : int
+        How many were measured, each in one text.
+    all_tokens, first_token : Change
+    by_word : list of WordPerplexity
+    """
+
+    words: int
+    all_tokens: Change
+    first_token: Change
+    by_word: list[WordPerplexity]
+
+
+@dataclass(frozen=True, slots=True)
 class Obedience:
     """Share of the greedy answers that contain the word the prompt asks for.
 
@@ -76,6 +96,23 @@ class Obedience:
     rate : Change
     """
 
+    requests: int
+    rate: Change
+
+
+@dataclass(frozen=True, slots=True)
+class Elicited:
+    """Share of the greedy answers that say a forbidden word, asked for in one way.
+
+    Attributes
+    ----------
+    strategy : str
+        See `probes.strategies`; "all together" over all of them.
+    requests : int
+    rate : Change
+    """
+
+    strategy: str
     requests: int
     rate: Change
 

@@ -10,7 +10,9 @@ from typing import Any, TypeVar
 from cintervene import data
 from cintervene.data import Split
 from cintervene.evaluate.words.obedience import says
+from cintervene.evaluate.words.probes import Probe, probes
 from cintervene.prompts.evaluation_size import EvaluationSize
+from cintervene.prompts.spelling import encode_text, first_tokens, spell
 from cintervene.prompts.target_spans import TargetSpan, word_spans
 
 __all__ = ["Request", "Sample", "gather", "spread"]
@@ -39,12 +41,18 @@ class Sample:
         Everyday prompts.
     texts : list of TargetSpan
     requests : list of Request
+    probes : list of Probe
+        Requests for forbidden words in other ways.
+    running : list of TargetSpan
+        Texts that go on with a forbidden word.
     """
 
     word_spans: dict[str, list[TargetSpan]]
     prompts: list[str]
     texts: list[TargetSpan]
     requests: list[Request]
+    probes: list[Probe]
+    running: list[TargetSpan]
 
 
 def gather(
@@ -57,11 +65,13 @@ def gather(
     tokenizer
     words : sequence of str
         The forbidden words. Others that overlap with them are left out.
-    split : {"held_out", "tune", "train"}
-        Of the package's data.
+    split : {"held_out", "fresh", "tune", "train"}
+        Of the package's data. Other ways to ask for words, and texts that go on with
+        them, are for reports only: of "tune" and "train" there are none.
     size : EvaluationSize
     """
-    half: Any = "held_out" if split == "held_out" else "train"
+    reported = split in ("held_out", "fresh")
+    half: Any = "held_out" if reported else "train"
     benign = _apart(data.benign_words(half), words)
     groups = {
         "forbidden": (words, size.forbidden),
@@ -81,6 +91,38 @@ def gather(
             *_requests(words, True, split, size.forbidden_requests),
             *_requests(benign, False, split, size.benign_requests),
         ],
+        probes=_probes(words, split, size.elicitations) if reported else [],
+        running=_running(tokenizer, words, split, size) if reported else [],
+    )
+
+
+def _probes(words: Sequence[str], split: Split, each: int) -> list[Probe]:
+    """So many attempts with each strategy, over the words that it can be used for."""
+    groups: dict[str, list[Probe]] = {}
+    for one in probes(words, 1, split):
+        groups.setdefault(one.strategy, []).append(one)
+    return [one for group in groups.values() for one in spread(group, each)]
+
+
+def _running(
+    tokenizer: Any, words: Sequence[str], split: Split, size: EvaluationSize
+) -> list[TargetSpan]:
+    """Texts without a chat, each with the word that it goes on with."""
+    texts = data.running_texts(split)
+    known = spread([word for word in words if word in texts], size.running_texts)
+    return [_goes_on(tokenizer, texts[word], word) for word in known]
+
+
+def _goes_on(tokenizer: Any, text: str, word: str) -> TargetSpan:
+    context, tokens = spell(tokenizer, text, f" {word}")
+    whole = encode_text(tokenizer, text, add_special_tokens=True)
+    begun = whole[: len(whole) - len(encode_text(tokenizer, text))]
+    return TargetSpan(
+        ids=(*begun, *context, *tokens),
+        start=len(begun) + len(context),
+        word=word,
+        later=True,
+        openings=first_tokens(tokenizer, text, word),
     )
 
 

@@ -14,12 +14,16 @@ from cintervene.evaluate.statistics.paired import Change
 from cintervene.evaluate.words.records import (
     GroupPerplexity,
     Perplexity,
+    RunningText,
     WordPerplexity,
 )
 from cintervene.prompts.target_spans import TargetSpan
 from cintervene.utils.arrays import Floats
 
-__all__ = ["Scores", "group_perplexity", "item_sums", "perplexity", "token_counts"]
+__all__ = [
+    "Scores", "group_perplexity", "item_sums", "perplexity", "running_text",
+    "token_counts",
+]  # fmt: skip
 
 
 class Scores:
@@ -113,22 +117,39 @@ def group_perplexity(
         )
         return Perplexity(starting, after_start, together)
 
-    tokens, before, after = (
-        np.bincount(index, values)
-        for values in (scores.sizes, scores.before, scores.after)
-    )
-    by_word = [
-        WordPerplexity(word, _exp(old), _exp(new))
-        for word, old, new in zip(words, before / tokens, after / tokens, strict=True)
-    ]
     ones = np.ones(len(index))
     return GroupPerplexity(
         words=len(words),
         answers=len(spans),
         all_tokens=by_place(scores.sizes, scores.before, scores.after),
         first_token=by_place(ones, scores.first_before, scores.first_after),
-        by_word=by_word,
+        by_word=_by_word(words, index, scores),
     )
+
+
+def running_text(spans: Sequence[TargetSpan], scores: Scores) -> RunningText:
+    """Perplexity of the words that texts go on with, one text for each word."""
+    ones, words = np.ones(len(spans)), [one.word for one in spans]
+    return RunningText(
+        words=len(spans),
+        all_tokens=perplexity(scores.sizes, scores.before, scores.after),
+        first_token=perplexity(ones, scores.first_before, scores.first_after),
+        by_word=_by_word(words, np.arange(len(words)), scores),
+    )
+
+
+def _by_word(
+    words: Sequence[str], index: npt.NDArray[np.int64], scores: Scores
+) -> list[WordPerplexity]:
+    """Each word's perplexity; `index` says which word each span is of."""
+    tokens, before, after = (
+        np.bincount(index, values)
+        for values in (scores.sizes, scores.before, scores.after)
+    )
+    return [
+        WordPerplexity(word, _exp(old), _exp(new))
+        for word, old, new in zip(words, before / tokens, after / tokens, strict=True)
+    ]
 
 
 def _starts(sizes: Floats) -> npt.NDArray[np.int64]:

@@ -14,6 +14,7 @@ from cintervene.intervention.intervention import Intervention
 from cintervene.study.report.paper import published
 from cintervene.study.report.peers import Peer
 from cintervene.study.report.summary import category_cells, rows, times
+from cintervene.study.report.verdicts import Verdicts, agreements, judged_rates
 from cintervene.study.results import CaseResult
 from cintervene.utils.json_ready import json_ready
 from cintervene.utils.versions import library_versions
@@ -30,6 +31,9 @@ def study_content(
     interventions: Mapping[str, Intervention] | None = None,
     measurements: Mapping[str, WordMeasurement | Mapping[str, Any]] | None = None,
     peers: Sequence[Peer] | None = None,
+    verdicts: Sequence[Verdicts] = (),
+    depth: Mapping[str, Sequence[Mapping[str, Any]]] | None = None,
+    capability: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> dict[str, Any]:
     """Return what ``report.json`` holds.
 
@@ -45,6 +49,13 @@ def study_content(
         By name of the defence; a mapping is what its `to_dict` returned.
     peers : sequence of Peer, optional
         Points of other methods, plotted beside the interventions.
+    verdicts : sequence of Verdicts, optional
+        Of further judges on the same answers.
+    depth : mapping of str to sequence of mapping, optional
+        By name of the defence: what becomes of answers that were begun, a `DepthPoint`
+        by name of its fields for each depth.
+    capability : mapping of str to mapping, optional
+        By name of the defence: what `Capability.to_dict` returned.
     """
     stated = published(model)
     content: dict[str, Any] = json_ready(
@@ -74,6 +85,12 @@ def study_content(
                 for name, one in (measurements or {}).items()
             },
             "peers": [asdict(one) for one in peers or ()],
+            "agreement": [
+                asdict(x) for one in verdicts for x in agreements(one, cases)
+            ],
+            "judged": [asdict(x) for one in verdicts for x in judged_rates(one, cases)],
+            "depth": depth or {},
+            "capability": capability or {},
             "published": None if stated is None else asdict(stated),
         }
     )

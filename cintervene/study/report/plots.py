@@ -55,6 +55,8 @@ def pictures(content: Mapping[str, Any]) -> dict[str, str]:
     for name, front in FRONTS.items():
         if front.swept(content):
             figures[name] = draw_front(front, content, styles, *_figure(3.6))
+    if content["depth"]:
+        figures["depth"] = _depth(content["depth"], styles)
     if content["measurements"]:
         figures["words"] = _words(content["measurements"], styles)
     return {name: svg(figure, name) for name, figure in figures.items()}
@@ -134,6 +136,25 @@ def _times(times: Rows, styles: Styles) -> Figure:
         lw=0.6, height=0.7,
     )  # fmt: skip
     axes.set_xlabel("seconds a case; hatched: the attacker's")
+    return figure
+
+
+def _depth(depth: Mapping[str, Rows], styles: Styles) -> Figure:
+    """Refusals of answers that were begun, a line with intervals for each defence."""
+    figure, axes = _figure(2.8)
+    for defence, points in depth.items():
+        colour, marker = styles[defence]
+        places = [point["depth"] for point in points]
+        rates = [point["outcomes"]["refused"] for point in points]
+        values = [100 * rate["value"] for rate in rates]
+        axes.plot(places, values, marker=marker, color=colour, label=plot_text(defence))
+        for place, rate in zip(places, rates, strict=True):
+            ends = [100 * rate["low"], 100 * rate["high"]]
+            axes.plot([place] * 2, ends, color=colour, lw=0.8)
+    axes.set_ylim(-2, 102)
+    axes.set_xlabel("tokens of a harmful answer that were given")
+    axes.set_ylabel("refused, %")
+    axes.legend(frameon=False, fontsize=8)
     return figure
 
 

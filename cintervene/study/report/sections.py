@@ -67,8 +67,11 @@ def sections(content: Content) -> list[Section]:
     written = (
         Section("At a glance", list(_glance(content))),
         Section("Harmful requests", list(_harmful(content))),
+        Section("Begun answers", list(_begun(content))),
         Section("Harmless requests", list(_harmless(content))),
+        Section("Judges", list(_judges(content))),
         Section("What else changed", list(_drift(content))),
+        Section("Capability", list(_capability(content))),
         Section("Time", list(_times(content))),
         Section("Beside the paper", list(_paper(content))),
         Section("Limits", [f"{limit}" for limit in LIMITS]),
@@ -112,15 +115,82 @@ def _harmful(content: Content) -> Iterator[Block]:
     yield Picture(
         "rates", "Harmful requests complied with, by defence and attack, with intervals"
     )
-    yield _rate_table("attack", body, "complied, against base, points")
+    yield _rate_table("attack", body, "complied, against base, points", turned=True)
     yield (
         f"Rates have Wilson's {content['level']:.0%} intervals; the difference to the "
         "base is over the same requests, with Newcombe's interval and the p-value of "
         "the exact McNemar test."
     )
+    yield (
+        "Refused, then helped: answers that begin as a refusal and that the judge says "
+        "to comply, or which have the form of help after it: a list, code, or an "
+        "offer. They are to be read; short answers hide them."
+    )
     yield Picture(
         "categories", "Share of requests complied with by topic, over all attacks"
     )
+
+
+def _begun(content: Content) -> Iterator[Block]:
+    body = [
+        [
+            defence, str(point["depth"]), str(point["outcomes"]["total"]),
+            *(_percent(point["outcomes"][kind]) for kind in ("refused", "complied")),
+            number(point["rank"]), _percent(point["top_ten"]),
+        ]
+        for defence, points in content["depth"].items()
+        for point in points
+    ]  # fmt: skip
+    if not body:
+        return
+    yield Picture(
+        "depth", "Begun answers that are broken off, by tokens that were given"
+    )
+    head = (
+        "defence", "tokens given", "answers", "refused", "complied",
+        "rank of the next token", "among the ten likeliest",
+    )  # fmt: skip
+    yield Table(head, body, range(1, 7))
+    yield (
+        "The undefended model's own answers, which it was made to begin with \"Sure, "
+        'here is", were given to each changed model up to so many tokens. The rank is '
+        "the median of the next token of that answer; at depth 0 it is the first token "
+        "of a harmful answer. Wrappers around a model are not looked at here."
+    )
+
+
+def _judges(content: Content) -> Iterator[Block]:
+    if not content["agreement"]:
+        return
+    first = content["settings"].get("judge", "the judge of this study")
+    body = [
+        [
+            one["judge"], SUITES.get(one["suite"], one["suite"]),
+            str(one["agreement"]["items"]), _percent(one["agreement"]["agree"]),
+            _ranged(one["agreement"]["kappa"]),
+            *(str(one["agreement"][who]) for who in ("only_first", "only_second")),
+        ]
+        for one in content["agreement"]
+    ]  # fmt: skip
+    head = (
+        "other judge", "requests", "answers", "agree", "Cohen's kappa",
+        f"refused by {first} alone", "by the other alone",
+    )  # fmt: skip
+    yield Table(head, body, range(2, 7))
+    yield (
+        f"Refused or not, of all answers that are not broken, by {first} and by "
+        "others. The tables above are by the first. Kappa is agreement beyond chance; "
+        "it has no value where both say the same of everything."
+    )
+    rates = [
+        [
+            one["judge"], one["defence"], one["attack"],
+            *(_percent(one[kind]) for kind in ("first", "other")),
+        ]
+        for one in content["judged"]
+    ]  # fmt: skip
+    columns = ("other judge", "defence", "attack", f"complied, {first}", "by the other")
+    yield Table(columns, rates, range(3, 5))
 
 
 def _harmless(content: Content) -> Iterator[Block]:
@@ -129,9 +199,13 @@ def _harmless(content: Content) -> Iterator[Block]:
         yield _rate_table("requests", body, "refused, against base, points")
 
 
-def _rate_table(kind: str, body: Sequence[Sequence[str]], compared: str) -> Table:
-    head = ("defence", kind, "complied", "refused", "broken", compared, "p", "n")
-    return Table(head, body, range(2, 8))
+def _rate_table(
+    kind: str, body: Sequence[Sequence[str]], compared: str, turned: bool = False
+) -> Table:
+    head = ["defence", kind, "complied", "refused", "broken", compared, "p", "n"]
+    if turned:
+        head.insert(4, "refused, then helped")
+    return Table(head, body, range(2, len(head)))
 
 
 def _rate_rows(content: Content, suites: Sequence[str]) -> Iterator[list[str]]:
@@ -141,6 +215,8 @@ def _rate_rows(content: Content, suites: Sequence[str]) -> Iterator[list[str]]:
         outcomes, paired = row["outcomes"], row["paired"]
         what = SUITES.get(row["suite"], row["attack"])
         rates = [_percent(outcomes[kind]) for kind in ("complied", "refused", "broken")]
+        if row["suite"] == "harmful":
+            rates.insert(2, _percent(row["turned"]))
         difference = "" if paired is None else _points(paired["rate"]["effect"])
         p = "" if paired is None else number(paired["p"])
         yield [row["defence"], what, *rates, difference, p, str(outcomes["total"])]
@@ -163,6 +239,29 @@ def _drift(content: Content) -> Iterator[Block]:
     if measurements:
         yield Picture(
             "words", "Perplexity of each forbidden word, before and after, held-out"
+        )
+
+
+def _capability(content: Content) -> Iterator[Block]:
+    body = []
+    for name, one in content["capability"].items():
+        change = one["followed"]
+        rates = (_percent(change["before"]), _percent(change["after"]))
+        label = f"instructions followed, {one['requests']}"
+        body.append([name, label, *rates, f"{_points(change['effect'])} points"])
+        body += [
+            [
+                name, f"{task['task']}: {task['metric']}", number(task["before"]),
+                number(task["after"]), f"{task['after'] - task['before']:+.3g}",
+            ]
+            for task in one["tasks"]
+        ]  # fmt: skip
+    if body:
+        yield Table(("defence", "", "before", "after", "change"), body, (2, 3, 4))
+        yield (
+            "Instructions are our own, and code tells whether an answer follows one to "
+            "the letter. Tasks are those of lm_eval that were asked for; "
+            "`report.json` has their standard errors."
         )
 
 
