@@ -22,7 +22,7 @@ def input_moments(stream: LayerStream, target: Target) -> BenignMoments:
     moments = BenignMoments(target.d_in)
 
     def add(inputs: Tensor, _outputs: Tensor) -> None:
-        moments.add(inputs)
+        moments.add(inputs.cpu())
 
     stream.run(target.layer, add)
     return moments

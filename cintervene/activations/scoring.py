@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from cintervene.models.unembedding import Unembedding
+from cintervene.models.weights import as_floats
 from cintervene.solvers.losses import set_nll
 
 __all__ = ["divergence", "logits_in_blocks", "token_nll"]
@@ -78,5 +79,5 @@ def divergence(
     for (part, before), (_, after) in pairs:
         p = torch.log_softmax(before, dim=-1)
         q = torch.log_softmax(after, dim=-1)
-        kl[part] = (p.exp() * (p - q)).sum(dim=-1).double().cpu().numpy()
+        kl[part] = as_floats((p.exp() * (p - q)).sum(dim=-1))
     return kl

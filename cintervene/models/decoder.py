@@ -7,13 +7,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-import torch
 from torch import nn
 
 from cintervene.errors import ArgumentError, ModelError
 from cintervene.models.broken import refuse_broken
 from cintervene.models.replay import check_replay
-from cintervene.models.trace import Call, trace
+from cintervene.models.trace import Call, same_values, trace
 
 
 @dataclass(frozen=True, eq=False)
@@ -163,10 +162,7 @@ def _chain_width(layers: nn.ModuleList, calls: Sequence[Call]) -> int | None:
     chain = _chain(layers, calls)
     if [call.module for call in chain] != list(layers):
         return None
-    for before, after in pairwise(chain):
-        if before.y.shape != after.x.shape or not torch.equal(
-            before.y.cpu(), after.x.cpu()
-        ):
-            return None
+    if not all(same_values(before.y, after.x) for before, after in pairwise(chain)):
+        return None
     fits = all(c.x.ndim == 3 and c.x.shape == c.y.shape for c in chain)
     return chain[0].x.shape[-1] if fits else None

@@ -27,8 +27,9 @@ Hook = Callable[[nn.Module, Any, Tensor], Any]
 class Call:
     """One call of one module: its first tensor argument and its first tensor result.
 
-    `others` is how much more than that tensor the module returned in a tuple or list,
-    None where it returned the tensor itself.
+    Both are on the device of the result, where the module computes. `others` is how
+    much more than that tensor the module returned in a tuple or list, None where it
+    returned the tensor itself.
     """
 
     name: str
@@ -84,7 +85,8 @@ def adds_to_output(run: Callable[[Hook], Tensor]) -> bool:
     plain = run(lambda _module, _args, y: outputs.append(y.clone()))
     doubled = run(lambda _module, _args, y: 2 * y)
     expected = outputs[0].double()
-    error = (doubled.double() - plain.double() - expected).norm(dim=-1)
+    moved = (doubled.double() - plain.double()).to(expected.device)
+    error = (moved - expected).norm(dim=-1)
     return bool((error / expected.norm(dim=-1)).median() < 0.1)
 
 
@@ -109,7 +111,12 @@ def gain_of_output(run: Callable[[Hook], Tensor]) -> float:
     plain = run(lambda _module, _args, _y: None)
     moved = (run(move) - plain).double().norm(dim=-1)
     sizes = changes[0].double().norm(dim=-1).reshape(moved.shape)
-    return float((moved / sizes).median())
+    return float((moved.to(sizes.device) / sizes).median())
+
+
+def same_values(one: Tensor, other: Tensor) -> bool:
+    """Whether tensors are equal, wherever they are."""
+    return one.shape == other.shape and torch.equal(one, other.to(one.device))
 
 
 def first_tensor(value: object) -> Tensor | None:
@@ -172,7 +179,8 @@ def _recorder(calls: list[Call], name: str) -> Callable[..., None]:
         if x is not None and y is not None:
             several = isinstance(result, (tuple, list))
             others = len(result) - 1 if several else None
-            calls.append(Call(name, module, x.clone(), y.clone(), others))
+            here = x.to(y.device, copy=True)
+            calls.append(Call(name, module, here, y.clone(), others))
 
     return record
 

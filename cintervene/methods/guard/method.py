@@ -55,6 +55,7 @@ from cintervene.methods.guard.state import (
     leave_cache,
 )
 from cintervene.models.parts import ModelParts
+from cintervene.models.weights import as_floats
 from cintervene.prompts.spelling import encode_text, words_to_forbid
 from cintervene.prompts.target_spans import TargetSpan, word_spans
 from cintervene.utils.arrays import Floats
@@ -305,7 +306,7 @@ class Guard:
         if found is None:
             return
         chosen, position, shift = found
-        inputs = position.inputs.double().cpu().numpy()
+        inputs = as_floats(position.inputs)
         right = self._solver.preserve.solve(inputs)
         right /= np.sum(right * inputs, axis=1, keepdims=True)
         call.state.updates = RankOneUpdates.of(
