@@ -10,6 +10,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from cintervene.models.surroundings import undisturbed
 from cintervene.models.unembedding import Unembedding
 from cintervene.models.weights import as_floats
 from cintervene.solvers.losses import set_nll
@@ -32,7 +33,7 @@ def logits_in_blocks(
     for start in range(0, len(hidden), rows):
         part = slice(start, start + rows)
         # Not around the loop: a generator that pauses inside would leave gradients off.
-        with torch.no_grad():
+        with undisturbed(), torch.no_grad():
             normed = unembedding.norm(hidden[part]).to(weight.device)
             logits = unembedding.from_products(normed.float() @ weight.T)
         yield part, logits

@@ -19,6 +19,7 @@ from cintervene.models.offload import in_memory, is_offloaded, parameter_value
 from cintervene.models.quantised import is_quantised
 from cintervene.models.stored import StoredWeights
 from cintervene.models.weights import FLOAT_DTYPES, dtype_name, same_bits, sha256
+from cintervene.models.wrapped import submodule, unwrapped
 
 __all__ = [
     "Applied", "apply_edits", "base_forms", "can_change", "changeable_weights",
@@ -67,6 +68,7 @@ def apply_edits(model: nn.Module, edits: Edits, made_for: str) -> Applied:
     made_for : str
         What the model that the edits are for is called, for messages.
     """
+    model = unwrapped(model)
     weights = changeable_weights(model, edits, made_for)
     digest = digest_of(edits)
     forms = _forms_unless_applied(model, edits, weights, digest)
@@ -96,6 +98,7 @@ def revert_edits(model: nn.Module, edits: Edits, made_for: str) -> None:
 
     The parameters are those of `apply_edits`.
     """
+    model = unwrapped(model)
     weights = changeable_weights(model, edits, made_for)
     records = _records.get(model, [])
     digest = digest_of(edits)
@@ -247,7 +250,11 @@ def _weights(
 
 
 def _why_fixed(model: nn.Module, name: str) -> str | None:
-    return _why_quantised(model, name) or _why_away(model, name)
+    return (
+        _why_quantised(model, name)
+        or _why_away(model, name)
+        or _why_frozen(model, name)
+    )
 
 
 def _why_quantised(model: nn.Module, name: str) -> str | None:
@@ -279,10 +286,20 @@ def _why_away(model: nn.Module, name: str) -> str | None:
     )
 
 
+def _why_frozen(model: nn.Module, name: str) -> str | None:
+    weight = getattr(_owner(model, name), _key(name), None)
+    if not isinstance(weight, Tensor) or not weight.is_inference():
+        return None
+    return (
+        f"{name}: got a weight that was made in inference mode, expected one that can "
+        "be changed; load the model outside of torch.inference_mode()"
+    )
+
+
 def _owner(model: nn.Module, name: str) -> nn.Module | None:
     """Return the module that has a weight of this name, perhaps quantised."""
     try:
-        return model.get_submodule(name.rpartition(".")[0])
+        return submodule(model, name.rpartition(".")[0])
     except AttributeError:
         return None
 

@@ -19,6 +19,7 @@ from torch.nn.utils.parametrize import is_parametrized
 from cintervene.errors import ModelError
 from cintervene.models.decoder import Decoder, text_config
 from cintervene.models.trace import Call, evaluating, first_tensor, same_values
+from cintervene.models.wrapped import named_modules, submodule
 
 __all__ = [
     "BlockCalls",
@@ -224,10 +225,10 @@ class BlockCalls:
         block_path, leaf = self._path(last), last.name.rpartition(".")[2]
         if not block_path:
             return []
-        block = self.layer.get_submodule(block_path)
+        block = submodule(self.layer, block_path)
         return [
             f"{self.prefix}{name}.{leaf}"
-            for name, module in self.layer.named_modules()
+            for name, module in named_modules(self.layer)
             if module is not block and type(module) is type(block)
         ]
 
@@ -247,7 +248,7 @@ class BlockCalls:
             name, parameter = stack
             where = f"{self.prefix}{name} stacks {len(parameter)} matrices"
         elif twins:
-            kind = type(self.layer.get_submodule(self._path(last))).__name__
+            kind = type(submodule(self.layer, self._path(last))).__name__
             where = f"{last.name} is in one of {len(twins) + 1} {kind} of the layer"
         if where:
             return (

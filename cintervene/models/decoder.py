@@ -13,6 +13,7 @@ from cintervene.errors import ArgumentError, ModelError
 from cintervene.models.broken import refuse_broken
 from cintervene.models.replay import check_replay
 from cintervene.models.trace import Call, same_values, trace
+from cintervene.models.wrapped import named_modules, submodule, unwrapped
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,11 +66,12 @@ def find_decoder(model: nn.Module) -> Decoder:
         No list of modules, or more than one, is called as a chain on the hidden state;
         or a layer cannot be called alone.
     """
+    model = unwrapped(model)
     config = text_config(model)
     calls = trace(model)
     refuse_broken(model, calls)
     chains = []
-    for name, module in model.named_modules():
+    for name, module in named_modules(model):
         if (
             isinstance(module, nn.ModuleList)
             and len(module) == config.num_hidden_layers
@@ -87,7 +89,7 @@ def find_decoder(model: nn.Module) -> Decoder:
         )
     layers_name, layers = chains[0]
     name = layers_name.rpartition(".")[0]
-    module = model.get_submodule(name)
+    module = submodule(model, name)
     chain = _chain(layers, calls)
     return Decoder(
         model, module, name, layers, layers_name, config.hidden_size, calls,

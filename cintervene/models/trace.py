@@ -16,7 +16,10 @@ import torch
 from torch import Tensor, nn
 
 from cintervene.errors import ModelError
+from cintervene.models.compiled import EAGER
 from cintervene.models.offload import device_of, is_offloaded
+from cintervene.models.surroundings import undisturbed
+from cintervene.models.wrapped import named_modules
 
 PROBE_TOKENS = 3
 # A forward hook: called with module, arguments and output.
@@ -41,11 +44,15 @@ class Call:
 
 @contextmanager
 def evaluation_mode(module: nn.Module) -> Iterator[None]:
-    """Evaluation mode inside; each part's own mode afterwards."""
+    """Evaluation mode inside, and the model's own code and arithmetic; as it was after.
+
+    Each part has its own mode again afterwards.
+    """
     modes = [(part, part.training) for part in module.modules()]
     module.eval()
     try:
-        yield
+        with EAGER, undisturbed():
+            yield
     finally:
         for part, mode in modes:
             part.training = mode
@@ -60,12 +67,31 @@ def evaluating(module: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def hooked(module: nn.Module, hook: Hook) -> Iterator[None]:
-    """A forward hook on a module, inside only."""
-    handle = module.register_forward_hook(hook)
+    """A forward hook on a module that is called inside, and only there.
+
+    Raises
+    ------
+    ModelError
+        The module was not called, or not in a way that hooks notice.
+    """
+    fired = False
+
+    def noticing(module: nn.Module, args: Any, y: Tensor) -> Any:
+        nonlocal fired
+        fired = True
+        return hook(module, args, y)
+
+    handle = module.register_forward_hook(noticing)
     try:
         yield
     finally:
         handle.remove()
+    if not fired:
+        raise ModelError(
+            f"a hook on a {type(module).__name__} did not run: the model left it out, "
+            "or ran code in its place that calls no hooks (compiled, exported, fused "
+            "kernels); load the model without that"
+        )
 
 
 def adds_to_output(run: Callable[[Hook], Tensor]) -> bool:
@@ -142,7 +168,7 @@ def trace(model: nn.Module) -> list[Call]:
     calls: list[Call] = []
     handles = [
         module.register_forward_hook(_recorder(calls, name), with_kwargs=True)
-        for name, module in model.named_modules()
+        for name, module in named_modules(model)
     ]
     try:
         with evaluating(model):

@@ -22,6 +22,7 @@ from cintervene.models.blocks import holds_matrix, parent
 from cintervene.models.decoder import Decoder
 from cintervene.models.targets import plain_targets, targets_of
 from cintervene.models.trace import Call, Hook, evaluating, hooked, same_values
+from cintervene.models.wrapped import submodule
 
 __all__ = ["find_gated_mlp"]
 
@@ -90,7 +91,7 @@ def find_gated_mlp(decoder: Decoder, layer: int) -> GatedMLP:
         )
     )
     width = decoder.hidden_size
-    whole = decoder.model.get_submodule(path)
+    whole = submodule(decoder.model, path)
     return GatedMLP(
         Block(layer, path, whole, width, width, transposed=False),
         Rows(targets[gating.gate.name], gating.gate_rows),
