@@ -17,6 +17,7 @@ from cintervene.intervention.application import Applied, can_change
 from cintervene.intervention.intervention import Intervention
 from cintervene.models.compiled import NoticedHooks
 from cintervene.models.decoder import TextConfig, text_config
+from cintervene.models.sharded import ELSE, sharding_of_inputs
 from cintervene.models.surroundings import uncast
 from cintervene.models.wrapped import submodule, unwrapped
 from cintervene.solvers.update import LowRankUpdate
@@ -68,6 +69,12 @@ class AdapterIntervention(Intervention):
         model = unwrapped(model)
         if model in self._handles:
             raise InterventionError("this change is attached already; revert it first")
+        kind = sharding_of_inputs(model)
+        if kind is not None:
+            raise InterventionError(
+                f"model: got one that is parted among processes by {kind}, expected "
+                f"one whose modules see whole inputs; {ELSE}"
+            )
         adders = {
             name: _Adder(name, _module(model, name), edit.update)
             for name, edit in self.edits.items()

@@ -17,6 +17,15 @@ from cintervene.errors import InterventionError
 from cintervene.intervention.edit import Edit, Form, digest_of
 from cintervene.models.offload import in_memory, is_offloaded, parameter_value
 from cintervene.models.quantised import is_quantised
+from cintervene.models.sharded import (
+    FLAT,
+    memory_of,
+    part_anew,
+    sharding,
+    whole,
+    why_unparted,
+    write,
+)
 from cintervene.models.stored import StoredWeights
 from cintervene.models.weights import FLOAT_DTYPES, dtype_name, same_bits, sha256
 from cintervene.models.wrapped import submodule, unwrapped
@@ -71,12 +80,14 @@ def apply_edits(model: nn.Module, edits: Edits, made_for: str) -> Applied:
     model = unwrapped(model)
     weights = changeable_weights(model, edits, made_for)
     digest = digest_of(edits)
-    forms = _forms_unless_applied(model, edits, weights, digest)
-    originals = {name: weight.detach().clone() for name, weight in weights.items()}
+    before = _wholes(weights)
+    forms = _forms_unless_applied(model, edits, before, digest)
+    originals = {name: values.detach().clone() for name, values in before.items()}
     try:
-        for name, weight in weights.items():
-            weight.detach().copy_(edits[name].changed(name, weight, forms[name]))
-        same = {n for n, w in weights.items() if same_bits(originals[n], w)}
+        for name, values in before.items():
+            write(weights[name], edits[name].changed(name, values, forms[name]))
+        after = _wholes(weights)
+        same = {n for n, values in after.items() if same_bits(originals[n], values)}
         if len(same) == len(weights):
             dtypes = sorted({dtype_name(w.dtype) for w in weights.values()})
             raise InterventionError(
@@ -84,7 +95,7 @@ def apply_edits(model: nn.Module, edits: Edits, made_for: str) -> Applied:
                 f"{', '.join(dtypes)}; scale the intervention up or use a wider type"
             )
         changed = [name for name in weights if name not in same]
-        results = {name: sha256(weights[name]) for name in changed}
+        results = {name: sha256(after[name]) for name in changed}
         kept = {name: originals[name] for name in changed}
         _records.setdefault(model, []).append(_Record(digest, kept, results))
     except BaseException:
@@ -106,11 +117,11 @@ def revert_edits(model: nn.Module, edits: Edits, made_for: str) -> None:
     if record is None:
         if all(e.result_sha256 == e.base_sha256 for e in edits.values()):
             raise InterventionError("this intervention changes nothing")
-        originals = _recovered(model, edits, weights)
+        originals = _recovered(model, edits, _wholes(weights))
     else:
         originals = record.originals
         for name, expected in record.results.items():
-            if sha256(weights[name]) != expected:
+            if sha256(whole(weights[name])) != expected:
                 raise InterventionError(
                     f"{name} was changed after this intervention; take that back "
                     "first (the last one applied is the first to be reverted)"
@@ -184,6 +195,7 @@ def _recovered(
 
 def can_change(model: nn.Module, names: Iterable[str]) -> bool:
     """Tell whether weights are in a form and at a place where they are changed."""
+    part_anew(model)
     return not any(_why_fixed(model, name) for name in names)
 
 
@@ -197,11 +209,17 @@ def changeable_weights(
     InterventionError
         One is missing, has another shape or type, is quantised or on a disk, or two
         share their memory.
+
+    Returns
+    -------
+    dict of str to Tensor
+        What to `write` to; `whole` reads it.
     """
+    part_anew(model)
     weights = _weights(model, edits, made_for, _why_fixed)
     storages: dict[int, str] = {}
     for name, weight in weights.items():
-        twin = storages.setdefault(weight.data_ptr(), name)
+        twin = storages.setdefault(memory_of(weight), name)
         if twin != name:
             raise InterventionError(
                 f"{name} and {twin} share their memory; a weight is changed once"
@@ -217,7 +235,8 @@ def stored_weights(model: nn.Module, edits: Edits, made_for: str) -> dict[str, T
     InterventionError
         One is missing, has another shape or type, or is quantised.
     """
-    return _weights(model, edits, made_for, _why_quantised)
+    part_anew(model)
+    return _wholes(_weights(model, edits, made_for, _why_unreadable))
 
 
 def _weights(
@@ -254,6 +273,26 @@ def _why_fixed(model: nn.Module, name: str) -> str | None:
         _why_quantised(model, name)
         or _why_away(model, name)
         or _why_frozen(model, name)
+        or _why_parted(model, name)
+    )
+
+
+def _why_unreadable(model: nn.Module, name: str) -> str | None:
+    return _why_quantised(model, name) or _why_parted(model, name)
+
+
+def _why_parted(model: nn.Module, name: str) -> str | None:
+    kind, reason = sharding(model), None
+    if kind is not None:
+        reason = why_unparted(getattr(_owner(model, name), _key(name), None))
+    if kind == FLAT:
+        reason = "it flattens weights of many modules into one"
+    if reason is None:
+        return None
+    return (
+        f"{name}: got a weight that is parted among processes by {kind} ({reason}), "
+        "expected one that can be put together and parted again; change the "
+        "checkpoint with cintervene apply and load that"
     )
 
 
@@ -319,4 +358,8 @@ def _restore(weights: Mapping[str, Tensor], originals: Mapping[str, Tensor]) -> 
 
 def _copy(weights: Mapping[str, Tensor], originals: Mapping[str, Tensor]) -> None:
     for name, original in originals.items():
-        weights[name].detach().copy_(original)
+        write(weights[name], original)
+
+
+def _wholes(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: whole(weight) for name, weight in weights.items()}

@@ -12,6 +12,7 @@ from torch import nn
 from cintervene.errors import ArgumentError, ModelError
 from cintervene.models.broken import refuse_broken
 from cintervene.models.replay import check_replay
+from cintervene.models.sharded import check_whole_model
 from cintervene.models.trace import Call, same_values, trace
 from cintervene.models.wrapped import named_modules, submodule, unwrapped
 
@@ -67,6 +68,7 @@ def find_decoder(model: nn.Module) -> Decoder:
         or a layer cannot be called alone.
     """
     model = unwrapped(model)
+    check_whole_model(model)
     config = text_config(model)
     calls = trace(model)
     refuse_broken(model, calls)

@@ -58,6 +58,7 @@ from cintervene.models.compiled import EAGER
 from cintervene.models.decoder import text_config
 from cintervene.models.parts import ModelParts
 from cintervene.models.precision import quick_products
+from cintervene.models.sharded import check_whole_model
 from cintervene.models.weights import as_floats
 from cintervene.models.wrapped import unwrapped
 from cintervene.prompts.spelling import encode_text, words_to_forbid
@@ -151,6 +152,7 @@ class Guard:
         config = GuardConfig.of(config, parameters)
         words = words_to_forbid(tokenizer, config.forbid or ())
         self.activity = Activity()
+        check_whole_model(model)
         self._model, self._config = generating(unwrapped(model)), config
         parts = ModelParts.find(self._model)
         self._depth = parts.n_layers
