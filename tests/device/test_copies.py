@@ -166,3 +166,18 @@ def test_what_is_copied_is_known(
         assert sizes == [
             min(pair) for pair in zip(sizes, MOST[name][phase], strict=True)
         ], phase
+
+
+def test_what_a_guard_copies_is_known(saved: Path) -> None:
+    model = on_one(saved)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(saved)
+    prompt = tokenizer("Say it: ", return_tensors="pt").to(model.device)
+    with fakegpu.noted_copies() as made:
+        own = ci.Guard(model, tokenizer, forbid=["a", "b", "c"], strength=12.0)
+    with fakegpu.noted_copies() as used:
+        own.generate(**prompt, max_new_tokens=6, do_sample=False)
+    assert own.activity.shifted > 0
+    assert large(made) == {NUMBERS}
+    assert large(used) == set()
+    # Six positions: numbers, a few states and their shifts.
+    assert 0 < sum(one.size for one in used) <= 13_500
