@@ -22,6 +22,7 @@ import pytest
 # Where the other process writes what came of its tests; set in that process only.
 REPORTS = os.environ.get("CINTERVENE_FAKEGPU_REPORTS", "")
 HERE = Path(__file__).parent
+WITHOUT = ("-p", "no:cacheprovider", "-p", "no:xdist")
 OUTCOMES = pytest.StashKey[dict[str, list[Any]]]()
 
 if REPORTS:
@@ -50,10 +51,13 @@ def pytest_runtest_protocol(item: pytest.Item, nextitem: Any) -> bool | None:
     if REPORTS or not _mine([item]) or item.get_closest_marker("skip"):
         return None
     stash = item.config.stash
-    if OUTCOMES not in stash:
-        stash[OUTCOMES] = _run(item.config, _mine(item.session.items))
+    outcomes = stash.setdefault(OUTCOMES, {})
+    if item.nodeid not in outcomes:
+        # File by file, for several processes may share the files of tests.
+        beside = [one for one in item.session.items if one.path == item.path]
+        outcomes |= _run(item.config, beside)
     item.ihook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
-    for report in stash[OUTCOMES][item.nodeid]:
+    for report in outcomes[item.nodeid]:
         item.ihook.pytest_runtest_logreport(report=report)
     item.ihook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
     return True
@@ -71,7 +75,7 @@ def _run(config: pytest.Config, items: Sequence[pytest.Item]) -> dict[str, list[
     tests = [item.nodeid for item in items]
     try:
         done = subprocess.run(
-            [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *tests],
+            [sys.executable, "-m", "pytest", "-q", *WITHOUT, *tests],
             cwd=config.rootpath, capture_output=True, text=True, check=False,
             env={**os.environ, "CINTERVENE_FAKEGPU_REPORTS": str(reports)},
         )  # fmt: skip

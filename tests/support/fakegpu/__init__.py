@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import os
 import subprocess
 import sys
 import sysconfig
@@ -84,7 +85,7 @@ def _built() -> Path:
         from torch.utils.cpp_extension import include_paths, library_paths
 
         BUILDS.mkdir(exist_ok=True)
-        part = target.with_suffix(".part")
+        part = target.with_suffix(f".{os.getpid()}")
         headers = [*include_paths(), sysconfig.get_paths()["include"]]
         command = [
             "g++", "-std=c++20", "-O1", "-fPIC", "-shared",
