@@ -12,6 +12,7 @@ from cintervene.activations.batches import Positions
 from cintervene.activations.layer_stream import Captured, LayerStream
 from cintervene.errors import ArgumentError
 from cintervene.models.decoder import find_decoder, resolve_layers
+from cintervene.models.precision import quick_products
 from cintervene.models.targets import Target
 from cintervene.solvers.preserve import BenignMoments
 from cintervene.utils.literals import Matrix
@@ -22,12 +23,13 @@ def input_moments(stream: LayerStream, target: Target) -> BenignMoments:
     moments = BenignMoments(target.d_in)
 
     def add(inputs: Tensor, _outputs: Tensor) -> None:
-        moments.add(inputs)
+        moments.add(inputs.cpu())
 
     stream.run(target.layer, add)
     return moments
 
 
+@quick_products()
 def capture(
     model: nn.Module,
     sequences: Sequence[Sequence[int]] | Sequence[str],

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import torch
@@ -75,6 +75,10 @@ class Captured:
     outputs: Tensor
     sequences: Tensor
     positions: Tensor
+
+    def on_host(self) -> Captured:
+        """The same where the solvers read, in the model's dtype still."""
+        return replace(self, inputs=self.inputs.cpu(), outputs=self.outputs.cpu())
 
 
 class LayerStream:

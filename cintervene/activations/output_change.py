@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from cintervene.errors import ArgumentError
+from cintervene.models.surroundings import undisturbed
 from cintervene.models.targets import Target
 from cintervene.solvers.update import LowRankUpdate
 
@@ -46,7 +47,7 @@ class OutputChange:
 
     def __call__(self, inputs: Tensor, outputs: Tensor) -> Tensor:
         """Outputs of the changed weight, from inputs and outputs of the unchanged."""
-        with torch.no_grad():
+        with undisturbed(), torch.no_grad():
             added = inputs.float()
             for factor in self._factors:
                 added = added @ factor.T

@@ -220,7 +220,8 @@ class PrefixCache:
 
         with ExitStack() as stack:
             for target, parts in zip(self._targets, self._inputs, strict=True):
-                stack.enter_context(hooked(target.module, watch(parts)))
+                if target.layer < self._layers:
+                    stack.enter_context(hooked(target.module, watch(parts)))
             self._lower.call(ids, self._layers, cache, None if cache is None else mask)
 
 

@@ -10,7 +10,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from cintervene.models.surroundings import undisturbed
 from cintervene.models.unembedding import Unembedding
+from cintervene.models.weights import as_floats
 from cintervene.solvers.losses import set_nll
 
 __all__ = ["divergence", "logits_in_blocks", "token_nll"]
@@ -31,7 +33,7 @@ def logits_in_blocks(
     for start in range(0, len(hidden), rows):
         part = slice(start, start + rows)
         # Not around the loop: a generator that pauses inside would leave gradients off.
-        with torch.no_grad():
+        with undisturbed(), torch.no_grad():
             normed = unembedding.norm(hidden[part]).to(weight.device)
             logits = unembedding.from_products(normed.float() @ weight.T)
         yield part, logits
@@ -78,5 +80,5 @@ def divergence(
     for (part, before), (_, after) in pairs:
         p = torch.log_softmax(before, dim=-1)
         q = torch.log_softmax(after, dim=-1)
-        kl[part] = (p.exp() * (p - q)).sum(dim=-1).double().cpu().numpy()
+        kl[part] = as_floats((p.exp() * (p - q)).sum(dim=-1))
     return kl

@@ -20,8 +20,10 @@ from torch import Tensor, nn
 from cintervene.activations.batches import check_sequences, group_by_length
 from cintervene.activations.lower_layers import LowerLayers
 from cintervene.activations.prefix_cache import SIMILAR, PrefixCache, PrefixGroup
+from cintervene.models.compiled import EAGER
 from cintervene.models.decoder import Decoder
 from cintervene.models.replay import Arguments
+from cintervene.models.surroundings import undisturbed
 from cintervene.models.targets import Target
 from cintervene.models.trace import (
     Hook,
@@ -257,7 +259,7 @@ class UpperLayers:
         def watch(_module: nn.Module, args: Any, _y: Tensor) -> None:
             batch.inputs = args[0]
 
-        with torch.no_grad():
+        with undisturbed(), torch.no_grad():
             left = self._watched(batch, self._lowest, batch.hidden, watch)
         if self.additive:
             batch.hidden = left
@@ -293,10 +295,12 @@ class UpperLayers:
 
 @contextmanager
 def changed(targets: Sequence[Target], changes: Sequence[Tensor]) -> Iterator[None]:
-    """Let the whole model run as if weights were changed, at all tokens."""
+    """Let the whole model run as if weights were changed, at all tokens, if it runs."""
     with ExitStack() as stack:
+        stack.enter_context(EAGER)
         for index, target in enumerate(targets):
-            stack.enter_context(hooked(target.module, _shift(index, changes, None)))
+            hook = _shift(index, changes, None)
+            stack.callback(target.module.register_forward_hook(hook).remove)
         yield
 
 

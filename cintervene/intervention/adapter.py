@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -14,7 +15,14 @@ from torch.utils.hooks import RemovableHandle
 from cintervene.errors import InterventionError
 from cintervene.intervention.application import Applied, can_change
 from cintervene.intervention.intervention import Intervention
+from cintervene.models.compiled import NoticedHooks
+from cintervene.models.decoder import TextConfig, text_config
+from cintervene.models.sharded import ELSE, sharding_of_inputs
+from cintervene.models.surroundings import uncast
+from cintervene.models.wrapped import submodule, unwrapped
 from cintervene.solvers.update import LowRankUpdate
+
+Removable = RemovableHandle | NoticedHooks
 
 
 class AdapterIntervention(Intervention):
@@ -47,7 +55,7 @@ class AdapterIntervention(Intervention):
             metrics=intervention.metrics,
             versions=intervention.versions,
         )
-        self._handles: WeakKeyDictionary[nn.Module, list[RemovableHandle]]
+        self._handles: WeakKeyDictionary[nn.Module, list[Removable]]
         self._handles = WeakKeyDictionary()
 
     def apply(self, model: nn.Module) -> Applied:
@@ -58,14 +66,24 @@ class AdapterIntervention(Intervention):
         InterventionError
             The model lacks a module, or the change is attached already.
         """
+        model = unwrapped(model)
         if model in self._handles:
             raise InterventionError("this change is attached already; revert it first")
-        modules = {name: _module(model, name) for name in self.edits}
-        self._handles[model] = [
-            module.register_forward_hook(_adder(self.edits[name].update))
-            for name, module in modules.items()
-        ]
-        return Applied(list(modules), [])
+        kind = sharding_of_inputs(model)
+        if kind is not None:
+            raise InterventionError(
+                f"model: got one that is parted among processes by {kind}, expected "
+                f"one whose modules see whole inputs; {ELSE}"
+            )
+        adders = {
+            name: _Adder(name, _module(model, name), edit.update)
+            for name, edit in self.edits.items()
+        }
+        handles = [one.module.register_forward_hook(one) for one in adders.values()]
+        check = partial(_check_added, list(adders.values()), text_config(model))
+        handles.append(model.register_forward_hook(check))
+        self._handles[model] = [*handles, NoticedHooks()]
+        return Applied(list(adders), [])
 
     def revert(self, model: nn.Module) -> None:
         """Stop adding the change.
@@ -75,6 +93,7 @@ class AdapterIntervention(Intervention):
         InterventionError
             It is not attached to this model.
         """
+        model = unwrapped(model)
         if model not in self._handles:
             raise InterventionError("this change is not attached to this model")
         for handle in self._handles.pop(model):
@@ -90,7 +109,7 @@ def applicable_form(intervention: Intervention, model: nn.Module) -> Interventio
 
 def _module(model: nn.Module, name: str) -> nn.Module:
     try:
-        return model.get_submodule(name.removesuffix(".weight"))
+        return submodule(model, name.removesuffix(".weight"))
     except AttributeError:
         raise InterventionError(
             f"{type(model).__name__} has no module for {name}; the change was made for "
@@ -98,14 +117,44 @@ def _module(model: nn.Module, name: str) -> nn.Module:
         ) from None
 
 
-def _adder(update: LowRankUpdate) -> Callable[[nn.Module, Any, Tensor], Tensor]:
-    right = torch.from_numpy(update.right.T.copy()).float()
-    left = torch.from_numpy(update.left.T.copy()).float()
+class _Adder:
+    """A hook that adds a change to what a module returns.
 
-    def add(_module: nn.Module, inputs: Any, output: Tensor) -> Tensor:
+    Attributes
+    ----------
+    module : nn.Module
+    ran : bool
+        Whether it did, since that was last asked for.
+    """
+
+    def __init__(self, name: str, module: nn.Module, update: LowRankUpdate) -> None:
+        self.name, self.module, self.ran = name, module, False
+        self._right = torch.from_numpy(update.right.T.copy()).float()
+        self._left = torch.from_numpy(update.left.T.copy()).float()
+
+    def __call__(self, _module: nn.Module, inputs: Any, output: Tensor) -> Tensor:
+        self.ran = True
         x = inputs[0].float()
-        change = (x @ right.to(x.device)) @ left.to(x.device)
+        with uncast():
+            change = (x @ self._right.to(x.device)) @ self._left.to(x.device)
         total: Tensor = output + change
         return total.to(output.dtype)
 
-    return add
+
+def _check_added(
+    adders: Sequence[_Adder], whole: TextConfig, model: nn.Module, _args: Any, _y: Any
+) -> None:
+    """After a call of the model: refuse a result to which a change was not added.
+
+    But drafts leave layers out, and so does training where it drops them.
+    """
+    missed = [one.name for one in adders if not one.ran]
+    for one in adders:
+        one.ran = False
+    fewer = text_config(model).num_hidden_layers < whole.num_hidden_layers
+    if missed and not fewer and not model.training:
+        raise InterventionError(
+            f"{missed[0]}: the change attached to its module was not added; the model "
+            "runs code in its place that calls no hooks (compiled, exported, fused "
+            "kernels), or leaves it out; load it without that, or change its weights"
+        )

@@ -18,8 +18,18 @@ from cintervene.errors import InterventionError
 from cintervene.intervention.edit import Edit, Form, digest_of
 from cintervene.models.offload import in_memory, is_offloaded, parameter_value
 from cintervene.models.quantised import is_quantised
+from cintervene.models.sharded import (
+    FLAT,
+    memory_of,
+    part_anew,
+    sharding,
+    whole,
+    why_unparted,
+    write,
+)
 from cintervene.models.stored import StoredWeights
 from cintervene.models.weights import FLOAT_DTYPES, dtype_name, same_bits, sha256
+from cintervene.models.wrapped import submodule, unwrapped
 
 __all__ = [
     "Applied", "apply_edits", "base_forms", "can_change", "changeable_weights",
@@ -69,14 +79,17 @@ def apply_edits(model: nn.Module, edits: Edits, made_for: str) -> Applied:
     made_for : str
         What the model that the edits are for is called, for messages.
     """
+    model = unwrapped(model)
     weights = changeable_weights(model, edits, made_for)
     digest = digest_of(edits)
-    forms = _forms_unless_applied(model, edits, weights, digest)
-    originals = {name: weight.detach().clone() for name, weight in weights.items()}
+    before = _wholes(weights)
+    forms = _forms_unless_applied(model, edits, before, digest)
+    originals = {name: values.detach().clone() for name, values in before.items()}
     try:
-        for name, weight in weights.items():
-            weight.detach().copy_(edits[name].changed(name, weight, forms[name]))
-        same = {n for n, w in weights.items() if same_bits(originals[n], w)}
+        for name, values in before.items():
+            write(weights[name], edits[name].changed(name, values, forms[name]))
+        after = _wholes(weights)
+        same = {n for n, values in after.items() if same_bits(originals[n], values)}
         if len(same) == len(weights):
             dtypes = sorted({dtype_name(w.dtype) for w in weights.values()})
             raise InterventionError(
@@ -84,7 +97,7 @@ def apply_edits(model: nn.Module, edits: Edits, made_for: str) -> Applied:
                 f"{', '.join(dtypes)}; scale the intervention up or use a wider type"
             )
         changed = [name for name in weights if name not in same]
-        results = {name: sha256(weights[name]) for name in changed}
+        results = {name: sha256(after[name]) for name in changed}
         kept = {name: originals[name] for name in changed}
         _records.setdefault(model, []).append(_Record(digest, kept, results))
     except BaseException:
@@ -98,6 +111,7 @@ def revert_edits(model: nn.Module, edits: Edits, made_for: str) -> None:
 
     The parameters are those of `apply_edits`.
     """
+    model = unwrapped(model)
     weights = changeable_weights(model, edits, made_for)
     records = _records.get(model, [])
     digest = digest_of(edits)
@@ -105,11 +119,11 @@ def revert_edits(model: nn.Module, edits: Edits, made_for: str) -> None:
     if record is None:
         if all(e.result_sha256 == e.base_sha256 for e in edits.values()):
             raise InterventionError("this intervention changes nothing")
-        originals = _recovered(model, edits, weights)
+        originals = _recovered(model, edits, _wholes(weights))
     else:
         originals = record.originals
         for name, expected in record.results.items():
-            if sha256(weights[name]) != expected:
+            if sha256(whole(weights[name])) != expected:
                 raise InterventionError(
                     f"{name} was changed after this intervention; take that back "
                     "first (the last one applied is the first to be reverted)"
@@ -195,6 +209,7 @@ def _own_or_stored(
 
 def can_change(model: nn.Module, names: Iterable[str]) -> bool:
     """Tell whether weights are in a form and at a place where they are changed."""
+    part_anew(model)
     return not any(_why_fixed(model, name) for name in names)
 
 
@@ -208,11 +223,17 @@ def changeable_weights(
     InterventionError
         One is missing, has another shape or type, is quantised or on a disk, or two
         share their memory.
+
+    Returns
+    -------
+    dict of str to Tensor
+        What to `write` to; `whole` reads it.
     """
+    part_anew(model)
     weights = _weights(model, edits, made_for, _why_fixed)
     storages: dict[int, str] = {}
     for name, weight in weights.items():
-        twin = storages.setdefault(weight.data_ptr(), name)
+        twin = storages.setdefault(memory_of(weight), name)
         if twin != name:
             raise InterventionError(
                 f"{name} and {twin} share their memory; a weight is changed once"
@@ -228,7 +249,8 @@ def stored_weights(model: nn.Module, edits: Edits, made_for: str) -> dict[str, T
     InterventionError
         One is missing, has another shape or type, or is quantised.
     """
-    return _weights(model, edits, made_for, _why_quantised)
+    part_anew(model)
+    return _wholes(_weights(model, edits, made_for, _why_unreadable))
 
 
 def _weights(
@@ -261,7 +283,31 @@ def _weights(
 
 
 def _why_fixed(model: nn.Module, name: str) -> str | None:
-    return _why_quantised(model, name) or _why_away(model, name)
+    return (
+        _why_quantised(model, name)
+        or _why_away(model, name)
+        or _why_frozen(model, name)
+        or _why_parted(model, name)
+    )
+
+
+def _why_unreadable(model: nn.Module, name: str) -> str | None:
+    return _why_quantised(model, name) or _why_parted(model, name)
+
+
+def _why_parted(model: nn.Module, name: str) -> str | None:
+    kind, reason = sharding(model), None
+    if kind is not None:
+        reason = why_unparted(getattr(_owner(model, name), _key(name), None))
+    if kind == FLAT:
+        reason = "it flattens weights of many modules into one"
+    if reason is None:
+        return None
+    return (
+        f"{name}: got a weight that is parted among processes by {kind} ({reason}), "
+        "expected one that can be put together and parted again; change the "
+        "checkpoint with cintervene apply and load that"
+    )
 
 
 def _why_quantised(model: nn.Module, name: str) -> str | None:
@@ -293,10 +339,20 @@ def _why_away(model: nn.Module, name: str) -> str | None:
     )
 
 
+def _why_frozen(model: nn.Module, name: str) -> str | None:
+    weight = getattr(_owner(model, name), _key(name), None)
+    if not isinstance(weight, Tensor) or not weight.is_inference():
+        return None
+    return (
+        f"{name}: got a weight that was made in inference mode, expected one that can "
+        "be changed; load the model outside of torch.inference_mode()"
+    )
+
+
 def _owner(model: nn.Module, name: str) -> nn.Module | None:
     """Return the module that has a weight of this name, perhaps quantised."""
     try:
-        return model.get_submodule(name.rpartition(".")[0])
+        return submodule(model, name.rpartition(".")[0])
     except AttributeError:
         return None
 
@@ -316,4 +372,8 @@ def _restore(weights: Mapping[str, Tensor], originals: Mapping[str, Tensor]) -> 
 
 def _copy(weights: Mapping[str, Tensor], originals: Mapping[str, Tensor]) -> None:
     for name, original in originals.items():
-        weights[name].detach().copy_(original)
+        write(weights[name], original)
+
+
+def _wholes(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: whole(weight) for name, weight in weights.items()}

@@ -30,6 +30,7 @@ from cintervene.intervention.file import RECORD, read, write
 from cintervene.models.stored import StoredWeights
 from cintervene.models.targets import Target
 from cintervene.models.weights import dtype_name
+from cintervene.models.wrapped import unwrapped
 from cintervene.solvers.update import LowRankUpdate
 from cintervene.utils.versions import library_versions
 
@@ -103,6 +104,7 @@ class Intervention:
             A weight holds Inf or NaN.
         """
         edits: dict[str, Edit] = {}
+        model = unwrapped(model)
         files = StoredWeights(model)
         for target, update in updates:
             if target.name in edits:
@@ -190,6 +192,7 @@ class Intervention:
         InterventionError
             The model lacks one of the weights, or it has another shape.
         """
+        model = unwrapped(model)
         files, edits = StoredWeights(model), {}
         for name, weight in stored_weights(model, self.edits, self.model).items():
             elsewhere = files.find(name, weight) if reversible else None

@@ -81,8 +81,10 @@ def defend(
         check_alone(["method"] * (method is not None) + list(parameters))
     solve = method_of(config).load()
     config.check_known()
+    from cintervene.models.wrapped import unwrapped
     from cintervene.prompts.chat import chat_for
 
+    model = unwrapped(model)
     chat = chat_for(model, tokenizer, config.template_options)
     return solve(model, chat, config, progress)
 

@@ -18,7 +18,8 @@ from torch.nn.utils.parametrize import is_parametrized
 
 from cintervene.errors import ModelError
 from cintervene.models.decoder import Decoder, text_config
-from cintervene.models.trace import Call, evaluating, first_tensor
+from cintervene.models.trace import Call, evaluating, first_tensor, same_values
+from cintervene.models.wrapped import named_modules, submodule
 
 __all__ = [
     "BlockCalls",
@@ -123,7 +124,7 @@ class BlockCalls:
         y = last.y.double()
         norms = [call.x for call in self.all if _scales(call)]
         states = [*self._ends(), *norms]
-        states = [x.double() for x in states if x.shape == last.y.shape]
+        states = [x.double().to(y.device) for x in states if x.shape == last.y.shape]
         for before, after in permutations(states, 2):
             added = after - before
             gain = float((added * y).sum() / y.square().sum())
@@ -172,14 +173,15 @@ class BlockCalls:
             and last.y.shape[-1] == width
             and self._once(last)
             and not self._twins(last)
-            and torch.equal(block.y, last.y)
+            and same_values(block.y, last.y)
             and not self._is_tokenwise(last)
         )
 
     def _is_layer(self, last: Call) -> bool:
         """Whether its result is all that the layer adds to the hidden state."""
         before, after = self._ends()
-        added, y = (after - before).double(), last.y.double()
+        y = last.y.double()
+        added = (after.to(y.device) - before.to(y.device)).double()
         if added.shape != y.shape or not self._once(last) or not bool(y.any()):
             return False
         scale = (added * y).sum() / y.square().sum()
@@ -223,10 +225,10 @@ class BlockCalls:
         block_path, leaf = self._path(last), last.name.rpartition(".")[2]
         if not block_path:
             return []
-        block = self.layer.get_submodule(block_path)
+        block = submodule(self.layer, block_path)
         return [
             f"{self.prefix}{name}.{leaf}"
-            for name, module in self.layer.named_modules()
+            for name, module in named_modules(self.layer)
             if module is not block and type(module) is type(block)
         ]
 
@@ -246,7 +248,7 @@ class BlockCalls:
             name, parameter = stack
             where = f"{self.prefix}{name} stacks {len(parameter)} matrices"
         elif twins:
-            kind = type(self.layer.get_submodule(self._path(last))).__name__
+            kind = type(submodule(self.layer, self._path(last))).__name__
             where = f"{last.name} is in one of {len(twins) + 1} {kind} of the layer"
         if where:
             return (
@@ -291,9 +293,8 @@ def is_norm_of(call: Call, x: Tensor) -> bool:
         plausible = weight.shape == x.shape[-1:]
     else:
         holds = any(True for _ in call.module.parameters())
-        same = call.y.shape == x.shape and torch.equal(call.y, call.x)
-        plausible = not holds and not same
-    return plausible and call.x.shape == x.shape and torch.equal(call.x, x)
+        plausible = not holds and not same_values(call.y, call.x)
+    return plausible and same_values(call.x, x)
 
 
 def _scales(call: Call) -> bool:

@@ -7,13 +7,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-import torch
 from torch import nn
 
 from cintervene.errors import ArgumentError, ModelError
 from cintervene.models.broken import refuse_broken
 from cintervene.models.replay import check_replay
-from cintervene.models.trace import Call, trace
+from cintervene.models.sharded import check_whole_model
+from cintervene.models.trace import Call, same_values, trace
+from cintervene.models.wrapped import named_modules, submodule, unwrapped
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,11 +67,13 @@ def find_decoder(model: nn.Module) -> Decoder:
         No list of modules, or more than one, is called as a chain on the hidden state;
         or a layer cannot be called alone.
     """
+    model = unwrapped(model)
+    check_whole_model(model)
     config = text_config(model)
     calls = trace(model)
     refuse_broken(model, calls)
     chains = []
-    for name, module in model.named_modules():
+    for name, module in named_modules(model):
         if (
             isinstance(module, nn.ModuleList)
             and len(module) == config.num_hidden_layers
@@ -88,7 +91,7 @@ def find_decoder(model: nn.Module) -> Decoder:
         )
     layers_name, layers = chains[0]
     name = layers_name.rpartition(".")[0]
-    module = model.get_submodule(name)
+    module = submodule(model, name)
     chain = _chain(layers, calls)
     return Decoder(
         model, module, name, layers, layers_name, config.hidden_size, calls,
@@ -163,10 +166,7 @@ def _chain_width(layers: nn.ModuleList, calls: Sequence[Call]) -> int | None:
     chain = _chain(layers, calls)
     if [call.module for call in chain] != list(layers):
         return None
-    for before, after in pairwise(chain):
-        if before.y.shape != after.x.shape or not torch.equal(
-            before.y.cpu(), after.x.cpu()
-        ):
-            return None
+    if not all(same_values(before.y, after.x) for before, after in pairwise(chain)):
+        return None
     fits = all(c.x.ndim == 3 and c.x.shape == c.y.shape for c in chain)
     return chain[0].x.shape[-1] if fits else None

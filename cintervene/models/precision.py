@@ -20,6 +20,8 @@ from torch.nn.functional import linear, scaled_dot_product_attention
 from torch.overrides import TorchFunctionMode
 from torch.utils.weak import WeakIdKeyDictionary
 
+from cintervene.models.surroundings import undisturbed
+
 __all__ = ["WidenedProducts", "quick_products"]
 
 HALF = (torch.bfloat16, torch.float16)
@@ -42,17 +44,21 @@ _entered: ContextVar[bool] = ContextVar("entered", default=False)
 
 @contextmanager
 def quick_products() -> Iterator[None]:
-    """Multiply in half precision as fast as this processor can, here and within."""
+    """Multiply in half precision as fast as this processor can, here and within.
+
+    And as the model's types say, whatever the caller has set: see `undisturbed`.
+    """
     capability = torch.backends.cpu.get_cpu_capability()
-    if _entered.get() or capability.startswith("AVX512"):
-        yield
-        return
-    token = _entered.set(True)
-    try:
-        with WidenedProducts():
+    with undisturbed():
+        if _entered.get() or capability.startswith("AVX512"):
             yield
-    finally:
-        _entered.reset(token)
+            return
+        token = _entered.set(True)
+        try:
+            with WidenedProducts():
+                yield
+        finally:
+            _entered.reset(token)
 
 
 class WidenedProducts(TorchFunctionMode):

@@ -112,12 +112,19 @@ def check_writable(model: nn.Module) -> None:
 
 
 def check_gradients(model: nn.Module) -> None:
-    """Refuse quantised modules that pass no gradient; kernels for inference do not.
+    """Refuse what passes no gradient: kernels, or weights, made for inference.
 
     Raises
     ------
     ModelError
     """
+    for name, parameter in model.named_parameters():
+        if parameter.is_inference():
+            raise ModelError(
+                f"model: got {name}, which was made in inference mode, expected a "
+                "weight through which gradients pass; load the model outside of "
+                "torch.inference_mode()"
+            )
     floats = (p.dtype for p in model.parameters() if p.dtype in FLOAT_DTYPES)
     dtype = next(floats, torch.float32)
     for name, module in _quantised_modules(model):

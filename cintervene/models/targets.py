@@ -30,6 +30,7 @@ from cintervene.models.quantised import (
 )
 from cintervene.models.trace import Call
 from cintervene.models.weights import FLOAT_DTYPES, dtype_name
+from cintervene.models.wrapped import named_modules
 from cintervene.utils.literals import Matrix
 
 # Of a probe's result relative to its size: rounding.
@@ -246,7 +247,7 @@ def _describe(target: Target) -> str:
 def _shared_names(model: nn.Module) -> dict[Hashable, list[str]]:
     """Paths under which each parameter is reachable."""
     names: dict[Hashable, list[str]] = {}
-    for path, module in model.named_modules(remove_duplicate=False):
+    for path, module in named_modules(model, remove_duplicate=False):
         for name, _ in module.named_parameters(recurse=False, remove_duplicate=False):
             names.setdefault(parameter_identity(module, name), []).append(
                 _path(path, name)

@@ -16,7 +16,10 @@ import torch
 from torch import Tensor, nn
 
 from cintervene.errors import ModelError
+from cintervene.models.compiled import EAGER
 from cintervene.models.offload import device_of, is_offloaded
+from cintervene.models.surroundings import undisturbed
+from cintervene.models.wrapped import named_modules
 
 PROBE_TOKENS = 3
 # A forward hook: called with module, arguments and output.
@@ -27,8 +30,9 @@ Hook = Callable[[nn.Module, Any, Tensor], Any]
 class Call:
     """One call of one module: its first tensor argument and its first tensor result.
 
-    `others` is how much more than that tensor the module returned in a tuple or list,
-    None where it returned the tensor itself.
+    Both are on the device of the result, where the module computes. `others` is how
+    much more than that tensor the module returned in a tuple or list, None where it
+    returned the tensor itself.
     """
 
     name: str
@@ -40,11 +44,15 @@ class Call:
 
 @contextmanager
 def evaluation_mode(module: nn.Module) -> Iterator[None]:
-    """Evaluation mode inside; each part's own mode afterwards."""
+    """Evaluation mode inside, and the model's own code and arithmetic; as it was after.
+
+    Each part has its own mode again afterwards.
+    """
     modes = [(part, part.training) for part in module.modules()]
     module.eval()
     try:
-        yield
+        with EAGER, undisturbed():
+            yield
     finally:
         for part, mode in modes:
             part.training = mode
@@ -59,12 +67,31 @@ def evaluating(module: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def hooked(module: nn.Module, hook: Hook) -> Iterator[None]:
-    """A forward hook on a module, inside only."""
-    handle = module.register_forward_hook(hook)
+    """A forward hook on a module that is called inside, and only there.
+
+    Raises
+    ------
+    ModelError
+        The module was not called, or not in a way that hooks notice.
+    """
+    fired = False
+
+    def noticing(module: nn.Module, args: Any, y: Tensor) -> Any:
+        nonlocal fired
+        fired = True
+        return hook(module, args, y)
+
+    handle = module.register_forward_hook(noticing)
     try:
         yield
     finally:
         handle.remove()
+    if not fired:
+        raise ModelError(
+            f"a hook on a {type(module).__name__} did not run: the model left it out, "
+            "or ran code in its place that calls no hooks (compiled, exported, fused "
+            "kernels); load the model without that"
+        )
 
 
 def adds_to_output(run: Callable[[Hook], Tensor]) -> bool:
@@ -84,7 +111,8 @@ def adds_to_output(run: Callable[[Hook], Tensor]) -> bool:
     plain = run(lambda _module, _args, y: outputs.append(y.clone()))
     doubled = run(lambda _module, _args, y: 2 * y)
     expected = outputs[0].double()
-    error = (doubled.double() - plain.double() - expected).norm(dim=-1)
+    moved = (doubled.double() - plain.double()).to(expected.device)
+    error = (moved - expected).norm(dim=-1)
     return bool((error / expected.norm(dim=-1)).median() < 0.1)
 
 
@@ -109,7 +137,12 @@ def gain_of_output(run: Callable[[Hook], Tensor]) -> float:
     plain = run(lambda _module, _args, _y: None)
     moved = (run(move) - plain).double().norm(dim=-1)
     sizes = changes[0].double().norm(dim=-1).reshape(moved.shape)
-    return float((moved / sizes).median())
+    return float((moved.to(sizes.device) / sizes).median())
+
+
+def same_values(one: Tensor, other: Tensor) -> bool:
+    """Whether tensors are equal, wherever they are."""
+    return one.shape == other.shape and torch.equal(one, other.to(one.device))
 
 
 def first_tensor(value: object) -> Tensor | None:
@@ -135,7 +168,7 @@ def trace(model: nn.Module) -> list[Call]:
     calls: list[Call] = []
     handles = [
         module.register_forward_hook(_recorder(calls, name), with_kwargs=True)
-        for name, module in model.named_modules()
+        for name, module in named_modules(model)
     ]
     try:
         with evaluating(model):
@@ -172,7 +205,8 @@ def _recorder(calls: list[Call], name: str) -> Callable[..., None]:
         if x is not None and y is not None:
             several = isinstance(result, (tuple, list))
             others = len(result) - 1 if several else None
-            calls.append(Call(name, module, x.clone(), y.clone(), others))
+            here = x.to(y.device, copy=True)
+            calls.append(Call(name, module, here, y.clone(), others))
 
     return record
 

@@ -14,6 +14,7 @@ from cintervene.errors import ModelError
 from cintervene.models.blocks import is_norm_of
 from cintervene.models.decoder import Decoder, find_decoder
 from cintervene.models.offload import device_of, parameter_identity, parameter_value
+from cintervene.models.surroundings import undisturbed
 from cintervene.models.targets import Target
 from cintervene.models.weights import FLOAT_DTYPES
 
@@ -81,7 +82,7 @@ class Unembedding:
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Return the logits (n, vocabulary) of last-layer hidden states (n, hidden)."""
-        with torch.no_grad():
+        with undisturbed(), torch.no_grad():
             return self.capped(self.head(self.norm(hidden)))
 
     def from_products(self, products: Tensor) -> Tensor:
@@ -230,7 +231,7 @@ def norm_scale(norm: nn.Module, width: int) -> Scale:
         factor, dtype = parameter_value(norm).detach().to(place).float(), weight.dtype
     # Large, uneven values: epsilon does not matter and the mean is not zero.
     x = 100.0 * torch.sin(torch.arange(1, width + 1, device=place)) + 25.0
-    with torch.no_grad():
+    with undisturbed(), torch.no_grad():
         y = norm(x.to(dtype).view(1, 1, -1)).view(-1).float()
         x = x.to(dtype).float()
         for centred in (False, True):

@@ -29,8 +29,8 @@ import cintervene as ci
 from cintervene.activations.layer_stream import LayerStream
 from cintervene.errors import CinterveneError
 from cintervene.export import lora
-from cintervene.methods.gate.config import GateConfig
 from cintervene.methods.common.gated_mlp_discovery import find_gated_mlp
+from cintervene.methods.gate.config import GateConfig
 from cintervene.methods.guard.method import Guard
 from cintervene.methods.pcr.config import PCRConfig
 from cintervene.methods.pcr.method import calibrate

@@ -34,6 +34,7 @@ from cintervene.judges.turning import helps_later
 from cintervene.models.parts import ModelParts
 from cintervene.models.precision import quick_products
 from cintervene.models.trace import evaluating
+from cintervene.models.wrapped import unwrapped
 from cintervene.prompts.chat import answer_text, chat_for, generate, render
 from cintervene.prompts.target_spans import TargetSpan, answered
 from cintervene.prompts.template import ChatTokenizer
@@ -167,6 +168,7 @@ def measure_requests(
         The intervention does not fit the model, or is already applied.
     """
     check_whole(1, limit=limit, tokens=tokens)
+    model = unwrapped(model)
     # A wrong base must be noticed before the work, not halfway through it.
     with intervention.applied(model):
         pass

@@ -28,6 +28,7 @@ from cintervene.evaluate.words.scores import (
 from cintervene.intervention.intervention import Intervention
 from cintervene.intervention.sources import template_options_of
 from cintervene.models.precision import quick_products
+from cintervene.models.wrapped import unwrapped
 from cintervene.prompts.chat import chat_for
 from cintervene.prompts.evaluation_size import EvaluationSize
 from cintervene.prompts.spelling import words_to_forbid
@@ -83,6 +84,7 @@ def measure(
     InterventionError
         The intervention does not fit the model, or is already applied.
     """
+    model = unwrapped(model)
     if template_options is None:
         template_options = template_options_of(intervention.options)
     chat = chat_for(model, tokenizer, template_options)

@@ -6,7 +6,6 @@ from __future__ import annotations
 from pathlib import Path
 from weakref import WeakKeyDictionary
 
-import torch
 from torch import Tensor, nn
 
 from cintervene.errors import InterventionError
@@ -17,7 +16,9 @@ from cintervene.intervention.application import (
     changeable_weights,
 )
 from cintervene.intervention.intervention import Intervention
+from cintervene.models.sharded import whole, write
 from cintervene.models.weights import same_bits
+from cintervene.models.wrapped import unwrapped
 
 __all__ = ["CheckpointIntervention"]
 
@@ -60,14 +61,16 @@ class CheckpointIntervention(Intervention):
         InterventionError
             The model is not the base, or has them already.
         """
+        model = unwrapped(model)
         weights = changeable_weights(model, self.edits, self.model)
-        base_forms(model, self.edits, weights)
+        before = {name: whole(weight) for name, weight in weights.items()}
+        base_forms(model, self.edits, before)
         shards = self._shards
         stored = {n: shards.read(shards.find(n, self.edits[n])) for n in weights}
-        bases = {name: weight.detach().clone() for name, weight in weights.items()}
+        bases = {name: values.detach().clone() for name, values in before.items()}
         self._bases[model] = bases
         _overwrite(weights, stored)
-        same = {n for n, weight in weights.items() if same_bits(weight, bases[n])}
+        same = {n for n, one in weights.items() if same_bits(whole(one), bases[n])}
         return Applied([n for n in weights if n not in same], sorted(same))
 
     def revert(self, model: nn.Module) -> None:
@@ -78,6 +81,7 @@ class CheckpointIntervention(Intervention):
         InterventionError
             It has them.
         """
+        model = unwrapped(model)
         if model not in self._bases:
             raise InterventionError("the stored weights are not in this model")
         _overwrite(
@@ -86,6 +90,5 @@ class CheckpointIntervention(Intervention):
 
 
 def _overwrite(weights: dict[str, Tensor], values: dict[str, Tensor]) -> None:
-    with torch.no_grad():
-        for name, weight in weights.items():
-            weight.copy_(values[name])
+    for name, weight in weights.items():
+        write(weight, values[name])

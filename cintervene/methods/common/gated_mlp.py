@@ -195,7 +195,7 @@ class GatedMLP:
 
         In float32.
         """
-        return _matrix(self.down).cpu()[:, list(which)].T
+        return _matrix(self.down)[:, list(which)].T.cpu()
 
     def replaced(
         self, places: Sequence[int], gate: Tensor, up: Tensor, down: Tensor

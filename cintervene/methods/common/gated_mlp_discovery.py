@@ -21,7 +21,8 @@ from cintervene.methods.common.gated_mlp import Block, GatedMLP, Rows
 from cintervene.models.blocks import holds_matrix, parent
 from cintervene.models.decoder import Decoder
 from cintervene.models.targets import plain_targets, targets_of
-from cintervene.models.trace import Call, Hook, evaluating, hooked
+from cintervene.models.trace import Call, Hook, evaluating, hooked, same_values
+from cintervene.models.wrapped import submodule
 
 __all__ = ["find_gated_mlp"]
 
@@ -90,7 +91,7 @@ def find_gated_mlp(decoder: Decoder, layer: int) -> GatedMLP:
         )
     )
     width = decoder.hidden_size
-    whole = decoder.model.get_submodule(path)
+    whole = submodule(decoder.model, path)
     return GatedMLP(
         Block(layer, path, whole, width, width, transposed=False),
         Rows(targets[gating.gate.name], gating.gate_rows),
@@ -137,7 +138,7 @@ def _possible(calls: Sequence[Call], last: Call) -> Iterator[tuple[_Gating, Tens
     for gate, gate_rows in halves:
         numbers = _taken(gate.y, gate_rows)
         functions: list[tuple[Activation, Tensor]] = [
-            (call.module, call.y) for call in calls if _same(call.x, numbers)
+            (call.module, call.y) for call in calls if same_values(call.x, numbers)
         ]
         functions += [(function, function(numbers)) for function in FUNCTIONS]
         for up, up_rows in halves:
@@ -157,11 +158,6 @@ def _parts(outputs: int, width: int) -> list[range]:
     return [
         range(width), range(width, outputs), range(0, outputs, 2), range(1, outputs, 2)
     ]  # fmt: skip
-
-
-def _same(one: Tensor, other: Tensor) -> bool:
-    """Whether tensors are equal, wherever they are."""
-    return one.shape == other.shape and torch.equal(one.cpu(), other.cpu())
 
 
 def _taken(numbers: Tensor, rows: range) -> Tensor:
@@ -189,9 +185,9 @@ def _check_block(decoder: Decoder, gating: _Gating, last: Call, path: str) -> No
     block = next((call for call in decoder.calls if call.name == path), None)
     if (
         block is None
-        or not _same(block.x, gating.gate.x)
-        or not _same(block.x, gating.up.x)
-        or not _same(block.y, last.y)
+        or not same_values(block.x, gating.gate.x)
+        or not same_values(block.x, gating.up.x)
+        or not same_values(block.y, last.y)
     ):
         raise ModelError(
             f"{path}: expected a module that hands its input to its projections and "

@@ -20,6 +20,7 @@ from cintervene.methods.common.objectives import set_loss
 from cintervene.methods.common.output_metric import OutputMetric
 from cintervene.models.targets import Target
 from cintervene.models.unembedding import Unembedding
+from cintervene.models.weights import as_floats
 from cintervene.solvers.preserve import BenignMoments, Preserve
 
 __all__ = ["GradientMetric"]
@@ -53,7 +54,7 @@ class GradientMetric:
 
     def _add_waiting(self, index: int) -> None:
         if self._waiting[index]:
-            self._moments[index].add(torch.cat(self._waiting[index]))
+            self._moments[index].add(torch.cat(self._waiting[index]).cpu())
             self._waiting[index] = []
 
     def add_answers(self, upper: UpperLayers) -> None:
@@ -75,7 +76,7 @@ class GradientMetric:
             for fisher, output in zip(self._fisher, outputs, strict=True):
                 assert output.grad is not None
                 real = batch.real.to(output.device)
-                rows = output.grad[real].double().cpu().numpy()
+                rows = as_floats(output.grad[real])
                 fisher += rows.T @ rows
 
     def metrics(

@@ -20,6 +20,7 @@ from cintervene.errors import ModelError
 from cintervene.methods.common.layer_scores import kept_scores
 from cintervene.models.decoder import Decoder
 from cintervene.models.targets import Target, explanation_of
+from cintervene.models.weights import as_floats
 from cintervene.prompts.chat import render
 from cintervene.utils.arrays import Floats
 from cintervene.utils.literals import Matrix
@@ -105,7 +106,7 @@ def _measured(
     report = counting(progress, "comparing layers", len(targets))
     scores = []
     for target in targets:
-        rows = stream.run(target.layer).inputs.double().cpu().numpy()
+        rows = as_floats(stream.run(target.layer).inputs)
         scores.append(separation(rows, harmful, fitted))
         report(1)
     return scores

@@ -30,9 +30,13 @@ class _SetNLL(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, logits: Tensor, token_ids: Sequence[Sequence[int]]) -> Tensor:
-        """Return the losses; keep the gradient."""
-        losses, gradient = set_nll(logits.detach().cpu(), token_ids, grad=True)
-        ctx.save_for_backward(torch.as_tensor(gradient).to(logits))
+        """Return the losses; keep the gradient, which is as large as the logits."""
+        host = logits.detach().cpu()
+        if ctx.needs_input_grad[0]:
+            losses, gradient = set_nll(host, token_ids, grad=True)
+            ctx.save_for_backward(torch.as_tensor(gradient).to(logits))
+        else:
+            losses = set_nll(host, token_ids)
         return torch.from_numpy(losses).to(logits.device)
 
     @staticmethod

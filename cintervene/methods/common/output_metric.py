@@ -105,7 +105,7 @@ class TokenStatistics:
             return self.fisher
         scale = norm_scale(target.after, target.d_out)
         half = scale.pull_back(torch.from_numpy(self.fisher).float())
-        return scale.pull_back(half.T).double().cpu().numpy()
+        return as_floats(scale.pull_back(half.T))
 
     def mean_direction(self, unembedding: Unembedding, target: Target) -> Tensor:
         """Direction (d_out,) of what the model says on benign text."""
@@ -145,7 +145,7 @@ def token_statistics(unembedding: Unembedding, hidden: Tensor) -> TokenStatistic
     if torch.trace(fisher) <= ROUNDING * torch.trace(second):
         # All next tokens are certain, and what is left of the difference is rounding.
         fisher = torch.eye(len(fisher), device=fisher.device)
-    return TokenStatistics(fisher.double().cpu().numpy(), mean_token)
+    return TokenStatistics(as_floats(fisher), mean_token)
 
 
 def spread(x: Tensor, centred: bool) -> Tensor:
@@ -187,5 +187,6 @@ def logit_scale(
     scale = spread(state, unembedding.centred)
     if target.after is not None:
         centred = norm_scale(target.after, target.d_out).centred
-        scale = scale * spread(outputs, centred)
+        # A model may end on another device than the layer is on.
+        scale = scale * spread(outputs, centred).to(scale.device)
     return as_floats(scale)

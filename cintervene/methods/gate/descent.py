@@ -167,7 +167,7 @@ class GateDescent:
         """Fit the detectors and find neurons for them."""
         harmful, benign = _all_tokens(self._harmful), _all_tokens(self._benign)
         # The requests, which are run by themselves.
-        requests = self._benign[0].upper.prefixes.inputs[0].float().cpu().numpy()
+        requests = self._benign[0].upper.prefixes.inputs[0].cpu().float().numpy()
         benign = Tokens(
             np.concatenate([benign.inputs, requests]),
             np.concatenate([benign.roles, np.full(len(requests), READING)]),
@@ -274,7 +274,7 @@ def _without_target(example: TargetExample) -> TargetExample:
 def _all_tokens(captured: Sequence[_Captured]) -> Tokens:
     pairs = [pair for one in captured for pair in one.tokens()]
     return Tokens(
-        torch.cat([inputs for inputs, _ in pairs]).float().cpu().numpy(),
+        torch.cat([inputs for inputs, _ in pairs]).cpu().float().numpy(),
         np.concatenate([labels for _, labels in pairs]),
     )
 

@@ -54,8 +54,13 @@ from cintervene.methods.guard.state import (
     follow_cache,
     leave_cache,
 )
+from cintervene.models.compiled import EAGER
+from cintervene.models.decoder import text_config
 from cintervene.models.parts import ModelParts
 from cintervene.models.precision import quick_products
+from cintervene.models.sharded import check_whole_model
+from cintervene.models.weights import as_floats
+from cintervene.models.wrapped import unwrapped
 from cintervene.prompts.spelling import encode_text, text_tokenizer, words_to_forbid
 from cintervene.prompts.target_spans import TargetSpan, word_spans
 from cintervene.utils.arrays import Floats
@@ -148,8 +153,10 @@ class Guard:
         tokenizer = text_tokenizer(tokenizer)
         words = words_to_forbid(tokenizer, config.forbid or ())
         self.activity = Activity()
-        self._model, self._config = generating(model), config
+        check_whole_model(model)
+        self._model, self._config = generating(unwrapped(model)), config
         parts = ModelParts.find(self._model)
+        self._depth = parts.n_layers
         check_followable(self._model)
         self._automaton = WordAutomaton(
             tokenizer, words, size=parts.unembedding.weight.shape[0]
@@ -161,13 +168,28 @@ class Guard:
         self._arguments = ForwardArguments(self._model)
         self._states: States = WeakKeyDictionary()
         self._call: ForwardCall | None = None
+        self._called = False
         self._hooks = ExitStack()
         self._entered = 0
 
     def generate(self, *args: Any, **kwargs: Any) -> Any:
-        """Call the model's `generate` under guard; arguments and result are its own."""
+        """Call the model's `generate` under guard; arguments and result are its own.
+
+        Raises
+        ------
+        InterventionError
+            It did not call the model in a way that a guard notices.
+        """
         with self:
-            return self._model.generate(*args, **kwargs)  # type: ignore[operator]
+            self._called = False
+            answer = self._model.generate(*args, **kwargs)  # type: ignore[operator]
+        if not self._called:
+            raise InterventionError(
+                f"{type(self._model).__name__}.generate never called the model's "
+                "forward where hooks notice, so nothing was guarded; use the generate "
+                "of transformers"
+            )
+        return answer
 
     def __enter__(self) -> Self:
         if not self._entered:
@@ -195,6 +217,8 @@ class Guard:
         model, solver = self._model, self._solver
         with ExitStack() as stack:
             stack.callback(self._forget)
+            # Compiled code calls no hooks, and transformers compiles by itself.
+            stack.enter_context(EAGER)
             for handle in (
                 model.register_forward_pre_hook(self._before_call, with_kwargs=True),
                 model.register_forward_hook(self._after_call),
@@ -216,6 +240,7 @@ class Guard:
 
     def _before_call(self, _module: nn.Module, args: Any, kwargs: Any) -> None:
         """Find the state of the sequences that a call goes on with."""
+        self._called = True
         self._call = self._arguments.call(args, kwargs, self._states)
         if isinstance(self._call, PackedCall) and not self._config.every_token:
             raise InterventionError(
@@ -250,6 +275,7 @@ class Guard:
         """Look at the next tokens, and shift where a forbidden one is too likely."""
         call = self._call
         if call is None or not call.seen:
+            self._check_drafted(call)
             return None
         bounded = BoundedLogits(call, args[0], logits)
         with torch.no_grad():
@@ -263,6 +289,16 @@ class Guard:
                 for positions in left.chunks(POSITIONS):
                     self._bound(call, positions, bounded)
         return bounded.changed
+
+    def _check_drafted(self, call: ForwardCall | None) -> None:
+        """Refuse logits that no hook saw coming, unless fewer layers draft them."""
+        drafted = text_config(self._model).num_hidden_layers < self._depth
+        if call is not None and call.open and not drafted:
+            raise InterventionError(
+                f"{self._solver.target.name}: its hook did not run before the head's, "
+                "so these logits are not guarded; load the model without what runs in "
+                "its layers' place (compiled or exported code, fused kernels)"
+            )
 
     def _bound(
         self, call: ForwardCall, positions: Positions, bounded: BoundedLogits
@@ -308,7 +344,7 @@ class Guard:
         if found is None:
             return
         chosen, position, shift = found
-        inputs = position.inputs.double().cpu().numpy()
+        inputs = as_floats(position.inputs)
         right = self._solver.preserve.solve(inputs)
         right /= np.sum(right * inputs, axis=1, keepdims=True)
         call.state.updates = RankOneUpdates.of(

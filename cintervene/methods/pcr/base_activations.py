@@ -135,7 +135,7 @@ class _Observed:
         self.mean = self._total / max(self.moments.count, 1)
 
     def _add(self, inputs: Tensor, outputs: Tensor) -> None:
-        self.moments.add(inputs)
+        self.moments.add(inputs.cpu())
         self._total += as_floats(outputs).sum(axis=0)
 
 

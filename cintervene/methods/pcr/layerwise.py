@@ -120,7 +120,7 @@ class Layerwise:
         stream = self._start.fork()
         changes: list[LayerChange] = []
         for target in self.targets:
-            rows = stream.run(target.layer)
+            rows = stream.run(target.layer).on_host()
             amount = self._problem.amount(strength, changes, len(self.targets))
             change = self._solve_layer(target, rows, amount)
             changes.append(change)

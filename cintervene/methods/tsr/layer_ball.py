@@ -10,6 +10,7 @@ import torch
 
 from cintervene.methods.common.output_metric import OutputMetric
 from cintervene.models.targets import Target
+from cintervene.models.weights import as_floats
 from cintervene.solvers.preserve import Preserve
 from cintervene.solvers.projected_gradient import ProjectedGradient
 from cintervene.solvers.update import LowRankUpdate
@@ -45,7 +46,7 @@ class LayerBall:
         inertia: float,
     ) -> None:
         self.target, self.preserve, self.metric = target, preserve, metric
-        weight = target.weight.detach().double().cpu().numpy()
+        weight = as_floats(target.weight)
         whole = weight.T if target.transposed else weight
         measured = metric.points(whole.T).T
         norm = np.linalg.norm(measured) if preserve is None else preserve.norm(measured)

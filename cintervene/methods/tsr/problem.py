@@ -40,6 +40,7 @@ from cintervene.methods.tsr.examples import RefusalExamples
 from cintervene.methods.tsr.layer_ball import LayerBall
 from cintervene.models.parts import ModelParts
 from cintervene.models.targets import Target
+from cintervene.models.weights import as_floats
 from cintervene.prompts.refusal_examples import TargetExample
 from cintervene.solvers.preserve import Preserve
 from cintervene.solvers.update import LowRankUpdate
@@ -275,9 +276,7 @@ class SafeRegion:
             value = divergences.sum() / rows
             (self.config.kl_weight * value).backward()  # type: ignore[no-untyped-call]
             drift += float(value.detach())
-        gradients = [
-            leaf.grad.double().cpu().numpy() for leaf in leaves if leaf.grad is not None
-        ]
+        gradients = [as_floats(leaf.grad) for leaf in leaves if leaf.grad is not None]
         return {"loss": loss, "kl": drift}, nats, gradients
 
     def objective(self, number: int, batch: UpperBatch, losses: Tensor) -> Tensor:

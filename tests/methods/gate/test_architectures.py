@@ -17,8 +17,8 @@ from cintervene import GateConfig
 from cintervene.activations.upper_layers import differentiable
 from cintervene.errors import ModelError
 from cintervene.intervention.intervention import Intervention
-from cintervene.methods.gate.descent import GateDescent
 from cintervene.methods.common.gated_mlp_discovery import find_gated_mlp
+from cintervene.methods.gate.descent import GateDescent
 from cintervene.methods.gate.gates import Thresholds
 from cintervene.models.parts import ModelParts
 

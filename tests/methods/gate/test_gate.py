@@ -23,10 +23,10 @@ from cintervene.activations.upper_layers import differentiable
 from cintervene.errors import ArgumentError, ModelError
 from cintervene.export import lora
 from cintervene.intervention.intervention import Intervention
-from cintervene.methods.common.sweep import RefusalLimits, mildest_within
-from cintervene.methods.gate.descent import GateDescent, GateSweepPoint
 from cintervene.methods.common.detector import fit_detector
 from cintervene.methods.common.gated_mlp_discovery import find_gated_mlp
+from cintervene.methods.common.sweep import RefusalLimits, mildest_within
+from cintervene.methods.gate.descent import GateDescent, GateSweepPoint
 from cintervene.methods.gate.examples import (
     ANSWERING,
     OPENING,
