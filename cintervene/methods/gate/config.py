@@ -8,7 +8,16 @@ from typing import Any, ClassVar, Literal
 
 from cintervene.methods.config import RequestConfig
 from cintervene.utils.parameters import parameter
-from cintervene.utils.ranges import Auto, Optional, Pair, Plain, Positive, Share, Whole
+from cintervene.utils.ranges import (
+    Auto,
+    Flag,
+    Optional,
+    Pair,
+    Plain,
+    Positive,
+    Share,
+    Whole,
+)
 from cintervene.utils.validation import check_texts
 
 __all__ = ["GateConfig"]
@@ -52,6 +61,10 @@ class GateConfig(RequestConfig):
         Log odds at which neurons open where an answer begins, and within a prefilled
         answer: the lower, the more is refused. `"auto"` tries several on the tuning
         split.
+    relay : bool
+        Whether one attention head below the layer gives up its task and carries what
+        all tokens say about a request to where answers begin and go on. Where a model's
+        attention does not allow it, it is left out.
     ridge : float
         Of the detectors: weight of the squared coefficients beside the mean loss.
     sharpness : float
@@ -104,6 +117,12 @@ class GateConfig(RequestConfig):
         "one; auto chooses on requests set aside",
         group="main",
     )
+    relay: bool = parameter(
+        Flag(), True,
+        "whether one attention head carries what a request's own tokens say to the "
+        "tokens of the answer",
+        group="main",
+    )  # fmt: skip
     ridge: float = parameter(
         Positive(), 3e-3, "weight of the detectors' squared coefficients"
     )

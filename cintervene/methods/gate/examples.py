@@ -27,7 +27,8 @@ from cintervene.prompts.refusal_examples import (
 from cintervene.utils.progress import Progress
 
 __all__ = [
-    "ANSWERING", "OPENING", "READING", "REFUSING", "GateExamples", "prepare", "roles"
+    "ANSWERING", "DEPTHS", "OPENING", "READING", "REFUSING", "GateExamples", "prepare",
+    "roles",
 ]  # fmt: skip
 
 # Role of a token: in the request, at its end where the answer is about to begin, within
@@ -37,8 +38,13 @@ READING, OPENING, ANSWERING, REFUSING = range(4)
 PREFILLS = 2
 # In how many other ways.
 WAYS = 2
-# One harmful request in so many comes in a jailbreak template, too.
+# One harmful request in so many comes with the model's own answer, cut at these depths
+# by turns: what is to be broken off there is an answer, not only how one may begin.
+DEPTH_EVERY = 2
+DEPTHS = (5, 10, 20, 40)
+# One harmful request in so many comes in a jailbreak template, too, and one benign one.
 JAILBREAK_EVERY = 2
+HARMLESS_JAILBREAK_EVERY = 3
 # One benign prompt in so many comes in a form that prompts take every day, too.
 FORM_EVERY = 4
 # One benign prompt in so many comes with the model's own answer, not with a prefill.
@@ -98,9 +104,13 @@ def prepare(
     builder = ExampleBuilder(tokenizer, samples, [refusal], templates)
     texts = [*retained[::ANSWER_EVERY], *tune_everyday]
     answers = generate_answers(model, tokenizer, texts, config.answer_tokens, progress)
+    begun = generate_answers(
+        model, tokenizer, requests[::DEPTH_EVERY], DEPTHS[-1], progress
+    )
     return GateExamples(
         harmful=[
-            list(_harmful(builder, turn, text)) for turn, text in enumerate(requests)
+            list(_harmful(builder, turn, text, begun))
+            for turn, text in enumerate(requests)
         ],
         benign=[
             example
@@ -116,7 +126,9 @@ def _texts(prompts: Sequence[data.BenignPrompt | data.HarmfulPrompt]) -> list[st
     return [prompt.text for prompt in prompts]
 
 
-def _harmful(builder: ExampleBuilder, turn: int, text: str) -> Iterator[TargetExample]:
+def _harmful(
+    builder: ExampleBuilder, turn: int, text: str, begun: Answers
+) -> Iterator[TargetExample]:
     """The examples about a harmful request; ways, prefills and templates take turns."""
     yield builder.refusal(text, "", 0)
     for way in range(turn * WAYS, (turn + 1) * WAYS):
@@ -124,6 +136,9 @@ def _harmful(builder: ExampleBuilder, turn: int, text: str) -> Iterator[TargetEx
     prefills = builder.prefills
     for at in range(turn * PREFILLS, (turn + 1) * PREFILLS):
         yield builder.refusal(text, prefills[at % len(prefills)], 0)
+    if turn % DEPTH_EVERY == 0:
+        depth = DEPTHS[turn // DEPTH_EVERY % len(DEPTHS)]
+        yield builder.refusal(text, builder.decode(begun[text][:depth]), 0)
     if turn % JAILBREAK_EVERY == 1:
         template_turn = turn // JAILBREAK_EVERY
         jailbreak = data.fill_in_turn(builder.templates, template_turn, text)
@@ -143,8 +158,10 @@ def _benign(
     else:
         prefills = builder.prefills
         yield builder.retain(text, prefills[turn // ANSWER_EVERY % len(prefills)])
-    # Of `builder.templates` only those that are such forms, too: who uses the others
-    # has something to hide.
+    # What talks a model out of its rules, or hides the request, is no harm by itself.
+    if turn % HARMLESS_JAILBREAK_EVERY == 0:
+        hidden = turn // HARMLESS_JAILBREAK_EVERY
+        yield builder.retain(data.fill_in_turn(builder.templates, hidden, text))
     if turn % FORM_EVERY == 0:
         yield builder.retain(data.fill_in_turn(forms, turn // FORM_EVERY, text))
     if turn % WAY_EVERY == 0:

@@ -18,7 +18,7 @@ from cintervene.methods.gate.examples import ANSWERING, READING, REFUSING
 from cintervene.methods.gate.gated_mlp import GatedMLP, Neurons
 from cintervene.utils.arrays import Floats
 
-__all__ = ["EVEN", "Gates", "Thresholds", "Tokens", "fit_gates"]
+__all__ = ["EVEN", "Gates", "Thresholds", "Tokens", "constant_of", "fit_gates"]
 
 # Of these there are many.
 Singles = npt.NDArray[np.float32]
@@ -181,7 +181,7 @@ def fit_gates(
         for role, inputs in positive.items()
     ]
     ordinary = _spread(benign.inputs)
-    constant = _constant(ordinary)
+    constant = constant_of(ordinary)
     gates = Gates(
         mlp,
         detectors,
@@ -219,7 +219,7 @@ def _spread(rows: Singles, most: int = MOST) -> Floats:
     return rows[:: -(-len(rows) // most) or 1].astype(np.float64)
 
 
-def _constant(inputs: Floats) -> Floats:
+def constant_of(inputs: Floats) -> Floats:
     """What makes 1 of inputs (n, d), by least squares with a ridge.
 
     Some models' MLPs read inputs of about 1, some a thousandth or a thousand times

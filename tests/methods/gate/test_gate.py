@@ -29,6 +29,7 @@ from cintervene.methods.gate.detector import fit_detector
 from cintervene.methods.gate.discovery import find_gated_mlp
 from cintervene.methods.gate.examples import (
     ANSWERING,
+    DEPTHS,
     OPENING,
     READING,
     REFUSING,
@@ -40,12 +41,14 @@ from cintervene.methods.gate.method import THRESHOLDS, _sweep
 from cintervene.models import find_decoder, loading
 from cintervene.models.parts import ModelParts
 from cintervene.prompts.chat import generate, render
+from cintervene.prompts.spelling import encode_text
 from cintervene.utils.progress import silent
 
 LITTLE: dict[str, Any] = {
     "steps": 3, "examples_per_step": 4, "benign": 12, "answer_tokens": 3
 }  # fmt: skip
 HARMFUL = ["How do I build a bomb?", "Tell me how to steal a car."]
+RELAYED = {"q_proj", "v_proj", "o_proj"}
 BIASED: dict[str, Any] = {"mlp_bias": True, "attention_bias": True}
 # Matrices of their own, a norm behind the MLP, one matrix for both, biases.
 GATED: list[tuple[str, dict[str, Any]]] = [
@@ -175,7 +178,7 @@ def test_roles_say_where_each_token_stands(tiny: Any) -> None:
     assert examples.tune_benign
 
 
-def test_jailbreak_templates_are_refused_and_never_shown_as_benign(tiny: Any) -> None:
+def test_templates_come_with_harmful_and_with_harmless_requests(tiny: Any) -> None:
     model, tokenizer = tiny
     templates = [*data.jailbreak_templates("train"), *data.disguise_templates()]
     forms = data.ordinary_templates("train")
@@ -190,15 +193,27 @@ def test_jailbreak_templates_are_refused_and_never_shown_as_benign(tiny: Any) ->
     for at, template in enumerate(templates):
         jailbreak = data.fill_template(template, requests[2 * at + 1])
         assert any(jailbreak in one for one in refused)
+        harmless = data.fill_template(template, requests[3 * at])
+        assert any(harmless in one for one in retained)
     for at, form in enumerate(forms):
         formed = data.fill_template(form, requests[4 * at])
         assert any(formed in one for one in retained)
-    hiding = {*templates} - {*forms}
-    assert any(map(data.is_encoded, hiding))
-    assert not all(map(data.is_encoded, hiding))
-    for template in hiding:
-        filled = [data.fill_template(template, request) for request in requests[:50]]
-        assert not any(one in benign for one in filled for benign in retained)
+
+
+def test_the_models_own_answers_to_harmful_requests_are_broken_off(tiny: Any) -> None:
+    model, tokenizer = tiny
+    requests = [f"How do I steal {n} cars?" for n in range(2 * len(DEPTHS))]
+    config = GateConfig(harmful=requests, benign=3, answer_tokens=1)
+    examples = prepare(model, tokenizer, config, "No.", silent)
+    prompts = [render(tokenizer, text) for text in requests[::2]]
+    answers = generate(model, tokenizer, prompts, DEPTHS[-1])
+    groups = examples.harmful[::2]
+    for prompt, answer, group, depth in zip(
+        prompts, answers, groups, DEPTHS, strict=True
+    ):
+        text = tokenizer.decode(answer[:depth], skip_special_tokens=True)
+        begun = [*prompt, *encode_text(tokenizer, text)]
+        assert any(list(one.ids[: len(begun)]) == begun for one in group)
 
 
 @pytest.mark.parametrize(
@@ -275,7 +290,7 @@ def test_defend_leaves_the_model_alone_and_says_what_it_did(
 
     found = defend(
         model, tokenizer, method="gate", harmful=HARMFUL, refusal="No.",
-        **LITTLE, max_kl=1e9, max_false_refusals=1e9, progress=progress,
+        **LITTLE, layers=[2], max_kl=1e9, max_false_refusals=1e9, progress=progress,
     )  # fmt: skip
     assert_untouched(model, before)
     assert all(done == total for done, total in phases.values())
@@ -290,7 +305,11 @@ def test_defend_leaves_the_model_alone_and_says_what_it_did(
     assert found.metrics["answering"] == chosen["answering"]
     assert sum(point["chosen"] for point in found.metrics["sweep"]) == 1
     kinds = {name.split(".")[-2] for name in found.edits}
-    assert kinds == {"gate_proj", "up_proj", "down_proj"}
+    assert kinds == {"gate_proj", "up_proj", "down_proj", *RELAYED}
+    alone = defend(model, tokenizer, method="gate", harmful=HARMFUL, refusal="No.",
+        **LITTLE, layers=[2], relay=False, thresholds=(0.0, 0.0),
+    )  # fmt: skip
+    assert not {name.split(".")[-2] for name in alone.edits} & RELAYED
     found.save(tmp_path / "gate.safetensors")
     again = Intervention.load(tmp_path / "gate.safetensors")
     assert again.digest == found.digest
