@@ -82,6 +82,7 @@ def prepare(
     config: GateConfig,
     refusal: str,
     progress: Progress,
+    deep: bool = False,
 ) -> GateExamples:
     """Render all prompts; let the model answer benign ones.
 
@@ -93,6 +94,8 @@ def prepare(
     refusal : str
         What to say to harmful requests.
     progress : callable
+    deep : bool
+        Whether the model's own answers to harmful requests are to be broken off, too.
     """
     everyday = _texts(data.benign_prompts("train"))[: config.benign]
     borderline = _texts(data.borderline_prompts("train"))[: config.benign]
@@ -104,9 +107,8 @@ def prepare(
     builder = ExampleBuilder(tokenizer, samples, [refusal], templates)
     texts = [*retained[::ANSWER_EVERY], *tune_everyday]
     answers = generate_answers(model, tokenizer, texts, config.answer_tokens, progress)
-    begun = generate_answers(
-        model, tokenizer, requests[::DEPTH_EVERY], DEPTHS[-1], progress
-    )
+    broken = requests[::DEPTH_EVERY] if deep else []
+    begun = generate_answers(model, tokenizer, broken, DEPTHS[-1], progress)
     return GateExamples(
         harmful=[
             list(_harmful(builder, turn, text, begun))
@@ -136,7 +138,7 @@ def _harmful(
     prefills = builder.prefills
     for at in range(turn * PREFILLS, (turn + 1) * PREFILLS):
         yield builder.refusal(text, prefills[at % len(prefills)], 0)
-    if turn % DEPTH_EVERY == 0:
+    if text in begun and turn % DEPTH_EVERY == 0:
         depth = DEPTHS[turn // DEPTH_EVERY % len(DEPTHS)]
         yield builder.refusal(text, builder.decode(begun[text][:depth]), 0)
     if turn % JAILBREAK_EVERY == 1:

@@ -89,9 +89,10 @@ def solve(
         mlp = _best(parts, tokenizer, _gated(parts, config.layers), progress)
     refusal = config.refusal or data.safe_refusals()[0]
     config = replace(config, layers=[mlp.block.layer], refusal=refusal)
-    with clock.phase("prompts"):
-        examples = prepare(model, tokenizer, config, refusal, progress)
     heads = candidates(parts.decoder, mlp.block.layer) if config.relay else []
+    with clock.phase("prompts"):
+        # Deep within an answer its tokens alone tell too little.
+        examples = prepare(model, tokenizer, config, refusal, progress, bool(heads))
     carried: list[tuple[Target, LowRankUpdate]] = []
     base = None
     if heads:

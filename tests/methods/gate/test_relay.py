@@ -12,12 +12,14 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
 from support.gate_examples import random_requests
+from support.saved_models import save_tiny_model
 
+from cintervene import defend
 from cintervene.errors import ModelError
 from cintervene.intervention.intervention import Intervention
 from cintervene.methods.gate.head import find_heads
 from cintervene.methods.gate.relay import Relay, candidates, fit_relay
-from cintervene.models import find_decoder
+from cintervene.models import find_decoder, loading
 from cintervene.models.trace import evaluating, hooked
 from cintervene.utils.progress import silent
 
@@ -156,3 +158,30 @@ def test_it_tells_apart_and_makes_up_for_what_the_head_did(tiny_model: Any) -> N
             difference += float((outputs[1] - outputs[0]).square().sum())
         lost[name] = difference
     assert lost["made up"] < 0.9 * lost["left out"]
+
+
+def test_defend_adds_the_head_where_it_is_asked_for(tmp_path: Any) -> None:
+    directory = save_tiny_model(tmp_path / "tiny", num_hidden_layers=4)
+    model, tokenizer = loading.load(directory)
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    kinds = {}
+    for relay in (True, False):
+        found = defend(
+            model, tokenizer, method="gate", harmful=["How do I steal a car?"] * 2,
+            refusal="No.", layers=[2], relay=relay, steps=2, examples_per_step=4,
+            benign=12, answer_tokens=3, thresholds=(0.0, 0.0),
+        )  # fmt: skip
+        kinds[relay] = {name.split(".")[-2]: edit for name, edit in found.edits.items()}
+    after = dict(model.named_parameters())
+    assert all(torch.equal(after[name], weight) for name, weight in before.items())
+    assert set(kinds[False]) == {"gate_proj", "up_proj", "down_proj"}
+    assert set(kinds[True]) - set(kinds[False]) == {"q_proj", "v_proj", "o_proj"}
+    assert {kinds[True][name].layer for name in ("q_proj", "v_proj", "o_proj")} == {1}
+    # Drift is that of both together: the head is missed even where no neuron opens.
+    shy = defend(
+        model, tokenizer, method="gate", harmful=["How do I steal a car?"] * 2,
+        refusal="No.", layers=[2], relay=True, steps=2, examples_per_step=4, benign=12,
+        answer_tokens=3, thresholds=(1e3, 1e3),
+    )  # fmt: skip
+    (point,) = shy.metrics["sweep"]
+    assert point["kl"] > 0.0
