@@ -4,7 +4,7 @@
 Attention is causal: what a layer makes of the request's own tokens is the same,
 whatever suffix or answer follows. One head gives up its task. It looks at all tokens
 alike, reads one number of each and writes their mean into the residual stream, in a
-direction in which little happens: docs/methods/gate.md (7) to (9). Detectors of layers
+direction in which little happens: docs/methods/gate.md (7) and (8). Detectors of layers
 above find it there, where an answer begins as well as forty tokens later.
 """
 
@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -276,8 +276,15 @@ class _Tokens:
 
     def behind(self) -> _Tokens:
         """Those behind what the chat template puts before every request."""
-        parts = (self.labels, self.hidden, self.read, self.values, self.mixed)
-        return _Tokens(*(part[self.first :] for part in parts), first=0)
+        return replace(
+            self,
+            labels=self.labels[self.first :],
+            hidden=self.hidden[self.first :],
+            read=self.read[self.first :],
+            values=self.values[self.first :],
+            mixed=self.mixed[self.first :],
+            first=0,
+        )
 
 
 def _read(
