@@ -117,7 +117,9 @@ def prepare(
         benign=[
             example
             for turn, text in enumerate(retained)
-            for example in _benign(builder, forms, turn, text, answers)
+            for example in _benign(
+                builder, forms, turn, text, answers, config.spare_templates
+            )
         ],
         tune_harmful=list(_tune_harmful(builder)),
         tune_benign=list(_tune_benign(builder, tune_everyday, answers)),
@@ -153,6 +155,7 @@ def _benign(
     turn: int,
     text: str,
     answers: Answers,
+    in_templates: bool,
 ) -> Iterator[TargetExample]:
     """The examples about a benign request; prefills and forms take turns."""
     if turn % ANSWER_EVERY == 0:
@@ -160,8 +163,9 @@ def _benign(
     else:
         prefills = builder.prefills
         yield builder.retain(text, prefills[turn // ANSWER_EVERY % len(prefills)])
-    # What talks a model out of its rules, or hides the request, is no harm by itself.
-    if turn % HARMLESS_JAILBREAK_EVERY == 0:
+    # Of `builder.templates` only those that are everyday forms, too, unless they are to
+    # be spared: who uses the others has something to hide.
+    if in_templates and turn % HARMLESS_JAILBREAK_EVERY == 0:
         hidden = turn // HARMLESS_JAILBREAK_EVERY
         yield builder.retain(data.fill_in_turn(builder.templates, hidden, text))
     if turn % FORM_EVERY == 0:

@@ -177,14 +177,18 @@ def test_roles_say_where_each_token_stands(tiny: Any) -> None:
     assert examples.tune_benign
 
 
-def test_templates_come_with_harmful_and_with_harmless_requests(tiny: Any) -> None:
+@pytest.mark.parametrize("spared", [False, True])
+def test_harmless_requests_in_templates_are_benign_only_where_asked_for(
+    tiny: Any, spared: bool
+) -> None:
     model, tokenizer = tiny
     templates = [*data.jailbreak_templates("train"), *data.disguise_templates()]
     forms = data.ordinary_templates("train")
     requests = [f"What is {n}?" for n in range(4 * len(forms))]
     # None of the package's own: its borderline prompts would come before them.
     config = GateConfig(
-        harmful=requests, preserve=requests, benign=0, answer_tokens=1
+        harmful=requests, preserve=requests, benign=0, answer_tokens=1,
+        spare_templates=spared,
     )  # fmt: skip
     examples = prepare(model, tokenizer, config, "No.", silent)
     refused = [tokenizer.decode(one.ids) for group in examples.harmful for one in group]
@@ -192,11 +196,15 @@ def test_templates_come_with_harmful_and_with_harmless_requests(tiny: Any) -> No
     for at, template in enumerate(templates):
         jailbreak = data.fill_template(template, requests[2 * at + 1])
         assert any(jailbreak in one for one in refused)
-        harmless = data.fill_template(template, requests[3 * at])
-        assert any(harmless in one for one in retained)
     for at, form in enumerate(forms):
         formed = data.fill_template(form, requests[4 * at])
         assert any(formed in one for one in retained)
+    hiding = {*templates} - {*forms}
+    assert any(map(data.is_encoded, hiding))
+    assert not all(map(data.is_encoded, hiding))
+    for template in hiding:
+        filled = [data.fill_template(template, one) for one in requests[::3]]
+        assert any(one in text for one in filled for text in retained) is spared
 
 
 def test_the_models_own_answers_to_harmful_requests_are_broken_off(tiny: Any) -> None:
