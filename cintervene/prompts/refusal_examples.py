@@ -113,6 +113,10 @@ class ExampleBuilder:
         """The tokens of a request in the chat template."""
         return render(self._tokenizer, text)
 
+    def decode(self, answer: Sequence[int]) -> str:
+        """The text of an answer's tokens."""
+        return str(self._tokenizer.decode(answer, skip_special_tokens=True))
+
     def refusals(
         self, turn: int, text: str, answer: Sequence[int]
     ) -> Iterator[TargetExample]:
@@ -134,8 +138,7 @@ class ExampleBuilder:
             yield self.refusal(text, prefill, turn)
         else:
             cut = answer[: 2 + turn // 2 % LONGEST_PREFILL]
-            prefill = self._tokenizer.decode(cut, skip_special_tokens=True)
-            yield self.refusal(text, prefill, turn)
+            yield self.refusal(text, self.decode(cut), turn)
         if turn % 4 == 1:
             jailbreak = data.fill_in_turn(self.templates, turn // 4, text)
             yield self.refusal(jailbreak, prefill if turn % 8 == 5 else "", turn)

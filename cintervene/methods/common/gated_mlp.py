@@ -27,6 +27,7 @@ __all__ = [
     "Neurons",
     "Rows",
     "as_stored",
+    "at_places",
     "constant_direction",
 ]
 
@@ -73,7 +74,7 @@ class Rows:
     @property
     def matrix(self) -> Tensor:
         """The rows (neurons, hidden) in float32."""
-        return _matrix(self.target)[self._places]
+        return matrix_of(self.target)[self._places]
 
     @property
     def bias(self) -> Tensor:
@@ -174,7 +175,7 @@ class GatedMLP:
             for at in range(0, len(inputs), BLOCK)
         ]
         size = torch.stack(sizes).sum(dim=0)
-        added = size * _matrix(self.down).to(size.device).square().sum(dim=0)
+        added = size * matrix_of(self.down).to(size.device).square().sum(dim=0)
         return sorted(added.argsort()[:count].tolist())
 
     def neurons(self, which: Sequence[int], device: torch.device = CPU) -> Neurons:
@@ -195,7 +196,7 @@ class GatedMLP:
 
         In float32.
         """
-        return _matrix(self.down)[:, list(which)].T.cpu()
+        return matrix_of(self.down)[:, list(which)].T.cpu()
 
     def replaced(
         self, places: Sequence[int], gate: Tensor, up: Tensor, down: Tensor
@@ -216,7 +217,7 @@ class GatedMLP:
         pairs = ((gate, old.gate), (up, old.up), (down, self.columns(places)))
         moved = [(new.cpu() - before).double().numpy() for new, before in pairs]
         gate_rows, up_rows = (
-            _at([half.rows[place] for place in places], half.target.d_out)
+            at_places([half.rows[place] for place in places], half.target.d_out)
             for half in (self.gate, self.up)
         )
         opening = LowRankUpdate(gate_rows, moved[0])
@@ -225,18 +226,18 @@ class GatedMLP:
             changes = [(self.gate.target, opening + wide)]
         else:
             changes = [(self.gate.target, opening), (self.up.target, wide)]
-        columns = LowRankUpdate(moved[2].T, _at(places, self.down.d_in).T)
+        columns = LowRankUpdate(moved[2].T, at_places(places, self.down.d_in).T)
         return [*changes, (self.down, columns)]
 
 
-def _at(places: Sequence[int], size: int) -> Floats:
+def at_places(places: Sequence[int], size: int) -> Floats:
     """One column of length `size` for each place, 1 there and 0 elsewhere."""
     columns = np.zeros((size, len(places)))
     columns[list(places), np.arange(len(places))] = 1.0
     return columns
 
 
-def _matrix(target: Target) -> Tensor:
+def matrix_of(target: Target) -> Tensor:
     """The (d_out, d_in) matrix of a target in float32."""
     weight = target.weight.detach().float()
     return weight.T if target.transposed else weight

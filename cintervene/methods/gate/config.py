@@ -8,7 +8,16 @@ from typing import Any, ClassVar, Literal
 
 from cintervene.methods.config import RequestConfig
 from cintervene.utils.parameters import parameter
-from cintervene.utils.ranges import Auto, Optional, Pair, Plain, Positive, Share, Whole
+from cintervene.utils.ranges import (
+    Auto,
+    Flag,
+    Optional,
+    Pair,
+    Plain,
+    Positive,
+    Share,
+    Whole,
+)
 from cintervene.utils.validation import check_texts
 
 __all__ = ["GateConfig"]
@@ -52,6 +61,14 @@ class GateConfig(RequestConfig):
         Log odds at which neurons open where an answer begins, and within a prefilled
         answer: the lower, the more is refused. `"auto"` tries several on the tuning
         split.
+    spare_templates : bool
+        Whether harmless requests in prompts that talk a model out of its rules, or
+        encoded, are among those to be answered. Fewer of these are refused then, and
+        fewer harmful ones.
+    relay : bool
+        Whether one attention head below the layer gives up its task and carries what
+        all tokens say about a request to where answers begin and go on. Where a model's
+        attention does not allow it, it is left out.
     ridge : float
         Of the detectors: weight of the squared coefficients beside the mean loss.
     sharpness : float
@@ -104,6 +121,18 @@ class GateConfig(RequestConfig):
         "one; auto chooses on requests set aside",
         group="main",
     )
+    spare_templates: bool = parameter(
+        Flag(), False,
+        "whether harmless requests in prompts that talk a model out of its rules, or "
+        "encoded, are to be answered",
+        group="main",
+    )  # fmt: skip
+    relay: bool = parameter(
+        Flag(), False,
+        "whether one attention head carries what a request's own tokens say to the "
+        "tokens of the answer",
+        group="main",
+    )  # fmt: skip
     ridge: float = parameter(
         Positive(), 3e-3, "weight of the detectors' squared coefficients"
     )

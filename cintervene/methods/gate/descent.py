@@ -33,7 +33,7 @@ from cintervene.prompts.refusal_examples import TargetExample
 from cintervene.solvers.update import LowRankUpdate
 from cintervene.utils.progress import Progress, counting, silent
 
-__all__ = ["GateDescent", "GateSweepPoint"]
+__all__ = ["GateDescent", "GateSweepPoint", "tuning_states"]
 
 
 @dataclass(frozen=True)
@@ -100,6 +100,10 @@ class _Captured:
         )  # fmt: skip
         self.inputs = [batch.inputs for batch in self.upper.batches]
 
+    def states(self) -> list[Tensor]:
+        """What the final norm reads of each batch when nothing is changed."""
+        return [self.upper.states(batch, None) for batch in self.upper.batches]
+
     def tokens(self) -> Iterator[tuple[Tensor, npt.NDArray[np.int64]]]:
         """Inputs and roles of each example's tokens."""
         for batch, inputs in zip(self.upper.batches, self.inputs, strict=True):
@@ -118,6 +122,9 @@ class GateDescent:
     examples : GateExamples
     config : GateConfig
     progress : callable
+    base : list of Tensor, optional
+        `tuning_states` of the model that drift is measured from; by default of this
+        one.
     """
 
     def __init__(
@@ -127,6 +134,7 @@ class GateDescent:
         examples: GateExamples,
         config: GateConfig,
         progress: Progress = silent,
+        base: list[Tensor] | None = None,
     ) -> None:
         self.mlp, self.unembedding, self.config = mlp, parts.unembedding, config
         n_harmful = sum(map(len, examples.harmful))
@@ -160,8 +168,8 @@ class GateDescent:
             self._harmful = [*self.batches, *rest]
             self._benign = [answers(examples.benign, False)]
             self.tune_harmful = requests_on(examples.tune_harmful)
-            self.tune_benign = tune = requests_on(examples.tune_benign)
-            self._base = [tune.upper.states(b, None) for b in tune.upper.batches]
+            self.tune_benign = requests_on(examples.tune_benign)
+            self._base = self.tune_benign.states() if base is None else base
 
     def fit(self) -> None:
         """Fit the detectors and find neurons for them."""
@@ -264,6 +272,16 @@ class GateDescent:
     def _logits(self, captured: _Captured, batch: UpperBatch, added: Tensor) -> Tensor:
         states = captured.upper.states(batch, [added.to(batch.inputs.device)])
         return logits_of(self.unembedding, states)
+
+
+def tuning_states(
+    parts: ModelParts, mlp: GatedMLP, examples: GateExamples
+) -> list[Tensor]:
+    """What the model as it is makes of the tuning split's benign examples."""
+    benign = examples.tune_benign
+    with torch.no_grad():
+        first = [one.prefix_length for one in benign]
+        return _Captured(parts, mlp, benign, first).states()
 
 
 def _without_target(example: TargetExample) -> TargetExample:

@@ -27,7 +27,8 @@ from cintervene.prompts.refusal_examples import (
 from cintervene.utils.progress import Progress
 
 __all__ = [
-    "ANSWERING", "OPENING", "READING", "REFUSING", "GateExamples", "prepare", "roles"
+    "ANSWERING", "DEPTHS", "OPENING", "READING", "REFUSING", "GateExamples", "prepare",
+    "roles",
 ]  # fmt: skip
 
 # Role of a token: in the request, at its end where the answer is about to begin, within
@@ -37,8 +38,13 @@ READING, OPENING, ANSWERING, REFUSING = range(4)
 PREFILLS = 2
 # In how many other ways.
 WAYS = 2
-# One harmful request in so many comes in a jailbreak template, too.
+# One harmful request in so many comes with the model's own answer, cut at these depths
+# by turns: what is to be broken off there is an answer, not only how one may begin.
+DEPTH_EVERY = 2
+DEPTHS = (5, 10, 20, 40)
+# One harmful request in so many comes in a jailbreak template, too, and one benign one.
 JAILBREAK_EVERY = 2
+HARMLESS_JAILBREAK_EVERY = 3
 # One benign prompt in so many comes in a form that prompts take every day, too.
 FORM_EVERY = 4
 # One benign prompt in so many comes with the model's own answer, not with a prefill.
@@ -76,6 +82,7 @@ def prepare(
     config: GateConfig,
     refusal: str,
     progress: Progress,
+    deep: bool = False,
 ) -> GateExamples:
     """Render all prompts; let the model answer benign ones.
 
@@ -87,6 +94,8 @@ def prepare(
     refusal : str
         What to say to harmful requests.
     progress : callable
+    deep : bool
+        Whether the model's own answers to harmful requests are to be broken off, too.
     """
     everyday = _texts(data.benign_prompts("train"))[: config.benign]
     borderline = _texts(data.borderline_prompts("train"))[: config.benign]
@@ -98,14 +107,19 @@ def prepare(
     builder = ExampleBuilder(tokenizer, samples, [refusal], templates)
     texts = [*retained[::ANSWER_EVERY], *tune_everyday]
     answers = generate_answers(model, tokenizer, texts, config.answer_tokens, progress)
+    broken = requests[::DEPTH_EVERY] if deep else []
+    begun = generate_answers(model, tokenizer, broken, DEPTHS[-1], progress)
     return GateExamples(
         harmful=[
-            list(_harmful(builder, turn, text)) for turn, text in enumerate(requests)
+            list(_harmful(builder, turn, text, begun))
+            for turn, text in enumerate(requests)
         ],
         benign=[
             example
             for turn, text in enumerate(retained)
-            for example in _benign(builder, forms, turn, text, answers)
+            for example in _benign(
+                builder, forms, turn, text, answers, config.spare_templates
+            )
         ],
         tune_harmful=list(_tune_harmful(builder)),
         tune_benign=list(_tune_benign(builder, tune_everyday, answers)),
@@ -116,7 +130,9 @@ def _texts(prompts: Sequence[data.BenignPrompt | data.HarmfulPrompt]) -> list[st
     return [prompt.text for prompt in prompts]
 
 
-def _harmful(builder: ExampleBuilder, turn: int, text: str) -> Iterator[TargetExample]:
+def _harmful(
+    builder: ExampleBuilder, turn: int, text: str, begun: Answers
+) -> Iterator[TargetExample]:
     """The examples about a harmful request; ways, prefills and templates take turns."""
     yield builder.refusal(text, "", 0)
     for way in range(turn * WAYS, (turn + 1) * WAYS):
@@ -124,6 +140,9 @@ def _harmful(builder: ExampleBuilder, turn: int, text: str) -> Iterator[TargetEx
     prefills = builder.prefills
     for at in range(turn * PREFILLS, (turn + 1) * PREFILLS):
         yield builder.refusal(text, prefills[at % len(prefills)], 0)
+    if text in begun and turn % DEPTH_EVERY == 0:
+        depth = DEPTHS[turn // DEPTH_EVERY % len(DEPTHS)]
+        yield builder.refusal(text, builder.decode(begun[text][:depth]), 0)
     if turn % JAILBREAK_EVERY == 1:
         template_turn = turn // JAILBREAK_EVERY
         jailbreak = data.fill_in_turn(builder.templates, template_turn, text)
@@ -136,6 +155,7 @@ def _benign(
     turn: int,
     text: str,
     answers: Answers,
+    in_templates: bool,
 ) -> Iterator[TargetExample]:
     """The examples about a benign request; prefills and forms take turns."""
     if turn % ANSWER_EVERY == 0:
@@ -143,8 +163,11 @@ def _benign(
     else:
         prefills = builder.prefills
         yield builder.retain(text, prefills[turn // ANSWER_EVERY % len(prefills)])
-    # Of `builder.templates` only those that are such forms, too: who uses the others
-    # has something to hide.
+    # Of `builder.templates` only those that are everyday forms, too, unless they are to
+    # be spared: who uses the others has something to hide.
+    if in_templates and turn % HARMLESS_JAILBREAK_EVERY == 0:
+        hidden = turn // HARMLESS_JAILBREAK_EVERY
+        yield builder.retain(data.fill_in_turn(builder.templates, hidden, text))
     if turn % FORM_EVERY == 0:
         yield builder.retain(data.fill_in_turn(forms, turn // FORM_EVERY, text))
     if turn % WAY_EVERY == 0:

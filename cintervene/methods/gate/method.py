@@ -10,6 +10,7 @@ be learnt by descent.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -29,14 +30,17 @@ from cintervene.methods.common.layer_selection import (
 from cintervene.methods.common.result import make_intervention, sweep_metrics
 from cintervene.methods.common.sweep import RefusalLimits, mildest_within
 from cintervene.methods.gate.config import GateConfig
-from cintervene.methods.gate.descent import GateDescent, GateSweepPoint
+from cintervene.methods.gate.descent import GateDescent, GateSweepPoint, tuning_states
 from cintervene.methods.gate.examples import prepare
 from cintervene.methods.gate.gates import Thresholds
+from cintervene.methods.gate.relay import candidates, fit_relay
 from cintervene.models.decoder import requested_layers
 from cintervene.models.parts import ModelParts
 from cintervene.models.precision import quick_products
 from cintervene.models.quantised import check_gradients
+from cintervene.models.targets import Target
 from cintervene.prompts.spelling import encode_text
+from cintervene.solvers.update import LowRankUpdate
 from cintervene.utils.clock import Clock
 from cintervene.utils.progress import Progress, counting
 
@@ -85,28 +89,47 @@ def solve(
         mlp = _best(parts, tokenizer, _gated(parts, config.layers), progress)
     refusal = config.refusal or data.safe_refusals()[0]
     config = replace(config, layers=[mlp.block.layer], refusal=refusal)
+    heads = candidates(parts.decoder, mlp.block.layer) if config.relay else []
     with clock.phase("prompts"):
-        examples = prepare(model, tokenizer, config, refusal, progress)
-    with clock.phase("capture"):
-        problem = GateDescent(parts, mlp, examples, config, progress)
-    with clock.phase("detectors"):
-        problem.fit()
-    with clock.phase("solve"):
-        steps = take_steps(model, problem.descend(), config.steps, progress)
+        # Deep within an answer its tokens alone tell too little.
+        examples = prepare(model, tokenizer, config, refusal, progress, bool(heads))
+    carried: list[tuple[Target, LowRankUpdate]] = []
+    base = None
+    if heads:
+        with clock.phase("relay"):
+            base = tuning_states(parts, mlp, examples)
+            relay = fit_relay(parts.decoder, heads, examples, config.ridge, progress)
+            carried = relay.updates()
     openings = [encode_text(tokenizer, gap + refusal)[0] for gap in ("", " ")]
     limits = RefusalLimits(config.max_kl, config.max_false_refusals)
-    with clock.phase("tune"), torch.no_grad():
-        sweep = _sweep(problem, openings, limits, config, progress)
+    with _changed(model, carried):
+        with clock.phase("capture"):
+            problem = GateDescent(parts, mlp, examples, config, progress, base)
+        with clock.phase("detectors"):
+            problem.fit()
+        with clock.phase("solve"):
+            steps = take_steps(model, problem.descend(), config.steps, progress)
+        with clock.phase("tune"), torch.no_grad():
+            sweep = _sweep(problem, openings, limits, config, progress)
     best = mildest_within(sweep, limits)
     chosen = {"opening": best.opening, "answering": best.answering}
     tried = sweep_metrics(sweep, best, best.strain(limits) <= 1.0)
     return make_intervention(
         model,
-        problem.updates(best.thresholds),
+        [*carried, *problem.updates(best.thresholds)],
         config,
         {**chosen, **tried, "steps": steps},
         clock,
     )
+
+
+def _changed(
+    model: nn.Module, updates: Sequence[tuple[Target, LowRankUpdate]]
+) -> AbstractContextManager[object]:
+    """The model with some changes, inside only."""
+    if not updates:
+        return nullcontext()
+    return Intervention.of(model, updates, reversible=False).applied(model)
 
 
 def _sweep(

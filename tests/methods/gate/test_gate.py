@@ -29,6 +29,7 @@ from cintervene.methods.common.sweep import RefusalLimits, mildest_within
 from cintervene.methods.gate.descent import GateDescent, GateSweepPoint
 from cintervene.methods.gate.examples import (
     ANSWERING,
+    DEPTHS,
     OPENING,
     READING,
     REFUSING,
@@ -40,6 +41,7 @@ from cintervene.methods.gate.method import THRESHOLDS, _sweep
 from cintervene.models import find_decoder, loading
 from cintervene.models.parts import ModelParts
 from cintervene.prompts.chat import generate, render
+from cintervene.prompts.spelling import encode_text
 from cintervene.utils.progress import silent
 
 LITTLE: dict[str, Any] = {
@@ -175,14 +177,18 @@ def test_roles_say_where_each_token_stands(tiny: Any) -> None:
     assert examples.tune_benign
 
 
-def test_jailbreak_templates_are_refused_and_never_shown_as_benign(tiny: Any) -> None:
+@pytest.mark.parametrize("spared", [False, True])
+def test_harmless_requests_in_templates_are_benign_only_where_asked_for(
+    tiny: Any, spared: bool
+) -> None:
     model, tokenizer = tiny
     templates = [*data.jailbreak_templates("train"), *data.disguise_templates()]
     forms = data.ordinary_templates("train")
     requests = [f"What is {n}?" for n in range(4 * len(forms))]
     # None of the package's own: its borderline prompts would come before them.
     config = GateConfig(
-        harmful=requests, preserve=requests, benign=0, answer_tokens=1
+        harmful=requests, preserve=requests, benign=0, answer_tokens=1,
+        spare_templates=spared,
     )  # fmt: skip
     examples = prepare(model, tokenizer, config, "No.", silent)
     refused = [tokenizer.decode(one.ids) for group in examples.harmful for one in group]
@@ -197,8 +203,24 @@ def test_jailbreak_templates_are_refused_and_never_shown_as_benign(tiny: Any) ->
     assert any(map(data.is_encoded, hiding))
     assert not all(map(data.is_encoded, hiding))
     for template in hiding:
-        filled = [data.fill_template(template, request) for request in requests[:50]]
-        assert not any(one in benign for one in filled for benign in retained)
+        filled = [data.fill_template(template, one) for one in requests[::3]]
+        assert any(one in text for one in filled for text in retained) is spared
+
+
+def test_the_models_own_answers_to_harmful_requests_are_broken_off(tiny: Any) -> None:
+    model, tokenizer = tiny
+    requests = [f"How do I steal {n} cars?" for n in range(2 * len(DEPTHS))]
+    config = GateConfig(harmful=requests, benign=3, answer_tokens=1)
+    examples = prepare(model, tokenizer, config, "No.", silent, deep=True)
+    prompts = [render(tokenizer, text) for text in requests[::2]]
+    answers = generate(model, tokenizer, prompts, DEPTHS[-1])
+    groups = examples.harmful[::2]
+    for prompt, answer, group, depth in zip(
+        prompts, answers, groups, DEPTHS, strict=True
+    ):
+        text = tokenizer.decode(answer[:depth], skip_special_tokens=True)
+        begun = [*prompt, *encode_text(tokenizer, text)]
+        assert any(list(one.ids[: len(begun)]) == begun for one in group)
 
 
 @pytest.mark.parametrize(

@@ -52,14 +52,32 @@ class WordNeurons:
     ----------
     groups : list of list of int
         Numbers of the words of each.
-    gate, up : Tensor, shape (neurons, hidden)
-        Rows of the projections, as the model will hold them. Where a word of its group
-        is about to be said, a neuron's activation is about 1.
+    mlp : GatedMLP
+    rows : ndarray, shape (neurons, hidden)
+        Of the gate projection. Where a word of its group is about to be said, a
+        neuron's activation is about 1.
+    constant : ndarray, shape (hidden,)
+        What makes 1 of any input, nearly.
+    up : Tensor, shape (neurons, hidden)
+        Of the up projection, as the model will hold them.
     """
 
     groups: list[list[int]]
-    gate: Tensor
+    mlp: GatedMLP
+    rows: Floats
+    constant: Floats
     up: Tensor
+
+    def gate(self, eager: Floats) -> Tensor:
+        """Rows of the gate projection (neurons, hidden), as the model will hold them.
+
+        Parameters
+        ----------
+        eager : ndarray, shape (neurons,)
+            How much earlier each neuron opens, in units of its typical opening.
+        """
+        earlier = SHARPNESS * eager[:, None] * self.constant
+        return as_stored(torch.from_numpy(self.rows + earlier), self.mlp.gate.dtype)
 
 
 def grouped(rows: HingeRows, words: int, most: int) -> list[list[int]]:
@@ -121,11 +139,8 @@ def fit_neurons(
     biases = [bias.double().numpy()[:, None] for bias in (idle.gate_bias, idle.up_bias)]
     gate = sharp * (weights - levels[:, None] * constant) - biases[0] * constant
     up = constant / SHARPNESS - biases[1] * constant
-    return WordNeurons(
-        groups,
-        as_stored(torch.from_numpy(gate), mlp.gate.dtype),
-        as_stored(torch.from_numpy(up), mlp.up.dtype),
-    )
+    stored = as_stored(torch.from_numpy(up), mlp.up.dtype)
+    return WordNeurons(groups, mlp, gate, constant, stored)
 
 
 class _Fitting:

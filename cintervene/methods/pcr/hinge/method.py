@@ -51,6 +51,9 @@ EACH = 20.0
 # to how much.
 ROUNDS = 7
 LEAST_FACTOR, MOST_FACTOR, MOST = 1.1, 1.5, 80.0
+# How much earlier the neurons open each time of words that have not come half the way,
+# and how much at most, in units of a typical opening.
+EARLIER, EARLIEST = 0.15, 0.75
 # Rows of benign text to take statistics of, and to choose neurons on.
 STATISTICS_ROWS, IDLE_ROWS = 3072, 16384
 
@@ -86,6 +89,32 @@ def hinged_mlp(parts: ModelParts, config: PCRConfig) -> GatedMLP | None:
             'neurons open; use hinge="off"'
         )
     return None
+
+
+@dataclass(frozen=True, eq=False)
+class _Asked:
+    """What is asked of each word's neuron.
+
+    Attributes
+    ----------
+    strengths : ndarray, shape (words,)
+        Nats that its tokens are lowered by at a typical opening.
+    eager : ndarray, shape (words,)
+        How much earlier it opens; see `WordNeurons.gate`.
+    """
+
+    strengths: Floats
+    eager: Floats
+
+    def more(self, risen: Floats, goal: float) -> _Asked:
+        """Ask more of the words that have risen by less than the goal, in nats."""
+        factors = np.clip(goal / np.maximum(risen, 1e-3), LEAST_FACTOR, MOST_FACTOR)
+        factors = np.where(risen < goal, factors, 1.0)
+        earlier = np.where(risen < goal / 2, EARLIER, 0.0)
+        return _Asked(
+            np.minimum(self.strengths * factors, MOST),
+            np.minimum(self.eager + earlier, EARLIEST),
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -140,16 +169,18 @@ class Hinge:
         with self._clock.phase("tune"):
             tuning = Tuning(self._parts, calibration, self._mlp.block.layer)
             tried = self._tune(tuning, found, limits)
-        strengths, best = _best([(one, at.point) for one, at in tried], limits)
+        asked, best = _best([(one, at.point) for one, at in tried], limits)
         points = [measured.point for _, measured in tried]
         by_word = next(at.by_word for _, at in tried if at.point is best)
         return make_intervention(
             self._parts.model,
-            self._updates(found, strengths),
+            self._updates(found, asked),
             self._config,
             {
                 "strength": best.strength,
-                "strengths": dict(zip(self._words, strengths.tolist(), strict=True)),
+                "strengths": dict(
+                    zip(self._words, asked.strengths.tolist(), strict=True)
+                ),
                 "ratios": {word: _exp(nats) for word, nats in by_word.items()},
                 "neurons": len(found.given_up.places),
                 "certified": found.columns.certified,
@@ -206,39 +237,40 @@ class Hinge:
 
     def _tune(
         self, tuning: Tuning, found: _Neurons, limits: WordLimits
-    ) -> list[tuple[Floats, Measured]]:
+    ) -> list[tuple[_Asked, Measured]]:
         """Ask more of the words that have risen least, as long as limits are kept."""
         fixed = self._config.strength
         rounds = ROUNDS if fixed == "auto" else 1
         report = counting(self._progress, "solving", rounds)
         first = FIRST if fixed == "auto" else float(fixed)
-        strengths: Floats = np.full(len(self._words), first)
+        words = len(self._words)
+        asked = _Asked(np.full(words, first), np.zeros(words))
         goal = math.log(EACH * limits.effect)
-        tried: list[tuple[Floats, Measured]] = []
+        tried: list[tuple[_Asked, Measured]] = []
         for _ in range(rounds):
-            measured = tuning.measure(
-                self._updates(found, strengths), float(strengths.mean())
-            )
-            tried.append((strengths, measured))
+            updates = self._updates(found, asked)
+            measured = tuning.measure(updates, float(asked.strengths.mean()))
+            tried.append((asked, measured))
             report(1)
             risen = np.array([measured.by_word[word] for word in self._words])
             if measured.point.strain(limits) > 1.0 or (risen >= goal).all():
                 break
-            factors = goal / np.maximum(risen, goal / MOST_FACTOR)
-            factors = np.where(risen < goal, np.maximum(factors, LEAST_FACTOR), 1.0)
-            strengths = np.minimum(strengths * factors, MOST)
+            asked = asked.more(risen, goal)
         report(rounds - len(tried))
         return tried
 
     def _updates(
-        self, found: _Neurons, strengths: Floats
+        self, found: _Neurons, asked: _Asked
     ) -> list[tuple[Target, LowRankUpdate]]:
-        """The changes of the projections at strengths, one a word."""
-        mlp, places = self._mlp, found.given_up.places
-        asked = np.array([strengths[group].max() for group in found.neurons.groups])
-        added = torch.from_numpy(found.columns.displacements * asked[:, None])
+        """The changes of the projections for what is asked of each word."""
+        mlp, places, groups = self._mlp, found.given_up.places, found.neurons.groups
+        strengths, eager = (
+            np.array([of_words[group].max() for group in groups])
+            for of_words in (asked.strengths, asked.eager)
+        )
+        added = torch.from_numpy(found.columns.displacements * strengths[:, None])
         replaced = mlp.replaced(
-            places, found.neurons.gate, found.neurons.up,
+            places, found.neurons.gate(eager), found.neurons.up,
             as_stored(added, mlp.down.dtype),
         )  # fmt: skip
         *rows, (down, update) = replaced
@@ -246,8 +278,8 @@ class Hinge:
 
 
 def _best(
-    tried: Sequence[tuple[Floats, SweepPoint]], limits: WordLimits
-) -> tuple[Floats, SweepPoint]:
+    tried: Sequence[tuple[_Asked, SweepPoint]], limits: WordLimits
+) -> tuple[_Asked, SweepPoint]:
     """The last that keeps the limits, or that which strains them least."""
     within = [one for one in tried if one[1].acceptable(limits)] or [
         one for one in tried if one[1].strain(limits) <= 1.0
