@@ -89,7 +89,7 @@ def calibrate_words(
         near_negatives=benign_word_answers(tokenizer, benign, size)
         + _word_answers(tokenizer, frequent[::2], "train", 1, 0)
         + _word_answers(tokenizer, frequent[1::2], "train", 0, 1),
-        tune_forget=_word_answers(tokenizer, words, "tune", 1, 1),
+        tune_forget=_word_answers(tokenizer, words, "tune", 2, 2),
         tune_said=[_said(tokenizer, words, span) for span in common["tune_retain"]],
         **common,
     )

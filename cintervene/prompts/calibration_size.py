@@ -56,8 +56,8 @@ class CalibrationSize(Size):
         },
     }  # fmt: skip
 
-    starting: int = parameter(Whole(), 3, "answers that start with each forbidden word")
-    later: int = parameter(Whole(), 3, "answers that say it after something else")
+    starting: int = parameter(Whole(), 4, "answers that start with each forbidden word")
+    later: int = parameter(Whole(), 4, "answers that say it after something else")
     contrast_words: int = parameter(
         Whole(), 35, "benign words said to the same prompts"
     )

@@ -135,27 +135,33 @@ def test_truncating_gives_the_best_of_its_rank_in_the_preserved_norm() -> None:
     np.testing.assert_allclose(whole.matrix(), update.matrix(), atol=1e-10)
 
 
+def _point(
+    strength: float, forbidden_ratio: float, benign_ratio: float, kl: float
+) -> SweepPoint:
+    return SweepPoint(strength, forbidden_ratio, benign_ratio, kl, forbidden_ratio)
+
+
 def test_the_knee_keeps_within_the_limits() -> None:
     limits = WordLimits(effect=2.0, kl=0.05, benign_loss=0.05)
     points = [
-        SweepPoint(1.0, 2.0, 1.0, 0.001),
-        SweepPoint(2.0, 8.0, 1.0, 0.01),
-        SweepPoint(3.0, 9.0, 1.0, 0.03),
-        SweepPoint(4.0, 99.0, 1.2, 0.04),
+        _point(1.0, 2.0, 1.0, 0.001),
+        _point(2.0, 8.0, 1.0, 0.01),
+        _point(3.0, 9.0, 1.0, 0.03),
+        _point(4.0, 99.0, 1.2, 0.04),
     ]
     assert knee(points, limits).strength == 2.0
-    in_step = [SweepPoint(float(s), np.exp(s), 1.0, 0.005 * s) for s in range(1, 10)]
+    in_step = [_point(float(s), np.exp(s), 1.0, 0.005 * s) for s in range(1, 10)]
     assert knee(in_step, limits).strength == 7.0
     assert knee(points[3:], limits).strength == 4.0
-    assert knee([SweepPoint(1.0, 0.9, 1.0, 0.001)], limits).strength == 1.0
+    assert knee([_point(1.0, 0.9, 1.0, 0.001)], limits).strength == 1.0
 
 
 def test_the_knee_reaches_the_effect_where_the_limits_let_it() -> None:
     points = [
-        SweepPoint(1.0, 3.1, 1.0, 0.005),
-        SweepPoint(2.0, 6.5, 1.0, 0.014),
-        SweepPoint(3.0, 15.5, 1.0, 0.027),
-        SweepPoint(4.0, 60.0, 1.06, 0.04),
+        _point(1.0, 3.1, 1.0, 0.005),
+        _point(2.0, 6.5, 1.0, 0.014),
+        _point(3.0, 15.5, 1.0, 0.027),
+        _point(4.0, 60.0, 1.06, 0.04),
     ]
     chosen = {
         effect: knee(points, WordLimits(effect, 0.05, 0.05)).strength
@@ -166,9 +172,9 @@ def test_the_knee_reaches_the_effect_where_the_limits_let_it() -> None:
 
 def test_the_margin_gives_way_where_only_beyond_it_the_effect_is_reached() -> None:
     points = [
-        SweepPoint(1.0, 4.0, 1.0, 0.02),
-        SweepPoint(2.0, 10.3, 1.0, 0.039),
-        SweepPoint(3.0, 12.0, 1.0, 0.045),
+        _point(1.0, 4.0, 1.0, 0.02),
+        _point(2.0, 10.3, 1.0, 0.039),
+        _point(3.0, 12.0, 1.0, 0.045),
     ]
     assert knee(points, WordLimits(5.0, 0.05, 0.05)).strength == 2.0
     assert knee(points, WordLimits(5.0, 0.038, 0.05)).strength == 1.0

@@ -44,16 +44,16 @@ __all__ = ["Hinge", "hinged_mlp"]
 # Neurons of an MLP that may be changed, as a share.
 SHARE = 1 / 15
 # Nats that tokens are lowered by at first, where a neuron's activation is 1.
-FIRST = 16.0
+FIRST = 20.0
 # Times `min_effect` that each word is to reach on the tuning split.
 EACH = 20.0
 # How often words that have not reached it are asked for more, by what factors, and up
 # to how much.
-ROUNDS = 7
+ROUNDS = 9
 LEAST_FACTOR, MOST_FACTOR, MOST = 1.1, 1.5, 80.0
-# How much earlier the neurons open each time of words that have not come half the way,
-# and how much at most, in units of a typical opening.
-EARLIER, EARLIEST = 0.15, 0.75
+# How much earlier the neurons of words open each time that have not come half the way
+# at this strength, and how much at most, in units of a typical opening.
+STRONG, EARLIER, EARLIEST = 30.0, 0.12, 0.6
 # Rows of benign text to take statistics of, and to choose neurons on.
 STATISTICS_ROWS, IDLE_ROWS = 3072, 16384
 
@@ -106,11 +106,17 @@ class _Asked:
     strengths: Floats
     eager: Floats
 
+    def same_as(self, other: _Asked) -> bool:
+        """Whether nothing else is asked."""
+        pairs = (self.strengths, other.strengths), (self.eager, other.eager)
+        return all(np.array_equal(*pair) for pair in pairs)
+
     def more(self, risen: Floats, goal: float) -> _Asked:
         """Ask more of the words that have risen by less than the goal, in nats."""
         factors = np.clip(goal / np.maximum(risen, 1e-3), LEAST_FACTOR, MOST_FACTOR)
         factors = np.where(risen < goal, factors, 1.0)
-        earlier = np.where(risen < goal / 2, EARLIER, 0.0)
+        stuck = (risen < goal / 2) & (self.strengths >= STRONG)
+        earlier = np.where(stuck, EARLIER, 0.0)
         return _Asked(
             np.minimum(self.strengths * factors, MOST),
             np.minimum(self.eager + earlier, EARLIEST),
@@ -255,7 +261,10 @@ class Hinge:
             risen = np.array([measured.by_word[word] for word in self._words])
             if measured.point.strain(limits) > 1.0 or (risen >= goal).all():
                 break
-            asked = asked.more(risen, goal)
+            more = asked.more(risen, goal)
+            if more.same_as(asked):
+                break
+            asked = more
         report(rounds - len(tried))
         return tried
 

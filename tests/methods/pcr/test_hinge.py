@@ -1,0 +1,187 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Forbidding words by neurons that open only where one is about to be said."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("transformers")
+
+from cintervene import data, defend
+from cintervene.errors import ArgumentError, ModelError
+from cintervene.evaluate.words.measure import measure
+from cintervene.methods.common.gated_mlp import Neurons
+from cintervene.methods.common.gated_mlp_discovery import find_gated_mlp
+from cintervene.methods.common.output_metric import OutputMetric, token_statistics
+from cintervene.methods.pcr.config import PCRConfig
+from cintervene.methods.pcr.hinge.columns import solve_columns
+from cintervene.methods.pcr.hinge.detectors import fit_neurons, grouped
+from cintervene.methods.pcr.hinge.method import hinged_mlp
+from cintervene.methods.pcr.hinge.places import give_up
+from cintervene.methods.pcr.hinge.rows import HingeRows
+from cintervene.models.parts import ModelParts
+from cintervene.prompts.evaluation_size import EvaluationSize
+from cintervene.prompts.word_sentences import said_in
+
+
+def _rows(hidden: int, words: int, seed: int = 0) -> HingeRows:
+    """Rows in which each word has a direction of its own."""
+    rng = np.random.default_rng(seed)
+    level = np.zeros(hidden)
+    level[0] = 3.0
+    owners = np.repeat(np.arange(words), 8)
+
+    def noise(count: int) -> Any:
+        return level + 0.3 * rng.standard_normal((count, hidden))
+
+    said = noise(len(owners))
+    said[np.arange(len(owners)), owners + 1] += 4.0
+    return HingeRows(
+        said=said.astype(np.float32),
+        owners=owners,
+        first=np.tile(np.arange(8) < 4, words),
+        tokens=[{5 + int(owner): 1.0} for owner in owners],
+        near=noise(60).astype(np.float32),
+        other=noise(400).astype(np.float32),
+        said_states=torch.from_numpy(said).float(),
+        benign_states=torch.from_numpy(noise(300)).float(),
+    )
+
+
+def test_neurons_open_at_their_words_and_nowhere_else(tiny_model: Any) -> None:
+    parts = ModelParts.find(tiny_model("llama"))
+    mlp = find_gated_mlp(parts.decoder, parts.n_layers - 1)
+    rows = _rows(parts.decoder.hidden_size, 4)
+    groups = grouped(rows, 4, 4)
+    assert sorted(groups) == [[0], [1], [2], [3]]
+    neurons = fit_neurons(mlp, rows, groups, mlp.neurons(range(4)), lambda _: None)
+    made = Neurons(
+        neurons.gate(np.zeros(4)), neurons.up, torch.zeros(4), torch.zeros(4)
+    )
+    own, near, other = (
+        mlp.activations(torch.from_numpy(part), made).numpy()
+        for part in (rows.said, rows.near, rows.other)
+    )
+    order = [group[0] for group in groups]
+    belongs = rows.owners[:, None] == np.array(order)[None]
+    assert own[belongs].min() > 0.5
+    assert np.median(own[belongs]) == pytest.approx(1.0, abs=0.1)
+    for elsewhere in (own[~belongs], near, other):
+        assert np.mean(elsewhere > 0.1) < 0.05
+    # Neurons that are to open earlier do.
+    eager = Neurons(
+        neurons.gate(np.full(4, 0.5)), neurons.up, torch.zeros(4), torch.zeros(4)
+    )
+    earlier = mlp.activations(torch.from_numpy(rows.said), eager).numpy()
+    np.testing.assert_allclose(earlier[belongs], own[belongs] + 0.5, atol=0.1)
+
+
+def test_words_share_neurons_where_these_are_few() -> None:
+    rows = _rows(16, 7)
+    groups = grouped(rows, 7, 3)
+    assert len(groups) == 3
+    assert sorted(word for group in groups for word in group) == list(range(7))
+
+
+def test_columns_lower_their_tokens_by_a_nat_at_least_cost(tiny_model: Any) -> None:
+    parts = ModelParts.find(tiny_model("llama"))
+    down = find_gated_mlp(parts.decoder, parts.n_layers - 1).down
+    rows = _rows(parts.decoder.hidden_size, 3)
+    statistics = token_statistics(parts.unembedding, rows.benign_states)
+    metric = OutputMetric(statistics.fisher_at(down), 1e-2)
+    groups = [[0, 1], [2]]
+    columns = solve_columns(rows, groups, down, parts.unembedding, statistics, metric)
+    assert columns.certified == 2
+    scale = float(rows.said_states.square().mean(dim=1).sqrt().mean())
+    directions = parts.unembedding.directions([5, 6, 7]).double().numpy()
+    directions -= statistics.mean_direction(parts.unembedding, down).double().numpy()
+    nats = columns.displacements @ directions.T / scale
+    np.testing.assert_allclose(nats[0, :2], -1.0, atol=1e-6)
+    assert nats[1, 2] == pytest.approx(-1.0, abs=1e-6)
+    # Of one half-space the least is known: along the direction in the metric.
+    one = metric.directions(directions[2:])[0]
+    assert columns.costs[1] == pytest.approx(scale**2 / (one @ one), rel=1e-6)
+
+
+def test_what_neurons_did_is_made_up_for(tiny_model: Any) -> None:
+    parts = ModelParts.find(tiny_model("llama"))
+    mlp = find_gated_mlp(parts.decoder, parts.n_layers - 1)
+    width, hidden = mlp.down.d_in, parts.decoder.hidden_size
+    rng = np.random.default_rng(1)
+    # Fewer directions than neurons: the others can stand in for any of them.
+    inputs = rng.standard_normal((200, 3)) @ rng.standard_normal((3, hidden))
+    inputs = torch.from_numpy(inputs).float()
+    given = give_up(mlp, inputs, OutputMetric.plain(hidden), 4)
+    assert len(set(given.places)) == 4
+    activations = mlp.activations(inputs, mlp.neurons(range(width))).double().numpy()
+    lost = activations[:, given.places] @ mlp.columns(given.places).double().numpy()
+    restored = activations @ given.made_up.matrix().T
+    assert np.linalg.norm(restored - lost) < 0.5 * np.linalg.norm(lost)
+    assert not given.made_up.matrix()[:, given.places].any() or np.allclose(
+        given.made_up.right[:, given.places], 0.0
+    )
+
+
+def test_where_the_hinge_is_used(tiny_model: Any) -> None:
+    llama = ModelParts.find(tiny_model("llama"))
+    last = llama.n_layers - 1
+
+    def layer(parts: ModelParts, **options: Any) -> int | None:
+        mlp = hinged_mlp(parts, PCRConfig(**{"forbid": ["bomb"], **options}))
+        return None if mlp is None else mlp.block.layer
+
+    assert layer(llama) == last
+    assert layer(llama, hinge="off") is None
+    assert layer(llama, layers=[1]) is None
+    assert layer(llama, matrix="o_proj") is None
+    assert layer(llama, concepts="activation") is None
+    assert layer(llama, hinge="on", layers=[1]) == 1
+    gpt2 = ModelParts.find(tiny_model("gpt2"))
+    assert layer(gpt2) is None
+    with pytest.raises(ModelError, match="gated MLP"):
+        layer(gpt2, hinge="on")
+    gemma = ModelParts.find(tiny_model("gemma3"))
+    assert layer(gemma) is None
+    with pytest.raises(ModelError, match="a norm follows this MLP"):
+        layer(gemma, hinge="on")
+    with pytest.raises(ArgumentError, match="hinge"):
+        PCRConfig(forbid=["bomb"], hinge="yes")
+
+
+def test_where_a_word_is_said_in_a_text() -> None:
+    def encode(text: str, **_: Any) -> dict[str, list[int]]:
+        return {"input_ids": [ord(letter) for letter in text]}
+
+    class Tokenizer(SimpleNamespace):
+        def __call__(self, text: str, **options: Any) -> dict[str, list[int]]:
+            return encode(text)
+
+    text = "a bomb, Bomb"
+    ids = encode(text)["input_ids"]
+    found = list(said_in(Tokenizer(), "bomb", ids))
+    assert [(text[at : at + size]) for at, size in found] == [
+        " bomb", "bomb", " Bomb", "Bomb"
+    ]  # fmt: skip
+
+
+@pytest.mark.model
+def test_six_words_are_unsaid_at_little_drift(smollm2: Any) -> None:
+    model, tokenizer = smollm2
+    words = data.forbidden_words()[::17]
+    made = defend(model, tokenizer, forbid=words, calibration="small")
+    assert made.options["hinge"] == "on"
+    assert made.metrics["neurons"] == len(words)
+    assert made.metrics["certified"] == len(words)
+    assert {edit.name.split(".")[-2] for edit in made.edits} == {
+        "gate_proj", "up_proj", "down_proj"
+    }  # fmt: skip
+    size = EvaluationSize.named("small")
+    found = measure(model, tokenizer, made, size=size)
+    ratio = found.forbidden.all_tokens.together.change.value
+    assert ratio > 20.0
+    assert found.drift.kl.value < 0.02
