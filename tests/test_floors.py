@@ -29,6 +29,7 @@ FLOORS = [
     "cintervene/errors",
     "cintervene/utils",
     "cintervene/data",
+    "cintervene/words",
     "cintervene/solvers",
     "cintervene/models",
     "cintervene/activations",

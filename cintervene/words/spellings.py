@@ -13,7 +13,7 @@ import unicodedata
 from collections import defaultdict
 from functools import cache
 
-from cintervene.methods.guard.scripts import is_mark
+from cintervene.words.scripts import is_mark
 
 __all__ = ["Read", "Spellings"]
 
