@@ -30,6 +30,7 @@ FLOORS = [
     "cintervene/utils",
     "cintervene/data",
     "cintervene/words",
+    "cintervene/serve",
     "cintervene/solvers",
     "cintervene/models",
     "cintervene/activations",

@@ -46,6 +46,8 @@ class WordFollower:
     ----------
     reach : int
         So many of the last tokens tell what is being said.
+    writable : set of int
+        The words, by number, that tokens can write at all.
     """
 
     def __init__(self, vocabulary: Vocabulary, words: Sequence[str]) -> None:
@@ -56,6 +58,7 @@ class WordFollower:
         self.reach = 8 + max((len(word.encode()) for word in words), default=0)
         self._steps: dict[State, dict[int, list[State]]] = {ANYWHERE: {}, BOUNDARY: {}}
         self._complete: dict[State, set[int]] = defaultdict(set)
+        self.writable: set[int] = set()
         self._explore(words, vocabulary)
 
     def completing(self, history: Sequence[int]) -> list[int]:
@@ -134,6 +137,8 @@ class WordFollower:
         steps = self._steps.setdefault(state, {})
         for token, rest, reached in texts.along(word, read):
             done = (len(word), b"") in reached
+            if done:
+                self.writable.add(number)
             if rest:
                 if done and _parted(last, rest):
                     self._complete[state].add(token)
