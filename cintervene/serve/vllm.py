@@ -41,7 +41,9 @@ class RequestBans(AdapterLogitsProcessor):  # type: ignore[misc]
         super().__init__(vllm_config, device, is_pin_memory)
         model = vllm_config.model_config
         tokenizer = AutoTokenizer.from_pretrained(
-            model.tokenizer, revision=getattr(model, "tokenizer_revision", None)
+            model.tokenizer,
+            revision=getattr(model, "tokenizer_revision", None),
+            trust_remote_code=False,
         )
         vocabulary = Vocabulary.of(tokenizer)
 
