@@ -64,6 +64,6 @@ def hub_errors(repo_id: str) -> Iterator[None]:
     except (errors.HTTPError, errors.LocalEntryNotFoundError) as error:
         first = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise InterventionError(
-            f"{repo_id}: the hub did not answer as hoped ({first}). Check the name, the "
-            "connection, and that you are logged in (hf auth login)"
+            f"{repo_id}: the hub did not answer as hoped ({first}). Check the name, "
+            "the connection, and that you are logged in (hf auth login)"
         ) from error
