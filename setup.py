@@ -9,13 +9,14 @@ CINTERVENE_DEBUG=1         no optimisation, assertions on
 CINTERVENE_SANITIZE=1      address and undefined-behaviour sanitizers
 CINTERVENE_COVERAGE=1      gcov instrumentation
 CINTERVENE_WERROR=1        warnings are errors
-CINTERVENE_OPENMP=0        one thread
+CINTERVENE_OPENMP=0        one thread; what macOS has unless it is 1
 """
 
 import os
 import shlex
 import shutil
 import subprocess
+import sys
 import sysconfig
 from dataclasses import dataclass, field
 from glob import glob
@@ -24,6 +25,11 @@ from pathlib import Path
 import numpy
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
+
+# How the loader calls the directory of a library, and whether the compiler has OpenMP:
+# Apple's has none.
+APPLE = sys.platform == "darwin"
+BESIDE = "@loader_path" if APPLE else "$ORIGIN"
 
 
 def enabled(name: str, default: str = "0") -> bool:
@@ -51,7 +57,7 @@ def scipy_lapack() -> Lapack:
         include_dirs=[openblas.get_include_dir()],
         library_dirs=[directory],
         macros=[("CIV_LAPACK_SCIPY", None)],
-        link_args=["-Wl,-rpath,$ORIGIN"],
+        link_args=[f"-Wl,-rpath,{BESIDE}"],
         shipped=[
             os.path.join(directory, openblas.get_library(fullname=True)),
             *openmp_runtime(),
@@ -74,7 +80,8 @@ def compile_args() -> list[str]:
     args = ["-std=c11", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math"]
     args += ["-fvisibility=hidden", "-Wall", "-Wextra", "-Wshadow"]
     args += ["-Wmissing-prototypes", "-Wno-unknown-pragmas"]
-    args += ["-O0", "-g", "-UNDEBUG"] if enabled("DEBUG") else ["-O3"]
+    # Python's own -g would put the paths of this build into the library.
+    args += ["-O0", "-g", "-UNDEBUG"] if enabled("DEBUG") else ["-O3", "-g0"]
     args += ["-Werror"] if enabled("WERROR") else []
     return args + instrumentation() + openmp() + ["-fopenmp-simd"]
 
@@ -89,7 +96,7 @@ def instrumentation() -> list[str]:
 
 
 def openmp() -> list[str]:
-    return ["-fopenmp"] if enabled("OPENMP", default="1") else []
+    return ["-fopenmp"] if enabled("OPENMP", default="0" if APPLE else "1") else []
 
 
 def openmp_runtime() -> list[str]:

@@ -26,7 +26,7 @@ from cintervene.utils.runtime import show_config, thread_limit
 from cintervene.version import __version__
 
 if TYPE_CHECKING:
-    from cintervene import attacks, baselines, data, evaluate, export, models
+    from cintervene import attacks, baselines, data, evaluate, export, models, serve
     from cintervene.export import compare
     from cintervene.intervention.intervention import Intervention
     from cintervene.methods.arr.config import ARRConfig
@@ -78,13 +78,16 @@ __all__ = [
     "pcr",
     "project_ball",
     "project_simplex",
+    "serve",
     "set_nll",
     "show_config",
     "thread_limit",
     "tsr",
 ]
 
-_MODULES = ("attacks", "baselines", "data", "evaluate", "export", "models")
+_MODULES = (
+    "attacks", "baselines", "data", "evaluate", "export", "models", "serve",
+)  # fmt: skip
 _PLACES = {
     "ARRConfig": "methods.arr.config",
     "CalibrationSize": "prompts.calibration_size",

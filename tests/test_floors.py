@@ -29,6 +29,8 @@ FLOORS = [
     "cintervene/errors",
     "cintervene/utils",
     "cintervene/data",
+    "cintervene/words",
+    "cintervene/serve",
     "cintervene/solvers",
     "cintervene/models",
     "cintervene/activations",

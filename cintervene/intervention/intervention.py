@@ -13,6 +13,7 @@ import math
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from importlib import import_module
 from typing import Any, TypeVar
 
 from torch import nn
@@ -27,6 +28,7 @@ from cintervene.intervention.application import (
 )
 from cintervene.intervention.edit import Edit, digest_of
 from cintervene.intervention.file import RECORD, read, write
+from cintervene.intervention.hub import FILE, fetch
 from cintervene.models.stored import StoredWeights
 from cintervene.models.targets import Target
 from cintervene.models.weights import dtype_name
@@ -270,6 +272,88 @@ class Intervention:
         """
         edits, record = read(path)
         return cls(edits, **record)
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        private: bool = True,
+        token: str | bool | None = None,
+        revision: str | None = None,
+        report: Mapping[str, Any] | None = None,
+        beyond_limits: bool = False,
+    ) -> str:
+        """Publish it on the hub of Hugging Face, with its model card.
+
+        Parameters
+        ----------
+        repo_id : str
+            "owner/name"; the repository is made if there is none.
+        private : bool, default True
+            Whether a new repository is. The file and the card hold forbidden words in
+            clear.
+        token : str or bool, optional
+            As huggingface_hub takes it; by default the one that is logged in.
+        revision : str, optional
+            Branch to commit to.
+        report : mapping, optional
+            For the card, a ``report.json`` about this intervention.
+        beyond_limits : bool, default False
+            As for `save`.
+
+        Returns
+        -------
+        str
+            Where it can be seen.
+
+        Raises
+        ------
+        InterventionError
+            It crossed its limits, the report is about another one, or the hub refuses.
+        ArgumentError
+            `repo_id` is no name of a repository.
+        ImportError
+            huggingface_hub is not installed.
+        """
+        # Cards are written on a floor above, which is loaded when it is asked for.
+        hub = import_module("cintervene.export.hub")
+        return str(
+            hub.push(
+                self, repo_id, private=private, token=token, revision=revision,
+                report=report, beyond_limits=beyond_limits,
+            )
+        )  # fmt: skip
+
+    @classmethod
+    def from_hub(
+        cls,
+        repo_id: str,
+        *,
+        revision: str | None = None,
+        token: str | bool | None = None,
+    ) -> Intervention:
+        """Fetch what `push_to_hub` published; kept in the hub's own cache.
+
+        Parameters
+        ----------
+        repo_id : str
+            "owner/name".
+        revision : str, optional
+            Branch, tag or commit.
+        token : str or bool, optional
+            As for `push_to_hub`.
+
+        Raises
+        ------
+        InterventionError
+            There is no such repository or file, the hub cannot be reached, or what it
+            has is no intervention or damaged.
+        ArgumentError
+            `repo_id` is no name of a repository.
+        ImportError
+            huggingface_hub is not installed.
+        """
+        return cls.load(fetch(repo_id, FILE, revision=revision, token=token))
 
     def summary(self) -> str:
         """Return a table of what is changed."""

@@ -18,6 +18,7 @@ from cintervene.solvers.certify import Certificate, examine
 from cintervene.solvers.convex_concave import repair
 from cintervene.solvers.preserve import Preserve
 from cintervene.solvers.problem import Problem, check_price, prepare
+from cintervene.solvers.settle import settle
 from cintervene.solvers.solution import Solution, Status
 from cintervene.solvers.update import LowRankUpdate
 from cintervene.utils.arrays import Floats
@@ -33,8 +34,8 @@ _HISTORY = ("violation", "cost", "lower_bound", "prompt", "constraint")
 _HISTORY_ROWS = 10_000
 # Relative gap and residual of a solution that is final.
 _FINISHED = 1e-9
-# Violation that rounding alone may leave, which asking for more makes up for.
-_ROUNDED = 1e-7
+# Violation that rounding alone may leave, which `settle` makes up for.
+_ROUNDED = 1e-6
 # Relative error of a sum of products, for a guess of what rounding may do.
 _ROUNDING = 8.0 * np.finfo(np.float64).eps
 
@@ -131,16 +132,15 @@ def pcr(
     if not _in_doubt(problem, h, result, solution):
         return solution
     solution = _corrected(solution, examine(solution, problem, h, preserve), tolerance)
-    over = solution.residuals["feasibility"]
-    if solution.status is not Status.STALLED or not over <= _ROUNDED:
+    if not _short_by_rounding(solution, tolerance):
         return solution
-    # As near as rounding lets it come: ask for what it has fallen short by as well.
-    beyond = problem.beyond(2.0 * over * result["unit"])
-    result, _ = _solve(beyond, solver, method == "exact", *limits)
-    proof = _certificate(problem, result)
-    other = _solution(problem, result, proof)
-    other = _corrected(other, examine(other, problem, h, preserve), tolerance)
-    return other if other.status is Status.CONVERGED else solution
+    accepted = 0.1 * tolerance * result["unit"]
+    settled = settle(solution, problem, h, accepted, tolerance)
+    settled = replace(settled, status=Status.CONVERGED)
+    certificate = examine(settled, problem, h, preserve)
+    settled = _corrected(settled, certificate, tolerance)
+    better = settled.certified or solution.status is Status.STALLED
+    return settled if better and settled.status is Status.CONVERGED else solution
 
 
 def _solve(
@@ -271,6 +271,15 @@ def _corrected(
             "complementarity": certificate.complementarity,
         },
     )
+
+
+def _short_by_rounding(solution: Solution, tolerance: float) -> bool:
+    """Whether a small violation alone may keep a solution from its status or proof."""
+    over = solution.residuals["feasibility"]
+    if solution.status is Status.STALLED:
+        return over <= _ROUNDED
+    some = 0.1 * tolerance < over <= _ROUNDED
+    return solution.status is Status.CONVERGED and some and not solution.certified
 
 
 def _is_final(proof: "_core.Certificate", result: "_core.Found") -> bool:

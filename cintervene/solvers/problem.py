@@ -4,7 +4,7 @@
 This is the representer form, docs/methods/pcr.md (4), and slack, (7).
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -58,15 +58,6 @@ class Problem:
     def cost(self, coefficients: Floats) -> float:
         """What a change costs, slack included; (m, d_out) coefficients."""
         return float(np.vdot(coefficients, self.gram @ coefficients))
-
-    def beyond(self, length: float) -> "Problem":
-        """The problem that asks for so much more of every constraint."""
-        lengths = np.linalg.norm(self.directions, axis=1)
-        return replace(
-            self,
-            radius=np.where(self.radius > 0.0, self.radius + length, 0.0),
-            offsets=self.offsets - length * lengths,
-        )
 
     def worst_violation(self, margins: Floats) -> float:
         """Largest violation, as a length."""

@@ -7,6 +7,8 @@ interval, so that the first free place is known; on a line it is the optimum. Wi
 half-spaces there may be none, and random displacements of all sizes are tried.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterator
 
 import numpy as np
@@ -26,7 +28,7 @@ _WAYS = 8
 
 
 def starts(
-    problem: Problem, result: "_core.Found", lower_bound: float
+    problem: Problem, result: _core.Found, lower_bound: float
 ) -> Iterator[Floats]:
     """Coefficients (m, d_out), the most promising first; the same at every call.
 
@@ -52,7 +54,7 @@ def starts(
 
 def _spread(
     problem: Problem,
-    result: "_core.Found",
+    result: _core.Found,
     lower_bound: float,
     rng: np.random.Generator,
 ) -> Iterator[Floats]:

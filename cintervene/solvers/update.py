@@ -25,7 +25,8 @@ class LowRankUpdate:
     Updates of one shape form a vector space: ``a + b``, ``a - b``, ``-a`` and
     ``2 * a`` are updates again. The rank of a sum is the sum of the ranks;
     :meth:`compress` finds the least that will do. `cintervene.pcr` returns its change
-    in this form, with ``left = A'`` and ``right = H P^-1`` of docs/methods/pcr.md (4).
+    in this form, with ``left = A'`` and ``right = H P^-1`` of docs/methods/pcr.md (4),
+    or with orthonormal rows in `right` where inputs are almost dependent.
 
     Parameters
     ----------

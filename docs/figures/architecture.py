@@ -13,7 +13,7 @@ ROOT = Path(__file__).parent.parent.parent
 # build on the left one, as within tests/test_floors.py.
 ROWS = [
     ["csrc"],
-    ["utils", "data", "solvers"],
+    ["utils", "data", "words", "serve", "solvers"],
     ["models", "activations", "intervention"],
     ["prompts"],
     ["methods"],
@@ -26,7 +26,9 @@ ROWS = [
 TEXTS = {
     "csrc": "the C core: PCR, linear heads, losses, low-rank products",
     "utils": "checks, files",
-    "data": "words, prompts",
+    "data": "prompts",
+    "words": "letters of tokens",
+    "serve": "bans",
     "solvers": "arrays to solutions",
     "models": "find and load",
     "activations": "forward passes",

@@ -244,7 +244,7 @@ def test_many_active_halfspaces(slack, active):
     assert max(solution.residuals.values()) < 1e-9
 
 
-def test_hard_but_feasible_demands_are_not_called_infeasible():
+def test_hard_but_feasible_demands_are_not_called_infeasible(kernels):
     problem = random_problem(28, m=2, n=0, d_out=5, d_in=8)
     problem.inputs[1] = problem.inputs[0] + 1e-3 * problem.inputs[1]
     u = np.ones(5)

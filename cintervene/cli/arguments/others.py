@@ -10,6 +10,7 @@ from cintervene.cli.arguments.shared import (
     Parser,
     add_beyond_limits,
     add_intervention,
+    add_json,
     add_out,
     add_report,
     add_template_options,
@@ -18,7 +19,7 @@ from cintervene.cli.arguments.shared import (
 from cintervene.utils.literals import Matrix
 from cintervene.utils.ranges import Auto, Layers, Whole
 
-__all__ = ["apply", "compare", "explain", "export", "revert"]
+__all__ = ["apply", "compare", "doctor", "explain", "export", "revert"]
 
 
 def apply(parser: Parser) -> None:
@@ -112,3 +113,8 @@ def explain(parser: Parser) -> None:
         help="the projection of each layer: the MLP's or the attention's (default: "
         "%(default)s)",
     )
+
+
+def doctor(parser: Parser) -> None:
+    """Add the arguments of ``cintervene doctor``."""
+    add_json(parser)

@@ -49,7 +49,14 @@ COMMANDS = {
         "others:explain",
         "explain",
     ),
+    "doctor": (
+        "say what is installed, what is missing, and how this machine computes",
+        "others:doctor",
+        "doctor",
+    ),
 }
+# These say themselves which models they take, if any.
+WITHOUT_MODEL = ("compare", "doctor")
 
 
 def build_parser(command: str | None = None) -> argparse.ArgumentParser:
@@ -93,10 +100,11 @@ def build_parser(command: str | None = None) -> argparse.ArgumentParser:
 
 def _describe(parser: Parser, name: str, place: str) -> None:
     """Add the arguments of a command."""
-    if name != "compare":
+    if name not in WITHOUT_MODEL:
         add_model(parser)
-    # An adapter's factors have a type of their own.
-    add_common(parser, "--model-dtype" if name == "export" else "--dtype")
+    if name != "doctor":
+        # An adapter's factors have a type of their own.
+        add_common(parser, "--model-dtype" if name == "export" else "--dtype")
     module, function = place.split(":")
     add = getattr(import_module(f"cintervene.cli.arguments.{module}"), function)
     add(parser)

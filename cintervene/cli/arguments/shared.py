@@ -20,6 +20,7 @@ __all__ = [
     "add_common",
     "add_device",
     "add_intervention",
+    "add_json",
     "add_model",
     "add_obedience_loss",
     "add_out",
@@ -67,6 +68,11 @@ def add_common(parser: Parser, dtype: str = "--dtype") -> None:
     parser.add_argument(
         "--hub", action="store_true", help="look the model up on the hub"
     )
+    add_json(parser)
+
+
+def add_json(parser: Parser) -> None:
+    """Add the form of what is printed."""
     parser.add_argument(
         "--json", action="store_true", help="print the result as JSON on stdout"
     )

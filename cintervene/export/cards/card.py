@@ -25,12 +25,18 @@ from cintervene.models.weights import dtype_name
 from cintervene.utils.escaping import markdown_code, markdown_text, printable
 from cintervene.utils.ranges import takes_file
 
-Form = Literal["lora", "gguf", "checkpoint"]
+Form = Literal["lora", "gguf", "checkpoint", "intervention"]
 # A report, or what makes one of the intervention in the form that was written.
 Report = Mapping[str, Any] | Callable[[Intervention], Mapping[str, Any]]
 CARD = "README.md"
-RELATIONS = {"lora": "adapter", "gguf": "adapter", "checkpoint": "finetune"}
-LIBRARIES = {"lora": "peft", "gguf": "llama.cpp", "checkpoint": "transformers"}
+RELATIONS = {
+    "lora": "adapter", "gguf": "adapter", "checkpoint": "finetune",
+    "intervention": "adapter",
+}  # fmt: skip
+LIBRARIES = {
+    "lora": "peft", "gguf": "llama.cpp", "checkpoint": "transformers",
+    "intervention": "cintervene",
+}  # fmt: skip
 # Of the base's card: what holds for a changed model as well.
 INHERITED = ("license", "license_name", "license_link", "language", "pipeline_tag")
 # What `reached` of a layer is; the activations to compute it anew are not kept.
@@ -53,7 +59,7 @@ class Origin:
 
     Attributes
     ----------
-    form : {"lora", "gguf", "checkpoint"}
+    form : {"lora", "gguf", "checkpoint", "intervention"}
     base : str
         Name of the base model, by default what the intervention calls it.
     report : mapping, optional
@@ -255,7 +261,7 @@ def _solved(
         str(kind), "nats"
     )
     # Adapters round no weight.
-    rounded = origin.form == "checkpoint"
+    rounded = origin.form in ("checkpoint", "intervention")
     columns = {
         "layer": "layer",
         "status": "status",
@@ -333,6 +339,12 @@ def _use(intervention: Intervention, origin: Origin) -> Iterator[str]:
         "checkpoint": (
             "```python\nfrom transformers import AutoModelForCausalLM\n\n"
             'model = AutoModelForCausalLM.from_pretrained("THIS DIRECTORY")\n```'
+        ),
+        "intervention": (
+            "```python\nimport cintervene as ci\n\n"
+            f"model, tokenizer = ci.models.load({base!r}, hub=True)\n"
+            'change = ci.Intervention.from_hub("THIS REPOSITORY")\n'
+            "change.apply(model)  # change.revert(model) takes it back\n```"
         ),
     }[origin.form]
 

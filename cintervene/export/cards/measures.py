@@ -32,6 +32,7 @@ FORMS = {
     "Quantised weights answer somewhat differently.",
     "checkpoint": "Measured on the changed weights as they were read again from these "
     "files.",
+    "intervention": "Measured with the change of this file applied.",
 }
 EARLIER = "Measured when the change was made or evaluated, not on these files."
 

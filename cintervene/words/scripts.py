@@ -6,7 +6,7 @@ from __future__ import annotations
 import unicodedata
 from functools import cache
 
-__all__ = ["begins_anywhere", "ends_anywhere", "is_mark", "joins"]
+__all__ = ["begins_anywhere", "ends_anywhere", "is_mark", "joins", "last_unmarked"]
 
 # First words of Unicode's names for letters of scripts that do not part words.
 _UNSPACED = (
@@ -42,3 +42,8 @@ def begins_anywhere(character: str) -> bool:
 def ends_anywhere(character: str) -> bool:
     """Whether another letter may follow a word that ends so."""
     return not joins(character) or _named(character, _AGGLUTINATED)
+
+
+def last_unmarked(text: str) -> str:
+    """The last character that is no mark on the one before it; none if all are."""
+    return next((letter for letter in reversed(text) if not is_mark(letter)), "")

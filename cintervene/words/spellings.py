@@ -13,9 +13,9 @@ import unicodedata
 from collections import defaultdict
 from functools import cache
 
-from cintervene.methods.guard.scripts import is_mark
+from cintervene.words.scripts import is_mark
 
-__all__ = ["Read", "Spellings"]
+__all__ = ["Read", "Spellings", "folded_alike"]
 
 # No letter behind this one has another case.
 _LAST_CASED = 0x1E944
@@ -91,7 +91,7 @@ def _clusters(word: str) -> list[str]:
 def _written(cluster: str) -> tuple[bytes, ...]:
     """The ways of writing a character, in any case and composed as far as one likes."""
     cased = {cluster, cluster.lower(), cluster.upper(), cluster.title()}
-    cased |= {cluster.casefold(), *_folded_alike()[cluster.casefold()]}
+    cased |= {cluster.casefold(), *folded_alike()[cluster.casefold()]}
     forms = set()
     for form in cased:
         parts = unicodedata.normalize("NFD", form)
@@ -104,7 +104,7 @@ def _written(cluster: str) -> tuple[bytes, ...]:
 
 
 @cache
-def _folded_alike() -> dict[str, list[str]]:
+def folded_alike() -> dict[str, list[str]]:
     """Characters by what they are without case, where that is another one."""
     alike: dict[str, list[str]] = defaultdict(list)
     for one in map(chr, range(_LAST_CASED)):
