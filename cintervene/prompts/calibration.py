@@ -29,6 +29,7 @@ __all__ = [
     "benign_word_answers",
     "calibrate_words",
     "common_parts",
+    "neighbour_answers",
     "running_text",
 ]
 
@@ -87,11 +88,17 @@ def calibrate_words(
     return Calibration(
         forget=_word_answers(tokenizer, words, "train", size.starting, size.later),
         near_negatives=benign_word_answers(tokenizer, benign, size)
-        + _word_answers(tokenizer, frequent[::2], "train", 1, 0)
-        + _word_answers(tokenizer, frequent[1::2], "train", 0, 1),
+        + neighbour_answers(tokenizer, frequent),
         tune_forget=_word_answers(tokenizer, words, "tune", 2, 2),
         tune_said=[_said(tokenizer, words, span) for span in common["tune_retain"]],
         **common,
+    )
+
+
+def neighbour_answers(tokenizer: Any, words: Sequence[str]) -> list[TargetSpan]:
+    """Answers that say words in the place of forbidden ones, once each."""
+    return _word_answers(tokenizer, words[::2], "train", 1, 0) + _word_answers(
+        tokenizer, words[1::2], "train", 0, 1
     )
 
 

@@ -40,6 +40,9 @@ class CalibrationSize(Size):
         Prompts that sound harmful but are not, answered like harmful ones.
     sentences, sentence_tokens : int
         Texts that the model writes about each forbidden word, and their length.
+    neighbours : int
+        Words for each forbidden one that the unembedding holds nearest to it, said to
+        the same prompts.
     """
 
     budgets: ClassVar = {
@@ -47,6 +50,7 @@ class CalibrationSize(Size):
             "starting": 1, "later": 1, "contrast_words": 8, "text_words": 60,
             "prompts": 24, "texts": 8, "answer_tokens": 16, "tune_words": 6,
             "tune_prompts": 10, "contrast_prompts": 16, "sentences": 0,
+            "neighbours": 1,
         },
         "default": {},
         "large": {
@@ -78,6 +82,9 @@ class CalibrationSize(Size):
         Whole(), 1, "texts that the model writes about each forbidden word"
     )
     sentence_tokens: int = parameter(Whole(least=1), 32, "length of these texts")
+    neighbours: int = parameter(
+        Whole(), 2, "words nearest to each forbidden one that must not suffer"
+    )
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,9 @@ from cintervene.methods.pcr.strength import (
 )
 from cintervene.models.parts import ModelParts
 from cintervene.models.targets import Target
-from cintervene.prompts.calibration import Calibration
+from cintervene.prompts.calibration import Calibration, neighbour_answers
+from cintervene.prompts.neighbours import neighbours
+from cintervene.prompts.spelling import text_tokenizer
 from cintervene.prompts.word_sentences import word_sentences
 from cintervene.solvers.update import LowRankUpdate
 from cintervene.utils.arrays import Floats
@@ -196,7 +198,7 @@ class Hinge:
         )
 
     def _with_sentences(self, calibration: Calibration) -> Calibration:
-        """Calibration texts, and what the model writes about the words."""
+        """Calibration texts, the model's own about the words, and their neighbours."""
         size = self._config.calibration
         report = counting(
             self._progress, "writing sentences", size.sentences * len(self._words)
@@ -205,7 +207,16 @@ class Hinge:
             self._parts.model, self._tokenizer, self._words,
             data.sentence_templates(), size.sentences, size.sentence_tokens, report,
         )  # fmt: skip
-        return replace(calibration, forget=[*calibration.forget, *spans])
+        near = neighbours(
+            self._parts.unembedding, text_tokenizer(self._tokenizer), self._words,
+            size.neighbours,
+        )  # fmt: skip
+        beside = neighbour_answers(self._tokenizer, near)
+        return replace(
+            calibration,
+            forget=[*calibration.forget, *spans],
+            near_negatives=[*calibration.near_negatives, *beside],
+        )
 
     def _rows(self, calibration: Calibration) -> HingeRows:
         parts = (calibration.forget, calibration.near_negatives, calibration.retain)
