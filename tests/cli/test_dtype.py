@@ -21,8 +21,8 @@ from cintervene.cli.arguments.parser import COMMANDS, build_parser
 WIDE = ["--dtype", "float32"]
 
 
-@pytest.mark.parametrize("command", COMMANDS)
-def test_every_command_has_it(command: str, capsys: Any) -> None:
+@pytest.mark.parametrize("command", sorted({*COMMANDS} - {"doctor"}))
+def test_every_command_with_a_model_has_it(command: str, capsys: Any) -> None:
     with pytest.raises(SystemExit):
         build_parser(command).parse_args([command, "--help"])
     flag = "--model-dtype" if command == "export" else "--dtype"
