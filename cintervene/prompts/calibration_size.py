@@ -60,8 +60,8 @@ class CalibrationSize(Size):
         },
     }  # fmt: skip
 
-    starting: int = parameter(Whole(), 4, "answers that start with each forbidden word")
-    later: int = parameter(Whole(), 4, "answers that say it after something else")
+    starting: int = parameter(Whole(), 5, "answers that start with each forbidden word")
+    later: int = parameter(Whole(), 5, "answers that say it after something else")
     contrast_words: int = parameter(
         Whole(), 35, "benign words said to the same prompts"
     )

@@ -40,4 +40,11 @@ def base_of(
         f"blk.{target.layer}.{NAMES[matrix]}.weight": (target.d_out, target.d_in)
         for target in find_targets(model, matrix=matrix)
     }
+    # The hinge changes what stands beside a down projection.
+    shapes |= {
+        name.replace("ffn_down", part): (d_in, d_out)
+        for name, (d_out, d_in) in shapes.items()
+        if "ffn_down" in name
+        for part in ("ffn_gate", "ffn_up")
+    }
     return write_base(path, architecture, shapes)
