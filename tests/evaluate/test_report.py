@@ -298,6 +298,30 @@ def test_files_are_written_whole_or_not_at_all(
     assert (tmp_path / "report.md").read_text(encoding="utf-8") == "old"
 
 
+@pytest.mark.parametrize(
+    ("least", "greatest", "shown"),
+    [
+        (0.9, 30.0, {"1 x", "2 x", "5 x", "10 x", "20 x"}),
+        (0.5, 1e9, {"1 x", "1,000 x"}),
+    ],
+)
+def test_an_axis_of_ratios_says_where_it_is(
+    least: float, greatest: float, shown: set[str]
+) -> None:
+    pytest.importorskip("matplotlib")
+    from matplotlib.figure import Figure
+
+    from cintervene.evaluate.report.plots import ratio_axis
+
+    axes = Figure(figsize=(7.6, 4.4)).subplots()
+    axes.set(yscale="log", ylim=(least, greatest))
+    ratio_axis(axes.yaxis)
+    places = axes.yaxis.get_major_locator().tick_values(least, greatest)
+    texts = {axes.yaxis.get_major_formatter()(place, 0) for place in places}
+    assert 4 <= len([at for at in places if least <= at <= greatest]) <= 12
+    assert shown <= texts
+
+
 def test_pictures_leave_matplotlib_as_it_is() -> None:
     pytest.importorskip("matplotlib")
     script = """

@@ -38,6 +38,8 @@ GAP = 1.0
 POINTS_PER_INCH = 72
 # Bars beyond which their labels stand upright.
 MANY = 12
+# From the least to the greatest ratio of an axis on which each decade has three places.
+FEW_DECADES = 1e3
 
 
 def perplexity_figure(measurement: WordMeasurement) -> Figure:
@@ -201,10 +203,24 @@ def _draw_sweep(
         axes.plot(drift[at], effect[at], "o", color=FORBIDDEN, markersize=9)
 
 
+class _Ratios(LogLocator):
+    """Places at 1, 2 and 5 of each decade, or at decades where there are many."""
+
+    def tick_values(self, vmin: float, vmax: float) -> Any:
+        """Choose places between two ratios."""
+        narrow = vmin > 0.0 and vmax / vmin <= FEW_DECADES
+        self.set_params(subs=(1.0, 2.0, 5.0) if narrow else (1.0,))
+        return super().tick_values(vmin, vmax)
+
+
+def _short(ratio: float) -> str:
+    return f"{ratio:,.0f}" if ratio >= 1.0 else f"{ratio:g}"
+
+
 def ratio_axis(axis: Axis) -> None:
     """Write the places of a logarithmic axis as "5 x"."""
-    axis.set_major_locator(LogLocator(10, subs=(1, 2, 5)))
-    axis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g} x"))
+    axis.set_major_locator(_Ratios(10))
+    axis.set_major_formatter(FuncFormatter(lambda x, _: f"{_short(x)} x"))
     axis.set_minor_formatter(NullFormatter())
 
 
