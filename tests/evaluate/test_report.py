@@ -302,7 +302,7 @@ def test_files_are_written_whole_or_not_at_all(
     ("least", "greatest", "shown"),
     [
         (0.9, 30.0, {"1 x", "2 x", "5 x", "10 x", "20 x"}),
-        (0.5, 1e9, {"1 x", "1,000 x"}),
+        (0.5, 1e9, {"1 x", "100 x"}),
     ],
 )
 def test_an_axis_of_ratios_says_where_it_is(
@@ -316,9 +316,9 @@ def test_an_axis_of_ratios_says_where_it_is(
     axes = Figure(figsize=(7.6, 4.4)).subplots()
     axes.set(yscale="log", ylim=(least, greatest))
     ratio_axis(axes.yaxis)
-    places = axes.yaxis.get_major_locator().tick_values(least, greatest)
+    places = [at for at in axes.yaxis.get_majorticklocs() if least <= at <= greatest]
     texts = {axes.yaxis.get_major_formatter()(place, 0) for place in places}
-    assert 4 <= len([at for at in places if least <= at <= greatest]) <= 12
+    assert 4 <= len(places) <= 12
     assert shown <= texts
 
 

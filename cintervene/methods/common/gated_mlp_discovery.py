@@ -36,7 +36,7 @@ TOLERANCE = 0.02
 # two such numbers is in the range of float16.
 LARGE = 200.0
 # What to do with other models.
-ELSE = 'use a method that does without: "tsr", or "pcr" with hinge="off"'
+ELSE = 'use method "tsr", which does without'
 # Functions that models call without a module for them.
 FUNCTIONS: tuple[Activation, ...] = (
     functional.silu,

@@ -79,9 +79,11 @@ def hinged_mlp(parts: ModelParts, config: PCRConfig) -> GatedMLP | None:
         able = parts.changeable("down_proj")
         layer = choose_layers(config.layers, parts.n_layers, "forbid", able)[-1]
         mlp = find_gated_mlp(parts.decoder, layer)
-    except ModelError:
+    except ModelError as error:
         if asked:
-            raise
+            raise ModelError(
+                f'hinge: got "on"; {error}; or hinge="off" changes a whole matrix'
+            ) from error
         return None
     if mlp.down.after is None:
         return mlp
