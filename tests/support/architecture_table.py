@@ -134,7 +134,11 @@ class Trial:
 
     def pcr(self) -> str:
         config = PCRConfig(
-            forbid=["z"], strength=12.0, matrix=self.matrix, calibration=FEW
+            forbid=["z"],
+            strength=12.0,
+            matrix=self.matrix,
+            hinge="off",
+            calibration=FEW,
         )
         spans = calibrate(self.model, TOKENIZER, config, silent).forget
         self.change = ci.defend(self.model, TOKENIZER, config)

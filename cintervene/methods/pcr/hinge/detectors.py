@@ -85,7 +85,8 @@ def grouped(rows: HingeRows, words: int, most: int) -> list[list[int]]:
     size = -(-words // most)
     means = np.stack([rows.said[rows.owners == i].mean(axis=0) for i in range(words)])
     means -= means.mean(axis=0)
-    means /= np.linalg.norm(means, axis=1, keepdims=True)
+    lengths = np.linalg.norm(means, axis=1, keepdims=True)
+    means /= np.maximum(lengths, np.finfo(float).tiny)
     alike = means @ means.T
     left, groups = list(range(words)), []
     while left:
