@@ -68,8 +68,8 @@ PLACES: dict[str, dict[str, set[tuple[str, str, str]]]] = {
     "gate": {
         "": WEIGHTS,
         "detectors": {
-            ("down", "weight", "methods/gate/gated_mlp:GatedMLP.idlest"),
-            ("down", "weight", "methods/gate/gated_mlp:Neurons.to"),
+            ("down", "weight", "methods/common/gated_mlp:GatedMLP.idlest"),
+            ("down", "weight", "methods/common/gated_mlp:Neurons.to"),
         },
         "solve": LEARNING,
         "tune": LOSSES,
@@ -79,7 +79,7 @@ PLACES: dict[str, dict[str, set[tuple[str, str, str]]]] = {
 MOST: dict[str, dict[str, tuple[int, int]]] = {
     "pcr": {
         "": (55, 11), "prompts": (1, 4), "capture": (950, 140), "solve": (82, 70),
-        "tune": (225, 42),
+        "tune": (230, 44),
     },
     "tsr": {
         "": (53, 11), "layer": (1, 1), "prompts": (1, 4), "capture": (340, 180),
