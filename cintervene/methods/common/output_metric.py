@@ -107,6 +107,12 @@ class TokenStatistics:
         half = scale.pull_back(torch.from_numpy(self.fisher).float())
         return as_floats(scale.pull_back(half.T))
 
+    def metric_at(self, target: Target, ridge: float | None) -> OutputMetric:
+        """The metric of a target's output; the plain norm without a ridge."""
+        if ridge is None:
+            return OutputMetric.plain(target.d_out)
+        return OutputMetric(self.fisher_at(target), ridge)
+
     def mean_direction(self, unembedding: Unembedding, target: Target) -> Tensor:
         """Direction (d_out,) of what the model says on benign text."""
         tokens = range(len(self.mean_token))

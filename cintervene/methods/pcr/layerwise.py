@@ -154,14 +154,9 @@ class Layerwise:
         """The metric of a target's outputs; one for all that no norm follows."""
         key = None if target.after is None else target.layer
         if key not in self._metrics:
-            self._metrics[key] = self._new_metric(target)
+            statistics, ridge = self._problem.statistics, self._config.output_ridge
+            self._metrics[key] = statistics.metric_at(target, ridge)
         return self._metrics[key]
-
-    def _new_metric(self, target: Target) -> OutputMetric:
-        if self._config.output_ridge is None:
-            return OutputMetric.plain(target.d_out)
-        fisher = self._problem.statistics.fisher_at(target)
-        return OutputMetric(fisher, self._config.output_ridge)
 
 
 def truncate_rank(

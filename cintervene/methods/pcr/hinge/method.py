@@ -16,7 +16,7 @@ from cintervene.errors import ModelError
 from cintervene.intervention.intervention import Intervention
 from cintervene.methods.common.gated_mlp import GatedMLP, as_stored
 from cintervene.methods.common.gated_mlp_discovery import find_gated_mlp
-from cintervene.methods.common.output_metric import OutputMetric, token_statistics
+from cintervene.methods.common.output_metric import token_statistics
 from cintervene.methods.common.result import make_intervention, sweep_metrics
 from cintervene.methods.pcr.config import PCRConfig
 from cintervene.methods.pcr.hinge.columns import Columns, solve_columns
@@ -232,12 +232,7 @@ class Hinge:
         mlp, unembedding = self._mlp, self._parts.unembedding
         benign = rows.benign_states[:: -(-len(rows.benign_states) // STATISTICS_ROWS)]
         statistics = token_statistics(unembedding, benign)
-        ridge = self._config.output_ridge
-        metric = (
-            OutputMetric.plain(mlp.down.d_out)
-            if ridge is None
-            else OutputMetric(statistics.fisher_at(mlp.down), ridge)
-        )
+        metric = statistics.metric_at(mlp.down, self._config.output_ridge)
         groups = grouped(rows, len(self._words), self._most())
         inputs = np.concatenate([rows.near, rows.other])
         inputs = inputs[:: -(-len(inputs) // IDLE_ROWS)]
