@@ -7,7 +7,7 @@ Neither is ever used by reports.
 from __future__ import annotations
 
 import re
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Collection, Container, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypedDict
 
@@ -19,7 +19,7 @@ from cintervene.prompts.calibration_size import CalibrationSize
 from cintervene.prompts.chat import generate, render
 from cintervene.prompts.spelling import encode_text
 from cintervene.prompts.target_spans import TargetSpan, answered, word_spans
-from cintervene.prompts.word_sentences import said_in
+from cintervene.prompts.word_sentences import said_in, token_forms
 from cintervene.utils.progress import Progress, counting
 
 __all__ = [
@@ -85,12 +85,13 @@ def calibrate_words(
     other = forbidden.union(benign)
     frequent = _words_of(benign_passages(size), other, size.text_words)
     common = common_parts(model, tokenizer, texts, size, progress, benign)
+    forms = [token_forms(tokenizer, word) for word in words]
     return Calibration(
         forget=_word_answers(tokenizer, words, "train", size.starting, size.later),
         near_negatives=benign_word_answers(tokenizer, benign, size)
         + neighbour_answers(tokenizer, frequent),
         tune_forget=_word_answers(tokenizer, words, "tune", 2, 2),
-        tune_said=[_said(tokenizer, words, span) for span in common["tune_retain"]],
+        tune_said=[_said(forms, span) for span in common["tune_retain"]],
         **common,
     )
 
@@ -102,12 +103,12 @@ def neighbour_answers(tokenizer: Any, words: Sequence[str]) -> list[TargetSpan]:
     )
 
 
-def _said(tokenizer: Any, words: Sequence[str], span: TargetSpan) -> list[bool]:
-    """At which positions of an answer one of the words is said."""
+def _said(forms: Sequence[Collection[tuple[int, ...]]], span: TargetSpan) -> list[bool]:
+    """At which positions of an answer one of the words with these forms is said."""
     places = {
         place
-        for word in words
-        for begin, length in said_in(tokenizer, word, span.targets)
+        for of_word in forms
+        for begin, length in said_in(of_word, span.targets)
         for place in range(begin, begin + length)
     }
     return [place in places for place in range(len(span.targets))]

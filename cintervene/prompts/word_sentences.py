@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from itertools import islice
 from typing import Any
 
 from torch import nn
@@ -13,7 +14,7 @@ from cintervene.prompts.spelling import distinctive, encode_text, surface_forms
 from cintervene.prompts.target_spans import TargetSpan
 from cintervene.utils.progress import Step
 
-__all__ = ["said_in", "word_sentences"]
+__all__ = ["said_in", "token_forms", "word_sentences"]
 
 # Of one answer: a word that is repeated tells no more.
 OCCURRENCES = 2
@@ -59,17 +60,25 @@ def word_sentences(
     return [
         _span((*prompt, *answer), len(prompt) + begin, length, word, tokenizer)
         for (word, _), prompt, answer in zip(asked, prompts, answers, strict=True)
-        for begin, length in list(said_in(tokenizer, word, answer))[:OCCURRENCES]
+        for begin, length in islice(
+            said_in(token_forms(tokenizer, word), answer), OCCURRENCES
+        )
     ]
 
 
-def said_in(tokenizer: Any, word: str, ids: Sequence[int]) -> Iterator[tuple[int, int]]:
-    """Where a word's tokens are among others: (first, how many) of each occurrence."""
-    forms = {
+def token_forms(tokenizer: Any, word: str) -> set[tuple[int, ...]]:
+    """The tokens of a word in all surface forms, with and without a space before it."""
+    return {
         tuple(encode_text(tokenizer, gap + form))
         for form in surface_forms(word)
         for gap in ("", " ")
     }
+
+
+def said_in(
+    forms: Collection[tuple[int, ...]], ids: Sequence[int]
+) -> Iterator[tuple[int, int]]:
+    """Where a word's tokens are among others: (first, how many) of each occurrence."""
     for begin in range(len(ids)):
         found = [
             form for form in forms if tuple(ids[begin : begin + len(form)]) == form

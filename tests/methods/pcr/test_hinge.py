@@ -26,7 +26,7 @@ from cintervene.methods.pcr.hinge.places import give_up
 from cintervene.methods.pcr.hinge.rows import HingeRows
 from cintervene.models.parts import ModelParts
 from cintervene.prompts.evaluation_size import EvaluationSize
-from cintervene.prompts.word_sentences import said_in
+from cintervene.prompts.word_sentences import said_in, token_forms
 
 
 def _rows(hidden: int, words: int, seed: int = 0) -> HingeRows:
@@ -165,7 +165,7 @@ def test_where_a_word_is_said_in_a_text() -> None:
 
     text = "a bomb, Bomb"
     ids = encode(text)["input_ids"]
-    found = list(said_in(Tokenizer(), "bomb", ids))
+    found = list(said_in(token_forms(Tokenizer(), "bomb"), ids))
     assert [(text[at : at + size]) for at, size in found] == [
         " bomb", "bomb", " Bomb", "Bomb"
     ]  # fmt: skip

@@ -26,7 +26,6 @@ from cintervene.methods.pcr.hinge.rows import HingeRows
 from cintervene.methods.pcr.resolve import choose_layers
 from cintervene.methods.pcr.strength import (
     Measured,
-    SweepPoint,
     Tuning,
     WordLimits,
 )
@@ -179,9 +178,9 @@ class Hinge:
         with self._clock.phase("tune"):
             tuning = Tuning(self._parts, calibration, self._mlp.block.layer)
             tried = self._tune(tuning, found, limits)
-        asked, best = _best([(one, at.point) for one, at in tried], limits)
-        points = [measured.point for _, measured in tried]
-        by_word = next(at.by_word for _, at in tried if at.point is best)
+        asked, measured = _best(tried, limits)
+        best, by_word = measured.point, measured.by_word
+        points = [one.point for _, one in tried]
         return make_intervention(
             self._parts.model,
             self._updates(found, asked),
@@ -295,13 +294,15 @@ class Hinge:
 
 
 def _best(
-    tried: Sequence[tuple[_Asked, SweepPoint]], limits: WordLimits
-) -> tuple[_Asked, SweepPoint]:
+    tried: Sequence[tuple[_Asked, Measured]], limits: WordLimits
+) -> tuple[_Asked, Measured]:
     """The last that keeps the limits, or that which strains them least."""
-    within = [one for one in tried if one[1].acceptable(limits)] or [
-        one for one in tried if one[1].strain(limits) <= 1.0
+    within = [one for one in tried if one[1].point.acceptable(limits)] or [
+        one for one in tried if one[1].point.strain(limits) <= 1.0
     ]
-    return within[-1] if within else min(tried, key=lambda one: one[1].strain(limits))
+    if within:
+        return within[-1]
+    return min(tried, key=lambda one: one[1].point.strain(limits))
 
 
 def _exp(nats: float) -> float:
