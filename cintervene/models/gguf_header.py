@@ -62,13 +62,18 @@ class _Header:
         for _ in range(fields):
             self.name()
             self.value(self.number("<I"), DEEPEST)
-        for _ in range(tensors):
-            self.name()
-            axes = self.bounded(self.number("<I"), MOST_AXES, "axes of a tensor")
-            for _ in range(axes):
-                self.bounded(self.number("<Q"), 1 << 40, "elements of an axis")
-            self.number("<I")
-            self.bounded(self.number("<Q"), self.size, "bytes before a tensor")
+        places = {self.tensor() for _ in range(tensors)}
+        if len(places) < tensors:
+            raise ValueError("two tensors in the same place")
+
+    def tensor(self) -> int:
+        """Pass over what is said of a tensor, and return where its numbers are."""
+        self.name()
+        for _ in range(self.bounded(self.number("<I"), MOST_AXES, "axes of a tensor")):
+            if not self.bounded(self.number("<Q"), 1 << 40, "elements of an axis"):
+                raise ValueError("a tensor without elements")
+        self.number("<I")
+        return self.bounded(self.number("<Q"), self.size, "bytes before a tensor")
 
     def value(self, kind: int, depth: int) -> None:
         """Pass over a value."""
@@ -88,7 +93,10 @@ class _Header:
             raise ValueError(f"a value of kind {kind}")
 
     def name(self) -> None:
-        self.skip(self.bounded(self.number("<Q"), LONGEST_NAME, "bytes of a name"))
+        length = self.bounded(self.number("<Q"), LONGEST_NAME, "bytes of a name")
+        name = self.stream.read(length).decode()
+        if not name.isprintable():
+            raise ValueError(f"the name {name!r}")
 
     def number(self, form: str) -> int:
         (value,) = struct.unpack(form, self.stream.read(struct.calcsize(form)))

@@ -17,7 +17,7 @@ torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
 from cintervene.cli import main
-from cintervene.cli.common.judges import named_judge
+from cintervene.cli.common.judges import named_judges
 from cintervene.errors import ModelError
 from cintervene.models import load, loading
 
@@ -191,7 +191,7 @@ def test_judge(kind: str, directory: Path, tmp_path: Path) -> None:
         judge=str(directory), judge_template=None, hub=False, device="cpu"
     )
     with pytest.raises(ModelError):
-        named_judge(asked, None)  # type: ignore[arg-type]
+        named_judges(asked, None)  # type: ignore[arg-type]
     assert not (tmp_path / "marker").exists()
 
 

@@ -197,9 +197,13 @@ def stated(module: Any) -> Any:
     return functional.dequantize_4bit(weight.data, weight.quant_state)
 
 
+# What bfloat16 leaves of a change, which is small where it is one neuron's.
+@pytest.mark.parametrize(("hinge", "most"), [("off", 0.1), ("on", 0.3)])
 @pytest.mark.parametrize("kind", BNB)
 @pytest.mark.usefixtures("quiet")
-def test_bitsandbytes(saved: Path, tmp_path: Path, kind: str) -> None:
+def test_bitsandbytes(
+    saved: Path, tmp_path: Path, kind: str, hinge: Any, most: float
+) -> None:
     """What is made on a quantised model acts there through peft as it was measured."""
     peft = pytest.importorskip("peft")
     model = load_quantised(saved, **BNB[kind])
@@ -210,7 +214,7 @@ def test_bitsandbytes(saved: Path, tmp_path: Path, kind: str) -> None:
         assert error <= 4e-3 * weight.float().norm()
     tokenizer = transformers.AutoTokenizer.from_pretrained(saved)
     change: Intervention = ci.defend(
-        model, tokenizer, forbid=["bad"], calibration=LITTLE
+        model, tokenizer, forbid=["bad"], calibration=LITTLE, hinge=hinge
     )
     name = type(model.model.layers[1].mlp.down_proj).__name__
     with pytest.raises(InterventionError, match=REFUSED.format(name)):
@@ -223,7 +227,7 @@ def test_bitsandbytes(saved: Path, tmp_path: Path, kind: str) -> None:
     export.lora(change, place, base=str(saved), beyond_limits=True)
     fresh = load_quantised(saved, **BNB[kind])
     adapted = peft.PeftModel.from_pretrained(fresh, place).eval()
-    assert (logits(adapted) - expected).norm() <= 0.1 * (expected - base).norm()
+    assert (logits(adapted) - expected).norm() <= most * (expected - base).norm()
 
 
 @pytest.mark.parametrize("kind", ["8 bit", "4 bit"])

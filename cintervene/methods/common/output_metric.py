@@ -12,7 +12,7 @@ two second moments is the curvature of K-FAC, Martens and Grosse 2015.)
 
 The whitened problem is an ordinary one: outputs, concepts and directions are expressed
 in coordinates in which F is the identity, and the solution is mapped back: see
-docs/methods/pcr.md (11).
+docs/methods/pcr.md (14).
 """
 
 from __future__ import annotations

@@ -46,8 +46,8 @@ class PCRConfig(ProjectionConfig):
         What stands for it in a layer's outputs. For a token: a half-space (8) away from
         the direction that raises its logit, minus the mean direction of benign text
         (`"contrast"`) or not (`"unembedding"`). For a token or a whole concept: a ball
-        (9) around the mean output of the spans about to say it (`"activation"`), or a
-        half-space (10) on the way from there to the benign mean (`"difference"`).
+        (12) around the mean output of the spans about to say it (`"activation"`), or a
+        half-space (13) on the way from there to the benign mean (`"difference"`).
         `"auto"` is `"contrast"` for words and `"difference"` for everything else.
     layers : "auto" or sequence of int
         Layers that are changed; negative indices count from the end. For words
@@ -60,14 +60,14 @@ class PCRConfig(ProjectionConfig):
         Texts whose processing is to stay as it is, besides the package's own.
     hinge : {"auto", "on", "off"}
         For words: change a few neurons of one gated MLP, which open only where a
-        forbidden word is about to be said (12) to (14), instead of a whole matrix,
+        forbidden word is about to be said (9) to (11), instead of a whole matrix,
         which acts everywhere. `"auto"` does so where the MLP is gated and no norm
         follows it, and neither `layers` nor `matrix` asks for something else.
     max_neurons : "auto" or int
         How many neurons `hinge` may change; more words than these share them. `"auto"`
         is a fifteenth of the MLP's.
     strength : "auto" or float
-        How far outputs are pushed: the s of (8), (9), (10) and (14).
+        How far outputs are pushed: the s of (8) and (11) to (13).
         `"auto"` tries several on a tuning split and takes the knee of effect against
         drift; see `strength.knee`. The whole curve is in the result's metrics.
     min_effect : float
@@ -86,7 +86,7 @@ class PCRConfig(ProjectionConfig):
     ridge : float
         Of `Preserve` (3), relative to the mean squared input.
     output_ridge : float or None
-        Of the output metric (11), relative to its mean; None measures outputs by the
+        Of the output metric (14), relative to its mean; None measures outputs by the
         plain norm.
     solver : {"exact", "most_violated"}
         The `method` of `cintervene.pcr`.

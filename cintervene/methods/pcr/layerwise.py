@@ -77,7 +77,7 @@ class Problem(Protocol):
 
     @property
     def statistics(self) -> TokenStatistics:
-        """Benign next-token distributions, for the metric of outputs (11)."""
+        """Benign next-token distributions, for the metric of outputs (14)."""
 
     def amount(
         self, strength: float, changes: Sequence[LayerChange], n_layers: int
@@ -96,7 +96,7 @@ class Problem(Protocol):
 class Layerwise:
     """Solves a problem for any strength, one layer after the other.
 
-    Each layer's problem is docs/methods/pcr.md (1) in the norm (11), on the activations
+    Each layer's problem is docs/methods/pcr.md (1) in the norm (14), on the activations
     that the changes before it produce.
 
     Parameters

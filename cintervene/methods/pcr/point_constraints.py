@@ -24,8 +24,8 @@ class PointConstraints:
     """Outputs that shall leave the mean outputs of the base model.
 
     Each layer is asked for the whole strength: the radius of balls in typical distances
-    (`Balls`, docs/methods/pcr.md (9)), or the distance towards the benign mean
-    (`Differences`, (10)). What the layers before did counts, for the points stay where
+    (`Balls`, docs/methods/pcr.md (12)), or the distance towards the benign mean
+    (`Differences`, (13)). What the layers before did counts, for the points stay where
     the base model has them.
 
     Parameters

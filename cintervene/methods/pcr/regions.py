@@ -2,7 +2,7 @@
 """Feasible regions of one layer's outputs, and the least change that reaches them.
 
 They are the constraints of docs/methods/pcr.md (1) for whole models: half-spaces of
-tokens (8), balls (9) and half-spaces between means (10).
+tokens (8), balls (12) and half-spaces between means (13).
 """
 
 from __future__ import annotations
@@ -134,7 +134,7 @@ class Points:
 class Balls:
     r"""Outputs keep a distance from the mean output of their group.
 
-    docs/methods/pcr.md (9): ``||o_j + delta h_j - c_g|| >= amount d_g`` with c_g the
+    docs/methods/pcr.md (12): ``||o_j + delta h_j - c_g|| >= amount d_g`` with c_g the
     base model's mean over the rows of group g, those about to say a token for instance,
     and d_g their root mean squared distance from it (the paper's reading).
 
@@ -195,7 +195,7 @@ class Balls:
 class Differences:
     r"""Outputs go from the mean output of their group towards the benign mean, or past.
 
-    docs/methods/pcr.md (10): ``u_g . (o_j + delta h_j - c_g) <= -amount ||c_g - b||``
+    docs/methods/pcr.md (13): ``u_g . (o_j + delta h_j - c_g) <= -amount ||c_g - b||``
     with c_g the base model's mean over the rows of group g, b its mean over benign
     rows, and u_g the unit vector from b to c_g: 0 is the concept, 1 the benign mean.
 

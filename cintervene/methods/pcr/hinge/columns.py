@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What neurons add where they are open: the least displacement that lowers their words.
 
-docs/methods/pcr.md (14): each neuron's column is a PCR problem of its own, with the
+docs/methods/pcr.md (11): each neuron's column is a PCR problem of its own, with the
 neuron's activation as the one input and a half-space for each of its words' tokens.
 """
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Detectors of words about to be said, as rows of gate and up projections.
 
-docs/methods/pcr.md (12) and (13).
+docs/methods/pcr.md (9) and (10).
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 
 A neuron is given up whose loss the others can best make up for: of what all neurons do
 on benign text, the least-squares fit without it is the closest (the rule of the optimal
-brain surgeon, Hassibi and Stork 1993, in the metric of outputs (11)).
+brain surgeon, Hassibi and Stork 1993, in the metric of outputs (14)).
 """
 
 from __future__ import annotations
