@@ -62,9 +62,10 @@ class _Header:
         for _ in range(fields):
             self.name()
             self.value(self.number("<I"), DEEPEST)
-        places = {self.tensor() for _ in range(tensors)}
-        if len(places) < tensors:
-            raise ValueError("two tensors in the same place")
+        places = [self.tensor() for _ in range(tensors)]
+        # As llama.cpp wants them: one behind the other.
+        if tensors and (places[0] or places != sorted(set(places))):
+            raise ValueError("tensors that do not lie one behind the other")
 
     def tensor(self) -> int:
         """Pass over what is said of a tensor, and return where its numbers are."""

@@ -212,20 +212,24 @@ def ggufs(whole: bytes) -> Iterator[Case]:
         for count in counts:
             lied = whole[:place] + struct.pack("<Q", count) + whole[place + 8 :]
             yield f"{count} {what}", lied
-    # Behind the names, kinds and places of tensors, which are zeros, all is allowed.
+    # The numbers of tensors, which are zeros, may be any.
     end = len(whole.rstrip(b"\0"))
-    for place in range(24, end - 8, 4):
-        for value in (0xFFFFFFFF, 0x7FFFFFFF, 0x80000000):
-            lied = whole[:place] + struct.pack("<I", value) + whole[place + 4 :]
-            yield f"{value:x} at {place}", lied
+    yield from ((n, c) for n, c in _overwritten(whole, end) if c != whole)
     for at in range(1, 16):
         yield f"cut after {at}/16", whole[: at * len(whole) // 16]
-    for place in range(24, end - 16, 16):
-        yield f"zeros at {place}", whole[:place] + bytes(8) + whole[place + 8 :]
     yield "escapes", whole.replace(b"llama", b"\x1b[2Ja")
     yield "no UTF-8", whole.replace(b"llama", b"\xff\xfe\xfd\xfc\xfb")
     yield "unknown architecture", whole.replace(b"llama", b"lxama")
     yield "text", ESCAPES.encode() * 100
+
+
+def _overwritten(whole: bytes, end: int) -> Iterator[Case]:
+    for place in range(24, end - 8, 4):
+        for value in (0xFFFFFFFF, 0x7FFFFFFF, 0x80000000):
+            lied = whole[:place] + struct.pack("<I", value) + whole[place + 4 :]
+            yield f"{value:x} at {place}", lied
+    for place in range(24, end - 16, 16):
+        yield f"zeros at {place}", whole[:place] + bytes(8) + whole[place + 8 :]
 
 
 def directories(source: Path) -> Iterator[tuple[str, Callable[[Path], None]]]:

@@ -24,6 +24,8 @@ from cintervene.utils.staging import StagedDirectory
 
 FILE = "adapter.gguf"
 SUFFIXES = (".weight",)
+# The library makes names for so many layers as a file says that it has.
+MOST_BLOCKS = 4096
 
 
 def save_gguf(
@@ -109,7 +111,9 @@ class _Base:
         try:
             reader = gguf.GGUFReader(path)
             self.architecture = str(reader.fields["general.architecture"].contents())
-            count = reader.fields[f"{self.architecture}.block_count"].contents()
+            count = int(reader.fields[f"{self.architecture}.block_count"].contents())
+            if count > MOST_BLOCKS:
+                raise ValueError(f"{count} layers")
         except OSError:
             raise
         except Exception as error:
