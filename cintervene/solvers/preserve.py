@@ -126,6 +126,17 @@ class Preserve:
                 f"ridge: P is singular at a ridge of {self.ridge:.3g}; raise it"
             ) from None
 
+    def factor(self) -> "Preserve":
+        """Factor P now rather than when :meth:`solve` is first called; returns self.
+
+        Raises
+        ------
+        SingularSystemError
+            P is not positive definite.
+        """
+        _ = self._factor
+        return self
+
     def solve(self, inputs: Any) -> Floats:
         """``inputs P^-1``, the right factor of the representer form (4).
 

@@ -61,6 +61,15 @@ def test_with_ridge_equals_a_fresh_one(rows):
     assert absolute.ridge == 0.5
 
 
+def test_a_factor_made_at_once_is_the_one_used():
+    x, h = np.random.default_rng(1).standard_normal((2, 40, 12))
+    preserve = Preserve(x)
+    assert preserve.factor() is preserve
+    np.testing.assert_array_equal(preserve.solve(h), Preserve(x).solve(h))
+    with pytest.raises(SingularSystemError, match="singular"):
+        Preserve.from_matrix(-np.eye(6)).factor()
+
+
 def test_large_ridge_is_the_plain_norm():
     rng = np.random.default_rng(2)
     preserve = Preserve(rng.standard_normal((30, 8)), ridge_absolute=1e9)
