@@ -113,9 +113,8 @@ class ShiftSolver:
             parts.decoder, benign, self.target.layer,
             streamed=[span.positions for span in benign],
         )  # fmt: skip
-        self.preserve = input_moments(stream, self.target).preserve(ridge=ridge)
-        # Here, for the first prompt that needs it would wait for it.
-        self.preserve.factor()
+        # Factored here, for the first prompt that needs it would wait for it.
+        self.preserve = input_moments(stream, self.target).factored(ridge=ridge)
         statistics = token_statistics(self.unembedding, stream.final())
         metric = OutputMetric(statistics.fisher_at(self.target), OUTPUT_RIDGE)
         directions = token_directions(
