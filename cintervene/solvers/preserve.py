@@ -245,7 +245,7 @@ class BenignMoments:
         if isinstance(ours, _Chunks) and isinstance(theirs, _Chunks):
             self._gathered = ours.with_weighted(theirs, weight)
         else:
-            self._gathered = ours.summed().plus(theirs.summed(), weight)
+            self._gathered = ours.summed().plus(theirs, weight)
         self._lent = False
         return self
 
@@ -363,26 +363,23 @@ class _Chunks:
         return both.summed() if large else both
 
     def summed(self) -> "_Sum":
-        total = np.zeros((self.d_in, self.d_in))
-        for chunk, weight in zip(self.chunks, self.weights, strict=True):
-            if weight == 1:
-                _core.moment_add(chunk, total)
-            else:
-                _core.moment_add(_core.as_float64(chunk) * np.sqrt(weight), total)
-        return _Sum(total, self.count)
+        return _Sum(self.added_to(np.zeros((self.d_in, self.d_in))), self.count)
+
+    def added_to(self, total: Floats, weight: float = 1.0) -> Floats:
+        for chunk, own in zip(self.chunks, self.weights, strict=True):
+            _core.moment_add(_weighted(chunk, weight * own), total)
+        return total
 
     def statistics(self) -> "_Rows | _Sum":
         if 2 * sum(map(len, self.chunks)) > self.d_in:
             return self.summed()
-        rows = np.concatenate(
-            [
-                np.empty((0, self.d_in)),
-                *(
-                    _core.as_float64(chunk) * np.sqrt(weight)
-                    for chunk, weight in zip(self.chunks, self.weights, strict=True)
-                ),
-            ]
-        )
+        rows = np.empty((sum(map(len, self.chunks)), self.d_in))
+        start = 0
+        for chunk, weight in zip(self.chunks, self.weights, strict=True):
+            rows[start : start + len(chunk)] = _core.as_float64(
+                _weighted(chunk, weight)
+            )
+            start += len(chunk)
         return _Rows(rows, self.count)
 
 
@@ -397,11 +394,14 @@ class _Sum:
         total = _core.moment_add(chunk, self.sum.copy())
         return _Sum(total, self.count + len(chunk))
 
-    def plus(self, other: "_Sum", weight: float) -> "_Sum":
-        total = self.sum.copy()
-        for row, added in zip(total, other.sum, strict=True):
-            row += weight * added
+    def plus(self, other: "_Chunks | _Sum", weight: float) -> "_Sum":
+        total = other.added_to(self.sum.copy(), weight)
         return _Sum(total, self.count + weight * other.count)
+
+    def added_to(self, total: Floats, weight: float) -> Floats:
+        for row, own in zip(total, self.sum, strict=True):
+            row += weight * own
+        return total
 
     def summed(self) -> "_Sum":
         return self
@@ -489,6 +489,11 @@ def _factored(system: Floats, ridge: float) -> Floats:
         raise SingularSystemError(
             f"ridge: P is singular at a ridge of {ridge:.3g}; raise it"
         ) from None
+
+
+def _weighted(chunk: Any, weight: float) -> Any:
+    """Inputs of which each counts so many times."""
+    return chunk if weight == 1 else _core.as_float64(chunk) * np.sqrt(weight)
 
 
 def _own(chunk: Any) -> Any:

@@ -26,6 +26,8 @@ __all__ = ["LayerChange", "Layerwise", "Problem", "output_cost", "truncate_rank"
 
 # Of a change's squared norm, a part that rounding alone makes.
 NEGLIGIBLE = 1e-14
+# Ranks, relative to the outputs, at which a basis costs less than it saves.
+FEW = 0.75
 
 
 @dataclass(frozen=True, eq=False)
@@ -191,9 +193,16 @@ def truncate_rank(update: LowRankUpdate, cost: Floats, rank: int) -> LowRankUpda
     It projects the outputs onto the leading eigenvectors of `cost`, which is
     ``delta P delta'``.
     """
+    basis = None
+    if update.rank <= FEW * len(cost):
+        # All eigenvectors that count are within the span of what the change adds.
+        basis = np.linalg.qr(update.left)[0]
+        cost = basis.T @ cost @ basis
     values, vectors = np.linalg.eigh(cost)
     # The rest is rounding: a few directions may be all there is.
     significant = max(1, np.count_nonzero(values > NEGLIGIBLE * values[-1]))
     size = min(rank, significant, update.rank, *update.shape)
     vectors = vectors[:, ::-1][:, :size]
+    if basis is not None:
+        vectors = basis @ vectors
     return LowRankUpdate(vectors, (vectors.T @ update.left) @ update.right)

@@ -122,10 +122,14 @@ def test_scores_are_those_of_the_model(any_model: Any) -> None:
     np.testing.assert_allclose(nll, expected.numpy(), rtol=1e-4, atol=1e-5)
 
 
-def test_truncating_gives_the_best_of_its_rank_in_the_preserved_norm() -> None:
+@pytest.mark.parametrize(("d_out", "rank"), [(5, 8), (8, 6), (9, 4)])
+def test_truncating_gives_the_best_of_its_rank_in_the_preserved_norm(
+    d_out: int, rank: int
+) -> None:
     rng = np.random.default_rng(3)
     preserve = Preserve(rng.standard_normal((40, 6)) * np.arange(1, 7), ridge=0.1)
-    update = LowRankUpdate(rng.standard_normal((5, 8)), rng.standard_normal((8, 6)))
+    left, right = rng.standard_normal((d_out, rank)), rng.standard_normal((rank, 6))
+    update = LowRankUpdate(left, right)
     p = preserve.gram(np.eye(6))
     cost = update.matrix() @ p @ update.matrix().T
     kept = truncate_rank(update, cost, 2)
