@@ -210,5 +210,4 @@ def _weights(solution: Solution, directions: Floats) -> Floats:
     if multipliers is not None and solution.residuals["stationarity"] <= STATIONARY:
         return -multipliers
     fit = np.linalg.lstsq(directions.T, solution.displacements.T, rcond=None)
-    weights: Floats = fit[0].T
-    return weights
+    return np.asarray(fit[0].T, dtype=np.float64)
