@@ -155,8 +155,11 @@ def show_reach(model, tokenizer):
 
     Prompts tell the model to say a word; its answer says something else first.
     """
-    guard = ci.Guard(model, tokenizer, forbid=WORDS)
-    layer, norm = guard._solver.target.layer, guard._solver.preserve
+    guards = {
+        ridge: ci.Guard(model, tokenizer, forbid=WORDS, ridge=ridge)
+        for ridge in (1e-3, 1e-1, 1e1, 1e3)
+    }
+    layer = guards[1e-3]._solver.target.layer
     templates, prefixes = data.obedience_templates(SPLIT), data.answer_prefixes(SPLIT)
     sequences, places = [], []
     for index, word in enumerate(WORDS[::2]):
@@ -171,10 +174,10 @@ def show_reach(model, tokenizer):
         layer
     )
     parts = np.split(as_floats(rows.inputs), np.cumsum([len(p) for p in places])[:-1])
-    for ridge in (1e-3, 1e-1, 1e1, 1e3):
+    for ridge, guard in guards.items():
         found = [[], [], []]
         for named, end, *between, said in parts:
-            duals = norm.with_ridge(ridge).solve(np.stack([named, end]))
+            duals = guard._solver.preserve.solve(np.stack([named, end]))
             along = duals / np.sum(duals * [named, end], axis=1, keepdims=True)
             found[0].append(along[1] @ said)
             found[1].extend(along[1] @ x for x in between)

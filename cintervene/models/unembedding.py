@@ -121,9 +121,9 @@ class Unembedding:
             (len(token_ids), hidden) float32, not normalised.
         """
         index = torch.as_tensor(list(token_ids), device=self.weight.device)
-        rows = Scale(self.norm_weight, self.centred).pull_back(
-            self.weight.detach()[index].float() * self.scale
-        )
+        # In place, for all rows together are as large as the unembedding in float32.
+        rows = self.weight.detach()[index].float().mul_(self.scale)
+        rows = Scale(self.norm_weight, self.centred).pull_back(rows)
         if target is None:
             return rows
         if target.after is None:

@@ -10,7 +10,12 @@ import numpy.typing as npt
 from cintervene import _core
 from cintervene.errors import ArgumentError
 from cintervene.solvers.preserve import Preserve
-from cintervene.solvers.problem import Problem, check_price, prepare
+from cintervene.solvers.problem import (
+    MeasuredInputs,
+    Problem,
+    check_price,
+    prepare,
+)
 from cintervene.solvers.solution import Solution, is_proof, relative_gap
 from cintervene.solvers.update import LowRankUpdate, displacement
 from cintervene.utils.arrays import Floats, shape_of
@@ -114,9 +119,10 @@ def certify(
     >>> bool(certificate.stored_feasibility < 1e-6)
     True
     """
-    problem = prepare(inputs, outputs, concepts, radius, preserve, slack, halfspaces)
+    measured = MeasuredInputs.of(inputs, preserve)
+    problem = prepare(measured, outputs, concepts, radius, slack, halfspaces)
     _check_shapes(solution, problem)
-    return examine(solution, problem, _core.as_float64(inputs), preserve, weight)
+    return examine(solution, problem, measured.wide, preserve, weight)
 
 
 def examine(

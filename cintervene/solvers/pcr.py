@@ -17,14 +17,14 @@ from cintervene.errors import ArgumentError
 from cintervene.solvers.certify import Certificate, examine
 from cintervene.solvers.convex_concave import repair
 from cintervene.solvers.preserve import Preserve
-from cintervene.solvers.problem import Problem, check_price, prepare
+from cintervene.solvers.problem import MeasuredInputs, Problem, check_price, prepare
 from cintervene.solvers.settle import settle
 from cintervene.solvers.solution import Solution, Status
 from cintervene.solvers.update import LowRankUpdate
 from cintervene.utils.arrays import Floats
 from cintervene.utils.validation import check_positive, check_whole
 
-__all__ = ["METHODS", "pcr"]
+__all__ = ["METHODS", "pcr", "pcr_measured"]
 
 METHODS: dict[str, Callable[..., "_core.Found"]] = {
     "exact": _core.pcr_exact,
@@ -122,13 +122,39 @@ def pcr(
     array([[0.  , 0.  ],
            [0.25, 0.  ]])
     """
+    return pcr_measured(
+        MeasuredInputs.of(inputs, preserve),
+        outputs,
+        concepts,
+        radius,
+        slack=slack,
+        halfspaces=halfspaces,
+        method=method,
+        tolerance=tolerance,
+        max_iterations=max_iterations,
+    )
+
+
+def pcr_measured(
+    inputs: MeasuredInputs,
+    outputs: Any,
+    concepts: Any,
+    radius: npt.ArrayLike,
+    *,
+    slack: float = 0.0,
+    halfspaces: tuple[Any, npt.ArrayLike] | None = None,
+    method: str = "exact",
+    tolerance: float = 1e-10,
+    max_iterations: int = 100_000,
+) -> Solution:
+    """As `pcr`, of inputs that a norm has measured already."""
     solver = _solver(method)
-    problem = prepare(inputs, outputs, concepts, radius, preserve, slack, halfspaces)
+    problem = prepare(inputs, outputs, concepts, radius, slack, halfspaces)
     _check_options(tolerance, max_iterations)
     limits = float(tolerance), int(max_iterations)
     result, proof = _solve(problem, solver, method == "exact", *limits)
     solution = _solution(problem, result, proof)
-    h = problem.dual_inputs if preserve is None else _core.as_float64(inputs)
+    h, preserve = inputs.wide, inputs.preserve
     if not _in_doubt(problem, h, result, solution):
         return solution
     solution = _corrected(solution, examine(solution, problem, h, preserve), tolerance)
@@ -202,6 +228,7 @@ def _solution(
     return Solution(
         update=LowRankUpdate(np.ascontiguousarray(left.T), problem.dual_inputs[rows]),
         cost=cost,
+        coefficients=coefficients,
         status=status,
         iterations=result["iterations"],
         displacements=displacements,

@@ -25,8 +25,8 @@ class Preserve:
     large ridge gives the plain norm, a small one leaves benign outputs as they are. See
     docs/methods/pcr.md (3).
 
-    P itself is formed only when there are more inputs than dimensions; otherwise an
-    (N, N) factor does the same.
+    P itself is formed only when there are more inputs than half the dimensions;
+    otherwise an (N, N) factor does the same, in less memory and time.
 
     Parameters
     ----------
@@ -69,12 +69,10 @@ class Preserve:
         *,
         ridge_absolute: float | None = None,
     ) -> None:
-        rows, d_in = _matrix_shape(benign_inputs, "benign_inputs")
+        d_in = _matrix_shape(benign_inputs, "benign_inputs")[1]
+        _core.check_finite(benign_inputs, "benign_inputs")
         self._statistics: _Statistics
-        if rows > d_in:
-            self._statistics = BenignMoments(d_in).add(benign_inputs)
-        else:
-            self._statistics = _Rows(_widened(benign_inputs, "benign_inputs"))
+        self._statistics = _Chunks(d_in, (benign_inputs,), (1,)).statistics()
         self.ridge = _absolute_ridge(self._statistics, ridge, ridge_absolute)
 
     @classmethod
@@ -95,7 +93,7 @@ class Preserve:
                 f"matrix: got shape {(d_in, columns)}; expected a symmetric matrix. "
                 "Pass (P + P.T) / 2"
             )
-        return cls._of(BenignMoments._of(_Gathered(given, 1)), ridge=0.0)
+        return cls._of(_Sum(given, 1), ridge=0.0)
 
     @classmethod
     def _of(cls, statistics: "_Statistics", ridge: float) -> Self:
@@ -107,7 +105,13 @@ class Preserve:
     def with_ridge(
         self, ridge: float = 1e-2, *, ridge_absolute: float | None = None
     ) -> "Preserve":
-        """Return the same benign inputs under another ridge, sharing their memory."""
+        """Return the same benign inputs under another ridge, sharing their memory.
+
+        Raises
+        ------
+        ArgumentError
+            The ridge makes no sense, or the norm is one of `BenignMoments.factored`.
+        """
         absolute = _absolute_ridge(self._statistics, ridge, ridge_absolute)
         return Preserve._of(self._statistics, absolute)
 
@@ -118,13 +122,7 @@ class Preserve:
 
     @lazy
     def _factor(self) -> Floats:
-        system = self._statistics.system(self.ridge)
-        try:
-            return _core.spd_factor(system)
-        except SingularSystemError:
-            raise SingularSystemError(
-                f"ridge: P is singular at a ridge of {self.ridge:.3g}; raise it"
-            ) from None
+        return _factored(self._statistics.system(self.ridge), self.ridge)
 
     def solve(self, inputs: Any) -> Floats:
         """``inputs P^-1``, the right factor of the representer form (4).
@@ -166,9 +164,7 @@ class Preserve:
         """``rows P rows'`` of rows (m, d_in) that act on the layer's inputs."""
         self._check_width(rows, "rows")
         wide = _widened(rows, "rows")
-        return self.ridge * _core.product_nt(wide, wide) + self._statistics.quadratic(
-            wide
-        )
+        return self._statistics.gram(self.ridge, wide)
 
     def _check_width(self, rows: Any, name: str) -> None:
         width = _matrix_shape(rows, name)[1]
@@ -179,20 +175,14 @@ class Preserve:
             )
 
 
-@dataclass(frozen=True)
-class _Gathered:
-    """Sum of the outer products of inputs, and how many inputs that were."""
-
-    sum: Floats
-    count: float
-
-
 class BenignMoments:
     """Second moments of benign inputs, gathered chunk by chunk in bounded memory.
 
-    Holds one (d_in, d_in) float64 matrix, and a second one while a chunk is added: an
-    addition that fails or is interrupted leaves the moments as they were. Chunks must
-    be added, and parts merged, in the same order to give the same bits.
+    Holds the inputs themselves while they take no more than half the memory of their
+    moments, and from then on one (d_in, d_in) float64 matrix, with a second one while
+    a chunk is added: an addition that fails or is interrupted leaves the moments as
+    they were. Chunks must be added, and parts merged, in the same order to give the
+    same bits.
 
     Parameters
     ----------
@@ -204,14 +194,9 @@ class BenignMoments:
         if d_in < 1:
             raise ArgumentError(f"d_in: got {d_in}; expected at least 1")
         self.d_in = d_in
-        self._gathered = _Gathered(np.zeros((d_in, d_in)), 0)
-
-    @classmethod
-    def _of(cls, gathered: _Gathered) -> Self:
-        self = cls.__new__(cls)
-        self.d_in = len(gathered.sum)
-        self._gathered = gathered
-        return self
+        self._gathered: _Chunks | _Sum = _Chunks(d_in)
+        # Whether a norm may read the sum that is held.
+        self._lent = False
 
     @property
     def count(self) -> float:
@@ -228,15 +213,14 @@ class BenignMoments:
         NonFiniteError
             An input is NaN or infinite.
         """
-        rows, width = _matrix_shape(chunk, "chunk")
+        width = _matrix_shape(chunk, "chunk")[1]
         if width != self.d_in:
             raise ArgumentError(
                 f"chunk: has {width} columns; expected {self.d_in}. Use activations "
                 "of the same layer"
             )
         _core.check_finite(chunk, "chunk")
-        total = _core.moment_add(chunk, self._gathered.sum.copy())
-        self._gathered = _Gathered(total, self.count + rows)
+        self._gathered, self._lent = self._gathered.with_chunk(chunk), False
         return self
 
     def merge(self, other: "BenignMoments", weight: float = 1.0) -> "BenignMoments":
@@ -257,25 +241,185 @@ class BenignMoments:
             raise ArgumentError(f"other: has d_in {other.d_in}; expected {self.d_in}")
         if not 0.0 <= weight < np.inf:
             raise ArgumentError(f"weight: got {weight}; expected a number >= 0")
-        total = self._gathered.sum + weight * other._gathered.sum
-        self._gathered = _Gathered(total, self.count + weight * other.count)
+        ours, theirs = self._gathered, other._gathered
+        if isinstance(ours, _Chunks) and isinstance(theirs, _Chunks):
+            self._gathered = ours.with_weighted(theirs, weight)
+        else:
+            self._gathered = ours.summed().plus(theirs, weight)
+        self._lent = False
         return self
 
     def preserve(
         self, ridge: float = 1e-2, *, ridge_absolute: float | None = None
     ) -> Preserve:
         """Return the norm that these inputs define; later additions do not alter it."""
-        frozen = BenignMoments._of(self._gathered)
-        return Preserve._of(frozen, _absolute_ridge(frozen, ridge, ridge_absolute))
+        statistics = self._gathered.statistics()
+        absolute = _absolute_ridge(statistics, ridge, ridge_absolute)
+        self._lent = True
+        return Preserve._of(statistics, absolute)
+
+    def factored(
+        self, ridge: float = 1e-2, *, ridge_absolute: float | None = None
+    ) -> Preserve:
+        """The norm that these inputs define, factored now and for half of the memory.
+
+        The moments give up what they hold, and are empty afterwards. The norm keeps a
+        factor of P alone, so that its ridge cannot be changed.
+
+        Raises
+        ------
+        ArgumentError
+            The ridge makes no sense, or there are no inputs.
+        SingularSystemError
+            P is not positive definite.
+        """
+        statistics = self._gathered.statistics()
+        absolute = _absolute_ridge(statistics, ridge, ridge_absolute)
+        self._gathered = _Chunks(self.d_in)
+        if isinstance(statistics, _Sum):
+            matrix = statistics.sum.copy() if self._lent else statistics.sum
+            return _FactoredNorm(statistics.system(absolute, matrix), absolute)
+        preserve = Preserve._of(statistics, absolute)
+        _ = preserve._factor
+        return preserve
+
+
+class _FactoredNorm(Preserve):
+    """A norm of which the lower Cholesky factor L of P alone is kept.
+
+    Parameters
+    ----------
+    matrix : ndarray, shape (d_in, d_in)
+        P, which is overwritten.
+    ridge : float
+        What it has on its diagonal.
+    """
+
+    # Columns of L that are copied at once.
+    _WIDTH = 256
+
+    def __init__(self, matrix: Floats, ridge: float) -> None:
+        self.ridge, self._lower = ridge, _factored(matrix, ridge)
+
+    @property
+    def d_in(self) -> int:
+        return len(self._lower)
+
+    def with_ridge(
+        self, ridge: float = 1e-2, *, ridge_absolute: float | None = None
+    ) -> Preserve:
+        raise ArgumentError(
+            "ridge: cannot be changed where the factor alone was kept; make the norm "
+            "with BenignMoments.preserve"
+        )
+
+    def solve(self, inputs: Any) -> Floats:
+        self._check_width(inputs, "inputs")
+        return _core.spd_solve(self._lower, _widened(inputs, "inputs"))
+
+    def gram(self, rows: Any) -> Floats:
+        self._check_width(rows, "rows")
+        wide = _widened(rows, "rows")
+        half = np.empty_like(wide)
+        for start in range(0, self.d_in, self._WIDTH):
+            # What is above the diagonal is not of the factor.
+            part = np.tril(self._lower[start:, start : start + self._WIDTH])
+            half[:, start : start + self._WIDTH] = wide[:, start:] @ part
+        return _core.product_nt(half, half)
+
+
+@dataclass(frozen=True, eq=False)
+class _Chunks:
+    """Inputs as they were added.
+
+    Attributes
+    ----------
+    d_in : int
+    chunks : tuple of array_like
+    weights : tuple of float
+        Of each chunk's inputs.
+    """
+
+    d_in: int
+    chunks: tuple[Any, ...] = ()
+    weights: tuple[float, ...] = ()
+
+    @property
+    def count(self) -> float:
+        pairs = zip(self.chunks, self.weights, strict=True)
+        return sum(weight * len(chunk) for chunk, weight in pairs)
+
+    def with_chunk(self, chunk: Any) -> "_Chunks | _Sum":
+        return self._with(_Chunks(self.d_in, (_own(chunk),), (1,)))
+
+    def with_weighted(self, other: "_Chunks", weight: float) -> "_Chunks | _Sum":
+        weights = tuple(weight * one for one in other.weights)
+        return self._with(_Chunks(self.d_in, other.chunks, weights))
+
+    def _with(self, other: "_Chunks") -> "_Chunks | _Sum":
+        chunks = (*self.chunks, *other.chunks)
+        both = _Chunks(self.d_in, chunks, (*self.weights, *other.weights))
+        large = sum(chunk.nbytes for chunk in chunks) > 4 * self.d_in**2
+        return both.summed() if large else both
+
+    def summed(self) -> "_Sum":
+        return _Sum(self.added_to(np.zeros((self.d_in, self.d_in))), self.count)
+
+    def added_to(self, total: Floats, weight: float = 1.0) -> Floats:
+        for chunk, own in zip(self.chunks, self.weights, strict=True):
+            _core.moment_add(_weighted(chunk, weight * own), total)
+        return total
+
+    def statistics(self) -> "_Rows | _Sum":
+        if 2 * sum(map(len, self.chunks)) > self.d_in:
+            return self.summed()
+        rows = np.empty((sum(map(len, self.chunks)), self.d_in))
+        start = 0
+        for chunk, weight in zip(self.chunks, self.weights, strict=True):
+            rows[start : start + len(chunk)] = _core.as_float64(
+                _weighted(chunk, weight)
+            )
+            start += len(chunk)
+        return _Rows(rows, self.count)
+
+
+@dataclass(frozen=True, eq=False)
+class _Sum:
+    """Sum of the outer products of inputs (d_in, d_in), and how many that were."""
+
+    sum: Floats
+    count: float
+
+    def with_chunk(self, chunk: Any) -> "_Sum":
+        total = _core.moment_add(chunk, self.sum.copy())
+        return _Sum(total, self.count + len(chunk))
+
+    def plus(self, other: "_Chunks | _Sum", weight: float) -> "_Sum":
+        total = other.added_to(self.sum.copy(), weight)
+        return _Sum(total, self.count + weight * other.count)
+
+    def added_to(self, total: Floats, weight: float) -> Floats:
+        for row, own in zip(total, self.sum, strict=True):
+            row += weight * own
+        return total
+
+    def summed(self) -> "_Sum":
+        return self
+
+    def statistics(self) -> "_Sum":
+        return self
+
+    @property
+    def d_in(self) -> int:
+        return len(self.sum)
 
     @property
     def mean_square(self) -> float:
-        """Mean squared element of the inputs."""
-        return float(np.trace(self._gathered.sum)) / max(self.count * self.d_in, 1)
+        return float(np.trace(self.sum)) / max(self.count * self.d_in, 1)
 
-    def system(self, ridge: float) -> Floats:
-        """Return P."""
-        matrix = self._gathered.sum / max(self.count, 1)
+    def system(self, ridge: float, out: Floats | None = None) -> Floats:
+        """Return P, written to `out` if that is given."""
+        matrix = np.divide(self.sum, max(self.count, 1), out=out)
         matrix[np.diag_indices(self.d_in)] += ridge
         return matrix
 
@@ -284,27 +428,32 @@ class BenignMoments:
         del ridge
         return _core.spd_solve(factor, inputs)
 
-    def quadratic(self, rows: Floats) -> Floats:
-        """``rows (X'X / N) rows'``."""
-        half = _core.product_nn(rows, self._gathered.sum)
-        return _core.product_nt(half, rows) / max(self.count, 1)
+    def gram(self, ridge: float, rows: Floats) -> Floats:
+        """``rows P rows'``."""
+        half = _core.product_nn(rows, self.sum)
+        moved = _core.product_nt(half, rows) / max(self.count, 1)
+        return ridge * _core.product_nt(rows, rows) + moved
 
 
+@dataclass(frozen=True, eq=False)
 class _Rows:
-    """Benign inputs kept as they are: for fewer of them than dimensions."""
+    """Inputs (n, d_in), each times the root of its weight; fewer than dimensions."""
 
-    def __init__(self, rows: Floats) -> None:
-        self.rows = rows
-        self.count, self.d_in = int(rows.shape[0]), int(rows.shape[1])
+    rows: Floats
+    count: float
+
+    @property
+    def d_in(self) -> int:
+        return int(self.rows.shape[1])
 
     @property
     def mean_square(self) -> float:
-        return float(np.sum(np.square(self.rows))) / max(self.rows.size, 1)
+        return float(np.sum(np.square(self.rows))) / max(self.count * self.d_in, 1)
 
     def system(self, ridge: float) -> Floats:
         """``XX' + N ridge I``."""
         matrix = _core.product_nt(self.rows, self.rows)
-        matrix[np.diag_indices(self.count)] += self.count * ridge
+        matrix[np.diag_indices(len(matrix))] += self.count * ridge
         return matrix
 
     def solve(self, factor: Floats, ridge: float, inputs: Floats) -> Floats:
@@ -315,20 +464,43 @@ class _Rows:
         inputs /= ridge
         return inputs
 
-    def quadratic(self, rows: Floats) -> Floats:
-        """``rows (X'X / N) rows'``."""
+    def gram(self, ridge: float, rows: Floats) -> Floats:
+        """``rows P rows'``."""
         responses = _core.product_nt(rows, self.rows)
-        return _core.product_nt(responses, responses) / max(self.count, 1)
+        moved = _core.product_nt(responses, responses) / max(self.count, 1)
+        return ridge * _core.product_nt(rows, rows) + moved
 
 
 class _Statistics(Protocol):
-    d_in: int
-
+    @property
+    def d_in(self) -> int: ...
     @property
     def mean_square(self) -> float: ...
     def system(self, ridge: float) -> Floats: ...
     def solve(self, factor: Floats, ridge: float, inputs: Floats) -> Floats: ...
-    def quadratic(self, rows: Floats) -> Floats: ...
+    def gram(self, ridge: float, rows: Floats) -> Floats: ...
+
+
+def _factored(system: Floats, ridge: float) -> Floats:
+    """The lower Cholesky factor of a system, written over it."""
+    try:
+        return _core.spd_factor(system)
+    except SingularSystemError:
+        raise SingularSystemError(
+            f"ridge: P is singular at a ridge of {ridge:.3g}; raise it"
+        ) from None
+
+
+def _weighted(chunk: Any, weight: float) -> Any:
+    """Inputs of which each counts so many times."""
+    return chunk if weight == 1 else _core.as_float64(chunk) * np.sqrt(weight)
+
+
+def _own(chunk: Any) -> Any:
+    """A copy in the type that it has, of torch and NumPy; of others as float64."""
+    if hasattr(chunk, "detach"):
+        return chunk.detach().clone()
+    return chunk.copy() if isinstance(chunk, np.ndarray) else _widened(chunk, "chunk")
 
 
 def _widened(x: Any, name: str) -> Floats:

@@ -17,12 +17,61 @@ from cintervene.utils.arrays import Floats, numbers
 from cintervene.utils.scale import GREATEST, LEAST, check_scale, check_size
 from cintervene.utils.validation import check_not_negative
 
-__all__ = ["Problem", "check_price", "gram_matrices", "matrix", "prepare"]
+__all__ = [
+    "MeasuredInputs",
+    "Problem",
+    "check_price",
+    "gram_matrices",
+    "matrix",
+    "prepare",
+]
 
 # Size that coefficients of a change may have, and the root of its cost.
 _GREATEST = 1e140
 # Columns that show of nearly every row that it is not too small.
 _GLANCE = 16
+
+
+@dataclass(frozen=True, eq=False)
+class MeasuredInputs:
+    """Inputs of a layer and all that a norm makes of them, for any number of problems.
+
+    Attributes
+    ----------
+    given : array_like, shape (m, d_in)
+    preserve : Preserve or None
+        The norm of a change; None for the plain one.
+    dual : ndarray, shape (m, d_in)
+        ``H P^-1``.
+    gram : ndarray, shape (m, m)
+        ``H P^-1 H'``.
+    """
+
+    given: Any
+    preserve: Preserve | None
+    dual: Floats
+    gram: Floats
+
+    @classmethod
+    def of(cls, inputs: Any, preserve: Preserve | None = None) -> "MeasuredInputs":
+        """Check inputs (m, d_in), and measure them.
+
+        Raises
+        ------
+        ArgumentError, NonFiniteError
+            As `cintervene.pcr`.
+        """
+        h = matrix(inputs, "inputs")
+        _check_inputs(h)
+        dual = h if preserve is None else preserve.solve(h)
+        gram = _core.gram(h, dual)
+        _check_gram(gram)
+        return cls(inputs, preserve, dual, gram)
+
+    @property
+    def wide(self) -> Floats:
+        """The inputs as float64."""
+        return self.dual if self.preserve is None else _core.as_float64(self.given)
 
 
 @dataclass(frozen=True)
@@ -73,20 +122,19 @@ class Problem:
 
 
 def prepare(
-    inputs: Any,
+    inputs: MeasuredInputs,
     outputs: Any,
     concepts: Any,
     radius: npt.ArrayLike,
-    preserve: Preserve | None,
     slack: float,
     halfspaces: tuple[Any, npt.ArrayLike] | None,
 ) -> Problem:
     """Check the arguments of a solve and reduce them to float64 arrays."""
-    h = matrix(inputs, "inputs")
+    m = len(inputs.gram)
     o, size = _measured(outputs, "outputs")
-    if len(h) != len(o):
+    if len(o) != m:
         raise ArgumentError(
-            f"outputs: has {len(o)} rows; expected {len(h)}, one for each row of inputs"
+            f"outputs: has {len(o)} rows; expected {m}, one for each row of inputs"
         )
     d_out = o.shape[1]
     if d_out == 0:
@@ -94,24 +142,20 @@ def prepare(
     c, longest = np.zeros((0, d_out)), 0.0
     if concepts is not None:
         c, longest = _measured(concepts, "concepts")
-    u, offsets = _halfspaces(halfspaces, len(h), d_out)
+    u, offsets = _halfspaces(halfspaces, m, d_out)
     for name, rows in (("concepts", c), ("halfspaces[0]", u)):
         if len(rows) > 0 and rows.shape[1] != d_out:
             raise ArgumentError(
                 f"{name}: has {rows.shape[1]} columns; expected {d_out}, "
                 "the dimension of the outputs"
             )
-    _check_inputs(h)
-    dual = h if preserve is None else preserve.solve(h)
-    true_gram, gram = gram_matrices(h, dual, slack)
-    _check_gram(true_gram)
     return Problem(
-        dual_inputs=dual,
-        true_gram=true_gram,
-        gram=gram,
+        dual_inputs=inputs.dual,
+        true_gram=inputs.gram,
+        gram=_with_slack(inputs.gram, slack),
         outputs=o,
         concepts=c.reshape(len(c), d_out),
-        radius=_radius(radius, len(h), len(c)),
+        radius=_radius(radius, m, len(c)),
         directions=u.reshape(len(u), d_out),
         offsets=offsets,
         size=max(size, longest),
@@ -191,12 +235,17 @@ def _measured(x: Any, name: str) -> tuple[Floats, float]:
 
 def gram_matrices(h: Floats, dual: Floats, slack: float) -> tuple[Floats, Floats]:
     """``G = H P^-1 H'`` as it is, and with slack, ``G + rho mean(diag G) I``."""
+    true_gram = _core.gram(h, dual)
+    return true_gram, _with_slack(true_gram, slack)
+
+
+def _with_slack(gram: Floats, slack: float) -> Floats:
     check_not_negative(slack=slack)
-    true_gram = gram = _core.gram(h, dual)
-    if slack > 0.0 and len(h) > 0:
-        gram = true_gram.copy()
-        gram[np.diag_indices(len(h))] += slack * true_gram.diagonal().mean()
-    return true_gram, gram
+    if slack > 0.0 and len(gram) > 0:
+        added = slack * gram.diagonal().mean()
+        gram = gram.copy()
+        gram[np.diag_indices(len(gram))] += added
+    return gram
 
 
 def _radius(radius: npt.ArrayLike, m: int, n: int) -> Floats:

@@ -67,6 +67,7 @@ def settle(
     return replace(
         solution,
         update=LowRankUpdate(left, rows),
+        coefficients=None,
         displacements=moved,
         margins=margins[:, :n],
         halfspace_margins=margins[:, n:],

@@ -45,6 +45,9 @@ class Solution:
     ----------
     update : LowRankUpdate
         The change of the weight, of rank at most the number of prompts.
+    coefficients : ndarray, shape (m, d_out), or None
+        A of the representer form, docs/methods/pcr.md (4); None where the update is
+        over orthonormal rows instead.
     cost : float
         Squared norm of the change: Frobenius, or that of `Preserve`; the price of the
         slack is included.
@@ -77,6 +80,7 @@ class Solution:
     """
 
     update: LowRankUpdate
+    coefficients: Floats | None
     cost: float
     status: Status
     iterations: int

@@ -17,10 +17,10 @@ rng = np.random.default_rng(0)
 class Moments:
     """A chunk that takes some tenths of a second to add."""
 
-    chunk = rng.normal(size=(900, 1100))
+    chunk = rng.normal(size=(1300, 1000))
 
     def __init__(self) -> None:
-        self.moments = ci.BenignMoments(1100).add(self.chunk[:40])
+        self.moments = ci.BenignMoments(1000).add(self.chunk[:40])
 
     def call(self) -> None:
         self.moments.add(self.chunk)

@@ -61,6 +61,33 @@ def test_with_ridge_equals_a_fresh_one(rows):
     assert absolute.ridge == 0.5
 
 
+@pytest.mark.parametrize("rows", [5, 40, 700])
+def test_a_norm_of_a_factor_alone_is_the_same(rows):
+    rng = np.random.default_rng(1)
+    x, h = rng.standard_normal((rows, 300)), rng.standard_normal((3, 300))
+    kept = BenignMoments(300).add(x[:4]).add(x[4:])
+    expected = kept.preserve(0.1)
+    moments = BenignMoments(300).add(x[:4]).add(x[4:])
+    found = moments.factored(0.1)
+    assert moments.count == 0
+    assert (found.d_in, found.ridge) == (300, expected.ridge)
+    np.testing.assert_array_equal(found.solve(h), expected.solve(h))
+    np.testing.assert_allclose(found.gram(h), expected.gram(h), rtol=1e-10, atol=1e-12)
+    assert found.norm(h) == pytest.approx(expected.norm(h))
+    # A norm that was given before reads the sum still.
+    before = expected.gram(h)
+    kept.factored(0.1)
+    np.testing.assert_array_equal(expected.gram(h), before)
+
+
+def test_a_norm_of_a_factor_alone_has_its_ridge_for_good():
+    x = np.random.default_rng(1).standard_normal((40, 12))
+    with pytest.raises(ArgumentError, match=r"BenignMoments\.preserve"):
+        BenignMoments(12).add(x).factored().with_ridge(1.0)
+    with pytest.raises(ArgumentError, match="all zero or none"):
+        BenignMoments(12).factored()
+
+
 def test_large_ridge_is_the_plain_norm():
     rng = np.random.default_rng(2)
     preserve = Preserve(rng.standard_normal((30, 8)), ridge_absolute=1e9)
@@ -79,6 +106,32 @@ def test_moments_in_chunks_equal_all_rows_at_once():
     np.testing.assert_allclose(
         together.preserve(1e-3).solve(h), Preserve(x, 1e-3).solve(h), rtol=1e-9
     )
+
+
+@pytest.mark.parametrize("d_in", [9, 18, 30, 60])
+def test_moments_equal_the_plain_formula_however_many_inputs_there_are(d_in):
+    """Of few inputs rows are kept, of more a sum; of some before, and after merging."""
+    rng = np.random.default_rng(9)
+    x, y = rng.standard_normal((16, d_in)), rng.standard_normal((20, d_in))
+    moments = BenignMoments(d_in).add(x[:7]).add(x[7:])
+    moments.merge(BenignMoments(d_in).add(y[:4]).add(y[4:]), weight=2.5)
+    count = 16 + 2.5 * 20
+    assert moments.count == count
+    total = x.T @ x + 2.5 * y.T @ y
+    ridge = 0.1 * np.trace(total) / (count * d_in)
+    p = total / count + ridge * np.eye(d_in)
+    preserve, h = moments.preserve(ridge=0.1), rng.standard_normal((3, d_in))
+    assert preserve.ridge == pytest.approx(ridge, rel=1e-12)
+    np.testing.assert_allclose(preserve.solve(h), np.linalg.solve(p, h.T).T, rtol=1e-9)
+    np.testing.assert_allclose(preserve.gram(h), h @ p @ h.T, rtol=1e-9)
+
+
+def test_chunks_are_not_those_of_the_caller():
+    x, h = np.random.default_rng(10).standard_normal((2, 6, 9))
+    moments = BenignMoments(9).add(x)
+    before = moments.preserve().solve(h)
+    x *= 2.0
+    np.testing.assert_array_equal(moments.preserve().solve(h), before)
 
 
 def test_preserve_does_not_follow_later_additions():

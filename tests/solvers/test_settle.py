@@ -10,7 +10,7 @@ from support.reference_pcr import random_problem
 from cintervene.solvers.certify import certify
 from cintervene.solvers.pcr import pcr
 from cintervene.solvers.preserve import Preserve
-from cintervene.solvers.problem import prepare
+from cintervene.solvers.problem import MeasuredInputs, prepare
 from cintervene.solvers.settle import settle
 from cintervene.solvers.solution import Status
 
@@ -66,9 +66,11 @@ def test_a_violation_is_mended_over_orthonormal_rows(kernels):
     arguments, options = almost_dependent(1, "half-spaces", near=1e-4)
     whole = pcr(*arguments, **options)
     short = replace(whole, update=whole.update * (1.0 - 1e-7))
-    problem = prepare(*arguments, None, 0.0, options["halfspaces"])
+    measured = MeasuredInputs.of(arguments[0])
+    problem = prepare(measured, *arguments[1:], 0.0, options["halfspaces"])
     settled = settle(short, problem, arguments[0], 1e-12, 1e-10)
     rows = settled.update.right
+    assert settled.coefficients is None
     np.testing.assert_allclose(rows @ rows.T, np.eye(len(rows)), atol=1e-12)
     assert certify(short, *arguments, **options).feasibility > 1e-8
     assert certify(settled, *arguments, **options).feasibility <= 1e-11

@@ -86,6 +86,6 @@ class GradientMetric:
         for index in range(len(self._waiting)):
             self._add_waiting(index)
         return [
-            (moments.preserve(ridge=ridge), OutputMetric(fisher, output_ridge))
+            (moments.factored(ridge=ridge), OutputMetric(fisher, output_ridge))
             for moments, fisher in zip(self._moments, self._fisher, strict=True)
         ]

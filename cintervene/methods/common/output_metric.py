@@ -79,6 +79,11 @@ class OutputMetric:
         coordinates: Floats = directions @ self._inverse_root
         return coordinates
 
+    def restored(self, shifts: Floats) -> Floats:
+        """Shifts of the outputs (n, d_out) whose coordinates are given."""
+        outputs: Floats = shifts @ self._inverse_root
+        return outputs
+
     def restore(self, update: LowRankUpdate) -> LowRankUpdate:
         """The change of the layer that is `update` in the coordinates."""
         return LowRankUpdate(self._inverse_root @ update.left, update.right)

@@ -30,6 +30,7 @@ from cintervene.models.parts import ModelParts
 from cintervene.models.weights import as_floats
 from cintervene.prompts.target_spans import TargetSpan
 from cintervene.solvers.pcr import pcr
+from cintervene.solvers.solution import Solution
 from cintervene.utils.arrays import Floats
 
 __all__ = ["TOLERANCE", "OutputPosition", "OutputShift", "ShiftSolver"]
@@ -39,6 +40,8 @@ TOLERANCE, MARGIN = 0.01, 0.2
 # Times that the head is run again at most.
 ROUNDS = 8
 OUTPUT_RIDGE = 1e-2
+# Of multipliers that are as good as exact.
+STATIONARY = 1e-9
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,13 +113,17 @@ class ShiftSolver:
             parts.decoder, benign, self.target.layer,
             streamed=[span.positions for span in benign],
         )  # fmt: skip
-        self.preserve = input_moments(stream, self.target).preserve(ridge=ridge)
+        # Factored here, for the first prompt that needs it would wait for it.
+        self.preserve = input_moments(stream, self.target).factored(ridge=ridge)
         statistics = token_statistics(self.unembedding, stream.final())
-        self._metric = OutputMetric(statistics.fisher_at(self.target), OUTPUT_RIDGE)
+        metric = OutputMetric(statistics.fisher_at(self.target), OUTPUT_RIDGE)
         directions = token_directions(
             tokens, self.target, self.unembedding, statistics if contrast else None
         )
-        self._directions = self._metric.directions(directions)
+        self._directions = metric.directions(directions)
+        # A shift is a sum of directions. These are in the layer's own coordinates, so
+        # that no shift has to be mapped back.
+        self._restored = metric.restored(self._directions)
         self._tokens = torch.tensor(tokens, dtype=torch.int64)
 
     def log_probabilities(self, logits: Tensor) -> Floats:
@@ -172,16 +179,16 @@ class ShiftSolver:
         """
         columns = np.flatnonzero(drop.any(axis=0))
         bounds = np.where(drop[:, columns] > 0.0, -drop[:, columns], np.inf)
-        count = len(drop)
+        directions, count = self._directions[columns], len(drop)
         solution = pcr(
             np.eye(count),
-            np.zeros((count, self._directions.shape[1])),
+            np.zeros((count, directions.shape[1])),
             None,
             0.0,
-            halfspaces=(self._directions[columns], bounds),
+            halfspaces=(directions, bounds),
         )
-        update = self._metric.restore(solution.update)
-        return torch.from_numpy(update.matrix().T).float()
+        shifts = _weights(solution, directions) @ self._restored[columns]
+        return torch.from_numpy(shifts).float()
 
     def shifted(self, position: OutputPosition, shift: Tensor) -> OutputPosition:
         """The same positions after their outputs were shifted; hooks are not called."""
@@ -192,3 +199,15 @@ class ShiftSolver:
         residual = (position.residual.float() + moved).to(position.residual.dtype)
         logits = self.unembedding.head.forward(self.unembedding.norm.forward(residual))
         return OutputPosition(position.inputs, outputs, residual, logits)
+
+
+def _weights(solution: Solution, directions: Floats) -> Floats:
+    """Of directions (k, d_out), whose sums the displacements are; (positions, k).
+
+    Where the solve is stationary they are the multipliers.
+    """
+    multipliers = solution.multipliers
+    if multipliers is not None and solution.residuals["stationarity"] <= STATIONARY:
+        return -multipliers
+    fit = np.linalg.lstsq(directions.T, solution.displacements.T, rcond=None)
+    return np.asarray(fit[0].T, dtype=np.float64)

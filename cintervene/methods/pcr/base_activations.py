@@ -112,7 +112,7 @@ class BaseActivations:
         if near.moments.count > 0:
             weight = NEAR_WEIGHT * moments.count / near.moments.count
             moments.merge(near.moments, weight=weight)
-        self.preserves[target.layer] = moments.preserve(ridge=config.ridge)
+        self.preserves[target.layer] = moments.factored(ridge=config.ridge)
 
 
 class _Observed:

@@ -17,14 +17,17 @@ from cintervene.methods.pcr.regions import Region
 from cintervene.models.targets import Target
 from cintervene.models.weights import as_floats, rounded_change
 from cintervene.solvers.preserve import Preserve
-from cintervene.solvers.solution import Status
+from cintervene.solvers.problem import MeasuredInputs
+from cintervene.solvers.solution import Solution, Status
 from cintervene.solvers.update import LowRankUpdate
 from cintervene.utils.arrays import Floats
 
-__all__ = ["LayerChange", "Layerwise", "Problem", "truncate_rank"]
+__all__ = ["LayerChange", "Layerwise", "Problem", "output_cost", "truncate_rank"]
 
 # Of a change's squared norm, a part that rounding alone makes.
 NEGLIGIBLE = 1e-14
+# Ranks, relative to the outputs, at which a basis costs less than it saves.
+FEW = 0.75
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,6 +117,7 @@ class Layerwise:
         self._problem, self._config = problem, config
         self._start, self._preserves = base.start, base.preserves
         self._metrics: dict[int | None, OutputMetric] = {}
+        self._first: MeasuredInputs | None = None
 
     def solve(self, strength: float) -> list[LayerChange]:
         """Return the least change of each layer."""
@@ -133,8 +137,10 @@ class Layerwise:
         config, preserve = self._config, self._preserves[target.layer]
         metric = self._metric(target)
         region = self._problem.region(target, rows, metric)
-        solution = region.solve(preserve, amount, config.chosen_slack, config.solver)
-        truncated = truncate_rank(solution.update, preserve, config.max_rank)
+        measured = self._measured(target, rows)
+        solution = region.solve(measured, amount, config.chosen_slack, config.solver)
+        cost = output_cost(solution, preserve)
+        truncated = truncate_rank(solution.update, cost, config.max_rank)
         update = metric.restore(truncated)
         inputs = as_floats(rows.inputs)
         exact = (inputs @ update.right.T) @ update.left.T
@@ -150,6 +156,15 @@ class Layerwise:
             achieved_rounded=region.value(metric.points(rounded)),
         )
 
+    def _measured(self, target: Target, rows: Captured) -> MeasuredInputs:
+        """A layer's inputs in its norm; those of the first are the same every time."""
+        if target is not self.targets[0]:
+            return MeasuredInputs.of(rows.inputs, self._preserves[target.layer])
+        if self._first is None:
+            preserve = self._preserves[target.layer]
+            self._first = MeasuredInputs.of(rows.inputs, preserve)
+        return self._first
+
     def _metric(self, target: Target) -> OutputMetric:
         """The metric of a target's outputs; one for all that no norm follows."""
         key = None if target.after is None else target.layer
@@ -159,17 +174,35 @@ class Layerwise:
         return self._metrics[key]
 
 
-def truncate_rank(
-    update: LowRankUpdate, preserve: Preserve, rank: int
-) -> LowRankUpdate:
-    """The closest change of at most the given rank, in the norm of `preserve`.
+def output_cost(solution: Solution, preserve: Preserve) -> Floats:
+    """``delta P delta'`` (d_out, d_out) of a change: its squared norm is the trace.
 
-    It projects the outputs onto the leading eigenvectors of ``delta P delta'``.
+    In representer form it is ``A' H P^-1 H' A``, and what follows A' are the
+    displacements, which are known.
     """
-    weighted = update.left @ preserve.gram(update.right) @ update.left.T
-    values, vectors = np.linalg.eigh(weighted)
+    if solution.coefficients is not None:
+        return solution.coefficients.T @ solution.displacements
+    update = solution.update
+    cost: Floats = update.left @ preserve.gram(update.right) @ update.left.T
+    return cost
+
+
+def truncate_rank(update: LowRankUpdate, cost: Floats, rank: int) -> LowRankUpdate:
+    """The closest change of at most the given rank, in the norm that it was solved in.
+
+    It projects the outputs onto the leading eigenvectors of `cost`, which is
+    ``delta P delta'``.
+    """
+    basis = None
+    if update.rank <= FEW * len(cost):
+        # All eigenvectors that count are within the span of what the change adds.
+        basis = np.linalg.qr(update.left)[0]
+        cost = basis.T @ cost @ basis
+    values, vectors = np.linalg.eigh(cost)
     # The rest is rounding: a few directions may be all there is.
     significant = max(1, np.count_nonzero(values > NEGLIGIBLE * values[-1]))
     size = min(rank, significant, update.rank, *update.shape)
     vectors = vectors[:, ::-1][:, :size]
+    if basis is not None:
+        vectors = basis @ vectors
     return LowRankUpdate(vectors, (vectors.T @ update.left) @ update.right)

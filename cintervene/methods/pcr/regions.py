@@ -16,8 +16,8 @@ from cintervene.activations.layer_stream import Captured
 from cintervene.methods.common.output_metric import OutputMetric
 from cintervene.methods.pcr.constraints import ConstraintIndex, TokenConstraintIndex
 from cintervene.models.weights import as_floats
-from cintervene.solvers.pcr import pcr
-from cintervene.solvers.preserve import Preserve
+from cintervene.solvers.pcr import pcr_measured
+from cintervene.solvers.problem import MeasuredInputs
 from cintervene.solvers.solution import Solution
 from cintervene.utils.arrays import Floats
 
@@ -28,9 +28,12 @@ class Region(Protocol):
     """Constraints on the outputs of one layer."""
 
     def solve(
-        self, preserve: Preserve, amount: Floats, slack: float, method: str
+        self, inputs: MeasuredInputs, amount: Floats, slack: float, method: str
     ) -> Solution:
-        """Find the least change of the layer, in the metric's coordinates."""
+        """Find the least change of the layer, in the metric's coordinates.
+
+        The inputs are those of the layer's rows.
+        """
 
     def value(self, displacements: Floats) -> Floats:
         """What shifts of the outputs amount to, one number a constraint.
@@ -54,7 +57,8 @@ class HalfSpaces:
     rows : Captured
         The layer's inputs and outputs at the constrained rows.
     directions : ndarray, shape (k, d_out)
-        Direction of each column, opposite for a token that shall rise.
+        Direction of each column, opposite for a token that shall rise; in the metric's
+        coordinates.
     scale : ndarray, shape (m,)
         What the norms behind the layer divide each row by.
     metric : OutputMetric
@@ -69,11 +73,10 @@ class HalfSpaces:
         metric: OutputMetric,
     ) -> None:
         self._constraints, self._rows, self._metric = constraints, rows, metric
-        self._directions = metric.directions(directions)
-        self._scale = scale
+        self._directions, self._scale = directions, scale
 
     def solve(
-        self, preserve: Preserve, amount: Floats, slack: float, method: str
+        self, inputs: MeasuredInputs, amount: Floats, slack: float, method: str
     ) -> Solution:
         """Find the least change; `amount` in nats.
 
@@ -84,12 +87,11 @@ class HalfSpaces:
         scale = self._scale[self._constraints.rows]
         drop = np.where(amount > 0.0, amount * scale, -np.inf)
         offsets = self._constraints.scatter(levels - drop, np.inf)
-        return pcr(
-            self._rows.inputs,
+        return pcr_measured(
+            inputs,
             outputs,
             None,
             0.0,
-            preserve=preserve,
             slack=slack,
             halfspaces=(self._directions, offsets),
             method=method,
@@ -165,16 +167,15 @@ class Balls:
         self._typical = np.sqrt(np.where(typical > 0.0, typical, overall))
 
     def solve(
-        self, preserve: Preserve, amount: Floats, slack: float, method: str
+        self, inputs: MeasuredInputs, amount: Floats, slack: float, method: str
     ) -> Solution:
         """Find the least change; `amount` is the radius in typical distances."""
         radius = np.maximum(amount, 0.0) * self._typical[self._constraints.columns]
-        return pcr(
-            self._rows.inputs,
+        return pcr_measured(
+            inputs,
             self._outputs,
             self._centres,
             self._constraints.scatter(radius, 0.0),
-            preserve=preserve,
             slack=slack,
             method=method,
         )
@@ -222,17 +223,16 @@ class Differences:
         self._levels = np.einsum("gd,gd->g", centres, self._directions)
 
     def solve(
-        self, preserve: Preserve, amount: Floats, slack: float, method: str
+        self, inputs: MeasuredInputs, amount: Floats, slack: float, method: str
     ) -> Solution:
         """Find the least change; `amount` in distances from concept to benign."""
         columns = self._constraints.columns
         offsets = self._levels[columns] - amount * self._gaps[columns]
-        return pcr(
-            self._rows.inputs,
+        return pcr_measured(
+            inputs,
             self._outputs,
             None,
             0.0,
-            preserve=preserve,
             slack=slack,
             halfspaces=(self._directions, self._constraints.scatter(offsets, np.inf)),
             method=method,

@@ -73,6 +73,7 @@ class TokenConstraints:
         states = torch.cat([base.retain.final(), self._state[rising]])
         self.statistics = token_statistics(unembedding, states)
         self._benign = self.statistics if contrast else None
+        self._directions: dict[int, Floats] = {}
         tokens = torch.from_numpy(constraints.tokens[constraints.columns])
         self._nll = token_nll(unembedding, self._state[rows], tokens)
 
@@ -93,9 +94,17 @@ class TokenConstraints:
         self, target: Target, rows: Captured, metric: OutputMetric
     ) -> HalfSpaces:
         """A half-space for each constraint, at the outputs that the layer has now."""
-        constraints, unembedding = self._constraints, self._unembedding
-        tokens = constraints.tokens.tolist()
-        directions = token_directions(tokens, target, unembedding, self._benign)
-        directions = directions * constraints.signs[:, None]
-        scale = logit_scale(target, unembedding, self._state, rows.outputs)
-        return HalfSpaces(constraints, rows, directions, scale, metric)
+        scale = logit_scale(target, self._unembedding, self._state, rows.outputs)
+        directions = self._directions_at(target, metric)
+        return HalfSpaces(self._constraints, rows, directions, scale, metric)
+
+    def _directions_at(self, target: Target, metric: OutputMetric) -> Floats:
+        """Of each column, in the metric's coordinates: the same for any strength."""
+        if target.layer not in self._directions:
+            constraints = self._constraints
+            directions = token_directions(
+                constraints.tokens.tolist(), target, self._unembedding, self._benign
+            )
+            directions *= constraints.signs[:, None]
+            self._directions[target.layer] = metric.directions(directions)
+        return self._directions[target.layer]

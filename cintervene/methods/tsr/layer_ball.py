@@ -12,7 +12,6 @@ from cintervene.methods.common.output_metric import OutputMetric
 from cintervene.models.targets import Target
 from cintervene.models.weights import as_floats
 from cintervene.solvers.preserve import Preserve
-from cintervene.solvers.projected_gradient import ProjectedGradient
 from cintervene.solvers.update import LowRankUpdate
 from cintervene.utils.arrays import Floats
 
@@ -51,35 +50,54 @@ class LayerBall:
         measured = metric.points(whole.T).T
         norm = np.linalg.norm(measured) if preserve is None else preserve.norm(measured)
         self.radius = radius * float(norm)
-        # With all of the inputs' space as rows, displacements are the change itself.
-        self._descent = ProjectedGradient(np.eye(target.d_in), self.radius, preserve)
         self._inertia = inertia
-        self._direction = self._response = np.zeros((target.d_in, target.d_out))
+        shape = target.d_out, target.d_in
+        self._direction, self._response = np.zeros(shape), np.zeros(shape)
+        self._slope = self._norm = 0.0
+        # In the metric's coordinates: the change, and P times it, whose inner product
+        # is the squared norm. Neither P nor its inverse is needed for that.
+        self._moved, self._dual = np.zeros(shape), np.zeros(shape)
         self.change = torch.zeros(target.d_in, target.d_out)
 
     def turn(self, gradient: Floats) -> float:
         """Turn towards a gradient (d_in, d_out); what a step to the rim could gain."""
-        steepest = self.metric.directions(gradient)
-        inertia = self._inertia
-        self._direction = inertia * self._direction + (1.0 - inertia) * steepest
-        self._response = self._descent.respond(self._direction)
-        slope = float(np.vdot(self._response, self._direction))
-        return self.radius * math.sqrt(max(slope, 0.0))
+        self._direction *= self._inertia
+        self._direction += (1.0 - self._inertia) * self.metric.directions(gradient).T
+        self._response = self._direction
+        if self.preserve is not None:
+            self._response = self.preserve.solve(self._direction)
+        self._slope = _root_product(self._response, self._direction)
+        return self.radius * self._slope
 
     def step(self, length: float) -> None:
         """Take a step of a length in units of the radius."""
-        if length > 0.0:
-            change = self._descent.step(
-                self._direction, length=length, response=self._response
-            )
-            self.change = torch.from_numpy(self.metric.directions(change)).float()
+        if length > 0.0 and self._slope > 0.0:
+            rate = length * self.radius / self._slope
+            self._dual -= rate * self._direction
+            self._moved -= rate * self._response
+            norm = _root_product(self._dual, self._moved)
+            inside = min(1.0, self.radius / norm) if norm > 0.0 else 1.0
+            self._dual *= inside
+            self._moved *= inside
+            self._norm = inside * norm
+            self.change = torch.from_numpy(self.metric.restored(self._moved.T)).float()
 
     @property
     def norm(self) -> float:
         """Of the change, in units of the radius."""
-        return self._descent.norm / self.radius
+        return self._norm / self.radius
 
     @property
     def update(self) -> LowRankUpdate:
         """The change of the weight after the steps taken so far."""
-        return self.metric.restore(self._descent.update)
+        d_out, d_in = self._moved.shape
+        if d_out <= d_in:
+            update = LowRankUpdate(np.eye(d_out), self._moved.copy())
+        else:
+            update = LowRankUpdate(self._moved, np.eye(d_in))
+        return self.metric.restore(update)
+
+
+def _root_product(x: Floats, y: Floats) -> float:
+    """The root of an inner product that is not negative but for rounding."""
+    return math.sqrt(max(float(np.vdot(x, y)), 0.0))

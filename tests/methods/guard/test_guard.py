@@ -26,9 +26,13 @@ from cintervene.errors import ArgumentError, InterventionError
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
+from cintervene.methods.common.output_metric import OutputMetric
+from cintervene.methods.guard import output_shift
 from cintervene.methods.guard.method import Guard, _benign
 from cintervene.models import find_targets
 from cintervene.models.precision import WidenedProducts
+from cintervene.solvers.pcr import pcr
+from cintervene.solvers.solution import Status
 from cintervene.solvers.update import LowRankUpdate
 
 
@@ -119,21 +123,55 @@ def test_the_prompt_gets_a_change_of_rank_one(any_model: Any) -> None:
         assert not torch.allclose(found[1:], first.logits[0], atol=1e-2)
 
 
-def test_the_change_is_the_least(llama: Any) -> None:
+@pytest.fixture
+def metrics(monkeypatch: pytest.MonkeyPatch) -> list[OutputMetric]:
+    """The metrics of outputs that guards are made with."""
+    made: list[OutputMetric] = []
+
+    def noted(*args: Any) -> OutputMetric:
+        made.append(OutputMetric(*args))
+        return made[-1]
+
+    monkeypatch.setattr(output_shift, "OutputMetric", noted)
+    return made
+
+
+def test_the_change_is_the_least(llama: Any, metrics: list[OutputMetric]) -> None:
     """One token: the shift is along its direction in the metric of outputs."""
     own = guard(llama, forbid=["7"], strength=12.0)
-    solver = own._solver
     ids = padded(["this: "])["input_ids"]
     with torch.no_grad(), own:
         llama(ids, use_cache=True, logits_to_keep=1)
         change = own._call.state.updates
-    (direction,) = solver._directions
-    steepest = solver._metric.restore(
-        LowRankUpdate(direction[:, None], np.ones((1, 1)))
-    ).left[:, 0]
+    (direction,) = own._solver._directions
+    steepest = metrics[0].restore(LowRankUpdate(direction[:, None], np.ones((1, 1))))
     left = change.left[0].double().numpy()
-    cosine = left @ steepest / np.linalg.norm(left) / np.linalg.norm(steepest)
+    cosine = left @ steepest.left[:, 0]
+    cosine /= np.linalg.norm(left) * np.linalg.norm(steepest.left)
     assert cosine == pytest.approx(-1.0, abs=1e-6)
+
+
+@pytest.mark.parametrize("opposed", [False, True])
+def test_shifts_are_mapped_back_to_outputs(
+    llama: Any, metrics: list[OutputMetric], opposed: bool
+) -> None:
+    """As the whole solution is; also where no shift lowers all of the tokens."""
+    solver = guard(llama)._solver
+    rng = np.random.default_rng(0)
+    if opposed:
+        solver._directions[1] = -solver._directions[0]
+        solver._restored[1] = -solver._restored[0]
+    drop = rng.uniform(0.1, 5.0, (3, len(solver._directions)))
+    drop[0, 2:], drop[1, :3] = 0.0, 0.0
+    found = solver._least_shift(drop).numpy()
+    solution = pcr(
+        np.eye(3), np.zeros((3, solver._directions.shape[1])), None, 0.0,
+        halfspaces=(solver._directions, np.where(drop > 0.0, -drop, np.inf)),
+    )  # fmt: skip
+    assert (solution.status is Status.INFEASIBLE) == opposed
+    expected = metrics[0].restore(solution.update).matrix().T
+    size = np.abs(expected).max()
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6 * size)
 
 
 def test_rows_do_not_know_of_each_other(any_model: Any) -> None:

@@ -33,6 +33,7 @@ from cintervene.prompts.calibration_size import CalibrationSize
 from cintervene.prompts.request_calibration import calibrate_requests, tuning_split
 from cintervene.prompts.target_spans import TargetSpan
 from cintervene.solvers.preserve import Preserve
+from cintervene.solvers.problem import MeasuredInputs
 from cintervene.utils.progress import silent
 
 SMALL = CalibrationSize(
@@ -84,7 +85,8 @@ def test_balls_keep_a_distance_from_their_group(columns: list[int]) -> None:
     balls = Balls(groups(columns), captured, Points(base, np.zeros(5)), metric)
     amount = np.full(6, 1.7)
     preserve = Preserve(rng.standard_normal((30, 9)), ridge=0.1)
-    solution = balls.solve(preserve, amount, 0.0, "exact")
+    measured = MeasuredInputs.of(captured.inputs, preserve)
+    solution = balls.solve(measured, amount, 0.0, "exact")
     assert solution.certified
     moved = outputs + captured.inputs.numpy() @ solution.update.matrix().T
     overall = np.sqrt(np.square(base - base.mean(0)).sum(1).mean())
@@ -111,7 +113,8 @@ def test_differences_go_from_the_concept_past_the_benign_mean() -> None:
         shift = metric.points(np.broadcast_to(point, base.shape) - outputs)
         np.testing.assert_allclose(region.value(shift), place, atol=1e-9)
     preserve = Preserve(rng.standard_normal((30, 9)), ridge=0.1)
-    solution = region.solve(preserve, np.full(6, 1.5), 0.0, "exact")
+    measured = MeasuredInputs.of(captured.inputs, preserve)
+    solution = region.solve(measured, np.full(6, 1.5), 0.0, "exact")
     shift = captured.inputs.numpy() @ solution.update.matrix().T
     assert region.value(shift).min() == pytest.approx(1.5, abs=1e-6)
     # In the coordinates of the outputs all rows move along the groups' differences.

@@ -20,7 +20,7 @@ from cintervene.activations.scoring import divergence, token_nll
 from cintervene.methods.common.output_metric import OutputMetric, token_statistics
 from cintervene.methods.pcr.config import PCRConfig
 from cintervene.methods.pcr.constraints import TokenConstraintIndex
-from cintervene.methods.pcr.layerwise import truncate_rank
+from cintervene.methods.pcr.layerwise import output_cost, truncate_rank
 from cintervene.methods.pcr.method import constrain
 from cintervene.methods.pcr.resolve import choose_layers
 from cintervene.methods.pcr.strength import SweepPoint, WordLimits, knee
@@ -29,6 +29,7 @@ from cintervene.models.parts import ModelParts
 from cintervene.prompts.calibration import Calibration
 from cintervene.prompts.calibration_size import CalibrationSize
 from cintervene.prompts.target_spans import TargetSpan
+from cintervene.solvers.pcr import pcr
 from cintervene.solvers.preserve import Preserve
 from cintervene.solvers.update import LowRankUpdate
 
@@ -121,18 +122,40 @@ def test_scores_are_those_of_the_model(any_model: Any) -> None:
     np.testing.assert_allclose(nll, expected.numpy(), rtol=1e-4, atol=1e-5)
 
 
-def test_truncating_gives_the_best_of_its_rank_in_the_preserved_norm() -> None:
+@pytest.mark.parametrize(("d_out", "rank"), [(5, 8), (8, 6), (9, 4)])
+def test_truncating_gives_the_best_of_its_rank_in_the_preserved_norm(
+    d_out: int, rank: int
+) -> None:
     rng = np.random.default_rng(3)
     preserve = Preserve(rng.standard_normal((40, 6)) * np.arange(1, 7), ridge=0.1)
-    update = LowRankUpdate(rng.standard_normal((5, 8)), rng.standard_normal((8, 6)))
-    kept = truncate_rank(update, preserve, 2)
-    root = np.linalg.cholesky(preserve.gram(np.eye(6)))
-    singular = np.linalg.svd(update.matrix() @ root, compute_uv=False)
+    left, right = rng.standard_normal((d_out, rank)), rng.standard_normal((rank, 6))
+    update = LowRankUpdate(left, right)
+    p = preserve.gram(np.eye(6))
+    cost = update.matrix() @ p @ update.matrix().T
+    kept = truncate_rank(update, cost, 2)
+    singular = np.linalg.svd(update.matrix() @ np.linalg.cholesky(p), compute_uv=False)
     assert kept.rank == 2
     missing = preserve.norm(update.matrix() - kept.matrix())
     assert missing == pytest.approx(np.linalg.norm(singular[2:]), rel=1e-6)
-    whole = truncate_rank(update, preserve, 100)
+    whole = truncate_rank(update, cost, 100)
     np.testing.assert_allclose(whole.matrix(), update.matrix(), atol=1e-10)
+
+
+@pytest.mark.parametrize("slack", [0.0, 0.5])
+def test_the_cost_of_outputs_needs_no_product_with_the_norm(slack: float) -> None:
+    """That of a solution in representer form, and of one over orthonormal rows."""
+    rng = np.random.default_rng(5)
+    inputs, outputs = rng.standard_normal((7, 9)), rng.standard_normal((7, 4))
+    preserve = Preserve(rng.standard_normal((30, 9)), ridge=0.1)
+    solution = pcr(inputs, outputs, outputs[:2], 0.5, preserve=preserve, slack=slack)
+    change = solution.update.matrix()
+    expected = change @ preserve.gram(np.eye(9)) @ change.T
+    basis = np.linalg.qr(solution.update.right.T)[0].T
+    rotated = LowRankUpdate(change @ basis.T, basis)
+    settled = replace(solution, update=rotated, coefficients=None)
+    assert expected.any()
+    for one in (solution, settled):
+        np.testing.assert_allclose(output_cost(one, preserve), expected, atol=1e-9)
 
 
 def _point(
@@ -184,6 +207,19 @@ def test_the_margin_gives_way_where_only_beyond_it_the_effect_is_reached() -> No
 def _spans(rng: np.random.Generator, n: int) -> list[TargetSpan]:
     rows = rng.integers(3, 97, size=(n, 7))
     return [TargetSpan(tuple(map(int, row)), 5, weights=(1.0, 1.0)) for row in rows]
+
+
+def test_what_strengths_share_does_not_depend_on_those_before(tiny_model: Any) -> None:
+    rng = np.random.default_rng(6)
+    parts = ModelParts.find(tiny_model("llama"))
+    forget, retain, near = (_spans(rng, n) for n in (3, 12, 4))
+    config = PCRConfig(forbid=["bomb"], slack=0.1, layers=[2, 3])
+    calibration = Calibration(forget, near, retain, [], [], [])
+    used, fresh = (constrain(parts, calibration, config) for _ in range(2))
+    used.solve(2.0)
+    for one, other in zip(used.solve(4.0), fresh.solve(4.0), strict=True):
+        np.testing.assert_array_equal(one.update.left, other.update.left)
+        np.testing.assert_array_equal(one.update.right, other.update.right)
 
 
 @pytest.mark.parametrize("concepts", ["contrast", "unembedding"])

@@ -28,6 +28,8 @@ from cintervene.models import loading
 from cintervene.models.parts import ModelParts
 from cintervene.prompts.chat import render
 from cintervene.prompts.refusal_examples import TargetExample
+from cintervene.solvers.preserve import Preserve
+from cintervene.solvers.projected_gradient import ProjectedGradient
 
 LITTLE: dict[str, Any] = {
     "steps": 4, "parts": 2, "answers": 4, "answer_tokens": 2, "borderline": 24
@@ -142,6 +144,32 @@ def test_steps_in_the_frobenius_ball_are_those_of_numpy(tiny_model: Any) -> None
         np.testing.assert_allclose(ball.update.matrix(), change.T, atol=1e-12)
         assert ball.norm == pytest.approx(np.linalg.norm(change) / radius)
     assert largest > radius  # The projection had something to do.
+
+
+@pytest.mark.parametrize("rows", [20, 400])
+def test_steps_are_those_of_the_whole_space_of_inputs(
+    tiny_model: Any, rows: int
+) -> None:
+    """In a norm of inputs and one of outputs; of fewer inputs than dimensions too."""
+    rng = np.random.default_rng(4)
+    (target,) = ModelParts.find(tiny_model("llama")).targets([1], "down_proj")
+    preserve = Preserve(rng.standard_normal((rows, target.d_in)), ridge=0.1)
+    root = rng.standard_normal((target.d_out, target.d_out))
+    metric = OutputMetric(root @ root.T, 0.1)
+    ball = LayerBall(target, preserve, metric, 0.1, inertia=0.5)
+    plain = ProjectedGradient(np.eye(target.d_in), ball.radius, preserve)
+    direction = np.zeros((target.d_in, target.d_out))
+    for _ in range(6):
+        gradient = rng.standard_normal(direction.shape) + 0.2
+        direction = 0.5 * direction + 0.5 * metric.directions(gradient)
+        slope = np.vdot(direction, plain.respond(direction)) ** 0.5
+        assert ball.turn(gradient) == pytest.approx(ball.radius * slope)
+        ball.step(0.4)
+        change = metric.restored(plain.step(direction, length=0.4))
+        np.testing.assert_allclose(ball.change, change, rtol=1e-4, atol=1e-7)
+        assert ball.norm == pytest.approx(plain.norm / ball.radius)
+        np.testing.assert_allclose(ball.update.matrix(), change.T, rtol=1e-7, atol=1e-9)
+    assert ball.norm == pytest.approx(1.0)
 
 
 def test_the_worst_prompts_are_defended_most(tiny_model: Any) -> None:
