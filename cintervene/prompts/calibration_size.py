@@ -39,7 +39,8 @@ class CalibrationSize(Size):
     contrast_prompts : int
         Prompts that sound harmful but are not, answered like harmful ones.
     sentences, sentence_tokens : int
-        Texts that the model writes about each forbidden word, and their length.
+        Texts that the model itself writes when asked to write about each forbidden
+        word or to say it, by turns, and their length.
     neighbours : int
         Words for each forbidden one that the unembedding holds nearest to it, said to
         the same prompts.
@@ -56,7 +57,7 @@ class CalibrationSize(Size):
         "large": {
             "starting": 6, "later": 6, "contrast_words": 50, "text_words": 800,
             "prompts": 292, "answer_tokens": 32, "contrast_prompts": 128,
-            "sentences": 3,
+            "sentences": 4,
         },
     }  # fmt: skip
 
@@ -79,7 +80,7 @@ class CalibrationSize(Size):
         Whole(), 64, "prompts that only sound harmful, answered like harmful ones"
     )
     sentences: int = parameter(
-        Whole(), 1, "texts that the model writes about each forbidden word"
+        Whole(), 2, "texts in which the model itself says each forbidden word"
     )
     sentence_tokens: int = parameter(Whole(least=1), 32, "length of these texts")
     neighbours: int = parameter(

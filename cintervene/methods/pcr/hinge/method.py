@@ -207,7 +207,7 @@ class Hinge:
         )
         spans = word_sentences(
             self._parts.model, self._tokenizer, self._words,
-            data.sentence_templates(), size.sentences, size.sentence_tokens, report,
+            _requests(), size.sentences, size.sentence_tokens, report,
         )  # fmt: skip
         near = neighbours(
             self._parts.unembedding, text_tokenizer(self._tokenizer), self._words,
@@ -291,6 +291,16 @@ class Hinge:
         )  # fmt: skip
         *rows, (down, update) = replaced
         return [*rows, (down, update + found.given_up.made_up)]
+
+
+def _requests() -> list[str]:
+    """Requests to write about a word and to say it, by turns."""
+    writing = data.sentence_templates()
+    saying = [template.prompt for template in data.obedience_templates("train")]
+    turns = range(len(saying))
+    return [
+        text for turn in turns for text in (writing[turn % len(writing)], saying[turn])
+    ]
 
 
 def _best(
