@@ -5,6 +5,8 @@ Environment switches:
 
 CINTERVENE_LAPACK=system   link the distribution's LAPACKE and CBLAS instead of the
                            OpenBLAS of scipy-openblas32 that is copied into the package
+CINTERVENE_OPENBLAS=DIR    the scipy_openblas32 of another machine, unpacked: one that
+                           is imported loads its library, which runs there only
 CINTERVENE_DEBUG=1         no optimisation, assertions on
 CINTERVENE_SANITIZE=1      address and undefined-behaviour sanitizers
 CINTERVENE_COVERAGE=1      gcov instrumentation
@@ -49,19 +51,19 @@ class Lapack:
 
 
 def scipy_lapack() -> Lapack:
-    import scipy_openblas32 as openblas
+    package = os.environ.get("CINTERVENE_OPENBLAS")
+    if package is None:
+        import scipy_openblas32
 
-    directory = openblas.get_lib_dir()
+        package = os.path.dirname(scipy_openblas32.__file__)
+    (library,) = Path(package, "lib").glob("libscipy_openblas.*")
     return Lapack(
-        libraries=[openblas.get_library()],
-        include_dirs=[openblas.get_include_dir()],
-        library_dirs=[directory],
+        libraries=["scipy_openblas"],
+        include_dirs=[os.path.join(package, "include")],
+        library_dirs=[str(library.parent)],
         macros=[("CIV_LAPACK_SCIPY", None)],
         link_args=[f"-Wl,-rpath,{BESIDE}"],
-        shipped=[
-            os.path.join(directory, openblas.get_library(fullname=True)),
-            *openmp_runtime(),
-        ],
+        shipped=[str(library), *openmp_runtime()],
     )
 
 

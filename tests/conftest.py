@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import sys
 from collections.abc import Callable, Iterator
 from functools import cache
@@ -163,7 +164,10 @@ def matrix(request: pytest.FixtureRequest) -> Any:
     return request.param
 
 
-@pytest.fixture(params=["baseline", "avx2", "avx512"])
+ARM = platform.machine() in ("aarch64", "arm64")
+
+
+@pytest.fixture(params=["baseline", "neon"] if ARM else ["baseline", "avx2", "avx512"])
 def kernels(request: pytest.FixtureRequest) -> Iterator[str]:
     """Run the test with one table of C kernels after the other."""
     from cintervene import _core

@@ -24,9 +24,9 @@ def show_config() -> Config:
     Returns
     -------
     dict
-        ``cpu``: kernel table, "baseline", "avx2" or "avx512" (the environment variable
-        ``CINTERVENE_CPU`` at import overrides the choice). ``threads``: threads that a
-        large call would use. ``lapack``: description of the library.
+        ``cpu``: kernel table, "baseline", "avx2", "avx512" or "neon" (the environment
+        variable ``CINTERVENE_CPU`` at import overrides the choice). ``threads``:
+        threads that a large call would use. ``lapack``: description of the library.
     """
     return Config(**_core.config())
 

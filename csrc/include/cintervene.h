@@ -102,9 +102,9 @@ void civ_block_drop_kept(void);
 int civ_threads(const civ_exec *exec);
 
 /*
- * Kernel table in use: "baseline", "avx2" or "avx512". The best one the processor
- * has is chosen at civ_init; CINTERVENE_CPU in the environment overrides. Selecting
- * is meant for tests and must not happen while another call runs.
+ * Kernel table in use: "baseline", "avx2", "avx512" or "neon". The best one the
+ * processor has is chosen at civ_init; CINTERVENE_CPU in the environment overrides.
+ * Selecting is meant for tests and must not happen while another call runs.
  */
 const char *civ_cpu_name(void);
 civ_status civ_cpu_select(const char *name);

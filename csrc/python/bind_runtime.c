@@ -38,10 +38,11 @@ select_kernels(PyObject *module, PyObject *arg)
         return NULL;
     }
     if (civ_cpu_select(name) != CIV_OK) {
-        PyErr_Format(state->argument_error,
-                     "name: got '%s'; expected one of baseline, avx2, avx512 that this "
-                     "processor has",
-                     name);
+        PyErr_Format(
+            state->argument_error,
+            "name: got '%s'; expected one of baseline, avx2, avx512, neon that "
+            "this processor has",
+            name);
         return NULL;
     }
     Py_RETURN_NONE;

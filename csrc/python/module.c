@@ -19,9 +19,9 @@ module_exec(PyObject *module)
     civ_status status = civ_init();
     if (status != CIV_OK) {
         raise_status(state, status,
-                     "environment variable CINTERVENE_CPU (expected baseline, avx2 or "
-                     "avx512, and a processor that has it; unset it to choose the "
-                     "best)");
+                     "environment variable CINTERVENE_CPU (expected baseline, avx2, "
+                     "avx512 or neon, and a processor that has it; unset it to choose "
+                     "the best)");
         return -1;
     }
     for (size_t i = 0; i < Py_ARRAY_LENGTH(groups); i++) {

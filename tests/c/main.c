@@ -33,6 +33,7 @@ __wrap_malloc(size_t size)
 void test_arena(void);
 void test_parallel(void);
 void test_dtype(void);
+void test_tables(void);
 void test_linalg(void);
 void test_losses(void);
 void test_projections(void);
@@ -49,6 +50,7 @@ main(void)
     test_arena();
     test_parallel();
     test_dtype();
+    test_tables();
     test_linalg();
     test_losses();
     test_projections();

@@ -22,16 +22,16 @@ extern int checks_failed;
     CHECK(fabs((double)(got) - (double)(expected)) <= (tolerance))
 
 /* Runs the statement with every kernel table that this processor has. */
-#define WITH_EACH_TABLE(statement)                                          \
-    do {                                                                    \
-        static const char *const tables[] = {"baseline", "avx2", "avx512"}; \
-        const char *before = civ_cpu_name();                                \
-        for (int table = 0; table < 3; table++) {                           \
-            if (civ_cpu_select(tables[table]) == CIV_OK) {                  \
-                statement;                                                  \
-            }                                                               \
-        }                                                                   \
-        civ_cpu_select(before);                                             \
+#define WITH_EACH_TABLE(statement)                                                  \
+    do {                                                                            \
+        static const char *const tables[] = {"baseline", "avx2", "avx512", "neon"}; \
+        const char *before = civ_cpu_name();                                        \
+        for (int table = 0; table < 4; table++) {                                   \
+            if (civ_cpu_select(tables[table]) == CIV_OK) {                          \
+                statement;                                                          \
+            }                                                                       \
+        }                                                                           \
+        civ_cpu_select(before);                                                     \
     } while (0)
 
 /* Lets that many allocations of the library succeed, then fails; < 0: all succeed. */

@@ -22,11 +22,26 @@ WRAPPED = ["-Wl,--wrap=malloc"]
 
 
 @dataclass(frozen=True)
+class Cross:
+    """What it takes to build for another machine."""
+
+    compiler: str
+    openblas: Path  # its scipy_openblas32, unpacked
+
+
+@dataclass(frozen=True)
 class Build:
     """Object files of one build, and how to add to them."""
 
     directory: Path
     sanitized: bool
+    cross: Cross | None = None
+
+    def openblas(self) -> Path:
+        """The scipy_openblas32 that the build links with."""
+        if self.cross is not None:
+            return self.cross.openblas
+        return Path(pytest.importorskip("scipy_openblas32").__file__).parent
 
     def objects(self, part: str) -> list[str]:
         """Object files below csrc/`part`."""
@@ -36,15 +51,15 @@ class Build:
 
     def link(self, target: Path, sources: list[Path], *flags: str) -> Path:
         """Compile the sources and link them with the core into `target`."""
-        openblas = pytest.importorskip("scipy_openblas32")
-        directory = openblas.get_lib_dir()
+        directory = self.openblas() / "lib"
         includes = ["csrc", "csrc/include", "csrc/core", "tests/c", np.get_include()]
         includes.append(sysconfig.get_paths()["include"])
-        command = ["gcc", "-std=c11", "-O1", "-g", "-Wall", "-Wextra", "-Werror"]
+        command = [self.cross.compiler if self.cross else "gcc", "-std=c11", "-O1"]
+        command += ["-g", "-Wall", "-Wextra", "-Werror"]
         command += ["-fopenmp", *(SANITIZERS if self.sanitized else []), *WRAPPED]
         command += [f"-I{path}" for path in includes]
         command += [*map(str, sources), *self.objects("core"), *flags]
-        command += [f"-L{directory}", f"-l{openblas.get_library()}", "-lm"]
+        command += [f"-L{directory}", "-lscipy_openblas", "-lm"]
         command += [f"-Wl,-rpath,{directory}", "-o", str(target)]
         _run(command)
         return target
@@ -98,12 +113,12 @@ class Build:
         return result
 
 
-def build(directory: Path, *, sanitized: bool) -> Build:
+def build(directory: Path, *, sanitized: bool, cross: Cross | None = None) -> Build:
     """Build the extension as setup.py does, keeping its object files."""
-    if shutil.which("gcc") is None:
+    if cross is None and shutil.which("gcc") is None:
         pytest.skip("needs gcc")
-    once(directory, lambda: _build(directory, sanitized))
-    return Build(directory, sanitized)
+    once(directory, lambda: _build(directory, sanitized, cross))
+    return Build(directory, sanitized, cross)
 
 
 def once(target: Path, make: Callable[[], object]) -> None:
@@ -116,10 +131,13 @@ def once(target: Path, make: Callable[[], object]) -> None:
             done.touch()
 
 
-def _build(directory: Path, sanitized: bool) -> None:
+def _build(directory: Path, sanitized: bool, cross: Cross | None) -> None:
     switches = ("DEBUG", "SANITIZE") if sanitized else ()
     environment = {**os.environ, "CINTERVENE_WERROR": "1"}
     environment |= {f"CINTERVENE_{name}": "1" for name in switches}
+    if cross is not None:
+        environment["CC"] = cross.compiler
+        environment["CINTERVENE_OPENBLAS"] = str(cross.openblas)
     command = [sys.executable, "setup.py", "-q", "build_ext"]
     command += [f"--build-temp={directory}/objects", f"--build-lib={directory}/built"]
     _run(command, cwd=ROOT, env=environment)

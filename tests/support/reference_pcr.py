@@ -81,6 +81,14 @@ def random_problem(seed, m=4, n=6, d_out=20, d_in=12, correlation=0.8, quantile=
     return Problem(inputs, outputs, concepts, radius)
 
 
+def almost_on_a_concept(seed, m, n, distance):
+    """A problem whose first output is a multiple of `distance` away from a concept."""
+    problem = random_problem(seed, m, n, d_out=2 * m + n + 2, d_in=m + 4)
+    away = np.random.default_rng(seed).standard_normal(problem.outputs.shape[1])
+    problem.outputs[0] = problem.concepts[0] + distance * away
+    return problem
+
+
 def random_halfspaces(seed, problem, k, strength=0.5):
     """Directions that each forbid one prompt's output a little, others switched off."""
     rng = np.random.default_rng(seed)

@@ -33,13 +33,18 @@ find_table(const char *name)
         return &civ_kernels_avx2;
     }
 #endif
+#if CIV_ARM64
+    if (strcmp(name, "neon") == 0) {
+        return &civ_kernels_neon;
+    }
+#endif
     return strcmp(name, "baseline") == 0 ? &civ_kernels_baseline : NULL;
 }
 
 static const civ_kernels *
 best_table(void)
 {
-    static const char *const names[] = {"avx512", "avx2"};
+    static const char *const names[] = {"avx512", "avx2", "neon"};
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
         const civ_kernels *table = find_table(names[i]);
         if (table != NULL) {

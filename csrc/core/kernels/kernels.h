@@ -180,5 +180,8 @@ extern const civ_kernels civ_kernels_baseline;
 extern const civ_kernels civ_kernels_avx2;
 extern const civ_kernels civ_kernels_avx512;
 #endif
+#if CIV_ARM64
+extern const civ_kernels civ_kernels_neon;
+#endif
 
 #endif

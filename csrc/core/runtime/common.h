@@ -13,6 +13,12 @@
 #define CIV_X86 0
 #endif
 
+#if defined(__aarch64__)
+#define CIV_ARM64 1
+#else
+#define CIV_ARM64 0
+#endif
+
 #define CIV_INLINE static inline __attribute__((always_inline))
 
 /* Forwards a failure to the caller. */

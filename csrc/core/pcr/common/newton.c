@@ -19,8 +19,12 @@
 #define SHORTEST 1e-9
 /* Factors of the model for one step that is stopped at bounds. */
 #define MOST_ROUNDS 40
-/* Factor that brings a point outside the domain closer to the origin, inside it. */
-#define INWARDS 0.9
+/* Parts of the way to the origin by which a point outside the domain is brought closer
+ * to it: little at first, since a maximum that was near the boundary is mostly beyond
+ * the next one by little, and deep inside, the function is too flat to lead back. */
+#define LEAST_INWARDS 1e-15
+#define INWARDS_GROWTH 4.0
+#define MOST_INWARDS 0.1
 /* Steps without gain, in value or residual, after which rounding has won. */
 #define PATIENCE 4
 /* Relative rounding of the value, below which a loss is none. */
@@ -241,12 +245,14 @@ static civ_status
 enter(const civ_pcr_model *model, double *mu, civ_pcr_newton_work *work,
       civ_pcr_newton_info *info)
 {
-    for (double scale = 1.0; scale > SHORTEST; scale *= INWARDS) {
+    double part = LEAST_INWARDS;
+    for (double scale = 1.0; scale > SHORTEST; scale *= 1.0 - part) {
         if (model->value(model->arg, mu, &info->value, work->gradient)) {
             return CIV_OK;
         }
+        part = fmin(INWARDS_GROWTH * part, MOST_INWARDS);
         for (int64_t w = 0; w < model->n; w++) {
-            mu[w] *= INWARDS;
+            mu[w] *= 1.0 - part;
         }
     }
     return CIV_INTERNAL;
