@@ -10,6 +10,7 @@ outputs of another source than the present one are not shown, and a test fails.
 
 import argparse
 import json
+import resource
 import time
 from pathlib import Path
 
@@ -54,17 +55,24 @@ def record(notebook: nbformat.NotebookNode) -> list[dict]:
     ]
 
 
+def processor_time() -> float:
+    """CPU seconds of the kernels that have ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
 def main() -> None:
     """Run what is named, one after the other, and say how long each took."""
     names = sorted(path.stem for path in NOTEBOOKS.glob("*.ipynb"))
     parser = argparse.ArgumentParser(description="Run notebooks, keep their outputs.")
     parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(names))
     for name in parser.parse_args().names or names:
-        begun = time.perf_counter()
+        begun, spent = time.perf_counter(), processor_time()
         cells = record(execute(NOTEBOOKS / f"{name}.ipynb"))
         text = json.dumps(cells, indent=1, ensure_ascii=False)
         (OUTPUTS / f"{name}.json").write_text(text + "\n", "utf-8")
-        print(f"{name}: {time.perf_counter() - begun:.0f} s")
+        seconds = time.perf_counter() - begun
+        print(f"{name}: {seconds:.0f} s, {processor_time() - spent:.0f} s of CPU")
 
 
 if __name__ == "__main__":
