@@ -60,4 +60,6 @@ autodoc_typehints = "none"
 autodoc_member_order = "groupwise"
 autodoc_default_options = {"members": True}
 napoleon_google_docstring = False
+# One list, as of parameters, not an entry of the index for each.
+napoleon_custom_sections = [("Attributes", "params_style")]
 python_maximum_signature_line_length = 88

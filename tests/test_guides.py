@@ -113,7 +113,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(place: Path, page: str) -> None:
-    """Run the commands and the code of a page there, in the order in which they come."""
+    """Run the commands and the code of a page there, in their order."""
     text = (ROOT / "docs" / page).read_text("utf-8").replace("smollm2", "my-model")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(place)

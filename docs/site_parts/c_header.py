@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Directive `c-header FILE`: the declarations of a C header with their comments.
 
-The header is written so that this is simple: sections begin with `/* ---- name ---- */`,
-a comment at the beginning of a line describes the declarations below it, and names of
-code stand between backticks.
+The header is written so that this is simple: sections begin with
+`/* ---- name ---- */`, a comment at the beginning of a line describes the declarations
+below it, and names of code stand between backticks.
 """
 
 import re
@@ -58,7 +58,7 @@ def is_whole(code: str) -> bool:
 
 def uncomment(text: str) -> str:
     """The text of a comment, its paragraphs and its indented lines kept."""
-    inner = re.sub(r"^/\*\n?|\s*\*/$", "", text)
+    inner = re.sub(r"^/\*[ \n]?|\s*\*/$", "", text)
     return re.sub(r"^ \* ?", "", inner, flags=re.M).strip("\n")
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Directive `command-help`: what `cintervene COMMAND --help` prints, for each command."""
+"""Directive `command-help`: what `--help` of each command prints."""
 
 from docutils import nodes
 from docutils.parsers.rst import Directive
@@ -17,7 +17,9 @@ class CommandHelp(Directive):
             one.choices for one in parser._actions if isinstance(one.choices, dict)
         )
         texts = {"cintervene": parser.format_help()}
-        texts |= {f"cintervene {name}": choices[name].format_help() for name in COMMANDS}
+        texts |= {
+            f"cintervene {name}": choices[name].format_help() for name in COMMANDS
+        }
         return [self.section(name, text) for name, text in texts.items()]
 
     def section(self, name, text):

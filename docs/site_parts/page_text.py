@@ -4,6 +4,7 @@
 - A comment `<!-- site` ... `-->` holds what the site alone shows.
 - Notebooks are shown with the outputs that notebooks/run.py kept.
 - Docstrings that name a page, such as docs/prompts.md, link to it.
+- Code that names something of the package, such as `ci.defend`, leads to the reference.
 - A link to a folder leads to the page about it.
 """
 
@@ -12,9 +13,11 @@ import os
 import re
 from pathlib import Path
 
+from docutils import nodes
 from sphinx.addnodes import pending_xref
 
 FOR_THE_SITE = re.compile(r"^<!-- site\n(.*?)^-->$", re.M | re.S)
+NAME = re.compile(r"ci\.([\w.]+)")
 PAGE = re.compile(r"\b((?:docs|benchmarks)/[\w/]+)\.md\b")
 
 
@@ -57,6 +60,20 @@ def lead_folders(app, doctree):
             node["reftargetid"] = None
 
 
+def link_names(app, doctree):
+    """Let code such as `ci.defend` lead to its entry in the reference."""
+    for node in list(doctree.findall(nodes.literal)):
+        named = NAME.fullmatch(node.astext())
+        if named is None or isinstance(node.parent, (nodes.title, nodes.reference)):
+            continue
+        link = pending_xref(
+            refdomain="py", reftype="obj", reftarget=f"cintervene.{named[1]}",
+            refdoc=app.env.docname, refexplicit=True,
+        )  # fmt: skip
+        node.replace_self(link)
+        link += node
+
+
 def setup(app):
     """Connect all of it."""
     app.add_config_value("folder_pages", {}, "env")
@@ -64,4 +81,5 @@ def setup(app):
     # Before napoleon, which reads the same lines.
     app.connect("autodoc-process-docstring", link_pages, priority=100)
     app.connect("doctree-read", lead_folders)
+    app.connect("doctree-read", link_names)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
