@@ -15,7 +15,9 @@ from pathlib import Path
 
 from docutils import nodes
 from sphinx.addnodes import pending_xref
+from sphinx.util.logging import getLogger
 
+LOGGER = getLogger(__name__)
 FOR_THE_SITE = re.compile(r"^<!-- site\n(.*?)^-->$", re.M | re.S)
 NAME = re.compile(r"ci\.([\w.]+)")
 PAGE = re.compile(r"\b((?:docs|benchmarks)/[\w/]+)\.md\b")
@@ -24,7 +26,10 @@ PAGE = re.compile(r"\b((?:docs|benchmarks)/[\w/]+)\.md\b")
 def read_page(app, docname, source):
     """Complete the text of a page before it is parsed."""
     if docname.startswith("notebooks/"):
-        source[0] = with_outputs(source[0], app.srcdir, Path(docname).name)
+        try:
+            source[0] = with_outputs(source[0], app.srcdir, Path(docname).name)
+        except (OSError, ValueError) as error:
+            LOGGER.warning(str(error), location=docname)
     else:
         source[0] = FOR_THE_SITE.sub(r"\1", source[0])
 
