@@ -28,18 +28,21 @@ def read_page(app, docname, source):
     if docname.startswith("notebooks/"):
         try:
             source[0] = with_outputs(source[0], app.srcdir, Path(docname).name)
-        except (OSError, ValueError) as error:
+        except ValueError as error:
             LOGGER.warning(str(error), location=docname)
     else:
         source[0] = FOR_THE_SITE.sub(r"\1", source[0])
 
 
 def with_outputs(text: str, root: str, name: str) -> str:
-    """A notebook with the outputs that were kept of it."""
+    """A notebook with the outputs that were kept of it, if any were."""
     notebook = json.loads(text)
-    kept = Path(root, "notebooks", "outputs", f"{name}.json").read_text("utf-8")
+    path = Path(root, "notebooks", "outputs", f"{name}.json")
+    if not path.exists():
+        return text
+    kept = json.loads(path.read_text("utf-8"))
     cells = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
-    for cell, one in zip(cells, json.loads(kept), strict=True):
+    for cell, one in zip(cells, kept, strict=True):
         if "".join(cell["source"]) != one["source"]:
             raise ValueError(f"{name}: a cell has changed; python notebooks/run.py")
         cell["outputs"] = one["outputs"]
