@@ -53,6 +53,7 @@ html_copy_source = False
 myst_enable_extensions = ["dollarmath"]
 myst_heading_anchors = 4
 nb_execution_mode = "off"
+nb_merge_streams = True
 
 # Docstrings write code, names among it, between single backticks.
 default_role = "py:obj"

@@ -17,7 +17,7 @@ pytest.importorskip("sphinx")
 
 ROOT = Path(__file__).parent.parent
 HEADER = (ROOT / "csrc/include/cintervene.h").read_text("utf-8")
-OUTPUTS = sorted((ROOT / "notebooks" / "outputs").glob("*.json"))
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 
 
 def part(name: str) -> ModuleType:
@@ -66,7 +66,7 @@ int civ_three(int a,
     ]
 
 
-@pytest.mark.parametrize("name", [path.stem for path in OUTPUTS])
+@pytest.mark.parametrize("name", [path.stem for path in NOTEBOOKS])
 def test_kept_outputs_are_of_the_present_cells(name: str) -> None:
     notebook = (ROOT / "notebooks" / f"{name}.ipynb").read_text("utf-8")
     text = part("page_text").with_outputs(notebook, ROOT, name)
