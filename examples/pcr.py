@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""PCR: forbid a few words by the smallest change of two layers, and take it back.
+"""PCR: forbid a few words by the smallest change, and take it back.
 
     python examples/pcr.py [--model smollm2]
 

@@ -11,6 +11,7 @@ import sys
 from functools import cache
 from importlib import import_module
 from pathlib import Path
+from textwrap import dedent
 from typing import Any
 from xml.etree import ElementTree
 
@@ -36,7 +37,7 @@ PAGES = [
 TEXTS = {page: (ROOT / page).read_text("utf-8") for page in PAGES}
 CHECKED = [page for page in PAGES if page != DIARY]
 
-FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.M | re.S)
+FENCE = re.compile(r"^ *```([^\n`]*)\n(.*?)^ *```$", re.M | re.S)
 LINK = re.compile(r"\[([^\]]*)\]\(([^)\s]+)\)")
 SPAN = re.compile(r"`([^`\n]+)`")
 # A dotted name of the package, perhaps without `ci.`, or a path.
@@ -54,7 +55,8 @@ def prose(page: str) -> str:
 
 def blocks(page: str) -> list[str]:
     """The blocks of Python."""
-    return [code for kind, code in FENCE.findall(TEXTS[page]) if kind == "python"]
+    found = FENCE.findall(TEXTS[page])
+    return [dedent(code) for kind, code in found if kind == "python"]
 
 
 def anchors(page: str) -> set[str]:

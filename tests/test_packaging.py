@@ -67,11 +67,11 @@ def test_workflows_run_what_there_is(path):
     text = path.read_text("utf-8")
     jobs = yaml.safe_load(text)["jobs"]
     assert jobs
-    for name in re.findall(r"\.ci/\w+|docs/\w+\.md", text):
+    for name in re.findall(r"\.ci/\w+|docs/\w+\.md|\bdocs/site\b", text):
         assert (ROOT / name).is_file()
     for job in jobs.values():
         assert set(job.get("needs", [])) <= set(jobs)
 
 
 def test_there_are_workflows():
-    assert {path.name for path in WORKFLOWS} >= {"tests.yml", "wheels.yml"}
+    assert {path.name for path in WORKFLOWS} >= {"tests.yml", "wheels.yml", "docs.yml"}

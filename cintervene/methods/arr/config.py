@@ -45,6 +45,9 @@ class ARRConfig(DescentConfig):
     The answers are the model's own to the harmful requests. What the model says in
     their place is left to it, so `TSRConfig` is what makes it say no.
 
+    Besides, it has the parameters of `RequestConfig` and `DescentConfig`;
+    `first_token` is not used.
+
     Attributes
     ----------
     nats : float
@@ -59,9 +62,6 @@ class ARRConfig(DescentConfig):
     attack_requests : int
         Requests that are attacked each time, the least defended ones of those that the
         step looks at.
-
-    The other parameters are those of `RequestConfig` and `DescentConfig`;
-    `first_token` is not used.
 
     References
     ----------

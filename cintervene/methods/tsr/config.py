@@ -19,6 +19,8 @@ __all__ = ["TSRConfig"]
 class TSRConfig(DescentConfig):
     """TSR: a small change of some layers after which a model refuses harmful requests.
 
+    Besides, it has the parameters of `RequestConfig` and `DescentConfig`.
+
     Attributes
     ----------
     safe : sequence of str or of sequence of int, optional
@@ -32,8 +34,6 @@ class TSRConfig(DescentConfig):
     layers : "auto" or sequence of int
         `"auto"` takes five whose projections' inputs tell harmful requests of the
         tuning split best from others.
-
-    The other parameters are those of `RequestConfig` and `DescentConfig`.
 
     References
     ----------
