@@ -231,7 +231,7 @@ def test_report_for_readers(intervention: Intervention) -> None:
     assert 'says "gun", "bomb" less' in text
     assert "1 of 1" in text
     assert "after: ```` Sorry | ```no``` ````" in text
-    assert "| 4.00 | 8.00 | 1.02 | 0.0300 | taken |" in text
+    assert "| 4.00 | taken | 8.00 | 1.02 | 0.0300 |" in text
     assert "no pictures" in text
     assert intervention.digest in text
     for table in re.findall(r"(?:^\|.*\n)+", text, flags=re.M):

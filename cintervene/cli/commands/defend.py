@@ -40,6 +40,7 @@ from cintervene.methods.defend import defend
 from cintervene.methods.pcr.resolve import choose_layers
 from cintervene.models.parts import ModelParts
 from cintervene.prompts.spelling import surface_forms, words_to_forbid
+from cintervene.utils.progress import one_step
 from cintervene.utils.staging import StagedDirectory, check_place
 
 
@@ -64,7 +65,8 @@ def run(arguments: Namespace, console: Console) -> Exit:
             stage.path / INTERVENTION, beyond_limits=arguments.beyond_limits
         )
         write_config(stage.path, config, arguments.model, arguments.model_dtype)
-        write_report(stage.path, form, measurement, goals=goals)
+        with one_step(console, "writing the report"):
+            write_report(stage.path, form, measurement, goals=goals)
         stage.commit()
     console.close()
     _show(arguments, intervention, measurement, goals)

@@ -185,13 +185,13 @@ def _layers(intervention: Intervention) -> Iterator[Block]:
     }
     rows: list[Sequence[Cell]] = [
         (
-            str(layer.layer), Code(layer.name), str(layer.rank),
+            Code(layer.name), str(layer.layer), str(layer.rank),
             f"{layer.relative_norm:.2%}", *(nats[at] for nats in known.values()),
         )
         for at, layer in enumerate(layers)
     ]  # fmt: skip
-    head = ("layer", "weight", "rank", "share of the norm", *known)
-    yield Table(head, rows, (0, *range(2, len(head))))
+    head = ("weight", "layer", "rank", "share of the norm", *known)
+    yield Table(head, rows, range(1, len(head)))
     yield (
         "The share is the Frobenius norm of the change, relative to that of the weight."
     )
@@ -225,16 +225,18 @@ def _strength(intervention: Intervention) -> Iterator[Block]:
         "Effect against drift on the tuning split: what was tried, and in orange what "
         "is taken. Dashed lines are the limits.",
     )
-    columns = shown_columns(sweep[0])
+    first, *others = shown_columns(sweep[0])
+    # The mark is where a phone shows it, too.
     rows = [
         (
-            *(column.text(point) for column in columns),
+            first.text(point),
             Mark("taken", "good") if point.get("chosen") else "",
+            *(column.text(point) for column in others),
         )
         for point in sweep
     ]
-    head = (*(column.title for column in columns), "")
-    yield Table(head, rows, range(len(columns)))
+    head = (first.title, "", *(column.title for column in others))
+    yield Table(head, rows, (0, *range(2, len(head))))
 
 
 def _by_word(subject: Subject) -> Iterator[Block]:

@@ -50,11 +50,13 @@ ul { max-width: 42rem; padding-left: 1.2rem; }
 pre { margin: 0; padding: .6rem; background: var(--tint); border-radius: .3rem;
   white-space: pre-wrap; overflow-wrap: anywhere; font: .82rem/1.45 ui-monospace,
   monospace; max-height: 22rem; overflow-y: auto; }
+pre + pre { margin-top: .6rem; }
 .mark { display: inline-block; border-radius: 1rem; padding: 0 .5rem;
   font-size: .78rem; font-weight: 600; border: 1px solid; }
 .pair { white-space: nowrap; margin-right: .5rem; font-size: .85rem; }
 .good { color: #00684a; } .bad { color: #a13d00; } .dull { color: #5b6675; }
 @media (max-width: 30rem) { th, td { padding: .35rem .45rem; }
-  table { font-size: .8rem; } }
+  table { font-size: .8rem; }
+  td:first-child, th:first-child { min-width: 5rem; } }
 @media print { details > div { display: none; } body { max-width: none; } }
 """
