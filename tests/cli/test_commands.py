@@ -33,7 +33,7 @@ LENIENT = [*TUNED, "--max-obedience-loss", "1"]
 OUT_OF_REACH = ["--min-effect", "1e9"]
 FILES = [
     "config.toml", "intervention.safetensors", "layers.png", "report.html",
-    "report.json", "report.md",
+    "report.json", "report.md", "sweep.png",
 ]  # fmt: skip
 # With as little as there can be.
 STEPS = [
