@@ -39,7 +39,7 @@ MADE, REPEATED = 40, 2
 # Share of other tokens, and of those before benign words, at which a neuron may open.
 OPEN, OPEN_NEAR = 2e-3, 5e-4
 # How much higher it is where words begin and where they go on, in typical openings.
-BEGIN_MARGIN, MARGIN = 0.0, 0.35
+BEGIN_MARGIN, MARGIN = 0.1, 0.35
 # Share of its words' own rows at which a neuron may be closed, whatever else opens it.
 CLOSED = 0.25
 # What enters the activation function where a word is about to be said.
