@@ -22,6 +22,7 @@ from cintervene.solvers.projected_gradient import GradientStep, ProjectedGradien
 from cintervene.solvers.projections import project_ball, project_simplex
 from cintervene.solvers.solution import Solution, Status
 from cintervene.solvers.update import LowRankUpdate, displacement
+from cintervene.utils.progress_bar import ProgressBar
 from cintervene.utils.runtime import show_config, thread_limit
 from cintervene.version import __version__
 
@@ -57,6 +58,7 @@ __all__ = [
     "NonFiniteError",
     "PCRConfig",
     "Preserve",
+    "ProgressBar",
     "ProjectedGradient",
     "RegionSolution",
     "SingularSystemError",

@@ -34,6 +34,7 @@ from cintervene.models.targets import Target
 from cintervene.models.weights import dtype_name
 from cintervene.models.wrapped import unwrapped
 from cintervene.solvers.update import LowRankUpdate
+from cintervene.utils.html import html_table
 from cintervene.utils.versions import library_versions
 
 Model = TypeVar("Model", bound=nn.Module)
@@ -363,7 +364,7 @@ class Intervention:
             f"layer  {'weight':{width}}  {'shape':>13}  type      rank     norm  "
             "relative",
         ]
-        for name, edit in sorted(self.edits.items(), key=lambda item: item[1].layer):
+        for name, edit in self._by_layer():
             d_out, d_in = edit.update.shape
             lines.append(
                 f"{edit.layer:5d}  {name:{width}}  {f'{d_out} x {d_in}':>13}  "
@@ -379,6 +380,23 @@ class Intervention:
             f"<Intervention on {self.model or 'a model'}: {len(self.edits)} weights, "
             f"rank up to {rank}, up to {size:.2%} of a weight's norm>"
         )
+
+    def _repr_html_(self) -> str:
+        """What notebooks show: what is changed, as `summary` has it."""
+        rows = [
+            (
+                str(edit.layer), name, " x ".join(map(str, edit.update.shape)),
+                dtype_name(edit.dtype), str(edit.update.rank),
+                f"{edit.relative_norm:.2%}",
+            )
+            for name, edit in self._by_layer()
+        ]  # fmt: skip
+        head = ("layer", "weight", "shape", "type", "rank", "share of the norm")
+        caption = f"Intervention on {self.model or 'a model'}"
+        return html_table(head, rows, (0, 2, 4, 5), caption=caption)
+
+    def _by_layer(self) -> list[tuple[str, Edit]]:
+        return sorted(self.edits.items(), key=lambda item: item[1].layer)
 
     def _with(
         self,

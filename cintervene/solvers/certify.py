@@ -19,6 +19,7 @@ from cintervene.solvers.problem import (
 from cintervene.solvers.solution import Solution, is_proof, relative_gap
 from cintervene.solvers.update import LowRankUpdate, displacement
 from cintervene.utils.arrays import Floats, shape_of
+from cintervene.utils.html import html_facts
 from cintervene.utils.scale import LEAST
 
 __all__ = ["Certificate", "certify", "examine"]
@@ -63,6 +64,21 @@ class Certificate:
     def certified(self) -> bool:
         """Whether the claim is proved: feasible to 1e-9 and optimal to 1e-8."""
         return is_proof(self.feasibility, self.gap)
+
+    def _repr_html_(self) -> str:
+        """What notebooks show."""
+        stored = self.stored_feasibility
+        facts = {
+            "proved to be optimal": "yes" if self.certified else "no",
+            "cost": f"{self.cost:.6g}",
+            "lower bound": f"{self.lower_bound:.6g}",
+            "gap": f"{self.gap:.1e}",
+            "feasibility": f"{self.feasibility:.1e}",
+            "after rounding": "not asked for" if stored is None else f"{stored:.1e}",
+            "stationarity": f"{self.stationarity:.1e}",
+            "complementarity": f"{self.complementarity:.1e}",
+        }
+        return html_facts("Certificate", facts.items())
 
 
 def certify(

@@ -8,6 +8,7 @@ import numpy as np
 
 from cintervene.solvers.update import LowRankUpdate
 from cintervene.utils.arrays import Floats
+from cintervene.utils.html import html_facts
 
 __all__ = ["Solution", "Status", "is_proof", "relative_gap"]
 
@@ -125,3 +126,17 @@ class Solution:
             f"rank={self.update.rank}, iterations={self.iterations}, "
             f"feasibility={self.residuals['feasibility']:.1e}, gap={self.gap:.1e})"
         )
+
+    def _repr_html_(self) -> str:
+        """What notebooks show: the same facts, and what they prove."""
+        facts = {
+            "proved to be optimal": "yes" if self.certified else "no",
+            "status": self.status.name,
+            "cost": f"{self.cost:.6g}",
+            "lower bound": f"{self.lower_bound:.6g}",
+            "gap": f"{self.gap:.1e}",
+            "feasibility": f"{self.residuals['feasibility']:.1e}",
+            "rank": str(self.update.rank),
+            "iterations": str(self.iterations),
+        }
+        return html_facts("Solution", facts.items())

@@ -31,7 +31,10 @@ LENIENT = ["--min-effect", "1e-9", "--max-kl", "1e9", "--max-benign-loss", "1e9"
 TUNED = LENIENT
 LENIENT = [*TUNED, "--max-obedience-loss", "1"]
 OUT_OF_REACH = ["--min-effect", "1e9"]
-FILES = ["config.toml", "intervention.safetensors", "report.json"]
+FILES = [
+    "config.toml", "intervention.safetensors", "layers.png", "report.html",
+    "report.json", "report.md", "sweep.png",
+]  # fmt: skip
 # With as little as there can be.
 STEPS = [
     "--steps=2", "--parts=1", "--answers=4", "--answer-tokens=2", "--borderline=24",
@@ -109,7 +112,7 @@ def test_defend(model: Path, words: Path, tmp_path: Path, capsys: Any) -> None:
     assert printed["measurement"]["forbidden"]["words"] == 2
     assert printed["files"] == listing(out)
     names = set(listing(out))
-    assert {"intervention.safetensors", "report.json", "report.md"} <= names
+    assert {"intervention.safetensors", "report.html", "report.json"} <= names
     assert [name for name in names if name.endswith(".png")]
     json.loads((out / "report.json").read_text("utf-8"))
     assert listing(tmp_path) == sorted(
@@ -145,7 +148,8 @@ def test_teach_refusals(model: Path, tmp_path: Path, capsys: Any) -> None:
     assert f"cintervene: nothing was written; {told}" in shown.err
     assert not (tmp_path / "again").exists()
     assert main([*crossed, "--beyond-limits"]) == 1
-    assert listing(tmp_path / "again") == FILES
+    # Only one strength was tried, which makes no picture.
+    assert {*listing(tmp_path / "again"), "sweep.png"} == set(FILES)
     assert main([*argv, "--forbid", "obedience"]) == 2
 
 

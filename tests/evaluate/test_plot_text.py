@@ -14,7 +14,7 @@ pytest.importorskip("transformers")
 from matplotlib.figure import Figure
 
 from cintervene.evaluate.report.plot_text import plot_text
-from cintervene.study.report.plots import svg
+from cintervene.evaluate.report.svg import svg
 
 WORDS = (
     "$", "$x$", r"\$", "$$", r"$\frac{1}{", "a\x00b", "\x1b[2J", "\ud800", "中文",

@@ -31,6 +31,7 @@ from cintervene.evaluate import (
 )
 from cintervene.evaluate.report import report
 from cintervene.evaluate.report.markdown import markdown
+from cintervene.evaluate.report.sections import Subject
 from cintervene.evaluate.words.changed_layers import changed_layers
 from cintervene.evaluate.words.obedience import obedience
 from cintervene.evaluate.words.records import WordPerplexity
@@ -160,7 +161,7 @@ def test_words_below_the_goal_are_named(intervention: Intervention) -> None:
     told = "word1 (1.00 x), word2 (2.00 x), word3 (3.00 x), word4 (4.00 x)"
     table, text = (
         word_table(measurement),
-        markdown(intervention, measurement, Goals(), ()),
+        markdown(Subject(intervention, measurement, Goals()), ()),
     )
     assert f"4 of 11 words below 5 x\n  {told}\n" in table
     assert f"4 of 11 words are below 5 x: {told}." in text
@@ -170,7 +171,8 @@ def test_words_below_the_goal_are_named(intervention: Intervention) -> None:
         "A tenth of the forbidden words are at 2.00 x or less, half of them at" in text
     )
     low = Goals(word_ratio=0.5)
-    assert "No word is below 0.5 x." in markdown(intervention, measurement, low, ())
+    text = markdown(Subject(intervention, measurement, low), ())
+    assert "No word is below 0.5 x." in text
     assert "words below" not in word_table(measurement, low)
 
 
@@ -224,12 +226,12 @@ def test_report_for_programs(tmp_path: Path, intervention: Intervention) -> None
 
 
 def test_report_for_readers(intervention: Intervention) -> None:
-    text = markdown(intervention, make_measurement(), Goals(), set())
+    text = markdown(Subject(intervention, make_measurement(), Goals()), set())
     assert text.startswith("# 2 words forbidden on LlamaForCausalLM\n")
-    assert "*gun*, *bomb*" in text
+    assert 'says "gun", "bomb" less' in text
     assert "1 of 1" in text
-    assert "```` Sorry \\| ```no``` ````" in text
-    assert "| 4.00 | 8.00 x | 1.02 x | 0.03 | taken |" in text
+    assert "after: ```` Sorry | ```no``` ````" in text
+    assert "| 4.00 | taken | 8.00 | 1.02 | 0.0300 |" in text
     assert "no pictures" in text
     assert intervention.digest in text
     for table in re.findall(r"(?:^\|.*\n)+", text, flags=re.M):
@@ -239,9 +241,9 @@ def test_report_for_readers(intervention: Intervention) -> None:
 
 def test_report_of_what_is_attached(intervention: Intervention) -> None:
     """Weights that are packed or on a disk: `apply` would be refused."""
-    plain = markdown(intervention, make_measurement(), Goals(), set())
+    plain = markdown(Subject(intervention, make_measurement(), Goals()), set())
     text = markdown(
-        AdapterIntervention(intervention), make_measurement(), Goals(), set()
+        Subject(AdapterIntervention(intervention), make_measurement(), Goals()), set()
     )
     assert "intervention.apply(model)" in plain
     assert "stored after rounding" in plain
@@ -270,7 +272,7 @@ def test_report_without_matplotlib(
 ) -> None:
     monkeypatch.setattr(report, "find_spec", lambda name: None)
     files = write_report(tmp_path, intervention, make_measurement())
-    assert [file.name for file in files] == ["report.md", "report.json"]
+    assert [file.name for file in files] == ["report.md", "report.html", "report.json"]
     assert "matplotlib" in files[0].read_text(encoding="utf-8")
 
 
@@ -280,7 +282,7 @@ def test_report_of_a_hand_made_intervention(tmp_path: Path) -> None:
     update = LowRankUpdate(np.ones((target.d_out, 1)), np.ones((1, target.d_in)))
     write_report(tmp_path, Intervention.of(model, [(target, update)]))
     assert not (tmp_path / "sweep.png").exists()
-    assert "Strength" not in (tmp_path / "report.md").read_text(encoding="utf-8")
+    assert "Effect against" not in (tmp_path / "report.md").read_text(encoding="utf-8")
 
 
 def test_files_are_written_whole_or_not_at_all(
@@ -382,6 +384,7 @@ def test_names_of_close_points_are_not_over_one_another() -> None:
 def test_pictures_show_the_numbers(intervention: Intervention) -> None:
     pytest.importorskip("matplotlib")
     from cintervene.evaluate.report import plots
+    from cintervene.evaluate.report.sweep_plot import sweep_figure
 
     words = plots.perplexity_figure(make_measurement()).axes[0]
     texts = [text.get_text() for text in words.texts]
@@ -389,9 +392,12 @@ def test_pictures_show_the_numbers(intervention: Intervention) -> None:
     assert any(text.startswith("1.02 x  benign") for text in texts)
     points = [len(group.get_offsets()) for group in words.collections]
     assert points == [5, 5, 5]
-    sweep = plots.sweep_figure(intervention.metrics["sweep"]).axes
-    assert sweep[0].texts[-1].get_text() == "chosen: strength 4"
-    curve = sweep[1].lines[1]
+    drawn = sweep_figure(intervention.metrics["sweep"], intervention.options)
+    assert drawn is not None
+    sweep = drawn.axes
+    assert sweep[0].get_title("left") == "chosen: strength 4"
+    assert [text.get_text() for text in sweep[0].texts] == ["limit"]
+    curve = sweep[1].lines[0]
     np.testing.assert_allclose(curve.get_xdata(), [-1.0, 2.0, 8.0])
     np.testing.assert_allclose(curve.get_ydata(), [3.0, 8.0, 9.0])
     layers = changed_layers(intervention)

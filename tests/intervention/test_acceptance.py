@@ -18,6 +18,7 @@ from support.interventions import random_update
 from cintervene import export
 from cintervene.errors import InterventionError
 from cintervene.evaluate.report.markdown import markdown
+from cintervene.evaluate.report.sections import Subject
 from cintervene.evaluate.words.goals import Goals
 from cintervene.export.checkpoint.write import apply_to_directory, revert_directory
 from cintervene.intervention.acceptance import crossed
@@ -160,7 +161,7 @@ def test_every_limit_is_named(
 def test_reports_say_how_it_is_written_all_the_same(tiny_model: Any) -> None:
     model = tiny_model("llama")
     beyond, within = (
-        markdown(make(model, metrics), None, Goals(), set())
+        markdown(Subject(make(model, metrics), None, Goals()), set())
         for metrics in ({"within_limits": False}, {"within_limits": True})
     )
     assert "intervention.safetensors --beyond-limits --out changed" in beyond

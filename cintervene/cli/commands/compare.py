@@ -21,7 +21,8 @@ def run(arguments: Namespace, console: Console) -> Exit:
     before, after = (
         _model(arguments, spec, console) for spec in (arguments.before, arguments.after)
     )
-    found = compare(before, after, given)
+    found = compare(before, after, given, progress=console)
+    console.close()
     if arguments.json:
         print_json(
             {

@@ -16,7 +16,7 @@ from cintervene.cli.common.console import Console, print_json, say
 from cintervene.cli.common.failures import Exit, with_flags
 from cintervene.cli.common.inputs import load_named
 from cintervene.cli.common.method_options import requested_config
-from cintervene.cli.common.reports import INTERVENTION, write_json_report
+from cintervene.cli.common.reports import INTERVENTION
 from cintervene.cli.common.results import (
     goals_of,
     sweep_table,
@@ -40,6 +40,7 @@ from cintervene.methods.defend import defend
 from cintervene.methods.pcr.resolve import choose_layers
 from cintervene.models.parts import ModelParts
 from cintervene.prompts.spelling import surface_forms, words_to_forbid
+from cintervene.utils.progress import one_step
 from cintervene.utils.staging import StagedDirectory, check_place
 
 
@@ -64,15 +65,8 @@ def run(arguments: Namespace, console: Console) -> Exit:
             stage.path / INTERVENTION, beyond_limits=arguments.beyond_limits
         )
         write_config(stage.path, config, arguments.model, arguments.model_dtype)
-        if words:
-            write_report(
-                stage.path,
-                applicable_form(intervention, model),
-                measurement,
-                goals=goals,
-            )
-        else:
-            write_json_report(stage.path, _tuned(intervention))
+        with one_step(console, "writing the report"):
+            write_report(stage.path, form, measurement, goals=goals)
         stage.commit()
     console.close()
     _show(arguments, intervention, measurement, goals)
@@ -115,18 +109,6 @@ def _goals(arguments: Namespace, config: MethodConfig) -> Goals:
     """What the measurement is held to: the limits of the method, and obedience."""
     asked = {**config.to_dict(), "max_obedience_loss": arguments.max_obedience_loss}
     return goals_of(asked)
-
-
-def _tuned(intervention: Intervention) -> dict[str, Any]:
-    """What is known without a measurement.
-
-    Without the digest nobody could tell which change it is about.
-    """
-    return {
-        "digest": intervention.digest,
-        "options": intervention.options,
-        "metrics": intervention.metrics,
-    }
 
 
 def _withheld(arguments: Namespace, intervention: Intervention) -> str | None:
@@ -174,8 +156,10 @@ def _show(
     else:
         say(word_table(measurement, goals))
     place: Path = arguments.out
-    says = f", {place / 'report.md'} says what it does" if "report.md" in files else ""
-    say(f"\n{place / INTERVENTION} holds the change{says}")
+    say(
+        f"\n{place / INTERVENTION} holds the change, {place / 'report.html'} says what "
+        "it does"
+    )
 
 
 def _result(

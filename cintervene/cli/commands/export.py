@@ -113,6 +113,7 @@ def _apply(arguments: Namespace, intervention: Intervention, console: Console) -
             stage.path,
             report,
             beyond_limits=arguments.beyond_limits,
+            progress=console,
         )
         _commit(stage, source)
     _say(arguments, artefact.changed, artefact.unchanged, "changed")
@@ -124,7 +125,7 @@ def _revert(arguments: Namespace, intervention: Intervention, console: Console) 
     with StagedDirectory(arguments.out) as stage:
         source = _as_directory(arguments, intervention, stage.path, console)
         console.note(f"writing {arguments.out}")
-        revert_directory(intervention, source, stage.path)
+        revert_directory(intervention, source, stage.path, progress=console)
         _commit(stage, source)
     _say(arguments, list(intervention.edits), [], "are what they were, bit by bit")
     return Exit.DONE

@@ -33,6 +33,7 @@ from cintervene.cli.common.judges import named_judges
 from cintervene.cli.common.remembered import remembered
 from cintervene.errors import ArgumentError
 from cintervene.evaluate import measure
+from cintervene.evaluate.report.blocks import Table
 from cintervene.evaluate.requests.depth import Begun, begin_answers, depth_curve
 from cintervene.intervention.intervention import Intervention
 from cintervene.judges.base import Judge
@@ -47,7 +48,7 @@ from cintervene.study import (
     write_study,
 )
 from cintervene.study.report.peers import read_peers
-from cintervene.study.report.sections import Table, sections
+from cintervene.study.report.sections import sections
 from cintervene.study.report.verdicts import Verdicts, judge_cases, readable
 
 
@@ -236,7 +237,7 @@ def _lines(content: Mapping[str, Any]) -> list[str]:
     table = next(one for one in sections(content)[0].blocks if isinstance(one, Table))
     rows = [table.head, *table.rows]
     # Turned round: a line for each measure, because defences are fewer.
-    columns = [[row[at] for row in rows] for at in range(len(table.head))]
+    columns = [[str(row[at]) for row in rows] for at in range(len(table.head))]
     widths = [max(map(len, cells)) for cells in zip(*columns, strict=True)]
     return [
         "  ".join(

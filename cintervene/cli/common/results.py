@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from cintervene.evaluate import Goals, WordMeasurement, verdicts
+from cintervene.evaluate.report.sweep_columns import shown_columns
 from cintervene.intervention.acceptance import chosen_point, crossed
 from cintervene.intervention.intervention import Intervention
 
@@ -18,17 +19,6 @@ GOALS = {
     "kl": "max_kl",
     "benign_loss": "max_benign_loss",
     "obedience_loss": "max_obedience_loss",
-}
-# Of a sweep: heading and format.
-COLUMNS = {
-    "strength": ("strength", ".2f"),
-    "opening": ("opens at", ".2f"),
-    "answering": ("in answers", ".2f"),
-    "refused": ("refused", ".1%"),
-    "false_refusals": ("more benign refused", ".1%"),
-    "forbidden_ratio": ("perplexity, times", ".2f"),
-    "benign_ratio": ("benign words', times", ".2f"),
-    "kl": ("KL, nats a token", ".4f"),
 }
 
 
@@ -67,12 +57,9 @@ def sweep_table(sweep: Sequence[dict[str, Any]]) -> str:
     """The strengths tried, on texts set aside; empty without any."""
     if not sweep:
         return ""
-    shown = {name: head for name, head in COLUMNS.items() if name in sweep[0]}
-    lines = ["", "  ".join(head for head, _ in shown.values())]
+    columns = shown_columns(sweep[0])
+    lines = ["", "  ".join(column.title for column in columns)]
     for point in sweep:
-        cells = [
-            format(format(point[name], how), f">{len(head)}")
-            for name, (head, how) in shown.items()
-        ]
+        cells = [format(c.text(point), f">{len(c.title)}") for c in columns]
         lines.append("  ".join(cells) + ("  chosen" if point["chosen"] else ""))
     return "\n".join(lines)

@@ -15,6 +15,7 @@ from cintervene.evaluate.report.plots import (
     FAINT,
     FORBIDDEN,
     INK,
+    NARROW,
     RELATED,
     clean,
     ratio_axis,
@@ -30,9 +31,15 @@ __all__ = ["distribution_figure"]
 NAMED = 5
 
 
-def distribution_figure(measurement: WordMeasurement, goal: float) -> Figure:
-    """Draw the share of words of each kind with at most each ratio."""
-    figure = Figure(figsize=(7.6, 3.8), layout="constrained")
+def distribution_figure(
+    measurement: WordMeasurement, goal: float, narrow: bool = False
+) -> Figure:
+    """Draw the share of words of each kind with at most each ratio.
+
+    Names stand beside the picture, or below it where it is to be narrow.
+    """
+    size = (NARROW, 4.6) if narrow else (7.6, 3.8)
+    figure = Figure(figsize=size, layout="constrained")
     axes = figure.subplots()
     clean(axes)
     axes.set_xscale("log")
@@ -48,11 +55,14 @@ def distribution_figure(measurement: WordMeasurement, goal: float) -> Figure:
     ):
         if group is not None:
             _draw(axes, group.by_word, name, colour, "-")
-    _name_least(axes, forbidden, goal)
     ratio_axis(axes.xaxis)
     axes.yaxis.set_major_formatter(PercentFormatter(1.0))
     axes.set_xlabel("perplexity of the word, relative to the base model")
     axes.set_ylabel("share of words with at most this ratio")
+    if narrow:
+        figure.legend(frameon=False, loc="outside lower center", fontsize=9, ncols=2)
+        return figure
+    _name_least(axes, forbidden, goal)
     axes.legend(
         frameon=False, loc="lower left", bbox_to_anchor=(1.0, 0.0), fontsize=9,
         borderaxespad=0.2,

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pictures of an intervention and of what was measured of it.
+"""Pictures of the layers of an intervention and of what it does to words.
 
 Figures are made without pyplot, so neither its state nor the backend of the program
 around this package matters. Colours are from the palette of Okabe and Ito, which stays
@@ -9,7 +9,7 @@ apart for colour-blind eyes; shapes say the same once more.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from matplotlib.axes import Axes
@@ -21,16 +21,15 @@ from matplotlib.transforms import Bbox
 
 from cintervene.evaluate.report.plot_text import plot_text
 from cintervene.evaluate.report.wording import number
-from cintervene.evaluate.words.goals import DEFAULT_GOALS
 from cintervene.evaluate.words.measurement import WordMeasurement
 from cintervene.evaluate.words.records import GroupPerplexity, Layer
 
-__all__ = [
-    "clean", "layers_figure", "perplexity_figure", "ratio_axis", "sweep_figure",
-]  # fmt: skip
+__all__ = ["clean", "layers_figure", "perplexity_figure", "ratio_axis"]
 
 FORBIDDEN, BENIGN, RELATED = "#D55E00", "#0072B2", "#8A8A8A"
 INK, FAINT = "#222222", "#BBBBBB"
+# Width in inches of what a phone can show.
+NARROW = 4.6
 # Of the axes; a label of two lines fits.
 LABEL_HEIGHT = 0.09
 # Between labels that were moved apart, in pixels.
@@ -40,6 +39,8 @@ POINTS_PER_INCH = 72
 MANY = 12
 # From the least to the greatest ratio of an axis on which each decade has three places.
 FEW_DECADES = 1e3
+# Ratios that take too much room if every digit of them is written.
+LONG = 1e6
 
 
 def perplexity_figure(measurement: WordMeasurement) -> Figure:
@@ -67,43 +68,6 @@ def perplexity_figure(measurement: WordMeasurement) -> Figure:
     axes.set_xlabel("perplexity of the word in the base model")
     axes.set_ylabel("perplexity with the intervention,\nrelative to the base model")
     _move_apart(figure, names)
-    return figure
-
-
-def sweep_figure(
-    sweep: Sequence[Mapping[str, Any]],
-    *,
-    max_kl: float = DEFAULT_GOALS.kl,
-    max_benign_loss: float = DEFAULT_GOALS.benign_loss,
-) -> Figure:
-    """Draw effect against drift for each strength that was tried on the tuning split.
-
-    Parameters
-    ----------
-    sweep : sequence of mapping
-        Of an intervention's metrics, in the order of strength.
-    max_kl, max_benign_loss : float
-        The limits that the choice kept to.
-    """
-    figure = Figure(figsize=(7.6, 3.6), layout="constrained")
-    left, right = figure.subplots(1, 2, sharey=True)
-    effect = [point["forbidden_ratio"] for point in sweep]
-    kl = [point["kl"] for point in sweep]
-    loss = [100 * (point["benign_ratio"] - 1) for point in sweep]
-    chosen = [index for index, point in enumerate(sweep) if point["chosen"]]
-    _draw_sweep(left, kl, effect, chosen, max_kl)
-    _draw_sweep(right, loss, effect, chosen, 100 * max_benign_loss)
-    for at in chosen:
-        left.annotate(
-            f"chosen: strength {sweep[at]['strength']:.3g}", (kl[at], effect[at]),
-            xytext=(10, -12), textcoords="offset points", color=FORBIDDEN,
-            bbox={"facecolor": "white", "edgecolor": "none", "pad": 1.0},
-        )  # fmt: skip
-    left.set_yscale("log")
-    ratio_axis(left.yaxis)
-    left.set_ylabel("forbidden words' perplexity,\nrelative to the base model")
-    left.set_xlabel("KL on everyday answers, nats a token")
-    right.set_xlabel("rise of benign words' perplexity, %")
     return figure
 
 
@@ -185,24 +149,6 @@ def _label_lines(
         )  # fmt: skip
 
 
-def _draw_sweep(
-    axes: Axes,
-    drift: Sequence[float],
-    effect: Sequence[float],
-    chosen: Sequence[int],
-    limit: float,
-) -> None:
-    clean(axes)
-    axes.axvline(limit, color=FAINT, linewidth=1.0, linestyle="--", zorder=0)
-    axes.annotate(
-        "limit", (limit, 0.02), xycoords=("data", "axes fraction"), xytext=(3, 0),
-        textcoords="offset points", color=RELATED, fontsize=9,
-    )  # fmt: skip
-    axes.plot(drift, effect, color=BENIGN, marker="o", markersize=4, linewidth=1.2)
-    for at in chosen:
-        axes.plot(drift[at], effect[at], "o", color=FORBIDDEN, markersize=9)
-
-
 class _Ratios(LogLocator):
     """Places at 1, 2 and 5 of each decade, or at decades where there are many."""
 
@@ -214,6 +160,8 @@ class _Ratios(LogLocator):
 
 
 def _short(ratio: float) -> str:
+    if ratio >= LONG:
+        return f"{ratio:.0e}".replace("+0", "").replace("+", "")
     return f"{ratio:,.0f}" if ratio >= 1.0 else f"{ratio:g}"
 
 

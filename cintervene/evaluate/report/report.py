@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A report of an intervention as files: Markdown, JSON and pictures."""
+"""A report of an intervention as files: a page, Markdown, JSON and pictures."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cintervene.evaluate.capability.measure import Capability
+from cintervene.evaluate.report.html import html_page
 from cintervene.evaluate.report.markdown import markdown
+from cintervene.evaluate.report.sections import Subject, heading, sections
 from cintervene.evaluate.words.changed_layers import changed_layers
 from cintervene.evaluate.words.goals import DEFAULT_GOALS, Goals, side_effects, verdicts
 from cintervene.evaluate.words.measurement import WordMeasurement
@@ -40,10 +42,11 @@ def write_report(
     goals: Goals = DEFAULT_GOALS,
     capability: Capability | None = None,
 ) -> list[Path]:
-    """Write ``report.md``, ``report.json`` and pictures.
+    """Write ``report.html``, ``report.md``, ``report.json`` and pictures.
 
-    They replace those of the same names all together or not at all. Pictures need the
-    extra `plot` (matplotlib); the report says if it is missing.
+    The page has its pictures inside and opens from a disk. All files replace those of
+    the same names together or not at all. Pictures need the extra `plot` (matplotlib);
+    ``report.md`` says if it is missing.
 
     Parameters
     ----------
@@ -71,15 +74,18 @@ def write_report(
     """
     place = Path(directory)
     place.mkdir(parents=True, exist_ok=True)
-    pictures = _pictures(intervention, measurement, goals)
-    text = markdown(intervention, measurement, goals, set(pictures), capability)
+    subject = Subject(intervention, measurement, goals, capability)
+    content = report_content(intervention, measurement, goals, capability)
+    pictures = _pictures(subject)
     files = {
-        "report.md": text.encode(),
-        "report.json": _json(intervention, measurement, goals, capability),
-        **pictures,
+        "report.md": markdown(subject, set(pictures)),
+        "report.html": _page(subject, content["written"]),
+        "report.json": json.dumps(content, ensure_ascii=False, indent=1) + "\n",
     }
-    write_together(place, files)
-    return [place / name for name in files]
+    # Answers can contain lone surrogates, which UTF-8 cannot encode.
+    encoded = {name: text.encode("utf-8", "replace") for name, text in files.items()}
+    write_together(place, encoded | pictures)
+    return [place / name for name in (*files, *pictures)]
 
 
 def report_content(
@@ -109,15 +115,16 @@ def report_content(
     return content
 
 
-def _json(
-    intervention: Intervention,
-    measurement: WordMeasurement | None,
-    goals: Goals,
-    capability: Capability | None,
-) -> bytes:
-    content = report_content(intervention, measurement, goals, capability)
-    text = json.dumps(content, ensure_ascii=False, indent=1)
-    return (text + "\n").encode()
+def _page(subject: Subject, written: str) -> str:
+    about = f"Change {subject.intervention.digest[:12]}, written {written}"
+    drawn: dict[str, str] = {}
+    if find_spec("matplotlib") is not None:
+        from cintervene.evaluate.report.svg import svg
+
+        drawn = {
+            name: svg(figure, name) for name, figure in _figures(subject, True).items()
+        }
+    return html_page(heading(subject), about, sections(subject), drawn)
 
 
 def _weight(name: str, edit: Edit) -> dict[str, Any]:
@@ -145,37 +152,35 @@ def _verdicts(
     ]
 
 
-def _pictures(
-    intervention: Intervention, measurement: WordMeasurement | None, goals: Goals
-) -> dict[str, bytes]:
+def _pictures(subject: Subject) -> dict[str, bytes]:
     """PNG files by name; none without matplotlib."""
     if find_spec("matplotlib") is None:
         return {}
     from cintervene.evaluate.report.plot_text import fixed_settings
 
     with fixed_settings("report"):
-        figures = _figures(intervention, measurement, goals)
-        return {name: _png(figure) for name, figure in figures.items()}
+        figures = _figures(subject, False)
+        return {f"{name}.png": _png(figure) for name, figure in figures.items()}
 
 
-def _figures(
-    intervention: Intervention, measurement: WordMeasurement | None, goals: Goals
-) -> dict[str, Figure]:
-    from cintervene.evaluate.report import distribution_plot, plots
+def _figures(subject: Subject, narrow: bool) -> dict[str, Figure]:
+    """The pictures by name; those for a page are narrow, and it needs fewer."""
+    from cintervene.evaluate.report import distribution_plot, plots, sweep_plot
 
-    figures = {"layers.png": plots.layers_figure(changed_layers(intervention))}
+    intervention, measurement = subject.intervention, subject.measurement
+    figures: dict[str, Figure] = {}
+    if not narrow:
+        figures["layers"] = plots.layers_figure(changed_layers(intervention))
     sweep = intervention.metrics.get("sweep", [])
     if len(sweep) > 1:
-        limits = {
-            name: intervention.options[name]
-            for name in ("max_kl", "max_benign_loss")
-            if name in intervention.options
-        }
-        figures["sweep.png"] = plots.sweep_figure(sweep, **limits)
+        figure = sweep_plot.sweep_figure(sweep, intervention.options, narrow)
+        if figure is not None:
+            figures["sweep"] = figure
     if measurement is not None:
-        figures["perplexity.png"] = plots.perplexity_figure(measurement)
-        figures["words.png"] = distribution_plot.distribution_figure(
-            measurement, goals.word_ratio
+        if not narrow:
+            figures["perplexity"] = plots.perplexity_figure(measurement)
+        figures["words"] = distribution_plot.distribution_figure(
+            measurement, subject.goals.word_ratio, narrow
         )
     return figures
 

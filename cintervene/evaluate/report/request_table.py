@@ -13,18 +13,22 @@ from cintervene.evaluate.report.table import (
 from cintervene.evaluate.report.wording import number
 from cintervene.evaluate.requests.measure import RequestMeasurement, RequestOutcomes
 
-__all__ = ["request_table"]
+__all__ = ["request_sections", "request_table"]
 
 
 def request_table(measurement: RequestMeasurement) -> str:
     """What changed and what did not, as text for a terminal."""
+    return "\n".join(section_lines(request_sections(measurement), measurement.level))
+
+
+def request_sections(measurement: RequestMeasurement) -> list[Section]:
+    """Format all measures."""
     sections = [_section(one) for one in measurement.asked]
     for mode, asked in measurement.by_mode.items():
         sections += [_section(one, f", {mode}") for one in asked]
     sections += _depths(measurement)
     row = kl_row(measurement.kl, measurement.kl_prompts)
-    drift = Section("Everyday answers", [row])
-    return "\n".join(section_lines([*sections, drift], measurement.level))
+    return [*sections, Section("Everyday answers", [row])]
 
 
 def _depths(measurement: RequestMeasurement) -> list[Section]:

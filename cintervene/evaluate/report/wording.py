@@ -3,10 +3,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from cintervene.evaluate.statistics.intervals import Estimate
 from cintervene.evaluate.words.goals import Verdict
 
-__all__ = ["interval", "number", "verdict_text"]
+__all__ = ["interval", "number", "value_text", "verdict_text"]
 
 
 def number(value: float) -> str:
@@ -30,3 +32,12 @@ def verdict_text(verdict: Verdict) -> str:
     value = verdict.measured.value
     measured = f"{value:+.1f}" if verdict.unit == "points" else number(value)
     return f"{measured} {verdict.unit} ({side} {verdict.limit:g}{doubt})"
+
+
+def value_text(value: Any) -> str:
+    """Write what an option or a record holds."""
+    if isinstance(value, float):
+        return number(value)
+    if value is None:
+        return "none"
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)

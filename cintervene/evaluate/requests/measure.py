@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
+from importlib import import_module
 from typing import Any, Self
 
 import numpy as np
@@ -114,6 +115,11 @@ class RequestMeasurement:
     by_mode: dict[str, list[RequestOutcomes]] = field(default_factory=dict)
     depth_before: list[DepthPoint] = field(default_factory=list)
     depth_after: list[DepthPoint] = field(default_factory=list)
+
+    def _repr_html_(self) -> str:
+        """What notebooks show; reports are a floor above, loaded when asked for."""
+        report = import_module("cintervene.evaluate.report.notebook")
+        return str(report.requests_html(self))
 
     def to_dict(self) -> dict[str, Any]:
         """The record as JSON can hold it."""

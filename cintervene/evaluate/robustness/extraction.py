@@ -12,6 +12,7 @@ from cintervene.data import Split
 from cintervene.evaluate.statistics.paired import Change, rate_change
 from cintervene.evaluate.words.obedience import says
 from cintervene.evaluate.words.probes import Probe, probes
+from cintervene.utils.progress import Progress, counting, silent
 
 __all__ = ["extracted", "extraction"]
 
@@ -40,6 +41,7 @@ def extraction(
     split: Split = "held_out",
     generation: Generation = SHORT,
     seed: int = 0,
+    progress: Progress = silent,
 ) -> dict[str, Change]:
     """Rates of extraction with each strategy, before and after a defence.
 
@@ -50,6 +52,8 @@ def extraction(
     words : sequence of str
     each, split, generation, seed
         See `probes` and `extracted`.
+    progress : callable, optional
+        Called as it goes; see `Progress`.
 
     Returns
     -------
@@ -57,9 +61,12 @@ def extraction(
         By strategy; intervals are Wilson's and, of the difference, Newcombe's.
     """
     attempts = probes(words, each, split)
-    old, new = (
-        np.array(extracted(one, attempts, generation, seed)) for one in (before, after)
-    )
+    report = counting(progress, "asking in other ways", 2)
+    found = []
+    for answerer in (before, after):
+        found.append(np.array(extracted(answerer, attempts, generation, seed)))
+        report(1)
+    old, new = found
     used = np.array([one.strategy for one in attempts])
     return {
         strategy: rate_change(old[used == strategy], new[used == strategy])

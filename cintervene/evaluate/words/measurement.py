@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
+from importlib import import_module
 from typing import Any
 
 from cintervene.evaluate.words.records import (
@@ -76,6 +77,11 @@ class WordMeasurement:
         """What was measured, without the numbers; `word_table` has them."""
         words = f"{len(self.words)} words"
         return f"WordMeasurement({words}, model={self.model!r}, split={self.split!r})"
+
+    def _repr_html_(self) -> str:
+        """What notebooks show; reports are a floor above, loaded when asked for."""
+        report = import_module("cintervene.evaluate.report.notebook")
+        return str(report.words_html(self))
 
     def to_dict(self) -> dict[str, Any]:
         """The record as JSON can hold it; numbers that are not finite become None."""

@@ -4,18 +4,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from cintervene.errors import InterventionError
+from cintervene.evaluate.report.accounts import accounts, recorded, unique
+from cintervene.evaluate.report.blocks import Bullets
+from cintervene.evaluate.report.certificate import certificate
+from cintervene.evaluate.report.command import command
+from cintervene.evaluate.report.markdown_blocks import markdown_blocks, markdown_inline
 from cintervene.evaluate.report.table import markdown_table
-from cintervene.evaluate.report.wording import number
+from cintervene.evaluate.report.wording import number, value_text
 from cintervene.evaluate.words.changed_layers import changed_layers
-from cintervene.export.cards.command import command
 from cintervene.export.cards.measures import crossed, measured, measures
-from cintervene.export.cards.methods import accounts, recorded
 from cintervene.intervention.intervention import Intervention
 from cintervene.intervention.sources import sources
 from cintervene.methods.account import REVERSIBLE, Options
@@ -39,18 +42,6 @@ LIBRARIES = {
 }  # fmt: skip
 # Of the base's card: what holds for a changed model as well.
 INHERITED = ("license", "license_name", "license_link", "language", "pipeline_tag")
-# What `reached` of a layer is; the activations to compute it anew are not kept.
-ROUNDED = (
-    "*Reached* and *shortfall* are without slack, with the change rounded to the type "
-    "of the weights it was made for. They were computed when the change was made, not "
-    "from these files."
-)
-UNROUNDED = (
-    "*Reached* is without slack, for the change as it was found. It was computed when "
-    "the change was made and not from these files, whose own rounding it leaves out; "
-    "how far they are from that change is at the end of *Measures*. The *shortfall* is "
-    "that of weights rounded to their own type."
-)
 
 
 @dataclass(frozen=True)
@@ -131,7 +122,7 @@ def model_card(
         *_measures(intervention, origin),
         _limits(intervention, report),
         *_use(intervention, origin),
-        *command(intervention),
+        *_command(intervention),
         *_hashes(intervention, files),
     ]
     return "\n\n".join(parts) + "\n"
@@ -185,7 +176,7 @@ def _opening(intervention: Intervention, origin: Origin) -> Iterator[str]:
     if warning:
         yield warning
     found = unique(
-        account.fill(account.found, options)
+        markdown_inline(account.fill(account.found, options))
         for account, options in accounts(intervention.options)
     )
     yield (
@@ -199,7 +190,7 @@ def _constraints(intervention: Intervention) -> Iterator[str]:
     options = intervention.options
     yield "## Constraints"
     for part, (account, known) in zip(sources(options), accounts(options), strict=True):
-        yield account.fill(account.asked, known)
+        yield markdown_inline(account.fill(account.asked, known))
         yield from _unrecorded(part)
         rows = list(_rows(part))
         if rows:
@@ -241,52 +232,16 @@ def _rows(options: Options) -> Iterator[tuple[str, str, str]]:
 
 def _certificate(intervention: Intervention, origin: Origin) -> Iterator[str]:
     yield "## Certificate"
-    entries = intervention.metrics.get("layers", [])
-    solved = [entry for entry in entries if "status" in entry]
-    described = accounts(intervention.options)
-    reasons = [account.unproved for account, _ in described if account.unproved]
-    if solved:
-        yield from _solved(solved, intervention, origin)
-    elif not reasons:
-        yield "None was recorded for this change."
-    yield from unique(reasons)
-
-
-def _solved(
-    solved: Sequence[Mapping[str, Any]], intervention: Intervention, origin: Origin
-) -> Iterator[str]:
-    """What was proved of each layer when it was solved."""
-    kind = intervention.options.get("concepts")
-    unit = {"activation": "typical distances", "difference": "distances to benign"}.get(
-        str(kind), "nats"
-    )
     # Adapters round no weight.
     rounded = origin.form in ("checkpoint", "intervention")
-    columns = {
-        "layer": "layer",
-        "status": "status",
-        "iterations": "iterations",
-        "cost": "cost",
-        "asked": f"asked, {unit}",
-        "reached_rounded" if rounded else "reached": f"reached, {unit}",
-        "shortfall": "worst shortfall",
-    }
-    keys = [key for key in columns if any(key in entry for entry in solved)]
-    yield markdown_table(
-        [columns[key] for key in keys],
-        [[_value(entry.get(key, "")) for key in keys] for entry in solved],
-    )
-    exact = intervention.options.get("solver") == "exact"
-    if exact and all(entry.get("status") == "CONVERGED" for entry in solved):
-        yield (
-            "Each layer's problem was solved to a proved global optimum: multipliers "
-            "show that no smaller change meets its constraints (with the slack of the "
-            "options, in the norm that was minimised, for the solution before its rank "
-            "was cut). The proof is about these constraints, not about other prompts."
-        )
-    else:
-        yield "Optimality was not proved for every layer."
-    yield ROUNDED if rounded else UNROUNDED
+    yield from markdown_blocks(certificate(intervention, rounded))
+
+
+def _command(intervention: Intervention) -> Iterator[str]:
+    blocks = list(command(intervention))
+    if blocks:
+        yield "## Command"
+        yield from markdown_blocks(blocks)
 
 
 def _measures(intervention: Intervention, origin: Origin) -> Iterator[str]:
@@ -319,7 +274,8 @@ def _limits(intervention: Intervention, report: Mapping[str, Any] | None) -> str
             "How much less likely the subject of the examples became was measured on "
             "the tuning split only: the examples are not recorded."
         )
-    return "\n".join(["## Limits\n", *(f"- {point}" for point in unique(points))])
+    (listed,) = markdown_blocks([Bullets(unique(points))])
+    return f"## Limits\n\n{listed}"
 
 
 def _use(intervention: Intervention, origin: Origin) -> Iterator[str]:
@@ -376,14 +332,4 @@ def _hashes(intervention: Intervention, files: Mapping[str, str]) -> Iterator[st
 
 
 def _value(value: Any) -> str:
-    if isinstance(value, float):
-        return number(value)
-    if value is None:
-        return "none"
-    text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
-    return markdown_text(text)
-
-
-def unique(texts: Iterable[str]) -> list[str]:
-    """Each text once, in order."""
-    return list(dict.fromkeys(texts))
+    return markdown_text(value_text(value))

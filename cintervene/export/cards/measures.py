@@ -6,11 +6,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from cintervene.evaluate.report.accounts import account_of
 from cintervene.evaluate.report.table import markdown_table
 from cintervene.evaluate.report.wording import interval, number, verdict_text
 from cintervene.evaluate.statistics.intervals import Estimate
 from cintervene.evaluate.words.goals import Verdict
-from cintervene.export.cards.methods import account_of
 from cintervene.intervention.acceptance import allowed, chosen_point, excessive
 from cintervene.intervention.intervention import Intervention
 from cintervene.utils.escaping import markdown_code, markdown_text

@@ -41,6 +41,7 @@ from cintervene.intervention.intervention import Intervention
 from cintervene.models.directory import files_to_copy
 from cintervene.models.weights import same_bits, sha256
 from cintervene.utils.exchange import StagedFiles, put_back
+from cintervene.utils.progress import Progress, counting, silent
 from cintervene.utils.staging import StagedDirectory
 
 __all__ = [
@@ -65,6 +66,7 @@ def save_checkpoint(
     *,
     report: Report | None = None,
     beyond_limits: bool = False,
+    progress: Progress = silent,
 ) -> Artefact:
     """Write a changed copy of a saved model, with a model card, whole or not at all.
 
@@ -80,6 +82,8 @@ def save_checkpoint(
         files hold it, and returns the report.
     beyond_limits : bool, default False
         Write it even if it crossed its limits; see `Intervention.save`.
+    progress : callable, optional
+        Called as it goes; see `Progress`.
 
     Returns
     -------
@@ -100,8 +104,9 @@ def save_checkpoint(
     place = Path(directory)
     with StagedDirectory(place) as stage:
         artefact = write_checkpoint(
-            intervention, Path(source), stage.path, report, beyond_limits=beyond_limits
-        )
+            intervention, Path(source), stage.path, report,
+            beyond_limits=beyond_limits, progress=progress,
+        )  # fmt: skip
         stage.commit()
     return replace(artefact, path=place)
 
@@ -114,10 +119,11 @@ def write_checkpoint(
     base: str = "",
     *,
     beyond_limits: bool = False,
+    progress: Progress = silent,
 ) -> Artefact:
     """Write what `save_checkpoint` does into an existing directory."""
     applied = apply_to_directory(
-        intervention, source, target, beyond_limits=beyond_limits
+        intervention, source, target, beyond_limits=beyond_limits, progress=progress
     )
     card = target / CARD
     front = inherited(card)
@@ -137,6 +143,7 @@ def apply_to_directory(
     target: str | os.PathLike[str],
     *,
     beyond_limits: bool = False,
+    progress: Progress = silent,
 ) -> Applied:
     """Write the changed copy of a saved model.
 
@@ -151,6 +158,8 @@ def apply_to_directory(
         hidden files are not copied.
     beyond_limits : bool, default False
         Write it even if it crossed its limits; see `Intervention.save`.
+    progress : callable, optional
+        Called as it goes; see `Progress`.
 
     Raises
     ------
@@ -166,7 +175,7 @@ def apply_to_directory(
         A file cannot be read or written; `target` is as it was.
     """
     check_limits(intervention, beyond_limits)
-    same = _rewrite(intervention, Path(source), Path(target), _changed)
+    same = _rewrite(intervention, Path(source), Path(target), _changed, progress)
     return Applied([n for n in intervention.edits if n not in same], sorted(same))
 
 
@@ -174,6 +183,8 @@ def revert_directory(
     intervention: Intervention,
     source: str | os.PathLike[str],
     target: str | os.PathLike[str],
+    *,
+    progress: Progress = silent,
 ) -> None:
     """Write the copy of a changed model as it was before, bit by bit.
 
@@ -186,7 +197,7 @@ def revert_directory(
         As `Intervention.revert`; nothing is written then.
     """
     _rewrite(
-        intervention, Path(source), Path(target), _recovered,
+        intervention, Path(source), Path(target), _recovered, progress,
         lambda staged: _take_back_cards(intervention, staged, Path(target)),
     )  # fmt: skip
 
@@ -227,6 +238,7 @@ def _rewrite(
     source: Path,
     target: Path,
     change: Change,
+    progress: Progress,
     finish: Callable[[Path], Sequence[str]] = lambda staged: (),
 ) -> set[str]:
     """Change a copy of a model; return the names of weights that stayed the same.
@@ -240,11 +252,12 @@ def _rewrite(
     if len(set(keys.values())) < len(keys):
         raise InterventionError(f"{source}: two of the weights are one tensor there")
     # Once without writing: a failure must not come after hours of copying.
-    same = {
-        name
-        for name, edit in intervention.edits.items()
-        if same_bits(*_before_and_after(shards, keys[name], name, edit, change))
-    }
+    report = counting(progress, "checking weights", len(keys))
+    same = set()
+    for name, edit in intervention.edits.items():
+        if same_bits(*_before_and_after(shards, keys[name], name, edit, change)):
+            same.add(name)
+        report(1)
     if len(same) == len(keys):
         raise InterventionError(
             "nothing was changed: every change is lost in the rounding to the types of "
@@ -257,10 +270,12 @@ def _rewrite(
         _check_weights(target, shards.files)
         files = list(files_to_copy(source, partial(_belongs, shards.files)))
     with StagedFiles(target) as stage:
-        _copy(files, stage.path)
+        _copy(files, stage.path, progress)
         written = shards.copied_to(stage.path)
+        report = counting(progress, "changing weights", len(keys))
         for name, edit in intervention.edits.items():
             _write(written, keys[name], name, edit, change)
+            report(1)
         stage.commit(finish(stage.path))
     return same
 
@@ -311,15 +326,18 @@ def _rounding(edit: Edit, before: Tensor, after: Tensor) -> float:
     return math.sqrt(error / norm) if norm else 0.0
 
 
-def _copy(files: Sequence[tuple[Path, Path]], target: Path) -> None:
+def _copy(files: Sequence[tuple[Path, Path]], target: Path, progress: Progress) -> None:
     """Copy files with their rights to the names they are to have below `target`."""
-    needed = sum(file.stat().st_size for _, file in files)
+    sizes = [file.stat().st_size for _, file in files]
+    needed = sum(sizes)
     if needed > shutil.disk_usage(target).free:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), os.fspath(target))
-    for name, file in files:
+    report = counting(progress, "copying files", needed)
+    for (name, file), size in zip(files, sizes, strict=True):
         (target / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(file, target / name)
         shutil.copymode(file, target / name)
+        report(size)
 
 
 def _belongs(weights: Collection[str], path: Path) -> bool:

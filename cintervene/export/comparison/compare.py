@@ -18,6 +18,7 @@ from cintervene.intervention.edit import Edit
 from cintervene.intervention.intervention import Intervention
 from cintervene.models.saved import alike
 from cintervene.models.weights import same_bits
+from cintervene.utils.progress import Progress, counting, silent
 
 __all__ = ["Comparison", "Difference", "compare"]
 
@@ -91,6 +92,8 @@ def compare(
     before: Model,
     after: Model,
     interventions: Intervention | Sequence[Intervention] = (),
+    *,
+    progress: Progress = silent,
 ) -> Comparison:
     """Tell which tensors differ between two models, by how much, and why.
 
@@ -101,6 +104,8 @@ def compare(
         a loaded model.
     interventions : Intervention or sequence of Intervention, optional
         Those that might explain the differences, each alone or several of them added.
+    progress : callable, optional
+        Called as it goes; see `Progress`.
 
     Returns
     -------
@@ -117,11 +122,13 @@ def compare(
     pairs, lost, added = paired(old, new)
     differences = [Difference(name, "only before") for name in lost]
     differences += [Difference(name, "only after") for name in added]
+    report = counting(progress, "comparing tensors", len(pairs))
     for name, other in pairs.items():
         if old.shape(name) != new.shape(other):
             differences.append(Difference(name, "shape"))
         else:
             differences += _difference(old, name, new, other, interventions)
+        report(1)
     total = len(pairs) + len(lost) + len(added)
     differences.sort(key=lambda difference: _natural(difference.name))
     return Comparison(total, differences)

@@ -15,7 +15,7 @@ from cintervene.methods.account import (
 GATE = Account(
     asked="The model was taught to refuse {harmful:harmful requests} and what is like "
     'them, by saying "{refusal}". That was the aim of a descent, not a constraint that '
-    "is met: *Measures* say how far it came.",
+    "is met: what was measured says how far it came.",
     found="A few neurons of one MLP were given other rows and columns: their gates are "
     "linear detectors of harmful requests, and what they add was found by {steps} "
     "steps of gradient descent.",

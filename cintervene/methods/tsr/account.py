@@ -16,8 +16,8 @@ from cintervene.methods.account import (
 
 TSR = Account(
     asked="The model was taught to refuse {harmful:harmful requests} and what is like "
-    "them. That was the aim of a descent, not a constraint that is met: *Measures* say "
-    "how far it came.",
+    "them. That was the aim of a descent, not a constraint that is met: what was "
+    "measured says how far it came.",
     found="It was found by {steps} steps of projected gradient descent on refusals of "
     "harmful requests.",
     unproved=DESCENT.format(outcome="refused") + BALL,

@@ -9,10 +9,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from cintervene.evaluate.report.table import markdown_table
+from cintervene.evaluate.report.markdown_blocks import markdown_blocks
 from cintervene.study.report.completions import study_completions
 from cintervene.study.report.page import page
-from cintervene.study.report.sections import Picture, Table, sections
+from cintervene.study.report.sections import sections
 from cintervene.study.results import CaseResult, as_csv
 from cintervene.utils.escaping import markdown_text
 from cintervene.utils.exchange import write_together
@@ -70,9 +70,4 @@ def _markdown(content: Mapping[str, Any]) -> Iterator[str]:
     yield "Pictures and sample answers are in `report.html`."
     for section in sections(content):
         yield f"## {section.title}"
-        for block in section.blocks:
-            if isinstance(block, Table):
-                head, *rows = (map(markdown_text, r) for r in (block.head, *block.rows))
-                yield markdown_table(list(head), list(map(list, rows)), block.right)
-            elif not isinstance(block, Picture):
-                yield block
+        yield from markdown_blocks(section.blocks)

@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-import io
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
@@ -14,13 +12,13 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
-from cintervene.evaluate.report.plot_text import fixed_settings, plot_text
-from cintervene.evaluate.report.plots import FAINT, INK
+from cintervene.evaluate.report.plot_text import plot_text
+from cintervene.evaluate.report.plots import FAINT, INK, NARROW
+from cintervene.evaluate.report.svg import svg
 from cintervene.study.report.fronts import FRONTS, draw_front
 
-__all__ = ["pictures", "svg"]
+__all__ = ["pictures"]
 
-WIDTH = 4.6
 Rows: TypeAlias = Sequence[Mapping[str, Any]]
 Styles: TypeAlias = Mapping[str, tuple[str, str]]
 # Okabe and Ito's palette, and markers, so that colour is never all that differs.
@@ -60,26 +58,6 @@ def pictures(content: Mapping[str, Any]) -> dict[str, str]:
     if content["measurements"]:
         figures["words"] = _words(content["measurements"], styles)
     return {name: svg(figure, name) for name, figure in figures.items()}
-
-
-def svg(figure: Figure, name: str) -> str:
-    """Write a figure as an element of a page, as wide as the page allows.
-
-    Identifiers get the prefix `name`, so that those of two pictures do not collide.
-    """
-    buffer = io.StringIO()
-    with fixed_settings(name):
-        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
-    text = buffer.getvalue()
-    text = text[text.index("<svg") :]
-    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.S)
-    text = re.sub(r'\bid="', f'id="{name}-', text)
-    text = re.sub(r'href="#', f'href="#{name}-', text)
-    text = re.sub(r"url\(#", f"url(#{name}-", text)
-    # The size of the outermost element is left to the page.
-    head, rest = text.split(">", 1)
-    head = re.sub(r' (width|height)="[^"]*"', "", head)
-    return f'{head} role="img" aria-label="{name}">{rest.rstrip()}'
 
 
 def _rates(rows: Rows, styles: Styles) -> Figure:
@@ -209,7 +187,7 @@ def _by_attack(rows: Rows) -> tuple[Figure, Axes, list[float]]:
 
 
 def _figure(height: float) -> tuple[Figure, Axes]:
-    figure = Figure(figsize=(WIDTH, height), layout="constrained")
+    figure = Figure(figsize=(NARROW, height), layout="constrained")
     axes = figure.subplots()
     axes.spines[["top", "right"]].set_visible(False)
     return figure, axes

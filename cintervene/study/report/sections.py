@@ -4,15 +4,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, TypeAlias
 
+from cintervene.evaluate.report.blocks import Block, Picture, Section, Table
 from cintervene.evaluate.report.wording import interval, number
 from cintervene.evaluate.statistics.intervals import Estimate
 from cintervene.study.report.paper import CITATION
 from cintervene.study.report.summary import BASE
 
-__all__ = ["Block", "Picture", "Section", "Table", "sections"]
+__all__ = ["sections"]
 
 Content: TypeAlias = Mapping[str, Any]
 # Longest text of a setting: templates and lists of words are long.
@@ -32,34 +32,6 @@ LIMITS = (
     "Intervals and tests are over the requests given here, and the p-values are not "
     "corrected for the number of rows.",
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Table:
-    """Text in cells; columns whose index is in `right` hold numbers."""
-
-    head: Sequence[str]
-    rows: Sequence[Sequence[str]]
-    right: Sequence[int] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Picture:
-    """A picture by name, and its caption."""
-
-    name: str
-    caption: str
-
-
-Block: TypeAlias = str | Table | Picture
-
-
-@dataclass(frozen=True, slots=True)
-class Section:
-    """Blocks under a title."""
-
-    title: str
-    blocks: Sequence[Block]
 
 
 def sections(content: Content) -> list[Section]:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The command that makes a change again, as model cards give it."""
+"""The command that makes a change again, as reports and model cards give it."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ import shlex
 from collections.abc import Iterator
 from typing import Any
 
-from cintervene.export.cards.methods import recorded
+from cintervene.evaluate.report.accounts import recorded
+from cintervene.evaluate.report.blocks import Block, Program
 from cintervene.intervention.intervention import Intervention
 from cintervene.methods.registry import all_methods
-from cintervene.utils.escaping import markdown_text, printable
+from cintervene.utils.escaping import printable
 from cintervene.utils.parameters import Parameter
 from cintervene.utils.ranges import takes_file
 
@@ -22,7 +23,7 @@ AGAIN = (
 )
 
 
-def command(intervention: Intervention) -> Iterator[str]:
+def command(intervention: Intervention) -> Iterator[Block]:
     """The command, and what it lacks; nothing of changes that were put together."""
     options = intervention.options
     if options.get("method") not in all_methods():
@@ -40,18 +41,15 @@ def command(intervention: Intervention) -> Iterator[str]:
     if intervention.metrics.get("within_limits") is False:
         flags.append("--beyond-limits")
     model = shlex.quote(printable(intervention.model or "MODEL"))
-    yield "## Command"
-    yield (
-        f"```\ncintervene defend --model {model} --method {options['method']} "
-        f"{''.join(f'{flag} ' for flag in flags)}--out OUT\n```"
+    yield Program(
+        f"cintervene defend --model {model} --method {options['method']} "
+        f"{''.join(f'{flag} ' for flag in flags)}--out OUT"
     )
     files = {o.range.metavar for o, _ in changed.values() if takes_file(o.range)}
     if files:
         yield AGAIN.format(files=" or ".join(sorted(files)))
     others = [
-        f"`{name}` {markdown_text(value)}"
-        for name, (one, value) in changed.items()
-        if not one.flag
+        f"`{name}` {value}" for name, (one, value) in changed.items() if not one.flag
     ]
     if others:
         yield (
@@ -61,7 +59,12 @@ def command(intervention: Intervention) -> Iterator[str]:
 
 
 def _resolved(intervention: Intervention) -> dict[str, Any]:
-    """The options, with the strength that was chosen."""
+    """The options, with the strength that was chosen.
+
+    Where each word has its own no single one stands for them, and they are chosen anew.
+    """
+    if "strengths" in intervention.metrics:
+        return dict(intervention.options)
     chosen = {"strength": intervention.metrics.get("strength")}
     known = {name: value for name, value in chosen.items() if value is not None}
     return {**intervention.options, **known}

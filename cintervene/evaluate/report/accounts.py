@@ -3,16 +3,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from cintervene.intervention.sources import sources
 from cintervene.methods.account import UNKNOWN, Account, Options
 from cintervene.methods.registry import DEFAULT_METHOD, all_methods
-from cintervene.utils.escaping import markdown_text
 from cintervene.utils.parameters import Parameter, parameters
 
-__all__ = ["account_of", "accounts", "recorded"]
+__all__ = ["account_of", "accounts", "recorded", "unique"]
 
 
 def account_of(options: Options) -> Account:
@@ -22,17 +21,15 @@ def account_of(options: Options) -> Account:
 
 
 def accounts(options: Options) -> list[tuple[Account, dict[str, Any]]]:
-    """Return what is said of each part of a change, with the options of that part."""
+    """Return what is said of each part of a change, with the options of that part.
+
+    Nothing is escaped: options may hold anything.
+    """
     described = []
     for part in sources(options):
         words = part.get("forbid") or []
         more = {"count": len(words), "words": ", ".join(map(str, words))}
-        known = {**part, **more}
-        written = {
-            name: markdown_text(value) if isinstance(value, str) else value
-            for name, value in known.items()
-        }
-        described.append((account_of(part), written))
+        described.append((account_of(part), {**part, **more}))
     return described
 
 
@@ -49,3 +46,8 @@ def recorded(options: Options) -> Mapping[str, tuple[Parameter, Any]]:
                 values[one.name] = (one, options[name])
                 break
     return values
+
+
+def unique(texts: Iterable[str]) -> list[str]:
+    """Each text once, in order."""
+    return list(dict.fromkeys(texts))
