@@ -1,0 +1,36 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Lines that somebody types, or that a pipe or a file holds."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import suppress
+from io import TextIOWrapper
+
+__all__ = ["at_terminal", "prepare_reading", "read_line"]
+
+
+def at_terminal() -> bool:
+    """Whether somebody sits there who reads and types."""
+    return sys.stdin.isatty() and sys.stdout.isatty()
+
+
+def prepare_reading() -> None:
+    """Let lines be edited at a terminal, and bytes that are no text be read all the same."""
+    if at_terminal():
+        with suppress(ImportError):
+            # It only has to be loaded for `input` to use it.
+            import readline  # noqa: F401
+    if isinstance(sys.stdin, TextIOWrapper):
+        sys.stdin.reconfigure(errors="replace")
+
+
+def read_line(prompt: str) -> str | None:
+    """The next line; None at the end. The prompt is shown at a terminal only."""
+    sys.stdout.flush()
+    try:
+        return input(prompt if at_terminal() else "")
+    except EOFError:
+        if at_terminal():
+            print()
+        return None
