@@ -53,7 +53,6 @@ def chat(parser: Parser) -> None:
         type=reader([Whole()]),
         default=0,
         metavar="N",
-        help="what each answer is drawn from, with --temperature (default: %(default)s)",
+        help="what answers are drawn from, with --temperature (default: %(default)s)",
     )
     add_template_options(parser, "the template's own mode")
-

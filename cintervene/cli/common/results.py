@@ -10,7 +10,9 @@ from cintervene.evaluate import Goals, WordMeasurement, verdicts
 from cintervene.intervention.acceptance import chosen_point, crossed
 from cintervene.intervention.intervention import Intervention
 
-__all__ = ["goals_of", "sweep_table", "tuning_reached", "verdict_list"]
+__all__ = [
+    "goals_of", "sweep_rows", "sweep_table", "tuning_reached", "verdict_list",
+]  # fmt: skip
 
 # By goal: the parameter or flag that sets it.
 GOALS = {
@@ -63,16 +65,32 @@ def verdict_list(measurement: WordMeasurement, goals: Goals) -> list[dict[str, A
     ]
 
 
-def sweep_table(sweep: Sequence[dict[str, Any]]) -> str:
+def sweep_table(sweep: Sequence[Mapping[str, Any]]) -> str:
     """The strengths tried, on texts set aside; empty without any."""
     if not sweep:
         return ""
+    head, *rows = sweep_rows(sweep)
+    marked = [
+        row + ("  chosen" if point["chosen"] else "")
+        for row, point in zip(rows, sweep, strict=True)
+    ]
+    return "\n".join(["", head, *marked])
+
+
+def sweep_rows(sweep: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The heads of the columns, and a row for each strength that was tried.
+
+    Parameters
+    ----------
+    sweep : sequence of mapping
+        At least one.
+    """
     shown = {name: head for name, head in COLUMNS.items() if name in sweep[0]}
-    lines = ["", "  ".join(head for head, _ in shown.values())]
+    lines = ["  ".join(head for head, _ in shown.values())]
     for point in sweep:
         cells = [
             format(format(point[name], how), f">{len(head)}")
             for name, (head, how) in shown.items()
         ]
-        lines.append("  ".join(cells) + ("  chosen" if point["chosen"] else ""))
-    return "\n".join(lines)
+        lines.append("  ".join(cells))
+    return lines

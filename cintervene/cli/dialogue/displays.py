@@ -7,10 +7,12 @@ import os
 import shutil
 from collections.abc import Mapping, Sequence
 from itertools import zip_longest
-from typing import Protocol, TextIO
+from typing import TYPE_CHECKING, Protocol, TextIO
 
-from cintervene.cli.dialogue.sides import Answer
 from cintervene.cli.dialogue.wrapping import harmless, padded, wrapped
+
+if TYPE_CHECKING:
+    from cintervene.cli.dialogue.sides import Answer
 
 __all__ = ["Columns", "Display", "Lines", "Unseen", "display_for"]
 
@@ -100,9 +102,7 @@ class Columns:
             title: wrapped(harmless(one.text).rstrip("\n"), self._width)
             for title, one in answers.items()
         }
-        rows = [
-            self._row(row) for row in zip_longest(*columns.values(), fillvalue="")
-        ]
+        rows = [self._row(row) for row in zip_longest(*columns.values(), fillvalue="")]
         # Of what is being written the last line may change.
         stable = [
             len(columns[title]) - 1 for title, one in answers.items() if not one.done

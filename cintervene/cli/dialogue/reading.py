@@ -16,7 +16,7 @@ def at_terminal() -> bool:
 
 
 def prepare_reading() -> None:
-    """Let lines be edited at a terminal, and bytes that are no text be read all the same."""
+    """Let lines be edited at a terminal, and read bytes that are no text."""
     if at_terminal():
         with suppress(ImportError):
             # It only has to be loaded for `input` to use it.

@@ -79,7 +79,8 @@ class Session:
             except KeyboardInterrupt:
                 if not at_terminal():
                     raise
-                self._console.note("\n/quit or Ctrl-D ends the chat")
+                print()
+                self._console.note("/quit or Ctrl-D ends the chat")
                 continue
             if line is None or self._ends(line.strip()):
                 return
