@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 from argparse import Namespace
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -68,7 +68,7 @@ def run(arguments: Namespace, console: Console) -> Exit:
     menu = at_terminal() and not (arguments.no_menu or arguments.json)
     with StagedDirectory(arguments.out) as stage:
         model, tokenizer = load_named(arguments, console)
-        with kept_front() if menu else nullcontext([]) as front:
+        with _kept(menu) as front:
             intervention = defend(model, tokenizer, config, progress=console)
         work = _Work(arguments, config, goals, model, tokenizer, console)
         reason, measurement = _withheld(arguments, intervention), None
@@ -174,6 +174,11 @@ class _Work:
             stage.commit()
         self.console.close()
         return self.show(place, intervention, measurement)
+
+
+def _kept(menu: bool) -> AbstractContextManager[list[FrontPoint]]:
+    """Where the changes that are tried are kept, if somebody will be asked."""
+    return kept_front() if menu else nullcontext([])
 
 
 def _check_extent(arguments: Namespace, words: Sequence[str] | None) -> None:

@@ -20,11 +20,13 @@ from cintervene.methods.defend import defend
 
 # So that several points are tried; a random model drifts as it likes.
 LENIENT = {"max_kl": 1e9}
+# The package's templates are long, in characters.
+ROOM = {"max_position_embeddings": 1024}
 
 
 @pytest.mark.parametrize("name", ["pcr", "pcr, requests", "tsr", "gate"])
 def test_every_point_can_be_had(name: str) -> None:
-    model, tokenizer = make_speaking_model()
+    model, tokenizer = make_speaking_model(**ROOM)
     weights = {n: w.clone() for n, w in model.state_dict().items()}
     with kept_front() as front:
         chosen = defend(model, tokenizer, **little_defence(name, **LENIENT))
@@ -46,7 +48,7 @@ def test_every_point_can_be_had(name: str) -> None:
 
 
 def test_points_are_what_their_strength_says() -> None:
-    model, tokenizer = make_speaking_model()
+    model, tokenizer = make_speaking_model(**ROOM)
     asked = little_defence("pcr, requests", **LENIENT)
     with kept_front() as front:
         defend(model, tokenizer, **asked)
@@ -58,7 +60,7 @@ def test_points_are_what_their_strength_says() -> None:
 
 
 def test_points_of_a_descent_are_multiples() -> None:
-    model, tokenizer = make_speaking_model()
+    model, tokenizer = make_speaking_model(**ROOM)
     with kept_front() as front:
         chosen = defend(model, tokenizer, **little_defence("tsr", **LENIENT))
     assert len(front) > 1
@@ -73,7 +75,7 @@ def test_points_of_a_descent_are_multiples() -> None:
 
 
 def test_nothing_is_kept_unasked() -> None:
-    model, tokenizer = make_speaking_model()
+    model, tokenizer = make_speaking_model(**ROOM)
     with kept_front() as front:
         pass
     defend(model, tokenizer, **little_defence("pcr, requests", strength=4.0))
