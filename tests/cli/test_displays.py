@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
 from support.terminals import screen
 
 from cintervene.cli.dialogue.displays import Columns, Lines, display_for
@@ -85,8 +84,7 @@ def test_columns_show_both_whole(left: str, right: str, height: int) -> None:
     length = max(map(len, columns))
     columns = [[*column, *[""] * (length - len(column))] for column in columns]
     expected = [
-        f"{padded(a, width)} \u2502 {b}".rstrip()
-        for a, b in zip(*columns, strict=True)
+        f"{padded(a, width)} \u2502 {b}".rstrip() for a, b in zip(*columns, strict=True)
     ]
     shown = [row.rstrip() for row in screen(stream.getvalue(), height)]
     assert shown == [f"{'L':{width}} \u2502 R", *expected, "", ""]

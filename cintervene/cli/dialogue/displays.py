@@ -122,7 +122,7 @@ class Columns:
 
     def _paint(self, rows: Sequence[str]) -> None:
         """Put rows in place of those that were not finished."""
-        anew = f"\x1b[{self._painted}A\x1b[J" if self._painted else ""
+        anew = f"\r\x1b[{self._painted}A\x1b[J" if self._painted else ""
         self._stream.write(anew + "".join(f"{row}\n" for row in rows))
         self._stream.flush()
         self._painted = len(rows)

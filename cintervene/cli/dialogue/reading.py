@@ -4,10 +4,12 @@
 from __future__ import annotations
 
 import sys
-from contextlib import suppress
+import termios
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from io import TextIOWrapper
 
-__all__ = ["at_terminal", "prepare_reading", "read_line"]
+__all__ = ["at_terminal", "prepare_reading", "read_line", "unechoed"]
 
 
 def at_terminal() -> bool:
@@ -34,3 +36,22 @@ def read_line(prompt: str) -> str | None:
         if at_terminal():
             print()
         return None
+
+
+@contextmanager
+def unechoed() -> Iterator[None]:
+    """Keep what is typed meanwhile off the screen; it is read afterwards.
+
+    The cursor would not be where it was left.
+    """
+    if not at_terminal():
+        yield
+        return
+    before = termios.tcgetattr(sys.stdin)
+    quiet = termios.tcgetattr(sys.stdin)
+    quiet[3] &= ~termios.ECHO
+    termios.tcsetattr(sys.stdin, termios.TCSADRAIN, quiet)
+    try:
+        yield
+    finally:
+        termios.tcsetattr(sys.stdin, termios.TCSADRAIN, before)

@@ -10,7 +10,7 @@ from typing import Any
 from cintervene.cli.common.console import Console, say
 from cintervene.cli.common.failures import failure
 from cintervene.cli.dialogue.displays import Display
-from cintervene.cli.dialogue.reading import at_terminal, read_line
+from cintervene.cli.dialogue.reading import at_terminal, read_line, unechoed
 from cintervene.cli.dialogue.sides import Answer, Side, Sides
 from cintervene.errors import ArgumentError
 from cintervene.models.precision import quick_products
@@ -170,7 +170,7 @@ class Session:
 
     def _write(self, answers: dict[str, Answer], display: Display) -> None:
         """Write answers by turns, a token each, until they end or Ctrl-C comes."""
-        with asked_to_stop() as stopped:
+        with asked_to_stop() as stopped, unechoed():
             while not all(one.done for one in answers.values()):
                 for one in answers.values():
                     if stopped():
