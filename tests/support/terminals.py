@@ -18,7 +18,7 @@ from termios import TIOCSCTTY, TIOCSWINSZ
 from types import TracebackType
 
 # Seconds to wait for what a program is to write; loading torch takes some of them.
-PATIENCE = 180
+PATIENCE = 300
 CONTROL = re.compile(r"\x1b\[(\?)?([\d;]*)([A-Za-z])|[\r\n]|\x1b.|[^\x1b\r\n]+")
 
 
