@@ -165,3 +165,23 @@ def test_wrong_files(chat: Any, model: Path, change: Path, tmp_path: Path) -> No
     code, _, err = chat("", "--model", str(other))
     assert code == 3
     assert "has no parameter model.layers.1" in err
+
+
+@pytest.mark.model
+def test_smollm2_before_and_after(
+    smollm2: Any, tmp_path: Path, capsys: Any, monkeypatch: Any
+) -> None:
+    model, tokenizer = smollm2
+    change = random_intervention(model, [28, 29], size=0.1)
+    change.save(tmp_path / "intervention.safetensors")
+    question = "What is the capital of France?"
+    monkeypatch.setattr("sys.stdin", io.StringIO(f"{question}\n"))
+    argv = ["chat", "--json", "--max-new-tokens", "12", "--intervention"]
+    assert main([*argv, str(tmp_path / "intervention.safetensors")]) == 0
+    (turn,) = turns(capsys.readouterr().out)
+    assert "Paris" in turn["before"]
+    prompt = render(tokenizer, question)
+    with change.applied(model):
+        (tokens,) = generate(model, tokenizer, [prompt], 12)
+    assert turn["after"] == tokenizer.decode(tokens, skip_special_tokens=True).strip()
+    assert turn["after"] != turn["before"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from cintervene.cli.common.console import Console, say
@@ -73,17 +74,16 @@ class Session:
         """
         if at_terminal():
             self._console.note(self._greeting())
-        while True:
+        ended = False
+        while not ended:
             try:
                 line = read_line(PROMPT)
+                ended = line is None or self._ends(line.strip())
             except KeyboardInterrupt:
                 if not at_terminal():
                     raise
                 print()
                 self._console.note("/quit or Ctrl-D ends the chat")
-                continue
-            if line is None or self._ends(line.strip()):
-                return
 
     def _ends(self, line: str) -> bool:
         """Do what a line asks for; whether that is to end."""
@@ -170,7 +170,10 @@ class Session:
 
     def _write(self, answers: dict[str, Answer], display: Display) -> None:
         """Write answers by turns, a token each, until they end or Ctrl-C comes."""
-        with asked_to_stop() as stopped, unechoed():
+        # Elsewhere Ctrl-C ends the program.
+        gentle: AbstractContextManager[Callable[[], bool]]
+        gentle = asked_to_stop() if at_terminal() else nullcontext(lambda: False)
+        with gentle as stopped, unechoed():
             while not all(one.done for one in answers.values()):
                 for one in answers.values():
                     if stopped():
