@@ -172,7 +172,7 @@ def test_smollm2_before_and_after(
     smollm2: Any, tmp_path: Path, capsys: Any, monkeypatch: Any
 ) -> None:
     model, tokenizer = smollm2
-    change = random_intervention(model, [28, 29], size=0.1)
+    change = random_intervention(model, [28, 29])
     change.save(tmp_path / "intervention.safetensors")
     question = "What is the capital of France?"
     monkeypatch.setattr("sys.stdin", io.StringIO(f"{question}\n"))
