@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary, proxy
@@ -29,12 +29,14 @@ from cintervene.prompts.thinking import USUAL
 from cintervene.utils.progress import Step
 
 __all__ = [
+    "Sampler",
     "answer_text",
     "chat_for",
     "continue_embeddings",
     "generate",
     "has_thoughts",
     "render",
+    "stream",
     "ways",
 ]
 
@@ -51,15 +53,18 @@ def chat_for(
     model: nn.Module,
     tokenizer: Any,
     template_options: Mapping[str, Any] | None = None,
+    every_mode: bool = True,
 ) -> ChatTokenizer:
     """The tokenizer with the modes of its template, or the one of these options.
+
+    Without options and `every_mode` it has the one that the template has by itself.
 
     Raises
     ------
     ArgumentError
         As `ChatTokenizer`; or the template has tokens that the model has not.
     """
-    chat = chat_tokenizer(tokenizer, template_options)
+    chat = chat_tokenizer(tokenizer, template_options, every_mode)
     embedding: Any = model.get_input_embeddings()  # type: ignore[operator]
     chat.check_fits(len(embedding.weight))
     return chat
@@ -175,6 +180,70 @@ def generate(
     return answers
 
 
+class Sampler:
+    """Chooses tokens by their probabilities, as a seed says.
+
+    Parameters
+    ----------
+    temperature : float
+        Above 0; logits are divided by it.
+    seed : int
+    """
+
+    def __init__(self, temperature: float, seed: int) -> None:
+        self._temperature = temperature
+        self._generator = torch.Generator().manual_seed(seed)
+
+    def __call__(self, logits: Tensor) -> Tensor:
+        """Tokens (rows,) for logits (rows, tokens)."""
+        odds = (logits.double().cpu() / self._temperature).softmax(dim=1)
+        drawn = torch.multinomial(odds, 1, generator=self._generator)[:, 0]
+        return drawn.to(logits.device)
+
+
+def stream(
+    model: nn.Module,
+    tokenizer: Any,
+    prompt: Sequence[int],
+    max_new_tokens: int,
+    *,
+    forward: Callable[..., Any] | None = None,
+    choose: Callable[[Tensor], Tensor] | None = None,
+) -> Iterator[int]:
+    """The tokens of an answer to a rendered prompt, each as soon as it is chosen.
+
+    Enter `quick_products` around all of it.
+
+    Parameters
+    ----------
+    model : nn.Module
+    tokenizer
+    prompt : sequence of int
+        Not empty.
+    max_new_tokens : int
+    forward : callable, optional
+        Called in place of the model, such as a `cintervene.intervention.beside.Beside`.
+    choose : callable, optional
+        Makes a token of logits (1, tokens), such as a `Sampler`; the most likely one by
+        default.
+
+    Yields
+    ------
+    int
+        The one that ends the answer is left out.
+    """
+    ids = torch.tensor([list(prompt)], device=device_of(model))
+    stops = _stop_tokens(model, tokenizer)
+    steps = _steps(
+        model, {"input_ids": ids}, torch.ones_like(ids), max_new_tokens, stops,
+        lambda _, logits: _likeliest(logits) if choose is None else choose(logits),
+        forward=forward,
+    )  # fmt: skip
+    for _, (token,) in steps:
+        if token not in stops:
+            yield token
+
+
 def continue_embeddings(
     model: nn.Module,
     tokenizer: Any,
@@ -269,18 +338,46 @@ def _greedy(
     banned: Sequence[Sequence[int]] = (),
     cache: Any = None,
 ) -> list[list[int]]:
-    """Greedy answers; one that has ended leaves the batch.
+    """Greedy answers; see `_steps`."""
+    ban = NoBadWordsLogitsProcessor(list(map(list, banned)), stops) if banned else None
 
-    `given` holds either ``input_ids`` or ``inputs_embeds``, `mask` the tokens of the
-    cache too. A model that keeps its past where it cannot be reached reads all anew for
-    each token.
+    def choose(said: Tensor, logits: Tensor) -> Tensor:
+        return _likeliest(logits if ban is None else ban(said, logits.float()))
+
+    answers: list[list[int]] = [[] for _ in mask]
+    steps = _steps(model, given, mask, max_new_tokens, stops, choose, cache)
+    for rows, new in steps:
+        for row, token in zip(rows, new, strict=True):
+            answers[row].append(token)
+    return answers
+
+
+def _likeliest(logits: Tensor) -> Tensor:
+    return logits.argmax(dim=1)
+
+
+def _steps(
+    model: Any,
+    given: dict[str, Tensor],
+    mask: Tensor,
+    max_new_tokens: int,
+    stops: list[int],
+    choose: Callable[[Tensor, Tensor], Tensor],
+    cache: Any = None,
+    forward: Callable[..., Any] | None = None,
+) -> Iterator[tuple[list[int], list[int]]]:
+    """Answers a token at a time: their rows, and the new token of each.
+
+    One that has ended leaves the batch. `given` holds either ``input_ids`` or
+    ``inputs_embeds``, `mask` the tokens of the cache too. A model that keeps its past
+    where it cannot be reached reads all anew for each token. `choose` makes tokens of
+    what was said so far and the logits.
     """
     if cache is None and (has_plain_cache(model) or resumes(model)):
         cache = new_cache(model)
     takes = forward_parameters(model)
-    ban = NoBadWordsLogitsProcessor(list(map(list, banned)), stops) if banned else None
+    call = model if forward is None else forward
     ends = torch.tensor(stops, dtype=torch.long, device=mask.device)
-    answers: list[list[int]] = [[] for _ in mask]
     rows = torch.arange(len(mask), device=mask.device)
     said = given.get("input_ids", mask[:, :0])
     begun = 0 if cache is None else cache.get_seq_length()
@@ -292,11 +389,9 @@ def _greedy(
         }  # fmt: skip
         options = {key: value for key, value in options.items() if key in takes}
         with torch.no_grad():
-            result = model(**given, **options, use_cache=cache is not None)
-        logits = result.logits[:, -1]
-        new = (logits if ban is None else ban(said, logits.float())).argmax(dim=1)
-        for row, token in zip(rows.tolist(), new.tolist(), strict=True):
-            answers[row].append(token)
+            result = call(**given, **options, use_cache=cache is not None)
+        new = choose(said, result.logits[:, -1])
+        yield rows.tolist(), new.tolist()
         left = (~torch.isin(new, ends)).nonzero()[:, 0]
         if len(left) == 0:
             break
@@ -315,7 +410,6 @@ def _greedy(
             position = torch.cat([position, latest], dim=1)
         else:
             given, position = {"input_ids": new[:, None]}, latest
-    return answers
 
 
 def _longer(model: Any, given: dict[str, Tensor], new: Tensor) -> dict[str, Tensor]:

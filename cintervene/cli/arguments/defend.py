@@ -80,6 +80,12 @@ def _add_extent(parser: Parser) -> None:
         "report",
     )
     parser.add_argument(
+        "--no-menu",
+        action="store_true",
+        help="end where everything is written; otherwise, at a terminal, a menu shows "
+        "the changes that were tried, to be chatted with and saved",
+    )
+    parser.add_argument(
         "--dry-run",
         action="store_true",
         help="with --forbid: print what would be changed and forbidden; compute and "

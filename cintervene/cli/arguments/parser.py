@@ -19,6 +19,11 @@ COMMANDS = {
         "defend:defend",
         "defend",
     ),
+    "chat": (
+        "talk with a model, before and after an intervention, side by side",
+        "chat:chat",
+        "chat",
+    ),
     "evaluate": (
         "measure what an intervention does to a model, or attack several defences",
         "evaluate:evaluate",

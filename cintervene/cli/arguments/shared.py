@@ -116,15 +116,17 @@ def add_report(parser: Parser) -> None:
     )
 
 
-def add_template_options(parser: Parser) -> None:
-    """Add what the chat template is given."""
+def add_template_options(
+    parser: Parser,
+    otherwise: str = "all modes that the template has; in a study its own mode",
+) -> None:
+    """Add what the chat template is given; `otherwise` ends the help."""
     parser.add_argument(
         "--template-options",
         type=reader([Options()]),
         metavar="OPTIONS",
         help="what to give the chat template, such as enable_thinking=false or a JSON "
-        "object (default: what the intervention was made with, or else all modes that "
-        "the template has; in a study its own mode)",
+        f"object (default: what the intervention was made with, or else {otherwise})",
     )
 
 

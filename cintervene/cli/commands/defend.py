@@ -1,10 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``cintervene defend``: from texts to an intervention, and a report about it."""
+"""``cintervene defend``: from texts to an intervention, and a report about it.
+
+At a terminal a menu follows, of all changes that were tried.
+"""
 
 from __future__ import annotations
 
+import sys
 from argparse import Namespace
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +30,11 @@ from cintervene.cli.common.results import (
     tuning_reached,
     verdict_list,
 )
+from cintervene.cli.dialogue.displays import display_for
+from cintervene.cli.dialogue.menu import Menu
+from cintervene.cli.dialogue.reading import at_terminal, prepare_reading
+from cintervene.cli.dialogue.session import Session
+from cintervene.cli.dialogue.sides import Sides
 from cintervene.errors import ArgumentError, InterventionError, ModelError
 from cintervene.evaluate import (
     Goals,
@@ -32,9 +44,11 @@ from cintervene.evaluate import (
     word_table,
     write_report,
 )
-from cintervene.intervention.acceptance import check_limits
+from cintervene.intervention.acceptance import check_limits, crossed
 from cintervene.intervention.adapter import applicable_form
 from cintervene.intervention.intervention import Intervention
+from cintervene.intervention.sources import template_options_of
+from cintervene.methods.common.front import FrontPoint, kept_front
 from cintervene.methods.config import MethodConfig
 from cintervene.methods.defend import defend
 from cintervene.methods.pcr.resolve import choose_layers
@@ -51,30 +65,118 @@ def run(arguments: Namespace, console: Console) -> Exit:
     _check_extent(arguments, words)
     if arguments.dry_run:
         return _dry_run(arguments, config, words or (), console)
-    goals, size = _goals(arguments, config), evaluation_size(arguments)
+    goals = _goals(arguments, config)
+    menu = at_terminal() and not (arguments.no_menu or arguments.json)
     with StagedDirectory(arguments.out) as stage:
         model, tokenizer = load_named(arguments, console)
-        intervention = defend(model, tokenizer, config, progress=console)
-        reason = _withheld(arguments, intervention)
-        if reason is not None:
-            return _show_withheld(arguments, intervention, reason, console)
-        form, measurement = applicable_form(intervention, model), None
-        if words and not arguments.no_evaluate:
-            measurement = measure(model, tokenizer, form, size=size, progress=console)
-        intervention.save(
-            stage.path / INTERVENTION, beyond_limits=arguments.beyond_limits
-        )
-        write_config(stage.path, config, arguments.model, arguments.model_dtype)
-        with one_step(console, "writing the report"):
-            write_report(stage.path, form, measurement, goals=goals)
-        stage.commit()
+        with _kept(menu) as front:
+            intervention = defend(model, tokenizer, config, progress=console)
+        work = _Work(arguments, config, goals, model, tokenizer, console)
+        reason, measurement = _withheld(arguments, intervention), None
+        if reason is None:
+            measurement = work.write(stage.path, intervention, arguments.beyond_limits)
+            stage.commit()
     console.close()
-    _show(arguments, intervention, measurement, goals)
-    if measurement is None:
-        reached = tuning_reached(intervention)
+    if reason is None:
+        code = work.show(arguments.out, intervention, measurement)
     else:
-        reached = goals_reached(measurement, goals)
-    return Exit.DONE if reached else Exit.GOAL_NOT_REACHED
+        code = _show_withheld(arguments, intervention, reason, console)
+    if menu:
+        code = work.menu(front, intervention, reason is None) or code
+    return code
+
+
+@dataclass(frozen=True)
+class _Work:
+    """What was loaded and asked for, with which changes are measured and written."""
+
+    arguments: Namespace
+    config: MethodConfig
+    goals: Goals
+    model: Any
+    tokenizer: Any
+    console: Console
+
+    def write(
+        self,
+        directory: Path,
+        intervention: Intervention,
+        beyond_limits: bool,
+        note: str = "",
+    ) -> WordMeasurement | None:
+        """Measure a change, and write it with its report."""
+        arguments, measurement = self.arguments, None
+        words = getattr(self.config, "forbid", None)
+        form = applicable_form(intervention, self.model)
+        if words and not arguments.no_evaluate:
+            measurement = measure(
+                self.model,
+                self.tokenizer,
+                form,
+                size=evaluation_size(arguments),
+                progress=self.console,
+            )
+        intervention.save(directory / INTERVENTION, beyond_limits=beyond_limits)
+        write_config(
+            directory, self.config, arguments.model, arguments.model_dtype, note
+        )
+        with one_step(self.console, "writing the report"):
+            write_report(directory, form, measurement, goals=self.goals)
+        return measurement
+
+    def show(
+        self,
+        place: Path,
+        intervention: Intervention,
+        measurement: WordMeasurement | None,
+    ) -> Exit:
+        """Say what was written; return what it earns."""
+        _show(self.arguments, place, intervention, measurement, self.goals)
+        if measurement is None:
+            reached = tuning_reached(intervention)
+        else:
+            reached = goals_reached(measurement, self.goals)
+        return Exit.DONE if reached else Exit.GOAL_NOT_REACHED
+
+    def menu(
+        self, front: Sequence[FrontPoint], intervention: Intervention, saved: bool
+    ) -> Exit | None:
+        """Offer what was tried; see `Menu.run`."""
+        prepare_reading()
+        within = crossed(intervention) is None
+        alone = FrontPoint({"chosen": True}, within, lambda: intervention)
+        return Menu(
+            front or [alone],
+            self.arguments.out,
+            saved,
+            flags=self.arguments.flags,
+            try_out=self._try,
+            save=self._save,
+            console=self.console,
+        ).run()
+
+    def _try(self, intervention: Intervention) -> None:
+        """Chat with the model before and after a change."""
+        options = template_options_of(intervention.options)
+        sides = Sides(
+            self.model, self.tokenizer, intervention, template_options=options
+        )
+        Session(sides, partial(display_for, sys.stdout), self.console).run()
+
+    def _save(self, intervention: Intervention, number: int, place: Path) -> Exit:
+        """Measure and write one of the points, as the chosen one is."""
+        note = f"The change beside this file is point {number} of those that were tried"
+        note += ", as it was chosen in the menu; the run chooses by itself."
+        with StagedDirectory(place) as stage:
+            measurement = self.write(stage.path, intervention, True, note)
+            stage.commit()
+        self.console.close()
+        return self.show(place, intervention, measurement)
+
+
+def _kept(menu: bool) -> AbstractContextManager[list[FrontPoint]]:
+    """Where the changes that are tried are kept, if somebody will be asked."""
+    return kept_front() if menu else nullcontext([])
 
 
 def _check_extent(arguments: Namespace, words: Sequence[str] | None) -> None:
@@ -139,11 +241,12 @@ def _show_withheld(
 
 def _show(
     arguments: Namespace,
+    place: Path,
     intervention: Intervention,
     measurement: WordMeasurement | None,
     goals: Goals,
 ) -> None:
-    files = sorted(path.name for path in arguments.out.iterdir())
+    files = sorted(path.name for path in place.iterdir())
     if arguments.json:
         about = None if measurement is None else measurement.to_dict()
         verdicts = [] if measurement is None else verdict_list(measurement, goals)
@@ -155,7 +258,6 @@ def _show(
         say(sweep_table(intervention.metrics.get("sweep", ())))
     else:
         say(word_table(measurement, goals))
-    place: Path = arguments.out
     say(
         f"\n{place / INTERVENTION} holds the change, {place / 'report.html'} says what "
         "it does"

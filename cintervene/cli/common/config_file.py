@@ -46,7 +46,11 @@ def read_config(path: Path) -> dict[str, Any]:
 
 
 def write_config(
-    directory: Path, config: MethodConfig, model: str, dtype: str = "auto"
+    directory: Path,
+    config: MethodConfig,
+    model: str,
+    dtype: str = "auto",
+    note: str = "",
 ) -> None:
     """Write what repeats a run; what is None is left out, for TOML has no such value.
 
@@ -59,11 +63,14 @@ def write_config(
         As ``--model`` names it.
     dtype : str, default "auto"
         As ``--dtype`` names it.
+    note : str, optional
+        A comment of one line.
     """
     import tomli_w
 
     values = {k: v for k, v in config.to_dict().items() if v is not None}
     flags = ["--model", model] + (["--dtype", dtype] if dtype != "auto" else [])
     head = HEAD.format(model=shlex.join(flags), name=CONFIG)
+    head += f"# {note}\n" if note else ""
     text = head + "\n" + tomli_w.dumps(values, multiline_strings=False)
     (directory / CONFIG).write_text(text, "utf-8")

@@ -11,7 +11,9 @@ from cintervene.evaluate.report.sweep_columns import shown_columns
 from cintervene.intervention.acceptance import chosen_point, crossed
 from cintervene.intervention.intervention import Intervention
 
-__all__ = ["goals_of", "sweep_table", "tuning_reached", "verdict_list"]
+__all__ = [
+    "goals_of", "sweep_rows", "sweep_table", "tuning_reached", "verdict_list",
+]  # fmt: skip
 
 # By goal: the parameter or flag that sets it.
 GOALS = {
@@ -53,13 +55,29 @@ def verdict_list(measurement: WordMeasurement, goals: Goals) -> list[dict[str, A
     ]
 
 
-def sweep_table(sweep: Sequence[dict[str, Any]]) -> str:
+def sweep_table(sweep: Sequence[Mapping[str, Any]]) -> str:
     """The strengths tried, on texts set aside; empty without any."""
     if not sweep:
         return ""
+    head, *rows = sweep_rows(sweep)
+    marked = [
+        row + ("  chosen" if point["chosen"] else "")
+        for row, point in zip(rows, sweep, strict=True)
+    ]
+    return "\n".join(["", head, *marked])
+
+
+def sweep_rows(sweep: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The heads of the columns, and a row for each strength that was tried.
+
+    Parameters
+    ----------
+    sweep : sequence of mapping
+        At least one.
+    """
     columns = shown_columns(sweep[0])
-    lines = ["", "  ".join(column.title for column in columns)]
+    lines = ["  ".join(column.title for column in columns)]
     for point in sweep:
         cells = [format(c.text(point), f">{len(c.title)}") for c in columns]
-        lines.append("  ".join(cells) + ("  chosen" if point["chosen"] else ""))
-    return "\n".join(lines)
+        lines.append("  ".join(cells))
+    return lines

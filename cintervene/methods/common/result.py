@@ -3,13 +3,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from torch import nn
 
 from cintervene.intervention.intervention import Intervention
+from cintervene.methods.common.front import FrontPoint, offer
 from cintervene.methods.config import MethodConfig
 from cintervene.models.targets import Target, experts_of
 from cintervene.solvers.update import LowRankUpdate
@@ -18,32 +20,85 @@ from cintervene.utils.clock import Clock
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
-__all__ = ["make_intervention", "sweep_metrics"]
+__all__ = ["Trial", "make_chosen", "make_intervention"]
+
+Updates: TypeAlias = Sequence[tuple[Target, LowRankUpdate]]
 
 
-def sweep_metrics(
-    sweep: Sequence[DataclassInstance], chosen: DataclassInstance, within_limits: bool
-) -> dict[str, Any]:
-    """What was tried on the tuning split, and what was chosen.
+@dataclass(frozen=True, eq=False)
+class Trial:
+    """A change that was measured on the tuning split.
+
+    Attributes
+    ----------
+    point : dataclass
+        What was measured.
+    within_limits : bool
+        Whether it keeps the limits.
+    updates : callable
+        Returns the change.
+    metrics : mapping
+        What else there is to say of this one.
+    layers : sequence of dict, optional
+        See `make_intervention`.
+    """
+
+    point: DataclassInstance
+    within_limits: bool
+    updates: Callable[[], Updates]
+    metrics: Mapping[str, Any] = field(default_factory=dict)
+    layers: Sequence[Mapping[str, Any]] | None = None
+
+
+def make_chosen(
+    model: nn.Module,
+    trials: Sequence[Trial],
+    chosen: DataclassInstance,
+    config: MethodConfig,
+    clock: Clock,
+    metrics: Mapping[str, Any] | None = None,
+) -> Intervention:
+    """The intervention of the point that was chosen; the others are offered.
 
     Parameters
     ----------
-    sweep : sequence of dataclass
-        What was measured of each change.
+    model : nn.Module
+    trials : sequence of Trial
+        All that were tried.
     chosen : dataclass
-        One of them.
-    within_limits : bool
-        Whether it keeps the limits.
+        The point of one of them.
+    config, clock
+        See `make_intervention`.
+    metrics : mapping, optional
+        What there is to say of all of them.
     """
-    return {
-        "sweep": [{**asdict(point), "chosen": point is chosen} for point in sweep],
-        "within_limits": within_limits,
-    }
+
+    def measures(of: DataclassInstance) -> list[dict[str, Any]]:
+        return [{**asdict(one.point), "chosen": one.point is of} for one in trials]
+
+    def made(trial: Trial) -> Intervention:
+        tried = {
+            "sweep": measures(trial.point),
+            "within_limits": trial.within_limits,
+        }
+        whole = {**trial.metrics, **tried, **(metrics or {})}
+        return make_intervention(
+            model, trial.updates(), config, whole, clock, trial.layers
+        )
+
+    offer(
+        [
+            FrontPoint(of, trial.within_limits, partial(made, trial))
+            for of, trial in zip(measures(chosen), trials, strict=True)
+        ]
+    )
+    (best,) = [trial for trial in trials if trial.point is chosen]
+    return made(best)
 
 
 def make_intervention(
     model: nn.Module,
-    changes: Sequence[tuple[Target, LowRankUpdate]],
+    changes: Updates,
     config: MethodConfig,
     metrics: Mapping[str, Any],
     clock: Clock,

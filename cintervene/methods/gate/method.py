@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -27,7 +28,7 @@ from cintervene.methods.common.layer_selection import (
     layers_in_question,
     most_separating,
 )
-from cintervene.methods.common.result import make_intervention, sweep_metrics
+from cintervene.methods.common.result import Trial, make_chosen
 from cintervene.methods.common.sweep import RefusalLimits, mildest_within
 from cintervene.methods.gate.config import GateConfig
 from cintervene.methods.gate.descent import GateDescent, GateSweepPoint, tuning_states
@@ -112,15 +113,17 @@ def solve(
         with clock.phase("tune"), torch.no_grad():
             sweep = _sweep(problem, openings, limits, config, progress)
     best = mildest_within(sweep, limits)
-    chosen = {"opening": best.opening, "answering": best.answering}
-    tried = sweep_metrics(sweep, best, best.strain(limits) <= 1.0)
-    return make_intervention(
-        model,
-        [*carried, *problem.updates(best.thresholds)],
-        config,
-        {**chosen, **tried, "steps": steps},
-        clock,
-    )
+    trials = [
+        Trial(
+            point,
+            point.strain(limits) <= 1.0,
+            # Here, for the problem holds what was captured of all examples.
+            partial(list, [*carried, *problem.updates(point.thresholds)]),
+            {"opening": point.opening, "answering": point.answering},
+        )
+        for point in sweep
+    ]
+    return make_chosen(model, trials, best, config, clock, {"steps": steps})
 
 
 def _changed(

@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 
 from cintervene.intervention.intervention import Intervention
-from cintervene.methods.common.result import make_intervention, sweep_metrics
+from cintervene.methods.common.result import Trial, make_chosen
 from cintervene.methods.pcr.base_activations import BaseActivations
 from cintervene.methods.pcr.config import PCRConfig
 from cintervene.methods.pcr.constraints import ConstraintIndex, TokenConstraintIndex
@@ -95,17 +95,17 @@ def solve(
     limits = WordLimits(config.min_effect, config.max_kl, config.max_benign_loss)
     candidates = sweep(layerwise, tuning, strengths(config), limits, clock, progress)
     best = knee([candidate.point for candidate in candidates], limits)
-    (chosen,) = [candidate for candidate in candidates if candidate.point is best]
-    points = [candidate.point for candidate in candidates]
-    tried = sweep_metrics(points, best, best.strain(limits) <= 1.0)
-    return make_intervention(
-        model,
-        [(change.target, change.update) for change in chosen.changes],
-        config,
-        {"strength": best.strength, **tried},
-        clock,
-        layers=[change.summary() for change in chosen.changes],
-    )
+    trials = [
+        Trial(
+            candidate.point,
+            candidate.point.strain(limits) <= 1.0,
+            candidate.updates,
+            {"strength": candidate.point.strength},
+            [change.summary() for change in candidate.changes],
+        )
+        for candidate in candidates
+    ]
+    return make_chosen(model, trials, best, config, clock)
 
 
 def calibrate(

@@ -118,6 +118,10 @@ class Candidate:
     changes: list[LayerChange]
     point: SweepPoint
 
+    def updates(self) -> list[tuple[Target, LowRankUpdate]]:
+        """The changes of the layers' weights."""
+        return [(change.target, change.update) for change in self.changes]
+
 
 class Tuning:
     """Measures interventions on a tuning split, from the first changed layer on.

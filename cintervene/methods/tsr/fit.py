@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,7 +17,7 @@ from cintervene.intervention.intervention import Intervention
 from cintervene.methods.common.descent import take_steps
 from cintervene.methods.common.layer_selection import most_separating
 from cintervene.methods.common.objectives import by_example
-from cintervene.methods.common.result import make_intervention, sweep_metrics
+from cintervene.methods.common.result import Trial, make_chosen
 from cintervene.methods.common.sweep import (
     STRENGTHS,
     RefusalLimits,
@@ -33,6 +34,7 @@ from cintervene.models.quantised import check_gradients
 from cintervene.models.targets import Target
 from cintervene.prompts.refusal_examples import refusal_tokens
 from cintervene.prompts.refusals import Refusal
+from cintervene.solvers.update import LowRankUpdate
 from cintervene.utils.clock import Clock
 from cintervene.utils.progress import Progress, counting
 
@@ -137,18 +139,22 @@ def _solve(
     with clock.phase("tune"), torch.no_grad():
         sweep = tuning.sweep(limits, progress)
     best = mildest_within(sweep, limits)
-    changes = [(target, update * best.strength) for target, update in problem.updates]
-    return make_intervention(
-        parts.model,
-        changes,
-        replace(config, layers=[target.layer for target, _ in changes]),
-        {
-            "strength": best.strength,
-            **sweep_metrics(sweep, best, best.strain(limits) <= 1.0),
-            "steps": steps,
-        },
-        clock,
-    )
+    updates = problem.updates
+
+    def times(strength: float) -> list[tuple[Target, LowRankUpdate]]:
+        return [(target, update * strength) for target, update in updates]
+
+    trials = [
+        Trial(
+            point,
+            point.strain(limits) <= 1.0,
+            partial(times, point.strength),
+            {"strength": point.strength},
+        )
+        for point in sweep
+    ]
+    config = replace(config, layers=[target.layer for target, _ in updates])
+    return make_chosen(parts.model, trials, best, config, clock, {"steps": steps})
 
 
 class _Tuning:

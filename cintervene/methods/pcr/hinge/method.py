@@ -6,6 +6,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from cintervene.intervention.intervention import Intervention
 from cintervene.methods.common.gated_mlp import GatedMLP, as_stored
 from cintervene.methods.common.gated_mlp_discovery import find_gated_mlp
 from cintervene.methods.common.output_metric import token_statistics
-from cintervene.methods.common.result import make_intervention, sweep_metrics
+from cintervene.methods.common.result import Trial, make_chosen
 from cintervene.methods.pcr.config import PCRConfig
 from cintervene.methods.pcr.hinge.columns import Columns, solve_columns
 from cintervene.methods.pcr.hinge.detectors import WordNeurons, fit_neurons
@@ -179,24 +180,33 @@ class Hinge:
         with self._clock.phase("tune"):
             tuning = Tuning(self._parts, calibration, self._mlp.block.layer)
             tried = self._tune(tuning, found, limits)
-        asked, measured = _best(tried, limits)
-        best, by_word = measured.point, measured.by_word
-        points = [one.point for _, one in tried]
-        return make_intervention(
+        _, measured = _best(tried, limits)
+        return make_chosen(
             self._parts.model,
-            self._updates(found, asked),
+            [self._trial(found, limits, *one) for one in tried],
+            measured.point,
             self._config,
+            self._clock,
             {
-                "strength": best.strength,
-                "strengths": dict(
-                    zip(self._words, asked.strengths.tolist(), strict=True)
-                ),
-                "ratios": {word: _exp(nats) for word, nats in by_word.items()},
                 "neurons": len(found.given_up.places),
                 "certified": found.columns.certified,
-                **sweep_metrics(points, best, best.strain(limits) <= 1.0),
             },
-            self._clock,
+        )
+
+    def _trial(
+        self, found: _Neurons, limits: WordLimits, asked: _Asked, measured: Measured
+    ) -> Trial:
+        """One round of `_tune`, and what it asked of each word."""
+        strengths = zip(self._words, asked.strengths.tolist(), strict=True)
+        return Trial(
+            measured.point,
+            measured.point.strain(limits) <= 1.0,
+            partial(self._updates, found, asked),
+            {
+                "strength": measured.point.strength,
+                "strengths": dict(strengths),
+                "ratios": {word: _exp(nats) for word, nats in measured.by_word.items()},
+            },
         )
 
     def _with_sentences(self, calibration: Calibration) -> Calibration:
