@@ -11,6 +11,7 @@ from cintervene.errors import (
     InterventionError,
     ModelError,
     NonFiniteError,
+    RankError,
     SingularSystemError,
 )
 from cintervene.solvers.certify import Certificate, certify
@@ -22,6 +23,7 @@ from cintervene.solvers.projected_gradient import GradientStep, ProjectedGradien
 from cintervene.solvers.projections import project_ball, project_simplex
 from cintervene.solvers.solution import Solution, Status
 from cintervene.solvers.update import LowRankUpdate, displacement
+from cintervene.utils.ranks import joined
 from cintervene.utils.runtime import show_config, thread_limit
 from cintervene.version import __version__
 
@@ -58,6 +60,7 @@ __all__ = [
     "PCRConfig",
     "Preserve",
     "ProjectedGradient",
+    "RankError",
     "RegionSolution",
     "SingularSystemError",
     "Solution",
@@ -74,6 +77,7 @@ __all__ = [
     "displacement",
     "evaluate",
     "export",
+    "joined",
     "models",
     "pcr",
     "project_ball",

@@ -15,6 +15,7 @@ from cintervene.cli.common.config_file import write_config
 from cintervene.cli.common.console import Console, print_json, say
 from cintervene.cli.common.failures import Exit, with_flags
 from cintervene.cli.common.inputs import load_named
+from cintervene.cli.common.launched import staging, verdict
 from cintervene.cli.common.method_options import requested_config
 from cintervene.cli.common.reports import INTERVENTION, write_json_report
 from cintervene.cli.common.results import (
@@ -40,7 +41,7 @@ from cintervene.methods.defend import defend
 from cintervene.methods.pcr.resolve import choose_layers
 from cintervene.models.parts import ModelParts
 from cintervene.prompts.spelling import surface_forms, words_to_forbid
-from cintervene.utils.staging import StagedDirectory, check_place
+from cintervene.utils.staging import check_place
 
 
 def run(arguments: Namespace, console: Console) -> Exit:
@@ -51,7 +52,7 @@ def run(arguments: Namespace, console: Console) -> Exit:
     if arguments.dry_run:
         return _dry_run(arguments, config, words or (), console)
     goals, size = _goals(arguments, config), evaluation_size(arguments)
-    with StagedDirectory(arguments.out) as stage:
+    with staging(arguments.out) as stage:
         model, tokenizer = load_named(arguments, console)
         intervention = defend(model, tokenizer, config, progress=console)
         reason = _withheld(arguments, intervention)
@@ -60,27 +61,31 @@ def run(arguments: Namespace, console: Console) -> Exit:
         form, measurement = applicable_form(intervention, model), None
         if words and not arguments.no_evaluate:
             measurement = measure(model, tokenizer, form, size=size, progress=console)
-        intervention.save(
-            stage.path / INTERVENTION, beyond_limits=arguments.beyond_limits
-        )
-        write_config(stage.path, config, arguments.model, arguments.model_dtype)
-        if words:
-            write_report(
-                stage.path,
-                applicable_form(intervention, model),
-                measurement,
-                goals=goals,
-            )
-        else:
-            write_json_report(stage.path, _tuned(intervention))
-        stage.commit()
+        if stage is not None:
+            _store(stage.path, arguments, config, intervention)
+            if words:
+                write_report(stage.path, form, measurement, goals=goals)
+            else:
+                write_json_report(stage.path, _tuned(intervention))
+            stage.commit()
     console.close()
-    _show(arguments, intervention, measurement, goals)
+    if stage is not None:
+        _show(arguments, intervention, measurement, goals)
     if measurement is None:
-        reached = tuning_reached(intervention)
-    else:
-        reached = goals_reached(measurement, goals)
-    return Exit.DONE if reached else Exit.GOAL_NOT_REACHED
+        return verdict(tuning_reached(intervention))
+    return verdict(goals_reached(measurement, goals))
+
+
+def _store(
+    directory: Path,
+    arguments: Namespace,
+    config: MethodConfig,
+    intervention: Intervention,
+) -> None:
+    """Write the change, and what repeats the run."""
+    file = directory / INTERVENTION
+    intervention.save(file, beyond_limits=arguments.beyond_limits)
+    write_config(directory, config, arguments.model, arguments.model_dtype)
 
 
 def _check_extent(arguments: Namespace, words: Sequence[str] | None) -> None:
