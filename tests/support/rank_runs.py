@@ -1,0 +1,317 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Runs in which processes share work; a program, for these are forked from it.
+
+It is given a directory and prints what came of each run as JSON. torch is imported
+once, and each run is a process or several without threads.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from dataclasses import fields
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from cintervene.activations import scoring
+from cintervene.cli import entry
+from cintervene.cli.commands import study
+from cintervene.errors import ModelError
+from cintervene.intervention.intervention import Intervention
+from cintervene.prompts.evaluation_size import EvaluationSize
+from cintervene.study import run_study
+from cintervene.utils import ranks
+from support.saved_models import save_tiny_model, work_little
+
+# Seconds that a run may take, and that a stopped process is waited for.
+PATIENCE, SHORT = 300.0, 4.0
+WORDS = "bad\nworse\nworst\n"
+# Small enough for several batches of little text.
+BATCH_TOKENS, ROWS, REQUESTS = 256, 16, 2
+UNMEASURED = ["--no-evaluate"]
+LAYERS = ["--hinge", "off", "--beyond-limits", *UNMEASURED]
+LITTLE = [
+    text
+    for one in fields(EvaluationSize)
+    for text in (f"--evaluation-{one.name.replace('_', '-')}", "3")
+]
+Act = Callable[[], None]
+
+
+class Runs:
+    """Commands in so many processes.
+
+    Parameters
+    ----------
+    root : Path
+        An empty directory.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.model = save_tiny_model(root / "model")
+        (root / "words.txt").write_text(WORDS, "utf-8")
+        (root / "requests.txt").write_text(
+            "".join(f"Do the bad thing {number}\n" for number in range(7)), "utf-8"
+        )
+
+    def defend(self, out: str, *options: str) -> list[str]:
+        """What defends from three words."""
+        return [
+            "defend", "--model", str(self.model), "--forbid",
+            str(self.root / "words.txt"), *options, "--out", str(self.root / out),
+        ]  # fmt: skip
+
+    def study(self, out: str) -> list[str]:
+        """What attacks the model and a change of it."""
+        change = self.root / "one" / "intervention.safetensors"
+        return [
+            "evaluate", "--model", str(self.model), "--defence", f"one={change}",
+            "--attacks", "direct,templates", "--behaviours",
+            str(self.root / "requests.txt"), "--tokens", "4",
+            "--out", str(self.root / out),
+        ]  # fmt: skip
+
+    def run(
+        self, argv: list[str], world: int, at: str = "", rank: int = -1,
+        act: Act | None = None,
+    ) -> dict[str, Any]:  # fmt: skip
+        """Run a command; one rank does something where it comes to an exchange."""
+        port = _free_port()
+        start = time.monotonic()
+        children = [
+            self._fork(argv, number, world, port, at if number == rank else "", act)
+            for number in range(world)
+        ]
+        codes = _ends(children)
+        place = Path(argv[-1])
+        hidden = [one.name for one in self.root.iterdir() if one.name.startswith(".")]
+        return {
+            "codes": codes,
+            "said": self._texts("err", world),
+            "printed": self._texts("out", world),
+            "files": _files(place),
+            "hidden": hidden,
+            "seconds": time.monotonic() - start,
+        }
+
+    def _texts(self, kind: str, world: int) -> list[str]:
+        paths = [self.root / f"{number}.{kind}" for number in range(world)]
+        return [path.read_text("utf-8") for path in paths]
+
+    def _fork(
+        self, argv: list[str], number: int, world: int, port: int, at: str,
+        act: Act | None,
+    ) -> int:  # fmt: skip
+        child = os.fork()
+        if child:
+            return child
+        code = 99
+        try:
+            for stream, name in ((1, "out"), (2, "err")):
+                place = self.root / f"{number}.{name}"
+                flags = os.O_CREAT | os.O_WRONLY | os.O_TRUNC
+                os.dup2(os.open(place, flags), stream)
+            if world > 1:
+                os.environ |= {
+                    "RANK": str(number), "WORLD_SIZE": str(world),
+                    "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
+                }  # fmt: skip
+            if at:
+                _at_exchange(at, act)
+            code = entry.main(argv)
+            sys.stdout.flush()
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            sys.stderr.flush()
+            os._exit(code)
+
+
+def _at_exchange(what: str, act: Act | None) -> None:
+    """Do something where this process comes to an exchange of that name."""
+    plain = ranks._Ranks.exchange
+
+    def exchange(self: Any, name: str, make: Callable[[], Any]) -> list[Any]:
+        def made() -> Any:
+            if name == what and act is not None:
+                act()
+            return make()
+
+        return plain(self, name, made)
+
+    ranks._Ranks.exchange = exchange  # type: ignore[assignment]
+
+
+def _ends(children: list[int]) -> list[int]:
+    """Exit codes, negative for signals; what is stopped is killed after all others."""
+    codes: dict[int, int] = {}
+    end = time.monotonic() + PATIENCE
+    while len(codes) < len(children) and time.monotonic() < end:
+        for child in children:
+            if child not in codes:
+                found, status = os.waitpid(child, os.WNOHANG | os.WUNTRACED)
+                if found and os.WIFSTOPPED(status):
+                    codes[child] = -os.WSTOPSIG(status)
+                elif found:
+                    codes[child] = os.waitstatus_to_exitcode(status)
+        time.sleep(0.02)
+    for child in children:
+        if codes.get(child, -signal.SIGSTOP) == -signal.SIGSTOP:
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+    return [codes.get(child, 1000) for child in children]
+
+
+def _free_port() -> int:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return int(one.getsockname()[1])
+
+
+def _files(place: Path) -> list[str] | None:
+    return sorted(one.name for one in place.iterdir()) if place.is_dir() else None
+
+
+def digest(place: Path) -> str:
+    """Identifies the change that a command wrote."""
+    return Intervention.load(place / "intervention.safetensors").digest
+
+
+def kill() -> None:
+    """End as if the machine had been switched off."""
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def stop() -> None:
+    """Go on no more, and say nothing."""
+    os.kill(os.getpid(), signal.SIGSTOP)
+
+
+def fail() -> None:
+    """Fail with an error of the package's own."""
+    raise ModelError("model: got one of clay, expected one of iron; bake another")
+
+
+def break_() -> None:
+    """Fail as only a mistake in the package does."""
+    raise ZeroDivisionError("a mistake")
+
+
+def cases(place: Path) -> list[dict[str, Any]]:
+    """What a study recorded, without its seconds, in no order."""
+    lines = (place / "journal.jsonl").read_text("utf-8").splitlines()
+    found = [json.loads(line).get("case") for line in lines]
+    kept = [
+        {key: value for key, value in one.items() if not key.endswith("seconds")}
+        for one in found
+        if one is not None
+    ]
+    return sorted(kept, key=lambda one: json.dumps(one, sort_keys=True))
+
+
+def measured(place: Path) -> dict[str, Any]:
+    """What a report says, without its seconds."""
+    report = json.loads((place / "report.json").read_text("utf-8"))
+    return {key: _timeless(report[key]) for key in ("measurement", "verdicts")}
+
+
+def _timeless(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _timeless(one) for key, one in value.items() if key != "seconds"}
+    return value
+
+
+def defences(runs: Runs) -> Iterator[tuple[str, Any]]:
+    """Changes and measurements of one, two, three and four processes."""
+    for world, name in enumerate(("one", "two", "three", "four"), start=1):
+        # What is measured costs more than the change; two worlds show it.
+        options = LITTLE if world in (1, 3) else UNMEASURED
+        result = runs.run(runs.defend(name, *options), world)
+        if result["files"]:
+            result["digest"] = digest(runs.root / name)
+        if result["files"] and options == LITTLE:
+            result["measured"] = measured(runs.root / name)
+        yield name, result
+        layers = runs.defend(f"{name} layers", *LAYERS)
+        result = runs.run(layers, world)
+        if result["files"]:
+            result["digest"] = digest(runs.root / f"{name} layers")
+        yield f"{name} layers", result
+
+
+def studies(runs: Runs) -> Iterator[tuple[str, Any]]:
+    """Studies in one process, in three, and in two that were killed and went on."""
+    for name, world in (("study", 1), ("study of three", 3)):
+        yield (
+            name,
+            runs.run(runs.study(name), world) | {"cases": cases(runs.root / name)},
+        )
+    seen = iter(range(3))
+
+    def third() -> None:
+        if next(seen) == 2:
+            kill()
+
+    place = "interrupted study"
+    yield (
+        "killed study",
+        runs.run(runs.study(place), 2, "answers to attacks", 1, third)
+        | {"cases": cases(runs.root / place)},
+    )
+    yield (
+        "resumed study",
+        runs.run(runs.study(place), 3) | {"cases": cases(runs.root / place)},
+    )
+
+
+def failures(runs: Runs) -> Iterator[tuple[str, Any]]:
+    """Errors, killed and stopped processes at several phases, and runs afterwards."""
+    acts: dict[str, tuple[str, int, Act]] = {
+        "failed": ("answers", 1, fail),
+        "broken": ("detectors", 1, break_),
+        "killed early": ("answers", 1, kill),
+        "killed first": ("detectors", 0, kill),
+        "killed late": ("the end", 1, kill),
+    }
+    for name, (at, rank, act) in acts.items():
+        argv = runs.defend(name, *UNMEASURED)
+        yield name, runs.run(argv, 2, at, rank, act)
+    argv = runs.defend("stopped", *UNMEASURED, "--rank-timeout", str(SHORT))
+    yield "stopped", runs.run(argv, 2, "likelihoods of tokens", 1, stop)
+    argv = runs.defend("killed first", *UNMEASURED)
+    again = runs.run(argv, 2)
+    yield "again", again | {"digest": digest(runs.root / "killed first")}
+    yield "occupied", runs.run(argv, 2)
+    yield "other command", runs.run(["explain", "--model", str(runs.model)], 2)
+
+
+def main() -> None:
+    """Print what came of all runs."""
+    torch.set_num_threads(1)
+    with pytest.MonkeyPatch.context() as patch:
+        work_little(patch)
+        patch.setattr("cintervene.prompts.chat.BATCH_TOKENS", BATCH_TOKENS)
+        patch.setattr(
+            scoring, "_blocks", lambda hidden, rows=ROWS, make=scoring._blocks:
+            make(hidden, ROWS),
+        )  # fmt: skip
+        patch.setattr(study, "run_study", partial(run_study, batch=REQUESTS))
+        runs = Runs(Path(sys.argv[1]))
+        for kind in (defences, studies, failures):
+            for name, result in kind(runs):
+                print(json.dumps([name, result]), flush=True)
+
+
+if __name__ == "__main__":
+    main()
