@@ -14,6 +14,7 @@ exchange too, which the others find in place of the one that they came to.
 from __future__ import annotations
 
 import pickle
+import re
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -112,7 +113,7 @@ class _Ranks:
         try:
             distributed.all_gather_object(found, sent, group=self._group)
         except RuntimeError as error:
-            reason = str(error).splitlines()[0]
+            reason = _sentence(error)
             raise self._known(RankError(
                 f"ranks: one of {self.world} did not answer rank {self.rank} "
                 f"({reason}); see what it said, or give it more time with "
@@ -298,6 +299,12 @@ def _dumps(value: object) -> bytes:
     stream = BytesIO()
     _Pickler(stream, pickle.HIGHEST_PROTOCOL).dump(value)
     return stream.getvalue()
+
+
+def _sentence(error: RuntimeError) -> str:
+    """What gloo says, without its file and line, the address and its advice."""
+    said = re.sub(r"^\[[^]]*\]\s*", "", str(error).splitlines()[0])
+    return re.split(r"\. | \[", said)[0].lower()
 
 
 def _portable(error: Exception, rank: int) -> bytes:

@@ -73,12 +73,12 @@ class Runs:
         ]  # fmt: skip
 
     def study(self, out: str) -> list[str]:
-        """What attacks the model and a change of it."""
-        change = self.root / "one" / "intervention.safetensors"
+        """What attacks the model, and the model with a reminder."""
         return [
-            "evaluate", "--model", str(self.model), "--defence", f"one={change}",
+            "evaluate", "--model", str(self.model), "--defence", "self-reminder",
             "--attacks", "direct,templates", "--behaviours",
-            str(self.root / "requests.txt"), "--tokens", "4",
+            str(self.root / "requests.txt"), "--safe", str(self.root / "requests.txt"),
+            "--limit", "5", "--tokens", "3", "--depths", "0,1",
             "--out", str(self.root / out),
         ]  # fmt: skip
 
@@ -236,43 +236,35 @@ def defences(runs: Runs) -> Iterator[tuple[str, Any]]:
     """Changes and measurements of one, two, three and four processes."""
     for world, name in enumerate(("one", "two", "three", "four"), start=1):
         # What is measured costs more than the change; two worlds show it.
-        options = LITTLE if world in (1, 3) else UNMEASURED
-        result = runs.run(runs.defend(name, *options), world)
-        if result["files"]:
-            result["digest"] = digest(runs.root / name)
-        if result["files"] and options == LITTLE:
-            result["measured"] = measured(runs.root / name)
-        yield name, result
-        layers = runs.defend(f"{name} layers", *LAYERS)
-        result = runs.run(layers, world)
-        if result["files"]:
-            result["digest"] = digest(runs.root / f"{name} layers")
-        yield f"{name} layers", result
+        options = LITTLE if world <= 2 else UNMEASURED
+        found = runs.run(runs.defend(name, *options), world)
+        found["digest"] = digest(runs.root / name)
+        if world <= 2:
+            found["measured"] = measured(runs.root / name)
+        yield name, found
+    for world, name in ((1, "one"), (3, "three")):
+        place = f"{name}, layers"
+        found = runs.run(runs.defend(place, *LAYERS), world)
+        yield place, found | {"digest": digest(runs.root / place)}
 
 
 def studies(runs: Runs) -> Iterator[tuple[str, Any]]:
     """Studies in one process, in three, and in two that were killed and went on."""
-    for name, world in (("study", 1), ("study of three", 3)):
-        yield (
-            name,
-            runs.run(runs.study(name), world) | {"cases": cases(runs.root / name)},
-        )
-    seen = iter(range(3))
+
+    def study(name: str, world: int, *what: Any) -> tuple[str, Any]:
+        found = runs.run(runs.study(place), world, *what)
+        return name, found | {"cases": cases(runs.root / place)}
+
+    for place, world in (("study", 1), ("study of three", 3)):
+        yield study(place, world)
+    place, times = "interrupted", iter(range(3))
 
     def third() -> None:
-        if next(seen) == 2:
+        if next(times) == 2:
             kill()
 
-    place = "interrupted study"
-    yield (
-        "killed study",
-        runs.run(runs.study(place), 2, "answers to attacks", 1, third)
-        | {"cases": cases(runs.root / place)},
-    )
-    yield (
-        "resumed study",
-        runs.run(runs.study(place), 3) | {"cases": cases(runs.root / place)},
-    )
+    yield study("killed study", 2, "answers to attacks", 1, third)
+    yield study("resumed study", 3)
 
 
 def failures(runs: Runs) -> Iterator[tuple[str, Any]]:
@@ -302,10 +294,8 @@ def main() -> None:
     with pytest.MonkeyPatch.context() as patch:
         work_little(patch)
         patch.setattr("cintervene.prompts.chat.BATCH_TOKENS", BATCH_TOKENS)
-        patch.setattr(
-            scoring, "_blocks", lambda hidden, rows=ROWS, make=scoring._blocks:
-            make(hidden, ROWS),
-        )  # fmt: skip
+        blocks = scoring._blocks
+        patch.setattr(scoring, "_blocks", lambda hidden, _=0: blocks(hidden, ROWS))
         patch.setattr(study, "run_study", partial(run_study, batch=REQUESTS))
         runs = Runs(Path(sys.argv[1]))
         for kind in (defences, studies, failures):
