@@ -32,7 +32,8 @@ __all__ = [
     "world",
 ]  # fmt: skip
 
-R, T = TypeVar("R"), TypeVar("T")
+R = TypeVar("R")
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -291,7 +292,8 @@ class _Pickler(pickle.Pickler):
         from torch import Tensor
 
         if isinstance(value, Tensor) and value.device.type != "cpu":
-            return value.cpu().__reduce_ex__(pickle.HIGHEST_PROTOCOL)
+            host: Any = value.cpu()
+            return host.__reduce_ex__(pickle.HIGHEST_PROTOCOL)
         return NotImplemented
 
 
