@@ -129,6 +129,11 @@ def test_other_commands_are_done_by_the_first(runs: dict[str, Any]) -> None:
     assert other["printed"][1] == ""
 
 
+def test_programs_share_work_where_they_ask_for_it(runs: dict[str, Any]) -> None:
+    library = runs["library"]
+    assert library["codes"] == [0, 0], library["said"]
+
+
 def test_torchrun(tmp_path: Path) -> None:
     model = save_tiny_model(tmp_path / "model")
     done = subprocess.run(

@@ -18,16 +18,20 @@ from collections.abc import Callable, Iterator
 from dataclasses import fields
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from torch import distributed
 
+import cintervene as ci
 from cintervene.activations import scoring
 from cintervene.cli import entry
 from cintervene.cli.commands import study
-from cintervene.errors import ModelError
+from cintervene.errors import ModelError, RankError
 from cintervene.intervention.intervention import Intervention
+from cintervene.methods.defend import _check_same
 from cintervene.prompts.evaluation_size import EvaluationSize
 from cintervene.study import run_study
 from cintervene.utils import ranks
@@ -35,6 +39,8 @@ from support.saved_models import save_tiny_model, work_little
 
 # Seconds that a run may take, and that a stopped process is waited for.
 PATIENCE, SHORT = 300.0, 4.0
+# Of a process in which an assertion fails.
+FAILED = 99
 WORDS = "bad\nworse\nworst\n"
 # Small enough for several batches of little text.
 BATCH_TOKENS, ROWS, REQUESTS = 256, 16, 2
@@ -87,36 +93,37 @@ class Runs:
         act: Act | None = None,
     ) -> dict[str, Any]:  # fmt: skip
         """Run a command; one rank does something where it comes to an exchange."""
-        port = _free_port()
-        start = time.monotonic()
-        children = [
-            self._fork(argv, number, world, port, at if number == rank else "", act)
-            for number in range(world)
-        ]
-        codes = _ends(children)
-        place = Path(argv[-1])
+
+        def command(number: int) -> int:
+            if number == rank:
+                _at_exchange(at, act)
+            return entry.main(argv)
+
+        found = self.fork(command, world)
         hidden = [one.name for one in self.root.iterdir() if one.name.startswith(".")]
+        return found | {"files": _files(Path(argv[-1])), "hidden": hidden}
+
+    def fork(self, work: Callable[[int], int], world: int) -> dict[str, Any]:
+        """Call a function with its rank in so many processes; how they end."""
+        port = _free_port()
+        children = [self._child(work, number, world, port) for number in range(world)]
         return {
-            "codes": codes,
+            "codes": _ends(children),
             "said": self._texts("err", world),
             "printed": self._texts("out", world),
-            "files": _files(place),
-            "hidden": hidden,
-            "seconds": time.monotonic() - start,
         }
 
     def _texts(self, kind: str, world: int) -> list[str]:
         paths = [self.root / f"{number}.{kind}" for number in range(world)]
         return [path.read_text("utf-8") for path in paths]
 
-    def _fork(
-        self, argv: list[str], number: int, world: int, port: int, at: str,
-        act: Act | None,
-    ) -> int:  # fmt: skip
+    def _child(
+        self, work: Callable[[int], int], number: int, world: int, port: int
+    ) -> int:
         child = os.fork()
         if child:
             return child
-        code = 99
+        code = FAILED
         try:
             for stream, name in ((1, "out"), (2, "err")):
                 place = self.root / f"{number}.{name}"
@@ -127,9 +134,7 @@ class Runs:
                     "RANK": str(number), "WORLD_SIZE": str(world),
                     "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
                 }  # fmt: skip
-            if at:
-                _at_exchange(at, act)
-            code = entry.main(argv)
+            code = work(number)
             sys.stdout.flush()
         except BaseException:
             traceback.print_exc()
@@ -288,6 +293,53 @@ def failures(runs: Runs) -> Iterator[tuple[str, Any]]:
     yield "other command", runs.run(["explain", "--model", str(runs.model)], 2)
 
 
+def one_fails(number: int) -> None:
+    """Fail outside an exchange, while the other rank is in one."""
+    if number == 1:
+        fail()
+    ranks.exchange("here", lambda: None)
+
+
+def library(number: int) -> int:
+    """What a program sees that shares work by itself."""
+    distributed.init_process_group("gloo")
+    # Nothing is shared unasked: the other rank is not waited for.
+    assert number or ranks.deal("squares", range(5), abs) == [0, 1, 2, 3, 4]
+    done: list[int] = []
+
+    def work(item: int) -> tuple[int, int, torch.Tensor]:
+        # What is a rank's own piece it does by itself.
+        assert ranks.world() == 1
+        return item, number, torch.full((2,), float(item), dtype=torch.bfloat16)
+
+    with ci.joined(PATIENCE):
+        assert (ranks.rank(), ranks.world()) == (number, 2)
+        found = ranks.deal("pieces", range(5), work, done.append)
+        assert [item for item, _, _ in found] == [0, 1, 2, 3, 4]
+        assert [rank for _, rank, _ in found] == [0, 1, 0, 1, 0]
+        assert [float(rows.sum()) for _, _, rows in found] == [0, 2, 4, 6, 8]
+        assert sorted(done) == [0, 1, 2, 3, 4]
+        assert list(ranks.deal_in_rounds("few", [7], lambda x: x + number)) == [7]
+        assert ranks.of_one("odd", lambda: number, owner=3) == 1
+        with pytest.raises(ModelError, match="clay") as caught:
+            ranks.of_one("failing", fail, owner=1)
+        assert number == 1 or "On rank 1:" in caught.value.__notes__[0]
+        # An error that is caught everywhere leaves the ranks together.
+        assert ranks.exchange("rank", lambda: number) == [0, 1]
+    with pytest.raises(RankError, match="different places"), ci.joined():
+        ranks.exchange("here" if number else "there", lambda: None)
+    with pytest.raises(ModelError, match="clay"), ci.joined():
+        one_fails(number)
+    with pytest.raises(RankError, match="different changes"), ci.joined():
+        _check_same(SimpleNamespace(digest=str(number)))
+    return 0
+
+
+def programs(runs: Runs) -> Iterator[tuple[str, Any]]:
+    """A program, not the command."""
+    yield "library", runs.fork(library, 2)
+
+
 def main() -> None:
     """Print what came of all runs."""
     torch.set_num_threads(1)
@@ -298,7 +350,7 @@ def main() -> None:
         patch.setattr(scoring, "_blocks", lambda hidden, _=0: blocks(hidden, ROWS))
         patch.setattr(study, "run_study", partial(run_study, batch=REQUESTS))
         runs = Runs(Path(sys.argv[1]))
-        for kind in (defences, studies, failures):
+        for kind in (defences, studies, failures, programs):
             for name, result in kind(runs):
                 print(json.dumps([name, result]), flush=True)
 
