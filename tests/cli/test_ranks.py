@@ -81,7 +81,7 @@ def test_an_error_of_one_ends_all(runs: dict[str, Any]) -> None:
     assert failed["files"] is None
     assert failed["hidden"] == []
     lines = failed["said"][0].splitlines()
-    assert lines[-1].startswith("cintervene: model: got one of clay")
+    assert lines[-1].startswith("cintervene: --model: got one of clay")
     assert failed["said"][1] == ""
     broken = runs["broken"]
     assert broken["codes"] == [70, 70]
