@@ -20,6 +20,11 @@ from support.saved_models import save_tiny_model
 
 TESTS = Path(__file__).parent.parent
 WORLDS = ("one", "two", "three", "four")
+SIZES = {
+    "starting": 1, "later": 1, "contrast-words": 4, "text-words": 4, "texts": 2,
+    "prompts": 12, "contrast-prompts": 4, "tune-prompts": 4, "tune-words": 2,
+    "answer-tokens": 8, "sentence-tokens": 8,
+}  # fmt: skip
 ENVIRONMENT = {
     **os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE",
     "PYTHONPATH": os.pathsep.join([str(TESTS.parent), str(TESTS)]),
@@ -135,14 +140,24 @@ def test_programs_share_work_where_they_ask_for_it(runs: dict[str, Any]) -> None
 
 
 def test_torchrun(tmp_path: Path) -> None:
-    model = save_tiny_model(tmp_path / "model")
+    model, words, out = (tmp_path / name for name in ("model", "words.txt", "out"))
+    save_tiny_model(model)
+    words.write_text("bad\nworse\n", "utf-8")
+    sizes = [
+        text
+        for name, number in SIZES.items()
+        for text in (f"--calibration-{name}", str(number))
+    ]
+    # Unlike processes that are forked from one, these order sets each in its own way.
     done = subprocess.run(
         [
             sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2",
             "-m", "cintervene", "defend", "--model", str(model), "--forbid",
-            "obedience", "--dry-run", "--json", "--out", str(tmp_path / "out"),
+            str(words), *sizes, "--no-evaluate", "--beyond-limits", "--json",
+            "--out", str(out),
         ],
         capture_output=True, text=True, env=ENVIRONMENT, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["dry_run"]
+    assert json.loads(done.stdout)["files"] == sorted(one.name for one in out.iterdir())
+    assert not json.loads((out / "report.json").read_text("utf-8"))["measurement"]

@@ -71,9 +71,14 @@ def sharing(arguments: Namespace) -> Iterator[None]:
 
 
 def _check_same(arguments: Namespace) -> None:
-    given = exchange("the arguments", lambda: str(sorted(vars(arguments).items())))
+    values = dict(vars(arguments))
+    # A set, whose order is another one in each process.
+    del values["flags"]
+    given = exchange("the arguments", lambda: str(values))
     if len(set(given)) > 1:
-        raise RankError("ranks: got other arguments; give all of them the same")
+        raise RankError(
+            f"ranks: got different arguments, {given}; give all of them the same"
+        )
 
 
 def staging(out: Path | None) -> StagedDirectory | nullcontext[None]:
