@@ -64,7 +64,7 @@ def main(file, gguf):
     sample = gather(
         tokenizer, change.options["forbid"], "held_out", evaluate.EvaluationSize()
     )
-    chosen = {group: sample.spoken[group][::STEP] for group in GROUPS}
+    chosen = {group: sample.word_spans[group][::STEP] for group in GROUPS}
     sizes = {g: sum(len(u.targets) for u in us) for g, us in chosen.items()}
     print(" " * 44 + "".join(f"{g:>14}" for g in GROUPS))
     print({group: len(us) for group, us in chosen.items()}, "answers")

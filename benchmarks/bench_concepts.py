@@ -97,7 +97,7 @@ def sweep(parts, calibration, config):
     tuning = Tuning(parts, calibration, layerwise.targets[0].layer)
     points = []
     for strength in STRENGTHS[config.concepts]:
-        points.append(tuning.measure(layerwise.solve(strength), strength))
+        points.append(tuning.measure(layerwise.solve(strength), strength).point)
         if points[-1].kl > EQUAL[-1]:
             break
     return points

@@ -20,7 +20,7 @@ from cintervene.prompts.chat import generate, render
 
 PROMPTS, TOKENS = 16, 8
 # Without the function's own context of quick products.
-answer = generate.__wrapped__
+answer = generate.__wrapped__  # type: ignore[attr-defined]
 
 
 def widened(work):

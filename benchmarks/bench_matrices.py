@@ -47,7 +47,7 @@ def sweep(parts, calibration, config):
     points = []
     for strength in STRENGTHS:
         changes = layerwise.solve(strength)
-        point = tuning.measure(changes, strength)
+        point = tuning.measure(changes, strength).point
         size = max(change.summary()["relative_norm"] for change in changes)
         print(
             f"| {config.matrix} | {strength} | {point.forbidden_ratio:.2f} x "

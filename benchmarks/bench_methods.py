@@ -58,7 +58,7 @@ class Yardstick:
         )  # fmt: skip
         sample = gather(tokenizer, data.forbidden_words(), "held_out", size)
         self.requests = [one for one in sample.requests if one.forbidden]
-        self.spoken = sample.spoken["forbidden"]
+        self.spoken = sample.word_spans["forbidden"]
         prompts = [render(tokenizer, prompt) for prompt in sample.prompts]
         self.everyday = answered(prompts, generate(model, tokenizer, prompts, 32))
         self.base = [self.logarithms(one) for one in self.everyday]

@@ -78,9 +78,9 @@ def requests(arguments):
             for turn, text in enumerate(harmful)
         ]
     if arguments.safe:
-        found = xstest.read_prompts(arguments.safe)
-        kinds["XSTest unsafe"] = [p.text for p in found if not p.safe][left]
-        kinds["XSTest safe"] = [p.text for p in found if p.safe][left]
+        borderline = xstest.read_prompts(arguments.safe)
+        kinds["XSTest unsafe"] = [p.text for p in borderline if not p.safe][left]
+        kinds["XSTest safe"] = [p.text for p in borderline if p.safe][left]
     return kinds, harmful
 
 

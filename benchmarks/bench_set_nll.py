@@ -26,7 +26,7 @@ def main() -> None:
     index = torch.from_numpy(ids)
     source, target = torch.from_numpy(logits), torch.from_numpy(grad)
 
-    def autograd() -> object:
+    def autograd() -> torch.Tensor:
         leaf.grad = None
         every = torch.logsumexp(leaf, -1)
         (every - torch.logsumexp(leaf[:, index], -1)).sum().backward()

@@ -7,7 +7,7 @@ Neither is ever used by reports.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Container, Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypedDict
 
@@ -19,7 +19,7 @@ from cintervene.prompts.calibration_size import CalibrationSize
 from cintervene.prompts.chat import generate, render
 from cintervene.prompts.spelling import encode_text
 from cintervene.prompts.target_spans import TargetSpan, answered, word_spans
-from cintervene.prompts.word_sentences import said_in, token_forms
+from cintervene.prompts.word_sentences import said_at, token_forms
 from cintervene.utils.progress import Progress, counting
 
 __all__ = [
@@ -91,7 +91,7 @@ def calibrate_words(
         near_negatives=benign_word_answers(tokenizer, benign, size)
         + neighbour_answers(tokenizer, frequent),
         tune_forget=_word_answers(tokenizer, words, "tune", 2, 2),
-        tune_said=[_said(forms, span) for span in common["tune_retain"]],
+        tune_said=[said_at(forms, span) for span in common["tune_retain"]],
         **common,
     )
 
@@ -101,17 +101,6 @@ def neighbour_answers(tokenizer: Any, words: Sequence[str]) -> list[TargetSpan]:
     return _word_answers(tokenizer, words[::2], "train", 1, 0) + _word_answers(
         tokenizer, words[1::2], "train", 0, 1
     )
-
-
-def _said(forms: Sequence[Collection[tuple[int, ...]]], span: TargetSpan) -> list[bool]:
-    """At which positions of an answer one of the words with these forms is said."""
-    places = {
-        place
-        for of_word in forms
-        for begin, length in said_in(of_word, span.targets)
-        for place in range(begin, begin + length)
-    }
-    return [place in places for place in range(len(span.targets))]
 
 
 class CommonParts(TypedDict):

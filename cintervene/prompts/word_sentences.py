@@ -14,7 +14,7 @@ from cintervene.prompts.spelling import distinctive, encode_text, surface_forms
 from cintervene.prompts.target_spans import TargetSpan
 from cintervene.utils.progress import Step
 
-__all__ = ["said_in", "token_forms", "word_sentences"]
+__all__ = ["said_at", "said_in", "token_forms", "word_sentences"]
 
 # Of one answer: a word that is repeated tells no more.
 OCCURRENCES = 2
@@ -85,6 +85,19 @@ def said_in(
         ]
         if found:
             yield begin, max(map(len, found))
+
+
+def said_at(
+    forms: Sequence[Collection[tuple[int, ...]]], span: TargetSpan
+) -> list[bool]:
+    """At which targets of a span one of the words with these forms is said."""
+    places = {
+        place
+        for of_word in forms
+        for begin, length in said_in(of_word, span.targets)
+        for place in range(begin, begin + length)
+    }
+    return [place in places for place in range(len(span.targets))]
 
 
 def _span(

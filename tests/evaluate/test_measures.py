@@ -28,6 +28,7 @@ from cintervene.intervention.intervention import Intervention
 from cintervene.models import find_targets
 from cintervene.prompts.chat import generate, render
 from cintervene.prompts.target_spans import TargetSpan
+from cintervene.prompts.word_sentences import said_at, token_forms
 from cintervene.solvers.update import LowRankUpdate
 
 WORDS = ["gun", "murder", "hit man"]
@@ -163,6 +164,12 @@ def test_drift(
         max(float(one.mean()) for one in kl), rel=1e-3
     )
     assert (drift.prompts, drift.tokens) == (5, sum(map(len, answers)))
+    # Without what the base itself says of the words.
+    forms = [token_forms(tokenizer, word) for word in WORDS]
+    said = torch.tensor([said for one in group for said in said_at(forms, one)])
+    assert drift.said_tokens == int(said.sum())
+    elsewhere = torch.cat(kl)[~said]
+    assert drift.kl_elsewhere.value == pytest.approx(float(elsewhere.mean()), rel=1e-3)
     texts = gather(tokenizer, WORDS, "held_out", SMALL).texts
     old = perplexities(nats(model, texts))[0]
     assert drift.texts.before.value == pytest.approx(old, rel=1e-4)

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support.measurements import SWEEP, around, make_measurement, rate, rise, spoken
+from support.measurements import DRIFT, SWEEP, around, make_measurement, rate, spoken
 from support.tiny_models import make_tiny_model
 
 pytest.importorskip("torch")
@@ -33,7 +33,7 @@ from cintervene.evaluate.report import report
 from cintervene.evaluate.report.markdown import markdown
 from cintervene.evaluate.words.changed_layers import changed_layers
 from cintervene.evaluate.words.obedience import obedience
-from cintervene.evaluate.words.records import Drift, WordPerplexity
+from cintervene.evaluate.words.records import WordPerplexity
 from cintervene.intervention.adapter import AdapterIntervention
 from cintervene.intervention.intervention import Intervention
 from cintervene.models import find_targets
@@ -77,7 +77,7 @@ def test_all_goals_reached() -> None:
         ({"forbidden": spoken(9.9, 24.0)}, "said first"),
         ({"forbidden": spoken(24.0, 9.9)}, "said later"),
         (
-            {"drift": Drift(around(0.051), 0.3, 60, 1900, rise(1.0), 2500)},
+            {"drift": replace(DRIFT, kl=around(0.051))},
             "KL on everyday answers",
         ),
         ({"benign": spoken(1.06, 1.06)}, "rise of benign words' perplexity"),

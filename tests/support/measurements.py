@@ -54,6 +54,18 @@ def rate(before: float, after: float) -> Obedience:
     return Obedience(50, Change(around(before), around(after), effect, "difference"))
 
 
+DRIFT = Drift(
+    kl=Estimate(0.02, 0.01, 0.03),
+    worst_kl=0.3,
+    kl_elsewhere=Estimate(0.015, 0.01, 0.02),
+    said_tokens=4,
+    prompts=60,
+    tokens=1900,
+    texts=rise(1.0),
+    text_tokens=2500,
+)
+
+
 def make_measurement(**changes: Any) -> WordMeasurement:
     found = WordMeasurement(
         model="tiny",
@@ -65,7 +77,7 @@ def make_measurement(**changes: Any) -> WordMeasurement:
         related=spoken(1.2, 1.3),
         obedience=rate(0.4, 0.1),
         benign_obedience=rate(0.4, 0.39),
-        drift=Drift(Estimate(0.02, 0.01, 0.03), 0.3, 60, 1900, rise(1.0), 2500),
+        drift=DRIFT,
         layers=[],
         answers=[
             Answer("gun", True, "Say gun.", "Gun.", "Sorry | ```no```"),

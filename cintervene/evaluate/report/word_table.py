@@ -13,7 +13,7 @@ from cintervene.evaluate.report.table import (
     kl_row,
     section_lines,
 )
-from cintervene.evaluate.report.wording import number, verdict_text
+from cintervene.evaluate.report.wording import interval, number, verdict_text
 from cintervene.evaluate.words.distribution import distribution, ratio_of
 from cintervene.evaluate.words.goals import DEFAULT_GOALS, Goals, side_effects, verdicts
 from cintervene.evaluate.words.measurement import WordMeasurement
@@ -57,6 +57,13 @@ def word_sections(measurement: WordMeasurement) -> list[Section]:
         sections.append(Section(title, list(_together(measurement.related))))
     rows = [
         kl_row(drift.kl, drift.prompts),
+        Row(
+            "  where no forbidden word is said",
+            "",
+            "",
+            number(drift.kl_elsewhere.value),
+            interval(drift.kl_elsewhere),
+        ),
         change_row(f"perplexity of prose, {drift.text_tokens:,} tokens", drift.texts),
     ]
     return [*sections, Section("Everything else", rows)]

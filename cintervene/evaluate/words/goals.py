@@ -137,6 +137,11 @@ def _side_effects(measurement: WordMeasurement) -> Iterator[str]:
         f"Everyday answers moved by {drift.kl.value:.3g} nats a token on average, "
         f"the one that moved most by {drift.worst_kl:.3g}."
     )
+    if drift.said_tokens:
+        yield (
+            f"Without the {drift.said_tokens} tokens at which the model itself said a "
+            f"forbidden word in them, by {drift.kl_elsewhere.value:.3g}."
+        )
 
 
 def _not_forbidden(measurement: WordMeasurement) -> Iterator[tuple[str, Change]]:

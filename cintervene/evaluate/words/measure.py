@@ -169,6 +169,8 @@ def _drift(observed: Observation) -> Drift:
     return Drift(
         kl=bootstrap_mean(observed.kl, observed.kl_sizes),
         worst_kl=float(np.max(observed.kl / observed.kl_sizes)),
+        kl_elsewhere=bootstrap_mean(observed.kl_elsewhere, observed.kl_elsewhere_sizes),
+        said_tokens=int((observed.kl_sizes - observed.kl_elsewhere_sizes).sum()),
         prompts=len(observed.kl),
         tokens=int(observed.kl_sizes.sum()),
         texts=perplexity(texts.sizes, texts.before, texts.after),

@@ -24,6 +24,7 @@ from cintervene.prompts.chat import answer_text, generate, render
 from cintervene.prompts.evaluation_size import EvaluationSize
 from cintervene.prompts.spelling import encode_text
 from cintervene.prompts.target_spans import TargetSpan, answered
+from cintervene.prompts.word_sentences import said_at, token_forms
 from cintervene.utils.arrays import Floats
 from cintervene.utils.progress import Step
 
@@ -48,6 +49,8 @@ class Observation:
         to everyday prompts.
     kl_sizes : ndarray, shape (answers,)
         Tokens of each answer.
+    kl_elsewhere, kl_elsewhere_sizes : ndarray, shape (answers,)
+        The same without the tokens at which the base itself says one of the words.
     before, after : list of str
         Answers to the sample's requests.
     probed_before, probed_after : list of str
@@ -57,6 +60,8 @@ class Observation:
     scores: dict[str, Scores]
     kl: Floats
     kl_sizes: Floats
+    kl_elsewhere: Floats
+    kl_elsewhere_sizes: Floats
     before: list[str]
     after: list[str]
     probed_before: list[str]
@@ -95,11 +100,19 @@ def observe(
     with phases.phase("comparison", sum(map(len, groups.values()))) as step:
         scores, kl = _compare(parts.unembedding, groups, base, changed, step)
     sizes = token_counts(groups[EVERYDAY])
+    elsewhere = _elsewhere(tokenizer, sample, groups[EVERYDAY])
     named = len(sample.requests)
     return Observation(
-        scores, item_sums(kl, sizes), sizes, before[:named], after[:named],
-        before[named:], after[named:],
-    )  # fmt: skip
+        scores,
+        kl=item_sums(kl, sizes),
+        kl_sizes=sizes,
+        kl_elsewhere=item_sums(kl * elsewhere, sizes),
+        kl_elsewhere_sizes=item_sums(elsewhere, sizes),
+        before=before[:named],
+        after=after[:named],
+        probed_before=before[named:],
+        probed_after=after[named:],
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,6 +148,13 @@ def _groups(
         EVERYDAY: everyday,
     }  # fmt: skip
     return {kind: spans for kind, spans in groups.items() if spans}
+
+
+def _elsewhere(tokenizer: Any, sample: Sample, answers: Sequence[TargetSpan]) -> Floats:
+    """1 at each token of some answers that is not part of a forbidden word, else 0."""
+    forms = [token_forms(tokenizer, word) for word in sample.words]
+    said = [said for answer in answers for said in said_at(forms, answer)]
+    return 1.0 - np.array(said, dtype=np.float64)
 
 
 def _stream(

@@ -139,6 +139,11 @@ class Drift:
         prompts.
     worst_kl : float
         The largest mean over one answer.
+    kl_elsewhere : Estimate
+        `kl` without the tokens at which the base itself says a forbidden word: there
+        the change does what it is for.
+    said_tokens : int
+        How many these are.
     prompts, tokens : int
         Answers that were compared, and tokens in them.
     texts : Change
@@ -148,6 +153,8 @@ class Drift:
 
     kl: Estimate
     worst_kl: float
+    kl_elsewhere: Estimate
+    said_tokens: int
     prompts: int
     tokens: int
     texts: Change

@@ -35,6 +35,8 @@ class Sample:
 
     Attributes
     ----------
+    words : list of str
+        The forbidden words.
     word_spans : dict of str to list of TargetSpan
         Answers that say "forbidden", "benign" and "related" words.
     prompts : list of str
@@ -47,6 +49,7 @@ class Sample:
         Texts that go on with a forbidden word.
     """
 
+    words: list[str]
     word_spans: dict[str, list[TargetSpan]]
     prompts: list[str]
     texts: list[TargetSpan]
@@ -81,6 +84,7 @@ def gather(
     prompts = data.benign_prompts(split)[: size.prompts]
     texts = data.benign_texts(split)[: size.texts]
     return Sample(
+        words=list(words),
         word_spans={
             name: _word_spans(tokenizer, group, split, answers)
             for name, (group, answers) in groups.items()

@@ -6,10 +6,11 @@ docs/methods/pcr.md (9) and (10).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -20,12 +21,15 @@ from cintervene.methods.common.gated_mlp import (
     as_stored,
     constant_direction,
 )
+from cintervene.methods.pcr.hinge.groups import Group
 from cintervene.methods.pcr.hinge.rows import HingeRows, Singles
 from cintervene.utils.arrays import Floats
 from cintervene.utils.progress import Step
 from cintervene.utils.ranks import deal
 
-__all__ = ["WordNeurons", "fit_neurons", "grouped"]
+Mask = npt.NDArray[np.bool_]
+
+__all__ = ["WordNeurons", "fit_neurons"]
 
 # Of the detectors: squared coefficients beside the mean loss.
 RIDGE = 0.1
@@ -35,6 +39,8 @@ HARD, HARD_NEAR, SPREAD = 600, 300, 300
 MADE, REPEATED = 40, 2
 # Share of other tokens, and of those before benign words, at which a neuron may open.
 OPEN, OPEN_NEAR = 2e-3, 5e-4
+# How much higher it is where words go on, in units of a typical opening.
+MARGIN = 0.35
 # Share of its words' own rows at which a neuron may be closed, whatever else opens it.
 CLOSED = 0.25
 # What enters the activation function where a word is about to be said.
@@ -51,8 +57,8 @@ class WordNeurons:
 
     Attributes
     ----------
-    groups : list of list of int
-        Numbers of the words of each.
+    groups : list of Group
+        The words of each.
     mlp : GatedMLP
     rows : ndarray, shape (neurons, hidden)
         Of the gate projection. Where a word of its group is about to be said, a
@@ -63,7 +69,7 @@ class WordNeurons:
         Of the up projection, as the model will hold them.
     """
 
-    groups: list[list[int]]
+    groups: list[Group]
     mlp: GatedMLP
     rows: Floats
     constant: Floats
@@ -81,29 +87,10 @@ class WordNeurons:
         return as_stored(torch.from_numpy(self.rows + earlier), self.mlp.gate.dtype)
 
 
-def grouped(rows: HingeRows, words: int, most: int) -> list[list[int]]:
-    """Group words so that there are at most so many groups, alike ones together."""
-    size = -(-words // most)
-    means = np.stack([rows.said[rows.owners == i].mean(axis=0) for i in range(words)])
-    means -= means.mean(axis=0)
-    lengths = np.linalg.norm(means, axis=1, keepdims=True)
-    means /= np.maximum(lengths, np.finfo(float).tiny)
-    alike = means @ means.T
-    left, groups = list(range(words)), []
-    while left:
-        group = [left.pop(0)]
-        while len(group) < size and left:
-            nearest = max(left, key=lambda i: float(alike[group, i].mean()))
-            left.remove(nearest)
-            group.append(nearest)
-        groups.append(group)
-    return groups
-
-
 def fit_neurons(
     mlp: GatedMLP,
     rows: HingeRows,
-    groups: list[list[int]],
+    groups: list[Group],
     idle: Neurons,
     step: Step,
 ) -> WordNeurons:
@@ -113,7 +100,7 @@ def fit_neurons(
     ----------
     mlp : GatedMLP
     rows : HingeRows
-    groups : list of list of int
+    groups : list of Group
     idle : Neurons
         Those whose places are taken; their biases stay.
     step : callable
@@ -127,10 +114,12 @@ def fit_neurons(
         _quantiles(rows.other, weights, OPEN), _quantiles(near, weights, OPEN_NEAR)
     )
     own = [
-        rows.said[np.isin(rows.owners, group)] @ direction
+        rows.said[group.of(rows)] @ direction
         for group, direction in zip(groups, weights, strict=True)
     ]
     typical = np.array([np.median(scores) for scores in own])
+    begins = np.array([group.begins for group in groups])
+    levels += np.where(begins, 0.0, MARGIN) * (typical - levels)
     levels = np.minimum(levels, [np.quantile(scores, CLOSED) for scores in own])
     gaps = np.maximum(typical - levels, LEAST_GAP * np.abs(typical))
     constant = fitting.constant
@@ -156,38 +145,43 @@ class _Fitting:
         # Its mean is 1, not a little less for the ridge.
         self.constant: Floats = direction / float((other @ direction).mean())
         self._spread = other[:: -(-len(other) // SPREAD)]
-        self._differences = np.concatenate(list(self._within()))
+        # Answers that begin with a word, and words after other ones.
+        self._kinds = rows.opening, rows.first & ~rows.opening
+        self._differences = [self._within(kind) for kind in self._kinds]
 
-    def _within(self) -> Iterator[Floats]:
-        """How beginnings of each word differ from their mean."""
+    def _within(self, kind: Mask) -> Floats:
+        """How a kind of beginnings of each word differ from their mean."""
         rows = self.rows
+        found = [np.zeros((1, rows.said.shape[1]))]
         for word in range(int(rows.owners.max()) + 1):
-            chosen = rows.said[(rows.owners == word) & rows.first].astype(np.float64)
+            chosen = rows.said[(rows.owners == word) & kind].astype(np.float64)
             if len(chosen) > 1:
                 scale = np.sqrt(len(chosen) / (len(chosen) - 1))
-                yield (chosen - chosen.mean(axis=0)) * scale
-        yield np.zeros((1, rows.said.shape[1]))
+                found.append((chosen - chosen.mean(axis=0)) * scale)
+        return np.concatenate(found)
 
-    def fit(self, group: Sequence[int]) -> Floats:
+    def fit(self, group: Group) -> Floats:
         """The direction (hidden,) that tells the words of a group best."""
         rows = self.rows
-        said = rows.said[np.isin(rows.owners, group)].astype(np.float64)
-        made = [made for word in group for made in self._made(word)]
-        positive = np.concatenate([said] * REPEATED + made)
+        said = rows.said[group.of(rows)].astype(np.float64)
+        positive = [said] * REPEATED
+        if group.begins:
+            positive += [made for word in group.words for made in self._made(word)]
         guess = self._inverse @ (said.mean(axis=0) - self.mean)
         negatives = [_hardest(rows.other, guess, HARD), self._spread]
         if len(rows.near):
             negatives.append(_hardest(rows.near, guess, HARD_NEAR))
-        return fit_detector(positive, negatives, RIDGE).weights
+        return fit_detector(np.concatenate(positive), negatives, RIDGE).weights
 
     def _made(self, word: int) -> Iterator[Floats]:
         """Beginnings as they might be elsewhere, for what others' differ by."""
         rows = self.rows
-        chosen = rows.said[(rows.owners == word) & rows.first]
-        if len(chosen):
-            count = len(self._differences)
-            taken = (np.arange(MADE) * -(-count // MADE) + word) % count
-            yield chosen.mean(axis=0) + self._differences[taken]
+        for kind, differences in zip(self._kinds, self._differences, strict=True):
+            chosen = rows.said[(rows.owners == word) & kind]
+            if len(chosen):
+                count = len(differences)
+                taken = (np.arange(MADE) * -(-count // MADE) + word) % count
+                yield chosen.mean(axis=0) + differences[taken]
 
 
 def _hardest(inputs: Singles, direction: Floats, count: int) -> Floats:

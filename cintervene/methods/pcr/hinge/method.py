@@ -20,7 +20,8 @@ from cintervene.methods.common.output_metric import token_statistics
 from cintervene.methods.common.result import make_intervention, sweep_metrics
 from cintervene.methods.pcr.config import PCRConfig
 from cintervene.methods.pcr.hinge.columns import Columns, solve_columns
-from cintervene.methods.pcr.hinge.detectors import WordNeurons, fit_neurons, grouped
+from cintervene.methods.pcr.hinge.detectors import WordNeurons, fit_neurons
+from cintervene.methods.pcr.hinge.groups import grouped
 from cintervene.methods.pcr.hinge.places import GivenUp, give_up
 from cintervene.methods.pcr.hinge.rows import HingeRows
 from cintervene.methods.pcr.resolve import choose_layers
@@ -43,11 +44,11 @@ from cintervene.utils.progress import Progress, counting
 __all__ = ["Hinge", "hinged_mlp"]
 
 # Neurons of an MLP that may be changed, as a share.
-SHARE = 1 / 15
+SHARE = 1 / 12
 # Nats that tokens are lowered by at first, where a neuron's activation is 1.
-FIRST = 20.0
+FIRST = 17.0
 # Times `min_effect` that each word is to reach on the tuning split.
-EACH = 100.0
+EACH = 40.0
 # How often words that have not reached it are asked for more, by what factors, and up
 # to how much.
 ROUNDS = 9
@@ -233,8 +234,7 @@ class Hinge:
         statistics = token_statistics(unembedding, benign)
         metric = statistics.metric_at(mlp.down, self._config.output_ridge)
         groups = grouped(rows, len(self._words), self._most())
-        inputs = np.concatenate([rows.near, rows.other])
-        inputs = inputs[:: -(-len(inputs) // IDLE_ROWS)]
+        inputs = rows.benign[:: -(-len(rows.benign) // IDLE_ROWS)]
         given_up = give_up(mlp, torch.from_numpy(inputs), metric, len(groups))
         report = counting(self._progress, "fitting neurons", len(groups))
         idle = mlp.neurons(given_up.places)
@@ -281,7 +281,7 @@ class Hinge:
         """The changes of the projections for what is asked of each word."""
         mlp, places, groups = self._mlp, found.given_up.places, found.neurons.groups
         strengths, eager = (
-            np.array([of_words[group].max() for group in groups])
+            np.array([of_words[group.words].max() for group in groups])
             for of_words in (asked.strengths, asked.eager)
         )
         added = torch.from_numpy(found.columns.displacements * strengths[:, None])

@@ -40,23 +40,32 @@ class HingeRows:
         Number of that word.
     first : ndarray of bool, shape (m,)
         Whether the word begins there.
+    opening : ndarray of bool, shape (m,)
+        Whether the answer begins with it there.
     tokens : list of dict of int to float
         For each of these rows the tokens that shall fall, and how distinctive they are.
+    near_tokens : set of int
+        What benign words begin and go on with.
     near : ndarray, shape (n, hidden)
         Where a benign word comes next in its place.
     other : ndarray, shape (N, hidden)
         All other tokens: prompts, everyday answers, running text.
+    benign : ndarray, shape (k, hidden)
+        Of near rows, and of everyday answers and running text: what follows is the
+        model's to say, and must stay.
     said_states : Tensor, shape (m, hidden)
-    benign_states : Tensor, shape (n + everyday tokens, hidden)
-        Of near rows, and of everyday answers and running text.
+    benign_states : Tensor, shape (k, hidden)
     """
 
     said: Singles
     owners: Ints
     first: npt.NDArray[np.bool_]
+    opening: npt.NDArray[np.bool_]
     tokens: list[dict[int, float]]
+    near_tokens: set[int]
     near: Singles
     other: Singles
+    benign: Singles
     said_states: Tensor
     benign_states: Tensor
 
@@ -99,13 +108,19 @@ class HingeRows:
         numbers = {word: number for number, word in enumerate(words)}
         spans = [calibration.forget[sequence] for sequence in index.sequences]
         places = zip(spans, index.positions, strict=True)
+        first = np.array([position == span.start - 1 for span, position in places])
         return cls(
             said=said.inputs,
             owners=np.array([numbers[span.word] for span in spans]),
-            first=np.array([position == span.start - 1 for span, position in places]),
+            first=first,
+            opening=first & ~np.array([span.later for span in spans]),
             tokens=tokens,
+            near_tokens={
+                token for span in calibration.near_negatives for token in span.targets
+            },
             near=near.inputs,
             other=np.concatenate([said.others, near.others, everyday.rows]),
+            benign=np.concatenate([near.inputs, everyday.inputs]),
             said_states=said.states,
             benign_states=torch.cat([near.states, everyday.states]),
         )
