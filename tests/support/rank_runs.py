@@ -45,7 +45,7 @@ WORDS = "bad\nworse\nworst\n"
 # Small enough for several batches of little text.
 BATCH_TOKENS, ROWS, REQUESTS = 256, 16, 2
 UNMEASURED = ["--no-evaluate"]
-LAYERS = ["--hinge", "off", "--beyond-limits", *UNMEASURED]
+LAYERS = ["--hinge", "off", *UNMEASURED]
 LITTLE = [
     text
     for one in fields(EvaluationSize)
@@ -75,7 +75,8 @@ class Runs:
         """What defends from three words."""
         return [
             "defend", "--model", str(self.model), "--forbid",
-            str(self.root / "words.txt"), *options, "--out", str(self.root / out),
+            str(self.root / "words.txt"), "--beyond-limits", *options,
+            "--out", str(self.root / out),
         ]  # fmt: skip
 
     def study(self, out: str) -> list[str]:
