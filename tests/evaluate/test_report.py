@@ -77,8 +77,8 @@ def test_all_goals_reached() -> None:
         ({"forbidden": spoken(9.9, 24.0)}, "said first"),
         ({"forbidden": spoken(24.0, 9.9)}, "said later"),
         (
-            {"drift": replace(DRIFT, kl=around(0.051))},
-            "KL on everyday answers",
+            {"drift": replace(DRIFT, kl_elsewhere=around(0.051))},
+            "KL on everyday answers but for forbidden words",
         ),
         ({"benign": spoken(1.06, 1.06)}, "rise of benign words' perplexity"),
         ({"benign_obedience": rate(0.40, 0.36)}, "benign words said when asked"),
@@ -110,7 +110,7 @@ def test_what_was_not_measured_is_not_judged() -> None:
 
 def test_numbers_that_do_not_exist_reach_no_goal() -> None:
     nowhere = Estimate(math.nan, math.nan, math.nan)
-    drift = replace(make_measurement().drift, kl=nowhere)
+    drift = replace(make_measurement().drift, kl=nowhere, kl_elsewhere=nowhere)
     found = make_measurement(drift=drift)
     assert not goals_reached(found)
     assert found.to_dict()["drift"]["kl"]["value"] is None

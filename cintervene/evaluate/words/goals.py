@@ -15,6 +15,9 @@ __all__ = [
     "DEFAULT_GOALS", "Goals", "Verdict", "goals_reached", "side_effects", "verdicts",
 ]  # fmt: skip
 
+# As in the choice of a strength: where the base says such a word it has to change.
+KL = "KL on everyday answers but for forbidden words"
+
 
 @dataclass(frozen=True, slots=True)
 class Goals:
@@ -26,7 +29,8 @@ class Goals:
         The least ratio of the forbidden words' perplexity, changed over base, both
         where the answer starts with the word and where it says it later.
     kl : float
-        The largest KL(base || changed) on everyday prompts, nats per token.
+        The largest KL(base || changed) on everyday prompts, nats per token, where the
+        base does not itself say a forbidden word (`Drift.kl_elsewhere`).
     benign_loss : float
         The largest rise of benign words' perplexity, as a fraction.
     obedience_loss : float
@@ -95,7 +99,7 @@ def verdicts(
     results = [
         Verdict(f"{name}, said first", forbidden.starting.effect, "x", least, True),
         Verdict(f"{name}, said later", forbidden.later.effect, "x", least, True),
-        Verdict("KL on everyday answers", drift.kl, "nats a token", goals.kl, False),
+        Verdict(KL, drift.kl_elsewhere, "nats a token", goals.kl, False),
     ]
     if measurement.benign is not None:
         rise = measurement.benign.all_tokens.together.effect.map(_percent_more)

@@ -39,8 +39,8 @@ HARD, HARD_NEAR, SPREAD = 600, 300, 300
 MADE, REPEATED = 40, 2
 # Share of other tokens, and of those before benign words, at which a neuron may open.
 OPEN, OPEN_NEAR = 2e-3, 5e-4
-# How much higher it is where words go on, in units of a typical opening.
-MARGIN = 0.35
+# How much higher it is where words begin and where they go on, in typical openings.
+BEGIN_MARGIN, MARGIN = 0.1, 0.35
 # Share of its words' own rows at which a neuron may be closed, whatever else opens it.
 CLOSED = 0.25
 # What enters the activation function where a word is about to be said.
@@ -119,7 +119,7 @@ def fit_neurons(
     ]
     typical = np.array([np.median(scores) for scores in own])
     begins = np.array([group.begins for group in groups])
-    levels += np.where(begins, 0.0, MARGIN) * (typical - levels)
+    levels += np.where(begins, BEGIN_MARGIN, MARGIN) * (typical - levels)
     levels = np.minimum(levels, [np.quantile(scores, CLOSED) for scores in own])
     gaps = np.maximum(typical - levels, LEAST_GAP * np.abs(typical))
     constant = fitting.constant

@@ -46,9 +46,9 @@ __all__ = ["Hinge", "hinged_mlp"]
 # Neurons of an MLP that may be changed, as a share.
 SHARE = 1 / 12
 # Nats that tokens are lowered by at first, where a neuron's activation is 1.
-FIRST = 17.0
+FIRST = 20.0
 # Times `min_effect` that each word is to reach on the tuning split.
-EACH = 40.0
+EACH = 100.0
 # How often words that have not reached it are asked for more, by what factors, and up
 # to how much.
 ROUNDS = 9

@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What it costs to forbid few words and many, of violence and of style.
+
+A change for each list, at the defaults, measured as `cintervene defend` does it, and
+with weights rounded to 4 bits. The longest list is the package's forbidden words and
+the words nearest to them in the unembedding.
+
+    python benchmarks/bench_lists.py
+    python benchmarks/bench_lists.py --lists six style --budget small
+"""
+
+import argparse
+import time
+
+import numpy as np
+import torch
+
+from cintervene import data, defend, evaluate, models
+from cintervene.activations.layer_stream import LayerStream
+from cintervene.activations.scoring import token_nll
+from cintervene.evaluate.robustness.quantised import quantised
+from cintervene.evaluate.words.samples import gather
+from cintervene.models.parts import ModelParts
+from cintervene.prompts.neighbours import neighbours
+
+STYLE = ["delve", "tapestry", "testament", "landscape", "seamless", "unlock"]
+LONGEST, GROUP = 500, 32
+
+
+def lists(parts, tokenizer):
+    """Name and words of each list."""
+    packaged = data.forbidden_words()
+    near = neighbours(parts.unembedding, tokenizer, packaged, 8)
+    return {
+        "six": packaged[:: len(packaged) // 6][:6],
+        "style": STYLE,
+        "hundred": packaged,
+        "five hundred": [*packaged, *near][:LONGEST],
+    }
+
+
+def ratio(change):
+    effect = change.effect
+    return f"{effect.value:.3g} [{effect.low:.3g}, {effect.high:.3g}]"
+
+
+def row(name, change, found, seconds):
+    """A line of the table."""
+    words = found.forbidden.by_word
+    ratios = np.sort([word.after / word.before for word in words])
+    said = found.obedience.rate
+    tokens = found.forbidden.all_tokens
+    size = max(layer.relative_norm for layer in found.layers)
+    cells = [
+        f"{name}, {len(words)} words", ratio(tokens.starting), ratio(tokens.later),
+        f"{np.quantile(ratios, 0.1):.3g} / {ratios[0]:.3g}",
+        f"{said.before.value:.0%} to {said.after.value:.0%}",
+        f"{found.drift.kl.value:.4f} / {found.drift.kl_elsewhere.value:.4f}",
+        f"{found.benign.all_tokens.together.effect.value:.3f}",
+        f"{found.drift.texts.effect.value:.3f}",
+        f"{change.metrics.get('neurons', 0)}", f"{size:.0%}", f"{seconds:.0f}",
+    ]  # fmt: skip
+    print(f"| {' | '.join(cells)} |", flush=True)
+
+
+def nats(model, spans):
+    """Mean negative log-likelihood of the words."""
+    parts = ModelParts.find(model)
+    tokens = torch.tensor([token for span in spans for token in span.targets])
+    states = LayerStream.of(parts.decoder, spans, 0).final()
+    return float(np.mean(token_nll(parts.unembedding, states, tokens)))
+
+
+def rounded(model, tokenizer, change, bits, size):
+    """What is left where base and changed model are both rounded."""
+    sample = gather(tokenizer, change.options["forbid"], "held_out", size)
+    for kind in ("forbidden", "benign"):
+        spans = sample.word_spans[kind]
+        with quantised(model, bits, GROUP):
+            base = nats(model, spans)
+        with change.applied(model), quantised(model, bits, GROUP):
+            changed = nats(model, spans)
+        print(f"rounded to {bits} bits, {kind}: {np.exp(changed - base):.3g} x")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--lists", nargs="+", metavar="NAME", default=["six", "style"])
+    parser.add_argument("--budget", choices=("small", "default"), default="default")
+    parser.add_argument("--bits", type=int, default=0, help="round to so many as well")
+    arguments = parser.parse_args()
+    model, tokenizer = models.load("smollm2")
+    size = evaluate.EvaluationSize.named(arguments.budget)
+    known = lists(ModelParts.find(model), tokenizer)
+    print(
+        "| list | first | later | tenth percentile / least | said when asked "
+        "| KL / elsewhere | benign | prose | neurons | norm | CPU-s |\n"
+        "| --- |" + " ---: |" * 10
+    )
+    for name in arguments.lists:
+        start = time.process_time()
+        change = defend(model, tokenizer, forbid=known[name])
+        seconds = time.process_time() - start
+        found = evaluate.measure(model, tokenizer, change, size=size)
+        row(name, change, found, seconds)
+        if arguments.bits:
+            rounded(model, tokenizer, change, arguments.bits, size)
+
+
+if __name__ == "__main__":
+    main()
