@@ -11,6 +11,7 @@ from cintervene.errors import (
     InterventionError,
     ModelError,
     NonFiniteError,
+    RankError,
     SingularSystemError,
 )
 from cintervene.solvers.certify import Certificate, certify
@@ -23,6 +24,7 @@ from cintervene.solvers.projections import project_ball, project_simplex
 from cintervene.solvers.solution import Solution, Status
 from cintervene.solvers.update import LowRankUpdate, displacement
 from cintervene.utils.progress_bar import ProgressBar
+from cintervene.utils.ranks import joined
 from cintervene.utils.runtime import show_config, thread_limit
 from cintervene.version import __version__
 
@@ -60,6 +62,7 @@ __all__ = [
     "Preserve",
     "ProgressBar",
     "ProjectedGradient",
+    "RankError",
     "RegionSolution",
     "SingularSystemError",
     "Solution",
@@ -76,6 +79,7 @@ __all__ = [
     "displacement",
     "evaluate",
     "export",
+    "joined",
     "models",
     "pcr",
     "project_ball",

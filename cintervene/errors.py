@@ -10,6 +10,7 @@ __all__ = [
     "InterventionError",
     "ModelError",
     "NonFiniteError",
+    "RankError",
     "SingularSystemError",
 ]
 
@@ -40,3 +41,7 @@ class ModelError(CinterveneError, RuntimeError):
 
 class InterventionError(CinterveneError, RuntimeError):
     """An intervention does not belong here: wrong base, applied twice, no change."""
+
+
+class RankError(CinterveneError, RuntimeError):
+    """A process that shares the work ended, was silent for too long, or went astray."""

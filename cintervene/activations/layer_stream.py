@@ -14,6 +14,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Protocol
 
 import torch
@@ -25,6 +26,7 @@ from cintervene.activations.output_change import OutputChange
 from cintervene.activations.stream_batches import StreamBatch, enter_batches
 from cintervene.errors import ArgumentError, ModelError
 from cintervene.models.decoder import Decoder, resolve_layers
+from cintervene.models.offload import device_of
 from cintervene.models.targets import Target, explanation_of
 from cintervene.models.trace import (
     Hook,
@@ -36,6 +38,7 @@ from cintervene.models.trace import (
 from cintervene.solvers.update import LowRankUpdate
 from cintervene.utils.literals import Matrix
 from cintervene.utils.progress import Step
+from cintervene.utils.ranks import deal, deal_in_rounds, world
 
 __all__ = ["Captured", "LayerStream", "Sink", "Span"]
 
@@ -150,15 +153,15 @@ class LayerStream:
         self._additive: dict[int, bool] = {}
         ids = check_sequences(sequences, decoder.model)
         lower = LowerLayers(decoder, self.layer)
-        self._batches = enter_batches(
+        self._batches, self._rows = enter_batches(
             lower, ids,
             resolve_positions("wanted", wanted, ids),
             resolve_positions("streamed", streamed, ids),
             batch_tokens, entered,
         )  # fmt: skip
         self._probe = StreamBatch.enter(lower, [ids[0][:3]], [0])
-        order = [s for batch in self._batches for s in batch.wanted.sequences]
-        self._order = torch.argsort(torch.tensor(order, dtype=torch.int64), stable=True)
+        order = torch.tensor([index for index, _ in self._rows], dtype=torch.int64)
+        self._order = torch.argsort(order, stable=True)
 
     @classmethod
     def of(
@@ -214,23 +217,26 @@ class LayerStream:
             The layer has no plain projection of the kind.
         """
         target = self._target(self._reach(layer))
+        work = partial(self._watched_rows, target=target, streamed=sink is not None)
         inputs, outputs, room = [], [], self._keep_bytes
-        for batch in self._batches:
-            batch.output, x, y = self._watched(batch, target)
-            inputs.append(batch.wanted.of(x))
-            outputs.append(batch.wanted.of(y))
-            if sink is not None and len(batch.streamed.flat):
-                sink(batch.streamed.of(x), batch.streamed.of(y))
-            room -= x.nbytes
-            batch.kept = x if room >= 0 else None
-        sequences = [s for batch in self._batches for s in batch.wanted.sequences]
-        positions = [p for batch in self._batches for p in batch.wanted.positions]
+        found = deal_in_rounds(f"layer {layer}", self._batches, work)
+        for batch, (size, wanted, streamed) in zip(self._batches, found, strict=True):
+            x, y = self._back(wanted, layer)
+            inputs.append(x)
+            outputs.append(y)
+            if sink is not None and len(streamed[0]):
+                sink(*self._back(streamed, layer))
+            # Of all ranks together: what is run anew is rounded otherwise.
+            room -= size
+            if batch is not None and room < 0:
+                batch.kept = None
+        rows = torch.tensor(self._rows, dtype=torch.int64).reshape(-1, 2)[self._order]
         return Captured(
             target.layer,
             self._ordered(torch.cat(inputs)),
             self._ordered(torch.cat(outputs)),
-            torch.tensor(sequences, dtype=torch.int64)[self._order],
-            torch.tensor(positions, dtype=torch.int64)[self._order],
+            rows[:, 0],
+            rows[:, 1],
         )
 
     def advance(self, layer: int, update: LowRankUpdate | Tensor | None = None) -> None:
@@ -252,9 +258,10 @@ class LayerStream:
             if layer not in self._additive:
                 self._additive[layer] = self._adds_to_output(target)
         for batch in self._batches:
-            batch.hidden = self._changed_output(batch, layer, change)
-            batch.output = batch.kept = None
-            del batch.arguments[layer]
+            if batch is not None:
+                batch.hidden = self._changed_output(batch, layer, change)
+                batch.output = batch.kept = None
+                del batch.arguments[layer]
         self.layer = layer + 1
 
     def hidden(self) -> Tensor:
@@ -267,7 +274,12 @@ class LayerStream:
         Tensor
             (n, hidden) in the model's dtype, rows as in `Captured`.
         """
-        return self._ordered(torch.cat([b.wanted.of(b.hidden) for b in self._batches]))
+        below = min(self.layer, self.n_layers - 1)
+        found = deal(
+            f"states before layer {self.layer}", self._batches,
+            _wanted_states,
+        )  # fmt: skip
+        return self._ordered(torch.cat([self._back(x, below)[0] for x in found]))
 
     def final(self) -> Tensor:
         """Return the wanted rows of what the final norm reads, by present weights.
@@ -286,7 +298,7 @@ class LayerStream:
     def fork(self) -> LayerStream:
         """Return an independent stream at the same layer; it shares the tensors."""
         other = copy.copy(self)
-        other._batches = [batch.fork() for batch in self._batches]
+        other._batches = [batch and batch.fork() for batch in self._batches]
         return other
 
     def _target(self, layer: int) -> Target:
@@ -304,6 +316,24 @@ class LayerStream:
         while self.layer < layer:
             self.advance(self.layer)
         return layer
+
+    def _watched_rows(
+        self, batch: StreamBatch | None, target: Target, streamed: bool
+    ) -> tuple[int, list[Tensor], list[Tensor]]:
+        """Run the layer; bytes of all inputs, and the wanted and streamed rows."""
+        assert batch is not None, "it is another rank's"
+        batch.output, x, y = self._watched(batch, target)
+        batch.kept = x
+        both = [batch.wanted, batch.streamed] if streamed else [batch.wanted]
+        wanted, *rest = [[rows.of(x), rows.of(y)] for rows in both]
+        return x.nbytes, wanted, rest[0] if rest else []
+
+    def _back(self, rows: list[Tensor], layer: int) -> list[Tensor]:
+        """Rows on the device that a layer is on; from ranks they come by the host."""
+        if world() == 1:
+            return rows
+        device = device_of(self._decoder.layers[layer])
+        return [x.to(device) for x in rows]
 
     def _ordered(self, rows: Tensor) -> Tensor:
         return rows[self._order.to(rows.device)]
@@ -359,3 +389,8 @@ class LayerStream:
         return self._hooked(
             batch, self._targets[layer], lambda _module, args, y: change(args[0], y)
         )
+
+
+def _wanted_states(batch: StreamBatch | None) -> list[Tensor]:
+    assert batch is not None, "it is another rank's"
+    return [batch.wanted.of(batch.hidden)]

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +14,7 @@ from cintervene.models.surroundings import undisturbed
 from cintervene.models.unembedding import Unembedding
 from cintervene.models.weights import as_floats
 from cintervene.solvers.losses import set_nll
+from cintervene.utils.ranks import deal
 
 __all__ = ["divergence", "logits_in_blocks", "token_nll"]
 
@@ -29,14 +30,9 @@ def logits_in_blocks(
     The head runs in float32 whatever the model's dtype: bfloat16 logits carry errors
     as large as the divergences that are measured with them.
     """
-    weight = unembedding.weight.detach().float()
-    for start in range(0, len(hidden), rows):
-        part = slice(start, start + rows)
-        # Not around the loop: a generator that pauses inside would leave gradients off.
-        with undisturbed(), torch.no_grad():
-            normed = unembedding.norm(hidden[part]).to(weight.device)
-            logits = unembedding.from_products(normed.float() @ weight.T)
-        yield part, logits
+    logits = _head(unembedding)
+    for part in _blocks(hidden, rows):
+        yield part, logits(hidden[part])
 
 
 def token_nll(
@@ -56,10 +52,13 @@ def token_nll(
     -------
     ndarray, shape (n,), float64, nats
     """
-    nll = np.empty(len(hidden))
-    for part, logits in logits_in_blocks(unembedding, hidden):
-        nll[part] = set_nll(logits.cpu(), tokens[part, None].numpy())
-    return nll
+    logits = _head(unembedding)
+
+    def nll(part: slice) -> npt.NDArray[np.float64]:
+        return set_nll(logits(hidden[part]).cpu(), tokens[part, None].numpy())
+
+    found = deal("likelihoods of tokens", _blocks(hidden), nll)
+    return np.concatenate([np.empty(0), *found])
 
 
 def divergence(
@@ -71,14 +70,26 @@ def divergence(
     -------
     ndarray, shape (n,), float64, nats
     """
-    kl = np.empty(len(base))
-    pairs = zip(
-        logits_in_blocks(unembedding, base),
-        logits_in_blocks(unembedding, changed),
-        strict=True,
-    )
-    for (part, before), (_, after) in pairs:
-        p = torch.log_softmax(before, dim=-1)
-        q = torch.log_softmax(after, dim=-1)
-        kl[part] = as_floats((p.exp() * (p - q)).sum(dim=-1))
-    return kl
+    logits = _head(unembedding)
+
+    def kl(part: slice) -> npt.NDArray[np.float64]:
+        p, q = (torch.log_softmax(logits(x[part]), dim=-1) for x in (base, changed))
+        return as_floats((p.exp() * (p - q)).sum(dim=-1))
+
+    return np.concatenate([np.empty(0), *deal("divergence", _blocks(base), kl)])
+
+
+def _blocks(hidden: Tensor, rows: int = ROWS) -> list[slice]:
+    return [slice(start, start + rows) for start in range(0, len(hidden), rows)]
+
+
+def _head(unembedding: Unembedding) -> Callable[[Tensor], Tensor]:
+    """What makes float32 logits of hidden states."""
+    weight = unembedding.weight.detach().float()
+
+    def logits(hidden: Tensor) -> Tensor:
+        with undisturbed(), torch.no_grad():
+            normed = unembedding.norm(hidden).to(weight.device)
+            return unembedding.from_products(normed.float() @ weight.T)
+
+    return logits

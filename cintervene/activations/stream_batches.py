@@ -18,6 +18,7 @@ from cintervene.activations.batches import group_by_length
 from cintervene.activations.lower_layers import LowerLayers, Prefix
 from cintervene.models.replay import Arguments, forked
 from cintervene.utils.progress import Step
+from cintervene.utils.ranks import is_own
 
 __all__ = ["BatchRows", "StreamBatch", "enter_batches"]
 
@@ -30,13 +31,9 @@ class BatchRows:
     ----------
     flat : Tensor
         (n,) int64, indices into (batch * length).
-    sequences, positions : list of int
-        Where each row comes from.
     """
 
     flat: Tensor
-    sequences: list[int]
-    positions: list[int]
 
     @classmethod
     def at(
@@ -47,17 +44,12 @@ class BatchRows:
         device: torch.device,
     ) -> BatchRows:
         """The rows at `positions` of the sequences that are in the batch."""
-        triples = [
-            (row * length + position, index, position)
+        flat = [
+            row * length + position
             for row, index in enumerate(members)
             for position in positions[index]
         ]
-        flat = torch.tensor([at for at, _, _ in triples], dtype=torch.int64)
-        return cls(
-            flat.to(device),
-            [index for _, index, _ in triples],
-            [position for _, _, position in triples],
-        )
+        return cls(torch.tensor(flat, dtype=torch.int64, device=device))
 
     def of(self, x: Tensor) -> Tensor:
         """Take them from a tensor (batch, length, width)."""
@@ -123,7 +115,7 @@ def enter_batches(
     streamed: Sequence[Sequence[int]],
     batch_tokens: int,
     entered: Step | None,
-) -> list[StreamBatch]:
+) -> tuple[list[StreamBatch | None], list[tuple[int, int]]]:
     """Run all sequences through the lower layers, batch by batch.
 
     Parameters
@@ -136,13 +128,27 @@ def enter_batches(
         Largest number of tokens in a batch, padding included.
     entered : callable or None
         Called with the number of sequences of each batch that is through.
+
+    Returns
+    -------
+    batches : list of StreamBatch or None
+        None in the place of a batch that another rank runs.
+    rows : list of (int, int)
+        Sequence and position of each wanted row, in the order of all batches.
     """
-    batches = []
-    for prefix, members in _groups(lower, ids, batch_tokens):
-        batches.append(StreamBatch.enter(lower, ids, members, prefix, wanted, streamed))
+    batches: list[StreamBatch | None] = []
+    rows: list[tuple[int, int]] = []
+    for number, (prefix, members) in enumerate(_groups(lower, ids, batch_tokens)):
+        own = is_own(number)
+        batches.append(
+            StreamBatch.enter(lower, ids, members, prefix, wanted, streamed)
+            if own
+            else None
+        )
+        rows += [(index, position) for index in members for position in wanted[index]]
         if entered is not None:
             entered(len(members))
-    return batches
+    return batches, rows
 
 
 def _groups(

@@ -17,6 +17,7 @@ from cintervene.utils.files import write_atomically
 from cintervene.utils.json_ready import json_ready
 from cintervene.utils.json_text import parse_json
 from cintervene.utils.progress import Progress, Step, counting, silent
+from cintervene.utils.ranks import deal_in_rounds, is_own, of_one, rank
 
 __all__ = ["read_cases", "run_attack"]
 
@@ -39,7 +40,8 @@ def run_attack(
         No two with the same id.
     path : path, optional
         JSON file that the cases are stored in as they are made. If it exists, its cases
-        are not made again, and a search that was interrupted is resumed.
+        are not made again, and a search that was interrupted is resumed. Where ranks
+        share work, the first one keeps it, with its own searches.
     seed : int, default 0
     progress : Progress, optional
 
@@ -65,8 +67,15 @@ def run_attack(
         )
     record = _Record(None if path is None else Path(path), attack, seed)
     step = counting(progress, attack.name, attack.steps * len(requests))
-    for request in requests:
-        record.make(attack, request, seed, step)
+
+    def make(request: Request) -> list[AttackCase]:
+        return record.made(attack, request, seed, step)
+
+    found = deal_in_rounds(attack.name, requests, make)
+    for number, (request, cases) in enumerate(zip(requests, found, strict=True)):
+        record.keep(request, cases)
+        if not is_own(number):
+            step(attack.steps)
     return [case for request in requests for case in record.cases[request.id]]
 
 
@@ -88,13 +97,15 @@ class _Record:
     """The cases made so far, in memory and on the disk."""
 
     def __init__(self, path: Path | None, attack: Attack, seed: int) -> None:
-        self.path = path
+        self.path = path if rank() == 0 else None
         about = {"attack": attack.name, "options": attack.options, "seed": seed}
         self.about = json.loads(json.dumps(json_ready(about)))
         self.cases: dict[str, list[AttackCase]] = {}
         self.states: dict[str, dict[str, Any]] = {}
-        if path is not None and path.exists():
-            self._resume(_load(path), path)
+        if path is not None:
+            stored = of_one(path.name, lambda: _load(path) if path.exists() else None)
+            if stored is not None:
+                self._resume(stored, path)
 
     def _resume(self, stored: dict[str, Any], path: Path) -> None:
         for name, value in self.about.items():
@@ -106,15 +117,29 @@ class _Record:
         self.states = stored["begun"]
         self.cases = _cases(stored, path)
 
-    def make(self, attack: Attack, request: Request, seed: int, step: Step) -> None:
+    def made(
+        self, attack: Attack, request: Request, seed: int, step: Step
+    ) -> list[AttackCase]:
         """Make the cases of one request unless they are stored."""
         checkpoint = _RequestCheckpoint(self, request.id, step)
-        known = self.cases.get(request.id)
-        if known is None or any(case.request != request.text for case in known):
-            self.cases[request.id] = list(attack.cases(request, seed, checkpoint))
+        cases = self._known(request)
+        if cases is None:
+            cases = list(attack.cases(request, seed, checkpoint))
+        checkpoint.step(attack.steps - checkpoint.done)
+        return cases
+
+    def keep(self, request: Request, cases: list[AttackCase]) -> None:
+        """Store the cases of one request unless they are."""
+        if self._known(request) is None:
+            self.cases[request.id] = cases
             self.states.pop(request.id, None)
             self.write()
-        checkpoint.step(attack.steps - checkpoint.done)
+
+    def _known(self, request: Request) -> list[AttackCase] | None:
+        known = self.cases.get(request.id)
+        if known is None or any(case.request != request.text for case in known):
+            return None
+        return known
 
     def write(self) -> None:
         if self.path is None:

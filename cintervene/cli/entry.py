@@ -9,13 +9,17 @@ import sys
 import traceback
 from argparse import Namespace
 from collections.abc import Collection, Sequence
+from contextlib import redirect_stdout
 from importlib import import_module
 from io import TextIOWrapper
 from types import FrameType
+from typing import TextIO
 
 from cintervene.cli.arguments.parser import build_parser
 from cintervene.cli.common.console import Console
 from cintervene.cli.common.failures import Exit, failure, with_flags
+from cintervene.cli.common.launched import launched_rank, shares_work, sharing
+from cintervene.errors import RankError
 from cintervene.utils.escaping import printable
 
 QUIET = {"OMP_WAIT_POLICY": "PASSIVE", "OPENBLAS_NUM_THREADS": "1"}
@@ -55,11 +59,28 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: Namespace) -> Exit:
-    console = Console(sys.stderr)
+    if not launched_rank():
+        return _run_aloud(arguments, sys.stderr)
+    if not shares_work(arguments):
+        return Exit.DONE
+    try:
+        with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):
+            return _run_aloud(arguments, nowhere)
+    except RankError:
+        raise
+    except Exception as error:
+        # The first rank raises it too, and says so.
+        known = failure(error)
+        return Exit.BUG if known is None else known[0]
+
+
+def _run_aloud(arguments: Namespace, stream: TextIO) -> Exit:
+    console = Console(stream)
     try:
         # Here, because the commands import torch and that takes seconds.
         module = import_module(f"cintervene.cli.commands.{arguments.module}")
-        code: Exit = module.run(arguments, console)
+        with sharing(arguments):
+            code: Exit = module.run(arguments, console)
     finally:
         console.close()
     return code

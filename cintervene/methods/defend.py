@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from cintervene.errors import RankError
 from cintervene.methods.config import MethodConfig
 from cintervene.methods.registry import (
     DEFAULT_METHOD,
@@ -15,6 +16,7 @@ from cintervene.methods.registry import (
 )
 from cintervene.utils.parameters import check_alone
 from cintervene.utils.progress import Progress, silent
+from cintervene.utils.ranks import exchange
 
 if TYPE_CHECKING:
     from torch import nn
@@ -68,6 +70,8 @@ def defend(
         The method or a parameter is unknown, or a parameter is out of range.
     ModelError
         The model has no layers that can be changed.
+    RankError
+        In a block of `joined`, processes found different changes.
 
     Examples
     --------
@@ -86,7 +90,24 @@ def defend(
 
     model = unwrapped(model)
     chat = chat_for(model, tokenizer, config.template_options)
-    return solve(model, chat, config, progress)
+    intervention = solve(model, chat, config, progress)
+    _check_same(intervention)
+    return intervention
+
+
+def _check_same(intervention: Intervention) -> None:
+    """Refuse changes that differ from rank to rank.
+
+    Raises
+    ------
+    RankError
+    """
+    digests = exchange("the digest", lambda: intervention.digest)
+    if len(set(digests)) > 1:
+        raise RankError(
+            f"ranks: found different changes, {digests}; let them run on machines of "
+            "one kind, with the same model, versions and numbers of threads"
+        )
 
 
 def configure(method: str, parameters: dict[str, Any]) -> MethodConfig:

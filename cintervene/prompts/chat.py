@@ -27,6 +27,7 @@ from cintervene.prompts.spelling import encode_text
 from cintervene.prompts.template import ChatTokenizer, chat_tokenizer
 from cintervene.prompts.thinking import USUAL
 from cintervene.utils.progress import Step
+from cintervene.utils.ranks import deal
 
 __all__ = [
     "Sampler",
@@ -170,13 +171,20 @@ def generate(
     lengths = [len(prompt) - len(prefix.tokens) for prompt in prompts]
     # Padding would go into a recurrent state.
     similar = SIMILAR if has_plain_cache(model) else 1.0
-    for batch in group_by_length(lengths, BATCH_TOKENS, similar, most=batch_size):
+    batches = group_by_length(lengths, BATCH_TOKENS, similar, most=batch_size)
+
+    def answer_batch(batch: Sequence[int]) -> list[list[int]]:
         rest = [prompts[i][len(prefix.tokens) :] for i in batch]
-        new = _generate(model, rest, prefix, max_new_tokens, stops, banned)
-        for index, answer in zip(batch, new, strict=True):
-            answers[index] = answer
+        return _generate(model, rest, prefix, max_new_tokens, stops, banned)
+
+    def done(batch: Sequence[int]) -> None:
         if step is not None:
             step(len(batch))
+
+    found = deal("answers", batches, answer_batch, done)
+    for batch, new in zip(batches, found, strict=True):
+        for index, answer in zip(batch, new, strict=True):
+            answers[index] = answer
     return answers
 
 

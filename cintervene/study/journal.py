@@ -17,6 +17,7 @@ from cintervene.errors import ArgumentError
 from cintervene.study.results import CaseResult, Key
 from cintervene.utils.files import sync
 from cintervene.utils.json_text import parse_json
+from cintervene.utils.ranks import of_one, rank
 
 __all__ = ["NAME", "Journal"]
 
@@ -27,7 +28,8 @@ class Journal:
     """Cases and settings, one JSON object per line, on the disk once they are added.
 
     Lines are only ever added. A last line that was cut short, because the process or
-    the machine stopped while it was written, is dropped when the file is opened.
+    the machine stopped while it was written, is dropped when the file is opened. Where
+    ranks share work, the first one keeps the file, and the others know what is in it.
 
     Parameters
     ----------
@@ -49,8 +51,15 @@ class Journal:
         self.cases: dict[Key, CaseResult] = {}
         self.settings: dict[str, Any] = {}
         self._stream: FileIO | None = None
+        self._follows = False
 
     def __enter__(self) -> Journal:
+        self._follows = rank() > 0
+        self.settings, self.cases = of_one("the journal", self._open)
+        return self
+
+    def _open(self) -> tuple[dict[str, Any], dict[Key, CaseResult]]:
+        """Open the file; what it holds."""
         path = self.directory / NAME
         check_resumable(self.directory)
         self.directory.mkdir(parents=True, exist_ok=True)
@@ -67,7 +76,7 @@ class Journal:
             stream.close()
             raise
         self._stream = stream
-        return self
+        return self.settings, self.cases
 
     def __exit__(
         self,
@@ -108,6 +117,8 @@ class Journal:
         self.cases |= {case.key: case for case in added}
 
     def _write(self, records: Iterable[Mapping[str, Any]]) -> None:
+        if self._follows:
+            return
         assert self._stream is not None, "the journal is not open"
         lines = [json.dumps(record, ensure_ascii=False) + "\n" for record in records]
         # Answers can contain lone surrogates, which UTF-8 cannot encode.

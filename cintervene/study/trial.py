@@ -8,6 +8,7 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from cintervene.study.results import CaseResult
 from cintervene.study.suite import Suite
 from cintervene.utils.json_ready import json_ready
 from cintervene.utils.progress import Progress, counting, silent
+from cintervene.utils.ranks import deal, world
 
 __all__ = ["Sorter", "Trial", "run_study", "sorter"]
 
@@ -68,6 +70,20 @@ def sorter(model: nn.Module, tokenizer: Any, judge: Judge = refusal_matcher) -> 
     return sort
 
 
+@dataclass(frozen=True)
+class _Answered:
+    """Answers to some test cases, and seconds of the model and in all."""
+
+    answers: list[str]
+    generating: float
+    seconds: float
+
+    @property
+    def defending(self) -> float:
+        """Seconds of what a defence does beside the model."""
+        return max(self.seconds - self.generating, 0.0)
+
+
 @dataclass(frozen=True, eq=False)
 class Trial:
     """How test cases are run.
@@ -92,32 +108,55 @@ class Trial:
         attack: Attack,
         requests: Sequence[Request],
         *,
+        batch: int = BATCH,
         path: Path | None = None,
         progress: Progress = silent,
     ) -> Iterator[CaseResult]:
         """Attack, answer and judge some requests of a suite.
 
         The defence is active during the attack, so attacks with gradients see the
-        defended model. The file at `path` lets an interrupted attack be resumed.
+        defended model. So many requests as `batch` says are answered together, by one
+        of the ranks where these share work. The file at `path` lets an interrupted
+        attack be resumed.
         """
         with defence.active():
             start = time.perf_counter()
             cases = run_attack(
                 attack, requests, path=path, seed=self.seed, progress=progress
             )
-            attacked = time.perf_counter()
-            generating = defence.clocked.seconds
-            answers = defence.answer(cases, self.generation, self.seed)
-            generating = defence.clocked.seconds - generating
-            answering = time.perf_counter() - attacked
+            attacking = (time.perf_counter() - start) / max(len(cases), 1)
+            groups = _together(cases, requests, batch)
+            found = deal("answers to attacks", groups, partial(self._answer, defence))
+        for group, answered in zip(groups, found, strict=True):
+            yield from self._judged(
+                suite, defence.name, attack.name, group, answered, attacking
+            )
+
+    def _answer(self, defence: Defence, cases: Sequence[AttackCase]) -> _Answered:
+        """Answer test cases; the defence has to be active."""
+        start, generating = time.perf_counter(), defence.clocked.seconds
+        answers = defence.answer(cases, self.generation, self.seed)
+        generating = defence.clocked.seconds - generating
+        return _Answered(answers, generating, time.perf_counter() - start)
+
+    def _judged(
+        self,
+        suite: Suite,
+        defence: str,
+        attack: str,
+        cases: Sequence[AttackCase],
+        answered: _Answered,
+        attack_seconds: float,
+    ) -> Iterator[CaseResult]:
         share = 1 / max(len(cases), 1)
-        outcomes = self.sort(cases, answers)
+        outcomes = self.sort(cases, answered.answers)
         numbers: Counter[str] = Counter()
-        for case, answer, outcome in zip(cases, answers, outcomes, strict=True):
+        rows = zip(cases, answered.answers, outcomes, strict=True)
+        for case, answer, outcome in rows:
             yield CaseResult(
                 suite=suite.name,
-                defence=defence.name,
-                attack=attack.name,
+                defence=defence,
+                attack=attack,
                 behaviour=case.id,
                 category=suite.topics.get(case.id, ""),
                 number=numbers[case.id],
@@ -125,9 +164,9 @@ class Trial:
                 prefill=case.prefill,
                 answer=answer,
                 outcome=outcome,
-                attack_seconds=(attacked - start) * share,
-                defence_seconds=max(answering - generating, 0.0) * share,
-                generation_seconds=generating * share,
+                attack_seconds=attack_seconds,
+                defence_seconds=answered.defending * share,
+                generation_seconds=answered.generating * share,
             )
             numbers[case.id] += 1
 
@@ -154,7 +193,7 @@ def run_study(
     progress : Progress, optional
         Each pair of defence and attack is a phase.
     batch : int, default 32
-        Requests at a time; an interrupted run loses at most this many.
+        Requests at a time; an interrupted run loses at most this many for each rank.
 
     Returns
     -------
@@ -179,10 +218,12 @@ def run_study(
         what = attack.name if suite.name == "harmful" else f"{suite.name} requests"
         title = f"{place}/{len(rows)} {defence.name}, {what}"
         step = counting(progress, title, len(missing)) if missing else None
-        for start in range(0, len(missing), batch):
-            requests = missing[start : start + batch]
+        for start in range(0, len(missing), batch * world()):
+            requests = missing[start : start + batch * world()]
             search = _searching(journal, defence, attack, progress)
-            journal.add(trial.cases(suite, defence, attack, requests, **search))
+            journal.add(
+                trial.cases(suite, defence, attack, requests, batch=batch, **search)
+            )
             if step is not None:
                 step(len(requests))
         recorded = _by_request(journal.cases.values(), row)
@@ -236,6 +277,17 @@ def _searching(
     name = re.sub(r"\W+", "-", attack.name)
     file = f"attack-{name}-{defence.identity[:12]}.json"
     return {"path": journal.directory / file, "progress": progress}
+
+
+def _together(
+    cases: Sequence[AttackCase], requests: Sequence[Request], batch: int
+) -> list[list[AttackCase]]:
+    """The test cases of so many requests each, in their order."""
+    places = {one.id: at // batch for at, one in enumerate(requests)}
+    groups: list[list[AttackCase]] = [[] for _ in range(0, len(requests), batch)]
+    for case in cases:
+        groups[places[case.id]].append(case)
+    return groups
 
 
 def _by_request(

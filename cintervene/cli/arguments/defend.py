@@ -15,6 +15,7 @@ from cintervene.cli.arguments.shared import (
     add_device,
     add_obedience_loss,
     add_out,
+    add_rank_timeout,
 )
 from cintervene.methods.registry import DEFAULT_METHOD, all_methods
 
@@ -43,6 +44,7 @@ def defend(parser: Parser) -> None:
         "repeats the run and holds all words and requests in clear",
     )
     add_device(parser)
+    add_rank_timeout(parser)
     texts = parser.add_argument_group("what is not to be said, or to be refused")
     main = parser.add_argument_group("how the change is made")
     limits = parser.add_argument_group("goals and limits")

@@ -15,6 +15,7 @@ from cintervene.cli.arguments.shared import (
     add_intervention,
     add_obedience_loss,
     add_out,
+    add_rank_timeout,
     add_template_options,
     reader,
 )
@@ -47,6 +48,7 @@ def evaluate(parser: Parser) -> None:
         required=False,
     )  # fmt: skip
     add_device(parser)
+    add_rank_timeout(parser)
     add_template_options(parser)
     parser.add_argument(
         "--split",

@@ -24,18 +24,22 @@ __all__ = [
     "add_model",
     "add_obedience_loss",
     "add_out",
+    "add_rank_timeout",
     "add_report",
     "add_template_options",
     "reader",
 ]
 
 EPILOG = """\
-exit codes: 0 done; 1 done, but a goal was not reached, or limits were crossed and so
-nothing was written; 2 wrong usage; 3 a file, a model or the network failed; 130
-interrupted. Whatever the code, nothing is left half written.
+exit codes: 0 done; 1 done, but a goal was not reached (under torchrun that is 0, see
+report.json), or limits were crossed and so nothing was written; 2 wrong usage; 3 a
+file, a model, the network or another process failed; 130 interrupted. Whatever the
+code, nothing is left half written.
 """
 # That of `Goals`, which cannot be asked: its package imports torch.
 OBEDIENCE_LOSS = 0.03
+# torch's own.
+RANK_TIMEOUT = 1800.0
 MODEL = (
     "smollm2 or gemma3-270m (fetched once), a directory with safetensors, a .gguf "
     "file, or with --hub a name on the hub (default: %(default)s)"
@@ -92,6 +96,18 @@ def add_device(parser: Parser) -> None:
         default="cpu",
         metavar="DEVICE",
         help="cpu, or what torch calls another, such as cuda (default: %(default)s)",
+    )
+
+
+def add_rank_timeout(parser: Parser) -> None:
+    """Add how long processes that torchrun started wait for each other."""
+    parser.add_argument(
+        "--rank-timeout",
+        type=reader([Positive()]),
+        default=RANK_TIMEOUT,
+        metavar="SECONDS",
+        help="under torchrun: give up a process that others wait for so long (default: "
+        "%(default)s)",
     )
 
 

@@ -22,6 +22,7 @@ from cintervene.cli.common.config_file import write_config
 from cintervene.cli.common.console import Console, print_json, say
 from cintervene.cli.common.failures import Exit, with_flags
 from cintervene.cli.common.inputs import load_named
+from cintervene.cli.common.launched import launched_rank, staging, verdict
 from cintervene.cli.common.method_options import requested_config
 from cintervene.cli.common.reports import INTERVENTION
 from cintervene.cli.common.results import (
@@ -66,21 +67,27 @@ def run(arguments: Namespace, console: Console) -> Exit:
     if arguments.dry_run:
         return _dry_run(arguments, config, words or (), console)
     goals = _goals(arguments, config)
-    menu = at_terminal() and not (arguments.no_menu or arguments.json)
-    with StagedDirectory(arguments.out) as stage:
+    asked = not (arguments.no_menu or arguments.json) and launched_rank() is None
+    menu = asked and at_terminal()
+    with staging(arguments.out) as stage:
         model, tokenizer = load_named(arguments, console)
         with _kept(menu) as front:
             intervention = defend(model, tokenizer, config, progress=console)
         work = _Work(arguments, config, goals, model, tokenizer, console)
         reason, measurement = _withheld(arguments, intervention), None
         if reason is None:
-            measurement = work.write(stage.path, intervention, arguments.beyond_limits)
-            stage.commit()
+            measurement = work.measured(intervention)
+            if stage is not None:
+                beyond = arguments.beyond_limits
+                work.write(stage.path, intervention, measurement, beyond)
+                stage.commit()
     console.close()
-    if reason is None:
-        code = work.show(arguments.out, intervention, measurement)
-    else:
+    if reason is not None:
         code = _show_withheld(arguments, intervention, reason, console)
+    else:
+        code = work.verdict(intervention, measurement)
+        if stage is not None:
+            work.show(arguments.out, intervention, measurement)
     if menu:
         code = work.menu(front, intervention, reason is None) or code
     return code
@@ -97,46 +104,51 @@ class _Work:
     tokenizer: Any
     console: Console
 
+    def measured(self, intervention: Intervention) -> WordMeasurement | None:
+        """Measure a change where there is something to measure and it is asked for."""
+        words = getattr(self.config, "forbid", None)
+        if not words or self.arguments.no_evaluate:
+            return None
+        form = applicable_form(intervention, self.model)
+        size = evaluation_size(self.arguments)
+        return measure(
+            self.model, self.tokenizer, form, size=size, progress=self.console
+        )
+
     def write(
         self,
         directory: Path,
         intervention: Intervention,
+        measurement: WordMeasurement | None,
         beyond_limits: bool,
         note: str = "",
-    ) -> WordMeasurement | None:
-        """Measure a change, and write it with its report."""
-        arguments, measurement = self.arguments, None
-        words = getattr(self.config, "forbid", None)
-        form = applicable_form(intervention, self.model)
-        if words and not arguments.no_evaluate:
-            measurement = measure(
-                self.model,
-                self.tokenizer,
-                form,
-                size=evaluation_size(arguments),
-                progress=self.console,
-            )
+    ) -> None:
+        """Write a change with its report, and what repeats the run."""
+        arguments = self.arguments
         intervention.save(directory / INTERVENTION, beyond_limits=beyond_limits)
         write_config(
             directory, self.config, arguments.model, arguments.model_dtype, note
         )
+        form = applicable_form(intervention, self.model)
         with one_step(self.console, "writing the report"):
             write_report(directory, form, measurement, goals=self.goals)
-        return measurement
+
+    def verdict(
+        self, intervention: Intervention, measurement: WordMeasurement | None
+    ) -> Exit:
+        """What a change earns."""
+        if measurement is None:
+            return verdict(tuning_reached(intervention))
+        return verdict(goals_reached(measurement, self.goals))
 
     def show(
         self,
         place: Path,
         intervention: Intervention,
         measurement: WordMeasurement | None,
-    ) -> Exit:
-        """Say what was written; return what it earns."""
+    ) -> None:
+        """Say what was written."""
         _show(self.arguments, place, intervention, measurement, self.goals)
-        if measurement is None:
-            reached = tuning_reached(intervention)
-        else:
-            reached = goals_reached(measurement, self.goals)
-        return Exit.DONE if reached else Exit.GOAL_NOT_REACHED
 
     def menu(
         self, front: Sequence[FrontPoint], intervention: Intervention, saved: bool
@@ -168,10 +180,12 @@ class _Work:
         note = f"The change beside this file is point {number} of those that were tried"
         note += ", as it was chosen in the menu; the run chooses by itself."
         with StagedDirectory(place) as stage:
-            measurement = self.write(stage.path, intervention, True, note)
+            measurement = self.measured(intervention)
+            self.write(stage.path, intervention, measurement, True, note)
             stage.commit()
         self.console.close()
-        return self.show(place, intervention, measurement)
+        self.show(place, intervention, measurement)
+        return self.verdict(intervention, measurement)
 
 
 def _kept(menu: bool) -> AbstractContextManager[list[FrontPoint]]:

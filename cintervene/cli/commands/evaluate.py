@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from argparse import Namespace
 from collections.abc import Sequence
-from contextlib import nullcontext
 
 from cintervene.cli.commands import study
 from cintervene.cli.common.budgets import (
@@ -17,6 +16,7 @@ from cintervene.cli.common.capabilities import capability_of, check_tasks
 from cintervene.cli.common.console import Console, print_json, say
 from cintervene.cli.common.failures import Exit
 from cintervene.cli.common.inputs import load_named, read_texts
+from cintervene.cli.common.launched import staging, verdict
 from cintervene.cli.common.reports import write_json_report
 from cintervene.cli.common.results import goals_of, verdict_list
 from cintervene.errors import ArgumentError
@@ -33,7 +33,6 @@ from cintervene.evaluate import (
 from cintervene.intervention.adapter import applicable_form
 from cintervene.intervention.intervention import Intervention
 from cintervene.intervention.sources import made_for_words
-from cintervene.utils.staging import StagedDirectory
 
 
 def run(arguments: Namespace, console: Console) -> Exit:
@@ -73,7 +72,7 @@ def _measure_words(
     """Measure how likely words are; those it was made for if none are given."""
     goals, size = goals_of(vars(arguments)), evaluation_size(arguments)
     check_tasks(arguments)
-    with _staging(arguments) as stage:
+    with staging(arguments.out) as stage:
         model, tokenizer = load_named(arguments, console)
         form = applicable_form(intervention, model)
         measurement = measure(
@@ -95,8 +94,7 @@ def _measure_words(
     else:
         say(word_table(measurement, goals))
         say(capability_table(capability))
-    reached = goals_reached(measurement, goals)
-    return Exit.DONE if reached else Exit.GOAL_NOT_REACHED
+    return verdict(goals_reached(measurement, goals))
 
 
 def _measure_requests(
@@ -105,7 +103,7 @@ def _measure_requests(
     """Measure which held-out requests are refused."""
     limit = request_limit(arguments)
     check_tasks(arguments)
-    with _staging(arguments) as stage:
+    with staging(arguments.out) as stage:
         model, tokenizer = load_named(arguments, console)
         form = applicable_form(intervention, model)
         measurement = measure_requests(
@@ -128,13 +126,6 @@ def _measure_requests(
         say(request_table(measurement))
         say(capability_table(capability))
     return Exit.DONE
-
-
-def _staging(
-    arguments: Namespace,
-) -> StagedDirectory | nullcontext[None]:
-    """Where the report is collected; nowhere without ``--out``."""
-    return nullcontext() if arguments.out is None else StagedDirectory(arguments.out)
 
 
 def _about(arguments: Namespace) -> dict[str, str | None]:

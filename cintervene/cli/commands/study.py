@@ -50,6 +50,7 @@ from cintervene.study import (
 from cintervene.study.report.peers import read_peers
 from cintervene.study.report.sections import sections
 from cintervene.study.report.verdicts import Verdicts, judge_cases, readable
+from cintervene.utils.ranks import rank
 
 
 def run(arguments: Namespace, console: Console) -> Exit:
@@ -97,6 +98,8 @@ def run(arguments: Namespace, console: Console) -> Exit:
             arguments.model, journal.settings, cases, changed, measured, peers,
             verdicts, depth, able,
         )  # fmt: skip
+        if rank() > 0:
+            return Exit.DONE
         files = write_study(arguments.out, content, cases)
     console.close()
     if arguments.json:

@@ -39,6 +39,7 @@ from cintervene.methods.registry import all_methods, find_method
 from cintervene.study import Clocked, Defence, InTurn
 from cintervene.study.report.summary import BASE
 from cintervene.utils.progress import Progress, silent
+from cintervene.utils.ranks import of_one, rank
 
 FILE = ".safetensors"
 
@@ -76,7 +77,7 @@ def named_defences(
 
     def solved(method: str) -> Intervention:
         path = directory / f"{method}{FILE}"
-        if path.exists():
+        if of_one(path.name, path.exists):
             return Intervention.load(path)
         config = find_method(method).config
         values = dict(config.budgets[budget])
@@ -84,7 +85,8 @@ def named_defences(
             values["forbid"] = banned
         change = defend(model, tokenizer, method=method, progress=progress, **values)
         # What it does is what the study is about; nothing is shipped.
-        change.save(path, beyond_limits=True)
+        if rank() == 0:
+            change.save(path, beyond_limits=True)
         return change
 
     others = [name for name in listed if name != BASE]

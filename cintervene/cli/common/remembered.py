@@ -11,6 +11,7 @@ from typing import Any
 from cintervene.utils.files import write_atomically
 from cintervene.utils.json_ready import json_ready
 from cintervene.utils.json_text import parse_json
+from cintervene.utils.ranks import of_one, rank
 
 __all__ = ["remembered"]
 
@@ -30,13 +31,14 @@ def remembered(path: Path, about: Mapping[str, Any], make: Callable[[], Any]) ->
         Makes the result, as JSON.
     """
     known = json_ready(dict(about))
-    stored = _stored(path)
+    stored = of_one(path.name, lambda: _stored(path))
     if {key: stored.get(key) for key in known} == known and RESULT in stored:
         return stored[RESULT]
     result = json_ready(make())
     text = json.dumps({**known, RESULT: result}, ensure_ascii=False)
     # Answers can contain lone surrogates, which UTF-8 cannot encode.
-    write_atomically(path, text.encode("utf-8", "replace"))
+    if rank() == 0:
+        write_atomically(path, text.encode("utf-8", "replace"))
     return result
 
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,7 @@ from cintervene.models.trace import evaluating
 from cintervene.prompts.chat import answer_text, chat_for, generate, render
 from cintervene.utils.json_ready import json_ready
 from cintervene.utils.progress import Progress, counting, silent
+from cintervene.utils.ranks import of_one
 from cintervene.utils.validation import check_whole
 
 __all__ = ["Capability", "Followed", "TaskChange", "measure_capability"]
@@ -151,7 +153,11 @@ def measure_capability(
                 replies = generate(model, chat, rendered, tokens, step=step)
             said[when] = [answer_text(chat, reply) for reply in replies]
             scores[when] = (
-                run_tasks(model, tokenizer, tasks, limit=limit) if tasks else []
+                of_one(
+                    "tasks", partial(run_tasks, model, tokenizer, tasks, limit=limit)
+                )
+                if tasks
+                else []
             )
     answers = [
         Followed(one.prompt, old, new, follows(old, one), follows(new, one))

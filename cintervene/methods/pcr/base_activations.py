@@ -21,6 +21,7 @@ from cintervene.prompts.calibration import Calibration
 from cintervene.prompts.target_spans import TargetSpan
 from cintervene.solvers.preserve import BenignMoments, Preserve
 from cintervene.utils.progress import Step
+from cintervene.utils.ranks import is_own
 
 __all__ = ["BaseActivations"]
 
@@ -44,7 +45,8 @@ class BaseActivations:
         The constrained rows, and a sample of the rows of benign text, in the last of
         the layers.
     preserves : dict of int to Preserve
-        The norm of each layer's change, docs/methods/pcr.md (3).
+        The norm of each layer's change, docs/methods/pcr.md (3). Where ranks share
+        work, each has those of its own layers, and so with `points`.
     points : dict of int to Points
         Outputs of each layer; empty where constraints are on tokens.
     """
@@ -96,14 +98,16 @@ class BaseActivations:
             streamed=[span.positions for span in calibration.retain],
         )
         base = cls(targets, start, start.fork(), retain, {}, {})
-        for target in targets:
-            base._observe(target, config)
+        for number, target in enumerate(targets):
+            base._observe(target, config, is_own(number))
         return base
 
-    def _observe(self, target: Target, config: PCRConfig) -> None:
-        """Run one layer, and keep its second moments and points."""
-        benign = _Observed(self.retain, target)
-        near = _Observed(self.constrained, target)
+    def _observe(self, target: Target, config: PCRConfig, own: bool) -> None:
+        """Run one layer, and keep its second moments and points if it is one's own."""
+        benign = _Observed(self.retain, target, own)
+        near = _Observed(self.constrained, target, own)
+        if not own:
+            return
         if not config.on_tokens:
             mean = near.mean if near.moments.count else benign.mean
             outputs = as_floats(near.rows.outputs)
@@ -128,15 +132,20 @@ class _Observed:
         Of their outputs, zero where there are none.
     """
 
-    def __init__(self, stream: LayerStream, target: Target) -> None:
+    def __init__(self, stream: LayerStream, target: Target, own: bool) -> None:
         self.moments = BenignMoments(target.d_in)
         self._total = np.zeros(target.d_out)
-        self.rows: Captured = stream.run(target.layer, self._add)
+        sink = self._add if own else _ignore
+        self.rows: Captured = stream.run(target.layer, sink)
         self.mean = self._total / max(self.moments.count, 1)
 
     def _add(self, inputs: Tensor, outputs: Tensor) -> None:
         self.moments.add(inputs.cpu())
         self._total += as_floats(outputs).sum(axis=0)
+
+
+def _ignore(_inputs: Tensor, _outputs: Tensor) -> None:
+    """Leave rows to the rank whose layer it is."""
 
 
 def _sample(spans: Sequence[TargetSpan], rows: int) -> list[list[int]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
@@ -21,6 +22,7 @@ from cintervene.solvers.problem import MeasuredInputs
 from cintervene.solvers.solution import Solution, Status
 from cintervene.solvers.update import LowRankUpdate
 from cintervene.utils.arrays import Floats
+from cintervene.utils.ranks import of_one
 
 __all__ = ["LayerChange", "Layerwise", "Problem", "output_cost", "truncate_rank"]
 
@@ -123,17 +125,20 @@ class Layerwise:
         """Return the least change of each layer."""
         stream = self._start.fork()
         changes: list[LayerChange] = []
-        for target in self.targets:
+        for number, target in enumerate(self.targets):
             rows = stream.run(target.layer).on_host()
             amount = self._problem.amount(strength, changes, len(self.targets))
-            change = self._solve_layer(target, rows, amount)
+            solve = partial(self._solve_layer, target, rows, amount)
+            found = of_one(f"the change of {target.name}", solve, number)
+            change = LayerChange(target=target, **found)
             changes.append(change)
             stream.advance(target.layer, change.update)
         return changes
 
     def _solve_layer(
         self, target: Target, rows: Captured, amount: Floats
-    ) -> LayerChange:
+    ) -> dict[str, Any]:
+        """Everything of a layer's change but its target."""
         config, preserve = self._config, self._preserves[target.layer]
         metric = self._metric(target)
         region = self._problem.region(target, rows, metric)
@@ -145,16 +150,15 @@ class Layerwise:
         inputs = as_floats(rows.inputs)
         exact = (inputs @ update.right.T) @ update.left.T
         rounded = inputs @ as_floats(rounded_change(target, update)).T
-        return LayerChange(
-            target=target,
-            update=update,
-            status=solution.status,
-            iterations=solution.iterations,
-            cost=solution.cost,
-            requested=amount,
-            achieved=region.value(metric.points(exact)),
-            achieved_rounded=region.value(metric.points(rounded)),
-        )
+        return {
+            "update": update,
+            "status": solution.status,
+            "iterations": solution.iterations,
+            "cost": solution.cost,
+            "requested": amount,
+            "achieved": region.value(metric.points(exact)),
+            "achieved_rounded": region.value(metric.points(rounded)),
+        }
 
     def _measured(self, target: Target, rows: Captured) -> MeasuredInputs:
         """A layer's inputs in its norm; those of the first are the same every time."""

@@ -25,6 +25,7 @@ from cintervene.models.unembedding import Unembedding
 from cintervene.solvers.pcr import pcr
 from cintervene.solvers.solution import Solution
 from cintervene.utils.arrays import Floats
+from cintervene.utils.ranks import deal
 
 __all__ = ["Columns", "solve_columns"]
 
@@ -77,7 +78,7 @@ def solve_columns(
     metric : OutputMetric
     """
     problem = _Problem(rows, down, unembedding, statistics, metric)
-    found = [problem.solve(_falling(rows, group)) for group in groups]
+    found = deal("columns", groups, lambda group: problem.solve(_falling(rows, group)))
     displacements, costs, certified = zip(*found, strict=True)
     return Columns(np.stack(displacements), np.array(costs), sum(certified))
 

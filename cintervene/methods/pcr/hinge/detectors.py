@@ -25,6 +25,7 @@ from cintervene.methods.pcr.hinge.groups import Group
 from cintervene.methods.pcr.hinge.rows import HingeRows, Singles
 from cintervene.utils.arrays import Floats
 from cintervene.utils.progress import Step
+from cintervene.utils.ranks import deal
 
 Mask = npt.NDArray[np.bool_]
 
@@ -105,12 +106,9 @@ def fit_neurons(
     step : callable
         Called with 1 for each detector.
     """
-    detectors = []
     fitting = _Fitting(rows)
-    for group in groups:
-        detectors.append(fitting.fit(group))
-        step(1)
-    weights = np.stack(detectors)
+    found = deal("detectors", groups, fitting.fit, lambda _: step(1))
+    weights = np.stack(found)
     near = rows.near if len(rows.near) else rows.other
     levels = np.maximum(
         _quantiles(rows.other, weights, OPEN), _quantiles(near, weights, OPEN_NEAR)

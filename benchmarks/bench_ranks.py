@@ -1,0 +1,118 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How evenly the work of `ci.defend` is dealt out, by counting it.
+
+Processes with a small random model, SmolLM2's tokenizer and the package's own words and
+texts share the work; each counts the tokens that pass a decoder layer, padding
+included, and seconds of its CPU. The least that W ranks can have each is 1 / W of what
+one has alone; prefixes and the probe that each runs for itself come on top. Tokens are
+exact, and the same on any machine; they say nothing of how long messages take.
+
+    python benchmarks/bench_ranks.py [WORLDS ...]
+"""
+
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import argparse
+import json
+import socket
+import time
+from functools import partial
+
+import torch
+import transformers
+from torch import distributed
+
+import cintervene as ci
+from cintervene import data, models
+
+WORDS = 12
+WIDTHS = {
+    "hidden_size": 64, "intermediate_size": 192, "num_hidden_layers": 6,
+    "num_attention_heads": 4, "num_key_value_heads": 2,
+}  # fmt: skip
+
+
+def small_model(tokenizer):
+    torch.manual_seed(0)
+    config = transformers.LlamaConfig(
+        vocab_size=len(tokenizer), tie_word_embeddings=True,
+        eos_token_id=tokenizer.eos_token_id, max_position_embeddings=2048, **WIDTHS,
+    )  # fmt: skip
+    return transformers.AutoModelForCausalLM.from_config(config).eval()
+
+
+def counted(model):
+    """Counts of tokens that pass the layers, as they grow."""
+    counts = [0]
+
+    def count(_module, args, _output):
+        counts[0] += args[0].shape[0] * args[0].shape[1]
+
+    for layer in model.model.layers:
+        layer.register_forward_hook(count)
+    return counts
+
+
+def work(make, tokenizer, rank, world, port, place):
+    model = make(tokenizer)
+    counts = counted(model)
+    if world > 1:
+        distributed.init_process_group(
+            "gloo", f"tcp://127.0.0.1:{port}", rank=rank, world_size=world
+        )
+    with ci.joined():
+        words = data.forbidden_words()[:WORDS]
+        change = ci.defend(model, tokenizer, forbid=words, calibration="small")
+    result = {
+        "digest": change.digest, "tokens": counts[0], "seconds": time.process_time(),
+    }  # fmt: skip
+    place.write(json.dumps(result) + "\n")
+    place.flush()
+
+
+def run(share, world):
+    """What each of the ranks did."""
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        port = one.getsockname()[1]
+    pipes = [os.pipe() for _ in range(world)]
+    for rank, (_, into) in enumerate(pipes):
+        if os.fork() == 0:
+            with os.fdopen(into, "w") as place:
+                share(rank, world, port, place)
+            os._exit(0)
+        os.close(into)
+    found = []
+    for out, _ in pipes:
+        with os.fdopen(out) as stream:
+            found.append(json.loads(stream.readline()))
+    for _ in pipes:
+        os.wait()
+    return found
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("worlds", type=int, nargs="*", default=[1, 2, 4])
+    worlds = parser.parse_args().worlds
+    torch.set_num_threads(1)
+    _, tokenizer = models.load("smollm2")
+    alone = None
+    for world in worlds:
+        found = run(partial(work, small_model, tokenizer), world)
+        alone = alone or found[0]
+        assert {one["digest"] for one in found} == {alone["digest"]}
+        most = max(one["tokens"] for one in found)
+        tokens = " ".join(f"{one['tokens']:,}" for one in found)
+        seconds = " ".join(f"{one['seconds']:.0f}" for one in found)
+        print(
+            f"{world} ranks: tokens x layers {tokens}; {alone['tokens'] / most:.2f} "
+            f"times fewer at most; CPU s {seconds}",
+            flush=True,
+        )
+
+
+if __name__ == "__main__":
+    main()
