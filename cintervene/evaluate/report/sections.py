@@ -113,6 +113,8 @@ def _opening(subject: Subject) -> Iterator[Block]:
     beyond = crossed(intervention)
     if beyond is not None:
         yield Warned(f"Limits were crossed: {beyond}.")
+    if measurement is not None:
+        yield _in_short(measurement)
     layers = changed_layers(intervention)
     largest = max(layer.relative_norm for layer in layers)
     rank = max(layer.rank for layer in layers)
@@ -142,6 +144,27 @@ def _opening(subject: Subject) -> Iterator[Block]:
             "What this did has not been measured on held-out data; "
             "`cintervene evaluate` does that."
         )
+
+
+def _in_short(measurement: WordMeasurement) -> str:
+    """The figures that are asked for first."""
+    asked, moved = measurement.obedience, measurement.drift.kl_elsewhere
+    before, after = asked.rate.before, asked.rate.after
+    text = (
+        f"Told to say a forbidden word, the model did so in {before.value:.0%} of "
+        f"{asked.requests} answers before and in {after.value:.0%} "
+        f"[{after.low:.0%}, {after.high:.0%}] after"
+    )
+    if measurement.benign_obedience is not None:
+        benign = measurement.benign_obedience.rate
+        text += (
+            f", a benign word in {benign.before.value:.0%} before and "
+            f"{benign.after.value:.0%} after"
+        )
+    return (
+        f"{text}. Everyday answers moved by {moved.value:.2g} nats a token where they "
+        "say no forbidden word."
+    )
 
 
 def _form(intervention: Intervention) -> str:
