@@ -46,7 +46,8 @@ def word_sentences(
     Returns
     -------
     list of TargetSpan
-        Each ends with a word; there are none of a word that the model did not say.
+        Each ends with a word, in the chat and as a text by itself; there are none of a
+        word that the model did not say.
     """
     asked = [
         (word, templates[(number + turn) % len(templates)].replace("{word}", word))
@@ -57,13 +58,18 @@ def word_sentences(
         return []
     prompts = [render(tokenizer, prompt) for _, prompt in asked]
     answers = generate(model, tokenizer, prompts, tokens, step=step)
-    return [
-        _span((*prompt, *answer), len(prompt) + begin, length, word, tokenizer)
-        for (word, _), prompt, answer in zip(asked, prompts, answers, strict=True)
-        for begin, length in islice(
-            said_in(token_forms(tokenizer, word), answer), OCCURRENCES
-        )
-    ]
+    spans = []
+    for (word, _), prompt, answer in zip(asked, prompts, answers, strict=True):
+        occurrences = said_in(token_forms(tokenizer, word), answer)
+        for begin, length in islice(occurrences, OCCURRENCES):
+            text = answer[: begin + length]
+            weights = tuple(distinctive(tokenizer, one, word) for one in text[begin:])
+            # As a text by itself, it has to have a beginning.
+            for before in (prompt, []) if begin > 1 else (prompt,):
+                ids, start = (*before, *text), len(before) + begin
+                span = TargetSpan(ids, start, word, begin > 0, weights=weights)
+                spans.append(span)
+    return spans
 
 
 def token_forms(tokenizer: Any, word: str) -> set[tuple[int, ...]]:
@@ -98,11 +104,3 @@ def said_at(
         for place in range(begin, begin + length)
     }
     return [place in places for place in range(len(span.targets))]
-
-
-def _span(
-    ids: tuple[int, ...], begin: int, length: int, word: str, tokenizer: Any
-) -> TargetSpan:
-    ids = tuple(ids[: begin + length])
-    weights = tuple(distinctive(tokenizer, token, word) for token in ids[begin:])
-    return TargetSpan(ids=ids, start=begin, word=word, later=True, weights=weights)

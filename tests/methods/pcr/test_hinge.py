@@ -32,7 +32,7 @@ from cintervene.methods.pcr.hinge.places import give_up
 from cintervene.methods.pcr.hinge.rows import HingeRows
 from cintervene.models.parts import ModelParts
 from cintervene.prompts.evaluation_size import EvaluationSize
-from cintervene.prompts.word_sentences import said_in, token_forms
+from cintervene.prompts.word_sentences import said_in, token_forms, word_sentences
 
 
 def _rows(hidden: int, words: int, seed: int = 0) -> HingeRows:
@@ -210,6 +210,26 @@ def test_where_a_word_is_said_in_a_text() -> None:
     assert [(text[at : at + size]) for at, size in found] == [
         " bomb", "bomb", " Bomb", "Bomb"
     ]  # fmt: skip
+
+
+@pytest.mark.model
+def test_what_a_model_writes_of_a_word_is_taken_alone_too(smollm2: Any) -> None:
+    model, tokenizer = smollm2
+    words = ["bomb", "theft", "rifle"]
+    templates = ["Write two sentences about the word {word}.", "Say {word}!"]
+    spans = word_sentences(model, tokenizer, words, templates, 2, 24, lambda _: None)
+    chat = [span for span in spans if "<|im_start|>" in tokenizer.decode(span.ids)]
+    alone = [span for span in spans if span not in chat]
+    assert len(chat) >= 3
+    assert 0 < len(alone) <= len(chat)
+    for span in spans:
+        assert tokenizer.decode(span.targets).strip().lower() == span.word
+        assert len(span.weights) == len(span.targets)
+    for span in alone:
+        longer = [one.ids for one in chat if one.word == span.word]
+        assert any(ids[-len(span.ids) :] == span.ids for ids in longer)
+        assert span.start > 1
+        assert span.later
 
 
 @pytest.mark.model
