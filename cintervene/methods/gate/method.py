@@ -113,12 +113,15 @@ def solve(
         with clock.phase("tune"), torch.no_grad():
             sweep = _sweep(problem, openings, limits, config, progress)
     best = mildest_within(sweep, limits)
+
+    def updates(point: GateSweepPoint) -> list[tuple[Target, LowRankUpdate]]:
+        return [*carried, *problem.updates(point.thresholds)]
+
     trials = [
         Trial(
             point,
             point.strain(limits) <= 1.0,
-            # Here, for the problem holds what was captured of all examples.
-            partial(list, [*carried, *problem.updates(point.thresholds)]),
+            partial(updates, point),
             {"opening": point.opening, "answering": point.answering},
         )
         for point in sweep
