@@ -347,7 +347,7 @@ class _Chunks:
     @property
     def count(self) -> float:
         pairs = zip(self.chunks, self.weights, strict=True)
-        return sum(weight * len(chunk) for chunk, weight in pairs)
+        return sum(weight * _rows_of(chunk) for chunk, weight in pairs)
 
     def with_chunk(self, chunk: Any) -> "_Chunks | _Sum":
         return self._with(_Chunks(self.d_in, (_own(chunk),), (1,)))
@@ -371,16 +371,12 @@ class _Chunks:
         return total
 
     def statistics(self) -> "_Rows | _Sum":
-        if 2 * sum(map(len, self.chunks)) > self.d_in:
+        if 2 * sum(map(_rows_of, self.chunks)) > self.d_in:
             return self.summed()
-        rows = np.empty((sum(map(len, self.chunks)), self.d_in))
-        start = 0
+        parts = [np.empty((0, self.d_in))]
         for chunk, weight in zip(self.chunks, self.weights, strict=True):
-            rows[start : start + len(chunk)] = _core.as_float64(
-                _weighted(chunk, weight)
-            )
-            start += len(chunk)
-        return _Rows(rows, self.count)
+            parts.append(_widened(_weighted(chunk, weight), "benign_inputs"))
+        return _Rows(np.concatenate(parts), self.count)
 
 
 @dataclass(frozen=True, eq=False)
@@ -392,7 +388,7 @@ class _Sum:
 
     def with_chunk(self, chunk: Any) -> "_Sum":
         total = _core.moment_add(chunk, self.sum.copy())
-        return _Sum(total, self.count + len(chunk))
+        return _Sum(total, self.count + _rows_of(chunk))
 
     def plus(self, other: "_Chunks | _Sum", weight: float) -> "_Sum":
         total = other.added_to(self.sum.copy(), weight)
@@ -517,6 +513,11 @@ def _matrix_shape(x: Any, name: str) -> tuple[int, int]:
             f"{name}: got shape {shape}; expected two axes, one row a sample"
         )
     return int(shape[0]), int(shape[1])
+
+
+def _rows_of(inputs: Any) -> int:
+    """How many rows there are; what only exports its memory has no length."""
+    return _matrix_shape(inputs, "inputs")[0]
 
 
 def _absolute_ridge(
