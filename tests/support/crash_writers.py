@@ -175,7 +175,10 @@ def reports(world: World) -> list[Writer]:
     """What writes texts, pictures and records."""
     cases = [case(), case(suite="safe"), case(defence="pcr", answer="no")]
     content = study_content("tiny", {}, cases)
-    report = ("report.html", "report.md", "report.json", "layers.png", "perplexity.png")
+    report = (
+        "report.html", "report.md", "report.json", "layers.png", "perplexity.png",
+        "words.png",
+    )  # fmt: skip
     study = ("report.html", "report.md", "report.json", "cases.csv")
     requests = [Request("1", "How?"), Request("2", "Why?")]
 
