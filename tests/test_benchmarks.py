@@ -93,6 +93,9 @@ def test_arguments_exist(path: Path) -> None:
         keywords = {one.arg: None for one in node.keywords if one.arg is not None}
         try:
             signature(function).bind_partial(*given, **keywords)
+        except ValueError:
+            # Functions of the core do not tell what they take.
+            continue
         except TypeError as error:
             wrong.append(f"{ast.unparse(node.func)}: {error}")
     assert wrong == []

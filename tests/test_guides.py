@@ -60,7 +60,12 @@ def blocks(text: str, *kinds: str) -> list[tuple[str, str]]:
 def commands(code: str) -> list[list[str]]:
     """The arguments of each call of the program in a block of shell."""
     lines = re.sub(r"\\\n", " ", code).splitlines()
-    calls = [line for line in lines if line.startswith("cintervene ")]
+    # Where input comes from and output goes is the shell's.
+    calls = [
+        re.split(r" [<>|] ", line)[0]
+        for line in lines
+        if line.startswith("cintervene ")
+    ]
     return [shlex.split(line, comments=True)[1:] for line in calls]
 
 
