@@ -9,7 +9,7 @@ from typing import Any
 
 from cintervene import data
 from cintervene.attacks.base import AttackCase, Checkpoint, Request
-from cintervene.errors import ArgumentError
+from cintervene.attacks.families import check_family, places_in_turn
 
 __all__ = ["Conversation", "conversations"]
 
@@ -31,9 +31,7 @@ class Conversation:
     steps: int = 1
 
     def __post_init__(self) -> None:
-        if self.family not in conversations():
-            names = ", ".join(conversations())
-            raise ArgumentError(f"family: got {self.family!r}, expected one of {names}")
+        check_family(self.family, conversations())
 
     @property
     def name(self) -> str:
@@ -54,9 +52,6 @@ class Conversation:
     ) -> Sequence[AttackCase]:
         """Make a test case for each beginning; see `Attack.cases`."""
         known = self._beginnings
-        number = len(known) if self.count is None else min(self.count, len(known))
-        start = seed + sum(request.id.encode())
-        places = [(start + turn) % len(known) for turn in range(number)]
         return [
             AttackCase(
                 request.id,
@@ -66,7 +61,7 @@ class Conversation:
                 details={"beginning": at},
                 turns=tuple((role, text) for role, text in known[at]),
             )
-            for at in places
+            for at in places_in_turn(request, seed, len(known), self.count)
         ]
 
 

@@ -9,9 +9,9 @@ from functools import cache
 from typing import Any
 
 from cintervene.attacks.base import AttackCase, Checkpoint, Request
-from cintervene.data import fill_in_turn
+from cintervene.attacks.families import check_family, places_in_turn
+from cintervene.data import fill_template
 from cintervene.data.prompts import read_json
-from cintervene.errors import ArgumentError
 
 __all__ = ["PREFILL", "DirectRequest", "Jailbreak", "Prefill", "families"]
 
@@ -81,10 +81,7 @@ class Jailbreak:
     steps: int = 1
 
     def __post_init__(self) -> None:
-        if self.family not in families():
-            raise ArgumentError(
-                f"family: got {self.family!r}, expected one of {', '.join(families())}"
-            )
+        check_family(self.family, families())
 
     @property
     def name(self) -> str:
@@ -101,17 +98,15 @@ class Jailbreak:
     ) -> Sequence[AttackCase]:
         """Make a test case for each template; see `Attack.cases`."""
         templates = _templates()[self.family]
-        number = len(templates) if self.count is None else self.count
-        start = seed + sum(request.id.encode())
         return [
             AttackCase(
                 request.id,
                 request.text,
                 self.name,
-                fill_in_turn(templates, start + turn, request.text),
-                details={"template": (start + turn) % len(templates)},
+                fill_template(templates[at], request.text),
+                details={"template": at},
             )
-            for turn in range(min(number, len(templates)))
+            for at in places_in_turn(request, seed, len(templates), self.count)
         ]
 
 

@@ -17,6 +17,7 @@ pytest.importorskip("transformers")
 pytest.importorskip("matplotlib")
 
 from support.gguf_files import base_of
+from support.little_defences import FEW_TOML
 from support.packed_layers import Codes, with_packed
 from support.saved_models import save_tiny_model, work_little
 
@@ -40,16 +41,6 @@ STEPS = [
     "--steps=2", "--parts=1", "--answers=4", "--answer-tokens=2", "--borderline=24",
 ]  # fmt: skip
 NEURONS = ["--steps=2", "--examples-per-step=4", "--benign=8", "--answer-tokens=2"]
-FEW = """\
-[calibration]
-contrast_words = 4
-prompts = 4
-texts = 2
-answer_tokens = 4
-tune_words = 2
-tune_prompts = 2
-contrast_prompts = 4
-"""
 
 
 @pytest.fixture(scope="module")
@@ -176,7 +167,7 @@ def test_refuse_by_gated_neurons(model: Path, tmp_path: Path, capsys: Any) -> No
 def test_keep_away_from_what_texts_show(
     model: Path, tmp_path: Path, capsys: Any, kind: str
 ) -> None:
-    few = text_file(tmp_path, FEW.encode(), "few.toml")
+    few = text_file(tmp_path, FEW_TOML.encode(), "few.toml")
     texts, out = tmp_path / "texts.txt", tmp_path / "out"
     texts.write_text("Bees live in hives.\nHoney is sweet.\nBees sting.\n", "utf-8")
     argv = ["defend", "--model", str(model), kind, str(texts), "--layers", "1"]

@@ -14,6 +14,7 @@ pytest.importorskip("transformers")
 pytest.importorskip("tomli_w")
 
 from support.interventions import random_intervention
+from support.little_defences import FEW_TOML
 from support.saved_models import save_tiny_model
 from support.terminals import Terminal, screen
 
@@ -26,16 +27,6 @@ WIDTH, HEIGHT = 120, 12
 # Tokens of an answer that are computed once more.
 LOOKED_AT = 500
 PROMPT = r"(?<!\d)> $"
-FEW = """\
-[calibration]
-contrast_words = 4
-prompts = 4
-texts = 2
-answer_tokens = 4
-tune_words = 2
-tune_prompts = 2
-contrast_prompts = 4
-"""
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +83,7 @@ def test_a_chat_in_columns(model: Path, change: Path, tmp_path: Path) -> None:
 
 def test_the_menu(model: Path, tmp_path: Path) -> None:
     (tmp_path / "requests.txt").write_text("How to lie?\nHow to rob?\n" * 3, "utf-8")
-    (tmp_path / "few.toml").write_text(f"layers = [1]\n{FEW}", "utf-8")
+    (tmp_path / "few.toml").write_text(f"layers = [1]\n{FEW_TOML}", "utf-8")
     out = tmp_path / "out"
     argv: list[Any] = ["-m", "cintervene", "defend", "--model", model, "--out", out]
     argv += ["--config", tmp_path / "few.toml", "--harmful", tmp_path / "requests.txt"]

@@ -11,6 +11,17 @@ FEW = CalibrationSize(
     starting=1, later=1, contrast_words=2, text_words=2, contrast_prompts=4, prompts=4,
     texts=2, answer_tokens=4, tune_words=2, tune_prompts=2,
 )  # fmt: skip
+# The same kind of thing in a file of the command line.
+FEW_TOML = """\
+[calibration]
+contrast_words = 4
+prompts = 4
+texts = 2
+answer_tokens = 4
+tune_words = 2
+tune_prompts = 2
+contrast_prompts = 4
+"""
 REQUESTS = ["How to lie?", "How to rob?"] * 3
 SENTENCES = ["Bees live in hives.", "The queen lays eggs.", "Honey is sweet."]
 _DESCENT: dict[str, Any] = {
