@@ -49,9 +49,9 @@ class Calibration:
         Everyday prompts with the model's own answers, and running text.
     tune_forget, tune_near_negatives, tune_retain : list of TargetSpan
         The same of other prompts and other benign words.
-    tune_said : list of list of bool
-        For each of `tune_retain` at which of its positions the model itself says a
-        forbidden word; empty where nothing is known of it.
+    retain_said, tune_said : list of list of bool
+        For each of `retain` and `tune_retain` at which of its positions a forbidden
+        word is said; empty where nothing is known of it.
     """
 
     forget: list[TargetSpan]
@@ -60,6 +60,7 @@ class Calibration:
     tune_forget: list[TargetSpan]
     tune_near_negatives: list[TargetSpan]
     tune_retain: list[TargetSpan]
+    retain_said: list[list[bool]] = field(default_factory=list)
     tune_said: list[list[bool]] = field(default_factory=list)
 
 
@@ -91,6 +92,7 @@ def calibrate_words(
         near_negatives=benign_word_answers(tokenizer, benign, size)
         + neighbour_answers(tokenizer, frequent),
         tune_forget=_word_answers(tokenizer, words, "tune", 2, 2),
+        retain_said=[said_at(forms, span) for span in common["retain"]],
         tune_said=[said_at(forms, span) for span in common["tune_retain"]],
         **common,
     )

@@ -65,7 +65,7 @@ class PCRConfig(ProjectionConfig):
         follows it, and neither `layers` nor `matrix` asks for something else.
     max_neurons : "auto" or int
         How many neurons `hinge` may change; more words than these share them. `"auto"`
-        is a twelfth of the MLP's.
+        is a twentieth of the MLP's.
     strength : "auto" or float
         How far outputs are pushed: the s of (8) and (11) to (13).
         `"auto"` tries several on a tuning split and takes the knee of effect against
@@ -137,7 +137,7 @@ class PCRConfig(ProjectionConfig):
     )  # fmt: skip
     max_neurons: Literal["auto"] | int = parameter(
         Auto(Whole(least=1), "a positive whole number"), "auto",
-        "how many neurons the hinge may change; auto is a twelfth of an MLP's",
+        "how many neurons the hinge may change; auto is a twentieth of an MLP's",
     )  # fmt: skip
     strength: Literal["auto"] | float = parameter(
         Auto(Positive(), "a positive number"), "auto",

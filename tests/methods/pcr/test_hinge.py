@@ -26,7 +26,7 @@ from cintervene.methods.common.output_metric import (
 from cintervene.methods.pcr.config import PCRConfig
 from cintervene.methods.pcr.hinge.columns import ALIKE, KEPT, solve_columns
 from cintervene.methods.pcr.hinge.detectors import fit_neurons
-from cintervene.methods.pcr.hinge.groups import Group, grouped
+from cintervene.methods.pcr.hinge.groups import MOST_SHARED, Group, grouped
 from cintervene.methods.pcr.hinge.method import hinged_mlp
 from cintervene.methods.pcr.hinge.places import give_up
 from cintervene.methods.pcr.hinge.rows import HingeRows
@@ -56,6 +56,7 @@ def _rows(hidden: int, words: int, seed: int = 0) -> HingeRows:
         tokens=[{5 + int(owner): 1.0} for owner in owners],
         near_tokens={20, 21, 22},
         near=noise(60).astype(np.float32),
+        everyday=noise(240).astype(np.float32),
         other=noise(400).astype(np.float32),
         benign=noise(300).astype(np.float32),
         said_states=torch.from_numpy(said).float(),
@@ -106,7 +107,26 @@ def test_words_share_neurons_where_these_are_few() -> None:
         begin = [word for group in groups if group.begins for word in group.words]
         assert sorted(begin) == list(range(7))
         longer = [word for group in groups if not group.begins for word in group.words]
-        assert sorted(longer) == (list(range(7)) if most > 4 else [])
+        assert sorted(longer) == (list(range(7)) if most > 2 else [])
+
+
+def test_words_that_begin_alike_share_first() -> None:
+    rows = _rows(16, 6)
+    begins = (rows.owners == 4) & rows.first
+    rows.said[begins] = rows.said[(rows.owners == 1) & rows.first] + 0.01
+    alone = {(0,), (2,), (3,), (5,)}
+    groups = [group for group in grouped(rows, 6, 7) if group.begins]
+    assert {tuple(sorted(group.words)) for group in groups} == alone | {(1, 4)}
+
+
+@pytest.mark.parametrize(("words", "most"), [(40, 30), (40, 9), (13, 4), (9, 1)])
+def test_no_group_grows_to_much_more_than_the_others(words: int, most: int) -> None:
+    groups = [group for group in grouped(_rows(96, words), words, most) if group.begins]
+    sizes = [len(group.words) for group in groups]
+    count = most - int(most * MOST_SHARED)
+    assert sum(sizes) == words
+    assert len(sizes) <= max(1, count)
+    assert max(sizes) <= 2 * -(-words // max(1, count))
 
 
 def test_columns_lower_their_tokens_by_a_nat_at_least_cost(tiny_model: Any) -> None:

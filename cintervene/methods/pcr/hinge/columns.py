@@ -32,6 +32,9 @@ __all__ = ["Columns", "solve_columns"]
 # Nats by which a benign word's token may fall with a forbidden one's nat; and more than
 # what fall makes it too like that to be told apart.
 KEPT, ALIKE = 0.1, 0.7
+# Power of how distinctive first tokens are: where only their word begins, they may fall
+# more than they should everywhere.
+BEGIN_POWER = 0.4
 # How often tokens that have come over that limit are added to a problem.
 ROUNDS = 6
 
@@ -89,7 +92,8 @@ def _falling(rows: HingeRows, group: Group) -> dict[int, float]:
     for row in np.flatnonzero(group.of(rows)):
         for token, weight in rows.tokens[row].items():
             weights[token] = max(weight, weights.get(token, 0.0))
-    return weights
+    power = BEGIN_POWER if group.begins else 1.0
+    return {token: weight**power for token, weight in weights.items()}
 
 
 class _Problem:

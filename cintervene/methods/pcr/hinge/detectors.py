@@ -37,10 +37,11 @@ RIDGE = 0.1
 HARD, HARD_NEAR, SPREAD = 600, 300, 300
 # Beginnings that are made of the word's mean and what others' beginnings differ by.
 MADE, REPEATED = 40, 2
-# Share of other tokens, and of those before benign words, at which a neuron may open.
+# Share of other tokens, and of those before benign words, at which a neuron may open;
+# at tokens of everyday text where no forbidden word comes next none may.
 OPEN, OPEN_NEAR = 2e-3, 5e-4
 # How much higher it is where words begin and where they go on, in typical openings.
-BEGIN_MARGIN, MARGIN = 0.1, 0.35
+BEGIN_MARGIN, MARGIN = 0.05, 0.35
 # Share of its words' own rows at which a neuron may be closed, whatever else opens it.
 CLOSED = 0.25
 # What enters the activation function where a word is about to be said.
@@ -109,9 +110,10 @@ def fit_neurons(
     fitting = _Fitting(rows)
     found = deal("detectors", groups, fitting.fit, lambda _: step(1))
     weights = np.stack(found)
-    near = rows.near if len(rows.near) else rows.other
-    levels = np.maximum(
-        _quantiles(rows.other, weights, OPEN), _quantiles(near, weights, OPEN_NEAR)
+    elsewhere = (rows.other, OPEN), (rows.near, OPEN_NEAR), (rows.everyday, 0.0)
+    levels = np.max(
+        [_quantiles(part, weights, share) for part, share in elsewhere if len(part)],
+        axis=0,
     )
     own = [
         rows.said[group.of(rows)] @ direction

@@ -45,7 +45,7 @@ from cintervene.utils.progress import Progress, counting
 __all__ = ["Hinge", "hinged_mlp"]
 
 # Neurons of an MLP that may be changed, as a share.
-SHARE = 1 / 12
+SHARE = 1 / 20
 # Nats that tokens are lowered by at first, where a neuron's activation is 1.
 FIRST = 20.0
 # Times `min_effect` that each word is to reach on the tuning split.

@@ -48,6 +48,8 @@ class HingeRows:
         What benign words begin and go on with.
     near : ndarray, shape (n, hidden)
         Where a benign word comes next in its place.
+    everyday : ndarray, shape (e, hidden)
+        Everyday answers and running text, where no forbidden word comes next.
     other : ndarray, shape (N, hidden)
         All other tokens: prompts, everyday answers, running text.
     benign : ndarray, shape (k, hidden)
@@ -64,6 +66,7 @@ class HingeRows:
     tokens: list[dict[int, float]]
     near_tokens: set[int]
     near: Singles
+    everyday: Singles
     other: Singles
     benign: Singles
     said_states: Tensor
@@ -119,11 +122,19 @@ class HingeRows:
                 token for span in calibration.near_negatives for token in span.targets
             },
             near=near.inputs,
+            everyday=everyday.inputs[~_said(calibration)],
             other=np.concatenate([said.others, near.others, everyday.rows]),
             benign=np.concatenate([near.inputs, everyday.inputs]),
             said_states=said.states,
             benign_states=torch.cat([near.states, everyday.states]),
         )
+
+
+def _said(calibration: Calibration) -> npt.NDArray[np.bool_]:
+    """At which of the targets of everyday spans a forbidden word is said."""
+    if calibration.retain_said:
+        return np.concatenate([np.array(one) for one in calibration.retain_said])
+    return np.zeros(sum(len(span.targets) for span in calibration.retain), bool)
 
 
 class _Part:
