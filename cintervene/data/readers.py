@@ -52,9 +52,9 @@ def read_words(path: str | os.PathLike[str], column: str | None = None) -> list[
 
     The file is UTF-8, with or without a byte order mark, and has one entry a line. A
     ``#`` with white space or nothing on both sides begins a comment. Blank lines are
-    skipped. Entries are brought to the form of `normal_word`. Of entries that differ
-    only in case the first is kept. Files whose names end in .csv, .tsv, .json or .jsonl
-    are tables.
+    skipped; every line break of Unicode, such as a form feed, ends a line. Entries are
+    brought to the form of `normal_word`. Of entries that differ only in case the first
+    is kept. Files whose names end in .csv, .tsv, .json or .jsonl are tables.
 
     Parameters
     ----------
@@ -77,8 +77,9 @@ def read_words(path: str | os.PathLike[str], column: str | None = None) -> list[
     """
     table = is_table(Path(path))
     entries = [
-        (place, entry if table else COMMENT.sub("", entry))
+        (place, line if table else COMMENT.sub("", line))
         for place, entry in _entries(Path(path), WORDS, column, "word list")
+        for line in ([entry] if table else entry.splitlines())
     ]
     words = [normal_word(place, entry) for place, entry in entries if entry.strip()]
     if not words:
@@ -134,6 +135,11 @@ def _unchanged(
             raise ArgumentError(
                 f"{place}: {entry[:40]!r} holds a NUL, so that the file is binary, or "
                 "UTF-16 without a mark; save it as UTF-8"
+            )
+        if any("\ud800" <= letter <= "\udfff" for letter in entry):
+            raise ArgumentError(
+                f"{place}: {entry[:40]!r} holds half of a character, as JSON can write "
+                "it; write the whole character"
             )
     found = list(dict.fromkeys(entry.strip() for _, entry in entries if entry.strip()))
     if not found:

@@ -96,7 +96,10 @@ def _csv_rows(path: Path, text: str, ending: str) -> Iterator[Row]:
     header = text.partition("\n")[0]
     semicolons = ";" in header and "," not in header
     delimiter = "\t" if ending == ".tsv" else ";" if semicolons else ","
-    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter)
+    # Else a quote that is never closed swallows the rows behind it.
+    reader = csv.DictReader(
+        io.StringIO(text, newline=""), delimiter=delimiter, strict=True
+    )
     try:
         for row in reader:
             place = f"{path}, line {reader.line_num}"
@@ -134,7 +137,8 @@ def values_of(
     Raises
     ------
     ArgumentError
-        It cannot be told which column, there is no such, or it holds no text.
+        It cannot be told which column, there is no such, a row lacks it, or it holds no
+        text.
     """
     chosen = ""
     for place, row in rows:
@@ -142,7 +146,12 @@ def values_of(
         if isinstance(row, Mapping):
             named = {_key(name): value for name, value in row.items()}
             chosen = chosen or _column(place, list(row), columns, column)
-            value = named.get(chosen)
+            if chosen not in named:
+                raise ArgumentError(
+                    f"{place}: has no {chosen!r}, which the rows before it have; "
+                    "expected the same name in all rows"
+                )
+            value = named[chosen]
             if value is not None and column is None:
                 value = _with_others(place, chosen, value, named)
         if value is not None:

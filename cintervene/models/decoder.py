@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 from torch import nn
 
@@ -83,6 +84,9 @@ def find_decoder(model: nn.Module) -> Decoder:
                 chains.append((name, module))
     if len(chains) != 1:
         names = ", ".join(name for name, _ in chains) or "none"
+        streams = _parallel_states(model, config, calls)
+        if not chains and streams > 1:
+            names = f"layers that hand on {streams} hidden states side by side"
         raise ModelError(
             f"{type(model).__name__}: expected one list of "
             f"{config.num_hidden_layers} decoder layers called in sequence on a hidden "
@@ -155,6 +159,27 @@ def text_config(model: nn.Module) -> TextConfig:
         )
     inner = getattr(text, "intermediate_size", None)
     return TextConfig(depth, width, inner if isinstance(inner, int) else None)
+
+
+def _parallel_states(
+    model: nn.Module, config: TextConfig, calls: Sequence[Call]
+) -> int:
+    """Return how many hidden states a token has between layers (Gemma 3n); 0: unknown.
+
+    What a layer adds then is not what the head reads, but is mixed into each of them by
+    weights that depend on the token.
+    """
+    embedding: Any = getattr(model, "get_input_embeddings", lambda: None)()
+    tokens = [call.y.shape[:-1].numel() for call in calls if call.module is embedding]
+    for module in model.modules():
+        if (
+            isinstance(module, nn.ModuleList)
+            and len(module) == config.num_hidden_layers
+            and len(chain := _chain(module, calls)) == len(module)
+            and tokens
+        ):
+            return chain[0].x.numel() // (config.hidden_size * tokens[0])
+    return 0
 
 
 def _chain(layers: nn.ModuleList, calls: Sequence[Call]) -> list[Call]:

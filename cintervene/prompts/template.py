@@ -21,6 +21,8 @@ from cintervene.prompts.thinking import think_marks
 
 __all__ = ["ChatTokenizer", "chat_tokenizer"]
 
+# Characters that a template may write beside messages: what follows takes as long.
+MOST_WRITTEN = 1_000_000
 # Something that no template says by itself.
 PROBE = "Which quokka ate seven purple umbrellas"
 # Dates would make today's results differ from tomorrow's.
@@ -206,6 +208,13 @@ class ChatTokenizer:
                 "tokenizer: its chat template fails on a user's message "
                 f"({reason!r:.200}); give another chat_template or template_options"
             ) from error
+        written = len(text) - sum(len(said) for _, said in turns) - len(prompt)
+        if written > MOST_WRITTEN:
+            raise ArgumentError(
+                f"tokenizer: its chat template writes {written} characters around a "
+                f"message; expected {MOST_WRITTEN} at most. Give it another "
+                "chat_template"
+            )
         if _plain(prompt) not in _plain(text):
             raise ArgumentError(
                 f"tokenizer: its chat template loses the prompt {prompt!r:.80}; "
@@ -285,12 +294,18 @@ def _source(tokenizer: Any, name: Any) -> str:
     Raises
     ------
     ArgumentError
-        Nobody says which of them.
+        Nobody says which of them, or they are no templates.
     """
     found = getattr(tokenizer, "chat_template", None)
     found = found or getattr(text_tokenizer(tokenizer), "chat_template", None)
     if isinstance(found, Sequence) and not isinstance(found, str):
-        found = {one["name"]: one["template"] for one in found}
+        try:
+            found = {one["name"]: one["template"] for one in found}
+        except (KeyError, TypeError) as error:
+            raise ArgumentError(
+                f"tokenizer: its chat templates are {found!r:.80}; expected a text, or "
+                "a list of objects with name and template"
+            ) from error
     if not isinstance(found, Mapping):
         if name is not None:
             raise ArgumentError(

@@ -16,7 +16,7 @@ from cintervene.solvers.problem import gram_matrices, matrix
 from cintervene.solvers.solution import Status
 from cintervene.solvers.update import LowRankUpdate
 from cintervene.utils.arrays import Floats, shape_of
-from cintervene.utils.scale import check_scale
+from cintervene.utils.scale import GREATEST, check_scale
 from cintervene.utils.validation import check_not_negative, check_whole, number
 
 __all__ = ["RegionSolution", "arr", "tsr"]
@@ -279,8 +279,20 @@ def _solve(
         int(max_iterations),
         min(int(max_iterations) + 1, _HISTORY_ROWS),
     )
+    _check_losses(result)
     mixes = solver is _core.arr
     return _solution(result, mixes, dual, true_gram, logits, token_ids)
+
+
+def _check_losses(result: "_core.Region") -> None:
+    """Refuse logits, and changes of them, so large that differences mean nothing."""
+    figures = (result["loss"], result["bound"], result["stationarity"])
+    size = max(abs(figure) for figure in figures)
+    if not all(abs(figure) <= GREATEST for figure in figures):
+        raise ArgumentError(
+            f"logits: a loss is {size:.3g} nats in size; expected {GREATEST:g} at "
+            "most. Logits, or the radius times the inputs, are in another unit"
+        )
 
 
 def _solution(

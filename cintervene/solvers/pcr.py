@@ -38,6 +38,8 @@ _FINISHED = 1e-9
 _ROUNDED = 1e-6
 # Relative error of a sum of products, for a guess of what rounding may do.
 _ROUNDING = 8.0 * np.finfo(np.float64).eps
+# Columns that show of nearly every row of coefficients that it is not zero.
+_GLANCE = 16
 
 
 def pcr(
@@ -211,10 +213,11 @@ def _solution(
     """The update A' H P^-1 of (4), and what it does with and without slack."""
     coefficients, multipliers = result["coefficients"], result["multipliers"]
     status = Status(result["outcome"])
-    used = np.any(coefficients != 0.0, axis=1)
-    # A slice copies nothing where all rows are in use.
-    rows = slice(None) if used.all() else used
-    left = coefficients[rows]
+    # A glance at the first columns shows of nearly every row that it is in use, and a
+    # slice copies nothing where all are.
+    used = np.any(coefficients[:, :_GLANCE] != 0.0, axis=1)
+    rows = slice(None) if used.all() else np.any(coefficients != 0.0, axis=1)
+    left, right = coefficients[rows], problem.dual_inputs[rows]
     n = len(problem.concepts)
     slack_displacements, slack_margins = result["displacements"], result["margins"]
     displacements, margins = slack_displacements, slack_margins
@@ -225,8 +228,11 @@ def _solution(
     # NumPy's BLAS would wake a thread for a product, which then waits spinning for as
     # long as a whole solve takes.
     cost = float(np.einsum("ij,ij", coefficients, slack_displacements))
+    # A number only where every coefficient is one.
+    if not np.isfinite(cost):
+        _core.check_finite(left, "left")
     return Solution(
-        update=LowRankUpdate(np.ascontiguousarray(left.T), problem.dual_inputs[rows]),
+        update=LowRankUpdate.of_finite(np.ascontiguousarray(left.T), right),
         cost=cost,
         coefficients=coefficients,
         status=status,
@@ -267,14 +273,17 @@ def _in_doubt(
         return True
     squares = problem.true_gram.diagonal()
     if h is not problem.dual_inputs:
-        squares = np.linalg.norm(h, axis=1) * np.linalg.norm(
-            problem.dual_inputs, axis=1
-        )
+        squares = _lengths(h) * _lengths(problem.dual_inputs)
     lengths = np.sqrt(squares)
-    spread = lengths @ np.linalg.norm(result["coefficients"], axis=1)
+    spread = lengths @ _lengths(result["coefficients"])
     place = problem.size * np.sqrt(problem.outputs.shape[1]) + lengths.max() * spread
     errors = place / result["unit"], 0.1 * spread * (spread / solution.cost)
     return bool(max(errors) * _ROUNDING > 1e-11)
+
+
+def _lengths(rows: Floats) -> Floats:
+    """Of rows; nothing as large as these is made on the way."""
+    return np.asarray(np.sqrt(np.einsum("ij,ij->i", rows, rows)))
 
 
 def _corrected(

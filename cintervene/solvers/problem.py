@@ -242,7 +242,13 @@ def gram_matrices(h: Floats, dual: Floats, slack: float) -> tuple[Floats, Floats
 def _with_slack(gram: Floats, slack: float) -> Floats:
     check_not_negative(slack=slack)
     if slack > 0.0 and len(gram) > 0:
-        added = slack * gram.diagonal().mean()
+        with np.errstate(over="ignore"):
+            added = slack * gram.diagonal().mean()
+        if not np.isfinite(added + gram.max()):
+            raise ArgumentError(
+                f"slack: got {slack:.3g}, which times the mean squared input is no "
+                "number; expected a share of about 1 or less"
+            )
         gram = gram.copy()
         gram[np.diag_indices(len(gram))] += added
     return gram

@@ -16,6 +16,7 @@ from cintervene.solvers.problem import Problem
 from cintervene.solvers.solution import Solution
 from cintervene.solvers.update import LowRankUpdate
 from cintervene.utils.arrays import Floats
+from cintervene.utils.forks import undivided
 
 __all__ = ["settle"]
 
@@ -23,6 +24,7 @@ __all__ = ["settle"]
 _MAX_CORRECTIONS = 4
 
 
+@undivided
 def settle(
     solution: Solution, problem: Problem, h: Floats, accepted: float, tolerance: float
 ) -> Solution:

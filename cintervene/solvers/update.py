@@ -10,6 +10,7 @@ import numpy.typing as npt
 from cintervene import _core
 from cintervene.errors import ArgumentError
 from cintervene.utils.arrays import Floats, shape_of
+from cintervene.utils.forks import undivided
 from cintervene.utils.scale import scaled, unscaled
 
 __all__ = ["LowRankUpdate", "displacement"]
@@ -70,6 +71,16 @@ class LowRankUpdate:
             )
 
     @classmethod
+    def of_finite(cls, left: Array, right: Array) -> Self:
+        """Of float64 factors whose shapes match and whose elements are known as finite.
+
+        Looking at each element again takes as long as a small product with it.
+        """
+        update = cls.__new__(cls)
+        update.left, update.right = left, right
+        return update
+
+    @classmethod
     def zero(cls, d_out: int, d_in: int) -> Self:
         """The update of rank 0 that changes nothing."""
         return cls(np.zeros((d_out, 0)), np.zeros((0, d_in)))
@@ -85,6 +96,7 @@ class LowRankUpdate:
         return int(self.left.shape[1])
 
     @property
+    @undivided
     def norm(self) -> float:
         """Frobenius norm of the change."""
         (left, of_left), (right, of_right) = scaled(self.left), scaled(self.right)
@@ -130,10 +142,12 @@ class LowRankUpdate:
             )
         return _core.lowrank_apply(W, self.left, self.right, out)
 
+    @undivided
     def matrix(self) -> Array:
         """The change as a dense matrix, shape (d_out, d_in)."""
         return np.asarray(self.left @ self.right)
 
+    @undivided
     def compress(self, rank: int | None = None, tolerance: float = 0.0) -> Self:
         """The closest update of lower rank.
 

@@ -10,6 +10,8 @@
 #define TAKEN_LEGACY "used_dltensor"
 #define TAKEN_VERSIONED "used_dltensor_versioned"
 #define BLOCK "cintervene.block"
+/* Bytes of a cache line: vectors that lie across two are read twice. */
+#define LINE 64
 
 /* ---- DLPack -------------------------------------------------------------------- */
 
@@ -123,17 +125,20 @@ give_block(PyObject *capsule)
 }
 
 PyObject *
-capsule_take_block(size_t size, void **block)
+capsule_take_block(size_t size, void **data)
 {
-    *block = civ_block_take(size);
-    if (*block == NULL) {
+    size_t taken;
+    bool overflow = __builtin_add_overflow(size, LINE - 1, &taken);
+    char *block = overflow ? NULL : civ_block_take(taken);
+    if (block == NULL) {
         return PyErr_NoMemory();
     }
-    PyObject *capsule = PyCapsule_New(*block, BLOCK, give_block);
+    PyObject *capsule = PyCapsule_New(block, BLOCK, give_block);
     if (capsule == NULL) {
-        civ_block_give(*block, size);
+        civ_block_give(block, taken);
         return NULL;
     }
-    PyCapsule_SetContext(capsule, (void *)(uintptr_t)size);
+    PyCapsule_SetContext(capsule, (void *)(uintptr_t)taken);
+    *data = block + (LINE - (uintptr_t)block % LINE) % LINE;
     return capsule;
 }

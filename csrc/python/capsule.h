@@ -29,7 +29,8 @@ const dlpack_tensor *capsule_open(const struct module_state *state, PyObject *ca
  * exception that is set. Once for each that was opened. */
 void capsule_close(PyObject *capsule);
 
-/* A capsule that owns a new block of the core. */
-PyObject *capsule_take_block(size_t size, void **block);
+/* A capsule that owns a new block of the core, and where in it the data are to lie: at
+ * the beginning of a cache line. */
+PyObject *capsule_take_block(size_t size, void **data);
 
 #endif

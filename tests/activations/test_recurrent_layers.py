@@ -146,7 +146,8 @@ def test_a_fork_does_not_write_to_what_layers_share() -> None:
 @pytest.mark.parametrize(
     ("name", "reason"),
     [
-        ("gemma3n_text", "not supported"),
+        ("gemma3n_text", "Gemma3n.*layers that hand on 4 hidden states side by side"),
+        ("deepseek_v4", "DeepseekV4.*layers that hand on 4 hidden states side by side"),
         ("paligemma", "lets tokens see later ones"),
     ],
 )

@@ -192,3 +192,36 @@ def test_a_sentence_with_commas_is_no_table(write: Write) -> None:
     for first in range(3):
         turned = lines[first:] + lines[:first]
         assert read_requests(write("r.txt", "\n".join(turned))) == turned
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "error"),
+    [
+        ("a.jsonl", '{"prompt": "a"}\n{"goal": "b"}\n', "line 2: has no 'prompt'"),
+        ("a.json", '[{"prompt": "a"}, {"Goal": "b"}]', "entry 2: has no 'prompt'"),
+        ("a.csv", 'goal\n"never closed\nb\n', "is not CSV"),
+        ("a.csv", 'goal\n"a" b\n', "is not CSV"),
+        ("a.jsonl", '{"prompt": "\\ud800"}\n', "half of a character"),
+    ],
+)
+def test_no_request_is_lost_in_silence(
+    tmp_path: Path, name: str, content: str, error: str
+) -> None:
+    (tmp_path / name).write_text(content, "utf-8")
+    with pytest.raises(ArgumentError, match=error):
+        read_requests(tmp_path / name)
+
+
+def test_a_row_may_have_nothing_to_say(tmp_path: Path) -> None:
+    table = tmp_path / "a.csv"
+    table.write_text("id,goal\n1,a\n2\n3,\n4,b\n", "utf-8")
+    assert read_requests(table) == ["a", "b"]
+    lines = tmp_path / "a.jsonl"
+    lines.write_text('{"goal": "a"}\n{"goal": null}\n{"goal": "b", "x": 1}\n', "utf-8")
+    assert read_requests(lines) == ["a", "b"]
+
+
+@pytest.mark.parametrize("ending", ["\x0b", "\x0c", "\x85", "\u2028", "\u2029"])
+def test_words_end_at_every_line_break(tmp_path: Path, ending: str) -> None:
+    (tmp_path / "words").write_text(f"bomb{ending}knife # b\n", "utf-8")
+    assert read_words(tmp_path / "words") == ["bomb", "knife"]

@@ -277,3 +277,21 @@ def test_thoughts_are_told_apart_where_their_marks_are_special() -> None:
     ids = tokenizer("[THINK]A[/THINK]B</s>", add_special_tokens=False)["input_ids"]
     assert tokenizer.decode(ids, skip_special_tokens=True) == "AB"
     assert after_thinking(answer_text(tokenizer, ids)) == "B"
+
+
+@pytest.mark.parametrize(
+    ("template", "error"),
+    [
+        (
+            "{{ 'a' * 10**8 }}{{ messages[0]['content'] }}",
+            "writes 100000000 char",
+        ),
+        (["a"], "chat templates are"),
+        ([{"name": "default"}], "chat templates are"),
+    ],
+)
+def test_hostile_templates_are_refused_by_name(template: Any, error: str) -> None:
+    tokenizer = make_tokenizer(None)
+    tokenizer.chat_template = template
+    with pytest.raises(ArgumentError, match=error):
+        chat_tokenizer(tokenizer)

@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+import re
 import signal
 
 import numpy as np
@@ -371,3 +372,44 @@ def test_signals_interrupt_a_long_solve(solve):
 def test_radius_without_a_square_is_refused(solve, radius):
     with pytest.raises(ci.ArgumentError, match="radius: the largest element is"):
         solve(np.eye(2), np.zeros((2, 3)), token_ids=[0], radius=radius)
+
+
+@pytest.mark.parametrize("solve", [ci.tsr, ci.arr])
+@pytest.mark.parametrize("size", [1e-300, 1e-160, 1e-30, 1e30, 1e140, 1e151, 1e300])
+@pytest.mark.parametrize("what", ["logits", "inputs and radius", "slack"])
+def test_extreme_sizes_give_figures_or_a_clear_error(solve, size, what):
+    rng = np.random.default_rng(0)
+    inputs, logits = rng.standard_normal((3, 4)), rng.standard_normal((3, 6))
+    logits[:, 5] = -np.inf
+    radius, slack = 1.0, 0.0
+    if what == "logits":
+        logits *= size
+    elif what == "slack":
+        inputs *= min(size, 1e149)
+        slack = size
+    else:
+        inputs *= size
+        radius = size
+    try:
+        found = solve(inputs, logits, [0, 1], radius, slack=slack, max_iterations=100)
+    except ci.ArgumentError as error:
+        assert re.match("logits|inputs|radius|slack", str(error))  # noqa: PT017
+        assert not 1e-150 <= size <= 1e70
+    else:
+        figures = found.loss, found.bound, found.stationarity, found.norm
+        assert np.isfinite(figures).all()
+        assert np.isfinite(found.losses).all()
+        assert np.isfinite(found.displacements).all()
+        assert found.norm <= radius * (1 + 1e-9)
+
+
+@pytest.mark.parametrize("solve", [ci.tsr, ci.arr])
+def test_losses_beyond_all_differences_are_refused(solve):
+    logits = [[0.0, 1e200, -1e200]]
+    with pytest.raises(ci.ArgumentError, match=r"a loss is 1e\+200 nats"):
+        solve([[1.0, 0.0]], logits, token_ids=[0], radius=1.0)
+
+
+def test_slack_that_overflows_is_refused():
+    with pytest.raises(ci.ArgumentError, match="slack: got 1e"):
+        ci.pcr([[1e149]], [[0.0]], [[0.5]], 1.0, slack=1e149)

@@ -25,6 +25,15 @@ from cintervene.utils.staging import StagedDirectory
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
 PREFIX = "base_model.model."
+# Types of models with experts in which peft, when it loads an adapter, takes down_proj
+# for what it is called. In others it is taken for that of the experts, or renamed.
+TAKEN_AS_NAMED = frozenset(
+    {
+        "aria_text", "hy_v3", "jamba", "kolibri1", "llama4", "llama4_text",
+        "mimo_v2_flash", "minimax_m3_vl_text", "nemotron_h", "qwen2_moe", "qwen3_5_moe",
+        "qwen3_5_moe_text",
+    }
+)  # fmt: skip
 
 
 def save_lora(
@@ -73,7 +82,8 @@ def save_lora(
         `directory` is not empty, or `dtype` is none of these.
     InterventionError
         The intervention changes nothing, `dtype` cannot hold it, `report` is about
-        another one, or it crossed its limits and `beyond_limits` is False.
+        another one, it changes a `down_proj` where peft would take that for one of
+        experts, or it crossed its limits and `beyond_limits` is False.
     OSError
         The files cannot be written.
 
@@ -100,7 +110,8 @@ def save_lora(
 def _refuse_beside_experts(intervention: Intervention) -> None:
     """Refuse a name that peft takes for one of the experts'."""
     names = [name for name in intervention.edits if name.endswith("down_proj.weight")]
-    if names and intervention.metrics.get("experts_left_alone"):
+    experts = intervention.metrics.get("experts_left_alone")
+    if names and experts and experts.get("model_type") not in TAKEN_AS_NAMED:
         raise InterventionError(
             f"{names[0]} is changed beside a mixture of experts, and peft takes a "
             "down_proj there for that of the experts; write a checkpoint, or make the "

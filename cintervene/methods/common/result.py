@@ -120,8 +120,10 @@ def make_intervention(
     """
     if layers is None:
         layers = [_summary(target, update) for target, update in changes]
-    experts = experts_of(model)
-    left_alone = {"experts_left_alone": experts} if experts else {}
+    experts, left_alone = experts_of(model), {}
+    if experts:
+        kind = getattr(getattr(model, "config", None), "model_type", None)
+        left_alone = {"experts_left_alone": {**experts, "model_type": kind}}
     return Intervention.of(
         model,
         changes,

@@ -280,11 +280,12 @@ judge_stationarity(const judge *s)
         const double *solution = civ_at(&s->solution, r, 0);
         const double *moved = civ_at(&s->displacement, r, 0);
         const double *pull = civ_at(&s->pull, r, 0);
+        double *rest = civ_at(&s->half, r, 0);
         for (int64_t x = 0; x < d; x++) {
-            double rest = solution[x] - s->nu[r] * moved[x] - pull[x];
-            residual += rest * rest;
-            size += solution[x] * solution[x];
+            rest[x] = solution[x] - s->nu[r] * moved[x] - pull[x];
         }
+        residual += civ_dot(d, rest, rest);
+        size += civ_dot(d, solution, solution);
         out->cost += civ_dot(d, solution, moved);
     }
     out->stationarity = sqrt(residual) / (size > 0.0 ? sqrt(size) : 1.0);

@@ -2,8 +2,9 @@
 /*
  * The heap: blocks kept between calls. What a solver needs is a few megabytes, which
  * the system takes back when they are freed and hands out again page by page, each with
- * a fault; a call of some milliseconds notices. Sizes are powers of two, so that any
- * block of a size serves any request for it; small ones are left to malloc, large ones
+ * a fault; a call of some milliseconds notices. Sizes are powers of two and a cache
+ * line, at whose beginning data may then lie, so that any block of a size serves any
+ * request for it; small ones are left to malloc, large ones
  * are not worth holding. Several blocks a size, because the arenas and arrays of a call
  * overlap.
  *
@@ -17,6 +18,7 @@
 #define SMALLEST_BITS 16 /* 64 KiB */
 #define LARGEST_BITS 23  /* 8 MiB */
 #define EACH 3
+#define SPARE 64
 
 #ifdef __SANITIZE_ADDRESS__
 #define KEEP false
@@ -26,16 +28,23 @@
 
 static _Atomic(void *) kept[LARGEST_BITS - SMALLEST_BITS + 1][EACH];
 
+/* Bytes of the blocks in a row of `kept`. */
+static size_t
+block_size(int row)
+{
+    return ((size_t)1 << (SMALLEST_BITS + row)) + SPARE;
+}
+
 /* Row of `kept` for a size, or -1. */
 static int
 size_class(size_t size)
 {
     if (!KEEP || size <= (size_t)1 << (SMALLEST_BITS - 1) ||
-        size > (size_t)1 << LARGEST_BITS) {
+        size > block_size(LARGEST_BITS - SMALLEST_BITS)) {
         return -1;
     }
     int row = 0;
-    while (size > (size_t)1 << (SMALLEST_BITS + row)) {
+    while (size > block_size(row)) {
         row++;
     }
     return row;
@@ -54,7 +63,7 @@ civ_block_take(size_t size)
             return block;
         }
     }
-    return malloc((size_t)1 << (SMALLEST_BITS + row));
+    return malloc(block_size(row));
 }
 
 void
