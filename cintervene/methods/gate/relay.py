@@ -244,7 +244,7 @@ def fit_relay(
     between = rest @ sums.mean("between") @ rest
     between += np.trace(between) * (basis @ basis.T)
     written = np.linalg.eigh(between)[1][:, 0] * (CARRIED * size / head.output.gain)
-    constant: Floats = np.linalg.solve(moment, sums.mean("mean_read"))
+    constant = np.linalg.solve(moment, sums.mean("mean_read")).astype(np.float64)
     return Relay(flag, head, place, reading, constant, key, written)
 
 
