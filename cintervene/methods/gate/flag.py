@@ -27,7 +27,7 @@ __all__ = ["Flag", "fit_flag", "requests_of"]
 
 # Share of benign requests, not fitted to, at which the flag may rise: it breaks off
 # whole answers. And share of other tokens, of which there are many in each answer.
-FALSE, STRAY = 0.01, 1e-4
+FALSE, STRAY = 0.02, 1e-4
 # Log odds from where the flag begins to rise to where it stands, and how sharply.
 STEP = 0.5
 SHARPNESS = 3.0
@@ -139,10 +139,11 @@ def _entering(
 ) -> list[Floats]:
     """What enters an MLP at all tokens (n, hidden) of some sequences."""
     modules = {"mlp": mlp.block.module}
-    found = dict(watched(decoder, mlp.block.layer, modules, sequences))
-    return [
-        found[index]["mlp"][0].double().cpu().numpy() for index in range(len(found))
-    ]
+    found = {
+        index: parts["mlp"][0].double().cpu().numpy()
+        for index, parts in watched(decoder, mlp.block.layer, modules, sequences)
+    }
+    return [found[index] for index in range(len(found))]
 
 
 def _ending_so(
