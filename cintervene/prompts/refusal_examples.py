@@ -89,6 +89,8 @@ class ExampleBuilder:
     ----------
     templates, prefills : list of str
         `prefills` is how complying answers begin.
+    ending : tuple of int
+        What the chat template puts between every request and its answer.
     """
 
     def __init__(
@@ -107,7 +109,10 @@ class ExampleBuilder:
         self.templates = list(templates)
         self.prefills = data.compliance_prefixes("train")
         # What the template puts before every request is left as it is.
-        self._prefix_length = shared_length([self.render(text) for text in samples])
+        rendered = [self.render(text) for text in samples]
+        self._prefix_length = shared_length(rendered)
+        behind = shared_length([one[::-1] for one in rendered])
+        self.ending = tuple(rendered[0][len(rendered[0]) - behind :])
 
     def render(self, text: str) -> list[int]:
         """The tokens of a request in the chat template."""

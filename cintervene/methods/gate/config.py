@@ -66,9 +66,10 @@ class GateConfig(RequestConfig):
         encoded, are among those to be answered. Fewer of these are refused then, and
         fewer harmful ones.
     relay : bool
-        Whether one attention head below the layer gives up its task and carries what
-        all tokens say about a request to where answers begin and go on. Where a model's
-        attention does not allow it, it is left out.
+        Whether two neurons below the layer raise a flag where a harmful request ends,
+        which one attention head carries to all tokens of the answer, so that answers
+        are broken off that were begun for the model. Where a model's attention does not
+        allow it, it is left out.
     ridge : float
         Of the detectors: weight of the squared coefficients beside the mean loss.
     sharpness : float
@@ -129,8 +130,8 @@ class GateConfig(RequestConfig):
     )  # fmt: skip
     relay: bool = parameter(
         Flag(), False,
-        "whether one attention head carries what a request's own tokens say to the "
-        "tokens of the answer",
+        "whether a flag is raised where harmful requests end, which one attention head "
+        "carries to all tokens of the answer",
         group="main",
     )  # fmt: skip
     ridge: float = parameter(

@@ -68,12 +68,15 @@ class GateExamples:
     harmful : list of list of TargetExample
         Those about one request together.
     benign, tune_harmful, tune_benign : list of TargetExample
+    ending : tuple of int
+        What the chat template puts between every request and its answer.
     """
 
     harmful: list[list[TargetExample]]
     benign: list[TargetExample]
     tune_harmful: list[TargetExample]
     tune_benign: list[TargetExample]
+    ending: tuple[int, ...] = ()
 
 
 def prepare(
@@ -123,6 +126,7 @@ def prepare(
         ],
         tune_harmful=list(_tune_harmful(builder)),
         tune_benign=list(_tune_benign(builder, tune_everyday, answers)),
+        ending=builder.ending,
     )
 
 

@@ -27,18 +27,19 @@ class Head:
 
     Attributes
     ----------
-    query, value, output : Target
+    query, key, value, output : Target
         The projections.
     rows : range
         The head's own rows of the query projection, and columns of the output's.
     values : range
-        Its rows of the value projection.
+        Its rows of the key and of the value projection.
     group : list of range
         The columns of the output projection that are multiplied with these values, of
         all heads that share them.
     """
 
     query: Target
+    key: Target
     value: Target
     output: Target
     rows: range
@@ -52,8 +53,9 @@ def find_heads(decoder: Decoder, layer: int) -> list[Head]:
     Raises
     ------
     ModelError
-        The layer has no attention whose queries and values have matrices of their own
-        and whose result is added to the residual stream as it is.
+        The layer has no attention whose queries, keys and values have matrices of
+        their own and nothing else, and whose result is added to the residual stream
+        as it is.
     """
     (output,) = targets_of(decoder, [layer], "o_proj")
     name = output.name.rpartition(".")[0]
@@ -67,27 +69,35 @@ def find_heads(decoder: Decoder, layer: int) -> list[Head]:
     heads = _number_of_heads(decoder, output)
     before = [call for call in calls if call is not last]
     found = [call for call in before if heads and _are_values(call, last, heads)]
-    queries = [
-        call for call in before if call not in found and call.y.shape[-1] == output.d_in
-    ]
-    if not found or not queries or output.after is not None:
+    # Queries and keys, in this order.
+    rest = [call for call in before if call not in found]
+    widths = [call.y.shape[-1] for call in rest]
+    plain = found and widths == [output.d_in, found[0].y.shape[-1]]
+    if not plain or _others(decoder, path) or output.after is not None:
         raise ModelError(
-            f"{path}: expected an attention with matrices of its own for queries and "
-            "values, whose result is added as it is"
+            f"{path}: expected an attention with matrices of its own for queries, keys "
+            "and values and no norms of these, whose result is added as it is"
         )
-    query, value = plain_targets(decoder, [queries[0], found[0]], layer)
-    if any(target.quantised for target in (query, value, output)):
+    query, key, value = plain_targets(decoder, [*rest, found[0]], layer)
+    if any(target.quantised for target in (query, key, value, output)):
         raise ModelError(f"{path}: its weights are quantised and cannot be changed")
     size = output.d_in // heads
     shared = output.d_in // value.d_out
     parts = [range(at * size, (at + 1) * size) for at in range(heads)]
     return [
         Head(
-            query, value, output, parts[at], parts[at // shared],
+            query, key, value, output, parts[at], parts[at // shared],
             parts[at // shared * shared : (at // shared + 1) * shared],
         )
         for at in range(heads)
     ]  # fmt: skip
+
+
+def _others(decoder: Decoder, path: str) -> bool:
+    """Whether an attention has parts that hold no matrix, such as norms."""
+    return any(
+        parent(call) == path and not holds_matrix(call.module) for call in decoder.calls
+    )
 
 
 def _number_of_heads(decoder: Decoder, output: Target) -> int:

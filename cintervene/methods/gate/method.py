@@ -34,7 +34,7 @@ from cintervene.methods.gate.config import GateConfig
 from cintervene.methods.gate.descent import GateDescent, GateSweepPoint, tuning_states
 from cintervene.methods.gate.examples import prepare
 from cintervene.methods.gate.gates import Thresholds
-from cintervene.methods.gate.relay import candidates, fit_relay
+from cintervene.methods.gate.relay import find_carrier, fit_relay
 from cintervene.models.decoder import requested_layers
 from cintervene.models.parts import ModelParts
 from cintervene.models.precision import quick_products
@@ -90,16 +90,16 @@ def solve(
         mlp = _best(parts, tokenizer, _gated(parts, config.layers), progress)
     refusal = config.refusal or data.safe_refusals()[0]
     config = replace(config, layers=[mlp.block.layer], refusal=refusal)
-    heads = candidates(parts.decoder, mlp.block.layer) if config.relay else []
+    carrier = find_carrier(parts.decoder, mlp.block.layer) if config.relay else None
     with clock.phase("prompts"):
         # Deep within an answer its tokens alone tell too little.
-        examples = prepare(model, tokenizer, config, refusal, progress, bool(heads))
+        examples = prepare(model, tokenizer, config, refusal, progress, bool(carrier))
     carried: list[tuple[Target, LowRankUpdate]] = []
     base = None
-    if heads:
+    if carrier is not None:
         with clock.phase("relay"):
             base = tuning_states(parts, mlp, examples)
-            relay = fit_relay(parts.decoder, heads, examples, config.ridge, progress)
+            relay = fit_relay(parts.decoder, carrier, examples, config.ridge, progress)
             carried = relay.updates()
     openings = [encode_text(tokenizer, gap + refusal)[0] for gap in ("", " ")]
     limits = RefusalLimits(config.max_kl, config.max_false_refusals)

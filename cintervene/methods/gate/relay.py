@@ -1,359 +1,319 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A head that carries what all tokens say about a request to every later one.
+"""A flag at the end of a harmful request, and a head that all later tokens see it by.
 
-Attention is causal: what a layer makes of the request's own tokens is the same,
-whatever suffix or answer follows. One head gives up its task. It looks at all tokens
-alike, reads one number of each and writes their mean into the residual stream, in a
-direction in which little happens: docs/methods/gate.md (7) and (8). Detectors of layers
-above find it there, where an answer begins as well as forty tokens later.
+Attention is causal: what layers make of a request's own tokens is the same, bit by bit,
+whatever answer is begun behind it. Neurons of one layer raise a flag at the token that
+ends a harmful request; in the layer above, all queries have a direction in common, so
+that a key of that direction, which only the flag has, draws nearly all of their
+attention, and they carry the flag on: docs/methods/gate.md (7) to (9). Where there is
+no flag, hardly anything changes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from cintervene.activations.batches import group_by_length
 from cintervene.activations.lower_layers import LowerLayers
 from cintervene.errors import ModelError
-from cintervene.methods.common.detector import fit_detector
-from cintervene.methods.common.gated_mlp import (
-    at_places,
-    constant_direction,
-    matrix_of,
-)
+from cintervene.intervention.intervention import Intervention
+from cintervene.methods.common.gated_mlp import GatedMLP, at_places, matrix_of
+from cintervene.methods.common.gated_mlp_discovery import find_gated_mlp
 from cintervene.methods.common.layer_selection import layers_in_question
-from cintervene.methods.gate.examples import ANSWERING, OPENING, GateExamples, roles
+from cintervene.methods.gate.examples import GateExamples
+from cintervene.methods.gate.flag import Flag, fit_flag, requests_of
 from cintervene.methods.gate.head import Head, find_heads
+from cintervene.methods.gate.watched import ENTERS, Watched, watched
 from cintervene.models.decoder import Decoder
 from cintervene.models.offload import parameter_value
 from cintervene.models.targets import Target
-from cintervene.models.trace import Hook, evaluating, hooked
-from cintervene.prompts.refusal_examples import TargetExample
 from cintervene.solvers.update import LowRankUpdate
 from cintervene.utils.arrays import Floats
-from cintervene.utils.progress import Progress, Step, counting
+from cintervene.utils.progress import Progress, counting
 
-__all__ = ["Relay", "candidates", "fit_relay"]
+__all__ = ["Carrier", "Relay", "find_carrier", "fit_relay"]
 
-# How far what is written moves the residual stream on benign text, relative to how far
-# one of its coordinates moves by itself.
-SIZE = 0.4
-# Squared coefficients beside the mean squared error of what makes up for a head,
-# relative to the mean square of what it is made of.
-MAKING_UP = 1e-4
-# Benign examples on which heads are compared.
-COMPARED = 60
-# One example in so many is read: one number is fitted more easily than many neurons.
-EVERY = 2
-# One token of an answer in so many.
-ANSWER_STEP = 3
-BATCH_TOKENS = 2048
+# Sizes of the flag, and of what the head makes of it, relative to the root mean square
+# of the residual stream. The larger the first, the less of it is found elsewhere.
+RAISED, CARRIED = 12.0, 4.0
+# What the flag adds to the logarithm of the attention that is paid to it.
+DRAWN = 20.0
+# Of the examples, how many of each kind the head is fitted to.
+LOOKED_AT = 60
+# Ridges relative to the mean of what they are added to.
+RIDGE, RIDGE_READ = 1e-2, 1e-3
+# Tokens between a request's end and a query, besides those of the examples, and the
+# longest distance that is looked at.
+FARTHER, FARTHEST = (0, 40, 120), 512
+
+
+@dataclass(frozen=True, eq=False)
+class Carrier:
+    """A layer's MLP and the heads of the layer above.
+
+    Attributes
+    ----------
+    mlp : GatedMLP
+    heads : list of Head
+    turns : tuple of Tensor, each of shape (distances, values)
+        Cosines and sines by which positions turn queries and keys.
+    """
+
+    mlp: GatedMLP
+    heads: list[Head]
+    turns: tuple[Tensor, Tensor]
+
+    def turned(self, queries: Tensor, distances: Tensor) -> Tensor:
+        """Queries (n, heads, values) as keys see them that are so far behind."""
+        half = queries.shape[-1] // 2
+        other = torch.cat([-queries[..., half:], queries[..., :half]], dim=-1)
+        cosines, sines = (table[distances][:, None] for table in self.turns)
+        return queries * cosines + other * sines
 
 
 @dataclass(frozen=True, eq=False)
 class Relay:
-    """A head with another task.
+    """A flag and the head that carries it.
 
     Attributes
     ----------
+    flag : Flag
     head : Head
     place : int
-        Which of the head's values carries the number.
+        Which of the head's values carries it.
     reading : ndarray, shape (hidden,)
-        What is read of each token.
+        Finds 1 in what the attention reads where the flag stands, and nearly 0
+        elsewhere.
     constant : ndarray, shape (hidden,)
-        What makes 1 of any token, nearly.
-    columns : ndarray, shape (hidden, values)
-        What the head's mean values are multiplied with: the number's writes it into the
-        residual stream, the others' make up for what the head did.
+        Finds nearly 1 in what the attention reads, anywhere.
+    key : ndarray, shape (values,)
+        What the flag adds to the head's key.
+    written : ndarray, shape (hidden,)
+        What is added to the residual stream where the flag is seen.
     """
 
+    flag: Flag
     head: Head
     place: int
     reading: Floats
     constant: Floats
-    columns: Floats
+    key: Floats
+    written: Floats
 
     def updates(self) -> list[tuple[Target, LowRankUpdate]]:
-        """The changes of the query, value and output projections."""
-        head = self.head
-        # Queries of nothing see all tokens alike; biases stay and are taken out.
-        queries = -np.outer(_bias(head.query)[head.rows], self.constant)
+        """The changes of the MLP, and of the key, value and output projections."""
+        head, reading = self.head, self.reading[None]
+        keys = np.zeros((head.key.d_out, 1))
+        keys[list(head.values), 0] = self.key
         value = head.values[self.place]
-        reading = self.reading - _bias(head.value)[value] * self.constant
+        # A bias stays as it is and is taken out.
+        number = reading - _bias(head.value)[value] * self.constant
+        # The other heads that share this value lose it.
+        columns = [one[self.place] for one in head.group]
         output = _matrix(head.output)
-        at = sorted({*head.rows, *(columns[self.place] for columns in head.group)})
-        new = np.zeros((len(output), len(at)))
-        new[:, [at.index(column) for column in head.rows]] = self.columns
-        written = LowRankUpdate(new - output[:, at], at_places(at, head.output.d_in).T)
+        new = np.zeros((len(output), len(columns)))
+        new[:, columns.index(head.rows[self.place])] = self.written
         return [
-            (head.query, _rows(head.query, list(head.rows), queries)),
-            (head.value, _rows(head.value, [value], reading[None])),
-            (head.output, written),
+            *self.flag.updates(),
+            (head.key, LowRankUpdate(keys, reading)),
+            (
+                head.value,
+                LowRankUpdate(
+                    at_places([value], head.value.d_out),
+                    number - _matrix(head.value)[[value]],
+                ),
+            ),
+            (
+                head.output,
+                LowRankUpdate(
+                    new - output[:, columns], at_places(columns, head.output.d_in).T
+                ),
+            ),
         ]
 
 
-@dataclass(frozen=True, eq=False)
-class _Offer:
-    """A head that may give up its task, one of its values, and what makes up for it.
-
-    Attributes
-    ----------
-    head : Head
-    place : int
-    columns : ndarray, shape (hidden, values)
-        0 at that value.
-    loss : float
-        Mean square of what is lost, relative to that of a coordinate of the residual
-        stream about its mean.
-    """
-
-    head: Head
-    place: int
-    columns: Floats
-    loss: float
+def find_carrier(decoder: Decoder, layer: int) -> Carrier | None:
+    """The nearest two layers in question below another that can do it."""
+    lowest = layers_in_question(decoder.n_layers)[0]
+    for upper in range(layer - 1, max(0, lowest - 1), -1):
+        with suppress(ModelError):
+            heads = find_heads(decoder, upper)
+            turns = _turns(decoder, upper, len(heads[0].rows))
+            return Carrier(find_gated_mlp(decoder, upper - 1), heads, turns)
+    return None
 
 
-class _Moments:
-    """Sums over tokens of the products of what is seen at each."""
+def _turns(decoder: Decoder, layer: int, values: int) -> tuple[Tensor, Tensor]:
+    """Cosines and sines as the layer is given them."""
+    _, arguments = LowerLayers(decoder, layer).call([[0] * FARTHEST], 0)
+    found = arguments[layer][1].get("position_embeddings")
+    if not isinstance(found, tuple) or len(found) != 2:
+        raise ModelError(f"layer {layer}: expected queries that positions turn")
+    tables = tuple(table.reshape(FARTHEST, -1).double().cpu() for table in found)
+    if any(table.shape[1] != values for table in tables):
+        raise ModelError(f"layer {layer}: expected positions that turn whole queries")
+    return tables[0], tables[1]
 
-    def __init__(self) -> None:
-        self._sums: dict[str, Tensor] = {}
 
-    def add(self, name: str, left: Tensor, right: Tensor) -> None:
-        """Add the products of two kinds of rows (n, a) and (n, b)."""
-        products = left.float().T @ right.float()
-        known = self._sums.get(name)
-        self._sums[name] = products if known is None else known + products
+@dataclass
+class _Sums:
+    """What is summed over tokens."""
+
+    count: int = 0
+    entering: Tensor | float = 0.0
+    between: Tensor | float = 0.0
+    read: Tensor | float = 0.0
+    mean_read: Tensor | float = 0.0
+    mixed: Tensor | float = 0.0
+    queries: list[Tensor] = field(default_factory=list)
+    sizes: list[float] = field(default_factory=list)
+
+    def add(self, parts: Watched, carrier: Carrier, end: int) -> None:
+        """Add a sequence's tokens, its request's end among them."""
+        hidden = parts[ENTERS][0].double().cpu()
+        size = hidden.square().mean(dim=1, keepdim=True).sqrt()
+        mixed, written = (x.double().cpu() for x in parts["output"])
+        gain = carrier.heads[0].output.gain
+        self.count += len(hidden)
+        between = (hidden + gain * written) / size
+        self.entering = self.entering + (hidden / size).T @ (hidden / size)
+        self.between = self.between + between.T @ between
+        read = parts["value"][0].double().cpu()
+        self.read = self.read + read.T @ read
+        self.mean_read = self.mean_read + read.sum(dim=0)
+        self.mixed = self.mixed + mixed.square().sum(dim=0)
+        self.sizes.append(float(size[end]))
+        queries = parts["query"][1].double().cpu()[end:]
+        queries = queries.reshape(len(queries), len(carrier.heads), -1)
+        for farther in FARTHER:
+            distances = torch.arange(len(queries)) + farther
+            near = distances < FARTHEST
+            self.queries.append(carrier.turned(queries[near], distances[near]))
 
     def mean(self, name: str) -> Floats:
-        """The mean of some products."""
-        count = float(self._sums["one"])
-        mean: Floats = self._sums[name].double().cpu().numpy() / count
+        """The mean of some sums."""
+        mean: Floats = (getattr(self, name) / self.count).numpy()
         return mean
-
-    def residual(self) -> tuple[Floats, Floats]:
-        """Covariance of the hidden states, and the deviations of their coordinates."""
-        mean = self.mean("sum")[0]
-        covariance = self.mean("hidden") - np.outer(mean, mean)
-        return covariance, np.sqrt(np.maximum(np.diag(covariance), 0.0))
-
-
-def candidates(decoder: Decoder, layer: int) -> list[list[Head]]:
-    """The heads of each layer in question below another that has some."""
-    found = []
-    for lower in layers_in_question(decoder.n_layers):
-        if lower < layer:
-            with suppress(ModelError):
-                found.append(find_heads(decoder, lower))
-    return found
 
 
 def fit_relay(
     decoder: Decoder,
-    heads: Sequence[Sequence[Head]],
+    carrier: Carrier,
     examples: GateExamples,
     ridge: float,
     progress: Progress,
 ) -> Relay:
-    """Find the head that is missed least, and fit what it is to carry.
+    """Fit the flag, and the head that carries it best.
 
     Parameters
     ----------
     decoder : Decoder
-    heads : sequence of sequence of Head
-        Those of some layers.
+    carrier : Carrier
     examples : GateExamples
     ridge : float
         See `fit_detector`.
     progress : callable
     """
-    harmful = [one for group in examples.harmful for one in group][::EVERY]
-    benign = examples.benign[::EVERY]
-    some = examples.benign[:: -(-len(examples.benign) // COMPARED)]
-    total = len(heads) * len(some) + len(harmful) + len(benign)
-    report = counting(progress, "reading tokens", total)
+    report = counting(progress, "fitting the relay", 3)
     with torch.no_grad():
-        offers = [_best_offer(decoder, layer, some, report) for layer in heads]
-        (offer, quiet, size) = min(offers, key=lambda one: one[0].loss)
-        bad, good = (
-            _means(decoder, offer.head, part, report) for part in (harmful, benign)
-        )
-    harmless = [good[role] for role in bad if role in good]
-    detector = fit_detector(np.concatenate(list(bad.values())), harmless, ridge)
-    ordinary = np.concatenate(harmless)
-    constant = constant_direction(ordinary)
-    # To the mean benign token nothing is added.
-    odds = ordinary @ detector.weights
-    reading = detector.weights - odds.mean() * constant
-    columns = offer.columns.copy()
-    columns[:, offer.place] = quiet * (SIZE * size / offer.head.output.gain)
-    unit = float((ordinary @ reading).std())
-    return Relay(offer.head, offer.place, reading / unit, constant, columns)
-
-
-def _best_offer(
-    decoder: Decoder, heads: Sequence[Head], examples: Sequence[TargetExample],
-    report: Step,
-) -> tuple[_Offer, Floats, float]:  # fmt: skip
-    """The head of a layer that is missed least.
-
-    With it come the direction in which the residual stream moves least, and how far its
-    coordinates do, in the middle.
-    """
-    moments = _Moments()
-    for tokens in _read(decoder, heads[0], examples, report):
-        # The very first tokens are like no others.
-        tokens = tokens.behind()
-        one = torch.ones_like(tokens.hidden[:, :1])
-        moments.add("one", one, one)
-        moments.add("sum", one, tokens.hidden)
-        moments.add("hidden", tokens.hidden, tokens.hidden)
-        moments.add("mixed", tokens.mixed, tokens.mixed)
-        moments.add("means", tokens.values, tokens.values)
-        moments.add("both", tokens.values, tokens.mixed)
-    covariance, deviations = moments.residual()
-    size = float(np.median(deviations))
-    offers = [_offer(head, moments, size) for head in heads]
-    quiet: Floats = np.linalg.eigh(covariance)[1][:, 0]
-    return min(offers, key=lambda one: one.loss), quiet, size
-
-
-def _offer(head: Head, moments: _Moments, size: float) -> _Offer:
-    """What makes up for a head's output by its mean values, by least squares."""
+        sums = _natural(decoder, carrier, examples)
+        report(1)
+        quiet: Floats = np.linalg.eigh(sums.mean("entering"))[1][:, 0]
+        size = float(np.mean(sums.sizes))
+        raised = quiet * (RAISED * size / carrier.mlp.down.gain)
+        flag = fit_flag(decoder, carrier.mlp, examples, raised, ridge)
+        report(1)
+        moment = sums.mean("read")
+        damping = RIDGE_READ * np.trace(moment) / len(moment)
+        moment[np.diag_indices_from(moment)] += damping
+        reading = _reading(decoder, carrier, examples, flag, moment)
+        report(1)
+    head, key = _drawn(carrier, torch.cat(sums.queries).numpy())
     output = _matrix(head.output)
-    mixed, means, both = (moments.mean(name) for name in ("mixed", "means", "both"))
-    squares = np.diag(mixed) * np.square(output).sum(axis=0)
-    others = [columns for columns in head.group if columns != head.rows]
-    shared = sum((squares[list(one)] for one in others), np.zeros(len(head.rows)))
-    place = int(np.argmin(shared))
-    rows, values = list(head.rows), list(head.values)
-    left = [at for at in range(len(values)) if at != place]
-    kept = [values[at] for at in left]
-    gram = means[np.ix_(kept, kept)]
-    gram[np.diag_indices_from(gram)] += MAKING_UP * np.trace(gram) / len(gram)
-    own = output[:, rows]
-    fitted = np.linalg.solve(gram, both[np.ix_(kept, rows)] @ own.T).T
-    explained = 2.0 * float((fitted @ both[np.ix_(kept, rows)] * own).sum())
-    explained -= float(
-        np.einsum("ij,jk,ik->", fitted, means[np.ix_(kept, kept)], fitted)
-    )
-    whole = float(np.einsum("ij,jk,ik->", own, mixed[np.ix_(rows, rows)], own))
-    columns = np.zeros_like(own)
-    columns[:, left] = fitted
-    loss = (whole - explained + float(shared[place])) / (size**2 * len(output))
-    return _Offer(head, place, columns, loss)
+    columns = [column for one in head.group for column in one]
+    losses = sums.mean("mixed")[columns] * np.square(output[:, columns]).sum(axis=0)
+    place = int(np.argmin(losses.reshape(len(head.group), -1).sum(axis=0)))
+    # Where all look at the flag alone, these heads write what they never did; so a
+    # direction is taken in which they write nothing.
+    basis = np.linalg.qr(output[:, columns])[0]
+    rest = np.eye(len(output)) - basis @ basis.T
+    between = rest @ sums.mean("between") @ rest
+    between += np.trace(between) * (basis @ basis.T)
+    written = np.linalg.eigh(between)[1][:, 0] * (CARRIED * size / head.output.gain)
+    constant = np.linalg.solve(moment, sums.mean("mean_read")).astype(np.float64)
+    return Relay(flag, head, place, reading, constant, key, written)
 
 
-@dataclass(frozen=True, eq=False)
-class _Tokens:
-    """What is seen of the tokens of one example.
-
-    Attributes
-    ----------
-    labels : Tensor, shape (n,)
-        Their roles.
-    hidden : Tensor, shape (n, hidden)
-        What enters the layer.
-    read, values : Tensor, shape (n, d)
-        The means, over all tokens so far, of what enters and leaves the value
-        projection.
-    mixed : Tensor, shape (n, d_in)
-        What enters the output projection.
-    first : int
-        How many of them stand before every request.
-    """
-
-    labels: Tensor
-    hidden: Tensor
-    read: Tensor
-    values: Tensor
-    mixed: Tensor
-    first: int
-
-    def behind(self) -> _Tokens:
-        """Those behind what the chat template puts before every request."""
-        return replace(
-            self,
-            labels=self.labels[self.first :],
-            hidden=self.hidden[self.first :],
-            read=self.read[self.first :],
-            values=self.values[self.first :],
-            mixed=self.mixed[self.first :],
-            first=0,
-        )
-
-
-def _read(
-    decoder: Decoder, head: Head, examples: Sequence[TargetExample], report: Step
-) -> Iterator[_Tokens]:
-    """What a layer's attention sees of examples."""
-    layer = head.output.layer
-    lower = LowerLayers(decoder, layer)
-    # Refusals are what the model is to say, not what tells requests apart.
-    ids = [
-        one.ids[: one.target_start] if one.target_sets else one.ids for one in examples
+def _natural(decoder: Decoder, carrier: Carrier, examples: GateExamples) -> _Sums:
+    """What the upper layer does as it is."""
+    head = carrier.heads[0]
+    modules = {
+        "query": head.query.module,
+        "value": head.value.module,
+        "output": head.output.module,
+    }
+    kinds = ([one for group in examples.harmful for one in group], examples.benign)
+    some = [one for kind in kinds for one in kind[:: -(-len(kind) // LOOKED_AT)]]
+    sequences = [
+        one.ids[: one.target_start] if one.target_sets else one.ids for one in some
     ]
-    for batch in group_by_length([len(one) for one in ids], BATCH_TOKENS):
-        length = max(len(ids[i]) for i in batch)
-        padded = [[*ids[i], *[ids[i][0]] * (length - len(ids[i]))] for i in batch]
-        hidden, arguments = lower.call(padded, layer)
-        seen: dict[str, Tensor] = {}
-        args, kwargs = arguments[layer]
-        with (
-            evaluating(decoder.layers[layer]),
-            hooked(head.value.module, _keep(seen, "read", "values")),
-            hooked(head.output.module, _keep(seen, "mixed", "written")),
+    sums = _Sums()
+    for index, parts in watched(decoder, head.output.layer, modules, sequences):
+        end = some[index].opening + 1 - max(1, len(examples.ending))
+        sums.add(parts, carrier, end)
+    return sums
+
+
+def _reading(
+    decoder: Decoder,
+    carrier: Carrier,
+    examples: GateExamples,
+    flag: Flag,
+    moment: Floats,
+) -> Floats:
+    """What finds 1 where the flag stands and least where tokens have this moment."""
+    harmful = [one for group in examples.harmful for one in group]
+    requests = requests_of(harmful)
+    requests = requests[:: -(-len(requests) // LOOKED_AT)]
+    value = carrier.heads[0].value
+    raised = Intervention.of(decoder.model, flag.updates(), reversible=False)
+
+    def ends() -> Floats:
+        found = np.zeros((len(requests), value.d_in))
+        for index, parts in watched(
+            decoder, value.layer, {"value": value.module}, requests
         ):
-            decoder.layers[layer](hidden, *args, **kwargs)
-        counts = torch.arange(1, length + 1, device=hidden.device)[:, None]
-        rows = {k: v.reshape(len(batch), length, -1).float() for k, v in seen.items()}
-        means = {k: rows[k].cumsum(dim=1) / counts for k in ("read", "values")}
-        for row, index in enumerate(batch):
-            size = len(ids[index])
-            yield _Tokens(
-                torch.from_numpy(roles(examples[index], 0)[:size]).to(hidden.device),
-                hidden[row, :size],
-                means["read"][row, :size],
-                means["values"][row, :size],
-                rows["mixed"][row, :size],
-                examples[index].prefix_length,
-            )
-        report(len(batch))
+            at = len(requests[index]) - max(1, len(examples.ending))
+            found[index] = parts["value"][0][at].double().cpu().numpy()
+        return found
+
+    before = ends()
+    with raised.applied(decoder.model):
+        moved = ends() - before
+    # Most requests that were fitted to raise it; the others are left out.
+    lengths = np.linalg.norm(moved, axis=1)
+    shift = moved[lengths >= 0.5 * lengths.max()].mean(axis=0)
+    reading: Floats = np.linalg.solve(moment, shift)
+    return reading / float(reading @ shift)
 
 
-def _keep(seen: dict[str, Tensor], entered: str, left: str) -> Hook:
-    """A hook that keeps what enters and leaves a module."""
-
-    def hook(_module: nn.Module, args: tuple[Tensor, ...], y: Tensor) -> None:
-        seen[entered], seen[left] = args[0], y
-
-    return hook
-
-
-def _means(
-    decoder: Decoder, head: Head, examples: Sequence[TargetExample], report: Step
-) -> dict[int, Floats]:
-    """By role, the means (n, hidden) over all tokens so far of what the head reads."""
-    found: dict[int, list[Tensor]] = {}
-    for tokens in _read(decoder, head, examples, report):
-        for role, step in ((OPENING, 1), (ANSWERING, ANSWER_STEP)):
-            rows = tokens.read[tokens.labels == role][::step]
-            if len(rows):
-                found.setdefault(role, []).append(rows)
-    return {role: torch.cat(r).double().cpu().numpy() for role, r in found.items()}
-
-
-def _rows(target: Target, rows: Sequence[int], new: Floats) -> LowRankUpdate:
-    """The change that gives a projection other rows."""
-    old = _matrix(target)[list(rows)]
-    return LowRankUpdate(at_places(rows, target.d_out), new - old)
+def _drawn(carrier: Carrier, queries: Floats) -> tuple[Head, Floats]:
+    """The head whose queries agree best on a key, and that key."""
+    offers = []
+    for at, head in enumerate(carrier.heads):
+        mine = queries[:, at]
+        spread = np.cov(mine.T)
+        spread[np.diag_indices_from(spread)] += RIDGE * np.trace(spread) / len(spread)
+        key = np.linalg.solve(spread, mine.mean(axis=0))
+        found = mine @ key
+        scale = DRAWN * len(head.rows) ** 0.5 / found.mean()
+        offers.append((float(found.std() / found.mean()), head, key * scale))
+    _, head, key = min(offers, key=lambda one: one[0])
+    return head, key
 
 
 def _matrix(target: Target) -> Floats:
