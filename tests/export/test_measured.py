@@ -260,3 +260,12 @@ def test_evaluate_measures_requests_where_no_words_were_forbidden(
     assert report["digest"] == Intervention.load(saved(kind)).digest
     assert [one["requests"] for one in report["requests"]["asked"]] == [2] * 5
     assert report["requests"]["tokens"] == 3
+    # The page and the text say the same.
+    for name in ("report.html", "report.md"):
+        text = (out / name).read_text("utf-8")
+        for told in (
+            "Harmful: ", "Only sounding harmful (2)", "split, with greedy answers of 3",
+            "Everyday answers moved by", "instructions followed",
+        ):  # fmt: skip
+            assert told in text, (name, told)
+        assert "was not measured on held-out data" not in text

@@ -17,7 +17,6 @@ from cintervene.cli.common.console import Console, print_json, say
 from cintervene.cli.common.failures import Exit
 from cintervene.cli.common.inputs import load_named, read_texts
 from cintervene.cli.common.launched import staging, verdict
-from cintervene.cli.common.reports import write_json_report
 from cintervene.cli.common.results import goals_of, verdict_list
 from cintervene.errors import ArgumentError
 from cintervene.evaluate import (
@@ -25,7 +24,6 @@ from cintervene.evaluate import (
     goals_reached,
     measure,
     measure_requests,
-    report_content,
     request_table,
     word_table,
     write_report,
@@ -113,8 +111,7 @@ def _measure_requests(
         )  # fmt: skip
         capability = capability_of(arguments, model, tokenizer, form, console)
         if stage is not None:
-            report = report_content(intervention, capability=capability)
-            write_json_report(stage.path, {**report, "requests": measurement.to_dict()})
+            write_report(stage.path, form, requests=measurement, capability=capability)
             stage.commit()
     console.close()
     if arguments.json:
