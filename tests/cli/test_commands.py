@@ -121,7 +121,12 @@ def test_teach_refusals(model: Path, tmp_path: Path, capsys: Any) -> None:
     argv = ["defend", "--model", str(model), "--method", "tsr", "--layers", "1"]
     argv += [*STEPS, "--harmful", str(requests), "--out", str(out)]
     assert main([*argv, "--max-kl", "1e9"]) == 0
-    assert "KL, nats a token" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "KL, nats a token" in shown
+    # What was not measured is said to be so, with what measures it.
+    change = out / "intervention.safetensors"
+    told = f"  cintervene evaluate --model {model} --intervention {change} --out DIR"
+    assert told in shown.splitlines()
     assert listing(out) == FILES
     report = json.loads((out / "report.json").read_text("utf-8"))
     assert report["options"]["harmful"] == 2

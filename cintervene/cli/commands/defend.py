@@ -6,6 +6,7 @@ At a terminal a menu follows, of all changes that were tried.
 
 from __future__ import annotations
 
+import shlex
 import sys
 from argparse import Namespace
 from collections.abc import Sequence
@@ -269,9 +270,15 @@ def _show(
         say(sweep_table(intervention.metrics.get("sweep", ())))
     else:
         say(word_table(measurement, goals))
+    change, page = place / INTERVENTION, place / "report.html"
+    if measurement is not None:
+        say(f"\n{change} holds the change, {page} says what it does")
+        return
+    say(f"\n{change} holds the change, {page} says how it was chosen; measure it with")
+    model = f"{'--hub ' if arguments.hub else ''}--model {shlex.quote(arguments.model)}"
     say(
-        f"\n{place / INTERVENTION} holds the change, {place / 'report.html'} says what "
-        "it does"
+        f"  cintervene evaluate {model} --intervention {shlex.quote(str(change))} "
+        "--out DIR"
     )
 
 

@@ -146,11 +146,6 @@ def _opening(subject: Subject) -> Iterator[Block]:
             f"`{measurement.split}` split, {_form(intervention)}. Intervals are "
             f"{measurement.level:.0%} intervals."
         )
-    elif subject.of_words:
-        yield (
-            "What this did has not been measured on held-out data; "
-            "`cintervene evaluate` does that."
-        )
     if subject.requests is not None:
         asked = subject.requests
         yield (
@@ -158,6 +153,11 @@ def _opening(subject: Subject) -> Iterator[Block]:
             f"of the package's `{asked.split}` split, with greedy answers of "
             f"{asked.tokens} tokens at most, {_form(intervention)}. Intervals are "
             f"{asked.level:.0%} intervals."
+        )
+    if measurement is None and subject.requests is None:
+        yield (
+            "What this did has not been measured on held-out data; "
+            "`cintervene evaluate` does that."
         )
 
 
