@@ -82,7 +82,9 @@ class Subject:
     def of_words(self) -> bool:
         """Whether it is about words and nothing else."""
         made = made_for_words(self.intervention.options)
-        return self.measurement is not None or (all(made) and bool(self.words))
+        if self.measurement is not None:
+            return self.requests is None
+        return all(made) and bool(self.words)
 
 
 def heading(subject: Subject) -> str:
