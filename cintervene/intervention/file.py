@@ -16,6 +16,7 @@ from safetensors.numpy import save
 
 from cintervene.errors import ArgumentError, InterventionError
 from cintervene.intervention.edit import Edit, Form
+from cintervene.intervention.hub import FILE
 from cintervene.intervention.record import check_edit, check_record
 from cintervene.models.weights import FLOAT_DTYPES, dtype_name
 from cintervene.solvers.update import LowRankUpdate
@@ -155,9 +156,21 @@ def _form(described: Mapping[str, Any], flips: Any) -> Form:
     return Form(dtype, described["base_sha256"], described["result_sha256"], flips)
 
 
+def _refuse_directory(path: Path) -> None:
+    """Say what to give in place of a directory that is known."""
+    if (path / FILE).is_file():
+        raise InterventionError(f"{path} is a directory; give {path / FILE}")
+    if (path / "adapter_config.json").is_file():
+        raise InterventionError(
+            f"{path} is an adapter for peft; give the {FILE} that it was exported "
+            "from, or merge the adapter and compare the models"
+        )
+
+
 def _contents(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Tensors and description of a file, compared with its digest."""
     where = os.fspath(path)
+    _refuse_directory(Path(path))
     check_regular(Path(path))
     with Path(path).open("rb"):
         pass
@@ -165,7 +178,10 @@ def _contents(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, A
         with safe_open(where, framework="numpy") as file:
             metadata = file.metadata() or {}
             if KEY not in metadata:
-                raise InterventionError(f"{where} does not hold an intervention")
+                raise InterventionError(
+                    f"{where} does not hold an intervention; give the {FILE} of a "
+                    "defence"
+                )
             head = parse_json(metadata[KEY])
             if head["version"] != VERSION:
                 raise InterventionError(

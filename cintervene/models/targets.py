@@ -146,12 +146,12 @@ class Explanation:
 
     def __str__(self) -> str:
         lines = [f"{self.model}: {self.n_layers} decoder layers"]
-        by_layer = {target.layer: target for target in self.targets}
-        for layer in sorted({*by_layer, *self.refused}):
-            if layer in by_layer:
-                lines.append(_describe(by_layer[layer]))
-            else:
-                lines.append(f"  {layer:3d}  refused: {self.refused[layer]}")
+        about = [(target.layer, _describe(target)) for target in self.targets]
+        about += [
+            (layer, f"  {layer:3d}  refused: {reason}")
+            for layer, reason in self.refused.items()
+        ]
+        lines += [line for _, line in sorted(about, key=lambda one: one[0])]
         parameters = sum(target.d_in * target.d_out for target in self.targets)
         lines.append(f"{len(self.targets)} matrices, {parameters:,} parameters")
         return "\n".join([*lines, *filter(None, [self.note])])

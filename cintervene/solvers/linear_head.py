@@ -16,6 +16,7 @@ from cintervene.solvers.problem import gram_matrices, matrix
 from cintervene.solvers.solution import Status
 from cintervene.solvers.update import LowRankUpdate
 from cintervene.utils.arrays import Floats, shape_of
+from cintervene.utils.html import html_facts
 from cintervene.utils.scale import GREATEST, check_scale
 from cintervene.utils.validation import check_not_negative, check_whole, number
 
@@ -96,6 +97,21 @@ class RegionSolution:
             f"iterations={self.iterations}, stationarity={self.stationarity:.1e}, "
             f"gap={self.gap:.1e})"
         )
+
+    def _repr_html_(self) -> str:
+        """What notebooks show: the same facts, and what they prove."""
+        facts = {
+            "proved to be optimal": "yes" if self.certified else "no",
+            "status": self.status.name,
+            "loss": f"{self.loss:.6g}",
+            "bound": f"{self.bound:.6g}",
+            "gap": f"{self.gap:.1e}",
+            "stationarity": f"{self.stationarity:.1e}",
+            "norm": f"{self.norm:.4g}",
+            "rank": str(self.update.rank),
+            "iterations": str(self.iterations),
+        }
+        return html_facts("RegionSolution", facts.items())
 
 
 def tsr(

@@ -121,7 +121,12 @@ def test_teach_refusals(model: Path, tmp_path: Path, capsys: Any) -> None:
     argv = ["defend", "--model", str(model), "--method", "tsr", "--layers", "1"]
     argv += [*STEPS, "--harmful", str(requests), "--out", str(out)]
     assert main([*argv, "--max-kl", "1e9"]) == 0
-    assert "KL, nats a token" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "KL, nats a token" in shown
+    # What was not measured is said to be so, with what measures it.
+    change = out / "intervention.safetensors"
+    told = f"  cintervene evaluate --model {model} --intervention {change} --out DIR"
+    assert told in shown.splitlines()
     assert listing(out) == FILES
     report = json.loads((out / "report.json").read_text("utf-8"))
     assert report["options"]["harmful"] == 2
@@ -322,6 +327,49 @@ def test_dry_run_writes_nothing(
         plan = json.loads(text)
         assert plan["words"]["bomb"] == ["bomb", "Bomb", "BOMB"]
         assert [target["layer"] for target in plan["targets"]] == [1]
+
+
+@pytest.mark.parametrize("kind", ["llama", "gemma2"])
+def test_dry_run_and_explain_say_what_neurons_are_for(
+    words: Path, tmp_path: Path, capsys: Any, kind: str
+) -> None:
+    own = save_tiny_model(tmp_path / "own", kind)
+    argv = ["defend", "--model", str(own), "--forbid", str(words), "--dry-run"]
+    argv += ["--out", str(tmp_path / "out")]
+    assert main([*argv, "--json"]) == 0
+    plan = json.loads(capsys.readouterr().out)
+    changed = [one["weight"].split(".")[-2] for one in plan["targets"]]
+    assert main(argv) == 0
+    text = capsys.readouterr().out
+    assert main(["explain", "--model", str(own), "--json"]) == 0
+    about = json.loads(capsys.readouterr().out)["neurons"]
+    assert main(["explain", "--model", str(own)]) == 0
+    explained = capsys.readouterr().out
+    # What is said beforehand is what is done.
+    made = tmp_path / "made"
+    argv = [*argv[:5], "--out", str(made), "--no-evaluate", *TUNED]
+    assert main(argv) == 0
+    done = Intervention.load(made / "intervention.safetensors")
+    assert {one["weight"] for one in plan["targets"]} == {*done.edits}
+    if kind == "gemma2":
+        assert set(changed) == {"down_proj"}
+        assert "neurons" not in plan
+        assert about["words"] == ""
+        assert "words (pcr): whole matrices" in explained
+    else:
+        assert changed == ["gate_proj", "up_proj", "down_proj"]
+        assert done.metrics["neurons"] <= plan["neurons"]
+        assert f"at most {plan['neurons']} of" in text
+        assert about["words"] == "model.layers.1.mlp"
+        assert "words (pcr): neurons of model.layers.1.mlp" in explained
+    assert about["requests"]
+    assert about["refusal"] == ""
+
+
+def test_explain_says_why_gates_are_refused(tmp_path: Path, capsys: Any) -> None:
+    own = save_tiny_model(tmp_path / "own", "gpt2")
+    assert main(["explain", "--model", str(own)]) == 0
+    assert "requests (gate): is refused: " in capsys.readouterr().out
 
 
 def test_explain(model: Path, capsys: Any) -> None:

@@ -20,6 +20,7 @@ pytest.importorskip("transformers")
 
 from cintervene.evaluate import Goals, write_report
 from cintervene.evaluate.report import report
+from cintervene.evaluate.report.markdown import markdown
 from cintervene.evaluate.report.sections import Subject
 from cintervene.evaluate.words.records import Answer, WordPerplexity
 from cintervene.intervention.intervention import Intervention
@@ -86,10 +87,15 @@ def test_every_word_below_the_goal_is_named() -> None:
     words = [WordPerplexity(f"word{n}", 10.0, 10.0 * n) for n in range(1, 30)]
     measurement = make_measurement()
     forbidden = replace(measurement.forbidden, words=29, by_word=words)
-    page = page_of(make(), replace(measurement, forbidden=forbidden))
-    text = " ".join(read(page).text)
+    measurement = replace(measurement, forbidden=forbidden)
+    text = " ".join(read(page_of(make(), measurement)).text)
     told = ", ".join(f"word{n} ({n}.00 x)" for n in range(1, 5))
     assert f"4 of 29 words are below 5 x: {told}." in text
+    # Each is in the Markdown too, which has nothing to be opened.
+    lines = markdown(Subject(make(), measurement, Goals()), ()).splitlines()
+    assert "**All 29 words that were measured**" in lines
+    for n in range(1, 30):
+        assert any(re.match(rf"\| word{n} \|.* {n}\.\d* x \|", one) for one in lines)
 
 
 def test_the_page_needs_nothing_else() -> None:

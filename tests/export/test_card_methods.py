@@ -15,12 +15,15 @@ pytest.importorskip("yaml")
 
 from support.cards import split
 from support.saved_models import save_tiny_model
-from support.small_changes import KINDS, small_change
+from support.small_changes import FEW, KINDS, small_change
 
 from cintervene.cli.arguments.parser import build_parser
+from cintervene.cli.common.budgets import budgeted
 from cintervene.export import Origin, model_card
 from cintervene.intervention.intervention import Intervention
+from cintervene.methods.registry import all_methods
 from cintervene.models import loading
+from cintervene.prompts.calibration_size import CalibrationSize
 
 PCR = ["forbid", "examples", "harmful"]
 TAUGHT = ["tsr", "arr", "gate"]
@@ -29,10 +32,15 @@ TAUGHT = ["tsr", "arr", "gate"]
 COMMON = "layers preserve max-kl"
 PUSHED = "concepts strength slack"
 DESCENT = f"{COMMON} harmful max-false-refusals steps parts answers answer-tokens"
+SIZES = " ".join(
+    f"calibration-{name.replace('_', '-')}"
+    for name, value in FEW.to_dict().items()
+    if value != CalibrationSize().to_dict()[name]
+)
 FLAGS = {
-    "forbid": f"{COMMON} forbid {PUSHED}",
-    "examples": f"{COMMON} examples {PUSHED}",
-    "harmful": f"{COMMON} harmful {PUSHED}",
+    "forbid": f"{COMMON} forbid {PUSHED} {SIZES}",
+    "examples": f"{COMMON} examples {PUSHED} {SIZES}",
+    "harmful": f"{COMMON} harmful {PUSHED} {SIZES}",
     "tsr": f"{DESCENT} borderline safe",
     "arr": f"{DESCENT} borderline",
     "gate": f"{COMMON} harmful max-false-refusals refusal steps examples-per-step "
@@ -138,10 +146,30 @@ def test_the_command_is_one_that_there_is(changes: Any, kind: str) -> None:
             held = options[name] if name != "strength" else arguments.given["strength"]
             assert held == (list(value) if isinstance(value, tuple) else value)
     assert "config.toml" in text
-    from_python = re.search("Set from Python.*", text)
-    assert (from_python is not None) == (kind in PCR)
-    if from_python is not None:
-        assert "`calibration` {'starting': 1" in from_python[0]
+    assert "Set from Python" not in text
+    if kind in PCR:
+        again = budgeted(all_methods()["pcr"], arguments, {})
+        assert again["calibration"] == options["calibration"]
+
+
+@pytest.mark.parametrize("budget", CalibrationSize.budgets)
+def test_a_budget_is_named(changes: Any, budget: str) -> None:
+    held = changes["forbid"]
+    sizes = CalibrationSize.named(budget, texts=3).to_dict()
+    change = Intervention(held.edits, options={**held.options, "calibration": sizes})
+    text = sections(change)["Command"]
+    named = "" if budget == "default" else f"--budget {budget} "
+    assert f"{named}--calibration-texts 3 --out OUT" in text
+    assert text.count("--budget") == bool(named)
+
+
+def test_what_only_python_takes_is_told(changes: Any) -> None:
+    held = changes["arr"]
+    change = Intervention(held.edits, options={**held.options, "attack_every": 3})
+    assert (
+        "Set from Python, for which the command has no option"
+        in (sections(change)["Command"])
+    )
 
 
 @pytest.mark.parametrize("kind", TAUGHT)

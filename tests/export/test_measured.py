@@ -14,6 +14,7 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
 from support.gguf_files import base_of
+from support.measurements import make_measurement
 from support.saved_models import save_tiny_model
 from support.small_changes import REQUESTS, STEPS, small_change
 
@@ -260,3 +261,34 @@ def test_evaluate_measures_requests_where_no_words_were_forbidden(
     assert report["digest"] == Intervention.load(saved(kind)).digest
     assert [one["requests"] for one in report["requests"]["asked"]] == [2] * 5
     assert report["requests"]["tokens"] == 3
+    # The page and the text say the same.
+    for name in ("report.html", "report.md"):
+        text = (out / name).read_text("utf-8")
+        for told in (
+            "Harmful: ", "Only sounding harmful (2)", "split, with greedy answers of 3",
+            "Everyday answers moved by", "instructions followed",
+        ):  # fmt: skip
+            assert told in text, (name, told)
+        assert "was not measured on held-out data" not in text
+
+
+def test_evaluate_measures_a_sum_as_what_it_was_made_for(
+    place: Path, saved: Any, tmp_path: Path, monkeypatch: Any, capsys: Any
+) -> None:
+    parts = [Intervention.load(saved(kind)) for kind in ("forbid", "gate")]
+    both, out = tmp_path / "both.safetensors", tmp_path / "found"
+    (parts[0] + parts[1]).save(both)
+    words = make_measurement()
+    place_of = "cintervene.cli.commands.evaluate.measure"
+    monkeypatch.setattr(place_of, lambda *_, **__: words)
+    argv = ["evaluate", "--model", str(place), "--intervention", str(both), *FEW]
+    assert main([*argv, "--tokens", "3", "--json", "--out", str(out)]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    report = json.loads((out / "report.json").read_text("utf-8"))
+    for found in (printed, report):
+        assert found["measurement"]["words"] == words.words
+        assert [one["requests"] for one in found["requests"]["asked"]] == [2] * 5
+    text = (out / "report.md").read_text("utf-8")
+    assert "words forbidden on" not in text.splitlines()[0]
+    for told in ("Harmful (2)", "**Forbidden words", "by saying "):
+        assert told in text

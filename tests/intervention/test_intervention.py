@@ -425,6 +425,22 @@ def test_other_safetensors_and_versions(
         Intervention.load(tmp_path / "missing")
 
 
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("intervention.safetensors", "give .*intervention.safetensors$"),
+        ("adapter_config.json", "is an adapter for peft; give the intervention.safe"),
+    ],
+)
+def test_directories_that_are_known(tmp_path: Path, name: str, told: str) -> None:
+    (tmp_path / name).touch()
+    with pytest.raises(InterventionError, match=told):
+        Intervention.load(tmp_path)
+    (tmp_path / name).unlink()
+    with pytest.raises(IsADirectoryError):
+        Intervention.load(tmp_path)
+
+
 def test_interrupted_save_keeps_the_old_file(
     tiny_model: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -252,13 +252,14 @@ def command(*words: Any) -> None:
 def defend(world: World, root: Path) -> None:
     """Write what `cintervene defend` writes."""
     from cintervene.cli.common.config_file import write_config
-    from cintervene.cli.common.reports import INTERVENTION, write_json_report
+    from cintervene.cli.common.reports import INTERVENTION
     from cintervene.methods.pcr import PCRConfig
 
     with StagedDirectory(root / "d") as stage:
         world.change.save(stage.path / INTERVENTION)
         write_config(stage.path, PCRConfig(forbid=["x"]), "tiny")
-        write_json_report(stage.path, {"digest": world.change.digest})
+        report = json.dumps({"digest": world.change.digest})
+        (stage.path / "report.json").write_text(report, "utf-8")
         stage.commit()
 
 

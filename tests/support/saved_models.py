@@ -13,7 +13,7 @@ import pytest
 from support.tiny_models import make_tiny_model
 
 
-def save_tiny_model(directory: Path, **changes: Any) -> Path:
+def save_tiny_model(directory: Path, kind: str = "llama", **changes: Any) -> Path:
     """Save a random model whose tokens are bytes; the first one of é is missing."""
     tokenizers = pytest.importorskip("tokenizers")
     transformers = pytest.importorskip("transformers")
@@ -36,7 +36,7 @@ def save_tiny_model(directory: Path, **changes: Any) -> Path:
         "bos_token_id": 0,
         "pad_token_id": 0,
     }
-    model = make_tiny_model("llama", **(options | changes))
+    model = make_tiny_model(kind, **(options | changes))
     with loading.quiet():
         model.bfloat16().save_pretrained(directory)
         tokenizer.save_pretrained(directory)

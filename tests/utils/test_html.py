@@ -44,3 +44,13 @@ def test_notebooks_show_what_was_not_proved():
     solution = replace(ci.pcr(*PROBLEM), lower_bound=0.0)
     text = read(solution._repr_html_()).text
     assert text[text.index("proved to be optimal") + 1] == "no"
+
+
+@pytest.mark.parametrize("solve", [ci.tsr, ci.arr])
+def test_notebooks_show_what_a_head_was_changed_for(solve):
+    solution = solve([[1.0, 0.0]], [[0.0, 0.0, 1.0]], [[0]], 0.5)
+    text = read(solution._repr_html_()).text
+    told = "yes" if solution.certified else "no"
+    assert text[text.index("proved to be optimal") + 1] == told
+    assert text[text.index("loss") + 1] == f"{solution.loss:.6g}"
+    assert text[text.index("status") + 1] == solution.status.name

@@ -6,6 +6,7 @@ At a terminal a menu follows, of all changes that were tried.
 
 from __future__ import annotations
 
+import shlex
 import sys
 from argparse import Namespace
 from collections.abc import Sequence
@@ -16,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from cintervene.cli.arguments.parameters import flag
-from cintervene.cli.commands.explain import as_dict
+from cintervene.cli.commands import plan
 from cintervene.cli.common.budgets import evaluation_size, given_numbers
 from cintervene.cli.common.config_file import write_config
 from cintervene.cli.common.console import Console, print_json, say
@@ -36,7 +37,7 @@ from cintervene.cli.dialogue.menu import Menu
 from cintervene.cli.dialogue.reading import at_terminal, prepare_reading
 from cintervene.cli.dialogue.session import Session
 from cintervene.cli.dialogue.sides import Sides
-from cintervene.errors import ArgumentError, InterventionError, ModelError
+from cintervene.errors import ArgumentError, InterventionError
 from cintervene.evaluate import (
     Goals,
     WordMeasurement,
@@ -52,11 +53,8 @@ from cintervene.intervention.sources import template_options_of
 from cintervene.methods.common.front import FrontPoint, kept_front
 from cintervene.methods.config import MethodConfig
 from cintervene.methods.defend import defend
-from cintervene.methods.pcr.resolve import choose_layers
-from cintervene.models.parts import ModelParts
-from cintervene.prompts.spelling import surface_forms, words_to_forbid
 from cintervene.utils.progress import one_step
-from cintervene.utils.staging import StagedDirectory, check_place
+from cintervene.utils.staging import StagedDirectory
 
 
 def run(arguments: Namespace, console: Console) -> Exit:
@@ -65,7 +63,7 @@ def run(arguments: Namespace, console: Console) -> Exit:
     words: Sequence[str] | None = getattr(config, "forbid", None)
     _check_extent(arguments, words)
     if arguments.dry_run:
-        return _dry_run(arguments, config, words or (), console)
+        return plan.run(arguments, config, console)
     goals = _goals(arguments, config)
     asked = not (arguments.no_menu or arguments.json) and launched_rank() is None
     menu = asked and at_terminal()
@@ -272,9 +270,15 @@ def _show(
         say(sweep_table(intervention.metrics.get("sweep", ())))
     else:
         say(word_table(measurement, goals))
+    change, page = place / INTERVENTION, place / "report.html"
+    if measurement is not None:
+        say(f"\n{change} holds the change, {page} says what it does")
+        return
+    say(f"\n{change} holds the change, {page} says how it was chosen; measure it with")
+    model = f"{'--hub ' if arguments.hub else ''}--model {shlex.quote(arguments.model)}"
     say(
-        f"\n{place / INTERVENTION} holds the change, {place / 'report.html'} says what "
-        "it does"
+        f"  cintervene evaluate {model} --intervention {shlex.quote(str(change))} "
+        "--out DIR"
     )
 
 
@@ -288,39 +292,3 @@ def _result(
         "options": intervention.options,
         "metrics": intervention.metrics,
     }
-
-
-def _dry_run(
-    arguments: Namespace, config: MethodConfig, words: Sequence[str], console: Console
-) -> Exit:
-    """Say what would be done, which changes and writes nothing."""
-    check_place(arguments.out)
-    model, tokenizer = load_named(arguments, console)
-    words = words_to_forbid(tokenizer, words)
-    parts = ModelParts.find(model)
-    asked = config.to_dict()
-    able = parts.changeable(asked["matrix"])
-    layers = choose_layers(config.layers, parts.n_layers, "forbid", able)
-    explanation = parts.explain(layers, asked["matrix"])
-    for layer, reason in explanation.refused.items():
-        raise ModelError(f"layer {layer} cannot be changed: {reason}")
-    plan = {name: asked[name] for name in ("method", "concepts", "strength")}
-    if arguments.json:
-        print_json(
-            {
-                "command": "defend",
-                "dry_run": True,
-                "out": str(arguments.out),
-                **as_dict(explanation),
-                "words": {word: list(surface_forms(word)) for word in words},
-                **plan,
-            }
-        )
-        return Exit.DONE
-    say(explanation)
-    say(f"{len(words)} words, each also after a space and in all its forms:")
-    for word in words:
-        say(f"  {', '.join(surface_forms(word))}")
-    say(", ".join(f"{name} {value}" for name, value in plan.items()))
-    say(f"nothing was computed or written; {arguments.out} would hold the result")
-    return Exit.DONE

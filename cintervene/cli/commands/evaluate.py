@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from argparse import Namespace
 from collections.abc import Sequence
+from typing import Any
 
 from cintervene.cli.commands import study
 from cintervene.cli.common.budgets import (
@@ -17,15 +18,17 @@ from cintervene.cli.common.console import Console, print_json, say
 from cintervene.cli.common.failures import Exit
 from cintervene.cli.common.inputs import load_named, read_texts
 from cintervene.cli.common.launched import staging, verdict
-from cintervene.cli.common.reports import write_json_report
 from cintervene.cli.common.results import goals_of, verdict_list
 from cintervene.errors import ArgumentError
 from cintervene.evaluate import (
+    Capability,
+    Goals,
+    RequestMeasurement,
+    WordMeasurement,
     capability_table,
     goals_reached,
     measure,
     measure_requests,
-    report_content,
     request_table,
     word_table,
     write_report,
@@ -58,74 +61,72 @@ def run(arguments: Namespace, console: Console) -> Exit:
         )
     words = None if arguments.forbid is None else read_texts("forbid", arguments.forbid)
     intervention = Intervention.load(arguments.intervention)
-    if words is None and not any(made_for_words(intervention.options)):
-        return _measure_requests(arguments, intervention, console)
-    return _measure_words(arguments, intervention, words, console)
+    return _measure(arguments, intervention, words, console)
 
 
-def _measure_words(
+def _measure(
     arguments: Namespace,
     intervention: Intervention,
     words: Sequence[str] | None,
     console: Console,
 ) -> Exit:
-    """Measure how likely words are; those it was made for if none are given."""
-    goals, size = goals_of(vars(arguments)), evaluation_size(arguments)
+    """Measure what it was made for, or the words that are given; write and show it."""
+    goals, by_words = goals_of(vars(arguments)), made_for_words(intervention.options)
     check_tasks(arguments)
+    measurement = requests = None
     with staging(arguments.out) as stage:
         model, tokenizer = load_named(arguments, console)
         form = applicable_form(intervention, model)
-        measurement = measure(
-            model, tokenizer, form, forbid=words, split=arguments.split, size=size,
-            template_options=arguments.template_options, progress=console,
-        )  # fmt: skip
+        if words is not None or any(by_words):
+            measurement = measure(
+                model, tokenizer, form, forbid=words, split=arguments.split,
+                size=evaluation_size(arguments),
+                template_options=arguments.template_options, progress=console,
+            )  # fmt: skip
+        if words is None and not all(by_words):
+            requests = measure_requests(
+                model, tokenizer, form, limit=request_limit(arguments),
+                tokens=answer_tokens(arguments), depths=arguments.depths,
+                split=arguments.split, template_options=arguments.template_options,
+                progress=console,
+            )  # fmt: skip
         capability = capability_of(arguments, model, tokenizer, form, console)
         if stage is not None:
             write_report(
-                stage.path, form, measurement, goals=goals, capability=capability
-            )
+                stage.path, form, measurement, goals=goals, capability=capability,
+                requests=requests,
+            )  # fmt: skip
             stage.commit()
     console.close()
     if arguments.json:
-        verdicts = verdict_list(measurement, goals)
-        result = {"measurement": measurement.to_dict(), "goals": verdicts}
-        able = {"capability": capability.to_dict()}
-        print_json({**_about(arguments), **result, **able})
+        _print(arguments, measurement, requests, capability, goals)
     else:
-        say(word_table(measurement, goals))
+        if measurement is not None:
+            say(word_table(measurement, goals))
+        if requests is not None:
+            say(request_table(requests))
         say(capability_table(capability))
+    if measurement is None:
+        return Exit.DONE
     return verdict(goals_reached(measurement, goals))
 
 
-def _measure_requests(
-    arguments: Namespace, intervention: Intervention, console: Console
-) -> Exit:
-    """Measure which held-out requests are refused."""
-    limit = request_limit(arguments)
-    check_tasks(arguments)
-    with staging(arguments.out) as stage:
-        model, tokenizer = load_named(arguments, console)
-        form = applicable_form(intervention, model)
-        measurement = measure_requests(
-            model, tokenizer, form, limit=limit, tokens=answer_tokens(arguments),
-            depths=arguments.depths, split=arguments.split,
-            template_options=arguments.template_options, progress=console,
-        )  # fmt: skip
-        capability = capability_of(arguments, model, tokenizer, form, console)
-        if stage is not None:
-            report = report_content(intervention, capability=capability)
-            write_json_report(stage.path, {**report, "requests": measurement.to_dict()})
-            stage.commit()
-    console.close()
-    if arguments.json:
-        result = {
-            "requests": measurement.to_dict(), "capability": capability.to_dict()
-        }  # fmt: skip
-        print_json({**_about(arguments), **result})
-    else:
-        say(request_table(measurement))
-        say(capability_table(capability))
-    return Exit.DONE
+def _print(
+    arguments: Namespace,
+    measurement: WordMeasurement | None,
+    requests: RequestMeasurement | None,
+    capability: Capability,
+    goals: Goals,
+) -> None:
+    """Print what was measured as JSON."""
+    result: dict[str, Any] = (
+        {} if requests is None else {"requests": requests.to_dict()}
+    )
+    if measurement is not None:
+        verdicts = verdict_list(measurement, goals)
+        result |= {"measurement": measurement.to_dict(), "goals": verdicts}
+    able = {"capability": capability.to_dict()}
+    print_json({**_about(arguments), **result, **able})
 
 
 def _about(arguments: Namespace) -> dict[str, str | None]:

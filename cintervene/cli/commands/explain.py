@@ -4,12 +4,15 @@
 from __future__ import annotations
 
 from argparse import Namespace
+from dataclasses import asdict
 from typing import Any
 
 from cintervene.cli.common.console import Console, print_json, say
 from cintervene.cli.common.failures import Exit
 from cintervene.cli.common.inputs import load_as_asked
+from cintervene.cli.common.neurons import NeuronUses
 from cintervene.models import Explanation, Target, explain
+from cintervene.models.parts import ModelParts
 from cintervene.models.unembedding import is_tied
 from cintervene.models.weights import dtype_name
 
@@ -20,14 +23,20 @@ TIED = (
 
 
 def run(arguments: Namespace, console: Console) -> Exit:
-    """Print the layers, and why some are refused."""
+    """Print the layers, why some are refused, and what neurons could do."""
     model, _ = load_as_asked(arguments, arguments.model, console)
     layers = None if arguments.layers == "auto" else arguments.layers
     found = explain(model, layers, arguments.matrix)
+    whole = arguments.matrix == "down_proj" and found.targets
+    uses = NeuronUses.of(ModelParts.find(model)) if whole else None
     if arguments.json:
-        print_json({**as_dict(found), "tied_embeddings": is_tied(model)})
+        neurons = None if uses is None else asdict(uses)
+        about = {"tied_embeddings": is_tied(model), "neurons": neurons}
+        print_json({**as_dict(found), **about})
     else:
         say(found)
+        if uses is not None:
+            say(uses)
         if is_tied(model):
             say(TIED)
     return Exit.DONE if found.targets else Exit.GOAL_NOT_REACHED

@@ -3,9 +3,7 @@
 
 from __future__ import annotations
 
-import json
 from argparse import Namespace
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,19 +14,12 @@ from cintervene.evaluate import measure, measure_requests, report_content
 from cintervene.export.cards.card import Report
 from cintervene.intervention.intervention import Intervention
 from cintervene.intervention.sources import made_for_words
-from cintervene.utils.json_ready import json_ready
 from cintervene.utils.json_text import parse_json
 
-__all__ = ["INTERVENTION", "quoted", "write_json_report"]
+__all__ = ["INTERVENTION", "quoted"]
 
 INTERVENTION = "intervention.safetensors"
 REPORT = "report.json"
-
-
-def write_json_report(directory: Path, content: Mapping[str, Any]) -> None:
-    """Write a report of what is not measured by words."""
-    text = json.dumps(json_ready(content), indent=2, ensure_ascii=False)
-    (directory / REPORT).write_text(text + "\n", encoding="utf-8")
 
 
 def quoted(

@@ -98,7 +98,7 @@ class Warned:
 
 @dataclass(frozen=True, slots=True)
 class Folded:
-    """A long table that pages show on request, and other formats not at all."""
+    """A long table that pages show on request, and other formats at once."""
 
     summary: str
     table: Table

@@ -11,6 +11,7 @@ from cintervene.evaluate.report.accounts import recorded
 from cintervene.evaluate.report.blocks import Block, Program
 from cintervene.intervention.intervention import Intervention
 from cintervene.methods.registry import all_methods
+from cintervene.prompts.calibration_size import CalibrationSize, Sizes
 from cintervene.utils.escaping import printable
 from cintervene.utils.parameters import Parameter
 from cintervene.utils.ranges import takes_file
@@ -33,11 +34,15 @@ def command(intervention: Intervention) -> Iterator[Block]:
         for name, (one, value) in recorded(_resolved(intervention)).items()
         if not _is_default(one, value)
     }
-    flags = [
-        f"--{name.replace('_', '-')} {_argument(one, value)}"
-        for name, (one, value) in changed.items()
-        if one.flag
-    ]
+    flags: list[str] = []
+    others: list[str] = []
+    for name, (one, value) in changed.items():
+        if one.flag:
+            flags.append(f"{_flag(name)} {_argument(one, value)}")
+        elif isinstance(one.range, Sizes) and isinstance(value, dict):
+            flags += _sizes(value)
+        else:
+            others.append(f"`{name}` {value}")
     if intervention.metrics.get("within_limits") is False:
         flags.append("--beyond-limits")
     model = shlex.quote(printable(intervention.model or "MODEL"))
@@ -48,9 +53,6 @@ def command(intervention: Intervention) -> Iterator[Block]:
     files = {o.range.metavar for o, _ in changed.values() if takes_file(o.range)}
     if files:
         yield AGAIN.format(files=" or ".join(sorted(files)))
-    others = [
-        f"`{name}` {value}" for name, (one, value) in changed.items() if not one.flag
-    ]
     if others:
         yield (
             "Set from Python, for which the command has no option: "
@@ -68,6 +70,26 @@ def _resolved(intervention: Intervention) -> dict[str, Any]:
     chosen = {"strength": intervention.metrics.get("strength")}
     known = {name: value for name, value in chosen.items() if value is not None}
     return {**intervention.options, **known}
+
+
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
+
+def _sizes(value: dict[str, int]) -> Iterator[str]:
+    """Flags for how much was calibrated with: a budget, and what differs from it."""
+    known = {name: value[name] for name in CalibrationSize.names() if name in value}
+
+    def beside(budget: str) -> dict[str, int]:
+        of_budget = CalibrationSize.named(budget).to_dict()
+        return {name: one for name, one in known.items() if one != of_budget[name]}
+
+    budgets = CalibrationSize.budgets
+    budget = min(budgets, key=lambda one: (len(beside(one)), len(budgets[one])))
+    if budgets[budget]:
+        yield f"--budget {budget}"
+    for name, number in beside(budget).items():
+        yield f"{_flag(f'calibration_{name}')} {number}"
 
 
 def _is_default(one: Parameter, value: Any) -> bool:

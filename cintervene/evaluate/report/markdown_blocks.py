@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 
 from cintervene.evaluate.report.blocks import (
     Block,
@@ -32,7 +33,7 @@ CODE = re.compile("`([^`]+)`")
 def markdown_blocks(
     blocks: Iterable[Block], pictures: Mapping[str, str] | None = None
 ) -> Iterator[str]:
-    """Write blocks, those left out that only pages have.
+    """Write blocks; what pages fold is shown.
 
     Parameters
     ----------
@@ -84,6 +85,7 @@ def _block(block: Block, pictures: Mapping[str, str]) -> Iterator[str]:
             yield f"*{caption}*"
     else:
         assert isinstance(block, Folded)
+        yield from _block(replace(block.table, title=block.summary), pictures)
 
 
 def _cell(cell: Cell) -> str:

@@ -16,6 +16,7 @@ from cintervene.evaluate.capability.measure import Capability
 from cintervene.evaluate.report.html import html_page
 from cintervene.evaluate.report.markdown import markdown
 from cintervene.evaluate.report.sections import Subject, heading, sections
+from cintervene.evaluate.requests.measure import RequestMeasurement
 from cintervene.evaluate.words.changed_layers import changed_layers
 from cintervene.evaluate.words.goals import DEFAULT_GOALS, Goals, side_effects, verdicts
 from cintervene.evaluate.words.measurement import WordMeasurement
@@ -41,6 +42,7 @@ def write_report(
     *,
     goals: Goals = DEFAULT_GOALS,
     capability: Capability | None = None,
+    requests: RequestMeasurement | None = None,
 ) -> list[Path]:
     """Write ``report.html``, ``report.md``, ``report.json`` and pictures.
 
@@ -61,6 +63,8 @@ def write_report(
         What the intervention is held to.
     capability : Capability, optional
         What `measure_capability` returned.
+    requests : RequestMeasurement, optional
+        What `measure_requests` returned.
 
     Returns
     -------
@@ -74,8 +78,8 @@ def write_report(
     """
     place = Path(directory)
     place.mkdir(parents=True, exist_ok=True)
-    subject = Subject(intervention, measurement, goals, capability)
-    content = report_content(intervention, measurement, goals, capability)
+    subject = Subject(intervention, measurement, goals, capability, requests)
+    content = report_content(intervention, measurement, goals, capability, requests)
     pictures = _pictures(subject)
     files = {
         "report.md": markdown(subject, set(pictures)),
@@ -93,6 +97,7 @@ def report_content(
     measurement: WordMeasurement | None = None,
     goals: Goals = DEFAULT_GOALS,
     capability: Capability | None = None,
+    requests: RequestMeasurement | None = None,
 ) -> dict[str, Any]:
     """Return what ``report.json`` holds."""
     content: dict[str, Any] = json_ready(
@@ -110,6 +115,7 @@ def report_content(
             "side_effects": [] if measurement is None else side_effects(measurement),
             "measurement": None if measurement is None else measurement.to_dict(),
             "capability": None if capability is None else capability.to_dict(),
+            "requests": None if requests is None else requests.to_dict(),
         }
     )
     return content

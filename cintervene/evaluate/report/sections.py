@@ -24,11 +24,13 @@ from cintervene.evaluate.report.blocks import (
 )
 from cintervene.evaluate.report.capability_table import capability_section
 from cintervene.evaluate.report.certificate import certificate
+from cintervene.evaluate.report.request_table import request_sections
 from cintervene.evaluate.report.sweep_columns import shown_columns
 from cintervene.evaluate.report.table import Row
 from cintervene.evaluate.report.use import use
 from cintervene.evaluate.report.word_table import below_goal, word_sections
 from cintervene.evaluate.report.wording import number, value_text, verdict_text
+from cintervene.evaluate.requests.measure import RequestMeasurement
 from cintervene.evaluate.words.changed_layers import changed_layers
 from cintervene.evaluate.words.distribution import distribution, ratio_of
 from cintervene.evaluate.words.goals import Goals, side_effects, verdicts
@@ -58,12 +60,15 @@ class Subject:
     measurement : WordMeasurement or None
     goals : Goals
     capability : Capability or None
+    requests : RequestMeasurement or None
+        Of a change that is not about words.
     """
 
     intervention: Intervention
     measurement: WordMeasurement | None
     goals: Goals
     capability: Capability | None = None
+    requests: RequestMeasurement | None = None
 
     @property
     def words(self) -> Sequence[str]:
@@ -77,7 +82,9 @@ class Subject:
     def of_words(self) -> bool:
         """Whether it is about words and nothing else."""
         made = made_for_words(self.intervention.options)
-        return self.measurement is not None or (all(made) and bool(self.words))
+        if self.measurement is not None:
+            return self.requests is None
+        return all(made) and bool(self.words)
 
 
 def heading(subject: Subject) -> str:
@@ -96,7 +103,7 @@ def sections(subject: Subject) -> list[Section]:
         Section("What was changed", list(_layers(subject.intervention))),
         Section("Effect against drift", list(_strength(subject.intervention))),
         Section("Word by word", list(_by_word(subject))),
-        Section("Before and after", list(_changes(subject.measurement))),
+        Section("Before and after", list(_changes(subject))),
         Section("What it cost", list(_costs(subject.measurement))),
         Section("Answers", list(answers(subject.measurement))),
         Section("Capability", list(_capability(subject.capability))),
@@ -115,6 +122,8 @@ def _opening(subject: Subject) -> Iterator[Block]:
         yield Warned(f"Limits were crossed: {beyond}.")
     if measurement is not None:
         yield _in_short(measurement)
+    if subject.requests is not None:
+        yield Bullets(list(_refusals_in_short(subject.requests)))
     layers = changed_layers(intervention)
     largest = max(layer.relative_norm for layer in layers)
     rank = max(layer.rank for layer in layers)
@@ -139,7 +148,15 @@ def _opening(subject: Subject) -> Iterator[Block]:
             f"`{measurement.split}` split, {_form(intervention)}. Intervals are "
             f"{measurement.level:.0%} intervals."
         )
-    elif subject.of_words:
+    if subject.requests is not None:
+        asked = subject.requests
+        yield (
+            "Everything below was measured before and after on requests and prompts "
+            f"of the package's `{asked.split}` split, with greedy answers of "
+            f"{asked.tokens} tokens at most, {_form(intervention)}. Intervals are "
+            f"{asked.level:.0%} intervals."
+        )
+    if measurement is None and subject.requests is None:
         yield (
             "What this did has not been measured on held-out data; "
             "`cintervene evaluate` does that."
@@ -164,6 +181,20 @@ def _in_short(measurement: WordMeasurement) -> str:
     return (
         f"{text}. Everyday answers moved by {moved.value:.2g} nats a token where they "
         "say no forbidden word."
+    )
+
+
+def _refusals_in_short(measurement: RequestMeasurement) -> Iterator[str]:
+    """How many requests of each kind are refused, and the drift."""
+    for one in measurement.asked:
+        before, after = one.refused.rate.before, one.refused.rate.after
+        kind = f"{one.kind[0].upper()}{one.kind[1:]}"
+        yield (
+            f"{kind}: {before.value:.0%} of {one.requests} refused before, "
+            f"{after.value:.0%} [{after.low:.0%}, {after.high:.0%}] after"
+        )
+    yield (
+        f"Everyday answers moved by {measurement.kl.value:.2g} nats a token on average"
     )
 
 
@@ -308,9 +339,21 @@ def _word_rows(measurement: WordMeasurement) -> Table:
     return Table(head, rows, range(1, len(head)))
 
 
-def _changes(measurement: WordMeasurement | None) -> Iterator[Block]:
-    if measurement is None:
-        return
+def _changes(subject: Subject) -> Iterator[Block]:
+    if subject.measurement is not None:
+        yield from _changes_of_words(subject.measurement)
+    if subject.requests is not None:
+        for section in request_sections(subject.requests):
+            yield Table(CHANGES, _rows(section.rows), (1, 2, 3, 4), section.title)
+        yield (
+            "An answer is refused, broken (gibberish or repetition), or else complies; "
+            "a matcher of how answers begin tells which, and errs now and then. "
+            '"Refused, then helped" begin as a refusal and go on in the form of help; '
+            "they are counted among the refused ones."
+        )
+
+
+def _changes_of_words(measurement: WordMeasurement) -> Iterator[Block]:
     yield Picture(
         "perplexity",
         "Each point is a word: how many times its perplexity became what it was. "
@@ -372,6 +415,11 @@ def _limits(subject: Subject) -> Iterator[str]:
             "The prompts are short and in English. Intervals cover the choice of "
             "prompts, benign words and texts, not other kinds of use."
         )
+    elif subject.requests is not None:
+        yield (
+            "The requests are short and most of them in English. Intervals cover the "
+            "choice of requests, not other kinds of use."
+        )
     else:
         yield "What it does was not measured on held-out data for this report."
 
@@ -386,9 +434,10 @@ def _provenance(subject: Subject) -> Iterator[Block]:
     rows += [(f"version of {n}", str(v)) for n, v in intervention.versions.items()]
     rows.append(("sha256 of the change", Code(intervention.digest)))
     seconds = dict(intervention.metrics.get("seconds", {}))
-    if subject.measurement is not None:
-        of_measuring = subject.measurement.seconds.items()
-        seconds |= {f"measurement: {k}": v for k, v in of_measuring}
+    for measured in (subject.measurement, subject.requests):
+        if measured is not None:
+            of_measuring = measured.seconds.items()
+            seconds |= {f"measurement: {k}": v for k, v in of_measuring}
     rows += [(f"seconds, {n}", f"{value:.1f}") for n, value in seconds.items()]
     yield Table(("", ""), rows)
     yield "`report.json` has the words, the hashes of the weights and every number."

@@ -32,16 +32,18 @@ def use(intervention: Intervention) -> Iterator[Block]:
 
 
 def _applied(model: str, beyond: str) -> Iterator[Block]:
+    place = shlex.quote(model)
     yield Program(
-        f"cintervene apply --model {shlex.quote(model)} --intervention "
+        f"cintervene chat --model {place} --intervention intervention.safetensors\n"
+        f"cintervene apply --model {place} --intervention "
         f"intervention.safetensors {beyond}--out changed\n"
         "cintervene revert --model changed --intervention intervention.safetensors "
         "--out base"
     )
     yield Program(
-        "from cintervene.models import Intervention, load\n\n"
-        f"model, tokenizer = load({json.dumps(model)})\n"
-        'intervention = Intervention.load("intervention.safetensors")\n'
+        "import cintervene as ci\n\n"
+        f"model, tokenizer = ci.models.load({json.dumps(model)})\n"
+        'intervention = ci.Intervention.load("intervention.safetensors")\n'
         "intervention.apply(model)   # in place; refused if the base is another one\n"
         "intervention.revert(model)  # the old weights, to the bit",
         "python",
@@ -55,11 +57,10 @@ def _attached(model: str, beyond: str) -> Iterator[Block]:
         "changed themselves. The change is added to outputs, as adapters are:"
     )
     yield Program(
-        "from cintervene.export import AdapterIntervention\n"
-        "from cintervene.models import Intervention, load\n\n"
-        f"model, tokenizer = load({json.dumps(model)})\n"
-        'change = Intervention.load("intervention.safetensors")\n'
-        "attached = AdapterIntervention(change)\n"
+        "import cintervene as ci\n\n"
+        f"model, tokenizer = ci.models.load({json.dumps(model)})\n"
+        'change = ci.Intervention.load("intervention.safetensors")\n'
+        "attached = ci.export.AdapterIntervention(change)\n"
         "attached.apply(model)   # the base is not checked\n"
         "attached.revert(model)  # nothing is added any more",
         "python",

@@ -45,7 +45,7 @@ from cintervene.solvers.update import LowRankUpdate
 from cintervene.utils.clock import Clock
 from cintervene.utils.progress import Progress, counting
 
-__all__ = ["solve"]
+__all__ = ["gated_mlps", "solve"]
 
 # Log odds that are tried, boldest first.
 THRESHOLDS = (-0.5, 0.0, 0.5, 1.0, 2.0)
@@ -87,7 +87,7 @@ def solve(
     check_gradients(model)
     clock = Clock()
     with clock.phase("layer"):
-        mlp = _best(parts, tokenizer, _gated(parts, config.layers), progress)
+        mlp = _best(parts, tokenizer, gated_mlps(parts, config.layers), progress)
     refusal = config.refusal or data.safe_refusals()[0]
     config = replace(config, layers=[mlp.block.layer], refusal=refusal)
     carrier = find_carrier(parts.decoder, mlp.block.layer) if config.relay else None
@@ -170,7 +170,7 @@ def _sweep(
     return sweep
 
 
-def _gated(
+def gated_mlps(
     parts: ModelParts, layers: Literal["auto"] | Sequence[int]
 ) -> dict[int, GatedMLP]:
     """The MLPs that may be changed, by layer: the one requested, or all in question.

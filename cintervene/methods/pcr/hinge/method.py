@@ -42,7 +42,7 @@ from cintervene.utils.arrays import Floats
 from cintervene.utils.clock import Clock
 from cintervene.utils.progress import Progress, counting
 
-__all__ = ["Hinge", "hinged_mlp"]
+__all__ = ["Hinge", "hinged_mlp", "most_neurons"]
 
 # Neurons of an MLP that may be changed, as a share.
 SHARE = 1 / 20
@@ -94,6 +94,13 @@ def hinged_mlp(parts: ModelParts, config: PCRConfig) -> GatedMLP | None:
             'neurons open; use hinge="off"'
         )
     return None
+
+
+def most_neurons(mlp: GatedMLP, config: PCRConfig) -> int:
+    """How many neurons may be changed."""
+    if config.max_neurons == "auto":
+        return max(1, int(SHARE * mlp.down.d_in))
+    return min(int(config.max_neurons), mlp.down.d_in // 2)
 
 
 @dataclass(frozen=True, eq=False)
@@ -243,7 +250,7 @@ class Hinge:
         benign = rows.benign_states[:: -(-len(rows.benign_states) // STATISTICS_ROWS)]
         statistics = token_statistics(unembedding, benign)
         metric = statistics.metric_at(mlp.down, self._config.output_ridge)
-        groups = grouped(rows, len(self._words), self._most())
+        groups = grouped(rows, len(self._words), most_neurons(self._mlp, self._config))
         inputs = rows.benign[:: -(-len(rows.benign) // IDLE_ROWS)]
         given_up = give_up(mlp, torch.from_numpy(inputs), metric, len(groups))
         report = counting(self._progress, "fitting neurons", len(groups))
@@ -251,12 +258,6 @@ class Hinge:
         neurons = fit_neurons(mlp, rows, groups, idle, report)
         columns = solve_columns(rows, groups, mlp.down, unembedding, statistics, metric)
         return _Neurons(given_up, neurons, columns)
-
-    def _most(self) -> int:
-        """How many neurons may be changed."""
-        if self._config.max_neurons == "auto":
-            return max(1, int(SHARE * self._mlp.down.d_in))
-        return min(int(self._config.max_neurons), self._mlp.down.d_in // 2)
 
     def _tune(
         self, tuning: Tuning, found: _Neurons, limits: WordLimits
