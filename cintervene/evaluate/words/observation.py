@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from cintervene.activations.kept_streams import kept_stream
 from cintervene.activations.layer_stream import LayerStream
 from cintervene.activations.scoring import divergence, token_nll
 from cintervene.evaluate.phases import Phases
@@ -26,6 +27,7 @@ from cintervene.prompts.spelling import encode_text
 from cintervene.prompts.target_spans import TargetSpan, answered
 from cintervene.prompts.word_sentences import said_at, token_forms
 from cintervene.utils.arrays import Floats
+from cintervene.utils.kept import kept
 from cintervene.utils.progress import Step
 
 __all__ = ["RUNNING", "Observation", "observe"]
@@ -89,11 +91,19 @@ def observe(
         render(tokenizer, prompt) + encode_text(tokenizer, prefill)
         for prompt, prefill in asked
     ]
-    replies = greedy.tokens("everyday answers", prompts, size.answer_tokens)
+    replies = kept(
+        "everyday answers", (prompts, size.answer_tokens),
+        lambda: greedy.tokens("everyday answers", prompts, size.answer_tokens),
+    )  # fmt: skip
     groups = _groups(sample, answered(prompts, replies))
     stream = _stream(parts, intervention, groups, phases)
-    base = _final(stream, "scores before", phases)
-    before = greedy.texts("answers before", requests, size.request_tokens)
+    base = kept(
+        "scores before", groups, lambda: _final(stream, "scores before", phases)
+    )
+    before = kept(
+        "answers before", (requests, size.request_tokens),
+        lambda: greedy.texts("answers before", requests, size.request_tokens),
+    )  # fmt: skip
     with intervention.applied(model):
         changed = _final(stream, "scores after", phases)
         after = greedy.texts("answers after", requests, size.request_tokens)
@@ -166,8 +176,12 @@ def _stream(
     """The spans' hidden states, before the first layer that is changed."""
     spans = [span for group in groups.values() for span in group]
     with phases.phase("layers below", len(spans)) as step:
-        first = min(edit.layer for edit in intervention.edits.values())
-        return LayerStream.of(parts.decoder, spans, first, entered=step)
+        return kept_stream(
+            "measured texts",
+            groups,
+            min(edit.layer for edit in intervention.edits.values()),
+            lambda first: LayerStream.of(parts.decoder, spans, first, entered=step),
+        )
 
 
 def _final(stream: LayerStream, phase: str, phases: Phases) -> Tensor:

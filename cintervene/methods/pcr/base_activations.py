@@ -6,10 +6,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 from torch import Tensor
 
+from cintervene.activations.kept_streams import kept_stream
 from cintervene.activations.layer_stream import Captured, LayerStream
 from cintervene.methods.pcr.config import PCRConfig
 from cintervene.methods.pcr.constraints import ConstraintIndex
@@ -20,8 +22,9 @@ from cintervene.models.weights import as_floats
 from cintervene.prompts.calibration import Calibration
 from cintervene.prompts.target_spans import TargetSpan
 from cintervene.solvers.preserve import BenignMoments, Preserve
+from cintervene.utils.kept import kept
 from cintervene.utils.progress import Step
-from cintervene.utils.ranks import is_own
+from cintervene.utils.ranks import is_own, world
 
 __all__ = ["BaseActivations"]
 
@@ -82,41 +85,64 @@ class BaseActivations:
             Called with numbers of spans that have come to the first of the layers.
         """
         targets = parts.targets(config.chosen_layers, config.matrix)
-        stream = partial(
-            LayerStream.of, parts.decoder, first=targets[0].layer,
-            entered=entered, matrix=config.matrix,
-        )  # fmt: skip
+        # What layers have in common with those of another change.
+        common = (calibration, config.calibration, config.concepts, config.matrix)
+
+        def stream(
+            name: str, spans: Sequence[TargetSpan], **positions: Any
+        ) -> LayerStream:
+            return kept_stream(
+                name, common, targets[0].layer,
+                lambda first: LayerStream.of(
+                    parts.decoder, spans, first, entered=entered,
+                    matrix=config.matrix, **positions,
+                ),
+            )  # fmt: skip
+
         forget, near = calibration.forget, calibration.near_negatives
         start = stream(
+            "constrained texts",
             [*forget, *near],
             wanted=constraints.wanted(len(forget) + len(near)),
             streamed=[()] * len(forget) + [span.positions for span in near],
         )
         retain = stream(
+            "benign texts",
             calibration.retain,
             wanted=_sample(calibration.retain, STATISTICS_ROWS),
             streamed=[span.positions for span in calibration.retain],
         )
         base = cls(targets, start, start.fork(), retain, {}, {})
         for number, target in enumerate(targets):
-            base._observe(target, config, is_own(number))
+            # Each rank has to come to the same, the owner's number too.
+            found = kept(
+                f"norm of {target.name}", (*common, config.ridge, number % world()),
+                partial(base._observed, target, config, is_own(number)),
+            )  # fmt: skip
+            if found is not None:
+                preserve, points = found
+                base.preserves[target.layer] = preserve
+                if points is not None:
+                    base.points[target.layer] = points
         return base
 
-    def _observe(self, target: Target, config: PCRConfig, own: bool) -> None:
-        """Run one layer, and keep its second moments and points if it is one's own."""
+    def _observed(
+        self, target: Target, config: PCRConfig, own: bool
+    ) -> tuple[Preserve, Points | None] | None:
+        """Run one layer; its norm and, where they count, its points if it is own."""
         benign = _Observed(self.retain, target, own)
         near = _Observed(self.constrained, target, own)
         if not own:
-            return
+            return None
+        points = None
         if not config.on_tokens:
             mean = near.mean if near.moments.count else benign.mean
-            outputs = as_floats(near.rows.outputs)
-            self.points[target.layer] = Points(outputs, mean)
+            points = Points(as_floats(near.rows.outputs), mean)
         moments = benign.moments
         if near.moments.count > 0:
             weight = NEAR_WEIGHT * moments.count / near.moments.count
             moments.merge(near.moments, weight=weight)
-        self.preserves[target.layer] = moments.factored(ridge=config.ridge)
+        return moments.factored(ridge=config.ridge), points
 
 
 class _Observed:
