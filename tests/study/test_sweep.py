@@ -21,7 +21,7 @@ from support.little_defences import FEW
 from support.saved_models import save_tiny_model
 
 import cintervene as ci
-from cintervene.activations.layer_stream import LayerStream
+from cintervene.activations.lower_layers import LowerLayers
 from cintervene.errors import ArgumentError
 from cintervene.evaluate import EvaluationSize, measure
 from cintervene.evaluate.statistics.intervals import Estimate
@@ -61,12 +61,14 @@ def made(loaded: Any, tmp_path_factory: pytest.TempPathFactory) -> Sweep:
 
 @pytest.fixture
 def counts(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
-    """How often the model answered, texts entered the layers and norms were made."""
+    """How often the model answered, texts ran from below and norms were made."""
     found: Counter[str] = Counter()
     counted = {
-        "answers": (chat, "_stop_tokens"), "streams": (LayerStream, "__init__"),
+        "answers": (chat, "_stop_tokens"), "passes": (LowerLayers, "__init__"),
         "norms": (BenignMoments, "factored"), "changes": (run, "defend"),
     }  # fmt: skip
+    # A page and its picture for each sweep are not what is counted.
+    monkeypatch.setattr(run, "write_sweep", lambda *_: None)
     for what, (owner, name) in counted.items():
         monkeypatch.setattr(owner, name, _counting(found, what, getattr(owner, name)))
     return found
@@ -105,32 +107,40 @@ def test_a_setting_is_what_defend_and_measure_find_alone(
 
 
 @pytest.mark.parametrize(
-    ("method", "once"),
-    [
-        # The model answers everyday prompts, those of the measurement, and requests.
-        ("pcr:hinge=off", {"answers": 4, "streams": 6, "norms": 2}),
-        ("pcr:hinge=on", {"answers": 5, "streams": 7, "norms": 0}),
-    ],
-)
+    # Everyday prompts, those of the measurement, requests before and after; and
+    # sentences about the words.
+    ("hinge", "answers", "norms"), [("off", 4, 2), ("on", 5, 0)],
+)  # fmt: skip
 def test_a_second_strength_runs_nothing_but_itself(
-    loaded: Any, counts: Counter[str], method: str, once: dict[str, int], tmp_path: Path
-) -> None:
-    grid = {**GRID, "method": [method], "layers": [[1, 2]]}
+    loaded: Any, counts: Counter[str], hinge: str, answers: int, norms: int,
+    tmp_path: Path,
+) -> None:  # fmt: skip
+    grid = {**GRID, "method": [f"pcr:hinge={hinge}"], "layers": [[1, 2]]}
     ci.sweep(*loaded, tmp_path / "one", **{**grid, "strength": [2]})
-    assert counts == Counter({**once, "changes": 1})
+    once = Counter(counts)
+    passes = once["passes"]
+    assert (once["answers"], once["norms"], once["changes"]) == (answers, norms, 1)
+    assert passes > 0
     counts.clear()
     ci.sweep(*loaded, tmp_path / "two", **grid)
     # Only the changed model's answers to requests are its own.
-    assert counts == Counter({**once, "answers": once["answers"] + 1, "changes": 2})
+    assert counts == Counter(
+        answers=answers + 1, passes=passes, norms=norms, changes=2
+    )  # fmt: skip
 
 
 def test_other_layers_share_texts_answers_and_norms(
     loaded: Any, counts: Counter[str], tmp_path: Path
 ) -> None:
     grid = {**GRID, "method": ["pcr:hinge=off"], "strength": [2]}
-    ci.sweep(*loaded, tmp_path, **grid)
-    # Three streams to tune on begin at another layer, the others are led on.
-    assert counts == Counter({"answers": 5, "streams": 9, "norms": 2, "changes": 2})
+    ci.sweep(*loaded, tmp_path / "one", **{**grid, "layers": [[1, 2]]})
+    once = Counter(counts)
+    counts.clear()
+    ci.sweep(*loaded, tmp_path / "two", **grid)
+    assert counts["answers"] == once["answers"] + 1
+    assert counts["norms"] == once["norms"] == 2
+    # What strengths are tuned on begins at the other layer, the rest is led on.
+    assert once["passes"] < counts["passes"] < 2 * once["passes"]
 
 
 def test_files(loaded: Any, made: Sweep) -> None:
@@ -174,7 +184,7 @@ def test_one_that_was_killed_goes_on_where_it_was(
     with pytest.raises(KeyboardInterrupt):
         ci.sweep(*loaded, out, progress=stop, **grid)
     assert counts["changes"] == 3
-    assert not (out / "table.json").exists()
+    assert len([*out.glob("*/setting.json")]) == 2
     found = ci.sweep(*loaded, out, **grid)
     assert counts["changes"] == 3 + 2
     assert _timeless(found.rows) == _timeless(made.rows[4:])

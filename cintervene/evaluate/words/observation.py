@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from cintervene.activations.kept_streams import kept_stream
+from cintervene.activations.kept_streams import kept_streams
 from cintervene.activations.layer_stream import LayerStream
 from cintervene.activations.scoring import divergence, token_nll
 from cintervene.evaluate.phases import Phases
@@ -175,13 +175,14 @@ def _stream(
 ) -> LayerStream:
     """The spans' hidden states, before the first layer that is changed."""
     spans = [span for group in groups.values() for span in group]
-    with phases.phase("layers below", len(spans)) as step:
-        return kept_stream(
-            "measured texts",
-            groups,
-            min(edit.layer for edit in intervention.edits.values()),
-            lambda first: LayerStream.of(parts.decoder, spans, first, entered=step),
-        )
+
+    def enter(first: int) -> list[LayerStream]:
+        with phases.phase("layers below", len(spans)) as step:
+            return [LayerStream.of(parts.decoder, spans, first, entered=step)]
+
+    first = min(edit.layer for edit in intervention.edits.values())
+    (stream,) = kept_streams("measured texts", groups, first, enter)
+    return stream
 
 
 def _final(stream: LayerStream, phase: str, phases: Phases) -> Tensor:

@@ -6,12 +6,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import numpy as np
 from torch import Tensor
 
-from cintervene.activations.kept_streams import kept_stream
+from cintervene.activations.kept_streams import kept_streams
 from cintervene.activations.layer_stream import Captured, LayerStream
 from cintervene.methods.pcr.config import PCRConfig
 from cintervene.methods.pcr.constraints import ConstraintIndex
@@ -87,31 +86,26 @@ class BaseActivations:
         targets = parts.targets(config.chosen_layers, config.matrix)
         # What layers have in common with those of another change.
         common = (calibration, config.calibration, config.concepts, config.matrix)
-
-        def stream(
-            name: str, spans: Sequence[TargetSpan], **positions: Any
-        ) -> LayerStream:
-            return kept_stream(
-                name, common, targets[0].layer,
-                lambda first: LayerStream.of(
-                    parts.decoder, spans, first, entered=entered,
-                    matrix=config.matrix, **positions,
-                ),
-            )  # fmt: skip
-
         forget, near = calibration.forget, calibration.near_negatives
-        start = stream(
-            "constrained texts",
-            [*forget, *near],
-            wanted=constraints.wanted(len(forget) + len(near)),
-            streamed=[()] * len(forget) + [span.positions for span in near],
-        )
-        retain = stream(
-            "benign texts",
-            calibration.retain,
-            wanted=_sample(calibration.retain, STATISTICS_ROWS),
-            streamed=[span.positions for span in calibration.retain],
-        )
+
+        def enter(first: int) -> list[LayerStream]:
+            stream = partial(
+                LayerStream.of, parts.decoder, first=first, entered=entered,
+                matrix=config.matrix,
+            )  # fmt: skip
+            start = stream(
+                [*forget, *near],
+                wanted=constraints.wanted(len(forget) + len(near)),
+                streamed=[()] * len(forget) + [span.positions for span in near],
+            )
+            retain = stream(
+                calibration.retain,
+                wanted=_sample(calibration.retain, STATISTICS_ROWS),
+                streamed=[span.positions for span in calibration.retain],
+            )
+            return [start, retain]
+
+        start, retain = kept_streams("texts", common, targets[0].layer, enter)
         base = cls(targets, start, start.fork(), retain, {}, {})
         for number, target in enumerate(targets):
             # Each rank has to come to the same, the owner's number too.

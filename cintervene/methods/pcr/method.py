@@ -169,8 +169,19 @@ def _constrained(
     parts: ModelParts, calibration: Calibration, config: PCRConfig, progress: Progress
 ) -> Layerwise:
     """Constrain the layers, and report how far the texts have come."""
-    entered = counting(progress, "watching layers", _solved_on(calibration))
-    return constrain(parts, calibration, config, entered)
+    left = _solved_on(calibration)
+    step = counting(progress, "watching layers", left)
+
+    def entered(number: int) -> None:
+        nonlocal left
+        left -= number
+        step(number)
+
+    layerwise = constrain(parts, calibration, config, entered)
+    # What was kept from another change's layers has entered already.
+    if left:
+        step(left)
+    return layerwise
 
 
 def _grouped_rows(calibration: Calibration, config: PCRConfig) -> ConstraintIndex:
