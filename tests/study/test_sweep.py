@@ -306,6 +306,11 @@ def test_what_is_no_setting_is_refused(axis: str, values: Any, message: str) -> 
     }  # fmt: skip
     with pytest.raises(ArgumentError, match=message):
         settings_of({"a": ["bad"]}, *grid.values(), {})
+
+
+def test_arguments_of_all_settings_are_checked() -> None:
+    with pytest.raises(ArgumentError, match="max_kls: is no parameter"):
+        settings_of({"a": ["bad"]}, ["pcr"], ["auto"], [2], "small", {"max_kls": 1})
     with pytest.raises(ArgumentError, match="split: got 'fresh'"):
         ci.sweep(None, None, "nowhere", forbid=["bad"], split="fresh")
 

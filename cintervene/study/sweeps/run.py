@@ -6,7 +6,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -245,9 +245,7 @@ def _options(config: MethodConfig) -> dict[str, Any]:
     return {n: v for n, v in {**values, **hidden}.items() if n not in AXES}
 
 
-def _numbered(
-    progress: Progress, place: int, settings: Sequence[Setting]
-) -> Callable[[str, int, int], None]:
+def _numbered(progress: Progress, place: int, settings: Sequence[Setting]) -> Progress:
     """Say before each phase which setting it is of."""
 
     def report(phase: str, done: int, total: int) -> None:

@@ -11,6 +11,7 @@ from typing import Any, Literal, TypeAlias
 
 from cintervene.errors import ArgumentError
 from cintervene.methods.config import MethodConfig
+from cintervene.methods.defend import configure
 from cintervene.methods.registry import Method, all_methods, find_method
 from cintervene.utils.parameters import parameters
 from cintervene.utils.ranges import takes_file
@@ -84,18 +85,21 @@ def settings_of(
         a setting there twice.
     """
     axes = {"forbid": forbid, "method": methods, "layers": layers}
-    for name, values in {**axes, "strength": strengths}.items():
-        if isinstance(values, str) or not len(values):
+    for name, given in {**axes, "strength": strengths}.items():
+        if isinstance(given, str) or not len(given):
             raise ArgumentError(
-                f"{name}: got {values!r}; expected a list of at least one, e.g. "
+                f"{name}: got {given!r}; expected a list of at least one, e.g. "
                 f"{EXAMPLES[name]}"
             )
     found = []
     for words, method in product(forbid, methods):
-        values = {**_asked(method, budget), **common, "forbid": forbid[words]}
-        config = _method(method).config
+        asked = {**_asked(method, budget), **common}
+        called = _method(method).name
         for where, strength in product(layers, strengths):
-            one = config(**{**values, "layers": where, "strength": strength})
+            values: dict[str, Any] = {
+                "forbid": forbid[words], "layers": where, "strength": strength
+            }  # fmt: skip
+            one = configure(called, {**asked, **values})
             found.append(Setting(words, method, _text(where), _text(strength), one))
     names = [one.name for one in found]
     twice = next((name for name in names if names.count(name) > 1), None)
