@@ -25,7 +25,6 @@ from cintervene.activations.lower_layers import LowerLayers
 from cintervene.errors import ArgumentError
 from cintervene.evaluate import EvaluationSize, measure
 from cintervene.evaluate.statistics.intervals import Estimate
-from cintervene.intervention.intervention import Intervention
 from cintervene.models.weights import sha256
 from cintervene.prompts import chat
 from cintervene.solvers.preserve import BenignMoments
@@ -129,18 +128,21 @@ def test_a_second_strength_runs_nothing_but_itself(
     )  # fmt: skip
 
 
-def test_other_layers_share_texts_answers_and_norms(
+def test_layers_share_answers_and_from_the_same_first_one_all(
     loaded: Any, counts: Counter[str], tmp_path: Path
 ) -> None:
     grid = {**GRID, "method": ["pcr:hinge=off"], "strength": [2]}
     ci.sweep(*loaded, tmp_path / "one", **{**grid, "layers": [[1, 2]]})
     once = Counter(counts)
     counts.clear()
-    ci.sweep(*loaded, tmp_path / "two", **grid)
-    assert counts["answers"] == once["answers"] + 1
-    assert counts["norms"] == once["norms"] == 2
-    # What strengths are tuned on begins at the other layer, the rest is led on.
-    assert once["passes"] < counts["passes"] < 2 * once["passes"]
+    ci.sweep(*loaded, tmp_path / "same", **{**grid, "layers": [[1, 2], [1]]})
+    one_more = Counter(answers=1, changes=1)
+    assert counts == once + one_more
+    counts.clear()
+    ci.sweep(*loaded, tmp_path / "other", **{**grid, "layers": [[1, 2], [2]]})
+    # What enters at another layer is rounded otherwise; a change depends on no other.
+    passes = Counter(passes=once["passes"], norms=1)
+    assert counts == once + one_more + passes
 
 
 def test_files(loaded: Any, made: Sweep) -> None:
@@ -323,12 +325,16 @@ def test_smollm2(smollm2: Any, tmp_path: Path) -> None:
         contrast_words=4,
     )  # fmt: skip
     size = EvaluationSize(**{one.name: 6 for one in fields(EvaluationSize)})
+    words = ["bomb", "cocaine"]
     found = ci.sweep(
-        model, tokenizer, tmp_path, forbid=["bomb", "cocaine"], layers=[[28, 29]],
-        method=["pcr:hinge=off"], strength=[3, 12], calibration=few, size=size,
+        model, tokenizer, tmp_path, forbid=words, layers=[[28, 29], [29]],
+        method=["pcr:hinge=off"], strength=[12], calibration=few, size=size,
     )  # fmt: skip
-    mild, strong = found.rows
-    assert 1.0 < mild.effect < strong.effect
-    assert 0.0 < mild.kl.value < strong.kl.value
-    assert found.front == [mild, strong]
-    assert isinstance(strong.load(tmp_path), Intervention)
+    assert all(row.effect > 1.0 and row.kl.value > 0.0 for row in found.rows)
+    assert 1 <= len(found.front) <= 2
+    # Prompts begin alike, and what they share is run once below the first layer.
+    alone = ci.defend(
+        model, tokenizer, forbid=words, layers=[29], hinge="off", strength=12,
+        calibration=few,
+    )  # fmt: skip
+    assert found.rows[1].load(tmp_path).digest == alone.digest

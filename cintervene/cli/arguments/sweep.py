@@ -59,7 +59,7 @@ def sweep(parser: Parser) -> None:
         default=["auto"],
         metavar="LAYERS",
         help="layers that are changed together, such as 26-29 or 3,7, or auto; several "
-        "from low to high (default: auto)",
+        "by spaces (default: auto)",
     )
     parser.add_argument(
         "--strength",

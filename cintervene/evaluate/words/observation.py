@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from cintervene.activations.kept_streams import kept_streams
 from cintervene.activations.layer_stream import LayerStream
 from cintervene.activations.scoring import divergence, token_nll
 from cintervene.evaluate.phases import Phases
@@ -96,9 +95,10 @@ def observe(
         lambda: greedy.tokens("everyday answers", prompts, size.answer_tokens),
     )  # fmt: skip
     groups = _groups(sample, answered(prompts, replies))
-    stream = _stream(parts, intervention, groups, phases)
-    base = kept(
-        "scores before", groups, lambda: _final(stream, "scores before", phases)
+    first = min(edit.layer for edit in intervention.edits.values())
+    # Texts that enter at another layer are rounded otherwise, and so is the base.
+    stream, base = kept(
+        "texts before", (groups, first), lambda: _before(parts, first, groups, phases)
     )
     before = kept(
         "answers before", (requests, size.request_tokens),
@@ -167,22 +167,17 @@ def _elsewhere(tokenizer: Any, sample: Sample, answers: Sequence[TargetSpan]) ->
     return 1.0 - np.array(said, dtype=np.float64)
 
 
-def _stream(
+def _before(
     parts: ModelParts,
-    intervention: Intervention,
+    first: int,
     groups: Mapping[str, Sequence[TargetSpan]],
     phases: Phases,
-) -> LayerStream:
-    """The spans' hidden states, before the first layer that is changed."""
+) -> tuple[LayerStream, Tensor]:
+    """The spans before the first layer that is changed, and the base's final states."""
     spans = [span for group in groups.values() for span in group]
-
-    def enter(first: int) -> list[LayerStream]:
-        with phases.phase("layers below", len(spans)) as step:
-            return [LayerStream.of(parts.decoder, spans, first, entered=step)]
-
-    first = min(edit.layer for edit in intervention.edits.values())
-    (stream,) = kept_streams("measured texts", groups, first, enter)
-    return stream
+    with phases.phase("layers below", len(spans)) as step:
+        stream = LayerStream.of(parts.decoder, spans, first, entered=step)
+    return stream, _final(stream, "scores before", phases)
 
 
 def _final(stream: LayerStream, phase: str, phases: Phases) -> Tensor:

@@ -10,7 +10,6 @@ from functools import partial
 import numpy as np
 from torch import Tensor
 
-from cintervene.activations.kept_streams import kept_streams
 from cintervene.activations.layer_stream import Captured, LayerStream
 from cintervene.methods.pcr.config import PCRConfig
 from cintervene.methods.pcr.constraints import ConstraintIndex
@@ -84,11 +83,13 @@ class BaseActivations:
             Called with numbers of spans that have come to the first of the layers.
         """
         targets = parts.targets(config.chosen_layers, config.matrix)
-        # What layers have in common with those of another change.
-        common = (calibration, config.calibration, config.concepts, config.matrix)
+        # What a change has in common with others. Texts that enter at another layer are
+        # rounded otherwise: a change shall not depend on what was made before it.
+        first, size = targets[0].layer, config.calibration
+        common = (calibration, size, config.concepts, config.matrix, first)
         forget, near = calibration.forget, calibration.near_negatives
 
-        def enter(first: int) -> list[LayerStream]:
+        def enter() -> list[LayerStream]:
             stream = partial(
                 LayerStream.of, parts.decoder, first=first, entered=entered,
                 matrix=config.matrix,
@@ -105,7 +106,7 @@ class BaseActivations:
             )
             return [start, retain]
 
-        start, retain = kept_streams("texts", common, targets[0].layer, enter)
+        start, retain = (one.fork() for one in kept("texts", common, enter))
         base = cls(targets, start, start.fork(), retain, {}, {})
         for number, target in enumerate(targets):
             # Each rank has to come to the same, the owner's number too.

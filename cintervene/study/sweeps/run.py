@@ -89,8 +89,7 @@ def sweep(
         Methods that forbid words, each perhaps with parameters of its own behind
         colons: ``["pcr", "pcr:hinge=off:max_rank=64"]``.
     layers : sequence of ("auto" or sequence of int), default ("auto",)
-        Layers that are changed together: ``[[27, 28], [29]]``. From low to high the
-        layers below are run once for all.
+        Layers that are changed together: ``[[27, 28], [29]]``.
     strength : sequence of ("auto" or float), default ("auto",)
     budget : {"small", "default", "large"}
         How much is calibrated with and measured on.
