@@ -19,6 +19,7 @@ pytest.importorskip("transformers")
 
 from support.little_defences import FEW
 from support.saved_models import save_tiny_model
+from support.tiny_models import make_tiny_model
 
 import cintervene as ci
 from cintervene.activations.lower_layers import LowerLayers
@@ -318,23 +319,30 @@ def test_arguments_of_all_settings_are_checked() -> None:
 
 
 @pytest.mark.model
+def test_prompts_that_begin_alike_enter_anew(smollm2: Any, tmp_path: Path) -> None:
+    # What prompts share is run once below the first layer, and rounded otherwise.
+    _, tokenizer = smollm2
+    model = make_tiny_model(
+        "llama", vocab_size=len(tokenizer), num_hidden_layers=3,
+        max_position_embeddings=512, eos_token_id=tokenizer.eos_token_id,
+    )  # fmt: skip
+    grid = {**GRID, "method": ["pcr:hinge=off"], "strength": [8]}
+    _, last = ci.sweep(model, tokenizer, tmp_path, **grid).rows
+    alone = ci.defend(
+        model, tokenizer, forbid=WORDS, layers=[2], hinge="off", strength=8,
+        calibration=FEW,
+    )  # fmt: skip
+    measured = measure(model, tokenizer, alone, split="tune", size=SIZE)
+    assert last.digest == alone.digest
+    assert last.kl == measured.drift.kl_elsewhere
+
+
+@pytest.mark.model
 def test_smollm2(smollm2: Any, tmp_path: Path) -> None:
     model, tokenizer = smollm2
-    few = ci.CalibrationSize.named(
-        "small", prompts=6, texts=3, text_words=8, answer_tokens=8, tune_prompts=4,
-        contrast_words=4,
-    )  # fmt: skip
-    size = EvaluationSize(**{one.name: 6 for one in fields(EvaluationSize)})
-    words = ["bomb", "cocaine"]
-    found = ci.sweep(
-        model, tokenizer, tmp_path, forbid=words, layers=[[28, 29], [29]],
-        method=["pcr:hinge=off"], strength=[12], calibration=few, size=size,
-    )  # fmt: skip
-    assert all(row.effect > 1.0 and row.kl.value > 0.0 for row in found.rows)
-    assert 1 <= len(found.front) <= 2
-    # Prompts begin alike, and what they share is run once below the first layer.
-    alone = ci.defend(
-        model, tokenizer, forbid=words, layers=[29], hinge="off", strength=12,
-        calibration=few,
-    )  # fmt: skip
-    assert found.rows[1].load(tmp_path).digest == alone.digest
+    mild, strong = ci.sweep(
+        model, tokenizer, tmp_path, forbid=["bomb"], layers=[[28, 29]],
+        method=["pcr:hinge=off"], strength=[3, 12], calibration=FEW, size=SIZE,
+    ).rows  # fmt: skip
+    assert 1.0 < mild.effect < strong.effect
+    assert 0.0 < mild.kl.value < strong.kl.value
