@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from cintervene.methods.pcr.config import PCRConfig
     from cintervene.methods.tsr.config import TSRConfig
     from cintervene.prompts.calibration_size import CalibrationSize
+    from cintervene.study.sweeps.run import sweep
 
 __all__ = [
     "ARRConfig",
@@ -87,6 +88,7 @@ __all__ = [
     "serve",
     "set_nll",
     "show_config",
+    "sweep",
     "thread_limit",
     "tsr",
 ]
@@ -105,6 +107,7 @@ _PLACES = {
     "Intervention": "intervention.intervention",
     "compare": "export",
     "defend": "methods.defend",
+    "sweep": "study.sweeps.run",
 }
 
 

@@ -7,12 +7,13 @@ import hashlib
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import chain
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from cintervene.solvers.update import LowRankUpdate
 from cintervene.utils.arrays import Floats
@@ -26,6 +27,13 @@ def raw_bytes(tensor: Tensor) -> Bytes:
     """Return the bytes of a tensor in row-major order; a view where it can be one."""
     flat = tensor.detach().cpu().contiguous().view(-1)
     return np.asarray(flat.view(torch.uint8).numpy())
+
+
+def add_to_hash(state: Any, model: nn.Module) -> None:
+    """Add all parameters and buffers of a model, by name, to a hash of hashlib's."""
+    for name, tensor in chain(model.named_parameters(), model.named_buffers()):
+        state.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        state.update(raw_bytes(tensor).data)
 
 
 def sha256(tensor: Tensor) -> str:

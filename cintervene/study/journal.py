@@ -36,6 +36,10 @@ class Journal:
     out : Path
         Directory of the study, created if it does not exist. If it is not empty it
         must contain a journal.
+    name : str, default "journal.jsonl"
+        Of the file.
+    holds : str, default "cases"
+        What messages call that which settings are about.
 
     Attributes
     ----------
@@ -46,8 +50,9 @@ class Journal:
         Settings that all cases share, as JSON.
     """
 
-    def __init__(self, out: Path) -> None:
+    def __init__(self, out: Path, name: str = NAME, holds: str = "cases") -> None:
         self.directory = Path(out)
+        self._name, self._holds = name, holds
         self.cases: dict[Key, CaseResult] = {}
         self.settings: dict[str, Any] = {}
         self._stream: FileIO | None = None
@@ -60,8 +65,8 @@ class Journal:
 
     def _open(self) -> tuple[dict[str, Any], dict[Key, CaseResult]]:
         """Open the file; what it holds."""
-        path = self.directory / NAME
-        check_resumable(self.directory)
+        path = self.directory / self._name
+        check_resumable(self.directory, self._name, self._holds)
         self.directory.mkdir(parents=True, exist_ok=True)
         stream = path.open("a+b", buffering=0)
         try:
@@ -100,10 +105,11 @@ class Journal:
         for name, value in settings.items():
             plain = json.loads(json.dumps(value))
             if self.settings.get(name, plain) != plain:
+                old, now = _different(self.settings[name], plain)
                 raise ArgumentError(
-                    f"out: {self.directory} holds cases with {name} "
-                    f"{self.settings[name]}, got {value}; give a new directory, or "
-                    "the setting of those cases"
+                    f"out: {self.directory} holds {self._holds} with {name} {old}, got "
+                    f"{now}; give a new directory, or the setting of those "
+                    f"{self._holds}"
                 )
             if name not in self.settings:
                 new[name] = plain
@@ -146,8 +152,14 @@ class Journal:
                 raise _unreadable(path, number) from error
 
 
-def check_resumable(out: Path) -> None:
+def check_resumable(out: Path, name: str = NAME, holds: str = "cases") -> None:
     """Check that a study can be started or resumed in a directory.
+
+    Parameters
+    ----------
+    out : Path
+    name, holds
+        See `Journal`.
 
     Raises
     ------
@@ -156,13 +168,22 @@ def check_resumable(out: Path) -> None:
     """
     if out.exists() and not out.is_dir():
         raise ArgumentError(f"out: {out} is not a directory; give another name")
-    if out.is_dir() and not (out / NAME).exists():
+    if out.is_dir() and not (out / name).exists():
         first = next(out.iterdir(), None)
         if first is not None:
             raise ArgumentError(
-                f"out: {out} holds {first.name} but no study to resume; give a new "
-                "directory"
+                f"out: {out} holds {first.name} but no {holds} to go on with; give a "
+                "new directory"
             )
+
+
+def _different(old: Any, new: Any) -> tuple[Any, Any]:
+    """Two values that differ; of two tables only what differs."""
+    if not isinstance(old, dict) or not isinstance(new, dict):
+        return old, new
+    names = [n for n in {**old, **new} if old.get(n) != new.get(n)]
+    first, second = ({n: one[n] for n in names if n in one} for one in (old, new))
+    return first, second
 
 
 def _records(content: bytes, path: Path) -> Iterator[tuple[int, dict[str, Any]]]:

@@ -191,8 +191,8 @@ def test_flags_that_are_not_given_are_absent():
 
 def test_goals_of_evaluate_are_the_limits_of_pcr():
     pytest.importorskip("transformers")
-    from cintervene.cli.common.results import goals_of
     from cintervene.evaluate import Goals
+    from cintervene.evaluate.words.goals import goals_of
 
     parsed = build_parser().parse_args(["evaluate"])
     assert goals_of(vars(parsed)) == Goals() == goals_of({})

@@ -65,6 +65,13 @@ def test_measurements_do_not_either(runs: dict[str, Any]) -> None:
     assert runs["two"]["measured"] == runs["one"]["measured"]
 
 
+def test_sweeps_do_not_either(runs: dict[str, Any]) -> None:
+    found = runs["sweep of three"]
+    assert found["codes"] == [0, 0, 0]
+    assert len(found["rows"]) == 4
+    assert found["rows"] == runs["sweep"]["rows"]
+
+
 def test_studies_do_not_either_and_go_on_in_another_number(
     runs: dict[str, Any],
 ) -> None:

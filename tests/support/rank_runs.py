@@ -273,6 +273,20 @@ def studies(runs: Runs) -> Iterator[tuple[str, Any]]:
     yield study("resumed study", 3)
 
 
+def sweeps(runs: Runs) -> Iterator[tuple[str, Any]]:
+    """Sweeps of one process and of three, in which a layer has another owner."""
+    for name, world in (("sweep", 1), ("sweep of three", 3)):
+        argv = [
+            "sweep", "--model", str(runs.model), "--forbid",
+            str(runs.root / "words.txt"), "--method", "pcr:hinge=off", "--layers",
+            "0,1", "1", "--strength", "2,4", "--budget", "small", *LITTLE,
+            "--out", str(runs.root / name),
+        ]  # fmt: skip
+        found = runs.run(argv, world)
+        table = json.loads((runs.root / name / "table.json").read_text("utf-8"))
+        yield name, found | {"rows": [{**r, "seconds": 0} for r in table["rows"]]}
+
+
 def failures(runs: Runs) -> Iterator[tuple[str, Any]]:
     """Errors, killed and stopped processes at several phases, and runs afterwards."""
     acts: dict[str, tuple[str, int, Act]] = {
@@ -351,7 +365,7 @@ def main() -> None:
         patch.setattr(scoring, "_blocks", lambda hidden, _=0: blocks(hidden, ROWS))
         patch.setattr(study, "run_study", partial(run_study, batch=REQUESTS))
         runs = Runs(Path(sys.argv[1]))
-        for kind in (defences, studies, failures, programs):
+        for kind in (defences, studies, sweeps, failures, programs):
             for name, result in kind(runs):
                 print(json.dumps([name, result]), flush=True)
 

@@ -29,6 +29,11 @@ COMMANDS = {
         "evaluate:evaluate",
         "evaluate",
     ),
+    "sweep": (
+        "make and measure changes for each words, method, layers and strength",
+        "sweep:sweep",
+        "sweep",
+    ),
     "apply": (
         "write a copy of a model with an intervention in its weights",
         "others:apply",

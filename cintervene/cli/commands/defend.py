@@ -26,12 +26,7 @@ from cintervene.cli.common.inputs import load_named
 from cintervene.cli.common.launched import launched_rank, staging, verdict
 from cintervene.cli.common.method_options import requested_config
 from cintervene.cli.common.reports import INTERVENTION
-from cintervene.cli.common.results import (
-    goals_of,
-    sweep_table,
-    tuning_reached,
-    verdict_list,
-)
+from cintervene.cli.common.results import sweep_table, tuning_reached, verdict_list
 from cintervene.cli.dialogue.displays import display_for
 from cintervene.cli.dialogue.menu import Menu
 from cintervene.cli.dialogue.reading import at_terminal, prepare_reading
@@ -46,6 +41,7 @@ from cintervene.evaluate import (
     word_table,
     write_report,
 )
+from cintervene.evaluate.words.goals import goals_of
 from cintervene.intervention.acceptance import check_limits, crossed
 from cintervene.intervention.adapter import applicable_form
 from cintervene.intervention.intervention import Intervention

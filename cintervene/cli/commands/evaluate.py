@@ -18,7 +18,7 @@ from cintervene.cli.common.console import Console, print_json, say
 from cintervene.cli.common.failures import Exit
 from cintervene.cli.common.inputs import load_named, read_texts
 from cintervene.cli.common.launched import staging, verdict
-from cintervene.cli.common.results import goals_of, verdict_list
+from cintervene.cli.common.results import verdict_list
 from cintervene.errors import ArgumentError
 from cintervene.evaluate import (
     Capability,
@@ -33,6 +33,7 @@ from cintervene.evaluate import (
     word_table,
     write_report,
 )
+from cintervene.evaluate.words.goals import goals_of
 from cintervene.intervention.adapter import applicable_form
 from cintervene.intervention.intervention import Intervention
 from cintervene.intervention.sources import made_for_words

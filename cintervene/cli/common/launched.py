@@ -27,7 +27,7 @@ __all__ = [
 # What torchrun sets, and torch reads.
 VARIABLES = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 # The rank does all of any other command by itself.
-SHARED = ("defend", "evaluate")
+SHARED = ("defend", "evaluate", "sweep")
 
 
 def launched_rank() -> int | None:

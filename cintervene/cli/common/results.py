@@ -11,23 +11,7 @@ from cintervene.evaluate.report.sweep_columns import shown_columns
 from cintervene.intervention.acceptance import chosen_point, crossed
 from cintervene.intervention.intervention import Intervention
 
-__all__ = [
-    "goals_of", "sweep_rows", "sweep_table", "tuning_reached", "verdict_list",
-]  # fmt: skip
-
-# By goal: the parameter or flag that sets it.
-GOALS = {
-    "forbidden_ratio": "min_effect",
-    "kl": "max_kl",
-    "benign_loss": "max_benign_loss",
-    "obedience_loss": "max_obedience_loss",
-}
-
-
-def goals_of(values: Mapping[str, Any]) -> Goals:
-    """Return the goals that parameters or flags set, and the default of others."""
-    given = {goal: values.get(name) for goal, name in GOALS.items()}
-    return Goals(**{goal: value for goal, value in given.items() if value is not None})
+__all__ = ["sweep_rows", "sweep_table", "tuning_reached", "verdict_list"]
 
 
 def tuning_reached(intervention: Intervention) -> bool:

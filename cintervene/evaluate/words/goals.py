@@ -3,8 +3,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from cintervene.evaluate.statistics.intervals import Estimate
 from cintervene.evaluate.statistics.paired import Change
@@ -12,7 +13,8 @@ from cintervene.evaluate.words.measurement import WordMeasurement
 from cintervene.methods.pcr.config import PCRConfig
 
 __all__ = [
-    "DEFAULT_GOALS", "Goals", "Verdict", "goals_reached", "side_effects", "verdicts",
+    "DEFAULT_GOALS", "Goals", "Verdict", "goals_of", "goals_reached", "side_effects",
+    "verdicts",
 ]  # fmt: skip
 
 # As in the choice of a strength: where the base says such a word it has to change.
@@ -49,6 +51,19 @@ class Goals:
 
 
 DEFAULT_GOALS = Goals()
+# By goal: the parameter or flag that sets it.
+SET_BY = {
+    "forbidden_ratio": "min_effect",
+    "kl": "max_kl",
+    "benign_loss": "max_benign_loss",
+    "obedience_loss": "max_obedience_loss",
+}
+
+
+def goals_of(values: Mapping[str, Any]) -> Goals:
+    """Return the goals that parameters or flags set, and the default of others."""
+    given = {goal: values.get(name) for goal, name in SET_BY.items()}
+    return Goals(**{goal: value for goal, value in given.items() if value is not None})
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,6 +26,7 @@ from cintervene.prompts.spelling import encode_text
 from cintervene.prompts.target_spans import TargetSpan, answered
 from cintervene.prompts.word_sentences import said_at, token_forms
 from cintervene.utils.arrays import Floats
+from cintervene.utils.kept import kept
 from cintervene.utils.progress import Step
 
 __all__ = ["RUNNING", "Observation", "observe"]
@@ -89,11 +90,20 @@ def observe(
         render(tokenizer, prompt) + encode_text(tokenizer, prefill)
         for prompt, prefill in asked
     ]
-    replies = greedy.tokens("everyday answers", prompts, size.answer_tokens)
+    replies = kept(
+        "everyday answers", (prompts, size.answer_tokens),
+        lambda: greedy.tokens("everyday answers", prompts, size.answer_tokens),
+    )  # fmt: skip
     groups = _groups(sample, answered(prompts, replies))
-    stream = _stream(parts, intervention, groups, phases)
-    base = _final(stream, "scores before", phases)
-    before = greedy.texts("answers before", requests, size.request_tokens)
+    first = min(edit.layer for edit in intervention.edits.values())
+    # Texts that enter at another layer are rounded otherwise, and so is the base.
+    stream, base = kept(
+        "texts before", (groups, first), lambda: _before(parts, first, groups, phases)
+    )
+    before = kept(
+        "answers before", (requests, size.request_tokens),
+        lambda: greedy.texts("answers before", requests, size.request_tokens),
+    )  # fmt: skip
     with intervention.applied(model):
         changed = _final(stream, "scores after", phases)
         after = greedy.texts("answers after", requests, size.request_tokens)
@@ -157,17 +167,17 @@ def _elsewhere(tokenizer: Any, sample: Sample, answers: Sequence[TargetSpan]) ->
     return 1.0 - np.array(said, dtype=np.float64)
 
 
-def _stream(
+def _before(
     parts: ModelParts,
-    intervention: Intervention,
+    first: int,
     groups: Mapping[str, Sequence[TargetSpan]],
     phases: Phases,
-) -> LayerStream:
-    """The spans' hidden states, before the first layer that is changed."""
+) -> tuple[LayerStream, Tensor]:
+    """The spans before the first layer that is changed, and the base's final states."""
     spans = [span for group in groups.values() for span in group]
     with phases.phase("layers below", len(spans)) as step:
-        first = min(edit.layer for edit in intervention.edits.values())
-        return LayerStream.of(parts.decoder, spans, first, entered=step)
+        stream = LayerStream.of(parts.decoder, spans, first, entered=step)
+    return stream, _final(stream, "scores before", phases)
 
 
 def _final(stream: LayerStream, phase: str, phases: Phases) -> Tensor:

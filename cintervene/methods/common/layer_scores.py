@@ -13,7 +13,6 @@ import json
 import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,7 @@ from torch import nn
 from cintervene.errors import ModelError
 from cintervene.models.embedded import cache_directory
 from cintervene.models.quantised import check_writable
-from cintervene.models.weights import raw_bytes
+from cintervene.models.weights import add_to_hash
 from cintervene.utils.files import write_atomically
 from cintervene.utils.json_text import parse_json
 from cintervene.version import __version__
@@ -75,9 +74,7 @@ def _determined_by_weights(model: nn.Module) -> bool:
 def _hash(model: Any, names: Sequence[str], measured_on: Mapping[str, Any]) -> str:
     about = [__version__, model.config.to_json_string(), list(names), measured_on]
     state = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
-    for name, tensor in chain(model.named_parameters(), model.named_buffers()):
-        state.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        state.update(raw_bytes(tensor).data)
+    add_to_hash(state, model)
     return state.hexdigest()
 
 

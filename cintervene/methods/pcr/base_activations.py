@@ -20,8 +20,9 @@ from cintervene.models.weights import as_floats
 from cintervene.prompts.calibration import Calibration
 from cintervene.prompts.target_spans import TargetSpan
 from cintervene.solvers.preserve import BenignMoments, Preserve
+from cintervene.utils.kept import kept
 from cintervene.utils.progress import Step
-from cintervene.utils.ranks import is_own
+from cintervene.utils.ranks import is_own, world
 
 __all__ = ["BaseActivations"]
 
@@ -82,41 +83,61 @@ class BaseActivations:
             Called with numbers of spans that have come to the first of the layers.
         """
         targets = parts.targets(config.chosen_layers, config.matrix)
-        stream = partial(
-            LayerStream.of, parts.decoder, first=targets[0].layer,
-            entered=entered, matrix=config.matrix,
-        )  # fmt: skip
+        # What a change has in common with others. Texts that enter at another layer are
+        # rounded otherwise: a change shall not depend on what was made before it.
+        first, size = targets[0].layer, config.calibration
+        common = (calibration, size, config.concepts, config.matrix, first)
         forget, near = calibration.forget, calibration.near_negatives
-        start = stream(
-            [*forget, *near],
-            wanted=constraints.wanted(len(forget) + len(near)),
-            streamed=[()] * len(forget) + [span.positions for span in near],
-        )
-        retain = stream(
-            calibration.retain,
-            wanted=_sample(calibration.retain, STATISTICS_ROWS),
-            streamed=[span.positions for span in calibration.retain],
-        )
+
+        def enter() -> list[LayerStream]:
+            stream = partial(
+                LayerStream.of, parts.decoder, first=first, entered=entered,
+                matrix=config.matrix,
+            )  # fmt: skip
+            start = stream(
+                [*forget, *near],
+                wanted=constraints.wanted(len(forget) + len(near)),
+                streamed=[()] * len(forget) + [span.positions for span in near],
+            )
+            retain = stream(
+                calibration.retain,
+                wanted=_sample(calibration.retain, STATISTICS_ROWS),
+                streamed=[span.positions for span in calibration.retain],
+            )
+            return [start, retain]
+
+        start, retain = (one.fork() for one in kept("texts", common, enter))
         base = cls(targets, start, start.fork(), retain, {}, {})
         for number, target in enumerate(targets):
-            base._observe(target, config, is_own(number))
+            # Each rank has to come to the same, the owner's number too.
+            found = kept(
+                f"norm of {target.name}", (*common, config.ridge, number % world()),
+                partial(base._observed, target, config, is_own(number)),
+            )  # fmt: skip
+            if found is not None:
+                preserve, points = found
+                base.preserves[target.layer] = preserve
+                if points is not None:
+                    base.points[target.layer] = points
         return base
 
-    def _observe(self, target: Target, config: PCRConfig, own: bool) -> None:
-        """Run one layer, and keep its second moments and points if it is one's own."""
+    def _observed(
+        self, target: Target, config: PCRConfig, own: bool
+    ) -> tuple[Preserve, Points | None] | None:
+        """Run one layer; its norm and, where they count, its points if it is own."""
         benign = _Observed(self.retain, target, own)
         near = _Observed(self.constrained, target, own)
         if not own:
-            return
+            return None
+        points = None
         if not config.on_tokens:
             mean = near.mean if near.moments.count else benign.mean
-            outputs = as_floats(near.rows.outputs)
-            self.points[target.layer] = Points(outputs, mean)
+            points = Points(as_floats(near.rows.outputs), mean)
         moments = benign.moments
         if near.moments.count > 0:
             weight = NEAR_WEIGHT * moments.count / near.moments.count
             moments.merge(near.moments, weight=weight)
-        self.preserves[target.layer] = moments.factored(ridge=config.ridge)
+        return moments.factored(ridge=config.ridge), points
 
 
 class _Observed:

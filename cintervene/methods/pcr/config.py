@@ -4,8 +4,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import ClassVar, Literal, get_args
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Literal, Self, get_args
 
 from cintervene.errors import ArgumentError
 from cintervene.methods.config import ProjectionConfig
@@ -191,6 +191,21 @@ class PCRConfig(ProjectionConfig):
         if self.forbid is not None:
             return "forbid"
         return "examples" if self.examples is not None else "harmful"
+
+    @property
+    def texts(self) -> tuple[Any, ...]:
+        """All that calibration texts depend on."""
+        forbidden = getattr(self, self.kind)
+        size, options = self.calibration, self.template_options
+        return (self.kind, forbidden, self.preserve, size, options)
+
+    def without_strength(self) -> Self:
+        """The same, but for the strength and the limits that it is chosen within."""
+        own = type(self)
+        return replace(
+            self, strength="auto", min_effect=own.min_effect, max_kl=own.max_kl,
+            max_benign_loss=own.max_benign_loss,
+        )  # fmt: skip
 
     @property
     def on_tokens(self) -> bool:

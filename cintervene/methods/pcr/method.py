@@ -27,6 +27,7 @@ from cintervene.prompts.request_calibration import (
     calibrate_requests,
 )
 from cintervene.utils.clock import Clock
+from cintervene.utils.kept import kept
 from cintervene.utils.progress import Progress, Step, counting
 
 __all__ = ["calibrate", "constrain", "solve"]
@@ -83,15 +84,20 @@ def solve(
     config = resolved(config, parts)
     clock = Clock()
     with clock.phase("prompts"):
-        calibration = calibrate(model, tokenizer, config, progress)
+        calibration = kept(
+            "calibration", config.texts,
+            lambda: calibrate(model, tokenizer, config, progress),
+        )  # fmt: skip
     if mlp is not None:
         hinge = Hinge(parts, tokenizer, mlp, config, clock, progress)
         return hinge.solve(calibration)
     with clock.phase("capture"):
-        entered = counting(progress, "watching layers", _solved_on(calibration))
-        layerwise = constrain(parts, calibration, config, entered)
+        layerwise = kept(
+            "layers", (calibration, config.without_strength()),
+            lambda: _constrained(parts, calibration, config, progress),
+        )  # fmt: skip
     with clock.phase("tune"):
-        tuning = Tuning(parts, calibration, layerwise.targets[0].layer)
+        tuning = Tuning.shared(parts, calibration, layerwise.targets[0].layer)
     limits = WordLimits(config.min_effect, config.max_kl, config.max_benign_loss)
     candidates = sweep(layerwise, tuning, strengths(config), limits, clock, progress)
     best = knee([candidate.point for candidate in candidates], limits)
@@ -157,6 +163,25 @@ def constrain(
         region = Balls if config.concepts == "activation" else Differences
         problem = PointConstraints(rows, base, parts.unembedding, region=region)
     return Layerwise(problem, base, config)
+
+
+def _constrained(
+    parts: ModelParts, calibration: Calibration, config: PCRConfig, progress: Progress
+) -> Layerwise:
+    """Constrain the layers, and report how far the texts have come."""
+    left = _solved_on(calibration)
+    step = counting(progress, "watching layers", left)
+
+    def entered(number: int) -> None:
+        nonlocal left
+        left -= number
+        step(number)
+
+    layerwise = constrain(parts, calibration, config, entered)
+    # What was kept from another change's layers has entered already.
+    if left:
+        step(left)
+    return layerwise
 
 
 def _grouped_rows(calibration: Calibration, config: PCRConfig) -> ConstraintIndex:

@@ -6,6 +6,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import Self
 
 import numpy as np
 import torch
@@ -22,6 +24,7 @@ from cintervene.prompts.target_spans import TargetSpan
 from cintervene.solvers.update import LowRankUpdate
 from cintervene.utils.arrays import Floats
 from cintervene.utils.clock import Clock
+from cintervene.utils.kept import kept
 from cintervene.utils.progress import Progress
 
 __all__ = [
@@ -156,6 +159,12 @@ class Tuning:
         if not said:
             said = [False] * sum(len(span.targets) for span in retain)
         self._said = np.array(said)
+
+    @classmethod
+    def shared(cls, parts: ModelParts, calibration: Calibration, first: int) -> Self:
+        """Like a call of the class, which is made once for all strengths."""
+        make = partial(cls, parts, calibration, first)
+        return kept("tuning", (calibration, first), make)
 
     def measure(
         self, updates: Sequence[tuple[Target, LowRankUpdate]], strength: float

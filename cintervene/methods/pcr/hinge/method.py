@@ -40,6 +40,7 @@ from cintervene.prompts.word_sentences import word_sentences
 from cintervene.solvers.update import LowRankUpdate
 from cintervene.utils.arrays import Floats
 from cintervene.utils.clock import Clock
+from cintervene.utils.kept import kept
 from cintervene.utils.progress import Progress, counting
 
 __all__ = ["Hinge", "hinged_mlp", "most_neurons"]
@@ -176,16 +177,25 @@ class Hinge:
     def solve(self, calibration: Calibration) -> Intervention:
         """Fit the neurons, and ask more of the weakest words in turns."""
         with self._clock.phase("prompts"):
-            calibration = self._with_sentences(calibration)
+            calibration = kept(
+                "sentences", (calibration, self._config.texts),
+                partial(self._with_sentences, calibration),
+            )  # fmt: skip
+        layer = self._mlp.block.layer
         with self._clock.phase("capture"):
-            rows = self._rows(calibration)
+            rows = kept(
+                "hinge rows", (calibration, layer), partial(self._rows, calibration)
+            )
         with self._clock.phase("solve"):
-            found = self._fit(rows)
+            found = kept(
+                "neurons", (calibration, self._config.without_strength()),
+                partial(self._fit, rows),
+            )  # fmt: skip
         limits = WordLimits(
             self._config.min_effect, self._config.max_kl, self._config.max_benign_loss
         )
         with self._clock.phase("tune"):
-            tuning = Tuning(self._parts, calibration, self._mlp.block.layer)
+            tuning = Tuning.shared(self._parts, calibration, layer)
             tried = self._tune(tuning, found, limits)
         _, measured = _best(tried, limits)
         return make_chosen(
