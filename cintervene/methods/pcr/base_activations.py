@@ -5,12 +5,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 from torch import Tensor
 
-from cintervene.activations.layer_stream import Captured, LayerStream
+from cintervene.activations.layer_stream import Asked, Captured, LayerStream
 from cintervene.methods.pcr.config import PCRConfig
 from cintervene.methods.pcr.constraints import ConstraintIndex
 from cintervene.methods.pcr.regions import Points
@@ -82,21 +81,21 @@ class BaseActivations:
             Called with numbers of spans that have come to the first of the layers.
         """
         targets = parts.targets(config.chosen_layers, config.matrix)
-        stream = partial(
-            LayerStream.of, parts.decoder, first=targets[0].layer,
-            entered=entered, matrix=config.matrix,
-        )  # fmt: skip
         forget, near = calibration.forget, calibration.near_negatives
-        start = stream(
+        constrained = Asked(
             [*forget, *near],
             wanted=constraints.wanted(len(forget) + len(near)),
             streamed=[()] * len(forget) + [span.positions for span in near],
         )
-        retain = stream(
+        benign = Asked(
             calibration.retain,
             wanted=_sample(calibration.retain, STATISTICS_ROWS),
             streamed=[span.positions for span in calibration.retain],
         )
+        start, retain = LayerStream.several(
+            parts.decoder, [constrained, benign], targets[0].layer,
+            entered=entered, matrix=config.matrix,
+        )  # fmt: skip
         base = cls(targets, start, start.fork(), retain, {}, {})
         for number, target in enumerate(targets):
             base._observe(target, config, is_own(number))
