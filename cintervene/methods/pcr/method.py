@@ -125,6 +125,7 @@ def calibrate(
         config.preserve,
         config.calibration,
         progress,
+        config.answers,
     )
 
 
