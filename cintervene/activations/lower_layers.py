@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import DynamicCache
+from transformers import Cache, DynamicCache
 
 from cintervene.activations.batches import common_length
 from cintervene.models.caches import (
@@ -109,7 +109,9 @@ class Entering:
         cache, count = self.prefix.cache, len(self.hidden)
 
         def own(value: Any) -> Any:
-            return repeated_at(cache, layer, count) if value is cache else value
+            return (
+                repeated_at(cache, layer, count) if isinstance(value, Cache) else value
+            )
 
         args, kwargs = arguments
         return tuple(map(own, args)), {key: own(v) for key, v in kwargs.items()}
