@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Protocol
@@ -23,10 +24,16 @@ from torch import Tensor, nn
 from cintervene.activations.batches import Positions, check_sequences, resolve_positions
 from cintervene.activations.lower_layers import LowerLayers
 from cintervene.activations.output_change import OutputChange
-from cintervene.activations.stream_batches import StreamBatch, enter_batches
+from cintervene.activations.stream_batches import (
+    Arrival,
+    Arrived,
+    StreamBatch,
+    arrive,
+)
 from cintervene.errors import ArgumentError, ModelError
 from cintervene.models.decoder import Decoder, resolve_layers
 from cintervene.models.offload import device_of
+from cintervene.models.resident import in_turn, resident
 from cintervene.models.targets import Target, explanation_of
 from cintervene.models.trace import (
     Hook,
@@ -40,10 +47,13 @@ from cintervene.utils.literals import Matrix
 from cintervene.utils.progress import Step
 from cintervene.utils.ranks import deal, deal_in_rounds, world
 
-__all__ = ["Captured", "LayerStream", "Sink", "Span"]
+__all__ = ["Asked", "Captured", "LayerStream", "Sink", "Span", "finals"]
 
 # Called with inputs and outputs of rows.
 Sink = Callable[[Tensor, Tensor], None]
+
+# See `LayerStream`.
+BATCH_TOKENS, KEEP_BYTES = 2048, 1 << 28
 
 
 class Span(Protocol):
@@ -82,6 +92,31 @@ class Captured:
     def on_host(self) -> Captured:
         """The same where the solvers read, in the model's dtype still."""
         return replace(self, inputs=self.inputs.cpu(), outputs=self.outputs.cpu())
+
+
+@dataclass(frozen=True, eq=False)
+class Asked:
+    """Spans for a stream.
+
+    Attributes
+    ----------
+    spans : sequence of Span
+    wanted : sequence of (sequence of int or slice), optional
+        See `LayerStream`; the positions that matter in the spans without it.
+    streamed : sequence of (sequence of int or slice), optional
+        See `LayerStream`.
+    """
+
+    spans: Sequence[Span]
+    wanted: Sequence[Positions] | None = None
+    streamed: Sequence[Positions] | None = None
+
+    @property
+    def chosen(self) -> Sequence[Positions]:
+        """The wanted positions."""
+        if self.wanted is not None:
+            return self.wanted
+        return [span.positions for span in self.spans]
 
 
 class LayerStream:
@@ -136,12 +171,31 @@ class LayerStream:
         *,
         wanted: Sequence[Positions] | None = None,
         streamed: Sequence[Positions] | None = None,
-        batch_tokens: int = 2048,
-        keep_bytes: int = 1 << 28,
+        batch_tokens: int = BATCH_TOKENS,
+        keep_bytes: int = KEEP_BYTES,
         entered: Step | None = None,
         matrix: Matrix = "down_proj",
         block: Target | None = None,
     ) -> None:
+        arrival = self._prepare(
+            decoder, sequences, first, wanted, streamed, matrix, block, batch_tokens,
+            keep_bytes,
+        )  # fmt: skip
+        _arrive([self], [arrival], entered)
+
+    def _prepare(
+        self,
+        decoder: Decoder,
+        sequences: Sequence[Sequence[int]],
+        first: int,
+        wanted: Sequence[Positions] | None,
+        streamed: Sequence[Positions] | None,
+        matrix: Matrix,
+        block: Target | None,
+        batch_tokens: int = BATCH_TOKENS,
+        keep_bytes: int = KEEP_BYTES,
+    ) -> Arrival:
+        """Do all but go through the layers below, and say what is to go."""
         self._decoder, self._keep_bytes = decoder, keep_bytes
         self.n_layers = decoder.n_layers
         self.layer = resolve_layers([first], self.n_layers)[0]
@@ -152,14 +206,17 @@ class LayerStream:
             self._targets[block.layer] = block
         self._additive: dict[int, bool] = {}
         ids = check_sequences(sequences, decoder.model)
-        lower = LowerLayers(decoder, self.layer)
-        self._batches, self._rows = enter_batches(
-            lower, ids,
+        return Arrival(
+            ids,
             resolve_positions("wanted", wanted, ids),
             resolve_positions("streamed", streamed, ids),
-            batch_tokens, entered,
-        )  # fmt: skip
-        self._probe = StreamBatch.enter(lower, [ids[0][:3]], [0])
+            batch_tokens,
+        )
+
+    def _start(self, arrived: Arrived) -> None:
+        """Go on with what has come to the first layer."""
+        self._batches, self._rows = arrived.batches, arrived.rows
+        self._probe = arrived.probe
         order = torch.tensor([index for index, _ in self._rows], dtype=torch.int64)
         self._order = torch.argsort(order, stable=True)
 
@@ -188,13 +245,45 @@ class LayerStream:
         wanted : sequence of (sequence of int or slice), optional
             Other positions than those that matter.
         """
-        if wanted is None:
-            wanted = [span.positions for span in spans]
-        return cls(
-            decoder, [span.ids for span in spans], first,
-            wanted=wanted, streamed=streamed, entered=entered, matrix=matrix,
-            block=block,
-        )  # fmt: skip
+        asked = Asked(spans, wanted, streamed)
+        (stream,) = cls.several(
+            decoder, [asked], first, entered=entered, matrix=matrix, block=block
+        )
+        return stream
+
+    @classmethod
+    def several(
+        cls,
+        decoder: Decoder,
+        asked: Sequence[Asked],
+        first: int,
+        *,
+        entered: Step | None = None,
+        matrix: Matrix = "down_proj",
+        block: Target | None = None,
+    ) -> list[LayerStream]:
+        """Stream spans apart that come to the first layer together.
+
+        Offloaded layers below that are read once for all of them.
+
+        Parameters
+        ----------
+        decoder : Decoder
+        asked : sequence of Asked
+            A stream each.
+        first, entered, matrix, block
+            See `LayerStream`.
+        """
+        streams = [cls.__new__(cls) for _ in asked]
+        arrivals = [
+            stream._prepare(
+                decoder, [span.ids for span in one.spans], first, one.chosen,
+                one.streamed, matrix, block,
+            )
+            for stream, one in zip(streams, asked, strict=True)
+        ]  # fmt: skip
+        _arrive(streams, arrivals, entered)
+        return streams
 
     def run(self, layer: int, sink: Sink | None = None) -> Captured:
         """Run up to and including `layer`, unchanged, and return its wanted rows.
@@ -216,20 +305,24 @@ class LayerStream:
         ModelError
             The layer has no plain projection of the kind.
         """
-        target = self._target(self._reach(layer))
+        layer = self._reach(layer)
+        target = self._target(layer)
         work = partial(self._watched_rows, target=target, streamed=sink is not None)
         inputs, outputs, room = [], [], self._keep_bytes
         found = deal_in_rounds(f"layer {layer}", self._batches, work)
-        for batch, (size, wanted, streamed) in zip(self._batches, found, strict=True):
-            x, y = self._back(wanted, layer)
-            inputs.append(x)
-            outputs.append(y)
-            if sink is not None and len(streamed[0]):
-                sink(*self._back(streamed, layer))
-            # Of all ranks together: what is run anew is rounded otherwise.
-            room -= size
-            if batch is not None and room < 0:
-                batch.kept = None
+        with resident(self._decoder.layers[layer]):
+            for batch, (size, wanted, streamed) in zip(
+                self._batches, found, strict=True
+            ):
+                x, y = self._back(wanted, layer)
+                inputs.append(x)
+                outputs.append(y)
+                if sink is not None and len(streamed[0]):
+                    sink(*self._back(streamed, layer))
+                # Of all ranks together: what is run anew is rounded otherwise.
+                room -= size
+                if batch is not None and room < 0:
+                    batch.kept = None
         rows = torch.tensor(self._rows, dtype=torch.int64).reshape(-1, 2)[self._order]
         return Captured(
             target.layer,
@@ -253,16 +346,11 @@ class LayerStream:
         layer = self._reach(layer)
         change = None
         if update is not None:
-            target = self._target(layer)
-            change = OutputChange(update, target)
-            if layer not in self._additive:
-                self._additive[layer] = self._adds_to_output(target)
-        for batch in self._batches:
-            if batch is not None:
-                batch.hidden = self._changed_output(batch, layer, change)
-                batch.output = batch.kept = None
-                del batch.arguments[layer]
-        self.layer = layer + 1
+            change = OutputChange(update, self._target(layer))
+        with resident(self._decoder.layers[layer]):
+            if change is not None and layer not in self._additive:
+                self._additive[layer] = self._adds_to_output(self._target(layer))
+            self._leave(layer, change)
 
     def hidden(self) -> Tensor:
         """Return the wanted rows of the hidden state that enters the current layer.
@@ -291,9 +379,8 @@ class LayerStream:
         Tensor
             (n, hidden) in the model's dtype, rows as in `Captured`.
         """
-        ahead = self.fork()
-        ahead.advance(ahead.n_layers - 1)
-        return ahead.hidden()
+        (states,) = finals([self])
+        return states
 
     def fork(self) -> LayerStream:
         """Return an independent stream at the same layer; it shares the tensors."""
@@ -313,9 +400,21 @@ class LayerStream:
                 f"layer: got {layer}, expected {self.layer} or later; layers are done "
                 "in order, start a new stream or fork one before going on"
             )
-        while self.layer < layer:
-            self.advance(self.layer)
+        _pass([self], layer)
         return layer
+
+    def _is_run(self) -> bool:
+        """Whether all batches of this rank have been through the current layer."""
+        return all(b is None or b.output is not None for b in self._batches)
+
+    def _leave(self, layer: int, change: OutputChange | None = None) -> None:
+        """Go past the current layer."""
+        for batch in self._batches:
+            if batch is not None:
+                batch.hidden = self._changed_output(batch, layer, change)
+                batch.output = batch.kept = None
+                del batch.arguments[layer]
+        self.layer = layer + 1
 
     def _watched_rows(
         self, batch: StreamBatch | None, target: Target, streamed: bool
@@ -389,6 +488,40 @@ class LayerStream:
         return self._hooked(
             batch, self._targets[layer], lambda _module, args, y: change(args[0], y)
         )
+
+
+def finals(streams: Sequence[LayerStream]) -> list[Tensor]:
+    """`LayerStream.final` of streams that are before the same layer.
+
+    An offloaded layer is read once for all of them.
+    """
+    ahead = [stream.fork() for stream in streams]
+    _pass(ahead, ahead[0].n_layers)
+    return [stream.hidden() for stream in ahead]
+
+
+def _arrive(
+    streams: Sequence[LayerStream], arrivals: Sequence[Arrival], entered: Step | None
+) -> None:
+    """Bring streams to the layer that all of them begin at."""
+    lower = LowerLayers(streams[0]._decoder, streams[0].layer)
+    for stream, arrived in zip(streams, arrive(lower, arrivals, entered), strict=True):
+        stream._start(arrived)
+
+
+def _pass(streams: Sequence[LayerStream], until: int) -> None:
+    """Bring streams from the layer that all are before to a later one, unchanged."""
+    first = streams[0].layer
+    if first < until and all(stream._is_run() for stream in streams):
+        # It need not be read again.
+        for stream in streams:
+            stream._leave(first)
+        first += 1
+    layers = list(streams[0]._decoder.layers)[first:until]
+    with closing(in_turn(layers)) as turns:
+        for layer, _ in enumerate(turns, first):
+            for stream in streams:
+                stream._leave(layer)
 
 
 def _wanted_states(batch: StreamBatch | None) -> list[Tensor]:

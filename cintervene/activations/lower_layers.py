@@ -3,27 +3,38 @@
 
 Prompts rendered by a chat template begin alike. What the lower layers make of that
 beginning is computed once, and its keys and values serve all sequences that share it.
+
+All batches go through a layer before any goes through the next, so that a layer that
+is offloaded is read once for all of them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
-from transformers import DynamicCache
+from torch import Tensor, nn
+from transformers import Cache, DynamicCache
 
 from cintervene.activations.batches import common_length
-from cintervene.models.caches import forward_parameters, new_cache, repeated, resumes
+from cintervene.models.caches import (
+    forward_parameters,
+    new_cache,
+    repeated_at,
+    resumes,
+)
 from cintervene.models.decoder import Decoder
 from cintervene.models.offload import device_of
 from cintervene.models.replay import Arguments, idle
-from cintervene.models.trace import evaluating
+from cintervene.models.resident import in_turn, resident
+from cintervene.models.trace import evaluating, first_tensor
 
 __all__ = [
     "Arguments",
+    "Entering",
     "LowerLayers",
     "Prefix",
     "attention_window",
@@ -57,6 +68,55 @@ class Prefix:
         return len(ids) > size and tuple(ids[:size]) == self.tokens
 
 
+@dataclass(eq=False)
+class Entering:
+    """A batch on its way through the lower layers.
+
+    Attributes
+    ----------
+    hidden : Tensor
+        (sequences, length, hidden), what enters the layer to come; until the last of
+        the lower ones without the prefix.
+    below, arguments : dict of int to Arguments
+        What each layer still to be run is called with besides: of the lower ones, and
+        of the others.
+    prefix : Prefix or None
+        What all of the sequences begin with.
+    """
+
+    hidden: Tensor
+    below: dict[int, Arguments]
+    arguments: dict[int, Arguments]
+    prefix: Prefix | None = None
+
+    def run(self, layer: int, module: nn.Module) -> None:
+        """Go through the next of the lower layers."""
+        args, kwargs = self._own(self.below.pop(layer), layer)
+        hidden = first_tensor(module(self.hidden, *args, **kwargs))
+        assert hidden is not None
+        self.hidden = hidden
+        if not self.below and self.prefix is not None:
+            begun = self.prefix.hidden.expand(len(hidden), -1, -1)
+            self.hidden = torch.cat([begun, hidden], dim=1)
+
+    def _own(self, arguments: Arguments, layer: int) -> Arguments:
+        """Put a cache of this batch's own where a layer's arguments hold a prefix's.
+
+        Of that layer alone, for as long as it runs.
+        """
+        if self.prefix is None:
+            return arguments
+        cache, count = self.prefix.cache, len(self.hidden)
+
+        def own(value: Any) -> Any:
+            return (
+                repeated_at(cache, layer, count) if isinstance(value, Cache) else value
+            )
+
+        args, kwargs = arguments
+        return tuple(map(own, args)), {key: own(v) for key, v in kwargs.items()}
+
+
 class LowerLayers:
     """Runs the layers below `first`.
 
@@ -68,57 +128,105 @@ class LowerLayers:
     """
 
     def __init__(self, decoder: Decoder, first: int) -> None:
-        self._decoder, self._first = decoder, first
+        self._decoder, self.first = decoder, first
         self._parameters = forward_parameters(decoder.module)
 
-    def prefix(self, sequences: Sequence[Sequence[int]]) -> Prefix | None:
-        """Run the beginning that is worth running once, if there is one."""
-        tokens = shared_prefix(sequences)
-        if len(tokens) < SHORTEST_PREFIX or not self._shareable():
-            return None
-        cache = new_cache(self._decoder.model)
-        hidden, _ = self.call([tokens], self._first, cache)
-        if cache.get_seq_length() != len(tokens):
-            return None
-        return Prefix(tokens, hidden, cache)
+    def prefixes(self, parts: Sequence[Sequence[Sequence[int]]]) -> list[Prefix | None]:
+        """Run the beginnings that are worth running once, where there are some.
+
+        Parameters
+        ----------
+        parts : sequence of sequence of sequence of int
+            Parts of the sequences; each has a beginning of its own.
+        """
+        tokens = [shared_prefix(sequences) for sequences in parts]
+        found: list[Prefix | None] = [None] * len(parts)
+        if not any(map(_is_long, tokens)) or not self._shareable():
+            return found
+        begun = {
+            at: (one, new_cache(self._decoder.model))
+            for at, one in enumerate(tokens)
+            if _is_long(one)
+        }
+        entering = [self._enter([one], cache) for one, cache in begun.values()]
+        self.run(entering)
+        pairs = zip(begun.items(), entering, strict=True)
+        for (at, (one, cache)), entered in pairs:
+            if cache.get_seq_length() == len(one):
+                found[at] = Prefix(one, entered.hidden, cache)
+        return found
 
     def _shareable(self) -> bool:
         """Whether a beginning can be run by itself."""
         decoder = self._decoder
         takes = "past_key_values" in self._parameters
-        alone = self._first > 0 and takes and not decoder.hands_on
+        alone = self.first > 0 and takes and not decoder.hands_on
         return alone and resumes(decoder.model)
 
-    def run(
-        self, sequences: Sequence[Sequence[int]], prefix: Prefix | None = None
-    ) -> tuple[Tensor, dict[int, Arguments]]:
-        """Return what enters layer `first`, and the other arguments from there on.
+    def begin(
+        self, batches: Sequence[tuple[Sequence[Sequence[int]], Prefix | None]]
+    ) -> list[Entering]:
+        """Return batches as they enter the decoder, to be given to `run`.
 
         Parameters
         ----------
-        sequences : sequence of sequence of int
-            Padded on the right to the length of the longest.
-        prefix : Prefix, optional
-            What all of them begin with.
-
-        Returns
-        -------
-        hidden : Tensor
-            (sequences, length, hidden).
-        arguments : dict of int to Arguments
-            Those of each layer from `first` on.
+        batches : sequence of (sequence of sequence of int, Prefix or None)
+            Sequences, which are padded on the right to the length of the longest, and
+            what all of a batch begin with.
         """
+        with resident(*self._beside()):
+            return [self._begin(sequences, prefix) for sequences, prefix in batches]
+
+    def _begin(
+        self, sequences: Sequence[Sequence[int]], prefix: Prefix | None
+    ) -> Entering:
         length = max(len(one) for one in sequences)
         # Any token will do as padding; repeating one keeps "pad token" warnings away.
         padded = [[*one, *[one[0]] * (length - len(one))] for one in sequences]
+        entering = self._enter(padded)
         if prefix is None:
-            return self.call(padded, self._first)
-        _, arguments = self.call(padded, 0)
+            return entering
         rest = [one[len(prefix.tokens) :] for one in padded]
-        cache = repeated(prefix.cache, len(rest))
-        hidden, _ = self.call(rest, self._first, cache)
-        begun = prefix.hidden.expand(len(rest), -1, -1)
-        return torch.cat([begun, hidden], dim=1), arguments
+        behind = self._enter(rest, prefix.cache)
+        return Entering(behind.hidden, behind.below, entering.arguments, prefix)
+
+    def _enter(
+        self, ids: Sequence[Sequence[int]], cache: DynamicCache | None = None
+    ) -> Entering:
+        """Sequences of one length before the first layer."""
+        hidden, noted = self._call(ids, 0, cache)
+        below = {layer: noted[layer] for layer in range(self.first)}
+        return Entering(hidden, below, self._above(noted))
+
+    def run(
+        self,
+        entering: Sequence[Entering],
+        passed: Callable[[Entering], object] | None = None,
+    ) -> None:
+        """Bring batches through the lower layers, layer by layer.
+
+        Parameters
+        ----------
+        entering : sequence of Entering
+            Afterwards `hidden` enters layer `first`.
+        passed : callable, optional
+            Called with a batch each time that one has gone through a layer.
+        """
+        layers = list(self._decoder.layers)[: self.first]
+        with evaluating(self._decoder.module), closing(in_turn(layers)) as turns:
+            for layer, module in enumerate(turns):
+                for one in entering:
+                    one.run(layer, module)
+                    if passed is not None:
+                        passed(one)
+
+    def _beside(self) -> list[nn.Module]:
+        """What the decoder has besides its layers."""
+        decoder = self._decoder
+        return [one for one in decoder.module.children() if one is not decoder.layers]
+
+    def _above(self, noted: dict[int, Arguments]) -> dict[int, Arguments]:
+        return {k: v for k, v in noted.items() if k >= self.first}
 
     def call(
         self,
@@ -147,6 +255,17 @@ class LowerLayers:
         arguments : dict of int to Arguments
             Of the layers from `first` on.
         """
+        hidden, noted = self._call(ids, run, cache, mask)
+        return hidden, self._above(noted)
+
+    def _call(
+        self,
+        ids: Sequence[Sequence[int]],
+        run: int,
+        cache: DynamicCache | None = None,
+        mask: Tensor | None = None,
+    ) -> tuple[Tensor, dict[int, Arguments]]:
+        """`call` with the arguments of all layers that are not run."""
         device = device_of(self._decoder.module)
         tokens = torch.tensor(ids, dtype=torch.int64, device=device)
         past = 0 if cache is None else cache.get_seq_length()
@@ -166,9 +285,13 @@ class LowerLayers:
                 use_cache=cache is not None,
                 **options,
             )
-        kept = {k: v for k, v in record.arguments.items() if k >= self._first}
         hidden = tokens.new_empty(0) if record.hidden is None else record.hidden
-        return hidden, kept
+        return hidden, record.arguments
+
+
+def _is_long(tokens: Sequence[int]) -> bool:
+    """Whether a beginning saves more than the calls that it needs."""
+    return len(tokens) >= SHORTEST_PREFIX
 
 
 def attention_window(config: Any) -> float:

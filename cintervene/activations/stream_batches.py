@@ -15,12 +15,16 @@ import torch
 from torch import Tensor
 
 from cintervene.activations.batches import group_by_length
-from cintervene.activations.lower_layers import LowerLayers, Prefix
+from cintervene.activations.lower_layers import Entering, LowerLayers, Prefix
 from cintervene.models.replay import Arguments, forked
+from cintervene.models.trace import PROBE_TOKENS
 from cintervene.utils.progress import Step
 from cintervene.utils.ranks import is_own
 
-__all__ = ["BatchRows", "StreamBatch", "enter_batches"]
+__all__ = ["Arrival", "Arrived", "BatchRows", "StreamBatch", "arrive"]
+
+# Sequences that form a batch, by number, and what they all begin with.
+Group = tuple[Prefix | None, list[int]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,24 +85,20 @@ class StreamBatch:
     kept: Tensor | None = None
 
     @classmethod
-    def enter(
+    def of(
         cls,
-        lower: LowerLayers,
-        ids: Sequence[Sequence[int]],
+        entered: Entering,
         members: Sequence[int],
-        prefix: Prefix | None = None,
-        wanted: Sequence[Sequence[int]] | None = None,
-        streamed: Sequence[Sequence[int]] | None = None,
+        wanted: Sequence[Sequence[int]],
+        streamed: Sequence[Sequence[int]],
     ) -> StreamBatch:
-        """Run some of the sequences through the lower layers."""
-        hidden, arguments = lower.run([ids[index] for index in members], prefix)
-        nowhere: list[list[int]] = [[] for _ in ids]
-        length, device = hidden.shape[1], hidden.device
+        """Some of the sequences that have come through the lower layers."""
+        length, device = entered.hidden.shape[1], entered.hidden.device
         return cls(
-            BatchRows.at(wanted or nowhere, members, length, device),
-            BatchRows.at(streamed or nowhere, members, length, device),
-            hidden,
-            arguments,
+            BatchRows.at(wanted, members, length, device),
+            BatchRows.at(streamed, members, length, device),
+            entered.hidden,
+            entered.arguments,
         )
 
     def fork(self) -> StreamBatch:
@@ -108,56 +108,117 @@ class StreamBatch:
         return other
 
 
-def enter_batches(
-    lower: LowerLayers,
-    ids: Sequence[Sequence[int]],
-    wanted: Sequence[Sequence[int]],
-    streamed: Sequence[Sequence[int]],
-    batch_tokens: int,
-    entered: Step | None,
-) -> tuple[list[StreamBatch | None], list[tuple[int, int]]]:
-    """Run all sequences through the lower layers, batch by batch.
+@dataclass(frozen=True, eq=False)
+class Arrival:
+    """Sequences that are to come to a layer.
 
-    Parameters
+    Attributes
     ----------
-    lower : LowerLayers
     ids : sequence of sequence of int
     wanted, streamed : sequence of sequence of int
         Positions in each sequence, counted from its beginning.
     batch_tokens : int
         Largest number of tokens in a batch, padding included.
-    entered : callable or None
-        Called with the number of sequences of each batch that is through.
+    """
 
-    Returns
-    -------
+    ids: Sequence[Sequence[int]]
+    wanted: Sequence[Sequence[int]]
+    streamed: Sequence[Sequence[int]]
+    batch_tokens: int
+
+    def groups(self, prefix: Prefix | None) -> Iterator[Group]:
+        """Plan batches: of sequences that begin with the prefix, and of others."""
+        ids = self.ids
+        begins = [prefix is not None and prefix.begins(one) for one in ids]
+        for shared in dict.fromkeys((prefix, None)):
+            members = [
+                i for i, begun in enumerate(begins) if begun == (shared is not None)
+            ]
+            lengths = [len(ids[i]) for i in members]
+            for group in group_by_length(lengths, self.batch_tokens):
+                yield shared, [members[i] for i in group]
+
+    def arrived(self, plan: Sequence[Group], through: Iterator[Entering]) -> Arrived:
+        """Take the batches that this rank has run, as planned, and a probe."""
+        batches = [
+            StreamBatch.of(next(through), members, self.wanted, self.streamed)
+            if is_own(number)
+            else None
+            for number, (_, members) in enumerate(plan)
+        ]
+        probe = StreamBatch.of(next(through), [0], [[]], [[]])
+        order = [index for _, members in plan for index in members]
+        rows = [(index, place) for index in order for place in self.wanted[index]]
+        return Arrived(batches, rows, probe)
+
+
+@dataclass(frozen=True, eq=False)
+class Arrived:
+    """What has come there.
+
+    Attributes
+    ----------
     batches : list of StreamBatch or None
         None in the place of a batch that another rank runs.
     rows : list of (int, int)
         Sequence and position of each wanted row, in the order of all batches.
+    probe : StreamBatch
+        A few tokens.
     """
-    batches: list[StreamBatch | None] = []
-    rows: list[tuple[int, int]] = []
-    for number, (prefix, members) in enumerate(_groups(lower, ids, batch_tokens)):
-        own = is_own(number)
-        batches.append(
-            StreamBatch.enter(lower, ids, members, prefix, wanted, streamed)
-            if own
-            else None
-        )
-        rows += [(index, position) for index in members for position in wanted[index]]
-        if entered is not None:
-            entered(len(members))
-    return batches, rows
+
+    batches: list[StreamBatch | None]
+    rows: list[tuple[int, int]]
+    probe: StreamBatch
 
 
-def _groups(
-    lower: LowerLayers, ids: Sequence[Sequence[int]], batch_tokens: int
-) -> Iterator[tuple[Prefix | None, list[int]]]:
-    """Plan batches: of sequences that begin with the shared prefix, and of others."""
-    prefix = lower.prefix(ids)
-    begins = [prefix is not None and prefix.begins(one) for one in ids]
-    for shared in dict.fromkeys((prefix, None)):
-        members = [i for i, begun in enumerate(begins) if begun == (shared is not None)]
-        for group in group_by_length([len(ids[i]) for i in members], batch_tokens):
-            yield shared, [members[i] for i in group]
+def arrive(
+    lower: LowerLayers, arrivals: Sequence[Arrival], entered: Step | None
+) -> list[Arrived]:
+    """Run sequences through the lower layers, all batches side by side.
+
+    Parameters
+    ----------
+    lower : LowerLayers
+    arrivals : sequence of Arrival
+        Batches are of sequences of one of them.
+    entered : callable or None
+        Called with numbers of sequences, of which there are as many in all as in the
+        arrivals, as batches go through layers.
+    """
+    prefixes = lower.prefixes([one.ids for one in arrivals])
+    plans = [
+        list(one.groups(prefix)) for one, prefix in zip(arrivals, prefixes, strict=True)
+    ]
+    batches: list[tuple[Sequence[Sequence[int]], Prefix | None]] = []
+    for one, plan in zip(arrivals, plans, strict=True):
+        own = [group for number, group in enumerate(plan) if is_own(number)]
+        batches += [([one.ids[i] for i in members], prefix) for prefix, members in own]
+        batches.append(([one.ids[0][:PROBE_TOKENS]], None))
+    entering = lower.begin(batches)
+    total = sum(len(one.ids) for one in arrivals)
+    told = _by_shares(entered or _untold, total, len(entering) * lower.first)
+    lower.run(entering, lambda _: told(1))
+    told(0)
+    through = iter(entering)
+    return [
+        one.arrived(plan, through) for one, plan in zip(arrivals, plans, strict=True)
+    ]
+
+
+def _by_shares(step: Step, total: int, parts: int) -> Step:
+    """Tell of as many of `total` steps as parts of the work are done."""
+    done = told = 0
+
+    def part(parts_done: int) -> None:
+        nonlocal done, told
+        done += parts_done
+        now = total * done // parts if parts else total
+        if now > told:
+            step(now - told)
+            told = now
+
+    return part
+
+
+def _untold(_steps: int) -> None:
+    """Tell nobody."""

@@ -21,7 +21,14 @@ from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from cintervene.models.trace import evaluating, probe_ids
 
-__all__ = ["forward_parameters", "has_plain_cache", "new_cache", "repeated", "resumes"]
+__all__ = [
+    "forward_parameters",
+    "has_plain_cache",
+    "new_cache",
+    "repeated",
+    "repeated_at",
+    "resumes",
+]
 
 _resumes: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
 
@@ -42,6 +49,15 @@ def repeated(cache: DynamicCache, count: int) -> DynamicCache:
     copies = copy.deepcopy(cache)
     # Unlike `batch_repeat_interleave`, recurrent states have this.
     copies.reorder_cache(torch.zeros(count, dtype=torch.int64))  # type: ignore[arg-type]
+    return copies
+
+
+def repeated_at(cache: DynamicCache, layer: int, count: int) -> DynamicCache:
+    """The same of which one layer alone may be written to; the others are shared."""
+    copies = copy.copy(cache)
+    copies.layers = list(cache.layers)
+    copies.layers[layer] = copy.deepcopy(cache.layers[layer])
+    copies.layers[layer].reorder_cache(torch.zeros(count, dtype=torch.int64))  # type: ignore[arg-type]
     return copies
 
 
@@ -76,18 +92,17 @@ def _resumes_probe(model: nn.Module) -> bool:
             past = repeated(cache, 2)
             rest = torch.cat([ids[1:, :2], ids[1:, 1:]])
             tokens = torch.cat([begun, rest], dim=1)
-            whole = model(input_ids=tokens, use_cache=False).logits
             options = {"past_key_values": past, "use_cache": True}
             mask = torch.ones_like(tokens)
             two = model(input_ids=rest, attention_mask=mask, **options).logits
             more = torch.cat([mask, mask[:, :1]], dim=1)
             last = model(input_ids=rest[:, :1], attention_mask=more, **options).logits
             again = torch.cat([tokens, rest[:, :1]], dim=1)
-            final = model(input_ids=again, use_cache=False).logits
+            whole = model(input_ids=again, use_cache=False).logits
     except Exception:
         # Whatever it is that this model does not do, it does not do this.
         return False
-    return _same(two, whole[:, 3:]) and _same(last[:, -1], final[:, -1])
+    return _same(two, whole[:, 3:-1]) and _same(last[:, -1], whole[:, -1])
 
 
 def _same(logits: Tensor, expected: Tensor) -> bool:

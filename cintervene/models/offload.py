@@ -8,7 +8,7 @@ are read from a file each time.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -17,7 +17,9 @@ from torch import Tensor, nn
 from cintervene.errors import ModelError
 
 __all__ = [
+    "bringing_in",
     "device_of",
+    "has_offloaded",
     "in_memory",
     "is_offloaded",
     "parameter_identity",
@@ -28,6 +30,22 @@ __all__ = [
 def is_offloaded(module: nn.Module) -> bool:
     """Tell whether accelerate brings a module's own parameters in when it is called."""
     return _hook(module) is not None
+
+
+def bringing_in(module: nn.Module) -> Iterator[tuple[nn.Module, Any]]:
+    """The parts of a module whose own parameters accelerate brings in, and its hooks.
+
+    A hook takes the values from its ``weights_map``.
+    """
+    for part in module.modules():
+        hook = _hook(part)
+        if hook is not None:
+            yield part, hook
+
+
+def has_offloaded(module: nn.Module) -> bool:
+    """Tell whether there are such parts."""
+    return any(True for _ in bringing_in(module))
 
 
 def parameter_value(module: nn.Module, name: str = "weight") -> Tensor:
@@ -103,6 +121,10 @@ def _find(values: Mapping[str, Tensor], name: str) -> Tensor | None:
     """Look a tensor up without reading it from a file."""
     from accelerate.utils import OffloadedWeightsLoader, PrefixedDataset
 
+    below = getattr(values, "below", None)
+    if below is not None:
+        # Kept for a while, and to be changed where it comes from: see `resident`.
+        return _find(below, name)
     if isinstance(values, PrefixedDataset):
         return _find(values.dataset, f"{values.prefix}{name}")
     if isinstance(values, OffloadedWeightsLoader):

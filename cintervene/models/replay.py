@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from cintervene.errors import ModelError
+from cintervene.models.resident import resident
 from cintervene.models.trace import Call, evaluating, first_tensor, probe_ids
 
 __all__ = ["Arguments", "Record", "check_replay", "forked", "idle"]
@@ -128,7 +129,7 @@ def check_replay(model: nn.Module, decoder: nn.Module, chain: Sequence[Call]) ->
         args, kwargs = record.arguments[index]
         other = torch.cat([call.x[:, :-1], call.x[:, :1]], dim=1)
         elsewhere, options = forked({index: (args, kwargs)})[index]
-        with evaluating(call.module), _refused(call):
+        with evaluating(call.module), _refused(call), resident(call.module):
             result = call.module(torch.cat([call.x, other]), *args, **kwargs)
             # Whoever reads what this layer leaves elsewhere shall find this.
             call.module(torch.cat([-call.x, other]), *elsewhere, **options)

@@ -7,22 +7,24 @@ Neither is ever used by reports.
 from __future__ import annotations
 
 import re
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Collection, Container, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypedDict
+from typing import Any, TypedDict, TypeVar
 
 from torch import nn
 
 from cintervene import data
 from cintervene.data import Split
+from cintervene.errors import ArgumentError
 from cintervene.prompts.calibration_size import CalibrationSize
 from cintervene.prompts.chat import generate, render
 from cintervene.prompts.spelling import encode_text
 from cintervene.prompts.target_spans import TargetSpan, answered, word_spans
-from cintervene.prompts.word_sentences import said_at, token_forms
+from cintervene.prompts.word_sentences import said_at, said_in, token_forms
 from cintervene.utils.progress import Progress, counting
 
 __all__ = [
+    "Answers",
     "Calibration",
     "CommonParts",
     "benign_passages",
@@ -31,7 +33,14 @@ __all__ = [
     "common_parts",
     "neighbour_answers",
     "running_text",
+    "tuning_split",
 ]
+
+T = TypeVar("T")
+# Prompts with answers that are given in place of the model's own.
+Answers = Sequence[tuple[str, str]] | None
+# One text of so many is held out for tuning.
+TUNE_EVERY = 4
 
 
 @dataclass(frozen=True)
@@ -71,6 +80,7 @@ def calibrate_words(
     texts: Iterable[str],
     size: CalibrationSize,
     progress: Progress,
+    given: Answers = None,
 ) -> Calibration:
     """Spell out the words, and let the model answer everyday prompts.
 
@@ -80,13 +90,23 @@ def calibrate_words(
         Forbidden words.
     texts : iterable of str
         Running text to preserve, besides the package's own.
+    given : sequence of (str, str), optional
+        Prompts and answers to preserve in place of the model's own; those in which a
+        forbidden word is said are left out.
+
+    Raises
+    ------
+    ArgumentError
+        A forbidden word is said in all of these but one.
     """
     forbidden = {data.caseless(word) for word in words}
     benign = [word for word in data.benign_words("train") if word not in forbidden]
     other = forbidden.union(benign)
     frequent = _words_of(benign_passages(size), other, size.text_words)
-    common = common_parts(model, tokenizer, texts, size, progress, benign)
     forms = [token_forms(tokenizer, word) for word in words]
+    if given is not None:
+        given = _without(tokenizer, forms, given)
+    common = common_parts(model, tokenizer, texts, size, progress, benign, given)
     return Calibration(
         forget=_word_answers(tokenizer, words, "train", size.starting, size.later),
         near_negatives=benign_word_answers(tokenizer, benign, size)
@@ -120,10 +140,15 @@ def common_parts(
     size: CalibrationSize,
     progress: Progress,
     words: Sequence[str],
+    given: Answers = None,
 ) -> CommonParts:
     """Let the model answer everyday prompts; say benign words to tune on."""
     prompts: dict[Split, int] = {"train": size.prompts, "tune": size.tune_prompts}
-    answers = _answers(model, tokenizer, prompts, size.answer_tokens, progress)
+    answers = (
+        _answers(model, tokenizer, prompts, size.answer_tokens, progress)
+        if given is None
+        else _as_given(tokenizer, given, size.answer_tokens)
+    )
     passages = (*benign_passages(size), *texts)
     running = [running_text(tokenizer, passage) for passage in passages]
     tune_words = words[size.contrast_words :][: size.tune_words]
@@ -132,6 +157,15 @@ def common_parts(
         "tune_near_negatives": _word_answers(tokenizer, tune_words, "tune", 2, 2),
         "tune_retain": answers["tune"],
     }
+
+
+def tuning_split(texts: Sequence[T]) -> tuple[list[T], list[T]]:
+    """Divide texts into those to solve on and those to tune on."""
+    last = TUNE_EVERY - 1
+    if len(texts) < TUNE_EVERY:
+        return list(texts[:-1]), list(texts[-1:])
+    train = [text for i, text in enumerate(texts) if i % TUNE_EVERY != last]
+    return train, list(texts[last::TUNE_EVERY])
 
 
 def benign_word_answers(
@@ -193,6 +227,40 @@ def _answers(
         split: answered(part, [next(answers) for _ in part])
         for split, part in rendered.items()
     }
+
+
+def _as_given(
+    tokenizer: Any, given: Sequence[tuple[str, str]], answer_tokens: int
+) -> dict[Split, list[TargetSpan]]:
+    """The beginnings of answers that were given, in place of the model's."""
+    train, tune = tuning_split(given)
+    parts: dict[Split, Sequence[tuple[str, str]]] = {"train": train, "tune": tune}
+    return {
+        split: answered(
+            [render(tokenizer, prompt) for prompt, _ in part],
+            [encode_text(tokenizer, answer)[:answer_tokens] for _, answer in part],
+        )
+        for split, part in parts.items()
+    }
+
+
+def _without(
+    tokenizer: Any,
+    forms: Sequence[Collection[tuple[int, ...]]],
+    given: Sequence[tuple[str, str]],
+) -> list[tuple[str, str]]:
+    """Those in whose answer no word with these forms is said."""
+    said = [
+        any(any(True for _ in said_in(of_word, ids)) for of_word in forms)
+        for ids in (encode_text(tokenizer, answer) for _, answer in given)
+    ]
+    left = [pair for pair, one in zip(given, said, strict=True) if not one]
+    if len(left) < 2:
+        raise ArgumentError(
+            f"answers: got {len(left)} without a forbidden word, of {len(given)}; "
+            "expected two or more, which are to stay as they are. Add such ones"
+        )
+    return left
 
 
 def running_text(tokenizer: Any, text: str) -> TargetSpan:

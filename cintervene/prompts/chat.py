@@ -21,7 +21,7 @@ from cintervene.models.caches import (
     repeated,
     resumes,
 )
-from cintervene.models.offload import device_of
+from cintervene.models.offload import device_of, has_offloaded
 from cintervene.models.precision import quick_products
 from cintervene.prompts.spelling import encode_text
 from cintervene.prompts.template import ChatTokenizer, chat_tokenizer
@@ -48,6 +48,9 @@ _known: WeakKeyDictionary[Any, tuple[str, ChatTokenizer]] = WeakKeyDictionary()
 # of a small batch costs nearly as much as one of a large one, so half is alike enough.
 BATCH_TOKENS = 8192
 SIMILAR = 0.5
+# The same where a model is read from memory or a disk for each step of each batch, and
+# how many answers are given at a time then.
+OFFLOADED_TOKENS, MANY = 65536, 1024
 
 
 def chat_for(
@@ -153,7 +156,8 @@ def generate(
         None empty.
     max_new_tokens : int
     batch_size : int, default 64
-        Answers at a time; fewer where prompts are long or of other lengths.
+        Answers at a time; fewer where prompts are long or of other lengths, and as
+        many as there are, up to `MANY`, where parts of the model are offloaded.
     banned : sequence of sequence of int, optional
     step : callable, optional
         Called with the number of answers done since.
@@ -169,9 +173,14 @@ def generate(
         return answers
     prefix = _shared_prefix(model, prompts, max_new_tokens)
     lengths = [len(prompt) - len(prefix.tokens) for prompt in prompts]
-    # Padding would go into a recurrent state.
-    similar = SIMILAR if has_plain_cache(model) else 1.0
-    batches = group_by_length(lengths, BATCH_TOKENS, similar, most=batch_size)
+    room, similar = BATCH_TOKENS, SIMILAR
+    if has_offloaded(model):
+        # Each step reads the model anew for each batch.
+        room, similar, batch_size = OFFLOADED_TOKENS, 0.0, max(batch_size, MANY)
+    if not has_plain_cache(model):
+        # Padding would go into a recurrent state.
+        similar = 1.0
+    batches = group_by_length(lengths, room, similar, most=batch_size)
 
     def answer_batch(batch: Sequence[int]) -> list[list[int]]:
         rest = [prompts[i][len(prefix.tokens) :] for i in batch]

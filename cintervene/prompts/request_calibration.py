@@ -8,7 +8,7 @@ choose the strength on.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any, TypeVar
+from typing import Any
 
 from torch import nn
 
@@ -16,12 +16,14 @@ from cintervene import data
 from cintervene.data import Split
 from cintervene.errors import ArgumentError
 from cintervene.prompts.calibration import (
+    Answers,
     Calibration,
     CommonParts,
     benign_passages,
     benign_word_answers,
     common_parts,
     running_text,
+    tuning_split,
 )
 from cintervene.prompts.calibration_size import CalibrationSize
 from cintervene.prompts.chat import answer_text, generate, render
@@ -33,9 +35,6 @@ from cintervene.utils.validation import check_texts
 
 __all__ = ["calibrate_examples", "calibrate_requests", "check_several", "tuning_split"]
 
-T = TypeVar("T")
-# One text of so many is held out for tuning.
-TUNE_EVERY = 4
 # What a sentence may be the answer to, whatever it is about.
 OPEN_PROMPTS: dict[Split, tuple[str, ...]] = {
     "train": ("Write one sentence.", "Tell me something.", "Say anything you like."),
@@ -50,6 +49,7 @@ def calibrate_examples(
     texts: Iterable[str],
     size: CalibrationSize,
     progress: Progress,
+    given: Answers = None,
 ) -> Calibration:
     """Put examples of a concept, and other text, into answers.
 
@@ -62,7 +62,7 @@ def calibrate_examples(
         forget=_as_answers(tokenizer, train, "train"),
         near_negatives=_as_answers(tokenizer, passages, "train"),
         tune_forget=_as_answers(tokenizer, tune, "tune"),
-        **_common_parts(model, tokenizer, (), size, progress),
+        **_common_parts(model, tokenizer, (), size, progress, given),
     )
 
 
@@ -73,6 +73,7 @@ def calibrate_requests(
     texts: Iterable[str],
     size: CalibrationSize,
     progress: Progress,
+    given: Answers = None,
 ) -> Calibration:
     """Let the model comply with harmful requests, and with harmless ones like them.
 
@@ -110,7 +111,7 @@ def calibrate_requests(
         forget=[_answer_span(p, a[: size.positions]) for p, a in complied["train"]],
         near_negatives=[_answer_span(p, a) for p, a in parts["near"] if a],
         tune_forget=[_answer_span(p, a) for p, a in complied["tune"]],
-        **_common_parts(model, tokenizer, texts, size, progress),
+        **_common_parts(model, tokenizer, texts, size, progress, given),
     )
 
 
@@ -120,21 +121,13 @@ def _common_parts(
     texts: Iterable[str],
     size: CalibrationSize,
     progress: Progress,
+    given: Answers = None,
 ) -> CommonParts:
     """What must stay, benign words included."""
     words = data.benign_words("train")
-    parts = common_parts(model, tokenizer, texts, size, progress, words)
+    parts = common_parts(model, tokenizer, texts, size, progress, words, given)
     parts["retain"] += benign_word_answers(tokenizer, words, size)
     return parts
-
-
-def tuning_split(texts: Sequence[T]) -> tuple[list[T], list[T]]:
-    """Divide texts into those to solve on and those to tune on."""
-    last = TUNE_EVERY - 1
-    if len(texts) < TUNE_EVERY:
-        return list(texts[:-1]), list(texts[-1:])
-    train = [text for i, text in enumerate(texts) if i % TUNE_EVERY != last]
-    return train, list(texts[last::TUNE_EVERY])
 
 
 def check_several(name: str, texts: object) -> list[str]:

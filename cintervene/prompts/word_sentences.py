@@ -14,7 +14,7 @@ from cintervene.prompts.spelling import distinctive, encode_text, surface_forms
 from cintervene.prompts.target_spans import TargetSpan
 from cintervene.utils.progress import Step
 
-__all__ = ["said_at", "said_in", "token_forms", "word_sentences"]
+__all__ = ["given_sentences", "said_at", "said_in", "token_forms", "word_sentences"]
 
 # Of one answer: a word that is repeated tells no more.
 OCCURRENCES = 2
@@ -58,18 +58,40 @@ def word_sentences(
         return []
     prompts = [render(tokenizer, prompt) for _, prompt in asked]
     answers = generate(model, tokenizer, prompts, tokens, step=step)
-    spans = []
+    spans: list[TargetSpan] = []
     for (word, _), prompt, answer in zip(asked, prompts, answers, strict=True):
-        occurrences = said_in(token_forms(tokenizer, word), answer)
-        for begin, length in islice(occurrences, OCCURRENCES):
-            text = answer[: begin + length]
-            weights = tuple(distinctive(tokenizer, one, word) for one in text[begin:])
-            # As a text by itself, it has to have a beginning.
-            for before in (prompt, []) if begin > 1 else (prompt,):
-                ids, start = (*before, *text), len(before) + begin
-                span = TargetSpan(ids, start, word, begin > 0, weights=weights)
-                spans.append(span)
+        spans += _sayings(tokenizer, word, prompt, answer)
     return spans
+
+
+def given_sentences(
+    tokenizer: Any, words: Sequence[str], given: Sequence[tuple[str, str]]
+) -> list[TargetSpan]:
+    """As `word_sentences`, of prompts with answers that there are already."""
+    rendered = [
+        (render(tokenizer, prompt), encode_text(tokenizer, answer))
+        for prompt, answer in given
+    ]
+    return [
+        span
+        for word in words
+        for prompt, answer in rendered
+        for span in _sayings(tokenizer, word, prompt, answer)
+    ]
+
+
+def _sayings(
+    tokenizer: Any, word: str, prompt: Sequence[int], answer: Sequence[int]
+) -> Iterator[TargetSpan]:
+    """Where a word is said in an answer."""
+    occurrences = said_in(token_forms(tokenizer, word), answer)
+    for begin, length in islice(occurrences, OCCURRENCES):
+        text = answer[: begin + length]
+        weights = tuple(distinctive(tokenizer, one, word) for one in text[begin:])
+        # As a text by itself, it has to have a beginning.
+        for before in (prompt, []) if begin > 1 else (prompt,):
+            ids, start = (*before, *text), len(before) + begin
+            yield TargetSpan(ids, start, word, begin > 0, weights=weights)
 
 
 def token_forms(tokenizer: Any, word: str) -> set[tuple[int, ...]]:

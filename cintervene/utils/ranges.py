@@ -23,6 +23,7 @@ from cintervene.utils.validation import (
 __all__ = [
     "Auto",
     "Choice",
+    "Exchanges",
     "Flag",
     "Layers",
     "Optional",
@@ -347,6 +348,42 @@ class Texts(Plain):
     def to_json(self, value: Any) -> Any:
         """The texts as a list."""
         return list(value)
+
+
+@dataclass(frozen=True)
+class Exchanges(Plain):
+    """Prompts with an answer each, none blank; on no command line.
+
+    Attributes
+    ----------
+    least : int
+        How many there have to be.
+    """
+
+    least: int = 1
+
+    def check(self, name: str, value: Any) -> Any:
+        """Return them as a tuple of pairs."""
+        if isinstance(value, Withheld):
+            return value
+        try:
+            if isinstance(value, (str, bytes)):
+                raise TypeError
+            pairs = tuple((prompt, answer) for prompt, answer in value)
+        except (TypeError, ValueError):
+            pairs = ()
+        texts = [text for pair in pairs for text in pair]
+        whole = all(isinstance(text, str) and text.strip() for text in texts)
+        if len(pairs) < self.least or not whole:
+            raise ArgumentError(
+                f"{name}: got {value!r}; expected pairs of a prompt and its answer, "
+                f'{self.least} or more, e.g. [("How are you?", "Fine, thank you.")]'
+            )
+        return pairs
+
+    def to_json(self, value: Any) -> Any:
+        """The pairs as lists."""
+        return [list(pair) for pair in value]
 
 
 @dataclass(frozen=True)

@@ -68,11 +68,36 @@ def test_the_beginning_runs_once(any_model):
         lambda _module, args, _y: seen.append(args[0].shape[:-1].numel())
     )
     layers = LowerLayers(decoder, 2)
-    prefix = layers.prefix(IDS)
+    (prefix,) = layers.prefixes([IDS])
     assert prefix is not None
     assert prefix.tokens == SHARED
-    hidden, arguments = layers.run([IDS[0], IDS[1]], prefix)
+    (entering,) = layers.begin([([IDS[0], IDS[1]], prefix)])
+    layers.run([entering])
     handle.remove()
     assert seen == [len(SHARED), 2 * 4]
-    assert hidden.shape[:2] == (2, 9)
-    assert sorted(arguments) == list(range(2, len(decoder.layers)))
+    assert entering.hidden.shape[:2] == (2, 9)
+    assert sorted(entering.arguments) == list(range(2, len(decoder.layers)))
+
+
+def test_batches_go_through_a_layer_one_after_the_other(tiny_model):
+    """A layer is called for all batches, each with its prefix, before the next is."""
+    model = tiny_model("llama")
+    decoder = find_decoder(model)
+    layers = LowerLayers(decoder, 2)
+    (prefix,) = layers.prefixes([IDS])
+    batches = [([IDS[0], IDS[1]], prefix), ([IDS[2]], None), ([IDS[3]], prefix)]
+    alone = []
+    for batch in batches:
+        one = layers.begin([batch])
+        layers.run(one)
+        alone += one
+    together = layers.begin(batches)
+    called = []
+    for number in range(2):
+        decoder.layers[number].register_forward_hook(
+            lambda _m, args, _y, number=number: called.append((number, len(args[0])))
+        )
+    layers.run(together)
+    assert called == [(0, 2), (0, 1), (0, 1), (1, 2), (1, 1), (1, 1)]
+    for one, other in zip(together, alone, strict=True):
+        assert torch.equal(one.hidden, other.hidden)

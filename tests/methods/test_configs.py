@@ -24,6 +24,7 @@ from cintervene.utils.parameters import Described, parameters
 from cintervene.utils.ranges import (
     Auto,
     Choice,
+    Exchanges,
     Flag,
     Layers,
     Optional,
@@ -72,6 +73,7 @@ WRONG: dict[type, Callable[[Any], list[Any]]] = {
     Auto: lambda one: wrong(one.range),
     Optional: lambda one: wrong(one.range),
     Texts: lambda one: ["one", 5, [" "], [3], *([[]] if one.least else [])],
+    Exchanges: lambda one: ["ab", 5, [], [("a", "b")], [("a", " "), (3, "b")] * 2],
     Layers: lambda one: [7, "all", [1.5], {1: 2}],
     Options: lambda one: ["thinking", 5, [1], {1: 2}, {"a": object()}],
     Pair: lambda one: [1.0, (1.0,), (0.0, math.nan), "ab"],
@@ -98,6 +100,9 @@ RIGHT: dict[type, Callable[[Any], st.SearchStrategy[Any]]] = {
     Auto: lambda one: st.just("auto") | right(one.range),
     Optional: lambda one: st.none() | right(one.range),
     Texts: lambda one: st.lists(TEXT, min_size=max(one.least, 1), max_size=3),
+    Exchanges: lambda one: st.lists(
+        st.tuples(TEXT, TEXT), min_size=one.least, max_size=one.least + 1
+    ),
     Layers: lambda one: st.lists(st.integers(), min_size=1, max_size=4),
     Options: lambda one: st.dictionaries(TEXT, st.booleans() | TEXT, max_size=2),
     Pair: lambda one: st.tuples(*[st.floats(-9.0, 9.0)] * 2),

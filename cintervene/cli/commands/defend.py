@@ -23,7 +23,7 @@ from cintervene.cli.common.config_file import write_config
 from cintervene.cli.common.console import Console, print_json, say
 from cintervene.cli.common.failures import Exit, with_flags
 from cintervene.cli.common.inputs import load_named
-from cintervene.cli.common.launched import launched_rank, staging, verdict
+from cintervene.cli.common.launched import launched_rank, note_alike, staging, verdict
 from cintervene.cli.common.method_options import requested_config
 from cintervene.cli.common.reports import INTERVENTION
 from cintervene.cli.common.results import sweep_table, tuning_reached, verdict_list
@@ -60,6 +60,7 @@ def run(arguments: Namespace, console: Console) -> Exit:
     _check_extent(arguments, words)
     if arguments.dry_run:
         return plan.run(arguments, config, console)
+    note_alike(config, console)
     goals = _goals(arguments, config)
     asked = not (arguments.no_menu or arguments.json) and launched_rank() is None
     menu = asked and at_terminal()

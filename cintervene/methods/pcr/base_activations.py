@@ -10,7 +10,7 @@ from functools import partial
 import numpy as np
 from torch import Tensor
 
-from cintervene.activations.layer_stream import Captured, LayerStream
+from cintervene.activations.layer_stream import Asked, Captured, LayerStream
 from cintervene.methods.pcr.config import PCRConfig
 from cintervene.methods.pcr.constraints import ConstraintIndex
 from cintervene.methods.pcr.regions import Points
@@ -90,21 +90,20 @@ class BaseActivations:
         forget, near = calibration.forget, calibration.near_negatives
 
         def enter() -> list[LayerStream]:
-            stream = partial(
-                LayerStream.of, parts.decoder, first=first, entered=entered,
-                matrix=config.matrix,
-            )  # fmt: skip
-            start = stream(
+            constrained = Asked(
                 [*forget, *near],
                 wanted=constraints.wanted(len(forget) + len(near)),
                 streamed=[()] * len(forget) + [span.positions for span in near],
             )
-            retain = stream(
+            benign = Asked(
                 calibration.retain,
                 wanted=_sample(calibration.retain, STATISTICS_ROWS),
                 streamed=[span.positions for span in calibration.retain],
             )
-            return [start, retain]
+            return LayerStream.several(
+                parts.decoder, [constrained, benign], first,
+                entered=entered, matrix=config.matrix,
+            )  # fmt: skip
 
         start, retain = (one.fork() for one in kept("texts", common, enter))
         base = cls(targets, start, start.fork(), retain, {}, {})

@@ -12,7 +12,15 @@ from cintervene.methods.config import ProjectionConfig
 from cintervene.prompts.calibration_size import CalibrationSize, Sizes
 from cintervene.solvers.pcr import METHODS
 from cintervene.utils.parameters import parameter
-from cintervene.utils.ranges import Auto, Choice, Optional, Positive, Texts, Whole
+from cintervene.utils.ranges import (
+    Auto,
+    Choice,
+    Exchanges,
+    Optional,
+    Positive,
+    Texts,
+    Whole,
+)
 
 __all__ = ["TOKENWISE", "Concepts", "Kind", "PCRConfig"]
 
@@ -58,6 +66,12 @@ class PCRConfig(ProjectionConfig):
         The projection of each that is changed: the MLP's or the attention's.
     preserve : sequence of str
         Texts whose processing is to stay as it is, besides the package's own.
+    answers : sequence of (str, str), optional
+        Prompts, two at least, with answers that there are already: in place of those
+        that the model would give to the package's everyday prompts, of which a quarter
+        is used to choose the strength and for nothing else, and in place of texts that
+        it would write about forbidden words. Where one is said, the answer counts as
+        such a text. Answers to `harmful` requests are the model's nevertheless.
     hinge : {"auto", "on", "off"}
         For words: change a few neurons of one gated MLP, which open only where a
         forbidden word is about to be said (9) to (11), instead of a whole matrix,
@@ -123,6 +137,11 @@ class PCRConfig(ProjectionConfig):
         "instead of words, a UTF-8 file with a request on each line whose answer "
         "is to become unlikely, or own for the package's",
         private=True, group="texts",
+    )  # fmt: skip
+    answers: Sequence[tuple[str, str]] | None = parameter(
+        Optional(Exchanges(least=2)), None,
+        "pairs of a prompt and its answer, in place of the model's own answers",
+        flag=False, private=True, group="texts",
     )  # fmt: skip
     concepts: Literal["auto"] | Concepts = parameter(
         Choice(names=("auto", *get_args(Concepts))), "auto",

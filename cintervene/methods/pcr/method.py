@@ -131,6 +131,7 @@ def calibrate(
         config.preserve,
         config.calibration,
         progress,
+        config.answers,
     )
 
 

@@ -12,7 +12,7 @@ from typing import Self
 import numpy as np
 import torch
 
-from cintervene.activations.layer_stream import LayerStream
+from cintervene.activations.layer_stream import Asked, LayerStream, finals
 from cintervene.activations.scoring import divergence, token_nll
 from cintervene.intervention.adapter import applicable_form
 from cintervene.intervention.intervention import Intervention
@@ -147,7 +147,9 @@ class Tuning:
         self._model, self._unembedding = parts.model, parts.unembedding
         words = (calibration.tune_forget, calibration.tune_near_negatives)
         groups = (*words, calibration.tune_retain)
-        self._streams = [_stream(parts, spans, first) for spans in groups]
+        self._streams = LayerStream.several(
+            parts.decoder, [Asked(spans) for spans in groups], first
+        )
         self._tokens = [_tokens(spans) for spans in words]
         *states, self._retain_state = self._states()
         self._nll = self._word_nll(states)
@@ -195,7 +197,7 @@ class Tuning:
 
     def _states(self) -> list[torch.Tensor]:
         """What the final norm reads at the measured positions, by present weights."""
-        return [stream.final() for stream in self._streams]
+        return finals(self._streams)
 
 
 def sweep(
@@ -260,10 +262,6 @@ def knee(points: Sequence[SweepPoint], limits: WordLimits) -> SweepPoint:
     if gain.max() < PROMINENCE:
         return within[int(np.argmax(effect))]
     return within[int(np.argmax(gain))]
-
-
-def _stream(parts: ModelParts, spans: Sequence[TargetSpan], first: int) -> LayerStream:
-    return LayerStream.of(parts.decoder, spans, first)
 
 
 def _tokens(spans: Sequence[TargetSpan]) -> torch.Tensor:

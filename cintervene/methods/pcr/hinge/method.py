@@ -36,7 +36,8 @@ from cintervene.models.targets import Target
 from cintervene.prompts.calibration import Calibration, neighbour_answers
 from cintervene.prompts.neighbours import neighbours
 from cintervene.prompts.spelling import text_tokenizer
-from cintervene.prompts.word_sentences import word_sentences
+from cintervene.prompts.target_spans import TargetSpan
+from cintervene.prompts.word_sentences import given_sentences, word_sentences
 from cintervene.solvers.update import LowRankUpdate
 from cintervene.utils.arrays import Floats
 from cintervene.utils.clock import Clock
@@ -229,13 +230,7 @@ class Hinge:
     def _with_sentences(self, calibration: Calibration) -> Calibration:
         """Calibration texts, the model's own about the words, and their neighbours."""
         size = self._config.calibration
-        report = counting(
-            self._progress, "writing sentences", size.sentences * len(self._words)
-        )
-        spans = word_sentences(
-            self._parts.model, self._tokenizer, self._words,
-            _requests(), size.sentences, size.sentence_tokens, report,
-        )  # fmt: skip
+        spans = self._sentences()
         near = neighbours(
             self._parts.unembedding, text_tokenizer(self._tokenizer), self._words,
             size.neighbours,
@@ -246,6 +241,19 @@ class Hinge:
             forget=[*calibration.forget, *spans],
             near_negatives=[*calibration.near_negatives, *beside],
         )
+
+    def _sentences(self) -> list[TargetSpan]:
+        """Texts in which the words are said unasked: those given, or the model's."""
+        if self._config.answers is not None:
+            return given_sentences(self._tokenizer, self._words, self._config.answers)
+        size = self._config.calibration
+        report = counting(
+            self._progress, "writing sentences", size.sentences * len(self._words)
+        )
+        return word_sentences(
+            self._parts.model, self._tokenizer, self._words,
+            _requests(), size.sentences, size.sentence_tokens, report,
+        )  # fmt: skip
 
     def _rows(self, calibration: Calibration) -> HingeRows:
         parts = (calibration.forget, calibration.near_negatives, calibration.retain)

@@ -11,10 +11,11 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from cintervene.activations.layer_stream import LayerStream
+from cintervene.activations.layer_stream import Asked, LayerStream, finals
 from cintervene.methods.common.gated_mlp import GatedMLP
 from cintervene.methods.pcr.constraints import TokenConstraintIndex
 from cintervene.models.parts import ModelParts
+from cintervene.models.resident import resident
 from cintervene.prompts.calibration import Calibration
 from cintervene.prompts.target_spans import TargetSpan
 from cintervene.utils.progress import Step
@@ -94,15 +95,15 @@ class HingeRows:
             Called with numbers of spans that have come to the layer.
         """
         index = TokenConstraintIndex.of(calibration.forget)
-        wanted = index.wanted(len(calibration.forget))
-        said = _Part(parts, mlp, calibration.forget, wanted, entered)
-        near = _Part(
-            parts, mlp, calibration.near_negatives,
-            [span.positions for span in calibration.near_negatives], entered,
-        )  # fmt: skip
-        everyday = _Part(
-            parts, mlp, calibration.retain,
-            [span.positions for span in calibration.retain], entered,
+        retain, beside = calibration.retain, calibration.near_negatives
+        said, near, everyday = _parts(
+            parts, mlp,
+            [
+                (calibration.forget, index.wanted(len(calibration.forget))),
+                (beside, [span.positions for span in beside]),
+                (retain, [span.positions for span in retain]),
+            ],
+            entered,
         )  # fmt: skip
         tokens: list[dict[int, float]] = [{} for _ in index.positions]
         pairs = zip(index.rows, index.columns, index.weights, strict=True)
@@ -142,39 +143,52 @@ class _Part:
 
     Attributes
     ----------
+    rows : ndarray, shape (N, hidden)
+        Of the MLP at both.
     inputs : ndarray, shape (m, hidden)
-        Of the MLP at the wanted positions.
-    others : ndarray, shape (N, hidden)
-        Of some of the positions before the first wanted one.
+        At the wanted positions.
+    others : ndarray, shape (N - m, hidden)
+        At some of the positions before the first wanted one.
     states : Tensor, shape (m, hidden)
         What the final norm reads at the wanted positions.
     """
 
     def __init__(
-        self,
-        parts: ModelParts,
-        mlp: GatedMLP,
-        spans: Sequence[TargetSpan],
-        wanted: Sequence[Sequence[int]],
-        entered: Step,
+        self, rows: Singles, matters: npt.NDArray[np.bool_], states: Tensor
     ) -> None:
-        before = [
-            range(1, min(positions, default=1), PROMPT_STEP) for positions in wanted
-        ]
-        both = [
-            [*some, *positions] for some, positions in zip(before, wanted, strict=True)
-        ]
-        stream = LayerStream.of(
-            parts.decoder, spans, mlp.block.layer,
-            wanted=both, entered=entered, block=mlp.block,
-        )  # fmt: skip
-        inputs = stream.run(mlp.block.layer).inputs.float().cpu().numpy()
-        matters = np.concatenate(
+        self.rows = rows
+        self.inputs, self.others = rows[matters], rows[~matters]
+        self.states = states[torch.from_numpy(matters)]
+
+
+def _parts(
+    parts: ModelParts,
+    mlp: GatedMLP,
+    spans: Sequence[tuple[Sequence[TargetSpan], Sequence[Sequence[int]]]],
+    entered: Step,
+) -> list[_Part]:
+    """Run spans, each with wanted positions, up to the MLP and to the final norm."""
+    before = [
+        [range(1, min(positions, default=1), PROMPT_STEP) for positions in wanted]
+        for _, wanted in spans
+    ]
+    asked = [
+        Asked(of, [[*b, *w] for b, w in zip(some, wanted, strict=True)])
+        for (of, wanted), some in zip(spans, before, strict=True)
+    ]
+    layer = mlp.block.layer
+    streams = LayerStream.several(
+        parts.decoder, asked, layer, entered=entered, block=mlp.block
+    )
+    with resident(parts.decoder.layers[layer]):
+        rows = [stream.run(layer).inputs.float().cpu().numpy() for stream in streams]
+    matters = [
+        np.concatenate(
             [
-                np.arange(len(one)) >= len(some)
-                for one, some in zip(both, before, strict=True)
+                np.arange(len(b) + len(w)) >= len(b)
+                for b, w in zip(some, wanted, strict=True)
             ]
         )
-        self.rows = inputs
-        self.inputs, self.others = inputs[matters], inputs[~matters]
-        self.states = stream.final()[torch.from_numpy(matters)]
+        for (_, wanted), some in zip(spans, before, strict=True)
+    ]
+    return list(map(_Part, rows, matters, finals(streams)))
