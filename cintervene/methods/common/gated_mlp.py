@@ -31,8 +31,9 @@ __all__ = [
     "constant_direction",
 ]
 
-# Inputs whose activations are computed at a time: there are thousands of each.
-BLOCK = 4096
+# Inputs whose activations are computed at a time: there are thousands of each, and some
+# arrays of them.
+BLOCK = 1024
 # Squared coefficients of the constant beside the mean squared error of it, for inputs
 # with a mean square about 1.
 CONSTANT_RIDGE = 0.064
