@@ -175,6 +175,7 @@ class LayerStream:
         entered: Step | None = None,
         matrix: Matrix = "down_proj",
         block: Target | None = None,
+        keep_bytes: int = 1 << 28,
     ) -> LayerStream:
         """Stream spans, with the rows wanted at the positions that matter in them.
 
@@ -183,7 +184,7 @@ class LayerStream:
         decoder : Decoder
         spans : sequence of Span
             `TargetSpan`s, for example.
-        first, streamed, entered, matrix, block
+        first, streamed, entered, matrix, block, keep_bytes
             See `LayerStream`.
         wanted : sequence of (sequence of int or slice), optional
             Other positions than those that matter.
@@ -193,7 +194,7 @@ class LayerStream:
         return cls(
             decoder, [span.ids for span in spans], first,
             wanted=wanted, streamed=streamed, entered=entered, matrix=matrix,
-            block=block,
+            block=block, keep_bytes=keep_bytes,
         )  # fmt: skip
 
     def run(self, layer: int, sink: Sink | None = None) -> Captured:
@@ -295,9 +296,17 @@ class LayerStream:
         ahead.advance(ahead.n_layers - 1)
         return ahead.hidden()
 
-    def fork(self) -> LayerStream:
-        """Return an independent stream at the same layer; it shares the tensors."""
+    def fork(self, keep_bytes: int | None = None) -> LayerStream:
+        """Return an independent stream at the same layer; it shares the tensors.
+
+        Parameters
+        ----------
+        keep_bytes : int, optional
+            The fork's own: 0 where no change will be seen in it.
+        """
         other = copy.copy(self)
+        if keep_bytes is not None:
+            other._keep_bytes = keep_bytes
         other._batches = [batch and batch.fork() for batch in self._batches]
         return other
 

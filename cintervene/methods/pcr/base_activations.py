@@ -96,8 +96,9 @@ class BaseActivations:
             calibration.retain,
             wanted=_sample(calibration.retain, STATISTICS_ROWS),
             streamed=[span.positions for span in calibration.retain],
+            keep_bytes=0,
         )
-        base = cls(targets, start, start.fork(), retain, {}, {})
+        base = cls(targets, start, start.fork(keep_bytes=0), retain, {}, {})
         for number, target in enumerate(targets):
             base._observe(target, config, is_own(number))
         return base
