@@ -95,7 +95,7 @@ def solve_tsr(model, rng, args):
 
 
 def solve_neurons(model, rng, args):
-    """Which neurons of the last layer are given up for 64 others; sizes of the change."""
+    """Which 64 neurons of the last layer are given up; the size of that change."""
     import torch
 
     from cintervene.methods.common.gated_mlp_discovery import find_gated_mlp

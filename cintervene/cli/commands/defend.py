@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from cintervene.cli.arguments.parameters import flag
-from cintervene.cli.commands.explain import as_dict
+from cintervene.cli.commands.dry_run import dry_run
 from cintervene.cli.common.budgets import evaluation_size, given_numbers
 from cintervene.cli.common.config_file import write_config
 from cintervene.cli.common.console import Console, print_json, say
@@ -36,7 +36,7 @@ from cintervene.cli.dialogue.menu import Menu
 from cintervene.cli.dialogue.reading import at_terminal, prepare_reading
 from cintervene.cli.dialogue.session import Session
 from cintervene.cli.dialogue.sides import Sides
-from cintervene.errors import ArgumentError, InterventionError, ModelError
+from cintervene.errors import ArgumentError, InterventionError
 from cintervene.evaluate import (
     Goals,
     WordMeasurement,
@@ -52,11 +52,8 @@ from cintervene.intervention.sources import template_options_of
 from cintervene.methods.common.front import FrontPoint, kept_front
 from cintervene.methods.config import MethodConfig
 from cintervene.methods.defend import defend
-from cintervene.methods.pcr.resolve import choose_layers
-from cintervene.models.parts import ModelParts
-from cintervene.prompts.spelling import surface_forms, words_to_forbid
 from cintervene.utils.progress import one_step
-from cintervene.utils.staging import StagedDirectory, check_place
+from cintervene.utils.staging import StagedDirectory
 
 
 def run(arguments: Namespace, console: Console) -> Exit:
@@ -65,7 +62,7 @@ def run(arguments: Namespace, console: Console) -> Exit:
     words: Sequence[str] | None = getattr(config, "forbid", None)
     _check_extent(arguments, words)
     if arguments.dry_run:
-        return _dry_run(arguments, config, words or (), console)
+        return dry_run(arguments, config, words, console)
     goals = _goals(arguments, config)
     asked = not (arguments.no_menu or arguments.json) and launched_rank() is None
     menu = asked and at_terminal()
@@ -203,7 +200,7 @@ def _check_extent(arguments: Namespace, words: Sequence[str] | None) -> None:
     """
     given = [
         name
-        for name in ("max_obedience_loss", "no_evaluate", "dry_run")
+        for name in ("max_obedience_loss", "no_evaluate")
         if getattr(arguments, name)
     ]
     sized = given_numbers(arguments, "evaluation")
@@ -211,9 +208,9 @@ def _check_extent(arguments: Namespace, words: Sequence[str] | None) -> None:
     if given and words is None:
         raise ArgumentError(
             f"{flag(given[0])}: is for words (--forbid), which alone are measured on "
-            "held-out data here, or listed beforehand; leave it out"
+            "held-out data here; leave it out"
         )
-    skipped = [name for name in given if name not in ("no_evaluate", "dry_run")]
+    skipped = [name for name in given if name != "no_evaluate"]
     if skipped and arguments.no_evaluate:
         raise ArgumentError(
             f"{flag(skipped[0])}: is about held-out data, which --no-evaluate skips; "
@@ -288,39 +285,3 @@ def _result(
         "options": intervention.options,
         "metrics": intervention.metrics,
     }
-
-
-def _dry_run(
-    arguments: Namespace, config: MethodConfig, words: Sequence[str], console: Console
-) -> Exit:
-    """Say what would be done, which changes and writes nothing."""
-    check_place(arguments.out)
-    model, tokenizer = load_named(arguments, console)
-    words = words_to_forbid(tokenizer, words)
-    parts = ModelParts.find(model)
-    asked = config.to_dict()
-    able = parts.changeable(asked["matrix"])
-    layers = choose_layers(config.layers, parts.n_layers, "forbid", able)
-    explanation = parts.explain(layers, asked["matrix"])
-    for layer, reason in explanation.refused.items():
-        raise ModelError(f"layer {layer} cannot be changed: {reason}")
-    plan = {name: asked[name] for name in ("method", "concepts", "strength")}
-    if arguments.json:
-        print_json(
-            {
-                "command": "defend",
-                "dry_run": True,
-                "out": str(arguments.out),
-                **as_dict(explanation),
-                "words": {word: list(surface_forms(word)) for word in words},
-                **plan,
-            }
-        )
-        return Exit.DONE
-    say(explanation)
-    say(f"{len(words)} words, each also after a space and in all its forms:")
-    for word in words:
-        say(f"  {', '.join(surface_forms(word))}")
-    say(", ".join(f"{name} {value}" for name, value in plan.items()))
-    say(f"nothing was computed or written; {arguments.out} would hold the result")
-    return Exit.DONE
