@@ -17,6 +17,7 @@ import json
 import subprocess
 import sys
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from time import process_time
 
@@ -28,16 +29,50 @@ SIZES = {
     "1.2B": (2048, 8192, 18),
     "8B layer": (4096, 14336, 2),
 }
-WORDS = ["bomb", "poison", "kidnapping", "ransom"]
-OPTIONS = {
-    "pcr": {"forbid": WORDS, "calibration": "small"},
-    "pcr matrix": {
-        "method": "pcr", "forbid": WORDS, "calibration": "small", "hinge": "off"
-    },
-    "tsr": {"steps": 4, "answers": 20, "borderline": 20, "answer_tokens": 8},
-    "arr": {"steps": 4, "answers": 20, "borderline": 20, "answer_tokens": 8},
-    "gate": {"steps": 4, "benign": 20, "answer_tokens": 8},
+# Little text: what memory grows with are the widths.
+TEXT = {
+    "starting": 1,
+    "later": 1,
+    "contrast_words": 2,
+    "text_words": 8,
+    "prompts": 6,
+    "texts": 2,
+    "answer_tokens": 8,
+    "tune_words": 1,
+    "tune_prompts": 2,
+    "sentences": 0,
+    "neighbours": 1,
+}
+FORBID = ["bomb", "ransom"]
+FEW = {"answers": 8, "borderline": 8, "answer_tokens": 4, "steps": 2}
+METHODS = {
+    "pcr": {"forbid": FORBID},
+    "pcr matrix": {"method": "pcr", "forbid": FORBID, "hinge": "off"},
+    "tsr": {"layers": [-2, -1], **FEW},
+    "arr": {"layers": [-2, -1], **FEW},
+    "gate": {"layers": [-1], "steps": 2, "benign": 8, "answer_tokens": 4},
 }  # fmt: skip
+
+
+def options_of(name):
+    """Parameters of a method, as `defend` and `plan` take them."""
+    import cintervene as ci
+
+    options = {"method": name, **METHODS[name]}
+    if "forbid" in options:
+        return {**options, "calibration": ci.CalibrationSize(**TEXT)}
+    prompts = ci.data.harmful_prompts("train")[:8]
+    return {**options, "harmful": [prompt.text for prompt in prompts]}
+
+
+def load_tokenizer():
+    """SmolLM2's, without the model, whose memory would be counted."""
+    from transformers import AutoTokenizer
+
+    from cintervene.models.embedded import cache_directory
+
+    directory = cache_directory() / "models" / "smollm2"
+    return AutoTokenizer.from_pretrained(directory, local_files_only=True)
 
 
 def resident(field):
@@ -75,14 +110,10 @@ def run(size, name):
     import cintervene as ci
     from cintervene.utils.clock import Clock
 
-    _, tokenizer = ci.models.load("smollm2")
+    tokenizer = load_tokenizer()
     model = make_model(size, len(tokenizer))
-    options = {"method": name, **OPTIONS[name]}
-    if "forbid" not in options:
-        prompts = ci.data.harmful_prompts("train")[:16]
-        options |= {"harmful": [prompt.text for prompt in prompts], "layers": [-2, -1]}
-        if name == "gate":
-            options["layers"] = [-1]
+    options = options_of(name)
+    expected = ci.plan(model, **options)
     peaks, seconds = {}, {}
     plain = Clock.phase
 
@@ -108,16 +139,31 @@ def run(size, name):
         json.dumps(
             {
                 "before": before, "peaks": peaks, "seconds": seconds,
-                "cpu": process_time() - start,
+                "cpu": process_time() - start, "plan": asdict(expected),
             }
         )
     )  # fmt: skip
 
 
+def show(size, name, found):
+    """The plan beside what was measured."""
+    expected, most = found["plan"], max(found["peaks"].values())
+    phases = ", ".join(
+        f"{phase} {peak / 1e6:.0f}" for phase, peak in found["peaks"].items()
+    )
+    print(
+        f"{size} {name}: plan {expected['host_bytes'] / 1e6:.0f} MB, measured "
+        f"{most / 1e6:.0f} MB ({expected['host_bytes'] / most - 1:+.0%}); plan "
+        f"{expected['seconds']:.0f} s, measured {found['cpu']:.0f} CPU s; before "
+        f"{found['before'] / 1e6:.0f} MB, in phases {phases}",
+        flush=True,
+    )
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("sizes", nargs="*", metavar="SIZE", help=", ".join(SIZES))
-    parser.add_argument("--methods", nargs="*", default=list(OPTIONS))
+    parser.add_argument("--methods", nargs="*", default=list(METHODS))
     parser.add_argument("--alone", action="store_true", help="in this process only")
     args = parser.parse_args()
     for size in args.sizes:
@@ -129,7 +175,7 @@ def main():
                 [sys.executable, __file__, size, "--methods", name, "--alone"],
                 stdout=subprocess.PIPE, check=True,
             )  # fmt: skip
-            print(size, name, done.stdout.decode().splitlines()[-1], flush=True)
+            show(size, name, json.loads(done.stdout.splitlines()[-1]))
 
 
 if __name__ == "__main__":

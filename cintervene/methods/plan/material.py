@@ -43,6 +43,9 @@ class Material:
         Rows of constraints, or of losses.
     kept : int
         Rows that are to stay.
+    compared : int
+        Rows whose next tokens are compared with those before, where a strength is
+        chosen.
     """
 
     answered: int
@@ -53,6 +56,7 @@ class Material:
     tune: int
     constrained: int
     kept: int
+    compared: int
 
     @property
     def tokens(self) -> int:
@@ -81,6 +85,7 @@ def _of_words(config: PCRConfig) -> Material:
         tune=SAID * TUNE_TURNS * (words + size.tune_words) + size.tune_prompts * own,
         constrained=round(PLACES * said + STAYING * near),
         kept=size.prompts * size.answer_tokens + size.texts * PASSAGE,
+        compared=size.tune_prompts * size.answer_tokens,
     )
 
 
@@ -97,6 +102,7 @@ def _of_concept(config: PCRConfig) -> Material:
         tune=size.tune_prompts * own + texts * own,
         constrained=texts * size.positions,
         kept=size.prompts * size.answer_tokens + size.texts * PASSAGE,
+        compared=size.tune_prompts * size.answer_tokens,
     )
 
 
@@ -121,4 +127,5 @@ def _of_requests(config: RequestConfig) -> Material:
         tune=EXAMPLE * tuned,
         constrained=8 * examples,
         kept=EXAMPLE * benign // 2,
+        compared=8 * tuned,
     )

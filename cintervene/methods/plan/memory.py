@@ -17,11 +17,14 @@ __all__ = ["LIBRARIES", "Phase", "Sizes", "phases_of"]
 
 # Resident bytes of a process that has imported torch, transformers and the package, and
 # run a model once.
-LIBRARIES = 540 * 10**6
+LIBRARIES = 480 * 10**6
 # Sequences that are answered at a time, and tokens that pass a layer at a time.
 ANSWERED, BATCH = 64, 2048
-# Arrays as large as a block of logits that are held at once: softmax, differences.
-LOGITS = 4
+# Arrays as large as a block of logits that are held at once: to count tokens, and to
+# compare with those before.
+LOGITS, COMPARED = 4, 6
+# The same where derivatives are taken, of one token in so many of a batch.
+GRAPH, WANTED = 5, 6
 # Of the tokens of prompts one in so many is looked at for detectors.
 LOOKED_AT = 3
 
@@ -135,7 +138,8 @@ def phases_of(config: object, sizes: Sizes, neurons: bool) -> list[Phase]:
 
 
 def _tuning(sizes: Sizes) -> float:
-    return sizes.head + sizes.logits(arrays=5) + sizes.states(sizes.material.tune)
+    rows = min(ROWS, sizes.material.compared)
+    return sizes.head + sizes.logits(rows, COMPARED) + sizes.states(sizes.material.tune)
 
 
 def _matrices(sizes: Sizes) -> list[Phase]:
@@ -183,8 +187,8 @@ def _descent(sizes: Sizes, config: object) -> list[Phase]:
     gathering = 0 if plain else sizes.gathering(kept) + CHUNK * d_in * shape.number
     fishers = 8 * sizes.changed * 4 * shape.hidden**2
     streams = sizes.states(material.tokens) // 2
-    rows = BATCH // 6
-    graph = sizes.above * sizes.layer + sizes.logits(rows, 6)
+    rows = BATCH // WANTED
+    graph = sizes.above * sizes.layer + sizes.logits(rows, GRAPH)
     balls = sizes.changed * 36 * weight
     return [
         Phase("capture", norms + gathering + fishers, streams + sizes.layer),
@@ -204,7 +208,7 @@ def _gate(sizes: Sizes) -> list[Phase]:
     inputs = 4 * shape.hidden * material.tokens
     streams = sizes.states(material.tokens) + inputs
     fitted = 8 * shape.hidden * min(12_000, material.tokens) * 3
-    graph = sizes.above * sizes.layer + sizes.logits(BATCH // 6, 6)
+    graph = sizes.above * sizes.layer + sizes.logits(BATCH // WANTED, GRAPH)
     return [
         Phase("capture", 0, streams + sizes.layer),
         Phase("idlest", 0, streams + 20 * weights + 16 * BLOCK * shape.inner),
