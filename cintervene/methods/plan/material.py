@@ -10,11 +10,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from cintervene import data
+from cintervene.methods.arr.config import ARRConfig
 from cintervene.methods.config import DescentConfig, RequestConfig
 from cintervene.methods.gate.config import GateConfig
 from cintervene.methods.pcr.config import PCRConfig
 
-__all__ = ["Material", "material_of"]
+__all__ = ["EXAMPLE", "Material", "material_of"]
 
 # Tokens of a conversation in which a word is said, places that are constrained there,
 # and benign words in it that are to stay.
@@ -22,6 +23,8 @@ SAID, PLACES, STAYING = 50, 2.4, 1.9
 # Tokens of an everyday prompt in its template, of a passage of running text, and of an
 # example about a request; of examples for each request that is to be refused.
 PROMPT, PASSAGE, EXAMPLE, EXAMPLES = 45, 150, 58, 2.25
+# Tokens of a refusal.
+REFUSAL = 8
 # Conversations of each benign word, and of each word to tune on.
 TURNS, TUNE_TURNS = 4, 4
 
@@ -43,6 +46,8 @@ class Material:
         Rows of constraints, or of losses.
     kept : int
         Rows that are to stay.
+    wanted : int
+        Rows of an example about a request whose next tokens matter.
     compared : int
         Rows whose next tokens are compared with those before, where a strength is
         chosen.
@@ -56,6 +61,7 @@ class Material:
     tune: int
     constrained: int
     kept: int
+    wanted: int
     compared: int
 
     @property
@@ -85,6 +91,7 @@ def _of_words(config: PCRConfig) -> Material:
         tune=SAID * TUNE_TURNS * (words + size.tune_words) + size.tune_prompts * own,
         constrained=round(PLACES * said + STAYING * near),
         kept=size.prompts * size.answer_tokens + size.texts * PASSAGE,
+        wanted=size.answer_tokens,
         compared=size.tune_prompts * size.answer_tokens,
     )
 
@@ -102,6 +109,7 @@ def _of_concept(config: PCRConfig) -> Material:
         tune=size.tune_prompts * own + texts * own,
         constrained=texts * size.positions,
         kept=size.prompts * size.answer_tokens + size.texts * PASSAGE,
+        wanted=size.answer_tokens,
         compared=size.tune_prompts * size.answer_tokens,
     )
 
@@ -118,6 +126,8 @@ def _of_requests(config: RequestConfig) -> Material:
     benign = everyday + borderline + len(config.preserve)
     tuned = len(data.harmful_prompts("tune")) + benign // 4
     examples = round(EXAMPLES * harmful)
+    # Those of an answer that is to be left, or of a refusal.
+    wanted = answer if isinstance(config, ARRConfig) else REFUSAL
     return Material(
         answered=everyday + everyday // 4 + harmful // 2,
         answer=answer,
@@ -125,7 +135,8 @@ def _of_requests(config: RequestConfig) -> Material:
         near=EXAMPLE * borderline,
         benign=EXAMPLE * everyday,
         tune=EXAMPLE * tuned,
-        constrained=8 * examples,
+        constrained=wanted * examples,
         kept=EXAMPLE * benign // 2,
-        compared=8 * tuned,
+        wanted=wanted,
+        compared=wanted * tuned,
     )

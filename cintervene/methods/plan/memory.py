@@ -9,7 +9,7 @@ from cintervene.activations.scoring import ROWS
 from cintervene.methods.common.gated_mlp import BLOCK
 from cintervene.methods.common.gradient_metric import CHUNK
 from cintervene.methods.pcr.config import PCRConfig
-from cintervene.methods.plan.material import Material
+from cintervene.methods.plan.material import EXAMPLE, Material
 from cintervene.methods.plan.shape import ModelShape
 from cintervene.models.weights import OUTPUTS
 
@@ -23,8 +23,8 @@ ANSWERED, BATCH = 64, 2048
 # Arrays as large as a block of logits that are held at once: to count tokens, and to
 # compare with those before.
 LOGITS, COMPARED = 4, 6
-# The same where derivatives are taken, of one token in so many of a batch.
-GRAPH, WANTED = 5, 6
+# The same where derivatives are taken.
+GRAPH = 6
 # Of the tokens of prompts one in so many is looked at for detectors.
 LOOKED_AT = 3
 
@@ -100,6 +100,12 @@ class Sizes:
         return kept + self.layer + self.logits(ANSWERED)
 
     @property
+    def graph(self) -> int:
+        """What derivatives of a batch of examples need, its logits among it."""
+        rows = BATCH // EXAMPLE * self.material.wanted
+        return self.above * self.layer + self.logits(rows, GRAPH)
+
+    @property
     def triangle(self) -> int:
         """Half of d_in x d_in in float64, and the blocks on its diagonal."""
         return 4 * self.d_in * (self.d_in + 256)
@@ -165,7 +171,6 @@ def _neurons(sizes: Sizes) -> list[Phase]:
     hidden, weights = shape.hidden, shape.hidden * shape.inner
     looked_at = material.tokens // LOOKED_AT + material.kept
     rows = 4 * hidden * (looked_at + material.kept + material.constrained)
-    widened = 3 * 8 * hidden * looked_at
     columns = sizes.triangle + 20 * weights
     activations = sizes.triangle + 16 * weights + 16 * BLOCK * shape.inner
     found = 3 * 8 * hidden**2
@@ -173,7 +178,7 @@ def _neurons(sizes: Sizes) -> list[Phase]:
         Phase("capture", rows, sizes.states(material.tokens) + sizes.layer),
         Phase("statistics", rows, sizes.head + sizes.logits()),
         Phase("neurons", rows + found + max(columns, activations), 0),
-        Phase("detectors", rows + found + widened, 0),
+        Phase("detectors", rows + found + 16 * hidden * BLOCK, 0),
         Phase("tune", rows, _tuning(sizes)),
     ]
 
@@ -187,8 +192,7 @@ def _descent(sizes: Sizes, config: object) -> list[Phase]:
     gathering = 0 if plain else sizes.gathering(kept) + CHUNK * d_in * shape.number
     fishers = 8 * sizes.changed * 4 * shape.hidden**2
     streams = sizes.states(material.tokens) // 2
-    rows = BATCH // WANTED
-    graph = sizes.above * sizes.layer + sizes.logits(rows, GRAPH)
+    graph = sizes.graph
     balls = sizes.changed * 36 * weight
     return [
         Phase("capture", norms + gathering + fishers, streams + sizes.layer),
@@ -208,7 +212,7 @@ def _gate(sizes: Sizes) -> list[Phase]:
     inputs = 4 * shape.hidden * material.tokens
     streams = sizes.states(material.tokens) + inputs
     fitted = 8 * shape.hidden * min(12_000, material.tokens) * 3
-    graph = sizes.above * sizes.layer + sizes.logits(BATCH // WANTED, GRAPH)
+    graph = sizes.graph
     return [
         Phase("capture", 0, streams + sizes.layer),
         Phase("idlest", 0, streams + 20 * weights + 16 * BLOCK * shape.inner),
