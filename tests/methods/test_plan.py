@@ -5,6 +5,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -102,8 +103,8 @@ def test_what_cannot_be_planned_is_refused(tmp_path: Path) -> None:
         ci.plan(tmp_path, method="none")
     with pytest.raises(ModelError):
         ci.plan(tmp_path / "nothing", forbid=["bomb"])
-    config = config_of(64, 128, 2)
-    del config.vocab_size
+    config = SimpleNamespace(hidden_size=64, num_hidden_layers=2)
+    config.get_text_config = lambda: config
     with pytest.raises(ModelError, match="has none of vocab_size"):
         ModelShape._of_config(config, "it")
 

@@ -16,7 +16,8 @@ from cintervene.errors import ModelError
 from cintervene.methods.config import MethodConfig
 from cintervene.methods.pcr.resolve import choose_layers
 from cintervene.methods.plan.plan import Plan, plan
-from cintervene.models.parts import Explanation, ModelParts
+from cintervene.models.parts import ModelParts
+from cintervene.models.targets import Explanation
 from cintervene.prompts.spelling import surface_forms, words_to_forbid
 from cintervene.utils.staging import check_place
 

@@ -40,7 +40,7 @@ def seconds_of(
     answered += material.answered * material.answer * head
     tuned = material.tune * layer * sizes.above + material.constrained * head
     steps = config.steps if isinstance(config, DescentConfig | GateConfig) else 0
-    tokens = {
+    tokens: dict[str, float] = {
         "answers": answered,
         "capture": material.tokens * (below + layer * sizes.above),
         "tune": STRENGTHS * tuned,
