@@ -55,7 +55,7 @@ def test_what_is_no_triangle_is_refused():
     with pytest.raises(ArgumentError, match="a: is no packed triangle"):
         _core.spd_factor(np.zeros(3))
     with pytest.raises(ArgumentError, match="factor: is no packed triangle"):
-        _core.spd_solve(np.zeros(6)[::2], np.zeros((1, 1)))
+        _core.spd_solve(np.ones(8)[::2], np.zeros((1, 2)))
     with pytest.raises(ArgumentError):
         _core.moment_add(np.ones((1, 2)), packed.zeros(3))
 
