@@ -19,7 +19,6 @@ from time import process_time
 import numpy as np
 
 import cintervene as ci
-from cintervene import _core
 from cintervene.methods.pcr.layerwise import output_cost, truncate_rank
 from cintervene.solvers.pcr import pcr_measured
 from cintervene.solvers.problem import MeasuredInputs
@@ -71,7 +70,8 @@ def second_moments(x):
     """What inputs are measured by as soon as there are many: the (d_in, d_in) form."""
     total = np.zeros((x.shape[1], x.shape[1]))
     for at in range(0, len(x), CHUNK):
-        _core.moment_add(x[at : at + CHUNK], total)
+        chunk = x[at : at + CHUNK].astype(np.float64)
+        total += chunk.T @ chunk
     total /= len(x)
     total[np.diag_indices(len(total))] += RIDGE * np.trace(total) / len(total)
     return total

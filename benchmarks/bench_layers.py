@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Seconds and memory of PCR and TSR in two layers of a random model, before and after.
+"""Seconds and memory of what PCR and TSR do in layers of a random model, two versions.
 
 git worktree add /tmp/before COMMIT && cp cintervene/*.so /tmp/before/cintervene/
 python benchmarks/bench_layers.py --before /tmp/before
 
 Each run has a process of its own, and the two packages take turns. Given are the least
-CPU seconds, and the most memory beyond what the process had when the model was made,
-in units of one (d_in, d_in) matrix of float64.
+CPU seconds, and the most memory beyond what the process had when the package was
+imported and the model was made, in units of one (d_in, d_in) matrix of float64.
 """
 
 import os
@@ -17,6 +17,7 @@ import argparse
 import json
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 from time import process_time
 
@@ -93,7 +94,25 @@ def solve_tsr(model, rng, args):
     return [update.norm for _, update in problem.updates]
 
 
-METHODS = {"pcr": solve_pcr, "tsr": solve_tsr}
+def solve_neurons(model, rng, args):
+    """Which 64 neurons of the last layer are given up; the size of that change."""
+    import torch
+
+    from cintervene.methods.common.gated_mlp_discovery import find_gated_mlp
+    from cintervene.methods.common.output_metric import OutputMetric
+    from cintervene.methods.pcr.hinge.places import give_up
+    from cintervene.models.parts import ModelParts
+
+    parts = ModelParts.find(model)
+    mlp = find_gated_mlp(parts.decoder, parts.n_layers - 1)
+    inputs = rng.standard_normal((args.benign, args.d_out), dtype="float32")
+    metric = OutputMetric.plain(args.d_out)
+    given = give_up(mlp, torch.from_numpy(inputs), metric, 64)
+    return [float(place + 1) for place in given.places] + [given.made_up.norm]
+
+
+METHODS = {"pcr": solve_pcr, "tsr": solve_tsr, "neurons": solve_neurons}
+MODULES = ("pcr.method", "tsr.problem", "pcr.hinge.places")
 
 
 def run(name, args):
@@ -101,6 +120,8 @@ def run(name, args):
     import numpy as np
 
     model = make_model(args)
+    for module in MODULES:
+        import_module(f"cintervene.methods.{module}")
     Path("/proc/self/clear_refs").write_text("5", "utf-8")
     before, start = resident("VmRSS"), process_time()
     norms = METHODS[name](model, np.random.default_rng(0), args)

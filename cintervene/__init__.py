@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from cintervene.methods.guard.config import GuardConfig
     from cintervene.methods.guard.method import Guard
     from cintervene.methods.pcr.config import PCRConfig
+    from cintervene.methods.plan.plan import plan
     from cintervene.methods.tsr.config import TSRConfig
     from cintervene.prompts.calibration_size import CalibrationSize
     from cintervene.study.sweeps.run import sweep
@@ -83,6 +84,7 @@ __all__ = [
     "joined",
     "models",
     "pcr",
+    "plan",
     "project_ball",
     "project_simplex",
     "serve",
@@ -107,6 +109,7 @@ _PLACES = {
     "Intervention": "intervention.intervention",
     "compare": "export",
     "defend": "methods.defend",
+    "plan": "methods.plan.plan",
     "sweep": "study.sweeps.run",
 }
 

@@ -45,6 +45,7 @@ FLOORS = [
     # All other methods: what is added to them has its floor already.
     "cintervene/methods",
     "cintervene/methods/defend",
+    "cintervene/methods/plan",
     "cintervene/judges",
     "cintervene/baselines",
     "cintervene/attacks",

@@ -104,12 +104,14 @@ class Asked:
     wanted : sequence of (sequence of int or slice), optional
         See `LayerStream`; the positions that matter in the spans without it.
     streamed : sequence of (sequence of int or slice), optional
+    keep_bytes : int
         See `LayerStream`.
     """
 
     spans: Sequence[Span]
     wanted: Sequence[Positions] | None = None
     streamed: Sequence[Positions] | None = None
+    keep_bytes: int = KEEP_BYTES
 
     @property
     def chosen(self) -> Sequence[Positions]:
@@ -232,6 +234,7 @@ class LayerStream:
         entered: Step | None = None,
         matrix: Matrix = "down_proj",
         block: Target | None = None,
+        keep_bytes: int = KEEP_BYTES,
     ) -> LayerStream:
         """Stream spans, with the rows wanted at the positions that matter in them.
 
@@ -240,12 +243,12 @@ class LayerStream:
         decoder : Decoder
         spans : sequence of Span
             `TargetSpan`s, for example.
-        first, streamed, entered, matrix, block
+        first, streamed, entered, matrix, block, keep_bytes
             See `LayerStream`.
         wanted : sequence of (sequence of int or slice), optional
             Other positions than those that matter.
         """
-        asked = Asked(spans, wanted, streamed)
+        asked = Asked(spans, wanted, streamed, keep_bytes)
         (stream,) = cls.several(
             decoder, [asked], first, entered=entered, matrix=matrix, block=block
         )
@@ -278,7 +281,7 @@ class LayerStream:
         arrivals = [
             stream._prepare(
                 decoder, [span.ids for span in one.spans], first, one.chosen,
-                one.streamed, matrix, block,
+                one.streamed, matrix, block, keep_bytes=one.keep_bytes,
             )
             for stream, one in zip(streams, asked, strict=True)
         ]  # fmt: skip
@@ -382,9 +385,17 @@ class LayerStream:
         (states,) = finals([self])
         return states
 
-    def fork(self) -> LayerStream:
-        """Return an independent stream at the same layer; it shares the tensors."""
+    def fork(self, keep_bytes: int | None = None) -> LayerStream:
+        """Return an independent stream at the same layer; it shares the tensors.
+
+        Parameters
+        ----------
+        keep_bytes : int, optional
+            The fork's own: 0 where no change will be seen in it.
+        """
         other = copy.copy(self)
+        if keep_bytes is not None:
+            other._keep_bytes = keep_bytes
         other._batches = [batch and batch.fork() for batch in self._batches]
         return other
 

@@ -23,14 +23,25 @@ ROWS = 256
 
 
 def logits_in_blocks(
-    unembedding: Unembedding, hidden: Tensor, rows: int = ROWS
+    unembedding: Unembedding,
+    hidden: Tensor,
+    rows: int = ROWS,
+    weight: Tensor | None = None,
 ) -> Iterator[tuple[slice, Tensor]]:
     """Float32 logits of hidden states (n, hidden), some rows at a time.
 
     The head runs in float32 whatever the model's dtype: bfloat16 logits carry errors
     as large as the divergences that are measured with them.
+
+    Parameters
+    ----------
+    unembedding : Unembedding
+    hidden : Tensor
+    rows : int
+    weight : Tensor, optional
+        The head's in float32, by who has it already.
     """
-    logits = _head(unembedding)
+    logits = _head(unembedding, weight)
     for part in _blocks(hidden, rows):
         yield part, logits(hidden[part])
 
@@ -83,9 +94,12 @@ def _blocks(hidden: Tensor, rows: int = ROWS) -> list[slice]:
     return [slice(start, start + rows) for start in range(0, len(hidden), rows)]
 
 
-def _head(unembedding: Unembedding) -> Callable[[Tensor], Tensor]:
+def _head(
+    unembedding: Unembedding, weight: Tensor | None = None
+) -> Callable[[Tensor], Tensor]:
     """What makes float32 logits of hidden states."""
-    weight = unembedding.weight.detach().float()
+    if weight is None:
+        weight = unembedding.weight.detach().float()
 
     def logits(hidden: Tensor) -> Tensor:
         with undisturbed(), torch.no_grad():

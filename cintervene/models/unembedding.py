@@ -18,6 +18,8 @@ from cintervene.models.surroundings import undisturbed
 from cintervene.models.targets import Target
 from cintervene.models.weights import FLOAT_DTYPES
 
+# Rows of the head that are widened at a time.
+TOKENS = 4096
 # What configurations call the soft cap of the logits.
 SOFT_CAPS = ("final_logit_softcapping", "logits_soft_cap", "output_logit_soft_cap")
 
@@ -121,9 +123,35 @@ class Unembedding:
             (len(token_ids), hidden) float32, not normalised.
         """
         index = torch.as_tensor(list(token_ids), device=self.weight.device)
-        # In place, for all rows together are as large as the unembedding in float32.
-        rows = self.weight.detach()[index].float().mul_(self.scale)
-        rows = Scale(self.norm_weight, self.centred).pull_back(rows)
+        return self.pull_back(self.weight.detach()[index].float(), target)
+
+    def mean_direction(self, shares: Tensor, target: Target | None = None) -> Tensor:
+        """Return the sum of all tokens' directions (hidden,), each times its share.
+
+        Parameters
+        ----------
+        shares : Tensor, shape (vocabulary,)
+            In float32.
+        target : Target, optional
+            See `directions`.
+        """
+        weight = self.weight.detach()
+        total = torch.zeros(weight.shape[1], device=weight.device)
+        for start in range(0, len(weight), TOKENS):
+            part = slice(start, start + TOKENS)
+            total += shares[part].to(total) @ weight[part].float()
+        return self.pull_back(total, target)
+
+    def pull_back(self, rows: Tensor, target: Target | None = None) -> Tensor:
+        """Turn rows of the head, or sums of some, into `directions`.
+
+        Parameters
+        ----------
+        rows : Tensor, shape (..., hidden)
+            In float32.
+        target : Target, optional
+        """
+        rows = Scale(self.norm_weight, self.centred).pull_back(rows * self.scale)
         if target is None:
             return rows
         if target.after is None:

@@ -21,6 +21,8 @@ from cintervene.utils.arrays import Floats
 Bytes = npt.NDArray[np.uint8]
 # Types of weights that can be changed.
 FLOAT_DTYPES = (torch.bfloat16, torch.float16, torch.float32, torch.float64)
+# Outputs of a weight whose rounded change is held at a time.
+OUTPUTS = 512
 
 
 def raw_bytes(tensor: Tensor) -> Bytes:
@@ -141,12 +143,46 @@ def rounded_change(target: Any, update: LowRankUpdate) -> Tensor:
     """
     if target.quantised:
         return torch.from_numpy(update.matrix()).float().to(target.device)
-    before: Tensor = target.weight.detach()
+    return _rounded(target.weight.detach(), update, target.transposed)
+
+
+def rounded_outputs(target: Any, update: LowRankUpdate, inputs: Floats) -> Floats:
+    """What `update` really adds to a target's outputs, rounding of the weight included.
+
+    As with `rounded_change`, for some outputs at a time: the whole change would take
+    several times the memory of the weight.
+
+    Parameters
+    ----------
+    target : Target
+    update : LowRankUpdate
+    inputs : ndarray, shape (n, d_in)
+
+    Returns
+    -------
+    ndarray, shape (n, d_out)
+    """
+    outputs = np.empty((len(inputs), target.d_out))
+    weight = target.weight.detach()
+    for start in range(0, target.d_out, OUTPUTS):
+        part = slice(start, start + OUTPUTS)
+        some = LowRankUpdate(update.left[part], update.right)
+        if target.quantised:
+            change = torch.from_numpy(some.matrix()).float()
+        else:
+            before = weight[:, part] if target.transposed else weight[part]
+            change = _rounded(before, some, target.transposed)
+        outputs[:, part] = inputs @ as_floats(change).T
+    return outputs
+
+
+def _rounded(before: Tensor, update: LowRankUpdate, transposed: bool) -> Tensor:
+    """What `update` adds to a weight, (d_out, d_in)."""
     after = before.clone()
-    add_update(after, update, target.transposed)
+    add_update(after, update, transposed)
     wide = torch.float64 if before.dtype == torch.float64 else torch.float32
     change = after.to(wide) - before.to(wide)
-    return change.T if target.transposed else change
+    return change.T if transposed else change
 
 
 def as_floats(x: Tensor) -> Floats:

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The norm that measures a change by what it does to benign inputs."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol, Self
 
@@ -8,6 +9,7 @@ import numpy as np
 
 from cintervene import _core
 from cintervene.errors import ArgumentError, SingularSystemError
+from cintervene.solvers import packed
 from cintervene.solvers.update import LowRankUpdate
 from cintervene.utils.arrays import Floats, shape_of
 from cintervene.utils.lazy import lazy
@@ -25,8 +27,8 @@ class Preserve:
     large ridge gives the plain norm, a small one leaves benign outputs as they are. See
     docs/methods/pcr.md (3).
 
-    P itself is formed only when there are more inputs than half the dimensions;
-    otherwise an (N, N) factor does the same, in less memory and time.
+    P itself is formed only when there are more inputs than half the dimensions, and
+    of it the lower half alone; otherwise an (N, N) factor does the same, in less time.
 
     Parameters
     ----------
@@ -93,7 +95,7 @@ class Preserve:
                 f"matrix: got shape {(d_in, columns)}; expected a symmetric matrix. "
                 "Pass (P + P.T) / 2"
             )
-        return cls._of(_Sum(given, 1), ridge=0.0)
+        return cls._of(_Sum(d_in, packed.pack(given), 1), ridge=0.0)
 
     @classmethod
     def _of(cls, statistics: "_Statistics", ridge: float) -> Self:
@@ -178,11 +180,11 @@ class Preserve:
 class BenignMoments:
     """Second moments of benign inputs, gathered chunk by chunk in bounded memory.
 
-    Holds the inputs themselves while they take no more than half the memory of their
-    moments, and from then on one (d_in, d_in) float64 matrix, with a second one while
-    a chunk is added: an addition that fails or is interrupted leaves the moments as
-    they were. Chunks must be added, and parts merged, in the same order to give the
-    same bits.
+    Holds the inputs themselves while they are no more than half of the dimensions, or
+    take no more than half the memory of their moments; from then on the lower half of a
+    (d_in, d_in) float64 matrix, with a second one while a chunk is added: an addition
+    that fails or is interrupted leaves the moments as they were. Chunks must be added,
+    and parts merged, in the same order to give the same bits.
 
     Parameters
     ----------
@@ -277,8 +279,9 @@ class BenignMoments:
         absolute = _absolute_ridge(statistics, ridge, ridge_absolute)
         self._gathered = _Chunks(self.d_in)
         if isinstance(statistics, _Sum):
-            matrix = statistics.sum.copy() if self._lent else statistics.sum
-            return _FactoredNorm(statistics.system(absolute, matrix), absolute)
+            triangle = statistics.sum.copy() if self._lent else statistics.sum
+            system = statistics.system(absolute, triangle)
+            return _FactoredNorm(self.d_in, system, absolute)
         preserve = Preserve._of(statistics, absolute)
         _ = preserve._factor
         return preserve
@@ -289,21 +292,20 @@ class _FactoredNorm(Preserve):
 
     Parameters
     ----------
-    matrix : ndarray, shape (d_in, d_in)
-        P, which is overwritten.
+    d_in : int
+    system : ndarray
+        P, a packed triangle that is overwritten.
     ridge : float
         What it has on its diagonal.
     """
 
-    # Columns of L that are copied at once.
-    _WIDTH = 256
-
-    def __init__(self, matrix: Floats, ridge: float) -> None:
-        self.ridge, self._lower = ridge, _factored(matrix, ridge)
+    def __init__(self, d_in: int, system: Floats, ridge: float) -> None:
+        self._d_in, self.ridge = d_in, ridge
+        self._lower = _factored(system, ridge)
 
     @property
     def d_in(self) -> int:
-        return len(self._lower)
+        return self._d_in
 
     def with_ridge(
         self, ridge: float = 1e-2, *, ridge_absolute: float | None = None
@@ -319,12 +321,7 @@ class _FactoredNorm(Preserve):
 
     def gram(self, rows: Any) -> Floats:
         self._check_width(rows, "rows")
-        wide = _widened(rows, "rows")
-        half = np.empty_like(wide)
-        for start in range(0, self.d_in, self._WIDTH):
-            # What is above the diagonal is not of the factor.
-            part = np.tril(self._lower[start:, start : start + self._WIDTH])
-            half[:, start : start + self._WIDTH] = wide[:, start:] @ part
+        half = packed.times_lower(_widened(rows, "rows"), self._lower)
         return _core.product_nt(half, half)
 
 
@@ -359,19 +356,25 @@ class _Chunks:
     def _with(self, other: "_Chunks") -> "_Chunks | _Sum":
         chunks = (*self.chunks, *other.chunks)
         both = _Chunks(self.d_in, chunks, (*self.weights, *other.weights))
-        large = sum(chunk.nbytes for chunk in chunks) > 4 * self.d_in**2
-        return both.summed() if large else both
+        large = sum(chunk.nbytes for chunk in chunks) > 2 * self.d_in**2
+        return both.summed() if large and both.many else both
 
     def summed(self) -> "_Sum":
-        return _Sum(self.added_to(np.zeros((self.d_in, self.d_in))), self.count)
+        total = self.added_to(packed.zeros(self.d_in))
+        return _Sum(self.d_in, total, self.count)
 
     def added_to(self, total: Floats, weight: float = 1.0) -> Floats:
         for chunk, own in zip(self.chunks, self.weights, strict=True):
             _core.moment_add(_weighted(chunk, weight * own), total)
         return total
 
+    @property
+    def many(self) -> bool:
+        """Whether their sum takes less memory and time than they do."""
+        return 2 * sum(map(_rows_of, self.chunks)) > self.d_in
+
     def statistics(self) -> "_Rows | _Sum":
-        if 2 * sum(map(_rows_of, self.chunks)) > self.d_in:
+        if self.many:
             return self.summed()
         parts = [np.empty((0, self.d_in))]
         for chunk, weight in zip(self.chunks, self.weights, strict=True):
@@ -381,22 +384,24 @@ class _Chunks:
 
 @dataclass(frozen=True, eq=False)
 class _Sum:
-    """Sum of the outer products of inputs (d_in, d_in), and how many that were."""
+    """Sum of the outer products of inputs, packed, and how many that were."""
 
+    d_in: int
     sum: Floats
     count: float
 
     def with_chunk(self, chunk: Any) -> "_Sum":
         total = _core.moment_add(chunk, self.sum.copy())
-        return _Sum(total, self.count + _rows_of(chunk))
+        return _Sum(self.d_in, total, self.count + _rows_of(chunk))
 
     def plus(self, other: "_Chunks | _Sum", weight: float) -> "_Sum":
         total = other.added_to(self.sum.copy(), weight)
-        return _Sum(total, self.count + weight * other.count)
+        return _Sum(self.d_in, total, self.count + weight * other.count)
 
     def added_to(self, total: Floats, weight: float) -> Floats:
-        for row, own in zip(total, self.sum, strict=True):
-            row += weight * own
+        pairs = packed.block_rows(total, self.d_in), self._block_rows()
+        for (_, _, rows), (_, _, own) in zip(*pairs, strict=True):
+            rows += weight * own
         return total
 
     def summed(self) -> "_Sum":
@@ -405,19 +410,18 @@ class _Sum:
     def statistics(self) -> "_Sum":
         return self
 
-    @property
-    def d_in(self) -> int:
-        return len(self.sum)
+    def _block_rows(self) -> Iterator[tuple[int, int, Floats]]:
+        return packed.block_rows(self.sum, self.d_in)
 
     @property
     def mean_square(self) -> float:
-        return float(np.trace(self.sum)) / max(self.count * self.d_in, 1)
+        return packed.trace(self.sum, self.d_in) / max(self.count * self.d_in, 1)
 
     def system(self, ridge: float, out: Floats | None = None) -> Floats:
-        """Return P, written to `out` if that is given."""
-        matrix = np.divide(self.sum, max(self.count, 1), out=out)
-        matrix[np.diag_indices(self.d_in)] += ridge
-        return matrix
+        """Return P, packed, written to `out` if that is given."""
+        system = np.divide(self.sum, max(self.count, 1), out=out)
+        packed.add_to_diagonal(system, self.d_in, ridge)
+        return system
 
     def solve(self, factor: Floats, ridge: float, inputs: Floats) -> Floats:
         """``inputs P^-1``, written over `inputs`."""
@@ -426,7 +430,7 @@ class _Sum:
 
     def gram(self, ridge: float, rows: Floats) -> Floats:
         """``rows P rows'``."""
-        half = _core.product_nn(rows, self.sum)
+        half = packed.times_symmetric(rows, self.sum)
         moved = _core.product_nt(half, rows) / max(self.count, 1)
         return ridge * _core.product_nt(rows, rows) + moved
 

@@ -447,13 +447,35 @@ civ_status civ_gram(const civ_exec *exec, const civ_mat *a, const civ_mat *b,
 civ_status civ_product_nn(const civ_exec *exec, const civ_mat *a, const civ_mat *b,
                           const civ_mat *out);
 
-/* out (columns of x, columns of x) += x^T x; any storage type in, CIV_F64 out. */
-civ_status civ_moment_add(const civ_exec *exec, const civ_mat *x, const civ_mat *out);
-
 /* Lower Cholesky factor in place of a CIV_F64 matrix; SINGULAR when there is none. */
 civ_status civ_spd_factor(const civ_exec *exec, const civ_mat *a);
 
 /* b (m, n) <- b A^-1 for symmetric A (n, n), from the factor of civ_spd_factor. */
 civ_status civ_spd_solve(const civ_exec *exec, const civ_mat *factor, const civ_mat *b);
+
+/*
+ * The lower triangle of a symmetric matrix of order n, in half of its memory: 256 rows
+ * at a time as a matrix of their own, which ends with their diagonal block; one after
+ * the other, civ_packed_size(n) doubles. What is above the diagonal in the diagonal
+ * blocks is not defined.
+ */
+typedef struct civ_packed {
+    double *data;
+    int64_t n;
+} civ_packed;
+
+int64_t civ_packed_size(int64_t n);
+
+/* The order of which there are so many doubles; -1 where there is none. */
+int64_t civ_packed_order(int64_t size);
+
+/* out (columns of x, columns of x) += x^T x; any storage type in. */
+civ_status civ_moment_add(const civ_exec *exec, const civ_mat *x,
+                          const civ_packed *out);
+
+/* As civ_spd_factor and civ_spd_solve. */
+civ_status civ_packed_factor(const civ_exec *exec, const civ_packed *a);
+civ_status civ_packed_solve(const civ_exec *exec, const civ_packed *factor,
+                            const civ_mat *b);
 
 #endif

@@ -59,28 +59,44 @@ product_nn(PyObject *module, PyObject *const *args, Py_ssize_t n_args)
     return product(module, args, n_args, "product_nn", civ_product_nn, false);
 }
 
-typedef civ_status (*update_fn)(const civ_exec *, const civ_mat *, const civ_mat *);
+/* A contiguous float64 array of one axis as a packed triangle. */
+static bool
+as_packed(const module_state *state, const tensor *x, civ_packed *packed)
+{
+    int64_t size = x->mat.n_rows * x->mat.n_cols;
+    *packed = (civ_packed){x->mat.data, civ_packed_order(size)};
+    if (x->ndim != 1 || x->packed != NULL || x->mat.dtype != CIV_F64 || packed->n < 0) {
+        PyErr_Format(state->argument_error,
+                     "%s: is no packed triangle; expected a contiguous float64 array "
+                     "of one axis, as cintervene.solvers.packed makes them",
+                     x->name);
+        return false;
+    }
+    return true;
+}
 
-/* Calls fn on a matrix that is read and one that is changed; returns the latter. */
+/* moment_add(x, out) -> out, a packed triangle, having added x^T x */
 static PyObject *
-update(PyObject *module, PyObject *const *args, Py_ssize_t n_args, const char *name,
-       const char *read, const char *changed, update_fn fn)
+moment_add(PyObject *module, PyObject *const *args, Py_ssize_t n_args)
 {
     module_state *state = module_get_state(module);
     tensor x = {0}, out = {0};
+    civ_packed packed;
     PyObject *result = NULL;
-    if (!expect_arguments(name, n_args, 2) || !tensor_read(state, args[0], read, &x) ||
-        !tensor_write(state, args[1], changed, &out)) {
+    if (!expect_arguments("moment_add", n_args, 2) ||
+        !tensor_read(state, args[0], "x", &x) ||
+        !tensor_write(state, args[1], "out", &out) ||
+        !as_packed(state, &out, &packed)) {
         goto done;
     }
     core_call call;
     call_begin(&call, state);
-    civ_status status = fn(&call.exec, &x.mat, &out.mat);
+    civ_status status = civ_moment_add(&call.exec, &x.mat, &packed);
     call_end(&call);
     if (status == CIV_OK) {
         result = tensor_result(&out, args[1]);
     } else {
-        raise_status(state, status, name);
+        raise_status(state, status, "moment_add");
     }
 done:
     tensor_release(&x);
@@ -88,33 +104,53 @@ done:
     return result;
 }
 
-/* moment_add(x, out) -> out, having added x^T x */
-static PyObject *
-moment_add(PyObject *module, PyObject *const *args, Py_ssize_t n_args)
-{
-    return update(module, args, n_args, "moment_add", "x", "out", civ_moment_add);
-}
-
-/* spd_solve(factor, b) -> b, now b A^-1 */
+/* spd_solve(factor, b) -> b, now b A^-1; the factor is square, or a packed triangle */
 static PyObject *
 spd_solve(PyObject *module, PyObject *const *args, Py_ssize_t n_args)
 {
-    return update(module, args, n_args, "spd_solve", "factor", "b", civ_spd_solve);
+    module_state *state = module_get_state(module);
+    tensor factor = {0}, b = {0};
+    civ_packed packed;
+    PyObject *result = NULL;
+    if (!expect_arguments("spd_solve", n_args, 2) ||
+        !tensor_read(state, args[0], "factor", &factor) ||
+        !tensor_write(state, args[1], "b", &b) ||
+        (factor.ndim == 1 && !as_packed(state, &factor, &packed))) {
+        goto done;
+    }
+    core_call call;
+    call_begin(&call, state);
+    civ_status status = factor.ndim == 1
+                            ? civ_packed_solve(&call.exec, &packed, &b.mat)
+                            : civ_spd_solve(&call.exec, &factor.mat, &b.mat);
+    call_end(&call);
+    if (status == CIV_OK) {
+        result = tensor_result(&b, args[1]);
+    } else {
+        raise_status(state, status, "spd_solve");
+    }
+done:
+    tensor_release(&factor);
+    tensor_release(&b);
+    return result;
 }
 
-/* spd_factor(a) -> a, now its lower Cholesky factor */
+/* spd_factor(a) -> a, now its lower Cholesky factor; square, or a packed triangle */
 static PyObject *
 spd_factor(PyObject *module, PyObject *arg)
 {
     module_state *state = module_get_state(module);
     tensor a = {0};
+    civ_packed packed;
     PyObject *result = NULL;
-    if (!tensor_write(state, arg, "a", &a)) {
+    if (!tensor_write(state, arg, "a", &a) ||
+        (a.ndim == 1 && !as_packed(state, &a, &packed))) {
         goto done;
     }
     core_call call;
     call_begin(&call, state);
-    civ_status status = civ_spd_factor(&call.exec, &a.mat);
+    civ_status status = a.ndim == 1 ? civ_packed_factor(&call.exec, &packed)
+                                    : civ_spd_factor(&call.exec, &a.mat);
     call_end(&call);
     if (status != CIV_OK) {
         raise_status(state, status, "spd_factor");

@@ -187,7 +187,8 @@ def test_keep_away_from_what_texts_show(
     # Too little of an effect crosses no limit.
     assert listing(tmp_path / "again") == listing(out)
     argv += ["--out", str(tmp_path / "none")]
-    assert main([*argv, "--dry-run"]) == 2
+    assert main([*argv, "--dry-run"]) == 0
+    assert "GB of host memory" in capsys.readouterr().out
     both = [*argv, "--harmful", str(texts), "--examples", str(texts)]
     assert main(both) == 2
     assert "got examples and harmful" in capsys.readouterr().err
@@ -327,6 +328,9 @@ def test_dry_run_writes_nothing(
         plan = json.loads(text)
         assert plan["words"]["bomb"] == ["bomb", "Bomb", "BOMB"]
         assert [target["layer"] for target in plan["targets"]] == [1]
+        assert plan["plan"]["host_bytes"] > plan["plan"]["model_bytes"] > 0
+    else:
+        assert "GB of host memory" in text
 
 
 @pytest.mark.parametrize("kind", ["llama", "gemma2"])

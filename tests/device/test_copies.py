@@ -35,8 +35,6 @@ WEIGHTS = {
 SET_NLL = "methods/common/objectives:_SetNLL.forward"
 LOSSES = {("down", "logits", SET_NLL)}
 LEARNING = {*LOSSES, ("up", "logits", SET_NLL)}
-# For each token its number, when rows of the unembedding are asked for.
-NUMBERS = ("up", "logits", "models/unembedding:Unembedding.directions")
 DESCENT = {
     "": WEIGHTS,
     "capture": {
@@ -54,9 +52,8 @@ DESCENT = {
 PLACES: dict[str, dict[str, set[tuple[str, str, str]]]] = {
     "pcr": {
         "": WEIGHTS,
-        "capture": {NUMBERS, ("down", "logits", "activations/scoring:token_nll")},
+        "capture": {("down", "logits", "activations/scoring:token_nll")},
         "solve": {
-            NUMBERS,
             *(WEIGHTS - {("down", "weight", "models/weights:raw_bytes")}),
             ("down", "weight", "models/weights:as_floats"),
             ("up", "weight", "activations/output_change:OutputChange.__init__"),
@@ -177,7 +174,7 @@ def test_what_a_guard_copies_is_known(saved: Path) -> None:
     with fakegpu.noted_copies() as used:
         own.generate(**prompt, max_new_tokens=6, do_sample=False)
     assert own.activity.shifted > 0
-    assert large(made) == {NUMBERS}
+    assert large(made) == set()
     assert large(used) == set()
     # Six positions: numbers, a few states and their shifts.
     assert 0 < sum(one.size for one in used) <= 13_500

@@ -22,7 +22,8 @@ from cintervene.intervention import application
 from cintervene.intervention import edit as edit_module
 from cintervene.intervention import file as intervention_file
 from cintervene.intervention.intervention import Intervention
-from cintervene.models import find_decoder, find_targets, rounded_change
+from cintervene.models import find_decoder, find_targets, rounded_change, weights
+from cintervene.models.weights import as_floats, rounded_outputs
 
 DTYPES = [torch.bfloat16, torch.float16, torch.float32, torch.float64]
 
@@ -337,7 +338,7 @@ def test_arguments(tiny_model: Any) -> None:
         Intervention.of(model, [(target, update.T)])
 
 
-def test_rounded_change(tiny_model: Any) -> None:
+def test_rounded_change(tiny_model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("llama", "gpt2"):
         model = tiny_model(name).bfloat16()
         target = find_targets(model, [2])[0]
@@ -345,6 +346,10 @@ def test_rounded_change(tiny_model: Any) -> None:
         before = target.weight.detach().clone().float()
         change = rounded_change(target, update)
         assert change.shape == (target.d_out, target.d_in)
+        monkeypatch.setattr(weights, "OUTPUTS", 7)
+        inputs = np.random.default_rng(0).standard_normal((3, target.d_in))
+        outputs = rounded_outputs(target, update, inputs)
+        np.testing.assert_allclose(outputs, inputs @ as_floats(change).T, atol=1e-12)
         Intervention.of(model, [(target, update)]).apply(model)
         after = target.weight.detach().float()
         assert torch.equal(change.T if target.transposed else change, after - before)

@@ -90,6 +90,6 @@ def _add_extent(parser: Parser) -> None:
     parser.add_argument(
         "--dry-run",
         action="store_true",
-        help="with --forbid: print what would be changed and forbidden; compute and "
-        "write nothing",
+        help="print what would be changed and forbidden, and how much memory and time "
+        "it would take; compute and write nothing",
     )

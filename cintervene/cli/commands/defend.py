@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from cintervene.cli.arguments.parameters import flag
-from cintervene.cli.commands import plan
+from cintervene.cli.commands.dry_run import dry_run
 from cintervene.cli.common.budgets import evaluation_size, given_numbers
 from cintervene.cli.common.config_file import write_config
 from cintervene.cli.common.console import Console, print_json, say
@@ -59,7 +59,7 @@ def run(arguments: Namespace, console: Console) -> Exit:
     words: Sequence[str] | None = getattr(config, "forbid", None)
     _check_extent(arguments, words)
     if arguments.dry_run:
-        return plan.run(arguments, config, console)
+        return dry_run(arguments, config, words, console)
     note_alike(config, console)
     goals = _goals(arguments, config)
     asked = not (arguments.no_menu or arguments.json) and launched_rank() is None
@@ -198,7 +198,7 @@ def _check_extent(arguments: Namespace, words: Sequence[str] | None) -> None:
     """
     given = [
         name
-        for name in ("max_obedience_loss", "no_evaluate", "dry_run")
+        for name in ("max_obedience_loss", "no_evaluate")
         if getattr(arguments, name)
     ]
     sized = given_numbers(arguments, "evaluation")
@@ -206,9 +206,9 @@ def _check_extent(arguments: Namespace, words: Sequence[str] | None) -> None:
     if given and words is None:
         raise ArgumentError(
             f"{flag(given[0])}: is for words (--forbid), which alone are measured on "
-            "held-out data here, or listed beforehand; leave it out"
+            "held-out data here; leave it out"
         )
-    skipped = [name for name in given if name not in ("no_evaluate", "dry_run")]
+    skipped = [name for name in given if name != "no_evaluate"]
     if skipped and arguments.no_evaluate:
         raise ArgumentError(
             f"{flag(skipped[0])}: is about held-out data, which --no-evaluate skips; "

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -31,8 +32,9 @@ __all__ = [
     "constant_direction",
 ]
 
-# Inputs whose activations are computed at a time: there are thousands of each.
-BLOCK = 4096
+# Inputs whose activations are computed at a time: there are thousands of each, and some
+# arrays of them.
+BLOCK = 1024
 # Squared coefficients of the constant beside the mean squared error of it, for inputs
 # with a mean square about 1.
 CONSTANT_RIDGE = 0.064
@@ -243,16 +245,21 @@ def matrix_of(target: Target) -> Tensor:
     return weight.T if target.transposed else weight
 
 
-def constant_direction(inputs: Floats) -> Floats:
+def constant_direction(inputs: npt.NDArray[np.floating]) -> Floats:
     """What makes 1 of inputs (n, d), by least squares with a ridge.
 
     Some models' MLPs read inputs of about 1, some a thousandth or a thousand times
     that. A power of two as their unit loses nothing.
     """
-    gram = inputs.T @ inputs / len(inputs)
+    gram = np.zeros((inputs.shape[1], inputs.shape[1]))
+    for at in range(0, len(inputs), BLOCK):
+        part = inputs[at : at + BLOCK].astype(np.float64)
+        gram += part.T @ part
+    gram /= len(inputs)
     unit = 2.0 ** round(math.log2(math.sqrt(np.diag(gram).mean())))
     gram[np.diag_indices_from(gram)] += CONSTANT_RIDGE * unit**2
-    direction: Floats = np.linalg.solve(gram, inputs.mean(axis=0))
+    mean = inputs.mean(axis=0, dtype=np.float64)
+    direction: Floats = np.linalg.solve(gram, mean)
     return direction
 
 

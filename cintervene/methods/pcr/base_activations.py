@@ -99,6 +99,7 @@ class BaseActivations:
                 calibration.retain,
                 wanted=_sample(calibration.retain, STATISTICS_ROWS),
                 streamed=[span.positions for span in calibration.retain],
+                keep_bytes=0,
             )
             return LayerStream.several(
                 parts.decoder, [constrained, benign], first,
@@ -106,7 +107,7 @@ class BaseActivations:
             )  # fmt: skip
 
         start, retain = (one.fork() for one in kept("texts", common, enter))
-        base = cls(targets, start, start.fork(), retain, {}, {})
+        base = cls(targets, start, start.fork(keep_bytes=0), retain, {}, {})
         for number, target in enumerate(targets):
             # Each rank has to come to the same, the owner's number too.
             found = kept(

@@ -16,7 +16,7 @@ from cintervene.methods.pcr.base_activations import BaseActivations
 from cintervene.methods.pcr.config import PCRConfig
 from cintervene.methods.pcr.regions import Region
 from cintervene.models.targets import Target
-from cintervene.models.weights import as_floats, rounded_change
+from cintervene.models.weights import as_floats, rounded_outputs
 from cintervene.solvers.preserve import Preserve
 from cintervene.solvers.problem import MeasuredInputs
 from cintervene.solvers.solution import Solution, Status
@@ -149,7 +149,7 @@ class Layerwise:
         update = metric.restore(truncated)
         inputs = as_floats(rows.inputs)
         exact = (inputs @ update.right.T) @ update.left.T
-        rounded = inputs @ as_floats(rounded_change(target, update)).T
+        rounded = rounded_outputs(target, update, inputs)
         return {
             "update": update,
             "status": solution.status,

@@ -4,6 +4,7 @@
 #include "kernels/dispatch.h"
 #include "linalg/inner.h"
 #include "linalg/lapack.h"
+#include "linalg/lower.h"
 #include "runtime/forks.h"
 #include "runtime/parallel.h"
 
@@ -11,7 +12,7 @@
 
 /* Most rows and columns of the output that one tile computes: small outputs have small
  * tiles, so that there is one for each thread and less above the diagonal. */
-#define TILE 256
+#define TILE CIV_BLOCK
 #define SMALL_TILE 128
 /* Length of the inner dimension that is widened at a time. */
 #define DEPTH 256
@@ -101,6 +102,12 @@ civ_lower_solve_right(const civ_mat *lower, const civ_mat *b)
 }
 
 civ_status
+civ_lower_solve_right_plain(const civ_mat *lower, const civ_mat *b)
+{
+    return lower_solve(CblasRight, CblasNoTrans, lower, b);
+}
+
+civ_status
 civ_gemv(double alpha, const civ_mat *a, const double *x, double beta, double *y)
 {
     CIV_FAIL_IF(!fits(a), CIV_INVALID_ARGUMENT);
@@ -145,7 +152,8 @@ block(const civ_mat *x, int64_t row, int64_t n_rows, int64_t col, int64_t n_cols
     return civ_f64(scratch, n_rows, n_cols);
 }
 
-/* GRAM and MOMENT are symmetric: only the lower tiles are computed, then mirrored. */
+/* GRAM and MOMENT are symmetric: only the lower tiles are computed. Those of GRAM are
+ * mirrored, those of MOMENT have a place in a packed triangle. */
 typedef enum product_kind {
     PRODUCT_NT,
     PRODUCT_NN,
@@ -157,7 +165,8 @@ typedef struct product_job {
     product_kind kind;
     const civ_mat *a;
     const civ_mat *b;
-    const civ_mat *out;
+    const civ_mat *out;        /* of MOMENT the shape alone */
+    const civ_lower *triangle; /* of MOMENT */
     int64_t depth;
     int64_t tile;         /* rows and columns of a tile */
     int64_t tile_columns; /* tiles in a row of tiles */
@@ -208,14 +217,20 @@ product_tile(void *arg, int64_t index, int worker)
     if (symmetric && col > row) {
         return CIV_OK;
     }
-    civ_mat tile = {
-        civ_at(job->out, row, col), civ_min(job->tile, job->out->n_rows - row),
-        civ_min(job->tile, job->out->n_cols - col), job->out->row_stride, CIV_F64};
+    int64_t n_rows = civ_min(job->tile, job->out->n_rows - row);
+    int64_t n_cols = civ_min(job->tile, job->out->n_cols - col);
+    civ_mat tile = {0};
+    if (job->kind == PRODUCT_MOMENT) {
+        tile = civ_lower_part(job->triangle, row, n_rows, col, n_cols);
+    } else {
+        tile = (civ_mat){civ_at(job->out, row, col), n_rows, n_cols,
+                         job->out->row_stride, CIV_F64};
+    }
     double *scratch = job->scratch + 2 * TILE * DEPTH * worker;
     for (int64_t start = 0; start < job->depth; start += DEPTH) {
         CIV_TRY(add_slice(job, &tile, row, col, start, scratch));
     }
-    if (symmetric) {
+    if (job->kind == PRODUCT_GRAM) {
         mirror(job->out, &tile, row, col);
     }
     return CIV_OK;
@@ -298,10 +313,13 @@ civ_product_nn(const civ_exec *exec, const civ_mat *a, const civ_mat *b,
 }
 
 civ_status
-civ_moment_add(const civ_exec *exec, const civ_mat *x, const civ_mat *out)
+civ_moment_add(const civ_exec *exec, const civ_mat *x, const civ_packed *out)
 {
-    CIV_FAIL_IF(out->n_rows != x->n_cols || out->n_cols != x->n_cols, CIV_SHAPE);
-    product_job job = {.kind = PRODUCT_MOMENT, .a = x, .b = x, .out = out};
+    CIV_FAIL_IF(out->n != x->n_cols, CIV_SHAPE);
+    civ_mat shape = civ_f64(NULL, out->n, out->n);
+    civ_lower triangle = civ_lower_packed(out);
+    product_job job = {.kind = PRODUCT_MOMENT, .a = x, .b = x, .out = &shape};
+    job.triangle = &triangle;
     job.depth = x->n_rows;
     return run_product(exec, &job);
 }

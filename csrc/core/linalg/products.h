@@ -25,6 +25,9 @@ civ_status civ_lower_solve(const civ_mat *lower, const civ_mat *b);
 /* b (n_rows, n) <- b L^-T. */
 civ_status civ_lower_solve_right(const civ_mat *lower, const civ_mat *b);
 
+/* b (n_rows, n) <- b L^-1. */
+civ_status civ_lower_solve_right_plain(const civ_mat *lower, const civ_mat *b);
+
 /* y = alpha a x + beta y. */
 civ_status civ_gemv(double alpha, const civ_mat *a, const double *x, double beta,
                     double *y);

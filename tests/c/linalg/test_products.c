@@ -10,7 +10,7 @@
 enum { ROWS = 150, COLS = 140, DEPTH = 600 };
 
 static double a[ROWS * DEPTH], b[COLS * DEPTH], out[ROWS * COLS];
-static double moment[DEPTH * DEPTH];
+static double moment[DEPTH * DEPTH], triangle[DEPTH * DEPTH];
 static float narrow[COLS * DEPTH];
 
 static void
@@ -94,21 +94,82 @@ check_inner(void)
     }
 }
 
+/* Element (i, j) of a packed triangle of order DEPTH, j <= i. */
+static double *
+packed_at(int i, int j)
+{
+    int64_t block = i / 256, width = (block + 1) * 256;
+    int64_t stride = width < DEPTH ? width : DEPTH;
+    return triangle + 65536 * (block * (block + 1) / 2) + (i - 256 * block) * stride +
+           j;
+}
+
 static void
 check_moment(void)
 {
     civ_mat rows = {a, ROWS, DEPTH, DEPTH, CIV_F64};
-    civ_mat sum = {moment, DEPTH, DEPTH, DEPTH, CIV_F64};
-    moment[3 * DEPTH + 200] = 1;
-    moment[200 * DEPTH + 3] = 1;
+    civ_packed sum = {triangle, DEPTH};
+    CHECK(civ_packed_size(DEPTH) == 65536 * 3 + 88 * DEPTH);
+    memset(triangle, 0, sizeof triangle);
+    *packed_at(200, 3) = 1;
     CHECK(civ_moment_add(NULL, &rows, &sum) == CIV_OK);
-    double expected = 1;
-    for (int i = 0; i < ROWS; i++) {
-        expected += a[i * DEPTH + 3] * a[i * DEPTH + 200];
+    const int probes[][2] = {{200, 3}, {255, 255}, {256, 0}, {599, 599}, {599, 255}};
+    for (int p = 0; p < 5; p++) {
+        double expected = p == 0;
+        for (int i = 0; i < ROWS; i++) {
+            expected += a[i * DEPTH + probes[p][0]] * a[i * DEPTH + probes[p][1]];
+        }
+        CHECK_NEAR(*packed_at(probes[p][0], probes[p][1]), expected, 1e-11);
     }
-    CHECK_NEAR(moment[3 * DEPTH + 200], expected, 1e-11);
-    CHECK(moment[3 * DEPTH + 200] == moment[200 * DEPTH + 3]);
+    sum.n--;
+    CHECK(civ_moment_add(NULL, &rows, &sum) == CIV_SHAPE);
     CHECK(civ_spd_factor(NULL, &rows) == CIV_SHAPE);
+}
+
+/* The factor of the square matrix, bit for bit, and what solves its system. */
+static void
+check_packed(void)
+{
+    civ_packed packed = {triangle, DEPTH};
+    civ_mat square = {moment, DEPTH, DEPTH, DEPTH, CIV_F64};
+    for (int i = 0; i < DEPTH; i++) {
+        *packed_at(i, i) += 1;
+        for (int j = 0; j <= i; j++) {
+            moment[i * DEPTH + j] = *packed_at(i, j);
+            moment[j * DEPTH + i] = *packed_at(i, j);
+        }
+    }
+    civ_mat right = {b, COLS, DEPTH, DEPTH, CIV_F64},
+            product = {a, COLS, DEPTH, DEPTH, CIV_F64};
+    CHECK(civ_product_nn(NULL, &right, &square, &product) == CIV_OK);
+    CHECK(civ_spd_factor(NULL, &square) == CIV_OK);
+    CHECK(civ_packed_factor(NULL, &packed) == CIV_OK);
+    for (int i = 0; i < DEPTH; i++) {
+        for (int j = 0; j <= i; j++) {
+            CHECK(moment[i * DEPTH + j] == *packed_at(i, j));
+        }
+    }
+    CHECK(civ_packed_solve(NULL, &packed, &product) == CIV_OK);
+    double worst = 0;
+    for (int i = 0; i < COLS * DEPTH; i++) {
+        worst = fmax(worst, fabs(a[i] - b[i]));
+    }
+    CHECK_NEAR(worst, 0, 1e-10);
+    product.n_cols--;
+    CHECK(civ_packed_solve(NULL, &packed, &product) == CIV_SHAPE);
+    *packed_at(DEPTH - 1, DEPTH - 1) = -1;
+    CHECK(civ_packed_factor(NULL, &packed) == CIV_SINGULAR);
+}
+
+static void
+check_packed_sizes(void)
+{
+    for (int64_t n = 0; n < 1000; n += 37) {
+        CHECK(civ_packed_order(civ_packed_size(n)) == n);
+    }
+    CHECK(civ_packed_order(civ_packed_size(14336)) == 14336);
+    CHECK(civ_packed_order(2) == -1);
+    CHECK(civ_packed_order(256 * 256 + 1) == -1);
 }
 
 static void
@@ -132,5 +193,7 @@ test_products(void)
     check_products();
     WITH_EACH_TABLE(check_inner());
     check_moment();
+    check_packed();
+    check_packed_sizes();
     check_definite();
 }

@@ -9,6 +9,7 @@ import numpy as np
 
 import cintervene as ci
 from cintervene import _core
+from cintervene.solvers import packed
 
 
 @dataclass(frozen=True)
@@ -159,7 +160,9 @@ def _core_entries(rng) -> list[Entry]:
         Entry("product_nt", _core.product_nt, [a, b]),
         Entry("product_nn", _core.product_nn, [a, b.T.copy()]),
         Entry("gram", _core.gram, [a, a]),
-        Entry("moment_add", _core.moment_add, [a, square], (1,)),
+        Entry("moment_add", _core.moment_add, [a, packed.pack(square)], (1,)),
+        Entry("packed factor", _core.spd_factor, [packed.pack(square)], (0,)),
+        Entry("packed solve", _core.spd_solve, [packed.pack(factor), b], (1,)),
         Entry("spd_factor", _core.spd_factor, [square], (0,)),
         Entry("spd_solve", _core.spd_solve, [factor, b], (1,)),
     ]

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from cintervene.methods.common.detector import fit_detector
 from cintervene.methods.common.gated_mlp import (
+    BLOCK,
     GatedMLP,
     Neurons,
     as_stored,
@@ -138,15 +139,15 @@ class _Fitting:
 
     def __init__(self, rows: HingeRows) -> None:
         self.rows = rows
-        other = rows.other.astype(np.float64)
-        self.mean = other.mean(axis=0)
-        covariance = np.cov(other.T)
+        other = rows.other
+        self.mean = other.mean(axis=0, dtype=np.float64)
+        covariance = _covariance(other, self.mean)
         shrink = SHRINK * np.trace(covariance) / len(covariance)
         self._inverse = np.linalg.inv(covariance + shrink * np.eye(len(covariance)))
         direction = constant_direction(other)
         # Its mean is 1, not a little less for the ridge.
-        self.constant: Floats = direction / float((other @ direction).mean())
-        self._spread = other[:: -(-len(other) // SPREAD)]
+        self.constant: Floats = direction / float(self.mean @ direction)
+        self._spread = other[:: -(-len(other) // SPREAD)].astype(np.float64)
         # Answers that begin with a word, and words after other ones.
         self._kinds = rows.opening, rows.first & ~rows.opening
         self._differences = [self._within(kind) for kind in self._kinds]
@@ -184,6 +185,16 @@ class _Fitting:
                 count = len(differences)
                 taken = (np.arange(MADE) * -(-count // MADE) + word) % count
                 yield chosen.mean(axis=0) + differences[taken]
+
+
+def _covariance(inputs: Singles, mean: Floats) -> Floats:
+    """Of thousands of inputs, some at a time: all of them in float64 are large."""
+    total = np.zeros((len(mean), len(mean)))
+    for at in range(0, len(inputs), BLOCK):
+        part = inputs[at : at + BLOCK] - mean
+        total += part.T @ part
+    covariance: Floats = total / (len(inputs) - 1)
+    return covariance
 
 
 def _hardest(inputs: Singles, direction: Floats, count: int) -> Floats:

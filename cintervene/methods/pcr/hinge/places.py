@@ -8,14 +8,16 @@ brain surgeon, Hassibi and Stork 1993, in the metric of outputs (14)).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from torch import Tensor
 
+from cintervene import _core
 from cintervene.methods.common.gated_mlp import BLOCK, GatedMLP
 from cintervene.methods.common.output_metric import OutputMetric
+from cintervene.solvers import packed
 from cintervene.solvers.update import LowRankUpdate
 from cintervene.utils.arrays import Floats
 
@@ -52,38 +54,77 @@ def give_up(mlp: GatedMLP, inputs: Tensor, metric: OutputMetric, count: int) -> 
         Of what it returns.
     count : int
     """
-    gram = _gram(mlp, inputs)
-    ridge = RIDGE * float(np.diag(gram).mean())
-    every = mlp.columns(range(mlp.down.d_in)).double().numpy()
-    places = _least_missed(gram, ridge, metric.points(every), count)
-    kept = np.setdiff1d(np.arange(len(gram)), places)
-    fitted = gram[kept][:, kept] + ridge * np.eye(len(kept))
-    shares = np.zeros((count, len(gram)))
-    shares[:, kept] = np.linalg.solve(fitted, gram[kept][:, places]).T
-    return GivenUp(places, LowRankUpdate(every[places].T, shares))
+    size = mlp.down.d_in
+    system = _gram(mlp, inputs)
+    ridge = RIDGE * packed.trace(system, size) / size
+    packed.add_to_diagonal(system, size, ridge)
+    inverse = _Inverse(_core.spd_factor(system), size)
+    columns = mlp.columns(range(size))
+    points = metric.points(columns.double().numpy())
+    places = _least_missed(inverse, points, count)
+    rows = np.concatenate([inverse.rows([place]) for place in places])
+    # Of the inverse's blocks: the system of those that are kept is never formed.
+    shares = -np.linalg.solve(rows[:, places], rows)
+    shares[:, places] = 0.0
+    return GivenUp(places, LowRankUpdate(columns[places].double().numpy().T, shares))
 
 
-def _least_missed(gram: Floats, ridge: float, columns: Floats, count: int) -> list[int]:
-    """The neurons whose columns (neurons, hidden) the others can best make up for."""
-    inverse = np.linalg.inv(gram + ridge * np.eye(len(gram)))
-    left = columns.copy()
+class _Inverse:
+    """The inverse of a matrix (size, size), of which there is a packed factor."""
+
+    def __init__(self, factor: Floats, size: int) -> None:
+        self._factor, self.size = factor, size
+
+    def rows(self, which: Sequence[int]) -> Floats:
+        """Some of its rows."""
+        unit = np.zeros((len(which), self.size))
+        unit[np.arange(len(which)), list(which)] = 1.0
+        return _core.spd_solve(self._factor, unit)
+
+    def diagonal(self) -> Floats:
+        """Its diagonal."""
+        diagonal = np.empty(self.size)
+        for start in range(0, self.size, packed.BLOCK):
+            which = range(start, min(start + packed.BLOCK, self.size))
+            diagonal[start : which.stop] = np.diag(self.rows(which)[:, start:])
+        return diagonal
+
+
+def _least_missed(inverse: _Inverse, left: Floats, count: int) -> list[int]:
+    """The neurons whose columns (neurons, hidden) the others can best make up for.
+
+    The columns are overwritten. Of the inverse without the neurons that are given up,
+    a row is that of the whole one less what each of these takes with it.
+    """
+    diagonal = inverse.diagonal()
     places: list[int] = []
-    for _ in range(count):
-        loss = np.square(left).sum(axis=1) / np.maximum(np.diag(inverse), 1e-300)
+    taken, shares = np.empty((2, count, inverse.size))
+    for number in range(count):
+        loss = np.square(left).sum(axis=1) / np.maximum(diagonal, 1e-300)
         loss[places] = np.inf
         place = int(np.argmin(loss))
-        share = inverse[place] / inverse[place, place]
-        left -= np.outer(share, left[place])
-        inverse -= np.outer(inverse[:, place], share)
+        row = inverse.rows([place])[0]
+        row -= taken[:number, place] @ shares[:number]
+        share = row / row[place]
+        column = left[place].copy()
+        for start in range(0, inverse.size, packed.BLOCK):
+            part = slice(start, start + packed.BLOCK)
+            left[part] -= np.outer(share[part], column)
+        diagonal -= row * share
+        taken[number], shares[number] = row, share
         places.append(place)
     return places
 
 
 def _gram(mlp: GatedMLP, inputs: Tensor) -> Floats:
-    """Mean products of the activations of all neurons, (neurons, neurons)."""
-    neurons = mlp.neurons(range(mlp.down.d_in), inputs.device)
-    total: Tensor = torch.zeros(mlp.down.d_in, mlp.down.d_in, dtype=torch.float64)
+    """Mean products of the activations of all neurons, packed."""
+    size = mlp.down.d_in
+    neurons = mlp.neurons(range(size), inputs.device)
+    total = packed.zeros(size)
     for at in range(0, len(inputs), BLOCK):
         activations = mlp.activations(inputs[at : at + BLOCK], neurons)
-        total += (activations.T @ activations).cpu()
-    return (total / len(inputs)).numpy()
+        for start, stop, rows in packed.block_rows(total, size):
+            some, others = activations[:, start:stop], activations[:, :stop]
+            rows += (some.T @ others).cpu().numpy()
+    total /= len(inputs)
+    return total

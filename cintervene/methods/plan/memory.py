@@ -1,0 +1,222 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What each phase of a method holds: docs/scaling.md has the formulas."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from cintervene.activations.scoring import ROWS
+from cintervene.methods.common.gated_mlp import BLOCK
+from cintervene.methods.common.gradient_metric import CHUNK
+from cintervene.methods.pcr.config import PCRConfig
+from cintervene.methods.plan.material import EXAMPLE, Material
+from cintervene.methods.plan.shape import ModelShape
+from cintervene.models.weights import OUTPUTS
+
+__all__ = ["LIBRARIES", "Phase", "Sizes", "phases_of"]
+
+# Resident bytes of a process that has imported torch, transformers and the package, and
+# run a model once.
+LIBRARIES = 480 * 10**6
+# Sequences that are answered at a time, and tokens that pass a layer at a time.
+ANSWERED, BATCH = 64, 2048
+# Arrays as large as a block of logits that are held at once: to count tokens, and to
+# compare with those before.
+LOGITS, COMPARED = 4, 6
+# The same where derivatives are taken.
+GRAPH = 6
+# Of the tokens of prompts one in so many is looked at for detectors.
+LOOKED_AT = 3
+
+
+@dataclass(frozen=True)
+class Phase:
+    """What a phase holds beside the libraries and the model.
+
+    Attributes
+    ----------
+    name : str
+    algebra : float
+        Bytes on the host: float64 arrays of solvers.
+    tensors : float
+        Bytes where the model is: hidden states, logits, weights in float32.
+    """
+
+    name: str
+    algebra: float
+    tensors: float
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """What the terms of all phases are made of.
+
+    Attributes
+    ----------
+    shape : ModelShape
+    material : Material
+    d_in : int
+        Of the projections that are changed.
+    changed : int
+        How many layers are changed.
+    above : int
+        Layers from the first of them on.
+    """
+
+    shape: ModelShape
+    material: Material
+    d_in: int
+    changed: int
+    above: int
+
+    @property
+    def head(self) -> int:
+        """The unembedding in float32, if it is not stored so."""
+        shape = self.shape
+        return 0 if shape.number >= 4 else 4 * shape.vocabulary * shape.hidden
+
+    def logits(self, rows: int = ROWS, arrays: int = LOGITS) -> int:
+        """Some arrays of logits."""
+        return 4 * rows * self.shape.vocabulary * arrays
+
+    def states(self, tokens: int) -> int:
+        """Hidden states of tokens that a layer was run on: before and after it."""
+        return 2 * tokens * self.shape.hidden * self.shape.number
+
+    @property
+    def layer(self) -> int:
+        """What a batch of tokens makes of memory in one layer."""
+        shape = self.shape
+        return BATCH * (4 * shape.inner + 8 * shape.hidden) * shape.number
+
+    @property
+    def answering(self) -> int:
+        """Keys and values of a batch of prompts and answers, and its logits."""
+        shape, material = self.shape, self.material
+        if not material.answered:
+            return 0
+        tokens = min(ANSWERED, material.answered) * (60 + material.answer)
+        kept = tokens * shape.kept * shape.layers * shape.number
+        return kept + self.layer + self.logits(ANSWERED)
+
+    @property
+    def graph(self) -> int:
+        """What derivatives of a batch of examples need, its logits among it."""
+        rows = BATCH // EXAMPLE * self.material.wanted
+        return self.above * self.layer + self.logits(rows, GRAPH)
+
+    @property
+    def triangle(self) -> int:
+        """Half of d_in x d_in in float64, and the blocks on its diagonal."""
+        return 4 * self.d_in * (self.d_in + 256)
+
+    def norm(self, rows: int) -> int:
+        """The norm of one layer's change, once it is made."""
+        few = 2 * rows <= self.d_in
+        return 8 * rows * (self.d_in + rows) if few else self.triangle
+
+    def gathering(self, rows: int) -> int:
+        """What there is beside that while it is made."""
+        given = rows * self.d_in * self.shape.number
+        if 2 * rows <= self.d_in:
+            return given
+        # Beyond a quarter of the matrix each addition has a copy of the sum.
+        return given if given <= 2 * self.d_in**2 else self.triangle + given // rows
+
+
+def phases_of(config: object, sizes: Sizes, neurons: bool) -> list[Phase]:
+    """The phases of a method.
+
+    Parameters
+    ----------
+    config : MethodConfig
+    sizes : Sizes
+    neurons : bool
+        Whether PCR changes neurons, not matrices.
+    """
+    prompts = Phase("prompts", 0, sizes.answering)
+    if isinstance(config, PCRConfig):
+        solve = _neurons if neurons else _matrices
+        return [prompts, *solve(sizes)]
+    if sizes.changed == 1:
+        return [prompts, *_gate(sizes)]
+    return [prompts, *_descent(sizes, config)]
+
+
+def _tuning(sizes: Sizes) -> float:
+    rows = min(ROWS, sizes.material.compared)
+    return sizes.head + sizes.logits(rows, COMPARED) + sizes.states(sizes.material.tune)
+
+
+def _matrices(sizes: Sizes) -> list[Phase]:
+    material, shape, d_in = sizes.material, sizes.shape, sizes.d_in
+    kept, rows = material.kept, material.constrained
+    norms = sizes.changed * sizes.norm(kept)
+    streams = sizes.states(material.tokens)
+    # Inputs in float64, and times the inverse of the norm: of the first layer's for
+    # good; their products, and constraints.
+    solved = 8 * rows * (3 * d_in + 2 * d_in + 3 * rows) + 20 * OUTPUTS * d_in
+    metric = 8 * 5 * shape.hidden**2
+    first = 8 * rows * (d_in + rows) + metric
+    return [
+        Phase("capture", norms + sizes.gathering(kept), streams + sizes.layer),
+        Phase("statistics", norms, streams + sizes.head + sizes.logits()),
+        Phase("solve", norms + solved + metric, streams + sizes.layer),
+        Phase("tune", norms + first, streams + _tuning(sizes)),
+    ]
+
+
+def _neurons(sizes: Sizes) -> list[Phase]:
+    material, shape = sizes.material, sizes.shape
+    hidden, weights = shape.hidden, shape.hidden * shape.inner
+    looked_at = material.tokens // LOOKED_AT + material.kept
+    rows = 4 * hidden * (looked_at + material.kept + material.constrained)
+    columns = sizes.triangle + 20 * weights
+    activations = sizes.triangle + 16 * weights + 16 * BLOCK * shape.inner
+    found = 3 * 8 * hidden**2
+    return [
+        Phase("capture", rows, sizes.states(material.tokens) + sizes.layer),
+        Phase("statistics", rows, sizes.head + sizes.logits()),
+        Phase("neurons", rows + found + max(columns, activations), 0),
+        Phase("detectors", rows + found + 16 * hidden * BLOCK, 0),
+        Phase("tune", rows, _tuning(sizes)),
+    ]
+
+
+def _descent(sizes: Sizes, config: object) -> list[Phase]:
+    material, shape, d_in = sizes.material, sizes.shape, sizes.d_in
+    plain = getattr(config, "ball", "preserve") == "frobenius"
+    weight = d_in * shape.hidden
+    kept = material.kept + material.benign // 2
+    norms = 0 if plain else sizes.changed * sizes.norm(kept)
+    gathering = 0 if plain else sizes.gathering(kept) + CHUNK * d_in * shape.number
+    fishers = 8 * sizes.changed * 4 * shape.hidden**2
+    streams = sizes.states(material.tokens) // 2
+    graph = sizes.graph
+    balls = sizes.changed * 36 * weight
+    return [
+        Phase("capture", norms + gathering + fishers, streams + sizes.layer),
+        Phase("sampling", norms + fishers, streams + graph),
+        Phase(
+            "solve",
+            norms + fishers + balls + 24 * weight,
+            streams + graph + sizes.changed * 8 * weight,
+        ),
+        Phase("tune", norms + fishers + balls, streams + graph),
+    ]
+
+
+def _gate(sizes: Sizes) -> list[Phase]:
+    material, shape = sizes.material, sizes.shape
+    weights = shape.hidden * shape.inner
+    inputs = 4 * shape.hidden * material.tokens
+    streams = sizes.states(material.tokens) + inputs
+    fitted = 8 * shape.hidden * min(12_000, material.tokens) * 3
+    graph = sizes.graph
+    return [
+        Phase("capture", 0, streams + sizes.layer),
+        Phase("idlest", 0, streams + 20 * weights + 16 * BLOCK * shape.inner),
+        Phase("detectors", fitted, streams),
+        Phase("solve", 0, streams + graph),
+        Phase("tune", 0, streams + graph),
+    ]
