@@ -3,7 +3,7 @@
 
 python benchmarks/bench_rank.py                             # solves the change first
 python benchmarks/bench_rank.py demo/intervention.safetensors
-python benchmarks/bench_rank.py demo/intervention.safetensors --bits 8 4
+python benchmarks/bench_rank.py demo/intervention.safetensors --bits 4 8 --quick
 python benchmarks/bench_rank.py --solve                     # also as defend --max-rank
 python benchmarks/bench_rank.py --solve --budget small      # a first look
 
@@ -11,8 +11,8 @@ A row for the whole change and one for each rank of an adapter: the share of the
 that is lost, how many times as large the words' perplexity is, by word too, what is
 said when asked, and what else has moved. With `--bits` the same where weights are
 rounded to so many, eight with a scale a row and fewer with one for each 64 inputs:
-merged first and rounded then, and as an adapter beside rounded weights. The base of
-these rows is rounded in the same way.
+merged first and rounded then, and the whole change also as an adapter beside rounded
+weights. The base of these rows is rounded in the same way.
 """
 
 import argparse
@@ -30,6 +30,9 @@ from cintervene.prompts.evaluation_size import EvaluationSize
 
 RANKS = (16, 32, 64)
 GROUP = 64
+# Of what no column shows as little as there may be.
+UNSHOWN = {"elicitations": 1, "benign_requests": 1, "running_texts": 1, "related": 1}
+FEW = {"benign": 50, "prompts": 24, "texts": 5, "forbidden_requests": 50}
 COLUMNS = (
     "change", "norm lost", "first", "later", "tenth percentile / least",
     "said when asked", "KL / elsewhere", "benign", "prose",
@@ -112,11 +115,12 @@ def main():
     parser.add_argument("--budget", default="default")
     parser.add_argument("--ranks", nargs="*", type=int, default=RANKS)
     parser.add_argument("--bits", nargs="*", type=int, default=())
+    parser.add_argument("--quick", action="store_true", help="few prompts and texts")
     parser.add_argument("--solve", action="store_true")
     arguments = parser.parse_args()
     model, tokenizer = models.load("smollm2")
-    # Other ways to ask are not shown.
-    size = replace(EvaluationSize.named(arguments.budget), elicitations=1)
+    size = EvaluationSize.named(arguments.budget)
+    size = replace(size, **UNSHOWN, **(FEW if arguments.quick else {}))
 
     def solve(rank):
         change = ci.defend(
@@ -143,10 +147,9 @@ def main():
         show(f"exported at {held[-1][0]}", *held[-1][1:])
     for bits in arguments.bits:
         for name, adapter, lost in held:
-            show(
-                f"{bits} bits, {name}, merged", merged(model, adapter, bits), lost, bits
-            )
-            show(f"{bits} bits, {name}, adapter", adapter, lost, bits)
+            left = merged(model, adapter, bits)
+            show(f"{bits} bits, {name}, merged", left, lost, bits)
+        show(f"{bits} bits, {held[0][0]}, adapter", whole, None, bits)
     for rank in RANKS if arguments.solve else ():
         show(f"solved at rank {rank}", solve(rank))
 
