@@ -37,7 +37,7 @@ include_patterns = [
     "*.md",
     "docs/**.md",
     "notebooks/*.ipynb",
-    "benchmarks/RESULTS.md",
+    "benchmarks/*.md",
     "changes/README.md",
 ]
 exclude_patterns = [".*", "build", "demo"]

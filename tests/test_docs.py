@@ -24,8 +24,8 @@ import cintervene as ci
 from cintervene.methods.registry import all_methods
 
 ROOT = Path(__file__).parent.parent
-# RESULTS.md is a diary: what it names was there on the day that it names.
-DIARY = "benchmarks/RESULTS.md"
+# A diary: what it names was there on the day that it names.
+DIARY = "benchmarks/HISTORY.md"
 FOLDERS = ("docs", "changes", "benchmarks", "examples")
 PAGES = [
     str(path.relative_to(ROOT))

@@ -205,7 +205,8 @@ class GatedMLP:
     ) -> list[tuple[Target, LowRankUpdate]]:
         """The changes of the matrices that give neurons other rows and columns.
 
-        Biases stay as they are.
+        Biases stay as they are. Where a column is longer than the matrix's own, a power
+        of two of it moves to the neuron's row of the up projection: see `_evened`.
 
         Parameters
         ----------
@@ -216,6 +217,7 @@ class GatedMLP:
             What each neuron adds to what the MLP returns where its activation is 1.
         """
         old = self.neurons(places)
+        up, down = self._evened(up.cpu(), down.cpu(), old.up_bias)
         pairs = ((gate, old.gate), (up, old.up), (down, self.columns(places)))
         moved = [(new.cpu() - before).double().numpy() for new, before in pairs]
         gate_rows, up_rows = (
@@ -230,6 +232,22 @@ class GatedMLP:
             changes = [(self.gate.target, opening), (self.up.target, wide)]
         columns = LowRankUpdate(moved[2].T, at_places(places, self.down.d_in).T)
         return [*changes, (self.down, columns)]
+
+    def _evened(self, up: Tensor, down: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
+        """Rows times powers of two and columns over them, which changes no output.
+
+        Quantisers give weights of a row one scale for all or for a group. A column that
+        is a hundred times as long as its neighbours would leave nothing of them; a long
+        row of the up projection has its scales for itself. A bias is not multiplied, so
+        where there is one both stay as they are.
+        """
+        usual = matrix_of(self.down).abs().amax(dim=0).median().cpu()
+        longer = down.abs().amax(dim=1) / usual
+        powers = longer.clamp_min(1.0).log2().ceil().nan_to_num(0.0, 0.0, 0.0)
+        factors = torch.exp2(powers.where(bias == 0.0, torch.zeros_like(powers)))[
+            :, None
+        ]
+        return up * factors, down / factors
 
 
 def at_places(places: Sequence[int], size: int) -> Floats:

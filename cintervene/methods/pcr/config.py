@@ -105,8 +105,9 @@ class PCRConfig(ProjectionConfig):
     solver : {"exact", "most_violated"}
         The `method` of `cintervene.pcr`.
     max_rank : int
-        Largest rank of a layer's change. What is proved is proved of the solution
-        before its rank is cut; the closest change of that rank is left.
+        Largest rank of a change that acts everywhere; neurons have a rank of twice
+        `max_neurons`. What is proved is proved of the solution before its rank is cut;
+        the closest change of that rank is left.
     calibration : CalibrationSize
         How much text to calibrate with.
 
@@ -187,7 +188,9 @@ class PCRConfig(ProjectionConfig):
     solver: str = parameter(
         Choice(names=tuple(METHODS)), "exact", "how the constraints are solved"
     )
-    max_rank: int = parameter(Whole(least=1), 256, "largest rank of a layer's change")
+    max_rank: int = parameter(
+        Whole(least=1), 256, "largest rank of a change that acts everywhere"
+    )
     calibration: CalibrationSize = parameter(
         Sizes(), CalibrationSize(), "how much text to calibrate with", flag=False
     )

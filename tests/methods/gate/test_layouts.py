@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +98,35 @@ def test_the_same_function_in_one_matrix_gets_the_same_change(
         }
     after = model.state_dict()
     assert all(torch.equal(after[key], value) for key, value in before.items())
+
+
+def test_long_columns_leave_something_of_the_others_to_quantisers(
+    tiny_model: Any,
+) -> None:
+    """No column is longer than the matrix's own; what the block returns is the same."""
+    model = tiny_model("llama")
+    mlp = find_gated_mlp(find_decoder(model), 2)
+    rng = np.random.default_rng(5)
+    inputs, gate, up, down = (
+        torch.from_numpy(rng.standard_normal((count, 24))).float()
+        for count in (9, 3, 3, 3)
+    )
+    down *= torch.tensor([[300.0], [3.0], [1e-3]])
+    places, block = [1, 6, 20], mlp.block.module
+    old, own = mlp.neurons(places), model.model.layers[2].mlp.down_proj.weight.clone()
+    new = replace(old, gate=gate, up=up)
+    with torch.no_grad():
+        removed = mlp.activations(inputs, old) @ mlp.columns(places)
+        expected = block(inputs) - removed + mlp.activations(inputs, new) @ down
+        change = Intervention.of(model, mlp.replaced(places, gate, up, down))
+        with change.applied(model):
+            torch.testing.assert_close(block(inputs), expected, rtol=1e-4, atol=1e-4)
+            columns = mlp.columns(places).abs().amax(dim=1)
+            assert (mlp.neurons(places).up / up).log2().frac().abs().max() < 1e-4
+    usual = own.abs().amax(dim=0).median()
+    assert (columns <= usual).all()
+    assert (columns[:2] > usual / 2).all()
+    torch.testing.assert_close(columns[2], down[2].abs().max())
 
 
 def test_biases_move_neither_thresholds_nor_sizes(tiny_model: Any) -> None:
