@@ -78,8 +78,8 @@ class PCRConfig(ProjectionConfig):
         which acts everywhere. `"auto"` does so where the MLP is gated and no norm
         follows it, and neither `layers` nor `matrix` asks for something else.
     max_neurons : "auto" or int
-        How many neurons `hinge` may change; more words than these share them. `"auto"`
-        is a twentieth of the MLP's.
+        How many neurons `hinge` may change, at most half of `max_rank`; more words than
+        these share them. `"auto"` is a twentieth of the MLP's.
     strength : "auto" or float
         How far outputs are pushed: the s of (8) and (11) to (13).
         `"auto"` tries several on a tuning split and takes the knee of effect against
@@ -105,9 +105,9 @@ class PCRConfig(ProjectionConfig):
     solver : {"exact", "most_violated"}
         The `method` of `cintervene.pcr`.
     max_rank : int
-        Largest rank of a change that acts everywhere; neurons have a rank of twice
-        `max_neurons`. What is proved is proved of the solution before its rank is cut;
-        the closest change of that rank is left.
+        Largest rank of a change of a matrix. Of neurons, which take two each, there are
+        fewer then. A change that acts everywhere is solved first, which is what is
+        proved, and the closest change of that rank is left.
     calibration : CalibrationSize
         How much text to calibrate with.
 
@@ -189,7 +189,7 @@ class PCRConfig(ProjectionConfig):
         Choice(names=tuple(METHODS)), "exact", "how the constraints are solved"
     )
     max_rank: int = parameter(
-        Whole(least=1), 256, "largest rank of a change that acts everywhere"
+        Whole(least=1), 256, "largest rank of a change; a neuron takes two"
     )
     calibration: CalibrationSize = parameter(
         Sizes(), CalibrationSize(), "how much text to calibrate with", flag=False

@@ -27,7 +27,7 @@ from cintervene.methods.pcr.config import PCRConfig
 from cintervene.methods.pcr.hinge.columns import ALIKE, KEPT, solve_columns
 from cintervene.methods.pcr.hinge.detectors import fit_neurons
 from cintervene.methods.pcr.hinge.groups import MOST_SHARED, Group, grouped
-from cintervene.methods.pcr.hinge.method import hinged_mlp
+from cintervene.methods.pcr.hinge.method import hinged_mlp, most_neurons
 from cintervene.methods.pcr.hinge.places import give_up
 from cintervene.methods.pcr.hinge.rows import HingeRows
 from cintervene.models.parts import ModelParts
@@ -127,6 +127,21 @@ def test_no_group_grows_to_much_more_than_the_others(words: int, most: int) -> N
     assert sum(sizes) == words
     assert len(sizes) <= max(1, count)
     assert max(sizes) <= 2 * -(-words // max(1, count))
+
+
+def test_neurons_keep_to_the_largest_rank() -> None:
+    mlp: Any = SimpleNamespace(down=SimpleNamespace(d_in=2000))
+    found = {
+        options: most_neurons(mlp, PCRConfig(forbid=["bomb"], **dict(options)))
+        for options in (
+            (),
+            (("max_rank", 16),),
+            (("max_rank", 1),),
+            (("max_neurons", 300),),
+            (("max_neurons", 300), ("max_rank", 1000)),
+        )
+    }
+    assert list(found.values()) == [100, 8, 1, 128, 300]
 
 
 def test_columns_lower_their_tokens_by_a_nat_at_least_cost(tiny_model: Any) -> None:

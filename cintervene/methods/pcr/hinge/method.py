@@ -99,10 +99,15 @@ def hinged_mlp(parts: ModelParts, config: PCRConfig) -> GatedMLP | None:
 
 
 def most_neurons(mlp: GatedMLP, config: PCRConfig) -> int:
-    """How many neurons may be changed."""
+    """How many neurons may be changed.
+
+    Each takes two ranks of the down projection: what it did, and what it does.
+    """
     if config.max_neurons == "auto":
-        return max(1, int(SHARE * mlp.down.d_in))
-    return min(int(config.max_neurons), mlp.down.d_in // 2)
+        wanted = int(SHARE * mlp.down.d_in)
+    else:
+        wanted = min(int(config.max_neurons), mlp.down.d_in // 2)
+    return max(1, min(wanted, config.max_rank // 2))
 
 
 @dataclass(frozen=True, eq=False)
