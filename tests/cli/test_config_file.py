@@ -167,6 +167,11 @@ def test_the_packages_own_requests_are_not_repeated(
             ["--sharpness", "2"],
             r"cintervene: --sharpness: is no option of method 'tsr' \(but of 'gate'\)",
         ),
+        (
+            'forbid = ["x"]',
+            ["--answers", "5"],
+            r"cintervene: --answers: is no option of method 'pcr' \(but of 'tsr', 'ar",
+        ),
         ('method = "arr"', ["--answer-tokens", "0"], r"cintervene: --answer-tokens: g"),
     ],
 )

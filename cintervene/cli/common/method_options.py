@@ -71,7 +71,7 @@ def check_owned(method: Method, names: Collection[str]) -> None:
     ArgumentError
         Says which methods have it, and what to give instead.
     """
-    known = method.config.names()
+    known = [one.name for one in parameters(method.config) if one.flag]
     for name in names:
         if name not in known:
             owners = ", ".join(map(repr, owners_of()[name]))
