@@ -21,15 +21,10 @@ from importlib import import_module
 from pathlib import Path
 from time import process_time
 
+from process_memory import clear, resident
+
 ROOT = Path(__file__).parent.parent
 VOCABULARY = 2048
-
-
-def resident(field):
-    """Bytes of this process: VmRSS now, VmHWM at most since that was cleared."""
-    lines = Path("/proc/self/status").read_text("utf-8").splitlines()
-    (line,) = [line for line in lines if line.startswith(field + ":")]
-    return 1024 * int(line.split()[1])
 
 
 def make_model(args):
@@ -122,7 +117,7 @@ def run(name, args):
     model = make_model(args)
     for module in MODULES:
         import_module(f"cintervene.methods.{module}")
-    Path("/proc/self/clear_refs").write_text("5", "utf-8")
+    clear()
     before, start = resident("VmRSS"), process_time()
     norms = METHODS[name](model, np.random.default_rng(0), args)
     seconds, more = process_time() - start, resident("VmHWM") - before

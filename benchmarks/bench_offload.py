@@ -27,17 +27,13 @@ from itertools import cycle
 
 import accelerate
 import torch
-import transformers
 from accelerate.utils import OffloadedWeightsLoader
+from small_models import small_model
 
 import cintervene as ci
 from cintervene import data, models
 
-WORDS = 4
-WIDTHS = {
-    "hidden_size": 64, "intermediate_size": 192, "num_hidden_layers": 16,
-    "num_attention_heads": 4, "num_key_value_heads": 2,
-}  # fmt: skip
+WORDS, LAYERS = 4, 16
 LAYER = re.compile(r"layers\.(\d+)\.")
 # By the name of a parameter: how often it was read, and its bytes.
 COUNTS, SIZES = Counter(), {}
@@ -53,13 +49,8 @@ class Counting(OffloadedWeightsLoader):
         return value
 
 
-def small_model(tokenizer):
-    torch.manual_seed(0)
-    config = transformers.LlamaConfig(
-        vocab_size=len(tokenizer), tie_word_embeddings=True,
-        eos_token_id=tokenizer.eos_token_id, max_position_embeddings=2048, **WIDTHS,
-    )  # fmt: skip
-    return transformers.LlamaForCausalLM(config).bfloat16().eval()
+def deep_model(tokenizer):
+    return small_model(tokenizer, LAYERS).bfloat16()
 
 
 def on_disk(model, folder):
@@ -96,9 +87,9 @@ def report(kind, tokenizer):
     if kind == "answers":
         options["answers"] = given(words)
     with tempfile.TemporaryDirectory() as folder:
-        away = seconds_of(on_disk(small_model(tokenizer), folder), tokenizer, options)
+        away = seconds_of(on_disk(deep_model(tokenizer), folder), tokenizer, options)
     counts, sizes = dict(COUNTS), dict(SIZES)
-    here = seconds_of(small_model(tokenizer), tokenizer, options)
+    here = seconds_of(deep_model(tokenizer), tokenizer, options)
     of_layers, read, size = Counter(), 0, 0
     for name, count in counts.items():
         if found := LAYER.search(name):

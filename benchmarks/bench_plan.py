@@ -18,8 +18,9 @@ import subprocess
 import sys
 from contextlib import contextmanager
 from dataclasses import asdict
-from pathlib import Path
 from time import process_time
+
+from process_memory import clear, resident
 
 # Hidden size, that of the MLP, layers.
 SIZES = {
@@ -73,17 +74,6 @@ def load_tokenizer():
 
     directory = cache_directory() / "models" / "smollm2"
     return AutoTokenizer.from_pretrained(directory, local_files_only=True)
-
-
-def resident(field):
-    """Bytes of this process: VmRSS now, VmHWM at most since that was cleared."""
-    lines = Path("/proc/self/status").read_text("utf-8").splitlines()
-    (line,) = [line for line in lines if line.startswith(field + ":")]
-    return 1024 * int(line.split()[1])
-
-
-def clear():
-    Path("/proc/self/clear_refs").write_text("5", "utf-8")
 
 
 def make_model(size, vocabulary):

@@ -4,7 +4,6 @@
 python benchmarks/bench_rank.py                             # solves the change first
 python benchmarks/bench_rank.py demo/intervention.safetensors
 python benchmarks/bench_rank.py demo/intervention.safetensors --bits 4 8
-python benchmarks/bench_rank.py demo/intervention.safetensors --bits 4 8 --even
 python benchmarks/bench_rank.py --solve                     # also as defend --max-rank
 python benchmarks/bench_rank.py --solve --budget small      # a first look
 
@@ -13,8 +12,7 @@ that is lost, how many times as large the words' perplexity is, by word too, wha
 said when asked, and what else has moved. With `--bits` the same where weights are
 rounded to so many, eight with a scale a row and fewer with one for each 64 inputs:
 merged first and rounded then, and the whole change also as an adapter beside rounded
-weights. The base of these rows is rounded in the same way. `--even` is for changes of
-neurons that were made when their columns could be longer than the matrix's own.
+weights. The base of these rows is rounded in the same way.
 """
 
 import argparse
@@ -102,34 +100,6 @@ def merged(model, change, bits):
     return export.AdapterIntervention(change, left)
 
 
-def evened(model, change):
-    """The same neurons with columns no longer than those of the others.
-
-    What a column is longer goes to the neuron's row of the up projection.
-    """
-    names = {name.split(".")[-2]: name for name in change.updates}
-    gate, up, down = (names[f"{kind}_proj"] for kind in ("gate", "up", "down"))
-    own = {
-        name: model.get_parameter(name).detach().double().numpy()
-        for name in names.values()
-    }
-    new = {name: own[name] + one.matrix() for name, one in change.updates.items()}
-    changed = np.abs(change.updates[gate].matrix()).sum(axis=1) > 0
-    usual = np.median(np.abs(own[down][:, ~changed]).max(axis=0))
-    longer = np.maximum(np.abs(new[down][:, changed]).max(axis=0) / usual, 1.0)
-    places = np.eye(len(changed))[changed]
-    rows = new[up][changed] * longer[:, None] - own[up][changed]
-    columns = new[down][:, changed] / longer - own[down][:, changed]
-    # What other columns make up for stays.
-    rest = change.updates[down].matrix() * ~changed
-    made = {
-        gate: change.updates[gate],
-        up: ci.LowRankUpdate(places.T, rows),
-        down: ci.LowRankUpdate(np.eye(len(rest)), columns @ places + rest),
-    }
-    return export.AdapterIntervention(change, made)
-
-
 def choice(change):
     """Strength that was chosen, and whether it is within the limits."""
     metrics = change.metrics
@@ -145,7 +115,6 @@ def main():
     parser.add_argument("--ranks", nargs="*", type=int, default=RANKS)
     parser.add_argument("--bits", nargs="*", type=int, default=())
     parser.add_argument("--size", nargs="*", metavar="NAME=N", default=())
-    parser.add_argument("--even", action="store_true")
     parser.add_argument("--solve", action="store_true")
     arguments = parser.parse_args()
     model, tokenizer = models.load("smollm2")
@@ -171,9 +140,7 @@ def main():
     rank = max(one.rank for one in change.updates.values())
     print(f"| {' | '.join(COLUMNS)} |\n|{' --- |' * len(COLUMNS)}")
     show(f"whole, rank {rank}", change)
-    whole = (
-        evened(model, change) if arguments.even else export.AdapterIntervention(change)
-    )
+    whole = export.AdapterIntervention(change)
     held = [(f"rank {rank}", whole, None)]
     for rank in arguments.ranks:
         held.append((f"rank {rank}", *cut(change, rank)))

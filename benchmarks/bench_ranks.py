@@ -21,38 +21,13 @@ import time
 from functools import partial
 
 import torch
-import transformers
+from small_models import counted, small_model
 from torch import distributed
 
 import cintervene as ci
 from cintervene import data, models
 
 WORDS = 12
-WIDTHS = {
-    "hidden_size": 64, "intermediate_size": 192, "num_hidden_layers": 6,
-    "num_attention_heads": 4, "num_key_value_heads": 2,
-}  # fmt: skip
-
-
-def small_model(tokenizer):
-    torch.manual_seed(0)
-    config = transformers.LlamaConfig(
-        vocab_size=len(tokenizer), tie_word_embeddings=True,
-        eos_token_id=tokenizer.eos_token_id, max_position_embeddings=2048, **WIDTHS,
-    )  # fmt: skip
-    return transformers.AutoModelForCausalLM.from_config(config).eval()
-
-
-def counted(model):
-    """Counts of tokens that pass the layers, as they grow."""
-    counts = [0]
-
-    def count(_module, args, _output):
-        counts[0] += args[0].shape[0] * args[0].shape[1]
-
-    for layer in model.model.layers:
-        layer.register_forward_hook(count)
-    return counts
 
 
 def work(make, tokenizer, rank, world, port, place):

@@ -19,42 +19,17 @@ import time
 from itertools import product
 
 import torch
-import transformers
+from small_models import counted, small_model
 
 import cintervene as ci
 from cintervene import data, models
 from cintervene.evaluate import EvaluationSize, measure
 
 WORDS = 12
-WIDTHS = {
-    "hidden_size": 64, "intermediate_size": 192, "num_hidden_layers": 6,
-    "num_attention_heads": 4, "num_key_value_heads": 2,
-}  # fmt: skip
 METHODS = {"pcr:hinge=on": "on", "pcr:hinge=off": "off"}
 LAYERS = ([4, 5], [5])
 STRENGTHS = (4, 8, 16)
 SIZE = EvaluationSize.named("small")
-
-
-def small_model(tokenizer):
-    torch.manual_seed(0)
-    config = transformers.LlamaConfig(
-        vocab_size=len(tokenizer), tie_word_embeddings=True,
-        eos_token_id=tokenizer.eos_token_id, max_position_embeddings=2048, **WIDTHS,
-    )  # fmt: skip
-    return transformers.AutoModelForCausalLM.from_config(config).eval()
-
-
-def counted(model):
-    """Counts of tokens that pass the layers, as they grow."""
-    counts = [0]
-
-    def count(_module, args, _output):
-        counts[0] += args[0].shape[0] * args[0].shape[1]
-
-    for layer in model.model.layers:
-        layer.register_forward_hook(count)
-    return counts
 
 
 def in_one(model, tokenizer, words, method):
