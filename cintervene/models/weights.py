@@ -141,9 +141,8 @@ def rounded_change(target: Any, update: LowRankUpdate) -> Tensor:
         (d_out, d_in) float32 (float64 for float64 weights), on the weight's device.
         Quantised weights stay as they are and an adapter adds the whole change.
     """
-    if target.quantised:
-        return torch.from_numpy(update.matrix()).float().to(target.device)
-    return _rounded(target.weight.detach(), update, target.transposed)
+    change = _rounded(target, update, slice(None))
+    return change.to(target.device) if target.quantised else change
 
 
 def rounded_outputs(target: Any, update: LowRankUpdate, inputs: Floats) -> Floats:
@@ -163,26 +162,24 @@ def rounded_outputs(target: Any, update: LowRankUpdate, inputs: Floats) -> Float
     ndarray, shape (n, d_out)
     """
     outputs = np.empty((len(inputs), target.d_out))
-    weight = target.weight.detach()
     for start in range(0, target.d_out, OUTPUTS):
         part = slice(start, start + OUTPUTS)
-        some = LowRankUpdate(update.left[part], update.right)
-        if target.quantised:
-            change = torch.from_numpy(some.matrix()).float()
-        else:
-            before = weight[:, part] if target.transposed else weight[part]
-            change = _rounded(before, some, target.transposed)
-        outputs[:, part] = inputs @ as_floats(change).T
+        outputs[:, part] = inputs @ as_floats(_rounded(target, update, part)).T
     return outputs
 
 
-def _rounded(before: Tensor, update: LowRankUpdate, transposed: bool) -> Tensor:
-    """What `update` adds to a weight, (d_out, d_in)."""
+def _rounded(target: Any, update: LowRankUpdate, outputs: slice) -> Tensor:
+    """What `update` adds to some outputs' rows of a weight, (outputs, d_in)."""
+    update = LowRankUpdate(update.left[outputs], update.right)
+    if target.quantised:
+        return torch.from_numpy(update.matrix()).float()
+    weight: Tensor = target.weight.detach()
+    before = weight[:, outputs] if target.transposed else weight[outputs]
     after = before.clone()
-    add_update(after, update, transposed)
+    add_update(after, update, target.transposed)
     wide = torch.float64 if before.dtype == torch.float64 else torch.float32
     change = after.to(wide) - before.to(wide)
-    return change.T if transposed else change
+    return change.T if target.transposed else change
 
 
 def as_floats(x: Tensor) -> Floats:

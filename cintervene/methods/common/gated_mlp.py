@@ -30,6 +30,7 @@ __all__ = [
     "as_stored",
     "at_places",
     "constant_direction",
+    "scatter",
 ]
 
 # Inputs whose activations are computed at a time: there are thousands of each, and some
@@ -244,9 +245,8 @@ class GatedMLP:
         usual = matrix_of(self.down).abs().amax(dim=0).median().cpu()
         longer = down.abs().amax(dim=1) / usual
         powers = longer.clamp_min(1.0).log2().ceil().nan_to_num(0.0, 0.0, 0.0)
-        factors = torch.exp2(powers.where(bias == 0.0, torch.zeros_like(powers)))[
-            :, None
-        ]
+        powers = powers.where(bias == 0.0, torch.zeros_like(powers))
+        factors = torch.exp2(powers)[:, None]
         return up * factors, down / factors
 
 
@@ -263,17 +263,25 @@ def matrix_of(target: Target) -> Tensor:
     return weight.T if target.transposed else weight
 
 
+def scatter(inputs: npt.NDArray[np.floating], about: Floats | float = 0.0) -> Floats:
+    """Sum of the outer products (d, d) of thousands of inputs (n, d) less `about`.
+
+    Some at a time: all of them in float64 are large.
+    """
+    total = np.zeros((inputs.shape[1], inputs.shape[1]))
+    for at in range(0, len(inputs), BLOCK):
+        part = inputs[at : at + BLOCK].astype(np.float64) - about
+        total += part.T @ part
+    return total
+
+
 def constant_direction(inputs: npt.NDArray[np.floating]) -> Floats:
     """What makes 1 of inputs (n, d), by least squares with a ridge.
 
     Some models' MLPs read inputs of about 1, some a thousandth or a thousand times
     that. A power of two as their unit loses nothing.
     """
-    gram = np.zeros((inputs.shape[1], inputs.shape[1]))
-    for at in range(0, len(inputs), BLOCK):
-        part = inputs[at : at + BLOCK].astype(np.float64)
-        gram += part.T @ part
-    gram /= len(inputs)
+    gram = scatter(inputs) / len(inputs)
     unit = 2.0 ** round(math.log2(math.sqrt(np.diag(gram).mean())))
     gram[np.diag_indices_from(gram)] += CONSTANT_RIDGE * unit**2
     mean = inputs.mean(axis=0, dtype=np.float64)

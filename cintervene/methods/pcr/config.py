@@ -219,7 +219,16 @@ class PCRConfig(ProjectionConfig):
         """All that calibration texts depend on."""
         forbidden = getattr(self, self.kind)
         size, options = self.calibration, self.template_options
-        return (self.kind, forbidden, self.preserve, size, options)
+        return (self.kind, forbidden, self.preserve, self.answers, size, options)
+
+    @property
+    def wants_neurons(self) -> bool:
+        """Whether neurons are to be changed, where the model has such."""
+        if self.kind != "forbid" or self.hinge == "off":
+            return False
+        plain = self.layers == "auto" and self.matrix == "down_proj"
+        usual = self.concepts in ("auto", "contrast")
+        return self.hinge == "on" or (plain and usual)
 
     def without_strength(self) -> Self:
         """The same, but for the strength and the limits that it is chosen within."""

@@ -5,28 +5,29 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from cintervene.activations.layer_stream import BATCH_TOKENS
 from cintervene.activations.scoring import ROWS
 from cintervene.methods.common.gated_mlp import BLOCK
 from cintervene.methods.common.gradient_metric import CHUNK
 from cintervene.methods.pcr.config import PCRConfig
+from cintervene.methods.pcr.hinge.rows import PROMPT_STEP
 from cintervene.methods.plan.material import EXAMPLE, Material
 from cintervene.methods.plan.shape import ModelShape
 from cintervene.models.weights import OUTPUTS
+from cintervene.solvers import packed
 
 __all__ = ["LIBRARIES", "Phase", "Sizes", "phases_of"]
 
 # Resident bytes of a process that has imported torch, transformers and the package, and
 # run a model once.
 LIBRARIES = 480 * 10**6
-# Sequences that are answered at a time, and tokens that pass a layer at a time.
-ANSWERED, BATCH = 64, 2048
+# Sequences that are answered at a time.
+ANSWERED = 64
 # Arrays as large as a block of logits that are held at once: to count tokens, and to
 # compare with those before.
 LOGITS, COMPARED = 4, 6
 # The same where derivatives are taken.
 GRAPH = 6
-# Of the tokens of prompts one in so many is looked at for detectors.
-LOOKED_AT = 3
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,7 @@ class Sizes:
     def layer(self) -> int:
         """What a batch of tokens makes of memory in one layer."""
         shape = self.shape
-        return BATCH * (4 * shape.inner + 8 * shape.hidden) * shape.number
+        return BATCH_TOKENS * (4 * shape.inner + 8 * shape.hidden) * shape.number
 
     @property
     def answering(self) -> int:
@@ -102,13 +103,13 @@ class Sizes:
     @property
     def graph(self) -> int:
         """What derivatives of a batch of examples need, its logits among it."""
-        rows = BATCH // EXAMPLE * self.material.wanted
+        rows = BATCH_TOKENS // EXAMPLE * self.material.wanted
         return self.above * self.layer + self.logits(rows, GRAPH)
 
     @property
     def triangle(self) -> int:
         """Half of d_in x d_in in float64, and the blocks on its diagonal."""
-        return 4 * self.d_in * (self.d_in + 256)
+        return 4 * self.d_in * (self.d_in + packed.BLOCK)
 
     def norm(self, rows: int) -> int:
         """The norm of one layer's change, once it is made."""
@@ -169,7 +170,7 @@ def _matrices(sizes: Sizes) -> list[Phase]:
 def _neurons(sizes: Sizes) -> list[Phase]:
     material, shape = sizes.material, sizes.shape
     hidden, weights = shape.hidden, shape.hidden * shape.inner
-    looked_at = material.tokens // LOOKED_AT + material.kept
+    looked_at = material.tokens // PROMPT_STEP + material.kept
     rows = 4 * hidden * (looked_at + material.kept + material.constrained)
     columns = sizes.triangle + 20 * weights
     activations = sizes.triangle + 16 * weights + 16 * BLOCK * shape.inner

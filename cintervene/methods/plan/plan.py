@@ -146,13 +146,10 @@ def plan(
 
 def _sizes(config: PCRConfig | RequestConfig, shape: ModelShape) -> tuple[Sizes, bool]:
     """The sizes that the phases have, and whether neurons are changed."""
-    layers, neurons = _layers(config, shape.layers), False
-    if isinstance(config, PCRConfig):
-        usual = config.layers == "auto" and config.matrix == "down_proj"
-        contrast = config.concepts in ("auto", "contrast")
-        by_default = config.hinge == "auto" and usual and contrast
-        neurons = config.kind == "forbid" and (config.hinge == "on" or by_default)
-        layers = layers[-1:] if neurons else layers
+    layers = _layers(config, shape.layers)
+    neurons = isinstance(config, PCRConfig) and config.wants_neurons
+    if neurons:
+        layers = layers[-1:]
     matrix = getattr(config, "matrix", "down_proj")
     above = shape.layers - min(layers)
     material = material_of(config)

@@ -13,6 +13,7 @@ import torch
 from cintervene import _core
 from cintervene.methods.config import DescentConfig
 from cintervene.methods.gate.config import GateConfig
+from cintervene.methods.plan.material import EXAMPLE
 from cintervene.methods.plan.memory import Sizes
 from cintervene.utils.runtime import thread_limit
 
@@ -46,7 +47,7 @@ def seconds_of(
         "tune": STRENGTHS * tuned,
     }
     if isinstance(config, DescentConfig):
-        seen = material.tokens // min(config.parts, max(material.tokens // 58, 1))
+        seen = material.tokens // min(config.parts, max(material.tokens // EXAMPLE, 1))
         tokens["steps"] = steps * BACKWARD * seen * (layer * sizes.above + head / 6)
     if isinstance(config, GateConfig):
         tokens["steps"] = steps * BACKWARD * 512 * (layer * sizes.above + head / 6)

@@ -239,8 +239,10 @@ def _texts(texts: Sequence[str]) -> str:
 def _options(config: MethodConfig) -> dict[str, Any]:
     """The parameters that are the same in all settings of a method."""
     values = config.to_dict()
-    files = [one.name for one in parameters(config) if takes_file(one.range)]
-    hidden = {name: _texts(values[name] or ()) for name in files}
+    private = [
+        one.name for one in parameters(config) if one.private or takes_file(one.range)
+    ]
+    hidden = {name: _texts(values[name] or ()) for name in private}
     return {n: v for n, v in {**values, **hidden}.items() if n not in AXES}
 
 

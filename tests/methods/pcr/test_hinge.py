@@ -129,6 +129,15 @@ def test_no_group_grows_to_much_more_than_the_others(words: int, most: int) -> N
     assert max(sizes) <= 2 * -(-words // max(1, count))
 
 
+def test_given_answers_are_what_texts_depend_on() -> None:
+    plain = PCRConfig(forbid=["bomb"])
+    pairs = [("How are you?", "Fine."), ("Who is there?", "Nobody.")]
+    given = replace(plain, answers=pairs)
+    assert plain.texts != given.texts
+    assert given.texts == replace(given, strength=3.0).texts
+    assert given.texts != replace(given, answers=pairs[::-1]).texts
+
+
 def test_neurons_keep_to_the_largest_rank() -> None:
     mlp: Any = SimpleNamespace(down=SimpleNamespace(d_in=2000))
     found = {

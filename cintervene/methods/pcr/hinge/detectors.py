@@ -16,11 +16,11 @@ from torch import Tensor
 
 from cintervene.methods.common.detector import fit_detector
 from cintervene.methods.common.gated_mlp import (
-    BLOCK,
     GatedMLP,
     Neurons,
     as_stored,
     constant_direction,
+    scatter,
 )
 from cintervene.methods.pcr.hinge.groups import Group
 from cintervene.methods.pcr.hinge.rows import HingeRows, Singles
@@ -141,7 +141,7 @@ class _Fitting:
         self.rows = rows
         other = rows.other
         self.mean = other.mean(axis=0, dtype=np.float64)
-        covariance = _covariance(other, self.mean)
+        covariance = scatter(other, about=self.mean) / (len(other) - 1)
         shrink = SHRINK * np.trace(covariance) / len(covariance)
         self._inverse = np.linalg.inv(covariance + shrink * np.eye(len(covariance)))
         direction = constant_direction(other)
@@ -185,16 +185,6 @@ class _Fitting:
                 count = len(differences)
                 taken = (np.arange(MADE) * -(-count // MADE) + word) % count
                 yield chosen.mean(axis=0) + differences[taken]
-
-
-def _covariance(inputs: Singles, mean: Floats) -> Floats:
-    """Of thousands of inputs, some at a time: all of them in float64 are large."""
-    total = np.zeros((len(mean), len(mean)))
-    for at in range(0, len(inputs), BLOCK):
-        part = inputs[at : at + BLOCK] - mean
-        total += part.T @ part
-    covariance: Floats = total / (len(inputs) - 1)
-    return covariance
 
 
 def _hardest(inputs: Singles, direction: Floats, count: int) -> Floats:

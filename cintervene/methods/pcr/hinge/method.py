@@ -72,11 +72,7 @@ def hinged_mlp(parts: ModelParts, config: PCRConfig) -> GatedMLP | None:
         `hinge` is "on", and the MLP cannot be changed so.
     """
     asked = config.hinge == "on"
-    plain = config.layers == "auto" and config.matrix == "down_proj"
-    usual = config.concepts in ("auto", "contrast")
-    if config.kind != "forbid" or config.hinge == "off":
-        return None
-    if not asked and not (plain and usual):
+    if not config.wants_neurons:
         return None
     try:
         able = parts.changeable("down_proj")
