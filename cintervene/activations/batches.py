@@ -84,6 +84,15 @@ def shared_length(sequences: Sequence[Sequence[int]]) -> int:
     return min(common_length(sequences), min(map(len, sequences)) - 1)
 
 
+def padded(sequences: Sequence[Sequence[int]]) -> list[list[int]]:
+    """Token sequences, padded on the right to the length of the longest.
+
+    Any token will do as padding; repeating one keeps "pad token" warnings away.
+    """
+    length = max(map(len, sequences))
+    return [[*one, *([*one[:1]] * (length - len(one)))] for one in sequences]
+
+
 def group_by_length(
     lengths: Sequence[int],
     batch_tokens: int,

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from transformers import Cache, DynamicCache
 
-from cintervene.activations.batches import common_length
+from cintervene.activations.batches import common_length, padded
 from cintervene.models.caches import (
     forward_parameters,
     new_cache,
@@ -180,13 +180,11 @@ class LowerLayers:
     def _begin(
         self, sequences: Sequence[Sequence[int]], prefix: Prefix | None
     ) -> Entering:
-        length = max(len(one) for one in sequences)
-        # Any token will do as padding; repeating one keeps "pad token" warnings away.
-        padded = [[*one, *[one[0]] * (length - len(one))] for one in sequences]
-        entering = self._enter(padded)
+        whole = padded(sequences)
+        entering = self._enter(whole)
         if prefix is None:
             return entering
-        rest = [one[len(prefix.tokens) :] for one in padded]
+        rest = [one[len(prefix.tokens) :] for one in whole]
         behind = self._enter(rest, prefix.cache)
         return Entering(behind.hidden, behind.below, entering.arguments, prefix)
 

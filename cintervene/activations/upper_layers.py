@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cintervene.activations.batches import check_sequences, group_by_length
+from cintervene.activations.batches import check_sequences, group_by_length, padded
 from cintervene.activations.lower_layers import LowerLayers
 from cintervene.activations.prefix_cache import SIMILAR, PrefixCache, PrefixGroup
 from cintervene.models.compiled import EAGER
@@ -230,16 +230,15 @@ class UpperLayers:
     ) -> UpperBatch:
         lengths = torch.tensor([len(tails[i]) for i in members])
         length = int(lengths.max())
-        # Any token will do as padding.
-        padded = [tails[i] + tails[i][:1] * (length - len(tails[i])) for i in members]
+        rest = padded([tails[i] for i in members])
         if self.prefixes.plain:
             mask = torch.ones((len(members), length), dtype=torch.int64)
             mask = torch.cat([group.mask[rows], mask], dim=1)
             past = group.past(rows, slice(self._lowest))
-            hidden, arguments = lower.call(padded, self._lowest, past, mask)
+            hidden, arguments = lower.call(rest, self._lowest, past, mask)
         else:
             begun = [self._prefix_ids[i] for i in members]
-            whole = [[*a, *b] for a, b in zip(begun, padded, strict=True)]
+            whole = [[*a, *b] for a, b in zip(begun, rest, strict=True)]
             hidden, arguments = lower.call(whole, self._lowest)
             hidden = hidden[:, len(begun[0]) :]
         pairs = [

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from cintervene.activations.batches import padded
 from cintervene.activations.next_token import answer_nll
 from cintervene.errors import ArgumentError
 from cintervene.models.parts import ModelParts
@@ -127,9 +128,8 @@ def _perplexity(parts: ModelParts, spans: Sequence[TargetSpan]) -> float:
 
 def _loss(model: Any, spans: Sequence[TargetSpan]) -> Tensor:
     """Mean -log p of the target tokens; sequences are padded on the right."""
-    length = max(len(one.ids) for one in spans)
     device = next(model.parameters()).device
-    rows = [[*one.ids, *[one.ids[0]] * (length - len(one.ids))] for one in spans]
+    rows = padded([one.ids for one in spans])
     logits = model(torch.tensor(rows, device=device), use_cache=False).logits
     row = [k for k, one in enumerate(spans) for _ in one.positions]
     at = [position for one in spans for position in one.positions]

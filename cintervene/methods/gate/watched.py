@@ -8,7 +8,8 @@ from contextlib import ExitStack
 
 from torch import Tensor, nn
 
-from cintervene.activations.batches import group_by_length
+from cintervene.activations.batches import group_by_length, padded
+from cintervene.activations.layer_stream import BATCH_TOKENS
 from cintervene.activations.lower_layers import LowerLayers
 from cintervene.models.decoder import Decoder
 from cintervene.models.trace import Hook, evaluating, hooked
@@ -20,7 +21,6 @@ Watched = Mapping[str, tuple[Tensor, Tensor]]
 
 # The layer itself among its parts.
 ENTERS = ""
-BATCH_TOKENS = 2048
 
 
 def watched(
@@ -48,12 +48,7 @@ def watched(
     lower = LowerLayers(decoder, layer)
     block = decoder.layers[layer]
     for batch in group_by_length([len(one) for one in sequences], BATCH_TOKENS):
-        length = max(len(sequences[i]) for i in batch)
-        padded = [
-            [*sequences[i], *[sequences[i][0]] * (length - len(sequences[i]))]
-            for i in batch
-        ]
-        hidden, arguments = lower.call(padded, layer)
+        hidden, arguments = lower.call(padded([sequences[i] for i in batch]), layer)
         found: dict[str, tuple[Tensor, Tensor]] = {}
         args, kwargs = arguments[layer]
         with evaluating(block), ExitStack() as hooks:
@@ -62,7 +57,7 @@ def watched(
             block(hidden, *args, **kwargs)
         found[ENTERS] = hidden, hidden
         rows = {
-            name: tuple(x.reshape(len(batch), length, -1).float() for x in pair)
+            name: tuple(x.reshape(*hidden.shape[:2], -1).float() for x in pair)
             for name, pair in found.items()
         }
         for row, index in enumerate(batch):
