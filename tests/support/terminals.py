@@ -82,13 +82,23 @@ class Terminal:
 
     def until(self, pattern: str) -> str:
         """Wait for what was not waited for yet; return all up to its end."""
+        found = self._found(pattern, PATIENCE)
+        assert found is not None, f"no {pattern!r} in {self.text[self._seen :]!r}"
+        return found
+
+    def interrupt(self, pattern: str) -> str:
+        """Press Ctrl-C as `until` waits, and again where it was lost.
+
+        One that comes between readline's prompt and its wait for keys is not seen
+        before the next key.
+        """
         end = time.monotonic() + PATIENCE
-        while True:
-            found = re.compile(pattern).search(self.text, self._seen)
-            if found:
-                begun, self._seen = self._seen, found.end()
-                return self.text[begun : found.end()]
-            assert self._read(end), f"no {pattern!r} in {self.text[self._seen :]!r}"
+        while time.monotonic() < end:
+            self.type("\x03")
+            found = self._found(pattern, PATIENCE / 10)
+            if found is not None:
+                return found
+        raise AssertionError(f"no {pattern!r} in {self.text[self._seen :]!r}")
 
     def ends(self) -> int:
         """Wait until the program ends, and return its exit code."""
@@ -97,9 +107,22 @@ class Terminal:
             pass
         return self.process.wait(PATIENCE)
 
+    def _found(self, pattern: str, seconds: float) -> str | None:
+        """What came up to the end of a pattern; None where it does not come."""
+        end = time.monotonic() + seconds
+        while True:
+            found = re.compile(pattern).search(self.text, self._seen)
+            if found:
+                begun, self._seen = self._seen, found.end()
+                return self.text[begun : found.end()]
+            if not self._read(end):
+                return None
+
     def _read(self, end: float) -> bool:
         """Read what there is; False at the end, or when it took too long."""
-        ready, _, _ = select.select([self._master], [], [], end - time.monotonic())
+        ready, _, _ = select.select(
+            [self._master], [], [], max(0, end - time.monotonic())
+        )
         if not ready:
             return False
         try:
