@@ -32,7 +32,7 @@ from cintervene.intervention.hub import FILE, fetch
 from cintervene.models.stored import StoredWeights
 from cintervene.models.targets import Target
 from cintervene.models.weights import dtype_name
-from cintervene.models.wrapped import unwrapped
+from cintervene.models.wrapped import name_of, unwrapped
 from cintervene.solvers.update import LowRankUpdate
 from cintervene.utils.html import html_table
 from cintervene.utils.versions import library_versions
@@ -129,8 +129,7 @@ class Intervention:
                 undo,
                 files.find(target.name, weight) if undo else None,
             )
-        name = str(getattr(model, "name_or_path", "") or type(model).__name__)
-        return cls(edits, model=name, options=options, metrics=metrics)
+        return cls(edits, model=name_of(model), options=options, metrics=metrics)
 
     @property
     def updates(self) -> dict[str, LowRankUpdate]:

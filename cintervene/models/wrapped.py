@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-__all__ = ["named_modules", "submodule", "unwrapped"]
+__all__ = ["name_of", "named_modules", "submodule", "unwrapped"]
 
 # What holds the module within: of torch.compile, and of activation checkpoints.
 HOLDERS = ("_orig_mod", "_checkpoint_wrapped_module")
@@ -23,6 +23,11 @@ def unwrapped(model: nn.Module) -> nn.Module:
     while inner is not None:
         model, inner = inner, _inner(inner)
     return model
+
+
+def name_of(model: nn.Module) -> str:
+    """What a model was loaded as, or its class where it does not tell."""
+    return str(getattr(model, "name_or_path", "") or type(model).__name__)
 
 
 def named_modules(

@@ -14,8 +14,11 @@ pytest.importorskip("torch")
 
 import cintervene as ci
 from cintervene.errors import ArgumentError, ModelError
+from cintervene.methods.pcr.hinge.method import hinged_mlp
 from cintervene.methods.plan.memory import LIBRARIES
 from cintervene.methods.plan.shape import ModelShape
+from cintervene.models.outline import has_plain_neurons
+from cintervene.models.parts import ModelParts
 
 BENCH = Path(__file__).parents[2] / "benchmarks" / "bench_plan.py"
 REQUESTS = {"harmful": ["How?", "Why?"], "layers": [-1]}
@@ -76,6 +79,38 @@ def test_a_directory_without_weights_is_enough(directory: Path) -> None:
     assert matrices.phases["solve"] > 2 * triangle
     few = ci.plan(directory, forbid=["bomb"], hinge="off", calibration="small")
     assert few.phases["solve"] < matrices.phases["solve"]
+
+
+def test_what_is_changed_is_what_a_defence_changes(
+    any_model: Any, tmp_path: Path
+) -> None:
+    """Neurons, or matrices where a norm follows the MLP or it is not gated."""
+    config = ci.PCRConfig(forbid=["bomb"])
+    mlp = hinged_mlp(ModelParts.find(any_model), config)
+    any_model.config.save_pretrained(tmp_path)
+    for model in (any_model, tmp_path):
+        phases = ci.plan(model, config).phases
+        assert ("neurons" in phases) == (mlp is not None)
+        assert ("solve" in phases) == (mlp is None)
+
+
+def test_norms_behind_an_mlp_are_seen(tiny_model: Any) -> None:
+    llama, gemma, gpt = (tiny_model(name) for name in ("llama", "gemma2", "gpt2"))
+    assert [has_plain_neurons(one.config, 3) for one in (llama, gemma, gpt)] == [
+        True, False, False
+    ]  # fmt: skip
+    planned, matrices = (
+        ci.plan(gemma, forbid=["bomb"], hinge=hinge) for hinge in ("auto", "off")
+    )
+    assert planned.phases == matrices.phases
+    assert planned.host_bytes == matrices.host_bytes
+    # Where code cannot be run without numbers, it is what is asked for.
+    assert has_plain_neurons(SimpleNamespace(model_type="unheard-of"), 3) is None
+
+
+def test_given_answers_are_not_made(directory: Path) -> None:
+    given = [("Why?", "Because."), ("How?", "Somehow.")]
+    assert ci.plan(directory, forbid=["bomb"], answers=given).phases["prompts"] == 0
 
 
 def test_more_layers_and_wider_ones_take_more(directory: Path, tmp_path: Path) -> None:

@@ -70,20 +70,31 @@ class Material:
         return self.forget + self.near + self.benign
 
 
-def material_of(config: RequestConfig | PCRConfig) -> Material:
-    """What there is with these parameters."""
-    if isinstance(config, PCRConfig):
-        return _of_words(config) if config.kind == "forbid" else _of_concept(config)
-    return _of_requests(config)
+def material_of(config: RequestConfig | PCRConfig, neurons: bool) -> Material:
+    """What there is with these parameters.
+
+    Parameters
+    ----------
+    config : MethodConfig
+    neurons : bool
+        Whether PCR changes neurons, for which the model writes sentences.
+    """
+    if not isinstance(config, PCRConfig):
+        return _of_requests(config)
+    if config.kind == "forbid":
+        return _of_words(config, neurons)
+    return _of_concept(config)
 
 
-def _of_words(config: PCRConfig) -> Material:
+def _of_words(config: PCRConfig, neurons: bool) -> Material:
     size, words = config.calibration, len(config.forbid or ())
+    sentences = words * size.sentences if neurons else 0
+    own_answers = config.answers is None
     said = words * (size.starting + size.later)
     near = TURNS * size.contrast_words + size.text_words
     own = PROMPT + size.answer_tokens
     return Material(
-        answered=size.prompts + size.tune_prompts + words * size.sentences,
+        answered=own_answers * (size.prompts + size.tune_prompts + sentences),
         answer=size.answer_tokens,
         forget=SAID * said,
         near=SAID * near,

@@ -127,7 +127,7 @@ def plan(
             "expected one of the package's own"
         )
     shape = ModelShape.of(model)
-    sizes, neurons = _sizes(config, shape)
+    sizes, neurons = _sizes(config, shape, _config_of(model))
     phases = phases_of(config, sizes, neurons)
     here = device == "cpu"
     held = [phase.algebra + (phase.tensors if here else 0.0) for phase in phases]
@@ -144,17 +144,39 @@ def plan(
     )
 
 
-def _sizes(config: PCRConfig | RequestConfig, shape: ModelShape) -> tuple[Sizes, bool]:
+def _config_of(model: nn.Module | str | Path) -> Any:
+    """What transformers knows of a model."""
+    if isinstance(model, str | Path):
+        from cintervene.models.pretrained import read_config
+
+        return read_config(str(model), local_files_only=True)
+    return model.config
+
+
+def _sizes(
+    config: PCRConfig | RequestConfig, shape: ModelShape, of_model: Any
+) -> tuple[Sizes, bool]:
     """The sizes that the phases have, and whether neurons are changed."""
     layers = _layers(config, shape.layers)
-    neurons = isinstance(config, PCRConfig) and config.wants_neurons
+    neurons = isinstance(config, PCRConfig) and _changes_neurons(
+        config, layers[-1], of_model
+    )
     if neurons:
         layers = layers[-1:]
     matrix = getattr(config, "matrix", "down_proj")
     above = shape.layers - min(layers)
-    material = material_of(config)
+    material = material_of(config, neurons)
     d_in = shape.d_in(matrix)
     return Sizes(shape, material, d_in, len(layers), above), neurons
+
+
+def _changes_neurons(config: PCRConfig, layer: int, of_model: Any) -> bool:
+    """Whether they are asked for, and the model has such; so where that is unknown."""
+    if config.hinge == "on" or not config.wants_neurons:
+        return config.wants_neurons
+    from cintervene.models.outline import has_plain_neurons
+
+    return has_plain_neurons(of_model, layer) is not False
 
 
 def _layers(config: PCRConfig | RequestConfig, n_layers: int) -> list[int]:

@@ -23,7 +23,7 @@ from cintervene.methods.config import MethodConfig
 from cintervene.methods.defend import defend
 from cintervene.models.quantised import check_writable
 from cintervene.models.weights import add_to_hash
-from cintervene.models.wrapped import unwrapped
+from cintervene.models.wrapped import name_of, unwrapped
 from cintervene.prompts.evaluation_size import EvaluationSize
 from cintervene.study.journal import Journal
 from cintervene.study.sweeps.files import write_sweep
@@ -150,7 +150,7 @@ def sweep(
             ]
         found = Sweep(directory, split, rows)
         if rank() == 0:
-            write_sweep(found, _name(model))
+            write_sweep(found, name_of(model))
     return found
 
 
@@ -216,7 +216,7 @@ def _identity(model: nn.Module) -> str:
 
     Of a path only the last part counts, for a directory can be moved.
     """
-    name = Path(_name(model)).name
+    name = Path(name_of(model)).name
     try:
         check_writable(model)
     except ModelError:
@@ -224,10 +224,6 @@ def _identity(model: nn.Module) -> str:
     state = hashlib.sha256()
     add_to_hash(state, model)
     return f"{name}, sha256 {state.hexdigest()[:16]}"
-
-
-def _name(model: nn.Module) -> str:
-    return str(getattr(model, "name_or_path", "") or type(model).__name__)
 
 
 def _texts(texts: Sequence[str]) -> str:
