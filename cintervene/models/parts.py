@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import islice
 
 from torch import nn
 
@@ -70,14 +71,29 @@ class ModelParts:
         """Which layers can be changed, and why not the others."""
         return explanation_of(self.decoder, layers, matrix)
 
-    def changeable(self, matrix: Matrix) -> list[int]:
+    def changeable(self, matrix: Matrix, last: int | None = None) -> list[int]:
         """The layers that can be changed, lowest first.
+
+        Parameters
+        ----------
+        matrix : {"down_proj", "o_proj"}
+        last : int, optional
+            Only the last so many of them; those below are not looked at then, which
+            would be read from a disk for that.
 
         Raises
         ------
         ModelError
             There are none.
         """
+        if last is not None:
+            able = (
+                layer
+                for layer in reversed(range(self.n_layers))
+                if self.explain([layer], matrix).targets
+            )
+            if found_last := list(islice(able, last)):
+                return found_last[::-1]
         found = self.explain(None, matrix)
         if not found.targets:
             reason = next(iter(found.refused.values()))

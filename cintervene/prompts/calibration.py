@@ -31,6 +31,7 @@ __all__ = [
     "benign_word_answers",
     "calibrate_words",
     "common_parts",
+    "everyday_prompts",
     "neighbour_answers",
     "running_text",
     "tuning_split",
@@ -143,9 +144,8 @@ def common_parts(
     given: Answers = None,
 ) -> CommonParts:
     """Let the model answer everyday prompts; say benign words to tune on."""
-    prompts: dict[Split, int] = {"train": size.prompts, "tune": size.tune_prompts}
     answers = (
-        _answers(model, tokenizer, prompts, size.answer_tokens, progress)
+        _answers(model, tokenizer, _counts(size), size.answer_tokens, progress)
         if given is None
         else _as_given(tokenizer, given, size.answer_tokens)
     )
@@ -213,13 +213,7 @@ def _answers(
     progress: Progress,
 ) -> dict[Split, list[TargetSpan]]:
     """Answer the first so many everyday prompts of each split, all in one batch."""
-    rendered = {
-        split: [
-            render(tokenizer, prompt.text)
-            for prompt in data.benign_prompts(split)[:count]
-        ]
-        for split, count in prompts.items()
-    }
+    rendered = _rendered(tokenizer, prompts)
     batch = [ids for part in rendered.values() for ids in part]
     report = counting(progress, "answering benign prompts", len(batch))
     answers = iter(generate(model, tokenizer, batch, answer_tokens, step=report))
@@ -227,6 +221,30 @@ def _answers(
         split: answered(part, [next(answers) for _ in part])
         for split, part in rendered.items()
     }
+
+
+def _rendered(
+    tokenizer: Any, prompts: dict[Split, int]
+) -> dict[Split, list[list[int]]]:
+    """The first so many everyday prompts of each split."""
+    return {
+        split: [
+            render(tokenizer, prompt.text)
+            for prompt in data.benign_prompts(split)[:count]
+        ]
+        for split, count in prompts.items()
+    }
+
+
+def everyday_prompts(tokenizer: Any, size: CalibrationSize) -> list[list[int]]:
+    """The prompts that the model answers for `common_parts`, as rendered."""
+    parts = _rendered(tokenizer, _counts(size))
+    return [ids for part in parts.values() for ids in part]
+
+
+def _counts(size: CalibrationSize) -> dict[Split, int]:
+    """How many everyday prompts there are of each split."""
+    return {"train": size.prompts, "tune": size.tune_prompts}
 
 
 def _as_given(

@@ -14,10 +14,34 @@ from cintervene.prompts.spelling import distinctive, encode_text, surface_forms
 from cintervene.prompts.target_spans import TargetSpan
 from cintervene.utils.progress import Step
 
-__all__ = ["given_sentences", "said_at", "said_in", "token_forms", "word_sentences"]
+__all__ = [
+    "given_sentences", "said_at", "said_in", "sentence_prompts", "token_forms",
+    "word_sentences",
+]  # fmt: skip
 
 # Of one answer: a word that is repeated tells no more.
 OCCURRENCES = 2
+
+
+def sentence_prompts(
+    tokenizer: Any, words: Sequence[str], templates: Sequence[str], count: int
+) -> list[tuple[str, list[int]]]:
+    """Words, and the prompts to write about them or to say them, as rendered.
+
+    Parameters
+    ----------
+    words : sequence of str
+    templates : sequence of str
+        With ``{word}``; they take turns.
+    count : int
+        Prompts for each word.
+    """
+    asked = [
+        (word, templates[(number + turn) % len(templates)].replace("{word}", word))
+        for number, word in enumerate(words)
+        for turn in range(count)
+    ]
+    return [(word, render(tokenizer, prompt)) for word, prompt in asked]
 
 
 def word_sentences(
@@ -49,17 +73,11 @@ def word_sentences(
         Each ends with a word, in the chat and as a text by itself; there are none of a
         word that the model did not say.
     """
-    asked = [
-        (word, templates[(number + turn) % len(templates)].replace("{word}", word))
-        for number, word in enumerate(words)
-        for turn in range(count)
-    ]
-    if not asked:
-        return []
-    prompts = [render(tokenizer, prompt) for _, prompt in asked]
+    asked = sentence_prompts(tokenizer, words, templates, count)
+    prompts = [prompt for _, prompt in asked]
     answers = generate(model, tokenizer, prompts, tokens, step=step)
     spans: list[TargetSpan] = []
-    for (word, _), prompt, answer in zip(asked, prompts, answers, strict=True):
+    for (word, prompt), answer in zip(asked, answers, strict=True):
         spans += _sayings(tokenizer, word, prompt, answer)
     return spans
 

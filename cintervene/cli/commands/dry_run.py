@@ -17,7 +17,7 @@ from cintervene.methods.common.gated_mlp import GatedMLP
 from cintervene.methods.config import MethodConfig
 from cintervene.methods.pcr import PCRConfig
 from cintervene.methods.pcr.hinge.method import hinged_mlp, most_neurons
-from cintervene.methods.pcr.resolve import choose_layers
+from cintervene.methods.pcr.resolve import choose_layers, last_changed
 from cintervene.methods.plan.plan import Plan, plan
 from cintervene.models.parts import ModelParts
 from cintervene.models.targets import Explanation
@@ -71,7 +71,7 @@ def _planned(parts: ModelParts, config: PCRConfig) -> Explanation:
     ModelError
         One of them cannot be.
     """
-    able = parts.changeable(config.matrix)
+    able = parts.changeable(config.matrix, last_changed(parts.n_layers))
     layers = choose_layers(config.layers, parts.n_layers, "forbid", able)
     explanation = parts.explain(layers, config.matrix)
     for layer, reason in explanation.refused.items():

@@ -12,20 +12,31 @@ from cintervene.methods.common.result import Trial, make_chosen
 from cintervene.methods.pcr.base_activations import BaseActivations
 from cintervene.methods.pcr.config import PCRConfig
 from cintervene.methods.pcr.constraints import ConstraintIndex, TokenConstraintIndex
-from cintervene.methods.pcr.hinge.method import Hinge, hinged_mlp
+from cintervene.methods.pcr.hinge.method import (
+    Hinge,
+    hinged_mlp,
+    sentence_requests,
+)
 from cintervene.methods.pcr.layerwise import Layerwise, Problem
 from cintervene.methods.pcr.point_constraints import PointConstraints
 from cintervene.methods.pcr.regions import Balls, Differences
 from cintervene.methods.pcr.resolve import checked_texts, resolved, strengths
 from cintervene.methods.pcr.strength import Tuning, WordLimits, knee, sweep
 from cintervene.methods.pcr.token_constraints import TokenConstraints
+from cintervene.models.offload import has_offloaded
 from cintervene.models.parts import ModelParts
 from cintervene.models.precision import quick_products
-from cintervene.prompts.calibration import Calibration, calibrate_words
+from cintervene.prompts.calibration import (
+    Calibration,
+    calibrate_words,
+    everyday_prompts,
+)
+from cintervene.prompts.chat import answering_together
 from cintervene.prompts.request_calibration import (
     calibrate_examples,
     calibrate_requests,
 )
+from cintervene.prompts.word_sentences import sentence_prompts
 from cintervene.utils.clock import Clock
 from cintervene.utils.kept import kept
 from cintervene.utils.progress import Progress, Step, counting
@@ -83,14 +94,15 @@ def solve(
     mlp = hinged_mlp(parts, config)
     config = resolved(config, parts)
     clock = Clock()
-    with clock.phase("prompts"):
-        calibration = kept(
-            "calibration", config.texts,
-            lambda: calibrate(model, tokenizer, config, progress),
-        )  # fmt: skip
-    if mlp is not None:
-        hinge = Hinge(parts, tokenizer, mlp, config, clock, progress)
-        return hinge.solve(calibration)
+    with answering_together(_asked(model, tokenizer, config, mlp is not None)):
+        with clock.phase("prompts"):
+            calibration = kept(
+                "calibration", config.texts,
+                lambda: calibrate(model, tokenizer, config, progress),
+            )  # fmt: skip
+        if mlp is not None:
+            hinge = Hinge(parts, tokenizer, mlp, config, clock, progress)
+            return hinge.solve(calibration)
     with clock.phase("capture"):
         layerwise = kept(
             "layers", (calibration, config.without_strength()),
@@ -112,6 +124,25 @@ def solve(
         for candidate in candidates
     ]
     return make_chosen(model, trials, best, config, clock)
+
+
+def _asked(
+    model: nn.Module, tokenizer: Any, config: PCRConfig, neurons: bool
+) -> list[tuple[list[list[int]], int]]:
+    """What an offloaded model is going to answer for words, and how far, if anything.
+
+    In memory each part has batches of its own, whose padding is part of the result.
+    """
+    size, words = config.calibration, config.forbid
+    own = neurons and config.answers is None and has_offloaded(model)
+    if words is None or not own:
+        return []
+    requests = sentence_requests()
+    sentences = sentence_prompts(tokenizer, words, requests, size.sentences)
+    return [
+        (everyday_prompts(tokenizer, size), size.answer_tokens),
+        ([prompt for _, prompt in sentences], size.sentence_tokens),
+    ]
 
 
 def calibrate(

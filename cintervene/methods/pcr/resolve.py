@@ -14,7 +14,9 @@ from cintervene.models.parts import ModelParts
 from cintervene.prompts.request_calibration import check_several
 from cintervene.prompts.spelling import words_to_forbid
 
-__all__ = ["SLACK", "checked_texts", "choose_layers", "resolved", "strengths"]
+__all__ = [
+    "SLACK", "checked_texts", "choose_layers", "last_changed", "resolved", "strengths",
+]  # fmt: skip
 
 # Strengths that "auto" tries, weakest first: as many as make a curve, and then on until
 # one reaches the effect or crosses the limits.
@@ -68,7 +70,8 @@ def resolved(config: PCRConfig, parts: ModelParts) -> PCRConfig:
             f"concepts: got {concepts!r}, which stands for a word; expected "
             f'"activation" or "difference" with {kind}='
         )
-    able = parts.changeable(config.matrix)
+    last = last_changed(parts.n_layers) if kind == "forbid" else None
+    able = parts.changeable(config.matrix, last)
     layers = choose_layers(config.layers, parts.n_layers, kind, able)
     parts.targets(layers, config.matrix)
     return replace(
@@ -86,6 +89,11 @@ def strengths(config: PCRConfig) -> tuple[float, ...]:
     return (float(config.strength),)
 
 
+def last_changed(n_layers: int) -> int:
+    """How many of the last layers are changed for words, by `"auto"`."""
+    return max(2, round(n_layers / 15))
+
+
 def choose_layers(
     layers: object, n_layers: int, kind: Kind, able: Sequence[int] | None = None
 ) -> list[int]:
@@ -99,6 +107,6 @@ def choose_layers(
         return given
     able = range(n_layers) if able is None else able
     if kind == "forbid":
-        return list(able[-max(2, round(n_layers / 15)) :])
+        return list(able[-last_changed(n_layers) :])
     wanted = int(DEPTH[kind] * n_layers)
     return [min(able, key=lambda layer: abs(layer - wanted))]

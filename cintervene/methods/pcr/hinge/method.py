@@ -44,7 +44,7 @@ from cintervene.utils.clock import Clock
 from cintervene.utils.kept import kept
 from cintervene.utils.progress import Progress, counting
 
-__all__ = ["Hinge", "hinged_mlp", "most_neurons"]
+__all__ = ["Hinge", "hinged_mlp", "most_neurons", "sentence_requests"]
 
 # Neurons of an MLP that may be changed, as a share.
 SHARE = 1 / 20
@@ -75,7 +75,7 @@ def hinged_mlp(parts: ModelParts, config: PCRConfig) -> GatedMLP | None:
     if not config.wants_neurons:
         return None
     try:
-        able = parts.changeable("down_proj")
+        able = parts.changeable("down_proj", 1)
         layer = choose_layers(config.layers, parts.n_layers, "forbid", able)[-1]
         mlp = find_gated_mlp(parts.decoder, layer)
     except ModelError as error:
@@ -253,7 +253,7 @@ class Hinge:
         )
         return word_sentences(
             self._parts.model, self._tokenizer, self._words,
-            _requests(), size.sentences, size.sentence_tokens, report,
+            sentence_requests(), size.sentences, size.sentence_tokens, report,
         )  # fmt: skip
 
     def _rows(self, calibration: Calibration) -> HingeRows:
@@ -323,7 +323,7 @@ class Hinge:
         return [*rows, (down, update + found.given_up.made_up)]
 
 
-def _requests() -> list[str]:
+def sentence_requests() -> list[str]:
     """Requests to write about a word and to say it, by turns."""
     writing = data.sentence_templates()
     saying = [template.prompt for template in data.obedience_templates("train")]
