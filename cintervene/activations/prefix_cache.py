@@ -5,6 +5,8 @@ Many sequences share a prefix (a prompt with several answers), and all prompts o
 template share their first tokens. Each is run once. Prefixes of different length are
 padded between the shared beginning and the tokens of their own.
 
+Where ranks share work, each runs the prefixes that its own sequences begin with.
+
 Recurrent states cannot be padded, nor taken apart. Where layers keep such, what enters
 each layer at the prefixes is kept, and goes through the layer again with what follows.
 """
@@ -12,9 +14,10 @@ each layer at the prefixes is kept, and goes through the layer again with what f
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -27,7 +30,9 @@ from cintervene.models.caches import has_plain_cache, new_cache
 from cintervene.models.decoder import Decoder
 from cintervene.models.replay import Arguments
 from cintervene.models.targets import Target
-from cintervene.models.trace import Hook, hooked
+from cintervene.models.trace import hooked
+from cintervene.utils.lazy import lazy
+from cintervene.utils.ranks import is_own, of_one
 
 __all__ = ["SIMILAR", "PrefixCache", "PrefixGroup"]
 
@@ -96,6 +101,8 @@ class PrefixGroup:
 class PrefixCache:
     """Runs prefixes through the first layers.
 
+    They are planned at first, and run by `run`.
+
     Parameters
     ----------
     decoder : Decoder
@@ -111,10 +118,10 @@ class PrefixCache:
 
     Attributes
     ----------
-    groups : list of PrefixGroup
-    inputs : list of Tensor
-        For each target (n, d_in): at the shared beginning, once, and at the own tokens
-        of all prefixes.
+    members : list of list of int
+        Which prefixes are run together, group by group.
+    groups : list of PrefixGroup or None
+        None in the place of a group that no sequence of this rank begins with.
     shared : int
         How many tokens all prefixes begin with, or 0 where they are not shared.
     plain : bool
@@ -132,24 +139,58 @@ class PrefixCache:
     ) -> None:
         self._decoder, self._targets, self._layers = decoder, list(targets), layers
         self._lower = LowerLayers(decoder, decoder.n_layers)
-        self._inputs: list[list[Tensor]] = [[] for _ in targets]
         # Padding takes up room in a window of attention.
         within = longest <= attention_window(decoder.module.config)
         self.plain = has_plain_cache(decoder.model) and not decoder.hands_on
         share = within and self.plain
         self.shared = max(shared_length(prefixes), 0) if share else 0
-        self.groups: list[PrefixGroup] = []
-        beginning = self._begin(prefixes[0][: self.shared])
-        rests = [list(prefix[self.shared :]) for prefix in prefixes]
-        lengths = [len(rest) for rest in rests]
+        self._prefixes = [list(prefix) for prefix in prefixes]
+        lengths = [len(prefix) - self.shared for prefix in prefixes]
         similar = SIMILAR if self.plain else 1.0
+        self.members = group_by_length(lengths, batch_tokens, similar)
+        self.groups: list[PrefixGroup | None] = [None] * len(self.members)
+        # Of the shared beginning, and of each group: the rows of each target.
+        self._begun: list[Tensor] = []
+        self._inputs: list[list[Tensor]] = [[] for _ in self.members]
+
+    def run(self, owners: Sequence[Collection[int]]) -> None:
+        """Run the groups that this rank is an owner of.
+
+        Parameters
+        ----------
+        owners : sequence of collection of int
+            For each group the numbers of what needs it, any of which may be the rank's.
+        """
+        self._owners = [min(numbers) for numbers in owners]
+        self._watching = self._begun
+        beginning = self._begin(self._prefixes[0][: self.shared])
+        rests = [prefix[self.shared :] for prefix in self._prefixes]
         run = self._run if self.plain else self._run_whole
-        for members in group_by_length(lengths, batch_tokens, similar):
-            self.groups.append(run(rests, members, beginning))
-        self.inputs = [
-            torch.cat(parts or [_no_rows(target)])
-            for target, parts in zip(targets, self._inputs, strict=True)
+        for number, members in enumerate(self.members):
+            if any(map(is_own, owners[number])):
+                self._watching = self._inputs[number]
+                self.groups[number] = run(rests, members, beginning)
+
+    @lazy
+    def inputs(self) -> list[Tensor]:
+        """For each target (n, d_in): at the shared beginning, once, and at own tokens.
+
+        Of all groups, so all ranks have to ask for them together.
+        """
+        found = [
+            of_one("inputs at prefixes", partial(self._inputs.__getitem__, at), owner)
+            for at, owner in enumerate(self._owners)
         ]
+        parts = [self._begun, *found]
+        self._begun, self._inputs = [], []
+        inputs = []
+        for index, target in enumerate(self._targets):
+            # Of layers that were not run there are none.
+            rows = [
+                part[index].to(target.device) for part in parts if index < len(part)
+            ]
+            inputs.append(torch.cat(rows) if rows else _no_rows(target))
+        return inputs
 
     def _begin(self, ids: Sequence[int]) -> PrefixGroup:
         if not ids:
@@ -211,17 +252,15 @@ class PrefixCache:
     ) -> None:
         real = mask[:, -len(ids[0]) :].bool()
 
-        def watch(parts: list[Tensor]) -> Hook:
-            def hook(_module: nn.Module, args: Any, _y: Tensor) -> None:
-                x = args[0].reshape(*real.shape, -1)
-                parts.append(x[real.to(x.device)])
-
-            return hook
+        def watch(_module: nn.Module, args: Any, _y: Tensor) -> None:
+            x = args[0].reshape(*real.shape, -1)
+            # Layer by layer, which is target by target.
+            self._watching.append(x[real.to(x.device)])
 
         with ExitStack() as stack:
-            for target, parts in zip(self._targets, self._inputs, strict=True):
+            for target in self._targets:
                 if target.layer < self._layers:
-                    stack.enter_context(hooked(target.module, watch(parts)))
+                    stack.enter_context(hooked(target.module, watch))
             self._lower.call(ids, self._layers, cache, None if cache is None else mask)
 
 

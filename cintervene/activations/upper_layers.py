@@ -5,6 +5,9 @@ What enters the lowest changed projection does not depend on a change, nor do ke
 values at tokens where the changes do nothing. Both are computed once. What is left to
 run, and to differentiate, are the layers above, at the other tokens, and the
 unembedding at the rows that a loss looks at.
+
+Batches are planned as if there was one rank; each rank runs and keeps its own, and what
+comes of them is exchanged.
 """
 
 from __future__ import annotations
@@ -12,7 +15,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -36,6 +40,7 @@ from cintervene.models.trace import (
 )
 from cintervene.models.unembedding import Unembedding
 from cintervene.utils.lazy import lazy
+from cintervene.utils.ranks import deal_in_rounds, is_own, of_one, world
 
 __all__ = [
     "Changes",
@@ -46,6 +51,7 @@ __all__ = [
     "logits_of",
 ]
 
+R = TypeVar("R")
 # The transposed change (d_in, d_out) of each target's weight, float32; None for none.
 Changes = Sequence[Tensor] | None
 # Called with the number of a target, its inputs and its changed outputs.
@@ -60,8 +66,9 @@ class UpperBatch:
     ----------
     sequences : list of int
         Which of the sequences given, in the order of the rows.
-    group : PrefixGroup
-        Where their prefixes are.
+    group : PrefixGroup or None
+        Where their prefixes are; None where another rank runs the batch, which has no
+        inputs, hidden states and arguments then.
     rows : Tensor
         And in which of its rows.
     inputs : Tensor
@@ -80,7 +87,7 @@ class UpperBatch:
     """
 
     sequences: list[int]
-    group: PrefixGroup
+    group: PrefixGroup | None
     rows: Tensor
     inputs: Tensor
     real: Tensor
@@ -88,6 +95,11 @@ class UpperBatch:
     owners: Tensor
     hidden: Tensor
     arguments: dict[int, Arguments]
+
+    @property
+    def is_here(self) -> bool:
+        """Whether it is this rank's."""
+        return self.group is not None
 
 
 class UpperLayers:
@@ -110,6 +122,8 @@ class UpperLayers:
     above : bool
         False where `states` will not be asked for: prefixes are run no further than the
         lowest changed layer.
+    turn : int
+        Batch i is the work of rank i + turn, modulo their number.
 
     Attributes
     ----------
@@ -126,8 +140,9 @@ class UpperLayers:
         wanted: Sequence[Sequence[int]],
         batch_tokens: int = 1024,
         above: bool = True,
+        turn: int = 0,
     ) -> None:
-        self._decoder, self._targets = decoder, list(targets)
+        self._decoder, self._targets, self._turn = decoder, list(targets), turn
         self._lowest = targets[0].layer
         self._at = {target.layer: index for index, target in enumerate(targets)}
         ids = check_sequences(sequences, decoder.model)
@@ -143,18 +158,62 @@ class UpperLayers:
             decoder, targets, different, max(map(len, ids)), batch_tokens,
             decoder.n_layers if above else self._lowest + 1,
         )  # fmt: skip
-        lower = LowerLayers(decoder, self._lowest)
-        entering = [
-            self._enter(lower, tails, places, members, group, rows)
-            for group in self.prefixes.groups
+        plan = [
+            (number, members, rows)
+            for number, group in enumerate(self.prefixes.members)
             for members, rows in _batches(
                 group, different, prefixes, tails, batch_tokens
             )
         ]
+        self.prefixes.run([
+            [at + turn for at, (other, _, _) in enumerate(plan) if other == number]
+            for number in range(len(self.prefixes.members))
+        ])  # fmt: skip
+        lower = LowerLayers(decoder, self._lowest)
+        entering = [
+            self._enter(
+                lower, tails, places, members,
+                self.prefixes.groups[number] if is_own(at + turn) else None, rows,
+            )
+            for at, (number, members, rows) in enumerate(plan)
+        ]  # fmt: skip
         for group in self.prefixes.groups:
-            group.forget(self._lowest)
-        self.additive = self._adds_to_output(entering[0])
-        self.batches = [self._reach(batch) for batch in entering]
+            if group is not None:
+                group.forget(self._lowest)
+        adds = partial(self._adds_to_output, entering[0])
+        self.additive = of_one("whether a layer adds its projection", adds, turn)
+        self.batches = [
+            self._reach(batch) if batch.is_here else batch for batch in entering
+        ]
+
+    def deal(
+        self, what: str, work: Callable[[int, UpperBatch], R]
+    ) -> Iterator[tuple[UpperBatch, R]]:
+        """Each batch and what comes of it, in their order; all ranks do their own.
+
+        Parameters
+        ----------
+        what : str
+            See `ranks.exchange`.
+        work : callable
+            Called with the number of a batch and the batch.
+        """
+        found = deal_in_rounds(what, self.pieces(), lambda one: one and work(*one))
+        for one, result in zip(self.pieces(), found, strict=True):
+            if one is not None:
+                yield one[1], cast(R, result)
+
+    def pieces(self, behind: int = 0) -> list[tuple[int, UpperBatch] | None]:
+        """The batches with their numbers, for `ranks.deal`.
+
+        Parameters
+        ----------
+        behind : int
+            How many pieces of work come first. Some None stand before the first batch,
+            so that each piece is the work of the rank that has it.
+        """
+        idle = (self._turn - behind) % world()
+        return [*[None] * idle, *enumerate(self.batches)]
 
     def states(
         self, batch: UpperBatch, changes: Changes, watch: Watch | None = None
@@ -213,6 +272,9 @@ class UpperLayers:
         """
         if self.additive:
             return 1.0
+        return of_one("how far a layer's output moves", self._gain, self._turn)
+
+    def _gain(self) -> float:
         batch = self.batches[0]
         with evaluating(self._decoder.layers[self._lowest]):
             return gain_of_output(
@@ -225,13 +287,16 @@ class UpperLayers:
         tails: Sequence[list[int]],
         wanted: Sequence[Sequence[int]],
         members: list[int],
-        group: PrefixGroup,
+        group: PrefixGroup | None,
         rows: Tensor,
     ) -> UpperBatch:
         lengths = torch.tensor([len(tails[i]) for i in members])
         length = int(lengths.max())
         rest = padded([tails[i] for i in members])
-        if self.prefixes.plain:
+        arguments: dict[int, Arguments] = {}
+        if group is None:
+            hidden = torch.empty(0)
+        elif self.prefixes.plain:
             mask = torch.ones((len(members), length), dtype=torch.int64)
             mask = torch.cat([group.mask[rows], mask], dim=1)
             past = group.past(rows, slice(self._lowest))
@@ -269,11 +334,13 @@ class UpperLayers:
         self, batch: UpperBatch, layer: int, hidden: Tensor, hook: Hook
     ) -> Tensor:
         """Run a layer with a hook on its target."""
+        assert batch.group is not None, "it is another rank's"
         hook = _behind(batch.group.length, len(hidden), hook)
         with hooked(self._targets[self._at[layer]].module, hook):
             return self._call(batch, layer, hidden)
 
     def _call(self, batch: UpperBatch, layer: int, hidden: Tensor) -> Tensor:
+        assert batch.group is not None, "it is another rank's"
         args, kwargs = batch.group.renew(batch.arguments[layer], batch.rows, layer)
         begun = batch.group.entering.get(layer)
         if begun is not None:
@@ -326,14 +393,14 @@ def logits_of(unembedding: Unembedding, hidden: Tensor) -> Tensor:
 
 
 def _batches(
-    group: PrefixGroup,
+    group: Sequence[int],
     different: Sequence[tuple[int, ...]],
     prefixes: Sequence[tuple[int, ...]],
     tails: Sequence[Sequence[int]],
     batch_tokens: int,
 ) -> Iterator[tuple[list[int], Tensor]]:
-    """Sequences with prefixes of one group, some at a time, and rows of these."""
-    row = {different[index]: at for at, index in enumerate(group.members)}
+    """Sequences with some prefixes, a part at a time, and which of these they have."""
+    row = {different[index]: at for at, index in enumerate(group)}
     members = [index for index, prefix in enumerate(prefixes) if prefix in row]
     lengths = [len(tails[i]) for i in members]
     for part in group_by_length(lengths, batch_tokens, SIMILAR):

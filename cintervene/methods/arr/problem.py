@@ -30,6 +30,7 @@ from cintervene.models.parts import ModelParts
 from cintervene.models.targets import Target
 from cintervene.solvers.projections import project_simplex
 from cintervene.utils.arrays import Floats
+from cintervene.utils.ranks import deal
 
 __all__ = ["RiskRegion"]
 
@@ -114,12 +115,12 @@ class RiskRegion(SafeRegion):
         attacked = [int(i) for i in worst if i in requests][: adversary.count]
         placed = [c.to(d) for c, d in zip(changes, batch.devices, strict=True)]
         with changed(batch.targets, placed):
-            harder = [
-                adversary.harder(
+            harder = deal(
+                "attacks on requests", attacked,
+                lambda request: adversary.harder(
                     request, batch.harmful_examples[requests.index(request)], step
-                )
-                for request in attacked
-            ]
+                ),
+            )  # fmt: skip
         batch.set_harmful([*batch.harmful_examples, *harder])
         share = np.full(len(harder), weights.mean())
         self.weights[number] = project_simplex(np.concatenate([weights, share]))

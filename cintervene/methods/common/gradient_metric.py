@@ -5,6 +5,9 @@ Both sides of a change are measured: `Preserve` on its right by the inputs that 
 be moved, `OutputMetric` on its left by the mean outer product of the outputs'
 derivatives of the log probability of sampled answers, which is the Fisher information.
 (The product of both is the curvature of K-FAC, Martens and Grosse 2015.)
+
+Where ranks share work, a target is the work of one of them, by its number; all see all
+rows.
 """
 
 from __future__ import annotations
@@ -15,13 +18,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cintervene.activations.upper_layers import UpperLayers, logits_of
+from cintervene.activations.upper_layers import UpperBatch, UpperLayers, logits_of
 from cintervene.methods.common.objectives import set_loss
 from cintervene.methods.common.output_metric import OutputMetric
 from cintervene.models.targets import Target
 from cintervene.models.unembedding import Unembedding
 from cintervene.models.weights import as_floats
 from cintervene.solvers.preserve import BenignMoments, Preserve
+from cintervene.utils.ranks import is_own
 
 __all__ = ["GradientMetric"]
 
@@ -47,7 +51,9 @@ class GradientMetric:
         self._random = torch.Generator().manual_seed(SEED)
 
     def count(self, index: int, inputs: Tensor) -> None:
-        """Count inputs (n, d_in) of a target as not to be moved."""
+        """Count inputs (n, d_in) of a target as not to be moved, if it is our own."""
+        if not is_own(index):
+            return
         self._waiting[index].append(inputs)
         if sum(map(len, self._waiting[index])) >= CHUNK:
             self._add_waiting(index)
@@ -62,30 +68,58 @@ class GradientMetric:
 
         In a `differentiable` context.
         """
-        for batch in upper.batches:
-            outputs: list[Tensor] = []
+        drawn = 0
 
-            def watch(_index: int, _inputs: Tensor, changed: Tensor) -> None:
-                changed.retain_grad()
-                outputs.append(changed)  # noqa: B023
+        def derivatives(number: int, batch: UpperBatch) -> list[Tensor]:
+            nonlocal drawn
+            # What is drawn for other ranks' batches is drawn here too.
+            self._skip(upper.batches[drawn:number])
+            drawn = number + 1
+            return self._derivatives(upper, batch)
 
-            logits = logits_of(self._unembedding, upper.states(batch, None, watch))
-            likely = torch.softmax(logits.detach().cpu(), dim=-1)
-            sampled = torch.multinomial(likely, 1, generator=self._random)
-            set_loss(logits, sampled.tolist()).sum().backward()  # type: ignore[no-untyped-call]
-            for fisher, output in zip(self._fisher, outputs, strict=True):
-                assert output.grad is not None
-                real = batch.real.to(output.device)
-                rows = as_floats(output.grad[real])
-                fisher += rows.T @ rows
+        for _, found in upper.deal("derivatives of answers", derivatives):
+            for index, of_target in enumerate(found):
+                if is_own(index):
+                    rows = as_floats(of_target)
+                    self._fisher[index] += rows.T @ rows
+        self._skip(upper.batches[drawn:])
 
-    def metrics(
-        self, ridge: float, output_ridge: float
-    ) -> list[tuple[Preserve, OutputMetric]]:
-        """The norms of each target's change, on its right and on its left."""
-        for index in range(len(self._waiting)):
-            self._add_waiting(index)
-        return [
-            (moments.factored(ridge=ridge), OutputMetric(fisher, output_ridge))
-            for moments, fisher in zip(self._moments, self._fisher, strict=True)
-        ]
+    def _derivatives(self, upper: UpperLayers, batch: UpperBatch) -> list[Tensor]:
+        """Of a sampled answer, by each target's outputs (n, d_out) at the tokens."""
+        outputs: list[Tensor] = []
+
+        def watch(_index: int, _inputs: Tensor, changed: Tensor) -> None:
+            changed.retain_grad()
+            outputs.append(changed)
+
+        logits = logits_of(self._unembedding, upper.states(batch, None, watch))
+        likely = torch.softmax(logits.detach().cpu(), dim=-1)
+        sampled = torch.multinomial(likely, 1, generator=self._random)
+        set_loss(logits, sampled.tolist()).sum().backward()  # type: ignore[no-untyped-call]
+        found = []
+        for output in outputs:
+            assert output.grad is not None
+            found.append(output.grad[batch.real.to(output.device)])
+        return found
+
+    def _skip(self, batches: Sequence[UpperBatch]) -> None:
+        """Draw, as if answers of these batches were sampled."""
+        width = self._unembedding.weight.shape[0]
+        for batch in batches:
+            likely = torch.ones(len(batch.wanted), width)
+            torch.multinomial(likely, 1, generator=self._random)
+
+    def metric(
+        self, index: int, ridge: float, output_ridge: float
+    ) -> tuple[Preserve, OutputMetric]:
+        """The norms of a target's change, on its right and on its left.
+
+        Parameters
+        ----------
+        index : int
+            Of a target that is this rank's.
+        ridge, output_ridge : float
+        """
+        self._add_waiting(index)
+        preserve = self._moments[index].factored(ridge=ridge)
+        return preserve, OutputMetric(self._fisher[index], output_ridge)

@@ -1,10 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Neurons that refuse: fitted to tokens, what they add learnt, measured."""
+"""Neurons that refuse: fitted to tokens, what they add learnt, measured.
+
+Where ranks share work, a batch of examples is the work of one of them. What comes of
+batches is summed in their order, so that it is the same bits on any number of ranks.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -100,13 +105,17 @@ class _Captured:
         )  # fmt: skip
         self.inputs = [batch.inputs for batch in self.upper.batches]
 
-    def states(self) -> list[Tensor]:
-        """What the final norm reads of each batch when nothing is changed."""
-        return [self.upper.states(batch, None) for batch in self.upper.batches]
+    def states(self) -> list[Tensor | None]:
+        """What the final norm reads of this rank's batches when nothing is changed."""
+        return [
+            self.upper.states(batch, None) if batch.is_here else None
+            for batch in self.upper.batches
+        ]
 
     def tokens(self) -> Iterator[tuple[Tensor, npt.NDArray[np.int64]]]:
-        """Inputs and roles of each example's tokens."""
-        for batch, inputs in zip(self.upper.batches, self.inputs, strict=True):
+        """Inputs and roles of each example's tokens, of all ranks."""
+        found = self.upper.deal("inputs of tokens", lambda at, _: self.inputs[at])
+        for batch, inputs in found:
             for row, index in enumerate(batch.sequences):
                 labels = roles(self.examples[index], self._first[index])
                 yield inputs[row, : len(labels)], labels
@@ -122,7 +131,7 @@ class GateDescent:
     examples : GateExamples
     config : GateConfig
     progress : callable
-    base : list of Tensor, optional
+    base : list of Tensor or None, optional
         `tuning_states` of the model that drift is measured from; by default of this
         one.
     """
@@ -134,7 +143,7 @@ class GateDescent:
         examples: GateExamples,
         config: GateConfig,
         progress: Progress = silent,
-        base: list[Tensor] | None = None,
+        base: list[Tensor | None] | None = None,
     ) -> None:
         self.mlp, self.unembedding, self.config = mlp, parts.unembedding, config
         n_harmful = sum(map(len, examples.harmful))
@@ -208,15 +217,28 @@ class GateDescent:
             )
             descent.zero_grad()
             loss = 0.0
-            for batch, losses in self._losses(captured, self.added):
-                value = refusal_loss(
-                    captured.examples, batch, losses, config.first_token
-                )
-                value.backward()  # type: ignore[no-untyped-call]
-                loss += float(value.detach())
+            slope = partial(self._slope, captured)
+            for _, (value, gradient) in captured.upper.deal("losses", slope):
+                loss += value
+                if self.added.grad is None:
+                    self.added.grad = gradient
+                else:
+                    self.added.grad += gradient
             descent.step()
             yield {"loss": loss}
         self.added = self.added.detach().to(self.mlp.down.dtype).float()
+
+    def _slope(
+        self, captured: _Captured, _number: int, batch: UpperBatch
+    ) -> tuple[float, Tensor]:
+        """A batch's part of the loss and its derivative by what neurons add."""
+        added = self.added.detach().requires_grad_()
+        losses = self._losses(captured, batch, added)
+        first = self.config.first_token
+        value = refusal_loss(captured.examples, batch, losses, first)
+        value.backward()  # type: ignore[no-untyped-call]
+        assert added.grad is not None
+        return float(value.detach()), added.grad
 
     def measure(
         self, thresholds: Thresholds, openings: Sequence[int]
@@ -231,24 +253,28 @@ class GateDescent:
         """
         neurons = self.gates.neurons(thresholds).beside(self.gates.idle)
         added = torch.cat([self.added, -self.mlp.columns(self.places)])
-        self._open(self.tune_harmful, neurons)
-        reached = [
-            refusal_reached(target_losses)
-            for batch, losses in self._losses(self.tune_harmful, added)
-            for _, target_losses in by_example(batch, losses)
-        ]
         tune = self.tune_benign
+        self._open(self.tune_harmful, neurons)
         self._open(tune, neurons)
-        refused, divergences = 0, []
-        for batch, base in zip(tune.upper.batches, self._base, strict=True):
+
+        def refused(_number: int, batch: UpperBatch) -> list[bool]:
+            losses = self._losses(self.tune_harmful, batch, added)
+            return [refusal_reached(one) for _, one in by_example(batch, losses)]
+
+        def drift(number: int, batch: UpperBatch) -> tuple[Tensor, int]:
+            base = self._base[number]
+            assert base is not None, "it is another rank's"
             before = logits_of(self.unembedding, base)
             after = self._logits(tune, batch, added)
-            divergences.append(divergence_loss(before, after))
-            refused += len(_new_openings(batch, before, after, openings))
-        kl = float(torch.cat(divergences).mean())
-        return GateSweepPoint(
-            *thresholds, sum(reached) / len(reached), refused / len(tune.examples), kl
-        )
+            new = _new_openings(batch, before, after, openings)
+            return divergence_loss(before, after), len(new)
+
+        found = self.tune_harmful.upper.deal("refusals", refused)
+        reached = [one for _, of_batch in found for one in of_batch]
+        drifts = [one for _, one in tune.upper.deal("drift", drift)]
+        kl = float(torch.cat([divergences for divergences, _ in drifts]).mean())
+        false = sum(count for _, count in drifts) / len(tune.examples)
+        return GateSweepPoint(*thresholds, sum(reached) / len(reached), false, kl)
 
     def updates(self, thresholds: Thresholds) -> list[tuple[Target, LowRankUpdate]]:
         """The changes of the three matrices."""
@@ -259,15 +285,13 @@ class GateDescent:
     def _open(self, captured: _Captured, neurons: Neurons) -> None:
         """Let neurons see what enters the MLP, on which alone depends what they add."""
         for batch, inputs in zip(captured.upper.batches, captured.inputs, strict=True):
-            batch.inputs = self.mlp.activations(inputs, neurons)
+            if batch.is_here:
+                batch.inputs = self.mlp.activations(inputs, neurons)
 
-    def _losses(
-        self, captured: _Captured, added: Tensor
-    ) -> Iterator[tuple[UpperBatch, Tensor]]:
-        """-log p of the target tokens at each batch's wanted rows."""
-        for batch in captured.upper.batches:
-            logits = self._logits(captured, batch, added)
-            yield batch, set_loss(logits, target_sets(captured.examples, batch))
+    def _losses(self, captured: _Captured, batch: UpperBatch, added: Tensor) -> Tensor:
+        """-log p of the target tokens at a batch's wanted rows."""
+        logits = self._logits(captured, batch, added)
+        return set_loss(logits, target_sets(captured.examples, batch))
 
     def _logits(self, captured: _Captured, batch: UpperBatch, added: Tensor) -> Tensor:
         states = captured.upper.states(batch, [added.to(batch.inputs.device)])
@@ -276,7 +300,7 @@ class GateDescent:
 
 def tuning_states(
     parts: ModelParts, mlp: GatedMLP, examples: GateExamples
-) -> list[Tensor]:
+) -> list[Tensor | None]:
     """What the model as it is makes of the tuning split's benign examples."""
     benign = examples.tune_benign
     with torch.no_grad():
@@ -300,7 +324,9 @@ def _all_tokens(captured: Sequence[_Captured]) -> Tokens:
 def _typical_size(uppers: Sequence[UpperLayers]) -> float:
     """How large values are that move the residual stream by its own median size."""
     values = [
-        batch.hidden.float().abs().median() for u in uppers for batch in u.batches
+        value
+        for upper in uppers
+        for _, value in upper.deal("sizes of states", _median_size)
     ]
     size = float(torch.stack([value.cpu() for value in values]).mean())
     gain = uppers[0].gain
@@ -310,6 +336,10 @@ def _typical_size(uppers: Sequence[UpperLayers]) -> float:
             "stream; name another one, e.g. layers=[16]"
         )
     return size / gain
+
+
+def _median_size(_number: int, batch: UpperBatch) -> Tensor:
+    return batch.hidden.float().abs().median()
 
 
 def _new_openings(

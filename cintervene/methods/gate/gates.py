@@ -21,6 +21,7 @@ from cintervene.methods.common.gated_mlp import (
 )
 from cintervene.methods.gate.examples import ANSWERING, READING, REFUSING
 from cintervene.utils.arrays import Floats
+from cintervene.utils.ranks import deal
 
 __all__ = ["EVEN", "Gates", "Thresholds", "Tokens", "fit_gates"]
 
@@ -177,10 +178,12 @@ def fit_gates(
         role: _spread(harmful.at(role))
         for role in range(READING + 1, harmful.roles.max() + 1)
     }
-    detectors = [
-        fit_detector(inputs, list(_negatives(role, harmful, benign)), ridge)
-        for role, inputs in positive.items()
-    ]
+
+    def fitted(role: int) -> Detector:
+        others = list(_negatives(role, harmful, benign))
+        return fit_detector(positive[role], others, ridge)
+
+    detectors = deal("detectors of roles", list(positive), fitted)
     ordinary = _spread(benign.inputs)
     constant = constant_direction(ordinary)
     gates = Gates(

@@ -9,10 +9,10 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from cintervene import data
-from cintervene.activations.upper_layers import Changes
+from cintervene.activations.upper_layers import Changes, UpperBatch
 from cintervene.intervention.intervention import Intervention
 from cintervene.methods.common.descent import take_steps
 from cintervene.methods.common.layer_selection import most_separating
@@ -192,31 +192,42 @@ class _Tuning:
 
     def _measure(self, strength: float, base: float) -> RefusalSweepPoint:
         """What a multiple does; `base` is the base model's share of refusals."""
-        balls, devices = self._problem.balls, self._examples.devices
+        examples = self._examples
         changes = [
-            (ball.change * strength).to(device)
-            for ball, device in zip(balls, devices, strict=True)
+            (change * strength).to(device)
+            for change, device in zip(
+                self._problem.changes, examples.devices, strict=True
+            )
         ]
-        reached = [
-            self._problem.reached(target_losses)
-            for batch, losses in self._examples.losses(changes)
-            for _, target_losses in by_example(batch, losses)
-        ]
+
+        def refused(_number: int, batch: UpperBatch) -> list[bool]:
+            parts = by_example(batch, examples.losses(batch, changes))
+            return [self._problem.reached(losses) for _, losses in parts]
+
+        def drift(number: int, _batch: UpperBatch) -> Tensor:
+            return examples.divergences(number, changes)
+
+        found = examples.harmful.deal("refusals", refused)
+        reached = [one for _, of_batch in found for one in of_batch]
         false_refusals = self._refusing(changes) - base
-        kl = torch.cat(list(self._examples.divergences(changes))).mean()
+        divergences = [one for _, one in examples.benign.deal("divergences", drift)]
+        kl = torch.cat(divergences).mean()
         return RefusalSweepPoint(
             strength, sum(reached) / len(reached), false_refusals, float(kl)
         )
 
     def _refusing(self, changes: Changes) -> float:
         """Share of benign examples whose greedy answer begins as a refusal."""
-        refusing = total = 0
-        for batch, logits in self._examples.benign_logits(changes):
+        examples = self._examples
+
+        def refusing(_number: int, batch: UpperBatch) -> tuple[int, int]:
+            logits = examples.benign_logits(batch, changes)
             opening = torch.isin(
                 logits.argmax(dim=-1), torch.tensor(self._openings).to(logits.device)
             )
             rows = [*enumerate(batch.owners.tolist())]
             first = {owner: row for row, owner in reversed(rows)}
-            refusing += int(opening[list(first.values())].sum())
-            total += len(first)
-        return refusing / total
+            return int(opening[list(first.values())].sum()), len(first)
+
+        counts = [one for _, one in examples.benign.deal("false refusals", refusing)]
+        return sum(some for some, _ in counts) / sum(every for _, every in counts)

@@ -6,12 +6,19 @@ divergence from the model's own answers to others: docs/methods/tsr.md (3). It i
 lowered by projected gradient steps within a ball of changes at each of some layers, on
 some of the examples at a time.
 
+Where ranks share work, a batch of examples and a layer's ball are each the work of one
+of them. Losses and derivatives are summed in the order of the batches, so that they are
+the same bits on any number of ranks.
+
 Source: arXiv 2510.03567, TSR.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -45,8 +52,11 @@ from cintervene.prompts.refusal_examples import TargetExample
 from cintervene.solvers.preserve import Preserve
 from cintervene.solvers.update import LowRankUpdate
 from cintervene.utils.arrays import Floats
+from cintervene.utils.ranks import deal, deal_in_rounds, is_own
 
 __all__ = ["ExampleBatch", "SafeRegion"]
+
+T = TypeVar("T")
 
 # Of the parts, one in so many tells how outputs matter: a mean over thousands of
 # tokens changes little with more of them, and each costs a pass with gradients.
@@ -87,59 +97,133 @@ class ExampleBatch:
         self._parts, self.targets = parts, targets
         self.devices = [target.device for target in targets]
         self.set_harmful(harmful)
-        self.benign = self._gather(benign)
+        self.benign = self._gather(benign, turn=len(self.harmful.batches))
+        # By the number of a benign batch of this rank.
+        self._base: dict[int, Tensor] = {}
+        watched = partial(self._unchanged, watched=count is not None)
         with torch.no_grad():
-            self._base = [self._unchanged(b, count) for b in self.benign.batches]
+            for _, found in self.benign.deal("benign examples", watched):
+                for index, inputs in found:
+                    assert count is not None
+                    count(index, inputs)
 
     def _unchanged(
-        self, batch: UpperBatch, count: Callable[[int, Tensor], None] | None
-    ) -> Tensor:
-        """The base model's last hidden states at a benign batch's wanted rows."""
-        if count is None:
-            return self.benign.states(batch, None)
+        self, number: int, batch: UpperBatch, watched: bool
+    ) -> list[tuple[int, Tensor]]:
+        """Keep the base model's last hidden states at a benign batch's wanted rows.
+
+        Returns what the targets read at all tokens, where they are watched.
+        """
+        found: list[tuple[int, Tensor]] = []
 
         def watch(index: int, inputs: Tensor, _outputs: Tensor) -> None:
-            count(index, inputs[batch.real.to(inputs.device)])
+            found.append((index, inputs[batch.real.to(inputs.device)]))
 
-        return self.benign.states(batch, None, watch)
+        states = self.benign.states(batch, None, watch if watched else None)
+        self._base[number] = states
+        return found
 
     def set_harmful(self, harmful: Sequence[TargetExample]) -> None:
         """Take these harmful examples from now on."""
         self.harmful_examples = list(harmful)
         self.harmful = self._gather(harmful)
 
-    def _gather(self, examples: Sequence[TargetExample]) -> UpperLayers:
+    def _gather(self, examples: Sequence[TargetExample], turn: int = 0) -> UpperLayers:
         return UpperLayers(
             self._parts.decoder,
             self.targets,
             [one.ids for one in examples],
             [one.prefix_length for one in examples],
             [one.positions for one in examples],
+            turn=turn,
         )
 
-    def losses(self, changes: Changes) -> Iterator[tuple[UpperBatch, Tensor]]:
-        """-log p of the target tokens: of each batch one for each wanted row."""
-        for batch in self.harmful.batches:
-            logits = self._logits(self.harmful, batch, changes)
-            yield batch, set_loss(logits, target_sets(self.harmful_examples, batch))
+    def losses(self, batch: UpperBatch, changes: Changes) -> Tensor:
+        """-log p of the target tokens at each wanted row of a harmful batch."""
+        logits = self._logits(self.harmful, batch, changes)
+        return set_loss(logits, target_sets(self.harmful_examples, batch))
 
-    def benign_logits(self, changes: Changes) -> Iterator[tuple[UpperBatch, Tensor]]:
-        """Logits at the wanted rows of each benign batch."""
-        for batch in self.benign.batches:
-            yield batch, self._logits(self.benign, batch, changes)
+    def benign_logits(self, batch: UpperBatch, changes: Changes) -> Tensor:
+        """Logits at the wanted rows of a benign batch."""
+        return self._logits(self.benign, batch, changes)
 
-    def divergences(self, changes: Changes) -> Iterator[Tensor]:
-        """KL(base || changed) at the wanted rows of each benign batch."""
-        changed = self.benign_logits(changes)
-        for (_, logits), base in zip(changed, self._base, strict=True):
-            with torch.no_grad():
-                before = logits_of(self._parts.unembedding, base)
-            yield divergence_loss(before, logits)
+    def divergences(self, number: int, changes: Changes) -> Tensor:
+        """KL(base || changed) at the wanted rows of a benign batch, by its number."""
+        logits = self.benign_logits(self.benign.batches[number], changes)
+        with torch.no_grad():
+            before = logits_of(self._parts.unembedding, self._base[number])
+        return divergence_loss(before, logits)
+
+    def each(
+        self,
+        what: str,
+        harmful: Callable[[UpperBatch], T],
+        benign: Callable[[int], T],
+    ) -> Iterator[T]:
+        """What comes of each harmful batch and then of each benign one, in order.
+
+        Parameters
+        ----------
+        what : str
+            See `ranks.exchange`.
+        harmful, benign : callable
+            Called with a batch, and with the number of one.
+        """
+        first = self.harmful.pieces()
+        second = self.benign.pieces(behind=len(first))
+        work = [
+            *(one and partial(harmful, one[1]) for one in first),
+            *(one and partial(benign, one[0]) for one in second),
+        ]
+        for one in deal_in_rounds(what, work, lambda piece: piece and piece()):
+            if one is not None:
+                yield one
 
     def _logits(
         self, upper: UpperLayers, batch: UpperBatch, changes: Changes
     ) -> Tensor:
         return logits_of(self._parts.unembedding, upper.states(batch, changes))
+
+
+@dataclass(eq=False)
+class _Slope:
+    """What batches add to a step.
+
+    Attributes
+    ----------
+    loss, drift : float
+    nats : dict of int to float
+        Of each harmful example.
+    gradients : list of Tensor or None
+        Of each target's change.
+    """
+
+    loss: float
+    drift: float
+    nats: dict[int, float]
+    gradients: list[Tensor | None]
+
+    def add(self, other: _Slope) -> None:
+        """Add another batch's, which is used up."""
+        self.loss += other.loss
+        self.drift += other.drift
+        self.nats |= other.nats
+        for at, gradient in enumerate(other.gradients):
+            before = self.gradients[at]
+            if before is None:
+                self.gradients[at] = gradient
+            elif gradient is not None:
+                before += gradient.to(before.device)
+        # They are as large as the changes.
+        other.gradients.clear()
+
+
+def _taken(leaves: Sequence[Tensor]) -> list[Tensor | None]:
+    """The derivatives of a batch, which are forgotten where they were."""
+    gradients = [leaf.grad for leaf in leaves]
+    for leaf in leaves:
+        leaf.grad = None
+    return gradients
 
 
 class SafeRegion:
@@ -157,8 +241,10 @@ class SafeRegion:
     ----------
     batches : list of ExampleBatch
         Each step looks at one of them, in turn.
-    balls : list of LayerBall
-        One for each target.
+    balls : dict of int to LayerBall
+        By the number of each target that is this rank's.
+    changes : list of Tensor
+        The change of each target after the steps taken so far, see `evaluate`.
     """
 
     def __init__(
@@ -181,15 +267,24 @@ class SafeRegion:
                 strict=True,
             )
         ]
-        metrics: Sequence[tuple[Preserve | None, OutputMetric]]
-        if plain:
-            metrics = [(None, OutputMetric.plain(one.d_out)) for one in targets]
-        else:
-            metrics = self._metrics(parts.model, sensitivity)
-        self.balls = [
-            LayerBall(target, preserve, metric, config.radius, config.inertia)
-            for target, (preserve, metric) in zip(targets, metrics, strict=True)
-        ]
+        if not plain:
+            self._measure(parts.model, sensitivity)
+
+        def ball(index: int, target: Target) -> LayerBall:
+            preserve: Preserve | None = None
+            metric = OutputMetric.plain(target.d_out)
+            if not plain:
+                ridges = config.ridge, config.output_ridge
+                preserve, metric = sensitivity.metric(index, *ridges)
+            return LayerBall(target, preserve, metric, config.radius, config.inertia)
+
+        self.targets = list(targets)
+        self.balls = {
+            index: ball(index, target)
+            for index, target in enumerate(targets)
+            if is_own(index)
+        }
+        self.changes = [torch.zeros(one.d_in, one.d_out) for one in targets]
 
     def descend(self) -> Iterator[dict[str, float]]:
         """Take the steps, one for each item drawn: what was measured before the step.
@@ -198,24 +293,35 @@ class SafeRegion:
         """
         config = self.config
         for step in range(config.steps):
-            metrics, gradients = self.gradients(step, [b.change for b in self.balls])
-            gains = [
-                ball.turn(gradient)
-                for ball, gradient in zip(self.balls, gradients, strict=True)
-            ]
+            metrics, gradients = self.gradients(step, self.changes)
             length = config.length * (1 - step / config.steps)
-            for ball, gain in zip(self.balls, gains, strict=True):
-                ball.step(length * gain / (max(gains) or 1.0))
-            yield metrics | {"norm": max(ball.norm for ball in self.balls)}
+            norms = self._step(gradients, length)
+            yield metrics | {"norm": max(norms)}
+
+    def _step(self, gradients: Sequence[Floats], length: float) -> list[float]:
+        """Take a step in each ball; the norms of the changes then."""
+        every = range(len(self.targets))
+        gains = deal(
+            "gains of layers", every, lambda at: self.balls[at].turn(gradients[at])
+        )
+
+        def step(at: int) -> tuple[Tensor, float]:
+            ball = self.balls[at]
+            ball.step(length * gains[at] / (max(gains) or 1.0))
+            return ball.change, ball.norm
+
+        found = deal("changes of layers", every, step)
+        self.changes = [change for change, _ in found]
+        return [norm for _, norm in found]
 
     @property
     def updates(self) -> list[tuple[Target, LowRankUpdate]]:
-        """The changes after the steps taken so far."""
-        return [(ball.target, ball.update) for ball in self.balls]
+        """The changes after the steps taken so far; all ranks ask for them together."""
+        every = range(len(self.targets))
+        updates = deal("the changes", every, lambda at: self.balls[at].update)
+        return list(zip(self.targets, updates, strict=True))
 
-    def _metrics(
-        self, model: nn.Module, sensitivity: GradientMetric
-    ) -> list[tuple[Preserve, OutputMetric]]:
+    def _measure(self, model: nn.Module, sensitivity: GradientMetric) -> None:
         """Where changes shall do little: at benign examples and at the template."""
         for examples in self.batches:
             for prefixes in (examples.harmful.prefixes, examples.benign.prefixes):
@@ -224,7 +330,6 @@ class SafeRegion:
         with differentiable(model):
             for examples in self.batches[::FISHER_EVERY]:
                 sensitivity.add_answers(examples.benign)
-        return sensitivity.metrics(self.config.ridge, self.config.output_ridge)
 
     def gradients(
         self, step: int, changes: Sequence[Tensor]
@@ -264,20 +369,28 @@ class SafeRegion:
             change.to(device).clone().requires_grad_()
             for change, device in zip(changes, examples.devices, strict=True)
         ]
-        loss = drift = 0.0
-        for batch, losses in examples.losses(leaves):
+        rows = sum(len(batch.wanted) for batch in examples.benign.batches)
+
+        def harmful(batch: UpperBatch) -> _Slope:
+            losses = examples.losses(batch, leaves)
             value = self.objective(number, batch, losses)
             value.backward()  # type: ignore[no-untyped-call]
-            loss += float(value.detach())
-            for index, target_losses in by_example(batch, losses.detach()):
-                nats[index] = float(target_losses.mean())
-        rows = sum(len(batch.wanted) for batch in examples.benign.batches)
-        for divergences in examples.divergences(leaves):
-            value = divergences.sum() / rows
+            parts = by_example(batch, losses.detach())
+            means = {index: float(part.mean()) for index, part in parts}
+            return _Slope(float(value.detach()), 0.0, means, _taken(leaves))
+
+        def benign(at: int) -> _Slope:
+            value = examples.divergences(at, leaves).sum() / rows
             (self.config.kl_weight * value).backward()  # type: ignore[no-untyped-call]
-            drift += float(value.detach())
-        gradients = [as_floats(leaf.grad) for leaf in leaves if leaf.grad is not None]
-        return {"loss": loss, "kl": drift}, nats, gradients
+            return _Slope(0.0, float(value.detach()), {}, _taken(leaves))
+
+        total = _Slope(0.0, 0.0, {}, [None] * len(leaves))
+        for one in examples.each("losses and derivatives", harmful, benign):
+            total.add(one)
+        for index, mean in total.nats.items():
+            nats[index] = mean
+        gradients = [as_floats(sum_) for sum_ in total.gradients if sum_ is not None]
+        return {"loss": total.loss, "kl": total.drift}, nats, gradients
 
     def objective(self, number: int, batch: UpperBatch, losses: Tensor) -> Tensor:
         """What some of a batch's examples add to its loss.

@@ -95,7 +95,7 @@ class Setting:
 
     def least(self, problem: RiskRegion, attack: RelaxedPGD, seed: int) -> float:
         """The least nats that an attack on the changed model brings about."""
-        with changed(self.targets, [ball.change for ball in problem.balls]):
+        with changed(self.targets, problem.changes):
             return min(
                 self.loss(attack.suffixed(text, one.ids[one.target_start :], seed), one)
                 for text, one in zip(REQUESTS, self.examples, strict=True)

@@ -110,7 +110,7 @@ def test_the_descent_lowers_the_loss_on_every_architecture(
     assert seen[0]["kl"] == pytest.approx(0.0, abs=1e-6)
     assert seen[-1]["loss"] < seen[0]["loss"] - 0.05
     assert [target for target, _ in problem.updates] == targets
-    for one in problem.balls:
+    for one in problem.balls.values():
         assert 0.0 < one.norm <= 1.0 + 1e-9
         change = one.update.matrix()
         np.testing.assert_allclose(change, one.change.T, atol=1e-6)
