@@ -50,8 +50,9 @@ class MethodConfig(Described):
     method: ClassVar[str]
     # By the name of a budget: parameters that differ from their defaults in it.
     budgets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"default": {}}
-    # Whether processes that share work share all of it that takes long.
-    dealt: ClassVar[bool] = True
+    # Whether processes that share work can share the method's: see `utils.ranks`. With
+    # others each would do all of it, and they are refused where there are several.
+    dealt: ClassVar[bool] = False
 
     layers: Literal["auto"] | Sequence[int] = parameter(
         Auto(Layers(), "layer indices, e.g. [14, 16]"), "auto",
@@ -163,8 +164,7 @@ class RequestConfig(MethodConfig):
     # The parameters that say how many of the package's benign prompts are taken: where
     # there are some, at least one prompt has to be left to answer as before.
     benign_counts: ClassVar[tuple[str, ...]] = ()
-    # Their descents go from step to step.
-    dealt = False
+    dealt = True
 
     harmful: Sequence[str] | None = parameter(
         Optional(Texts(least=1)), None,

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from cintervene.errors import RankError
+from cintervene.errors import ArgumentError, RankError
 from cintervene.methods.config import MethodConfig
 from cintervene.methods.registry import (
     DEFAULT_METHOD,
@@ -16,14 +16,14 @@ from cintervene.methods.registry import (
 )
 from cintervene.utils.parameters import check_alone
 from cintervene.utils.progress import Progress, silent
-from cintervene.utils.ranks import exchange
+from cintervene.utils.ranks import exchange, world
 
 if TYPE_CHECKING:
     from torch import nn
 
     from cintervene.intervention.intervention import Intervention
 
-__all__ = ["configure", "defend"]
+__all__ = ["check_shared", "configure", "defend"]
 
 
 def defend(
@@ -67,7 +67,8 @@ def defend(
     Raises
     ------
     ArgumentError
-        The method or a parameter is unknown, or a parameter is out of range.
+        The method or a parameter is unknown, or a parameter is out of range; or the
+        method is none whose work processes can share, in a block of `joined`.
     ModelError
         The model has no layers that can be changed.
     RankError
@@ -85,6 +86,7 @@ def defend(
         check_alone(["method"] * (method is not None) + list(parameters))
     solve = method_of(config).load()
     config.check_known()
+    check_shared(config)
     from cintervene.models.wrapped import unwrapped
     from cintervene.prompts.chat import chat_for
 
@@ -93,6 +95,20 @@ def defend(
     intervention = solve(model, chat, config, progress)
     _check_same(intervention)
     return intervention
+
+
+def check_shared(config: MethodConfig) -> None:
+    """Refuse a method whose work processes cannot share where several do.
+
+    Raises
+    ------
+    ArgumentError
+    """
+    if world() > 1 and not config.dealt:
+        raise ArgumentError(
+            f"method: {config.method!r} does not share its work, and {world()} "
+            "processes were started to share it; start one"
+        )
 
 
 def _check_same(intervention: Intervention) -> None:

@@ -1,37 +1,35 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the command says of work that several processes do not share."""
+"""Methods whose work several processes cannot share are refused before any is done."""
 
 from __future__ import annotations
 
-from io import StringIO
 from typing import Any
 
 import pytest
 
 pytest.importorskip("torch")
 
+from support.toy_method import ToyConfig
+
 import cintervene as ci
-from cintervene.cli.common import launched
-from cintervene.cli.common.console import Console
+from cintervene.errors import ArgumentError
+from cintervene.methods import defend
 
-WORDS = ci.PCRConfig(forbid=["bad"])
-DESCENTS = [ci.TSRConfig(), ci.ARRConfig(), ci.GateConfig()]
-
-
-def said(config: Any) -> str:
-    stream = StringIO()
-    launched.note_alike(config, Console(stream))
-    return stream.getvalue()
+SHARED = [
+    ci.PCRConfig(forbid=["bad"]), ci.TSRConfig(), ci.ARRConfig(), ci.GateConfig()
+]  # fmt: skip
 
 
-@pytest.mark.parametrize("config", DESCENTS, ids=lambda config: config.method)
-def test_descents_are_not_shared(monkeypatch: pytest.MonkeyPatch, config: Any) -> None:
-    assert said(config) == ""
-    monkeypatch.setattr(launched, "world", lambda: 3)
-    assert f"{config.method}: 3 processes share answers" in said(config)
-    assert "the first one writes" in said(config)
+@pytest.mark.parametrize("config", SHARED, ids=lambda config: config.method)
+def test_those_of_the_package_are_shared(
+    monkeypatch: pytest.MonkeyPatch, config: Any
+) -> None:
+    monkeypatch.setattr(defend, "world", lambda: 3)
+    defend.check_shared(config)
 
 
-def test_of_what_is_shared_nothing_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(launched, "world", lambda: 3)
-    assert said(WORDS) == ""
+def test_others_are_refused_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    defend.check_shared(ToyConfig())
+    monkeypatch.setattr(defend, "world", lambda: 3)
+    with pytest.raises(ArgumentError, match="'toy' does not share its work, and 3"):
+        defend.check_shared(ToyConfig())

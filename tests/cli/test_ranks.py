@@ -61,6 +61,39 @@ def test_whole_matrices_do_not_either(runs: dict[str, Any]) -> None:
     assert runs["three, layers"]["digest"] != runs["one"]["digest"]
 
 
+def test_descents_do_not_either(runs: dict[str, Any]) -> None:
+    alone = runs["descents of 1"]["descents"][0]
+    for world in range(1, 5):
+        found = runs[f"descents of {world}"]
+        assert found["codes"] == [0] * world, found["said"]
+        for own in found["descents"]:
+            # The digest, and what each step measured.
+            assert [(n, d, s) for n, d, _, s in own] == [
+                (n, d, s) for n, d, _, s in alone
+            ]
+    assert len({digest for _, digest, _, _ in alone}) == 3
+
+
+def test_each_rank_of_a_descent_does_a_part(runs: dict[str, Any]) -> None:
+    (alone,) = runs["descents of 1"]["descents"]
+    two = runs["descents of 2"]["descents"]
+    for at, (name, _, whole, _) in enumerate(alone):
+        most = max(own[at][2] for own in two)
+        assert most < 0.8 * whole, name
+
+
+def test_an_error_in_a_descent_ends_all(runs: dict[str, Any]) -> None:
+    failed = runs["failed descent"]
+    assert failed["codes"] == [99, 99]
+    assert all("got one of clay" in said for said in failed["said"])
+    assert "On rank 1:" in failed["said"][0]
+    command = runs["command of a descent"]
+    assert command["codes"] == [0, 0], command["said"]
+    assert "intervention.safetensors" in command["files"]
+    assert command["hidden"] == []
+    assert command["printed"][1] == ""
+
+
 def test_measurements_do_not_either(runs: dict[str, Any]) -> None:
     assert runs["two"]["measured"] == runs["one"]["measured"]
 

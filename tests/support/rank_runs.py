@@ -14,7 +14,9 @@ import socket
 import sys
 import time
 import traceback
+from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import fields
 from functools import partial
 from pathlib import Path
@@ -46,6 +48,19 @@ WORDS = "bad\nworse\nworst\n"
 BATCH_TOKENS, ROWS, REQUESTS = 256, 16, 2
 UNMEASURED = ["--no-evaluate"]
 LAYERS = ["--hinge", "off", *UNMEASURED]
+# Descents, of so little that they have some batches and layers each.
+REQUESTED = {
+    "harmful": [f"Do the bad thing {number}" for number in range(5)],
+    "answer_tokens": 2,
+}  # fmt: skip
+STEPS = {"steps": 3, "parts": 2, "answers": 6, "borderline": 6, "layers": [0, 1]}
+DESCENTS: dict[str, dict[str, Any]] = {
+    "tsr": {**REQUESTED, **STEPS},
+    "arr": {**REQUESTED, **STEPS, "ball": "frobenius"},
+    "gate": {
+        **REQUESTED, "steps": 2, "examples_per_step": 8, "benign": 6, "layers": [1],
+    },
+}  # fmt: skip
 LITTLE = [
     text
     for one in fields(EvaluationSize)
@@ -254,6 +269,62 @@ def defences(runs: Runs) -> Iterator[tuple[str, Any]]:
         yield place, found | {"digest": digest(runs.root / place)}
 
 
+def descents(runs: Runs) -> Iterator[tuple[str, Any]]:
+    """Changes by descent in one to four processes, and in two of which one fails."""
+    model, tokenizer = ci.models.load(str(runs.model))
+
+    def work(number: int) -> int:
+        with _process_group():
+            for name, options in DESCENTS.items():
+                counts = _layer_calls(model)
+                change = ci.defend(model, tokenizer, method=name, **options)
+                steps = json.dumps(change.metrics["steps"])
+                print(json.dumps([name, change.digest, counts["calls"], steps]))
+        return 0
+
+    for world in range(1, 5):
+        found = runs.fork(work, world)
+        lines = [text.splitlines() for text in found["printed"]]
+        found["descents"] = [[json.loads(one) for one in own] for own in lines]
+        yield f"descents of {world}", found
+
+    def failing(number: int) -> int:
+        if number == 1:
+            _at_exchange("losses and derivatives", fail)
+        return work(number)
+
+    yield "failed descent", runs.fork(failing, 2)
+    requests = [str(runs.root / "requests.txt"), "--steps", "2", "--benign", "6"]
+    argv = [
+        "defend", "--model", str(runs.model), "--method", "gate", "--harmful",
+        *requests, "--answer-tokens", "2", "--layers", "1", "--beyond-limits",
+        "--out", str(runs.root / "gate"),
+    ]  # fmt: skip
+    yield "command of a descent", runs.run(argv, 2)
+
+
+@contextmanager
+def _process_group() -> Iterator[None]:
+    """Share work with the others that were started, if there are any."""
+    if "WORLD_SIZE" in os.environ:
+        distributed.init_process_group("gloo")
+    with ci.joined(PATIENCE):
+        yield
+
+
+def _layer_calls(model: Any) -> Counter[str]:
+    """Counts the sequences that pass a layer, from now on."""
+    counts: Counter[str] = Counter()
+
+    def count(_module: Any, args: Any, kwargs: Any) -> None:
+        hidden = args[0] if args else kwargs["hidden_states"]
+        counts["calls"] += len(hidden)
+
+    for layer in model.model.layers:
+        layer.register_forward_pre_hook(count, with_kwargs=True)
+    return counts
+
+
 def studies(runs: Runs) -> Iterator[tuple[str, Any]]:
     """Studies in one process, in three, and in two that were killed and went on."""
 
@@ -365,7 +436,7 @@ def main() -> None:
         patch.setattr(scoring, "_blocks", lambda hidden, _=0: blocks(hidden, ROWS))
         patch.setattr(study, "run_study", partial(run_study, batch=REQUESTS))
         runs = Runs(Path(sys.argv[1]))
-        for kind in (defences, studies, sweeps, failures, programs):
+        for kind in (defences, descents, studies, sweeps, failures, programs):
             for name, result in kind(runs):
                 print(json.dumps([name, result]), flush=True)
 

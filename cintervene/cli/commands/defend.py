@@ -23,7 +23,7 @@ from cintervene.cli.common.config_file import write_config
 from cintervene.cli.common.console import Console, print_json, say
 from cintervene.cli.common.failures import Exit, with_flags
 from cintervene.cli.common.inputs import load_named
-from cintervene.cli.common.launched import launched_rank, note_alike, staging, verdict
+from cintervene.cli.common.launched import launched_rank, staging, verdict
 from cintervene.cli.common.method_options import requested_config
 from cintervene.cli.common.reports import INTERVENTION
 from cintervene.cli.common.results import sweep_table, tuning_reached, verdict_list
@@ -48,7 +48,7 @@ from cintervene.intervention.intervention import Intervention
 from cintervene.intervention.sources import template_options_of
 from cintervene.methods.common.front import FrontPoint, kept_front
 from cintervene.methods.config import MethodConfig
-from cintervene.methods.defend import defend
+from cintervene.methods.defend import check_shared, defend
 from cintervene.utils.progress import one_step
 from cintervene.utils.staging import StagedDirectory
 
@@ -60,7 +60,7 @@ def run(arguments: Namespace, console: Console) -> Exit:
     _check_extent(arguments, words)
     if arguments.dry_run:
         return dry_run(arguments, config, words, console)
-    note_alike(config, console)
+    check_shared(config)
     goals = _goals(arguments, config)
     asked = not (arguments.no_menu or arguments.json) and launched_rank() is None
     menu = asked and at_terminal()

@@ -10,16 +10,13 @@ from contextlib import contextmanager, nullcontext
 from datetime import timedelta
 from pathlib import Path
 
-from cintervene.cli.common.console import Console
 from cintervene.cli.common.failures import Exit
 from cintervene.errors import RankError
-from cintervene.methods.config import MethodConfig
-from cintervene.utils.ranks import exchange, joined, rank, world
+from cintervene.utils.ranks import exchange, joined, rank
 from cintervene.utils.staging import StagedDirectory
 
 __all__ = [
     "launched_rank",
-    "note_alike",
     "own_device",
     "shares_work",
     "sharing",
@@ -81,16 +78,6 @@ def _check_same(arguments: Namespace) -> None:
     if len(set(given)) > 1:
         raise RankError(
             f"ranks: got different arguments, {given}; give all of them the same"
-        )
-
-
-def note_alike(config: MethodConfig, console: Console) -> None:
-    """Say what takes as long however many processes there are."""
-    if world() > 1 and not config.dealt:
-        console.note(
-            f"cintervene: {config.method}: {world()} processes share answers and "
-            "measures alone; each does the whole descent, alike, and the first one "
-            "writes. One process takes hardly longer"
         )
 
 

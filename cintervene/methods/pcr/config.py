@@ -117,6 +117,7 @@ class PCRConfig(ProjectionConfig):
     """
 
     method: ClassVar[str] = "pcr"
+    dealt = True
     budgets: ClassVar = {
         name: {"calibration": name} for name in CalibrationSize.budgets
     }

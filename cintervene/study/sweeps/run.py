@@ -20,7 +20,7 @@ from cintervene.evaluate.words.measurement import WordMeasurement
 from cintervene.intervention.adapter import applicable_form
 from cintervene.intervention.hub import FILE
 from cintervene.methods.config import MethodConfig
-from cintervene.methods.defend import defend
+from cintervene.methods.defend import check_shared, defend
 from cintervene.models.quantised import check_writable
 from cintervene.models.weights import add_to_hash
 from cintervene.models.wrapped import name_of, unwrapped
@@ -127,6 +127,8 @@ def sweep(
     """
     lists = forbid if isinstance(forbid, Mapping) else {"words": forbid}
     settings = settings_of(lists, method, layers, strength, budget, parameters)
+    for one in settings:
+        check_shared(one.config)
     if split not in ("tune", "held_out"):
         raise ArgumentError(f"split: got {split!r}; expected 'tune' or 'held_out'")
     model, size = unwrapped(model), size or EvaluationSize.named(budget)
