@@ -7,7 +7,7 @@ included, and seconds of its CPU. The least that W ranks can have each is 1 / W 
 one has alone; prefixes and the probe that each runs for itself come on top. Tokens are
 exact, and the same on any machine; they say nothing of how long messages take.
 
-    python benchmarks/bench_ranks.py [WORLDS ...]
+    python benchmarks/bench_ranks.py [WORLDS ...] [--methods words tsr arr gate]
 """
 
 import os
@@ -26,11 +26,22 @@ from torch import distributed
 
 import cintervene as ci
 from cintervene import data, models
+from cintervene.methods import registry
 
-WORDS = 12
+WORDS, REQUESTS = 12, 60
 
 
-def work(make, tokenizer, rank, world, port, place):
+def options_of(method):
+    """Twelve words, or sixty requests to a method in its small budget."""
+    if method == "words":
+        return {"forbid": data.forbidden_words()[:WORDS], "calibration": "small"}
+    harmful = [one.text for one in data.harmful_prompts("train")[:REQUESTS]]
+    small = registry.find_method(method).config.budgets["small"]
+    layers = [3] if method == "gate" else [1, 2, 3]
+    return {"method": method, "harmful": harmful, "layers": layers, **small}
+
+
+def work(make, tokenizer, method, rank, world, port, place):
     model = make(tokenizer)
     counts = counted(model)
     if world > 1:
@@ -38,8 +49,7 @@ def work(make, tokenizer, rank, world, port, place):
             "gloo", f"tcp://127.0.0.1:{port}", rank=rank, world_size=world
         )
     with ci.joined():
-        words = data.forbidden_words()[:WORDS]
-        change = ci.defend(model, tokenizer, forbid=words, calibration="small")
+        change = ci.defend(model, tokenizer, **options_of(method))
     result = {
         "digest": change.digest, "tokens": counts[0], "seconds": time.process_time(),
     }  # fmt: skip
@@ -68,25 +78,32 @@ def run(share, world):
     return found
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("worlds", type=int, nargs="*", default=[1, 2, 4])
-    worlds = parser.parse_args().worlds
-    torch.set_num_threads(1)
-    _, tokenizer = models.load("smollm2")
+def report(method, tokenizer, worlds):
     alone = None
     for world in worlds:
-        found = run(partial(work, small_model, tokenizer), world)
+        found = run(partial(work, small_model, tokenizer, method), world)
         alone = alone or found[0]
         assert {one["digest"] for one in found} == {alone["digest"]}
         most = max(one["tokens"] for one in found)
         tokens = " ".join(f"{one['tokens']:,}" for one in found)
         seconds = " ".join(f"{one['seconds']:.0f}" for one in found)
+        fewer = alone["tokens"] / most
         print(
-            f"{world} ranks: tokens x layers {tokens}; {alone['tokens'] / most:.2f} "
-            f"times fewer at most; CPU s {seconds}",
+            f"{method}, {world} ranks: tokens x layers {tokens}; {fewer:.2f} times "
+            f"fewer at most; CPU s {seconds}",
             flush=True,
         )
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("worlds", type=int, nargs="*", default=[1, 2, 4])
+    parser.add_argument("--methods", nargs="+", default=["words"])
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    _, tokenizer = models.load("smollm2")
+    for method in arguments.methods:
+        report(method, tokenizer, arguments.worlds)
 
 
 if __name__ == "__main__":

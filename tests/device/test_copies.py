@@ -39,7 +39,11 @@ DESCENT = {
     "": WEIGHTS,
     "capture": {
         *LEARNING,
-        ("down", "logits", "methods/common/gradient_metric:GradientMetric.add_answers"),
+        (
+            "down",
+            "logits",
+            "methods/common/gradient_metric:GradientMetric._derivatives",
+        ),
         ("down", "weight", "models/weights:as_floats"),
     },
     "solve": {
