@@ -21,7 +21,9 @@ from transformers import Cache, DynamicCache
 
 from cintervene.activations.batches import common_length, padded
 from cintervene.models.caches import (
+    cache_of_length,
     forward_parameters,
+    has_plain_cache,
     new_cache,
     repeated_at,
     resumes,
@@ -52,15 +54,21 @@ class Prefix:
     Attributes
     ----------
     tokens : tuple of int
-    hidden : Tensor
-        (1, tokens, hidden) what enters the first layer above.
+    entering : Entering
+        The beginning on its way: each layer has to be run for it before it is for what
+        begins so.
     cache : DynamicCache
-        Keys and values of the layers below.
+        Keys and values of the layers that were run.
     """
 
     tokens: tuple[int, ...]
-    hidden: Tensor
+    entering: Entering
     cache: DynamicCache
+
+    @property
+    def hidden(self) -> Tensor:
+        """What enters the first layer above (1, tokens, hidden), once it is run."""
+        return self.entering.hidden
 
     def begins(self, ids: Sequence[int]) -> bool:
         """Whether a sequence begins so and goes on."""
@@ -132,7 +140,10 @@ class LowerLayers:
         self._parameters = forward_parameters(decoder.module)
 
     def prefixes(self, parts: Sequence[Sequence[Sequence[int]]]) -> list[Prefix | None]:
-        """Run the beginnings that are worth running once, where there are some.
+        """Find the beginnings that are worth running once, where there are some.
+
+        Keys and values are run together with what begins so, layer by layer; other
+        states, whose length alone cannot be told beforehand, right away.
 
         Parameters
         ----------
@@ -149,11 +160,13 @@ class LowerLayers:
             if _is_long(one)
         }
         entering = [self._enter([one], cache) for one, cache in begun.values()]
-        self.run(entering)
+        later = has_plain_cache(self._decoder.model)
+        if not later:
+            self.run(entering)
         pairs = zip(begun.items(), entering, strict=True)
         for (at, (one, cache)), entered in pairs:
-            if cache.get_seq_length() == len(one):
-                found[at] = Prefix(one, entered.hidden, cache)
+            if later or cache.get_seq_length() == len(one):
+                found[at] = Prefix(one, entered, cache)
         return found
 
     def _shareable(self) -> bool:
@@ -184,8 +197,11 @@ class LowerLayers:
         entering = self._enter(whole)
         if prefix is None:
             return entering
-        rest = [one[len(prefix.tokens) :] for one in whole]
-        behind = self._enter(rest, prefix.cache)
+        size = len(prefix.tokens)
+        rest = [one[size:] for one in whole]
+        is_run = not prefix.entering.below
+        past = prefix.cache if is_run else cache_of_length(self._decoder.model, size)
+        behind = self._enter(rest, past)
         return Entering(behind.hidden, behind.below, entering.arguments, prefix)
 
     def _enter(
@@ -211,8 +227,12 @@ class LowerLayers:
             Called with a batch each time that one has gone through a layer.
         """
         layers = list(self._decoder.layers)[: self.first]
+        shared = [one.prefix for one in entering if one.prefix is not None]
+        before = [one.entering for one in dict.fromkeys(shared) if one.entering.below]
         with evaluating(self._decoder.module), closing(in_turn(layers)) as turns:
             for layer, module in enumerate(turns):
+                for one in before:
+                    one.run(layer, module)
                 for one in entering:
                     one.run(layer, module)
                     if passed is not None:

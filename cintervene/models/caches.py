@@ -22,6 +22,7 @@ from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 from cintervene.models.trace import evaluating, probe_ids
 
 __all__ = [
+    "cache_of_length",
     "forward_parameters",
     "has_plain_cache",
     "new_cache",
@@ -42,6 +43,18 @@ def new_cache(model: nn.Module) -> DynamicCache:
     """An empty cache of the kind that the model's layers fill."""
     config: Any = model.config
     return DynamicCache(config=config.get_text_config())
+
+
+def cache_of_length(model: nn.Module, length: int) -> DynamicCache:
+    """A cache of a model with a plain one, as long as if it had read so much.
+
+    The numbers in it are none: it tells where what follows stands.
+    """
+    cache = new_cache(model)
+    for layer in range(len(cache.layers)):
+        nothing = torch.zeros(1, 1, length, 1)
+        cache.update(nothing, nothing, layer)
+    return cache
 
 
 def repeated(cache: DynamicCache, count: int) -> DynamicCache:

@@ -35,9 +35,10 @@ def has_plain_neurons(config: Any, layer: int) -> bool | None:
     """
     try:
         with torch.device("meta"), torch.no_grad():
-            model = AutoModelForCausalLM.from_config(
+            made = AutoModelForCausalLM.from_config(  # type: ignore[no-untyped-call]
                 config, attn_implementation="eager", trust_remote_code=False
-            ).eval()
+            )
+            model: nn.Module = made.eval()
             calls = _calls_in(model, layer)
     except Exception:
         # Whatever it is that this model needs numbers for, there are none.

@@ -18,7 +18,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import numpy as np
 import torch
@@ -175,9 +175,10 @@ class ExampleBatch:
             *(one and partial(harmful, one[1]) for one in first),
             *(one and partial(benign, one[0]) for one in second),
         ]
-        for one in deal_in_rounds(what, work, lambda piece: piece and piece()):
-            if one is not None:
-                yield one
+        found = deal_in_rounds(what, work, lambda piece: piece and piece())
+        for piece, result in zip(work, found, strict=True):
+            if piece is not None:
+                yield cast(T, result)
 
     def _logits(
         self, upper: UpperLayers, batch: UpperBatch, changes: Changes
