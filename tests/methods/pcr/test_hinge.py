@@ -14,6 +14,7 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
 from cintervene import data, defend
+from cintervene.activations.next_token import answer_nll
 from cintervene.errors import ArgumentError, ModelError
 from cintervene.evaluate.words.measure import measure
 from cintervene.methods.common.gated_mlp import Neurons
@@ -31,8 +32,15 @@ from cintervene.methods.pcr.hinge.method import hinged_mlp, most_neurons
 from cintervene.methods.pcr.hinge.places import give_up
 from cintervene.methods.pcr.hinge.rows import HingeRows
 from cintervene.models.parts import ModelParts
+from cintervene.prompts.chat import render
 from cintervene.prompts.evaluation_size import EvaluationSize
-from cintervene.prompts.word_sentences import said_in, token_forms, word_sentences
+from cintervene.prompts.target_spans import TargetSpan, answered
+from cintervene.prompts.word_sentences import (
+    said_at,
+    said_in,
+    token_forms,
+    word_sentences,
+)
 
 
 def _rows(hidden: int, words: int, seed: int = 0) -> HingeRows:
@@ -240,20 +248,32 @@ def test_where_the_hinge_is_used(tiny_model: Any) -> None:
         PCRConfig(forbid=["bomb"], hinge="yes")
 
 
-def test_where_a_word_is_said_in_a_text() -> None:
-    def encode(text: str, **_: Any) -> dict[str, list[int]]:
+class Letters:
+    """A tokenizer whose tokens are letters."""
+
+    def __call__(self, text: str, **_: Any) -> dict[str, list[int]]:
         return {"input_ids": [ord(letter) for letter in text]}
 
-    class Tokenizer(SimpleNamespace):
-        def __call__(self, text: str, **options: Any) -> dict[str, list[int]]:
-            return encode(text)
 
+def test_where_a_word_is_said_in_a_text() -> None:
     text = "a bomb, Bomb"
-    ids = encode(text)["input_ids"]
-    found = list(said_in(token_forms(Tokenizer(), "bomb"), ids))
+    ids = Letters()(text)["input_ids"]
+    found = list(said_in(token_forms(Letters(), "bomb"), ids))
     assert [(text[at : at + size]) for at, size in found] == [
         " bomb", "bomb", " Bomb", "Bomb"
     ]  # fmt: skip
+
+
+def test_of_words_that_begin_alike_the_longest_is_said() -> None:
+    text = "the bomb squad, a bomb, squads"
+    words = ("squad", "bomb", "bomb squad")
+    span = TargetSpan((0, *Letters()(text)["input_ids"]), 1)
+    said = said_at(token_forms(Letters(), *words), span)
+    marked = "".join(x if at else "." for x, at in zip(text, said, strict=True))
+    assert marked == "... bomb squad... bomb. squad."
+    # As if each had been looked for by itself.
+    each = [said_at(token_forms(Letters(), word), span) for word in words]
+    assert said == [any(of_place) for of_place in zip(*each, strict=True)]
 
 
 @pytest.mark.model
@@ -293,3 +313,42 @@ def test_six_words_are_unsaid_at_little_drift(smollm2: Any) -> None:
     ratio = found.forbidden.all_tokens.together.effect.value
     assert ratio > 20.0
     assert found.drift.kl.value < 0.02
+
+
+@pytest.mark.model
+def test_phrases_are_unsaid_and_their_words_are_not(smollm2: Any) -> None:
+    model, tokenizer = smollm2
+    phrases = ["rich tapestry", "it is important to note", "delve into", "game changer"]
+    made = defend(model, tokenizer, forbid=phrases, calibration="small")
+    assert made.options["hinge"] == "on"
+    size = replace(EvaluationSize.named("small"), forbidden=24)
+    found = measure(model, tokenizer, made, size=size)
+    ratios = [word.after / word.before for word in found.forbidden.by_word]
+    assert len(ratios) == len(phrases)
+    print(ratios, found.drift.kl.value)
+    # The same words where they make no such phrase.
+    parts = [
+        ("What colours are in the picture?", "It is rich in red and gold."),
+        ("What hangs on the wall?", "A tapestry with a unicorn hangs there."),
+        ("What do you do before an exam?", "It is important to sleep well."),
+        ("What did the teacher write?", "She wrote a short note to the parents."),
+        ("What do they play?", "It is a game for two, and each has ten cards."),
+    ]
+    spans = answered(
+        [render(tokenizer, prompt) for prompt, _ in parts],
+        [tokenizer(answer)["input_ids"] for _, answer in parts],
+    )
+    before = _nats(model, spans)
+    with made.applied(model):
+        after = _nats(model, spans)
+    print(after - before)
+
+
+def _nats(model: Any, spans: list[TargetSpan]) -> Any:
+    """Mean negative log-likelihood of each answer."""
+    prompts, answers = (
+        [one.ids[: one.start] for one in spans],
+        [one.targets for one in spans],
+    )
+    found = answer_nll(ModelParts.find(model), prompts, answers)
+    return np.array([nats.mean() for nats in found])
