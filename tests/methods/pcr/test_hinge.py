@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,6 +13,8 @@ import pytest
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
+
+from support.saved_models import save_tiny_model
 
 from cintervene import data, defend
 from cintervene.activations.next_token import answer_nll
@@ -25,13 +28,16 @@ from cintervene.methods.common.output_metric import (
     token_statistics,
 )
 from cintervene.methods.pcr.config import PCRConfig
+from cintervene.methods.pcr.hinge import method
 from cintervene.methods.pcr.hinge.columns import ALIKE, KEPT, solve_columns
 from cintervene.methods.pcr.hinge.detectors import fit_neurons
 from cintervene.methods.pcr.hinge.groups import MOST_SHARED, Group, grouped
 from cintervene.methods.pcr.hinge.method import hinged_mlp, most_neurons
 from cintervene.methods.pcr.hinge.places import give_up
 from cintervene.methods.pcr.hinge.rows import HingeRows
+from cintervene.models import loading
 from cintervene.models.parts import ModelParts
+from cintervene.prompts.calibration_size import CalibrationSize
 from cintervene.prompts.chat import render
 from cintervene.prompts.evaluation_size import EvaluationSize
 from cintervene.prompts.target_spans import TargetSpan, answered
@@ -274,6 +280,37 @@ def test_of_words_that_begin_alike_the_longest_is_said() -> None:
     # As if each had been looked for by itself.
     each = [said_at(token_forms(Letters(), word), span) for word in words]
     assert said == [any(of_place) for of_place in zip(*each, strict=True)]
+
+
+def test_less_is_asked_where_the_first_crosses_the_limits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, tokenizer = loading.load(save_tiny_model(tmp_path / "own"))
+    monkeypatch.setattr(method, "FIRST", 200.0)
+    few = CalibrationSize(
+        starting=1, later=1, contrast_words=4, text_words=4, prompts=12,
+        tune_prompts=4, answer_tokens=8, sentences=0,
+    )  # fmt: skip
+
+    def points(max_kl: float) -> tuple[list[dict[str, Any]], bool]:
+        config = PCRConfig(
+            forbid=["bomb", "knife fight"], calibration=few, min_effect=1e-9,
+            max_kl=max_kl, max_benign_loss=1e9,
+        )  # fmt: skip
+        made = defend(model, tokenizer, config)
+        return made.metrics["sweep"], made.metrics["within_limits"]
+
+    (free, *_), _ = points(1e9)
+    limit = free["kl"] / 2
+    tried, kept = points(limit)
+    assert kept
+    assert tried[0]["kl"] == free["kl"]
+    drifts = [point["kl"] for point in tried]
+    first = next(n for n, drift in enumerate(drifts) if drift <= limit)
+    assert first > 0
+    assert drifts[: first + 1] == sorted(drifts[: first + 1], reverse=True)
+    (chosen,) = [point for point in tried if point["chosen"]]
+    assert chosen["kl"] <= limit
 
 
 @pytest.mark.model
