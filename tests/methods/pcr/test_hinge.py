@@ -40,7 +40,7 @@ from cintervene.models.parts import ModelParts
 from cintervene.prompts.calibration_size import CalibrationSize
 from cintervene.prompts.chat import render
 from cintervene.prompts.evaluation_size import EvaluationSize
-from cintervene.prompts.target_spans import TargetSpan, answered
+from cintervene.prompts.target_spans import TargetSpan, answered, word_spans
 from cintervene.prompts.word_sentences import (
     said_at,
     said_in,
@@ -358,34 +358,33 @@ def test_phrases_are_unsaid_and_their_words_are_not(smollm2: Any) -> None:
     phrases = ["rich tapestry", "it is important to note", "delve into", "game changer"]
     made = defend(model, tokenizer, forbid=phrases, calibration="small")
     assert made.options["hinge"] == "on"
-    size = replace(EvaluationSize.named("small"), forbidden=24)
-    found = measure(model, tokenizer, made, size=size)
-    ratios = [word.after / word.before for word in found.forbidden.by_word]
-    assert len(ratios) == len(phrases)
-    print(ratios, found.drift.kl.value)
+    assert made.metrics["within_limits"]
+    said = word_spans(
+        tokenizer, phrases, data.obedience_templates("held_out"),
+        data.answer_prefixes("held_out"), starting=2, later=2,
+    )  # fmt: skip
     # The same words where they make no such phrase.
     parts = [
         ("What colours are in the picture?", "It is rich in red and gold."),
         ("What hangs on the wall?", "A tapestry with a unicorn hangs there."),
-        ("What do you do before an exam?", "It is important to sleep well."),
         ("What did the teacher write?", "She wrote a short note to the parents."),
         ("What do they play?", "It is a game for two, and each has ten cards."),
     ]
-    spans = answered(
+    apart = answered(
         [render(tokenizer, prompt) for prompt, _ in parts],
         [tokenizer(answer)["input_ids"] for _, answer in parts],
     )
-    before = _nats(model, spans)
+    before = _nats(model, [*said, *apart])
     with made.applied(model):
-        after = _nats(model, spans)
-    print(after - before)
+        risen = _nats(model, [*said, *apart]) - before
+    print(risen)
+    by_phrase = risen[: len(said)].reshape(len(phrases), 4).mean(axis=1)
+    assert by_phrase.min() > np.log(20.0)
+    assert risen[len(said) :].max() < np.log(1.1)
 
 
 def _nats(model: Any, spans: list[TargetSpan]) -> Any:
-    """Mean negative log-likelihood of each answer."""
-    prompts, answers = (
-        [one.ids[: one.start] for one in spans],
-        [one.targets for one in spans],
-    )
-    found = answer_nll(ModelParts.find(model), prompts, answers)
+    """Mean negative log-likelihood of a token of each answer."""
+    prompts = [one.ids[: one.start] for one in spans]
+    found = answer_nll(ModelParts.find(model), prompts, [one.targets for one in spans])
     return np.array([nats.mean() for nats in found])
