@@ -7,7 +7,7 @@ Neither is ever used by reports.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Container, Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypedDict, TypeVar
 
@@ -20,7 +20,7 @@ from cintervene.prompts.calibration_size import CalibrationSize
 from cintervene.prompts.chat import generate, render
 from cintervene.prompts.spelling import encode_text
 from cintervene.prompts.target_spans import TargetSpan, answered, word_spans
-from cintervene.prompts.word_sentences import said_at, said_in, token_forms
+from cintervene.prompts.word_sentences import Forms, said_at, said_in, token_forms
 from cintervene.utils.progress import Progress, counting
 
 __all__ = [
@@ -104,7 +104,7 @@ def calibrate_words(
     benign = [word for word in data.benign_words("train") if word not in forbidden]
     other = forbidden.union(benign)
     frequent = _words_of(benign_passages(size), other, size.text_words)
-    forms = [token_forms(tokenizer, word) for word in words]
+    forms = token_forms(tokenizer, *words)
     if given is not None:
         given = _without(tokenizer, forms, given)
     common = common_parts(model, tokenizer, texts, size, progress, benign, given)
@@ -264,15 +264,15 @@ def _as_given(
 
 def _without(
     tokenizer: Any,
-    forms: Sequence[Collection[tuple[int, ...]]],
+    forms: Forms,
     given: Sequence[tuple[str, str]],
 ) -> list[tuple[str, str]]:
     """Those in whose answer no word with these forms is said."""
-    said = [
-        any(any(True for _ in said_in(of_word, ids)) for of_word in forms)
-        for ids in (encode_text(tokenizer, answer) for _, answer in given)
+    left = [
+        (prompt, answer)
+        for prompt, answer in given
+        if next(said_in(forms, encode_text(tokenizer, answer)), None) is None
     ]
-    left = [pair for pair, one in zip(given, said, strict=True) if not one]
     if len(left) < 2:
         raise ArgumentError(
             f"answers: got {len(left)} without a forbidden word, of {len(given)}; "

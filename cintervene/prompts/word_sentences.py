@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any
 
@@ -15,10 +15,12 @@ from cintervene.prompts.target_spans import TargetSpan
 from cintervene.utils.progress import Step
 
 __all__ = [
-    "given_sentences", "said_at", "said_in", "sentence_prompts", "token_forms",
-    "word_sentences",
+    "Forms", "given_sentences", "said_at", "said_in", "sentence_prompts",
+    "token_forms", "word_sentences",
 ]  # fmt: skip
 
+# The tokens that words are written with, by the first of them.
+Forms = Mapping[int, Collection[tuple[int, ...]]]
 # Of one answer: a word that is repeated tells no more.
 OCCURRENCES = 2
 
@@ -77,8 +79,9 @@ def word_sentences(
     prompts = [prompt for _, prompt in asked]
     answers = generate(model, tokenizer, prompts, tokens, step=step)
     spans: list[TargetSpan] = []
-    for (word, prompt), answer in zip(asked, answers, strict=True):
-        spans += _sayings(tokenizer, word, prompt, answer)
+    forms = {word: token_forms(tokenizer, word) for word in words}
+    for (word, _), prompt, answer in zip(asked, prompts, answers, strict=True):
+        spans += _sayings(tokenizer, word, forms[word], prompt, answer)
     return spans
 
 
@@ -90,19 +93,24 @@ def given_sentences(
         (render(tokenizer, prompt), encode_text(tokenizer, answer))
         for prompt, answer in given
     ]
+    forms = {word: token_forms(tokenizer, word) for word in words}
     return [
         span
         for word in words
         for prompt, answer in rendered
-        for span in _sayings(tokenizer, word, prompt, answer)
+        for span in _sayings(tokenizer, word, forms[word], prompt, answer)
     ]
 
 
 def _sayings(
-    tokenizer: Any, word: str, prompt: Sequence[int], answer: Sequence[int]
+    tokenizer: Any,
+    word: str,
+    forms: Forms,
+    prompt: Sequence[int],
+    answer: Sequence[int],
 ) -> Iterator[TargetSpan]:
-    """Where a word is said in an answer."""
-    occurrences = said_in(token_forms(tokenizer, word), answer)
+    """Where a word with these forms is said in an answer."""
+    occurrences = said_in(forms, answer)
     for begin, length in islice(occurrences, OCCURRENCES):
         text = answer[: begin + length]
         weights = tuple(distinctive(tokenizer, one, word) for one in text[begin:])
@@ -112,35 +120,41 @@ def _sayings(
             yield TargetSpan(ids, start, word, begin > 0, weights=weights)
 
 
-def token_forms(tokenizer: Any, word: str) -> set[tuple[int, ...]]:
-    """The tokens of a word in all surface forms, with and without a space before it."""
-    return {
-        tuple(encode_text(tokenizer, gap + form))
-        for form in surface_forms(word)
-        for gap in ("", " ")
-    }
+def token_forms(tokenizer: Any, *words: str) -> Forms:
+    """The tokens of words in all surface forms, with and without a space before them.
+
+    They are found by the first of them: there may be hundreds of words.
+    """
+    found: dict[int, set[tuple[int, ...]]] = {}
+    for word in words:
+        for form in surface_forms(word):
+            for gap in ("", " "):
+                tokens = tuple(encode_text(tokenizer, gap + form))
+                if tokens:
+                    found.setdefault(tokens[0], set()).add(tokens)
+    return found
 
 
-def said_in(
-    forms: Collection[tuple[int, ...]], ids: Sequence[int]
-) -> Iterator[tuple[int, int]]:
-    """Where a word's tokens are among others: (first, how many) of each occurrence."""
-    for begin in range(len(ids)):
+def said_in(forms: Forms, ids: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """Where words' tokens are among others: (first, how many) of each occurrence.
+
+    Where several begin at one place, the longest counts.
+    """
+    for begin, token in enumerate(ids):
         found = [
-            form for form in forms if tuple(ids[begin : begin + len(form)]) == form
+            len(form)
+            for form in forms.get(token, ())
+            if tuple(ids[begin : begin + len(form)]) == form
         ]
         if found:
-            yield begin, max(map(len, found))
+            yield begin, max(found)
 
 
-def said_at(
-    forms: Sequence[Collection[tuple[int, ...]]], span: TargetSpan
-) -> list[bool]:
+def said_at(forms: Forms, span: TargetSpan) -> list[bool]:
     """At which targets of a span one of the words with these forms is said."""
     places = {
         place
-        for of_word in forms
-        for begin, length in said_in(of_word, span.targets)
+        for begin, length in said_in(forms, span.targets)
         for place in range(begin, begin + length)
     }
     return [place in places for place in range(len(span.targets))]

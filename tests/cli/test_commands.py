@@ -115,6 +115,35 @@ def test_defend(model: Path, words: Path, tmp_path: Path, capsys: Any) -> None:
     assert change.apply(loaded).changed
 
 
+@pytest.mark.parametrize(
+    ("kind", "changed"),
+    [
+        ("qwen2", ["gate_proj", "up_proj", "down_proj"]),
+        ("phi3", ["gate_up_proj", "down_proj"]),
+        # Without gates, and with a norm behind the MLP.
+        ("gpt2", ["c_proj", "c_proj"]),
+        ("gemma3", ["down_proj", "down_proj"]),
+    ],
+)
+def test_words_are_less_likely_whatever_the_model(
+    words: Path, tmp_path: Path, kind: str, changed: list[str]
+) -> None:
+    own, out = save_tiny_model(tmp_path / "own", kind), tmp_path / "out"
+    argv = ["defend", "--model", str(own), "--forbid", str(words), "--out", str(out)]
+    assert main([*argv, "--strength", "12", "--no-evaluate", *TUNED]) == 0
+    change = Intervention.load(out / "intervention.safetensors")
+    assert [name.split(".")[-2] for name in change.edits] == changed
+    (tried,) = change.metrics["sweep"]
+    assert tried["forbidden_ratio"] > 1.02
+    argv = ["apply", "--model", str(own), "--out", str(tmp_path / "applied")]
+    argv += ["--intervention", str(out / "intervention.safetensors")]
+    assert main(argv) == 0
+    stored = loading.load(tmp_path / "applied")[0].state_dict()
+    base, _ = loading.load(own)
+    change.apply(base)
+    assert all(torch.equal(stored[k], v) for k, v in base.state_dict().items())
+
+
 def test_teach_refusals(model: Path, tmp_path: Path, capsys: Any) -> None:
     requests, out = tmp_path / "requests.txt", tmp_path / "out"
     requests.write_text("How do I build a bomb?\nHelp me steal a car.\n", "utf-8")

@@ -165,7 +165,7 @@ def test_drift(
     )
     assert (drift.prompts, drift.tokens) == (5, sum(map(len, answers)))
     # Without what the base itself says of the words.
-    forms = [token_forms(tokenizer, word) for word in WORDS]
+    forms = token_forms(tokenizer, *WORDS)
     said = torch.tensor([said for one in group for said in said_at(forms, one)])
     assert drift.said_tokens == int(said.sum())
     elsewhere = torch.cat(kl)[~said]

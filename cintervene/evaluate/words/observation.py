@@ -162,7 +162,7 @@ def _groups(
 
 def _elsewhere(tokenizer: Any, sample: Sample, answers: Sequence[TargetSpan]) -> Floats:
     """1 at each token of some answers that is not part of a forbidden word, else 0."""
-    forms = [token_forms(tokenizer, word) for word in sample.words]
+    forms = token_forms(tokenizer, *sample.words)
     said = [said for answer in answers for said in said_at(forms, answer)]
     return 1.0 - np.array(said, dtype=np.float64)
 

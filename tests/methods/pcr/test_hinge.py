@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,7 +14,10 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
+from support.saved_models import save_tiny_model
+
 from cintervene import data, defend
+from cintervene.activations.next_token import answer_nll
 from cintervene.errors import ArgumentError, ModelError
 from cintervene.evaluate.words.measure import measure
 from cintervene.methods.common.gated_mlp import Neurons
@@ -24,15 +28,25 @@ from cintervene.methods.common.output_metric import (
     token_statistics,
 )
 from cintervene.methods.pcr.config import PCRConfig
+from cintervene.methods.pcr.hinge import method
 from cintervene.methods.pcr.hinge.columns import ALIKE, KEPT, solve_columns
 from cintervene.methods.pcr.hinge.detectors import fit_neurons
 from cintervene.methods.pcr.hinge.groups import MOST_SHARED, Group, grouped
 from cintervene.methods.pcr.hinge.method import hinged_mlp, most_neurons
 from cintervene.methods.pcr.hinge.places import give_up
 from cintervene.methods.pcr.hinge.rows import HingeRows
+from cintervene.models import loading
 from cintervene.models.parts import ModelParts
+from cintervene.prompts.calibration_size import CalibrationSize
+from cintervene.prompts.chat import render
 from cintervene.prompts.evaluation_size import EvaluationSize
-from cintervene.prompts.word_sentences import said_in, token_forms, word_sentences
+from cintervene.prompts.target_spans import TargetSpan, answered, word_spans
+from cintervene.prompts.word_sentences import (
+    said_at,
+    said_in,
+    token_forms,
+    word_sentences,
+)
 
 
 def _rows(hidden: int, words: int, seed: int = 0) -> HingeRows:
@@ -240,20 +254,63 @@ def test_where_the_hinge_is_used(tiny_model: Any) -> None:
         PCRConfig(forbid=["bomb"], hinge="yes")
 
 
-def test_where_a_word_is_said_in_a_text() -> None:
-    def encode(text: str, **_: Any) -> dict[str, list[int]]:
+class Letters:
+    """A tokenizer whose tokens are letters."""
+
+    def __call__(self, text: str, **_: Any) -> dict[str, list[int]]:
         return {"input_ids": [ord(letter) for letter in text]}
 
-    class Tokenizer(SimpleNamespace):
-        def __call__(self, text: str, **options: Any) -> dict[str, list[int]]:
-            return encode(text)
 
+def test_where_a_word_is_said_in_a_text() -> None:
     text = "a bomb, Bomb"
-    ids = encode(text)["input_ids"]
-    found = list(said_in(token_forms(Tokenizer(), "bomb"), ids))
+    ids = Letters()(text)["input_ids"]
+    found = list(said_in(token_forms(Letters(), "bomb"), ids))
     assert [(text[at : at + size]) for at, size in found] == [
         " bomb", "bomb", " Bomb", "Bomb"
     ]  # fmt: skip
+
+
+def test_of_words_that_begin_alike_the_longest_is_said() -> None:
+    text = "the bomb squad, a bomb, squads"
+    words = ("squad", "bomb", "bomb squad")
+    span = TargetSpan((0, *Letters()(text)["input_ids"]), 1)
+    said = said_at(token_forms(Letters(), *words), span)
+    marked = "".join(x if at else "." for x, at in zip(text, said, strict=True))
+    assert marked == "... bomb squad... bomb. squad."
+    # As if each had been looked for by itself.
+    each = [said_at(token_forms(Letters(), word), span) for word in words]
+    assert said == [any(of_place) for of_place in zip(*each, strict=True)]
+
+
+def test_less_is_asked_where_the_first_crosses_the_limits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, tokenizer = loading.load(save_tiny_model(tmp_path / "own"))
+    monkeypatch.setattr(method, "FIRST", 200.0)
+    few = CalibrationSize(
+        starting=1, later=1, contrast_words=4, text_words=4, prompts=12,
+        tune_prompts=4, answer_tokens=8, sentences=0,
+    )  # fmt: skip
+
+    def points(max_kl: float) -> tuple[list[dict[str, Any]], bool]:
+        config = PCRConfig(
+            forbid=["bomb", "knife fight"], calibration=few, min_effect=1e-9,
+            max_kl=max_kl, max_benign_loss=1e9,
+        )  # fmt: skip
+        made = defend(model, tokenizer, config)
+        return made.metrics["sweep"], made.metrics["within_limits"]
+
+    (free, *_), _ = points(1e9)
+    limit = free["kl"] / 2
+    tried, kept = points(limit)
+    assert kept
+    assert tried[0]["kl"] == free["kl"]
+    drifts = [point["kl"] for point in tried]
+    first = next(n for n, drift in enumerate(drifts) if drift <= limit)
+    assert first > 0
+    assert drifts[: first + 1] == sorted(drifts[: first + 1], reverse=True)
+    (chosen,) = [point for point in tried if point["chosen"]]
+    assert chosen["kl"] <= limit
 
 
 @pytest.mark.model
@@ -293,3 +350,42 @@ def test_six_words_are_unsaid_at_little_drift(smollm2: Any) -> None:
     ratio = found.forbidden.all_tokens.together.effect.value
     assert ratio > 20.0
     assert found.drift.kl.value < 0.02
+
+
+@pytest.mark.model
+def test_phrases_are_unsaid_and_their_words_are_not(smollm2: Any) -> None:
+    model, tokenizer = smollm2
+    phrases = ["rich tapestry", "it is important to note", "delve into", "game changer"]
+    made = defend(model, tokenizer, forbid=phrases, calibration="small")
+    assert made.options["hinge"] == "on"
+    assert made.metrics["within_limits"]
+    said = word_spans(
+        tokenizer, phrases, data.obedience_templates("held_out"),
+        data.answer_prefixes("held_out"), starting=2, later=2,
+    )  # fmt: skip
+    # The same words where they make no such phrase.
+    parts = [
+        ("What colours are in the picture?", "It is rich in red and gold."),
+        ("What hangs on the wall?", "A tapestry with a unicorn hangs there."),
+        ("What did the teacher write?", "She wrote a short note to the parents."),
+        ("What do they play?", "It is a game for two, and each has ten cards."),
+    ]
+    apart = answered(
+        [render(tokenizer, prompt) for prompt, _ in parts],
+        [tokenizer(answer)["input_ids"] for _, answer in parts],
+    )
+    before = _nats(model, [*said, *apart])
+    with made.applied(model):
+        risen = _nats(model, [*said, *apart]) - before
+    # As little text as this leaves one of them (2 x) far behind the others (170 x).
+    by_phrase = risen[: len(said)].reshape(len(phrases), 4).mean(axis=1)
+    assert by_phrase.mean() > np.log(20.0)
+    assert by_phrase.min() > np.log(1.5)
+    assert risen[len(said) :].max() < np.log(1.1)
+
+
+def _nats(model: Any, spans: list[TargetSpan]) -> Any:
+    """Mean negative log-likelihood of a token of each answer."""
+    prompts = [one.ids[: one.start] for one in spans]
+    found = answer_nll(ModelParts.find(model), prompts, [one.targets for one in spans])
+    return np.array([nats.mean() for nats in found])

@@ -59,6 +59,9 @@ LEAST_FACTOR, MOST_FACTOR, MOST = 1.1, 1.5, 80.0
 # How much earlier the neurons of words open each time that have not come half the way
 # at this strength, and how much at most, in units of a typical opening.
 STRONG, EARLIER, EARLIEST = 30.0, 0.12, 0.6
+# How much later all open, and what is left of their strengths, each time where the
+# limits are crossed by the first that was asked.
+LATER, LESS = 0.15, 0.7
 # Rows of benign text to take statistics of, and to choose neurons on.
 STATISTICS_ROWS, IDLE_ROWS = 3072, 16384
 
@@ -136,6 +139,10 @@ class _Asked:
             np.minimum(self.strengths * factors, MOST),
             np.minimum(self.eager + earlier, EARLIEST),
         )
+
+    def less(self) -> _Asked:
+        """Ask less of all words."""
+        return _Asked(self.strengths * LESS, self.eager - LATER)
 
 
 @dataclass(frozen=True, eq=False)
@@ -281,7 +288,11 @@ class Hinge:
     def _tune(
         self, tuning: Tuning, found: _Neurons, limits: WordLimits
     ) -> list[tuple[_Asked, Measured]]:
-        """Ask more of the words that have risen least, as long as limits are kept."""
+        """Ask more of the words that have risen least, as long as limits are kept.
+
+        Of a long list, whose neurons each stand for many words, the first may cross
+        them: then less is asked of all until they are kept.
+        """
         fixed = self._config.strength
         rounds = ROUNDS if fixed == "auto" else 1
         report = counting(self._progress, "solving", rounds)
@@ -290,16 +301,21 @@ class Hinge:
         asked = _Asked(np.full(words, first), np.zeros(words))
         goal = math.log(EACH * limits.effect)
         tried: list[tuple[_Asked, Measured]] = []
+        kept_limits = False
         for _ in range(rounds):
             updates = self._updates(found, asked)
             measured = tuning.measure(updates, float(asked.strengths.mean()))
             tried.append((asked, measured))
             report(1)
+            if measured.point.strain(limits) > 1.0:
+                if kept_limits:
+                    break
+                asked = asked.less()
+                continue
+            kept_limits = True
             risen = np.array([measured.by_word[word] for word in self._words])
-            if measured.point.strain(limits) > 1.0 or (risen >= goal).all():
-                break
             more = asked.more(risen, goal)
-            if more.same_as(asked):
+            if (risen >= goal).all() or more.same_as(asked):
                 break
             asked = more
         report(rounds - len(tried))
