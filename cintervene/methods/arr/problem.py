@@ -74,7 +74,7 @@ class RiskRegion(SafeRegion):
 
     def gradients(
         self, step: int, changes: Sequence[Tensor]
-    ) -> tuple[dict[str, float], list[Floats]]:
+    ) -> tuple[dict[str, float], list[Tensor]]:
         """Derivatives for the present weights of prompts, which then take a step.
 
         As with `SafeRegion`; metrics have `worst`, too: the nats of the prompt that is

@@ -41,7 +41,9 @@ class GradientMetric:
 
     def __init__(self, targets: Sequence[Target], unembedding: Unembedding) -> None:
         self._unembedding = unembedding
-        self._moments = [BenignMoments(target.d_in) for target in targets]
+        self._moments = [
+            BenignMoments(target.d_in, in_place=True) for target in targets
+        ]
         self._waiting: list[list[Tensor]] = [[] for _ in targets]
         self._fisher = [np.zeros((target.d_out, target.d_out)) for target in targets]
         self._random = torch.Generator().manual_seed(SEED)
@@ -82,10 +84,11 @@ class GradientMetric:
     def metrics(
         self, ridge: float, output_ridge: float
     ) -> list[tuple[Preserve, OutputMetric]]:
-        """The norms of each target's change, on its right and on its left."""
-        for index in range(len(self._waiting)):
+        """The norms of each target's change, on its right and on its left; once."""
+        found = []
+        for index, moments in enumerate(self._moments):
             self._add_waiting(index)
-        return [
-            (moments.factored(ridge=ridge), OutputMetric(fisher, output_ridge))
-            for moments, fisher in zip(self._moments, self._fisher, strict=True)
-        ]
+            preserve = moments.factored(ridge=ridge)
+            # Each is given up, as the moments are.
+            found.append((preserve, OutputMetric(self._fisher.pop(0), output_ridge)))
+        return found

@@ -74,9 +74,12 @@ class OutputMetric:
         coordinates: Floats = outputs @ self._root
         return coordinates
 
-    def directions(self, directions: Floats) -> Floats:
-        """Coordinates of directions (n, d_out): products with points stay the same."""
-        coordinates: Floats = directions @ self._inverse_root
+    def directions(self, directions: Floats, part: slice = slice(None)) -> Floats:
+        """Coordinates of directions (n, d_out): products with points stay the same.
+
+        Some of them alone, if so asked.
+        """
+        coordinates: Floats = directions @ self._inverse_root[:, part]
         return coordinates
 
     def restored(self, shifts: Floats) -> Floats:

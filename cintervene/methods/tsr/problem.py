@@ -40,7 +40,6 @@ from cintervene.methods.tsr.examples import RefusalExamples
 from cintervene.methods.tsr.layer_ball import LayerBall
 from cintervene.models.parts import ModelParts
 from cintervene.models.targets import Target
-from cintervene.models.weights import as_floats
 from cintervene.prompts.refusal_examples import TargetExample
 from cintervene.solvers.preserve import Preserve
 from cintervene.solvers.update import LowRankUpdate
@@ -228,7 +227,7 @@ class SafeRegion:
 
     def gradients(
         self, step: int, changes: Sequence[Tensor]
-    ) -> tuple[dict[str, float], list[Floats]]:
+    ) -> tuple[dict[str, float], list[Tensor]]:
         """What a step looks at: its batch's loss and divergence, and derivatives.
 
         Parameters
@@ -241,14 +240,15 @@ class SafeRegion:
         -------
         metrics : dict
             `loss` and `kl`.
-        gradients : list of ndarray, each of shape (d_in, d_out)
+        gradients : list of Tensor, each of shape (d_in, d_out)
+            On the host.
         """
         metrics, _, gradients = self.evaluate(step % len(self.batches), changes)
         return metrics, gradients
 
     def evaluate(
         self, number: int, changes: Sequence[Tensor]
-    ) -> tuple[dict[str, float], Floats, list[Floats]]:
+    ) -> tuple[dict[str, float], Floats, list[Tensor]]:
         """As `gradients`, for a batch by its number.
 
         Returns
@@ -256,12 +256,12 @@ class SafeRegion:
         metrics : dict
         nats : ndarray, shape (n,)
             Mean negative log probability of each harmful example's target tokens.
-        gradients : list of ndarray
+        gradients : list of Tensor
         """
         examples = self.batches[number]
         nats = np.zeros(len(examples.harmful_examples))
         leaves = [
-            change.to(device).clone().requires_grad_()
+            change.detach().to(device).requires_grad_()
             for change, device in zip(changes, examples.devices, strict=True)
         ]
         loss = drift = 0.0
@@ -276,7 +276,7 @@ class SafeRegion:
             value = divergences.sum() / rows
             (self.config.kl_weight * value).backward()  # type: ignore[no-untyped-call]
             drift += float(value.detach())
-        gradients = [as_floats(leaf.grad) for leaf in leaves if leaf.grad is not None]
+        gradients = [leaf.grad.cpu() for leaf in leaves if leaf.grad is not None]
         return {"loss": loss, "kl": drift}, nats, gradients
 
     def objective(self, number: int, batch: UpperBatch, losses: Tensor) -> Tensor:

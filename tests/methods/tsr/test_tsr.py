@@ -135,7 +135,7 @@ def test_steps_in_the_frobenius_ball_are_those_of_numpy(tiny_model: Any) -> None
         gradient = rng.standard_normal(change.shape) + 0.2
         direction = 0.6 * direction + 0.4 * gradient
         size = np.linalg.norm(direction)
-        assert ball.turn(gradient) == pytest.approx(radius * size)
+        assert ball.turn(torch.from_numpy(gradient)) == pytest.approx(radius * size)
         change = change - 0.3 * radius * direction / size
         largest = max(largest, np.linalg.norm(change))
         change *= min(1.0, radius / np.linalg.norm(change))
@@ -163,7 +163,7 @@ def test_steps_are_those_of_the_whole_space_of_inputs(
         gradient = rng.standard_normal(direction.shape) + 0.2
         direction = 0.5 * direction + 0.5 * metric.directions(gradient)
         slope = np.vdot(direction, plain.respond(direction)) ** 0.5
-        assert ball.turn(gradient) == pytest.approx(ball.radius * slope)
+        assert ball.turn(torch.from_numpy(gradient)) == pytest.approx(ball.radius * slope)
         ball.step(0.4)
         change = metric.restored(plain.step(direction, length=0.4))
         np.testing.assert_allclose(ball.change, change, rtol=1e-4, atol=1e-7)
