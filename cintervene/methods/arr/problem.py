@@ -29,7 +29,6 @@ from cintervene.methods.tsr.problem import SafeRegion
 from cintervene.models.parts import ModelParts
 from cintervene.models.targets import Target
 from cintervene.solvers.projections import project_simplex
-from cintervene.utils.arrays import Floats
 
 __all__ = ["RiskRegion"]
 

@@ -20,7 +20,7 @@ from cintervene.utils.arrays import Floats
 __all__ = ["LayerBall"]
 
 # Outputs, and inputs, of which some arrays are held at a time beside those of all.
-OUTPUTS, INPUTS = 512, 1024
+OUTPUTS, INPUTS = 256, 1024
 
 
 class LayerBall:
@@ -120,7 +120,7 @@ class LayerBall:
         return _root(self._slope_square)
 
     def _in_coordinates(self, gradient: Tensor, outputs: slice) -> Floats:
-        """Some outputs' rows of a gradient (d_in, d_out) in the metric's coordinates."""
+        """A gradient (d_in, d_out) in the metric's coordinates, of some outputs."""
         rows = np.empty((outputs.stop - outputs.start, self.target.d_in))
         for part in _parts(self.target.d_in, INPUTS):
             rows[:, part] = self.metric.directions(as_floats(gradient[part]), outputs).T
