@@ -158,6 +158,8 @@ def _matrices(sizes: Sizes) -> list[Phase]:
     kept, rows = material.kept, material.constrained
     norms = sizes.changed * sizes.norm(kept)
     streams = sizes.states(material.tokens)
+    # What is to stay is gone once statistics are there.
+    said = sizes.states(material.forget + material.near)
     # Inputs in float64, and times the inverse of the norm: of the first layer's for
     # good; their products, and constraints.
     solved = 8 * rows * (3 * d_in + 2 * d_in + 3 * rows) + 20 * ROUNDED * d_in
@@ -166,8 +168,8 @@ def _matrices(sizes: Sizes) -> list[Phase]:
     return [
         Phase("capture", norms + sizes.gathering(kept), streams + sizes.layer),
         Phase("statistics", norms, streams + sizes.head + sizes.logits()),
-        Phase("solve", norms + solved + metric, streams + sizes.layer),
-        Phase("tune", norms + first, streams + _tuning(sizes)),
+        Phase("solve", norms + solved + metric, said + sizes.layer),
+        Phase("tune", norms + first, said + _tuning(sizes)),
     ]
 
 
