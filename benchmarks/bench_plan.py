@@ -37,8 +37,10 @@ SIZES = {
 # Where they are not those of the tokenizer, and of heads that are 64 wide: tokens, of
 # which the last never win; heads, and those of keys and values.
 WIDE = {"8B layer": (128256, 32, 8)}
-# The sizes of which one layer alone is changed, as shortly as can be.
-SHORTLY = {"layers": [-1], "steps": 1, "answers": 4, "borderline": 4}
+# Of these one layer alone is changed, as shortly as can be: one strength is tried, for
+# what it does is over the limit.
+SHORTLY = {"layers": [-1], "steps": 1, "max_kl": 1e-9}
+FEWER = {"answers": 4, "borderline": 4, "benign": 4}
 # Little text: what memory grows with are the widths.
 TEXT = {
     "starting": 1,
@@ -71,9 +73,11 @@ def options_of(name, size):
     import cintervene as ci
 
     options = {"method": name, **METHODS[name]}
-    if size in WIDE:
-        # Neurons are in one layer anyhow.
-        options |= {key: value for key, value in SHORTLY.items() if key in options}
+    if size in WIDE and "steps" in options:
+        fewer = {key: FEWER[key] for key in FEWER if key in options}
+        options |= SHORTLY | fewer
+    elif size in WIDE and "layers" in options:
+        options["layers"] = [-1]
     if "forbid" in options:
         return {**options, "calibration": ci.CalibrationSize(**TEXT)}
     prompts = ci.data.harmful_prompts("train")[:8]
