@@ -314,9 +314,8 @@ class LayerStream:
         inputs, outputs, room = [], [], self._keep_bytes
         found = deal_in_rounds(f"layer {layer}", self._batches, work)
         with resident(self._decoder.layers[layer]):
-            for batch, (size, wanted, streamed) in zip(
-                self._batches, found, strict=True
-            ):
+            for batch in self._batches:
+                size, wanted, streamed = next(found)
                 x, y = self._back(wanted, layer)
                 inputs.append(x)
                 outputs.append(y)
@@ -326,6 +325,8 @@ class LayerStream:
                 room -= size
                 if batch is not None and room < 0:
                     batch.kept = None
+                # The next batch runs without these rows beside it.
+                del wanted, streamed
         rows = torch.tensor(self._rows, dtype=torch.int64).reshape(-1, 2)[self._order]
         return Captured(
             target.layer,

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from cintervene.models.surroundings import undisturbed
-from cintervene.models.unembedding import Unembedding
+from cintervene.models.unembedding import Unembedding, WideHead
 from cintervene.models.weights import as_floats
 from cintervene.solvers.losses import set_nll
 from cintervene.utils.ranks import deal
@@ -26,7 +26,7 @@ def logits_in_blocks(
     unembedding: Unembedding,
     hidden: Tensor,
     rows: int = ROWS,
-    weight: Tensor | None = None,
+    head: WideHead | None = None,
 ) -> Iterator[tuple[slice, Tensor]]:
     """Float32 logits of hidden states (n, hidden), some rows at a time.
 
@@ -38,10 +38,10 @@ def logits_in_blocks(
     unembedding : Unembedding
     hidden : Tensor
     rows : int
-    weight : Tensor, optional
-        The head's in float32, by who has it already.
+    head : WideHead, optional
+        By who has it already.
     """
-    logits = _head(unembedding, weight)
+    logits = _head(unembedding, head)
     for part in _blocks(hidden, rows):
         yield part, logits(hidden[part])
 
@@ -95,15 +95,14 @@ def _blocks(hidden: Tensor, rows: int = ROWS) -> list[slice]:
 
 
 def _head(
-    unembedding: Unembedding, weight: Tensor | None = None
+    unembedding: Unembedding, head: WideHead | None = None
 ) -> Callable[[Tensor], Tensor]:
     """What makes float32 logits of hidden states."""
-    if weight is None:
-        weight = unembedding.weight.detach().float()
+    wide = WideHead(unembedding.weight) if head is None else head
 
     def logits(hidden: Tensor) -> Tensor:
         with undisturbed(), torch.no_grad():
-            normed = unembedding.norm(hidden).to(weight.device)
-            return unembedding.from_products(normed.float() @ weight.T)
+            normed = unembedding.norm(hidden).to(wide.device)
+            return unembedding.from_products(wide.products(normed.float()))
 
     return logits

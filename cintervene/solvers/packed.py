@@ -17,6 +17,7 @@ __all__ = [
     "BLOCK",
     "add_to_diagonal",
     "block_rows",
+    "inverse_columns",
     "pack",
     "times_lower",
     "times_symmetric",
@@ -74,6 +75,36 @@ def times_lower(rows: Floats, packed: Floats) -> Floats:
             product[:, left:right] += own @ block[:, left:right]
         product[:, start:stop] += own @ np.tril(block[:, start:])
     return product
+
+
+def inverse_columns(packed: Floats, n: int, first: int) -> Floats:
+    """A block of columns of the inverse of a lower triangular matrix, transposed.
+
+    Parameters
+    ----------
+    packed : ndarray
+    n : int
+    first : int
+        The first of the columns, a multiple of `BLOCK`.
+
+    Returns
+    -------
+    ndarray, shape (columns, n - first)
+        Without the zeros above the diagonal.
+    """
+    size = min(BLOCK, n - first)
+    found = np.zeros((size, n - first))
+    for start, stop, block in block_rows(packed, n):
+        if start < first:
+            continue
+        own = slice(start - first, stop - first)
+        if start == first:
+            found[:, own] = np.eye(size)
+        else:
+            found[:, own] -= found[:, : own.start] @ block[:, first:start].T
+        triangle = np.tril(block[:, start:])
+        found[:, own] = np.linalg.solve(triangle, found[:, own].T).T
+    return found
 
 
 def times_symmetric(rows: Floats, packed: Floats) -> Floats:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The norm that measures a change by what it does to benign inputs."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol, Self
 
@@ -17,6 +17,10 @@ from cintervene.utils.scale import GREATEST, LEAST, scaled, unscaled
 from cintervene.utils.validation import check_positive
 
 __all__ = ["BenignMoments", "Preserve"]
+
+# Rows of a matrix that are measured at a time, and of inputs that are weighted. Sums
+# over inputs go on in steps of so many whatever the rows of a chunk.
+ROWS = 256
 
 
 class Preserve:
@@ -159,7 +163,8 @@ class Preserve:
         else:
             self._check_width(update, "rows")
             rows, exponent = scaled(_widened(update, "rows"))
-            square = np.trace(self.gram(rows))
+            parts = [rows[at : at + ROWS] for at in range(0, len(rows), ROWS)]
+            square = np.sum([np.trace(self.gram(part)) for part in parts])
         return unscaled(np.sqrt(max(square, 0.0)), exponent)
 
     def gram(self, rows: Any) -> Floats:
@@ -190,15 +195,46 @@ class BenignMoments:
     ----------
     d_in : int
         Dimension of the inputs.
+    in_place : bool, default False
+        Add to the matrix itself, without a second one. An addition that is interrupted
+        then leaves moments that refuse whatever is asked of them. The sums are the same
+        to the bit.
     """
 
-    def __init__(self, d_in: int) -> None:
+    def __init__(self, d_in: int, *, in_place: bool = False) -> None:
         if d_in < 1:
             raise ArgumentError(f"d_in: got {d_in}; expected at least 1")
         self.d_in = d_in
-        self._gathered: _Chunks | _Sum = _Chunks(d_in)
+        self._in_place = in_place
+        self._held: _Chunks | _Sum | None = _Chunks(d_in)
         # Whether a norm may read the sum that is held.
         self._lent = False
+
+    @property
+    def _gathered(self) -> "_Chunks | _Sum":
+        """What is held.
+
+        Raises
+        ------
+        ArgumentError
+            An addition in place was interrupted.
+        """
+        if self._held is None:
+            raise ArgumentError(
+                "moments: an addition in place was interrupted, and left a part of its "
+                "chunk in them; gather them anew, or without in_place="
+            )
+        return self._held
+
+    def _extend(self, more: "_Growth") -> None:
+        """Let what is held grow, by a function of it and whether it may be altered."""
+        held = self._gathered
+        if self._in_place and not self._lent:
+            # What is raised on the way finds nothing that looks whole.
+            self._held = None
+            self._held = more(held, True)
+        else:
+            self._held, self._lent = more(held, False), False
 
     @property
     def count(self) -> float:
@@ -222,7 +258,7 @@ class BenignMoments:
                 "of the same layer"
             )
         _core.check_finite(chunk, "chunk")
-        self._gathered, self._lent = self._gathered.with_chunk(chunk), False
+        self._extend(lambda held, own: held.with_chunk(chunk, own))
         return self
 
     def merge(self, other: "BenignMoments", weight: float = 1.0) -> "BenignMoments":
@@ -243,12 +279,8 @@ class BenignMoments:
             raise ArgumentError(f"other: has d_in {other.d_in}; expected {self.d_in}")
         if not 0.0 <= weight < np.inf:
             raise ArgumentError(f"weight: got {weight}; expected a number >= 0")
-        ours, theirs = self._gathered, other._gathered
-        if isinstance(ours, _Chunks) and isinstance(theirs, _Chunks):
-            self._gathered = ours.with_weighted(theirs, weight)
-        else:
-            self._gathered = ours.summed().plus(theirs, weight)
-        self._lent = False
+        theirs = other._gathered
+        self._extend(lambda held, own: held.merged(theirs, weight, own))
         return self
 
     def preserve(
@@ -277,7 +309,7 @@ class BenignMoments:
         """
         statistics = self._gathered.statistics()
         absolute = _absolute_ridge(statistics, ridge, ridge_absolute)
-        self._gathered = _Chunks(self.d_in)
+        self._held = _Chunks(self.d_in)
         if isinstance(statistics, _Sum):
             triangle = statistics.sum.copy() if self._lent else statistics.sum
             system = statistics.system(absolute, triangle)
@@ -346,10 +378,17 @@ class _Chunks:
         pairs = zip(self.chunks, self.weights, strict=True)
         return sum(weight * _rows_of(chunk) for chunk, weight in pairs)
 
-    def with_chunk(self, chunk: Any) -> "_Chunks | _Sum":
+    def with_chunk(self, chunk: Any, own: bool) -> "_Chunks | _Sum":
+        del own
         return self._with(_Chunks(self.d_in, (_own(chunk),), (1,)))
 
-    def with_weighted(self, other: "_Chunks", weight: float) -> "_Chunks | _Sum":
+    def merged(
+        self, other: "_Chunks | _Sum", weight: float, own: bool
+    ) -> "_Chunks | _Sum":
+        del own
+        if isinstance(other, _Sum):
+            # A sum that nobody else has seen.
+            return self.summed().merged(other, weight, True)
         weights = tuple(weight * one for one in other.weights)
         return self._with(_Chunks(self.d_in, other.chunks, weights))
 
@@ -365,7 +404,13 @@ class _Chunks:
 
     def added_to(self, total: Floats, weight: float = 1.0) -> Floats:
         for chunk, own in zip(self.chunks, self.weights, strict=True):
-            _core.moment_add(_weighted(chunk, weight * own), total)
+            if weight * own == 1:
+                _core.moment_add(chunk, total)
+                continue
+            # As wide as they are, all of them in float64 would be large.
+            for start in range(0, _rows_of(chunk), ROWS):
+                part = chunk[start : start + ROWS]
+                _core.moment_add(_weighted(part, weight * own), total)
         return total
 
     @property
@@ -390,13 +435,17 @@ class _Sum:
     sum: Floats
     count: float
 
-    def with_chunk(self, chunk: Any) -> "_Sum":
-        total = _core.moment_add(chunk, self.sum.copy())
+    def with_chunk(self, chunk: Any, own: bool) -> "_Sum":
+        total = _core.moment_add(chunk, self._total(own))
         return _Sum(self.d_in, total, self.count + _rows_of(chunk))
 
-    def plus(self, other: "_Chunks | _Sum", weight: float) -> "_Sum":
-        total = other.added_to(self.sum.copy(), weight)
+    def merged(self, other: "_Chunks | _Sum", weight: float, own: bool) -> "_Sum":
+        total = other.added_to(self._total(own), weight)
         return _Sum(self.d_in, total, self.count + weight * other.count)
+
+    def _total(self, own: bool) -> Floats:
+        """What is added to: the sum itself, where it may be altered."""
+        return self.sum if own else self.sum.copy()
 
     def added_to(self, total: Floats, weight: float) -> Floats:
         pairs = packed.block_rows(total, self.d_in), self._block_rows()
@@ -469,6 +518,10 @@ class _Rows:
         responses = _core.product_nt(rows, self.rows)
         moved = _core.product_nt(responses, responses) / max(self.count, 1)
         return ridge * _core.product_nt(rows, rows) + moved
+
+
+# What makes more of what is held, and of whether that may be altered.
+_Growth = Callable[[_Chunks | _Sum, bool], _Chunks | _Sum]
 
 
 class _Statistics(Protocol):

@@ -17,6 +17,8 @@ __all__ = ["LowRankUpdate", "displacement"]
 
 Array = npt.NDArray[Any]
 
+# Of a matrix that is measured, how many are made at a time.
+COLUMNS = 1024
 _KEPT = (np.dtype(np.float32), np.dtype(np.float64))
 
 
@@ -100,8 +102,13 @@ class LowRankUpdate:
     def norm(self) -> float:
         """Frobenius norm of the change."""
         (left, of_left), (right, of_right) = scaled(self.left), scaled(self.right)
-        core = _triangle(left) @ _triangle(right.T).T
-        return unscaled(float(np.linalg.norm(core)), of_left + of_right)
+        if self.rank < min(self.shape):
+            core = _triangle(left) @ _triangle(right.T).T
+            size = float(np.linalg.norm(core))
+        else:
+            # The factors are no smaller than the matrix, and their triangles neither.
+            size = _product_norm(left, right)
+        return unscaled(size, of_left + of_right)
 
     @property
     def T(self) -> "LowRankUpdate":
@@ -253,6 +260,16 @@ def _factor(value: Any, name: str) -> Array:
         raise ArgumentError(f"{name}: has {array.ndim} axes; expected 2")
     _core.check_finite(array, name)
     return np.asarray(array)
+
+
+def _product_norm(left: Array, right: Array) -> float:
+    """Frobenius norm of a product, of which some columns are made at a time."""
+    wide = left.astype(np.float64, copy=False)
+    norms = [
+        np.linalg.norm(wide @ right[:, at : at + COLUMNS].astype(np.float64))
+        for at in range(0, right.shape[1], COLUMNS)
+    ]
+    return float(np.linalg.norm(norms)) if norms else 0.0
 
 
 def _triangle(tall: Array) -> Array:

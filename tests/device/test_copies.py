@@ -48,7 +48,7 @@ DESCENT = {
     },
     "solve": {
         *LEARNING,
-        ("down", "weight", "models/weights:as_floats"),
+        ("down", "weight", "methods/tsr/problem:SafeRegion.evaluate"),
         ("up", "weight", "methods/tsr/problem:SafeRegion.evaluate"),
     },
     "tune": {*LOSSES, ("up", "weight", "methods/tsr/fit:_Tuning._measure")},

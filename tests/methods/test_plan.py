@@ -123,6 +123,28 @@ def test_more_layers_and_wider_ones_take_more(directory: Path, tmp_path: Path) -
     assert narrow.host_bytes < one.host_bytes / 4
 
 
+def test_each_method_has_its_own_phases(directory: Path) -> None:
+    """Of one layer too."""
+    named = {
+        name: set(ci.plan(directory, method=name, **METHODS[name]).phases)
+        for name in METHODS
+    }
+    assert named["tsr"] == named["arr"] >= {"sampling", "change"}
+    assert "idlest" in named["gate"] - named["tsr"]
+
+
+def test_within_the_memory_of_a_workstation(directory: Path) -> None:
+    """Over a model of 8B two and a half matrices of the width of a layer, at most."""
+    unit = 8 * 14336**2
+    for method, options in METHODS.items():
+        found = ci.plan(directory, method=method, **options)
+        over = found.host_bytes - found.model_bytes - LIBRARIES
+        assert over < 2.5 * unit, method
+    matrices = ci.plan(directory, forbid=["bomb"], hinge="off", layers=[30, 31])
+    over = matrices.host_bytes - matrices.model_bytes - LIBRARIES
+    assert over < 2.5 * unit
+
+
 def test_on_a_device_the_model_is_there(directory: Path) -> None:
     here = ci.plan(directory, forbid=["bomb"])
     away = ci.plan(directory, forbid=["bomb"], device="cuda")

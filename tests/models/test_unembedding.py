@@ -12,8 +12,9 @@ pytest.importorskip("transformers")
 
 from cintervene.errors import ModelError
 from cintervene.models import find_decoder, find_targets, find_unembedding
+from cintervene.models import unembedding as unembedding_module
 from cintervene.models.parts import ModelParts
-from cintervene.models.unembedding import is_tied, unembedding_of
+from cintervene.models.unembedding import WideHead, is_tied, unembedding_of
 
 
 def logit_gradients(norm: Any, weight: Any, x: Any) -> Any:
@@ -121,3 +122,25 @@ def test_parts_are_found_by_one_forward_pass(any_model: Any) -> None:
     assert parts.unembedding.norm is find_unembedding(any_model).norm
     names = [target.name for target in find_targets(any_model, [1, 3])]
     assert [target.name for target in targets] == names
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64])
+def test_a_large_head_is_widened_some_rows_at_a_time(
+    dtype: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    random = torch.Generator().manual_seed(0)
+    weight = torch.randn(70, 24, generator=random).to(dtype)
+    states, shares = torch.randn(5, 24, generator=random), torch.rand(5, 70)
+    rows = weight.float()
+    whole = WideHead(weight)
+    assert torch.equal(whole.products(states), states @ rows.T)
+    assert torch.equal(whole.mixed(shares), shares @ rows)
+    monkeypatch.setattr(unembedding_module, "HELD", 0)
+    monkeypatch.setattr(unembedding_module, "TOKENS", 16)
+    large = WideHead(weight)
+    torch.testing.assert_close(large.products(states), states @ rows.T)
+    torch.testing.assert_close(large.mixed(shares), shares @ rows)
+    parts, blocks = zip(*large.blocks(), strict=True)
+    assert [len(block) for block in blocks] == [16, 16, 16, 16, 6]
+    assert torch.equal(torch.cat([rows[part] for part in parts]), torch.cat(blocks))
+    assert large._weight.data_ptr() == weight.data_ptr()  # Not a copy.

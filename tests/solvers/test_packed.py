@@ -41,6 +41,17 @@ def test_sums_factors_and_solutions_equal_those_of_dense_matrices(n):
 
 
 @pytest.mark.parametrize("n", SIZES)
+def test_columns_of_the_inverse_of_a_factor(n):
+    x = np.random.default_rng(n).standard_normal((n + 20, n))
+    triangle = packed.pack(np.linalg.cholesky(x.T @ x + np.eye(n)))
+    inverse = np.linalg.inv(unpacked(triangle, n))
+    for first in range(0, n, packed.BLOCK):
+        columns = packed.inverse_columns(triangle, n, first)
+        expected = inverse[first:, first : first + packed.BLOCK].T
+        np.testing.assert_allclose(columns, expected, atol=1e-10)
+
+
+@pytest.mark.parametrize("n", SIZES)
 def test_a_packed_matrix_has_its_factor_to_the_bit(n):
     x = np.random.default_rng(n).standard_normal((n + 5, n))
     matrix = x.T @ x + np.eye(n)

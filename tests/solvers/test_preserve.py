@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The benign norm against dense algebra."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -142,6 +144,55 @@ def test_preserve_does_not_follow_later_additions():
     moments.add(100.0 * rng.standard_normal((20, 5)))
     fresh = moments.preserve().solve(h)
     assert not np.allclose(preserve.solve(h), fresh)
+
+
+@pytest.mark.parametrize("d_in", [30, 700])
+def test_moments_that_grow_in_place_are_the_same_to_the_bit(d_in):
+    rng = np.random.default_rng(11)
+    x = rng.standard_normal((800, d_in)).astype(np.float32)
+    h, norms, lent = rng.standard_normal((3, d_in)), [], []
+    for in_place in (False, True):
+        moments = BenignMoments(d_in, in_place=in_place).add(x[:500])
+        norm = moments.preserve()
+        lent.append((norm, norm.gram(h)))
+        moments.add(x[500:700])
+        other = BenignMoments(d_in, in_place=in_place).add(x[300:]).add(x[:9])
+        moments.merge(other, weight=2.5).merge(other)
+        norms.append(moments.factored().solve(h))
+    np.testing.assert_array_equal(*norms)
+    # What was lent before an addition is as it was.
+    for norm, before in lent:
+        np.testing.assert_array_equal(norm.gram(h), before)
+
+
+@pytest.mark.parametrize("chunk", [1500, 700])
+def test_moments_that_grow_in_place_make_no_second_sum(chunk):
+    d_in = 2048
+    x = np.random.default_rng(12).standard_normal((chunk, d_in)).astype(np.float32)
+    moments = BenignMoments(d_in, in_place=True).add(x).add(x).add(x)
+    other = BenignMoments(d_in).add(x[:600])
+    held = moments._gathered.sum.nbytes
+
+    def most(call):
+        tracemalloc.start()
+        call()
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return peak
+
+    assert most(lambda: moments.add(x)) < 0.1 * held
+    # Rows that are weighted are wider than they were, some at a time.
+    assert most(lambda: moments.merge(other, weight=3.0)) < 0.7 * held
+    assert most(moments.factored) < 0.5 * held
+
+
+def test_the_norm_of_a_whole_matrix_needs_no_square_of_it():
+    """Of as many rows as columns: some at a time are measured."""
+    rng = np.random.default_rng(13)
+    preserve = Preserve(rng.standard_normal((40, 30)))
+    change = rng.standard_normal((700, 30))
+    square = np.trace(change @ preserve.gram(np.eye(30)) @ change.T)
+    assert preserve.norm(change) == pytest.approx(np.sqrt(square), rel=1e-12)
 
 
 def test_from_matrix():

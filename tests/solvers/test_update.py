@@ -221,3 +221,14 @@ def test_norm_of_any_scale(size):
     assert ci.LowRankUpdate(size * left, right).norm == expected
     assert ci.LowRankUpdate(left, size * right).norm == expected
     assert ci.LowRankUpdate(size * left, right / size).norm == pytest.approx(5.0)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("rank", [2, 5, 9])
+def test_the_norm_of_factors_that_are_no_smaller_than_the_matrix(rank, dtype):
+    rng = np.random.default_rng(rank)
+    left, right = rng.normal(size=(5, rank)), rng.normal(size=(rank, 3000))
+    update = ci.LowRankUpdate(left.astype(dtype), right.astype(dtype))
+    plain = update.left.astype(float) @ update.right.astype(float)
+    assert update.norm == pytest.approx(np.linalg.norm(plain), rel=1e-12)
+    assert (update * 1e-30).norm == pytest.approx(1e-30 * update.norm, rel=1e-6)

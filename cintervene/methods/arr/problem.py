@@ -29,7 +29,6 @@ from cintervene.methods.tsr.problem import SafeRegion
 from cintervene.models.parts import ModelParts
 from cintervene.models.targets import Target
 from cintervene.solvers.projections import project_simplex
-from cintervene.utils.arrays import Floats
 from cintervene.utils.ranks import deal
 
 __all__ = ["RiskRegion"]
@@ -75,7 +74,7 @@ class RiskRegion(SafeRegion):
 
     def gradients(
         self, step: int, changes: Sequence[Tensor]
-    ) -> tuple[dict[str, float], list[Floats]]:
+    ) -> tuple[dict[str, float], list[Tensor]]:
         """Derivatives for the present weights of prompts, which then take a step.
 
         As with `SafeRegion`; metrics have `worst`, too: the nats of the prompt that is

@@ -74,18 +74,18 @@ class Rows:
         """Storage type of the rows."""
         return self.target.dtype
 
-    @property
-    def matrix(self) -> Tensor:
-        """The rows (neurons, hidden) in float32."""
-        return matrix_of(self.target)[self._places]
+    def matrix(self, which: Sequence[int]) -> Tensor:
+        """The rows (neurons, hidden) of some neurons in float32."""
+        # Chosen before they are widened: all of a large matrix are half a gigabyte.
+        return _stored(self.target)[self._places][list(which)].float()
 
-    @property
-    def bias(self) -> Tensor:
-        """What is added to each neuron's product (neurons,), in float32."""
+    def bias(self, which: Sequence[int]) -> Tensor:
+        """What is added to the products (neurons,) of some neurons, in float32."""
         module = self.target.module
         if getattr(module, "bias", None) is None:
-            return torch.zeros(len(self.rows), device=self.target.device)
-        return parameter_value(module, "bias").detach().float()[self._places]
+            return torch.zeros(len(which), device=self.target.device)
+        bias = parameter_value(module, "bias").detach()
+        return bias[self._places][list(which)].float()
 
     @property
     def _places(self) -> slice:
@@ -172,13 +172,14 @@ class GatedMLP:
             What enters the block.
         count : int
         """
+        # Not at a time with all of the MLP.
+        squares = matrix_of(self.down).to(inputs.device).square().sum(dim=0)
         every = self.neurons(range(self.down.d_in), inputs.device)
         sizes = [
             self.activations(inputs[at : at + BLOCK], every).square().sum(dim=0)
             for at in range(0, len(inputs), BLOCK)
         ]
-        size = torch.stack(sizes).sum(dim=0)
-        added = size * matrix_of(self.down).to(size.device).square().sum(dim=0)
+        added = torch.stack(sizes).sum(dim=0) * squares
         return sorted(added.argsort()[:count].tolist())
 
     def neurons(self, which: Sequence[int], device: torch.device = CPU) -> Neurons:
@@ -190,16 +191,17 @@ class GatedMLP:
         device : torch.device, optional
             Where they are to be.
         """
-        chosen = list(which)
-        parts = (self.gate.matrix, self.up.matrix, self.gate.bias, self.up.bias)
-        return Neurons(*(part[chosen] for part in parts)).to(device)
+        both = self.gate, self.up
+        rows = (one.matrix(which) for one in both)
+        biases = (one.bias(which) for one in both)
+        return Neurons(*rows, *biases).to(device)
 
     def columns(self, which: Sequence[int]) -> Tensor:
         """What neurons add where their activation is 1, (neurons, hidden), on the CPU.
 
         In float32.
         """
-        return matrix_of(self.down)[:, list(which)].T.cpu()
+        return _stored(self.down)[:, list(which)].float().T.cpu()
 
     def replaced(
         self, places: Sequence[int], gate: Tensor, up: Tensor, down: Tensor
@@ -259,7 +261,12 @@ def at_places(places: Sequence[int], size: int) -> Floats:
 
 def matrix_of(target: Target) -> Tensor:
     """The (d_out, d_in) matrix of a target in float32."""
-    weight = target.weight.detach().float()
+    return _stored(target).float()
+
+
+def _stored(target: Target) -> Tensor:
+    """The same in its own type; not copied."""
+    weight = target.weight.detach()
     return weight.T if target.transposed else weight
 
 

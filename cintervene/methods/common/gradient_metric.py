@@ -45,14 +45,22 @@ class GradientMetric:
 
     def __init__(self, targets: Sequence[Target], unembedding: Unembedding) -> None:
         self._unembedding = unembedding
-        self._moments = [BenignMoments(target.d_in) for target in targets]
-        self._waiting: list[list[Tensor]] = [[] for _ in targets]
-        self._fisher = [np.zeros((target.d_out, target.d_out)) for target in targets]
+        # By the number of each target that is this rank's.
+        own = {index: one for index, one in enumerate(targets) if is_own(index)}
+        self._moments = {
+            index: BenignMoments(target.d_in, in_place=True)
+            for index, target in own.items()
+        }
+        self._waiting: dict[int, list[Tensor]] = {index: [] for index in own}
+        self._fisher = {
+            index: np.zeros((target.d_out, target.d_out))
+            for index, target in own.items()
+        }
         self._random = torch.Generator().manual_seed(SEED)
 
     def count(self, index: int, inputs: Tensor) -> None:
         """Count inputs (n, d_in) of a target as not to be moved, if it is our own."""
-        if not is_own(index):
+        if index not in self._waiting:
             return
         self._waiting[index].append(inputs)
         if sum(map(len, self._waiting[index])) >= CHUNK:
@@ -79,7 +87,7 @@ class GradientMetric:
 
         for _, found in upper.deal("derivatives of answers", derivatives):
             for index, of_target in enumerate(found):
-                if is_own(index):
+                if index in self._fisher:
                     rows = as_floats(of_target)
                     self._fisher[index] += rows.T @ rows
         self._skip(upper.batches[drawn:])
@@ -112,7 +120,7 @@ class GradientMetric:
     def metric(
         self, index: int, ridge: float, output_ridge: float
     ) -> tuple[Preserve, OutputMetric]:
-        """The norms of a target's change, on its right and on its left.
+        """The norms of a target's change, on its right and on its left; once.
 
         Parameters
         ----------
@@ -121,5 +129,5 @@ class GradientMetric:
         ridge, output_ridge : float
         """
         self._add_waiting(index)
-        preserve = self._moments[index].factored(ridge=ridge)
-        return preserve, OutputMetric(self._fisher[index], output_ridge)
+        preserve = self._moments.pop(index).factored(ridge=ridge)
+        return preserve, OutputMetric(self._fisher.pop(index), output_ridge)

@@ -26,7 +26,7 @@ from torch import Tensor
 
 from cintervene.activations.scoring import logits_in_blocks
 from cintervene.models.targets import Target
-from cintervene.models.unembedding import TOKENS, Unembedding, norm_scale
+from cintervene.models.unembedding import Unembedding, WideHead, norm_scale
 from cintervene.models.weights import as_floats
 from cintervene.solvers.update import LowRankUpdate
 from cintervene.utils.arrays import Floats
@@ -74,9 +74,12 @@ class OutputMetric:
         coordinates: Floats = outputs @ self._root
         return coordinates
 
-    def directions(self, directions: Floats) -> Floats:
-        """Coordinates of directions (n, d_out): products with points stay the same."""
-        coordinates: Floats = directions @ self._inverse_root
+    def directions(self, directions: Floats, part: slice = slice(None)) -> Floats:
+        """Coordinates of directions (n, d_out): products with points stay the same.
+
+        Some of them alone, if so asked.
+        """
+        coordinates: Floats = directions @ self._inverse_root[:, part]
         return coordinates
 
     def restored(self, shifts: Floats) -> Floats:
@@ -138,23 +141,23 @@ def token_statistics(unembedding: Unembedding, hidden: Tensor) -> TokenStatistic
         (n, hidden) what the final norm reads at benign positions.
     """
     # The one copy in float32: what a norm does to its rows is done to sums of them.
-    rows = unembedding.weight.detach().float()
-    weights = 1.0 / spread(hidden, unembedding.centred).to(rows.device)
+    head = WideHead(unembedding.weight)
+    vocabulary, width = head.shape
+    weights = 1.0 / spread(hidden, unembedding.centred).to(head.device)
     weights = weights / weights.mean()
     size = len(hidden)
-    mean_token = torch.zeros(rows.shape[0], device=rows.device)
+    mean_token = torch.zeros(vocabulary, device=head.device)
     second_moment = torch.zeros_like(mean_token)
     products = []
-    for part, logits in logits_in_blocks(unembedding, hidden, weight=rows):
+    for part, logits in logits_in_blocks(unembedding, hidden, head=head):
         p = torch.softmax(logits, dim=-1)
         mean_token += p.sum(dim=0) / size
         second_moment += weights[part].square() @ p / size
-        products.append(unembedding.pull_back(p @ rows) * weights[part, None])
+        products.append(unembedding.pull_back(head.mixed(p)) * weights[part, None])
     means = torch.cat(products)
-    second = torch.zeros(rows.shape[1], rows.shape[1], device=rows.device)
-    for start in range(0, len(rows), TOKENS):
-        some = slice(start, start + TOKENS)
-        second += rows[some].T @ (rows[some] * second_moment[some, None])
+    second = torch.zeros(width, width, device=head.device)
+    for some, rows in head.blocks():
+        second += rows.T @ (rows * second_moment[some, None])
     second = unembedding.pull_back(unembedding.pull_back(second).T)
     fisher = second - means.T @ means / size
     if torch.trace(fisher) <= ROUNDING * torch.trace(second):

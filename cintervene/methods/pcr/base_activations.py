@@ -154,7 +154,7 @@ class _Observed:
     """
 
     def __init__(self, stream: LayerStream, target: Target, own: bool) -> None:
-        self.moments = BenignMoments(target.d_in)
+        self.moments = BenignMoments(target.d_in, in_place=True)
         self._total = np.zeros(target.d_out)
         sink = self._add if own else _ignore
         self.rows: Captured = stream.run(target.layer, sink)

@@ -9,11 +9,14 @@ from cintervene.activations.layer_stream import BATCH_TOKENS
 from cintervene.activations.scoring import ROWS
 from cintervene.methods.common.gated_mlp import BLOCK
 from cintervene.methods.common.gradient_metric import CHUNK
+from cintervene.methods.gate.config import GateConfig
 from cintervene.methods.pcr.config import PCRConfig
 from cintervene.methods.pcr.hinge.rows import PROMPT_STEP
 from cintervene.methods.plan.material import EXAMPLE, Material
 from cintervene.methods.plan.shape import ModelShape
-from cintervene.models.weights import OUTPUTS
+from cintervene.methods.tsr.layer_ball import OUTPUTS
+from cintervene.models.unembedding import HELD, TOKENS
+from cintervene.models.weights import OUTPUTS as ROUNDED
 from cintervene.solvers import packed
 
 __all__ = ["LIBRARIES", "Phase", "Sizes", "phases_of"]
@@ -72,9 +75,10 @@ class Sizes:
 
     @property
     def head(self) -> int:
-        """The unembedding in float32, if it is not stored so."""
+        """The unembedding in float32, or some rows of it, if it is not stored so."""
         shape = self.shape
-        return 0 if shape.number >= 4 else 4 * shape.vocabulary * shape.hidden
+        whole = 0 if shape.number >= 4 else 4 * shape.vocabulary * shape.hidden
+        return whole if whole <= HELD else 2 * 4 * TOKENS * shape.hidden
 
     def logits(self, rows: int = ROWS, arrays: int = LOGITS) -> int:
         """Some arrays of logits."""
@@ -118,11 +122,11 @@ class Sizes:
 
     def gathering(self, rows: int) -> int:
         """What there is beside that while it is made."""
-        given = rows * self.d_in * self.shape.number
+        row = self.d_in * self.shape.number
         if 2 * rows <= self.d_in:
-            return given
-        # Beyond a quarter of the matrix each addition has a copy of the sum.
-        return given if given <= 2 * self.d_in**2 else self.triangle + given // rows
+            return rows * row
+        # Beyond a quarter of the matrix inputs are added to the sum, some at a time.
+        return min(rows * row, 2 * self.d_in**2) + CHUNK * row
 
 
 def phases_of(config: object, sizes: Sizes, neurons: bool) -> list[Phase]:
@@ -139,7 +143,7 @@ def phases_of(config: object, sizes: Sizes, neurons: bool) -> list[Phase]:
     if isinstance(config, PCRConfig):
         solve = _neurons if neurons else _matrices
         return [prompts, *solve(sizes)]
-    if sizes.changed == 1:
+    if isinstance(config, GateConfig):
         return [prompts, *_gate(sizes)]
     return [prompts, *_descent(sizes, config)]
 
@@ -154,16 +158,18 @@ def _matrices(sizes: Sizes) -> list[Phase]:
     kept, rows = material.kept, material.constrained
     norms = sizes.changed * sizes.norm(kept)
     streams = sizes.states(material.tokens)
+    # What is to stay is gone once statistics are there.
+    said = sizes.states(material.forget + material.near)
     # Inputs in float64, and times the inverse of the norm: of the first layer's for
     # good; their products, and constraints.
-    solved = 8 * rows * (3 * d_in + 2 * d_in + 3 * rows) + 20 * OUTPUTS * d_in
+    solved = 8 * rows * (3 * d_in + 2 * d_in + 3 * rows) + 20 * ROUNDED * d_in
     metric = 8 * 5 * shape.hidden**2
     first = 8 * rows * (d_in + rows) + metric
     return [
         Phase("capture", norms + sizes.gathering(kept), streams + sizes.layer),
         Phase("statistics", norms, streams + sizes.head + sizes.logits()),
-        Phase("solve", norms + solved + metric, streams + sizes.layer),
-        Phase("tune", norms + first, streams + _tuning(sizes)),
+        Phase("solve", norms + solved + metric, said + sizes.layer),
+        Phase("tune", norms + first, said + _tuning(sizes)),
     ]
 
 
@@ -172,13 +178,15 @@ def _neurons(sizes: Sizes) -> list[Phase]:
     hidden, weights = shape.hidden, shape.hidden * shape.inner
     looked_at = material.tokens // PROMPT_STEP + material.kept
     rows = 4 * hidden * (looked_at + material.kept + material.constrained)
-    columns = sizes.triangle + 20 * weights
-    activations = sizes.triangle + 16 * weights + 16 * BLOCK * shape.inner
+    # Neurons are widened before the sum is there; later points of all columns.
+    widened = 10 * weights
+    activations = sizes.triangle + 8 * weights + 16 * BLOCK * shape.inner
+    columns = sizes.triangle + 8 * weights + 20 * BLOCK * hidden
     found = 3 * 8 * hidden**2
     return [
         Phase("capture", rows, sizes.states(material.tokens) + sizes.layer),
         Phase("statistics", rows, sizes.head + sizes.logits()),
-        Phase("neurons", rows + found + max(columns, activations), 0),
+        Phase("neurons", rows + found + max(widened, activations, columns), 0),
         Phase("detectors", rows + found + 16 * hidden * BLOCK, 0),
         Phase("tune", rows, _tuning(sizes)),
     ]
@@ -190,20 +198,23 @@ def _descent(sizes: Sizes, config: object) -> list[Phase]:
     weight = d_in * shape.hidden
     kept = material.kept + material.benign // 2
     norms = 0 if plain else sizes.changed * sizes.norm(kept)
-    gathering = 0 if plain else sizes.gathering(kept) + CHUNK * d_in * shape.number
-    fishers = 8 * sizes.changed * 4 * shape.hidden**2
+    gathering = 0 if plain else sizes.gathering(kept)
+    square = 8 * shape.hidden**2
+    # Of each a root and its inverse; while they are made, some more.
+    fishers = 2 * sizes.changed * square
     streams = sizes.states(material.tokens) // 2
     graph = sizes.graph
-    balls = sizes.changed * 36 * weight
+    # The response, the change, and that in float32. A step has some outputs of the
+    # inputs beside them, and a gradient; in the end the change once more.
+    balls = sizes.changed * 20 * weight
+    some = 4 * 8 * OUTPUTS * d_in
+    gradients = sizes.changed * 4 * weight
     return [
         Phase("capture", norms + gathering + fishers, streams + sizes.layer),
-        Phase("sampling", norms + fishers, streams + graph),
-        Phase(
-            "solve",
-            norms + fishers + balls + 24 * weight,
-            streams + graph + sizes.changed * 8 * weight,
-        ),
-        Phase("tune", norms + fishers + balls, streams + graph),
+        Phase("sampling", norms + fishers + 3 * square, streams + graph),
+        Phase("solve", norms + fishers + balls + some, streams + graph + gradients),
+        Phase("tune", norms + fishers + balls, streams + graph + gradients),
+        Phase("change", norms + fishers + balls + sizes.changed * 8 * weight, streams),
     ]
 
 
@@ -216,7 +227,7 @@ def _gate(sizes: Sizes) -> list[Phase]:
     graph = sizes.graph
     return [
         Phase("capture", 0, streams + sizes.layer),
-        Phase("idlest", 0, streams + 20 * weights + 16 * BLOCK * shape.inner),
+        Phase("idlest", 0, streams + 10 * weights + 16 * BLOCK * shape.inner),
         Phase("detectors", fitted, streams),
         Phase("solve", 0, streams + graph),
         Phase("tune", 0, streams + graph),

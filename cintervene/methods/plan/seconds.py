@@ -69,7 +69,7 @@ def _algebra(config: object, sizes: Sizes, neurons: bool) -> float:
         step = 4 * hidden * d_in**2 + 4 * hidden**2 * d_in
         return sizes.changed * (made + metric + config.steps * step)
     if neurons:
-        fitted = material.kept * d_in**2 + 2.4 * d_in**3
+        fitted = material.kept * d_in**2 + 0.7 * d_in**3
         return fitted + metric + 2 * hidden**3 + material.tokens * hidden**2
     few = 2 * material.kept <= d_in
     order = material.kept if few else d_in

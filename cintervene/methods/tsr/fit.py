@@ -25,7 +25,7 @@ from cintervene.methods.common.sweep import (
     mildest_within,
 )
 from cintervene.methods.config import DescentConfig
-from cintervene.methods.tsr.examples import prepare
+from cintervene.methods.tsr.examples import RefusalExamples, prepare
 from cintervene.methods.tsr.problem import ExampleBatch, SafeRegion
 from cintervene.models.decoder import requested_layers
 from cintervene.models.parts import ModelParts
@@ -69,6 +69,12 @@ class RefusalSweepPoint(RefusalPoint):
         return self.strength
 
 
+# What the steps measured, the multiples, and the changes.
+_Descended = tuple[
+    list[dict[str, Any]], list[RefusalSweepPoint], list[tuple[Target, LowRankUpdate]]
+]
+
+
 @quick_products()
 def fit(
     model: nn.Module,
@@ -98,12 +104,28 @@ def fit(
         targets = _targets(parts, tokenizer, config, progress)
     with clock.phase("prompts"):
         examples = prepare(model, tokenizer, config, safe, progress)
-    with clock.phase("capture"):
-        problem = region(parts, targets, examples, config)
-        tune = ExampleBatch(parts, targets, examples.tune_harmful, examples.tune_benign)
     refusals: Sequence[Refusal] = safe or data.safe_refusals()
     openings = sorted({refusal_tokens(tokenizer, one)[0] for one in refusals})
-    return _solve(parts, problem, _Tuning(problem, tune, openings), clock, progress)
+    steps, sweep, updates = _descended(
+        parts, targets, examples, region, config, openings, clock, progress
+    )
+    limits = RefusalLimits(config.max_kl, config.max_false_refusals)
+    best = mildest_within(sweep, limits)
+
+    def times(strength: float) -> list[tuple[Target, LowRankUpdate]]:
+        return [(target, update * strength) for target, update in updates]
+
+    trials = [
+        Trial(
+            point,
+            point.strain(limits) <= 1.0,
+            partial(times, point.strength),
+            {"strength": point.strength},
+        )
+        for point in sweep
+    ]
+    config = replace(config, layers=[target.layer for target in targets])
+    return make_chosen(model, trials, best, config, clock, {"steps": steps})
 
 
 def _targets(
@@ -124,37 +146,29 @@ def _targets(
     return parts.targets(layers, config.matrix)
 
 
-def _solve(
+def _descended(
     parts: ModelParts,
-    problem: SafeRegion,
-    tuning: _Tuning,
+    targets: Sequence[Target],
+    examples: RefusalExamples,
+    region: Callable[..., SafeRegion],
+    config: DescentConfig,
+    openings: Sequence[int],
     clock: Clock,
     progress: Progress,
-) -> Intervention:
-    """Take the problem's steps and choose among multiples of what they lead to."""
-    config = problem.config
+) -> _Descended:
+    """Take a problem's steps and measure multiples of what they lead to.
+
+    The problem, which holds norms and balls, is gone afterwards.
+    """
+    with clock.phase("capture"):
+        problem = region(parts, targets, examples, config)
+        tune = ExampleBatch(parts, targets, examples.tune_harmful, examples.tune_benign)
     with clock.phase("solve"):
         steps = take_steps(parts.model, problem.descend(), config.steps, progress)
     limits = RefusalLimits(config.max_kl, config.max_false_refusals)
     with clock.phase("tune"), torch.no_grad():
-        sweep = tuning.sweep(limits, progress)
-    best = mildest_within(sweep, limits)
-    updates = problem.updates
-
-    def times(strength: float) -> list[tuple[Target, LowRankUpdate]]:
-        return [(target, update * strength) for target, update in updates]
-
-    trials = [
-        Trial(
-            point,
-            point.strain(limits) <= 1.0,
-            partial(times, point.strength),
-            {"strength": point.strength},
-        )
-        for point in sweep
-    ]
-    config = replace(config, layers=[target.layer for target, _ in updates])
-    return make_chosen(parts.model, trials, best, config, clock, {"steps": steps})
+        sweep = _Tuning(problem, tune, openings).sweep(limits, progress)
+    return steps, sweep, problem.updates
 
 
 class _Tuning:

@@ -47,7 +47,6 @@ from cintervene.methods.tsr.examples import RefusalExamples
 from cintervene.methods.tsr.layer_ball import LayerBall
 from cintervene.models.parts import ModelParts
 from cintervene.models.targets import Target
-from cintervene.models.weights import as_floats
 from cintervene.prompts.refusal_examples import TargetExample
 from cintervene.solvers.preserve import Preserve
 from cintervene.solvers.update import LowRankUpdate
@@ -299,7 +298,7 @@ class SafeRegion:
             norms = self._step(gradients, length)
             yield metrics | {"norm": max(norms)}
 
-    def _step(self, gradients: Sequence[Floats], length: float) -> list[float]:
+    def _step(self, gradients: Sequence[Tensor], length: float) -> list[float]:
         """Take a step in each ball; the norms of the changes then."""
         every = range(len(self.targets))
         gains = deal(
@@ -334,7 +333,7 @@ class SafeRegion:
 
     def gradients(
         self, step: int, changes: Sequence[Tensor]
-    ) -> tuple[dict[str, float], list[Floats]]:
+    ) -> tuple[dict[str, float], list[Tensor]]:
         """What a step looks at: its batch's loss and divergence, and derivatives.
 
         Parameters
@@ -347,14 +346,15 @@ class SafeRegion:
         -------
         metrics : dict
             `loss` and `kl`.
-        gradients : list of ndarray, each of shape (d_in, d_out)
+        gradients : list of Tensor, each of shape (d_in, d_out)
+            On the host.
         """
         metrics, _, gradients = self.evaluate(step % len(self.batches), changes)
         return metrics, gradients
 
     def evaluate(
         self, number: int, changes: Sequence[Tensor]
-    ) -> tuple[dict[str, float], Floats, list[Floats]]:
+    ) -> tuple[dict[str, float], Floats, list[Tensor]]:
         """As `gradients`, for a batch by its number.
 
         Returns
@@ -362,12 +362,12 @@ class SafeRegion:
         metrics : dict
         nats : ndarray, shape (n,)
             Mean negative log probability of each harmful example's target tokens.
-        gradients : list of ndarray
+        gradients : list of Tensor
         """
         examples = self.batches[number]
         nats = np.zeros(len(examples.harmful_examples))
         leaves = [
-            change.to(device).clone().requires_grad_()
+            change.detach().to(device).requires_grad_()
             for change, device in zip(changes, examples.devices, strict=True)
         ]
         rows = sum(len(batch.wanted) for batch in examples.benign.batches)
@@ -390,7 +390,7 @@ class SafeRegion:
             total.add(one)
         for index, mean in total.nats.items():
             nats[index] = mean
-        gradients = [as_floats(sum_) for sum_ in total.gradients if sum_ is not None]
+        gradients = [one.cpu() for one in total.gradients if one is not None]
         return {"loss": total.loss, "kl": total.drift}, nats, gradients
 
     def objective(self, number: int, batch: UpperBatch, losses: Tensor) -> Tensor:

@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -135,7 +137,7 @@ def test_steps_in_the_frobenius_ball_are_those_of_numpy(tiny_model: Any) -> None
         gradient = rng.standard_normal(change.shape) + 0.2
         direction = 0.6 * direction + 0.4 * gradient
         size = np.linalg.norm(direction)
-        assert ball.turn(gradient) == pytest.approx(radius * size)
+        assert ball.turn(torch.from_numpy(gradient)) == pytest.approx(radius * size)
         change = change - 0.3 * radius * direction / size
         largest = max(largest, np.linalg.norm(change))
         change *= min(1.0, radius / np.linalg.norm(change))
@@ -163,13 +165,39 @@ def test_steps_are_those_of_the_whole_space_of_inputs(
         gradient = rng.standard_normal(direction.shape) + 0.2
         direction = 0.5 * direction + 0.5 * metric.directions(gradient)
         slope = np.vdot(direction, plain.respond(direction)) ** 0.5
-        assert ball.turn(gradient) == pytest.approx(ball.radius * slope)
+        gain = ball.turn(torch.from_numpy(gradient))
+        assert gain == pytest.approx(ball.radius * slope)
         ball.step(0.4)
         change = metric.restored(plain.step(direction, length=0.4))
         np.testing.assert_allclose(ball.change, change, rtol=1e-4, atol=1e-7)
         assert ball.norm == pytest.approx(plain.norm / ball.radius)
         np.testing.assert_allclose(ball.update.matrix(), change.T, rtol=1e-7, atol=1e-9)
     assert ball.norm == pytest.approx(1.0)
+
+
+def test_a_ball_holds_two_and_a_half_matrices() -> None:
+    """And a turn or a step some rows of others beside them, not whole ones."""
+    target: Any = SimpleNamespace(
+        d_out=1024, d_in=4096, transposed=False,
+        weight=torch.randn(1024, 4096, generator=torch.Generator().manual_seed(0)),
+    )  # fmt: skip
+    matrix = 8 * 1024 * 4096
+    preserve = Preserve(np.random.default_rng(0).standard_normal((20, 4096)))
+    gradient = torch.randn(4096, 1024, generator=torch.Generator().manual_seed(1))
+    metric = OutputMetric.plain(1024)
+    tracemalloc.start()
+    before = tracemalloc.get_traced_memory()[0]
+    ball = LayerBall(target, preserve, metric, 0.1, inertia=0.5)
+    # torch holds the change itself, which is not traced.
+    assert tracemalloc.get_traced_memory()[0] - before < 2.1 * matrix
+    tracemalloc.reset_peak()
+    held = tracemalloc.get_traced_memory()[0]
+    ball.turn(gradient)
+    ball.step(0.5)
+    more = tracemalloc.get_traced_memory()[1] - held
+    tracemalloc.stop()
+    assert ball.change.nbytes == matrix // 2
+    assert more < 1.2 * matrix
 
 
 def test_the_worst_prompts_are_defended_most(tiny_model: Any) -> None:

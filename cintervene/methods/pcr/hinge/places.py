@@ -17,6 +17,7 @@ from torch import Tensor
 from cintervene import _core
 from cintervene.methods.common.gated_mlp import BLOCK, GatedMLP
 from cintervene.methods.common.output_metric import OutputMetric
+from cintervene.models.weights import as_floats
 from cintervene.solvers import packed
 from cintervene.solvers.update import LowRankUpdate
 from cintervene.utils.arrays import Floats
@@ -59,14 +60,21 @@ def give_up(mlp: GatedMLP, inputs: Tensor, metric: OutputMetric, count: int) -> 
     ridge = RIDGE * packed.trace(system, size) / size
     packed.add_to_diagonal(system, size, ridge)
     inverse = _Inverse(_core.spd_factor(system), size)
-    columns = mlp.columns(range(size))
-    points = metric.points(columns.double().numpy())
-    places = _least_missed(inverse, points, count)
+    places = _least_missed(inverse, _points(mlp, metric), count)
     rows = np.concatenate([inverse.rows([place]) for place in places])
     # Of the inverse's blocks: the system of those that are kept is never formed.
     shares = -np.linalg.solve(rows[:, places], rows)
     shares[:, places] = 0.0
-    return GivenUp(places, LowRankUpdate(columns[places].double().numpy().T, shares))
+    return GivenUp(places, LowRankUpdate(as_floats(mlp.columns(places)).T, shares))
+
+
+def _points(mlp: GatedMLP, metric: OutputMetric) -> Floats:
+    """The columns (neurons, hidden) of all neurons in the metric's coordinates."""
+    points = np.empty((mlp.down.d_in, mlp.down.d_out))
+    for start in range(0, len(points), BLOCK):
+        which = range(start, min(start + BLOCK, len(points)))
+        points[start : which.stop] = metric.points(as_floats(mlp.columns(which)))
+    return points
 
 
 class _Inverse:
@@ -82,11 +90,16 @@ class _Inverse:
         return _core.spd_solve(self._factor, unit)
 
     def diagonal(self) -> Floats:
-        """Its diagonal."""
+        """Its diagonal: the squared lengths of the columns of the factor's inverse.
+
+        Of these the part from the diagonal on is all that is not zero, so that a sixth
+        of the products is left that the rows of the inverse would take.
+        """
         diagonal = np.empty(self.size)
         for start in range(0, self.size, packed.BLOCK):
-            which = range(start, min(start + packed.BLOCK, self.size))
-            diagonal[start : which.stop] = np.diag(self.rows(which)[:, start:])
+            stop = min(start + packed.BLOCK, self.size)
+            columns = packed.inverse_columns(self._factor, self.size, start)
+            diagonal[start:stop] = np.einsum("ij,ij->i", columns, columns)
         return diagonal
 
 
@@ -100,7 +113,7 @@ def _least_missed(inverse: _Inverse, left: Floats, count: int) -> list[int]:
     places: list[int] = []
     taken, shares = np.empty((2, count, inverse.size))
     for number in range(count):
-        loss = np.square(left).sum(axis=1) / np.maximum(diagonal, 1e-300)
+        loss = _squares(left) / np.maximum(diagonal, 1e-300)
         loss[places] = np.inf
         place = int(np.argmin(loss))
         row = inverse.rows([place])[0]
@@ -114,6 +127,12 @@ def _least_missed(inverse: _Inverse, left: Floats, count: int) -> list[int]:
         taken[number], shares[number] = row, share
         places.append(place)
     return places
+
+
+def _squares(rows: Floats) -> Floats:
+    """Squared lengths of rows, without the squares of all of them at once."""
+    parts = [rows[at : at + BLOCK] for at in range(0, len(rows), BLOCK)]
+    return np.concatenate([np.square(part).sum(axis=1) for part in parts])
 
 
 def _gram(mlp: GatedMLP, inputs: Tensor) -> Floats:
