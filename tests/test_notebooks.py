@@ -20,7 +20,7 @@ def run(name: str) -> tuple[str, bool]:
     """Execute a notebook; return what it printed, and whether it drew something."""
     notebook = nbformat.read(NOTEBOOKS / name, as_version=4)
     where = {"metadata": {"path": str(NOTEBOOKS)}}
-    nbclient.NotebookClient(notebook, timeout=900, resources=where).execute()
+    nbclient.NotebookClient(notebook, timeout=3600, resources=where).execute()
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
     text = "".join(output.get("text", "") for output in outputs)
     return text, any("image/png" in output.get("data", {}) for output in outputs)
@@ -29,7 +29,7 @@ def run(name: str) -> tuple[str, bool]:
 def test_raw_arrays() -> None:
     notebook = nbformat.read(NOTEBOOKS / "raw_arrays.ipynb", as_version=4)
     where = {"metadata": {"path": str(NOTEBOOKS)}}
-    nbclient.NotebookClient(notebook, timeout=300, resources=where).execute()
+    nbclient.NotebookClient(notebook, timeout=3600, resources=where).execute()
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
     text = "".join(output.get("text", "") for output in outputs)
     for line in (

@@ -81,7 +81,7 @@ def test_same_bits_for_any_number_of_threads(kernels):
         capture_output=True,
         text=True,
         check=True,
-        timeout=120,
+        timeout=600,
     )
     lines = [line.split() for line in run.stdout.splitlines()]
     assert [int(threads) for threads, _ in lines] == [1, 2, 3, 8]
