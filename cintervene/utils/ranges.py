@@ -32,6 +32,7 @@ __all__ = [
     "Plain",
     "Positive",
     "Range",
+    "Scale",
     "Share",
     "Texts",
     "Whole",
@@ -142,6 +143,36 @@ class Positive(_Number):
         return _parse_checked(
             self, text, "a number from 0 on" if self.zero else "a positive number"
         )
+
+
+# Products of a few such numbers stay within float32.
+_SMALLEST, _LARGEST = 1e-12, 1e12
+
+
+@dataclass(frozen=True)
+class Scale(Positive):
+    """What sizes of weights and activations are multiplied with: 1e-12 to 1e12.
+
+    From 0 on where `zero` is True. Farther out products overflow or vanish, and errors
+    would name what came of them.
+    """
+
+    @property
+    def expected(self) -> str:
+        """What is expected, for messages."""
+        also = "0 or " if self.zero else ""
+        return f"{also}a number from {_SMALLEST:g} to {_LARGEST:g}"
+
+    def check(self, name: str, value: Any) -> Any:
+        """Return the number as an int or a float."""
+        found = super().check(name, value)
+        if found != 0 and not _SMALLEST <= found <= _LARGEST:
+            raise ArgumentError(f"{name}: got {value!r}; expected {self.expected}")
+        return found
+
+    def parse(self, text: str) -> Any:
+        """Read such a number."""
+        return _parse_checked(self, text, self.expected)
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,9 @@ __all__ = [
     "number",
 ]
 
+# What the core counts with.
+_TOO_LARGE = 1 << 63
+
 
 def check_not_negative(**numbers: float) -> None:
     """Refuse arguments that are negative or not finite.
@@ -60,7 +63,7 @@ def check_share(**numbers: float) -> None:
 
 
 def check_whole(least: int, **numbers: int) -> None:
-    """Refuse arguments that are not whole numbers, or less than `least`.
+    """Refuse arguments that are no whole numbers, below `least` or beyond 64 bits.
 
     Raises
     ------
@@ -72,6 +75,8 @@ def check_whole(least: int, **numbers: int) -> None:
             raise ArgumentError(
                 f"{name}: got {value!r}; expected a whole number from {least} on"
             )
+        if value >= _TOO_LARGE:
+            raise ArgumentError(f"{name}: got {value!r}; expected less than 2**63")
 
 
 def number(value: object) -> float:

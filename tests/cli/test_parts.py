@@ -78,6 +78,7 @@ def test_strength():
         ["unknown"],
         ["defend", "--forbid", "obedience"],
         ["defend", "--forbid", "obedience", "--out", "x", "--concepts", "vibes"],
+        ["defend", "--forbid", "obedience", "--out", "x", "--strength", "1e308"],
         ["explain", "--layers", "all"],
         ["explain", "--matrix", "up_proj"],
         ["apply", "--out", "x"],

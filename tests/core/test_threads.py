@@ -97,5 +97,11 @@ def test_thread_limit_is_undone():
             ci.thread_limit(-1),
         ):
             pass
+        for limit in (1.5, 4097, 1 << 70, None):
+            with (
+                pytest.raises(ci.ArgumentError, match=f"limit: got {limit}"),
+                ci.thread_limit(limit),
+            ):
+                pass
         assert ci.show_config()["threads"] == 1
     assert ci.show_config()["threads"] == before

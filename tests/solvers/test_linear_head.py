@@ -326,6 +326,7 @@ def test_iteration_limit_is_a_status():
         ({"slack": -1.0}, "slack: got -1"),
         ({"tolerance": np.nan}, "tolerance: got nan"),
         ({"max_iterations": -1}, "max_iterations: got -1"),
+        ({"max_iterations": 1 << 63}, "max_iterations: got 9.*less than 2"),
         ({"token_ids": [[1], [2]]}, "2 sets for 4 rows"),
         ({"token_ids": [9]}, "got 9"),
     ],

@@ -205,6 +205,7 @@ BAD = [
     ({"method": "best"}, "method: got 'best'; expected one of .*most_violated"),
     ({"tolerance": 0.0}, "tolerance: got 0.0"),
     ({"max_iterations": -1}, "max_iterations: got -1"),
+    ({"max_iterations": 1 << 63}, "max_iterations: got 9.*less than 2"),
     ({"halfspaces": (np.zeros((1, 20)), 0.0)}, "row 0 is zero"),
     ({"halfspaces": (np.ones((1, 19)), 0.0)}, "has 19 columns"),
     ({"halfspaces": (np.ones((1, 20)), -np.inf)}, "NaN or -inf"),

@@ -346,6 +346,9 @@ def library(number: int) -> int:
         assert number == 1 or "On rank 1:" in caught.value.__notes__[0]
         # An error that is caught everywhere leaves the ranks together.
         assert ranks.exchange("rank", lambda: number) == [0, 1]
+    # For ever is as long as torch can count.
+    with ci.joined(1e308):
+        assert ranks.exchange("patient", lambda: number) == [0, 1]
     with pytest.raises(RankError, match="different places"), ci.joined():
         ranks.exchange("here" if number else "there", lambda: None)
     with pytest.raises(ModelError, match="clay"), ci.joined():

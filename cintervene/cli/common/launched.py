@@ -7,14 +7,13 @@ import os
 from argparse import Namespace
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from datetime import timedelta
 from pathlib import Path
 
 from cintervene.cli.common.console import Console
 from cintervene.cli.common.failures import Exit
 from cintervene.errors import RankError
 from cintervene.methods.config import MethodConfig
-from cintervene.utils.ranks import exchange, joined, rank, world
+from cintervene.utils.ranks import exchange, joined, patience, rank, world
 from cintervene.utils.staging import StagedDirectory
 
 __all__ = [
@@ -60,7 +59,7 @@ def sharing(arguments: Namespace) -> Iterator[None]:
 
     seconds = arguments.rank_timeout
     try:
-        distributed.init_process_group("gloo", timeout=timedelta(seconds=seconds))
+        distributed.init_process_group("gloo", timeout=patience(seconds))
     except (RuntimeError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise RankError(

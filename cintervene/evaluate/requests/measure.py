@@ -29,6 +29,7 @@ from cintervene.evaluate.requests.outcomes import (
 from cintervene.evaluate.statistics.intervals import LEVEL, Estimate, bootstrap_mean
 from cintervene.evaluate.statistics.paired import Change, rate_change
 from cintervene.evaluate.words.scores import item_sums, token_counts
+from cintervene.intervention.acceptance import check_intervention
 from cintervene.intervention.intervention import Intervention
 from cintervene.intervention.sources import template_options_of
 from cintervene.judges.turning import helps_later
@@ -174,6 +175,7 @@ def measure_requests(
         The intervention does not fit the model, or is already applied.
     """
     check_whole(1, limit=limit, tokens=tokens)
+    check_intervention(intervention)
     model = unwrapped(model)
     # A wrong base must be noticed before the work, not halfway through it.
     with intervention.applied(model):

@@ -25,6 +25,7 @@ from cintervene.evaluate.words.scores import (
     perplexity,
     running_text,
 )
+from cintervene.intervention.acceptance import check_intervention
 from cintervene.intervention.intervention import Intervention
 from cintervene.intervention.sources import template_options_of
 from cintervene.models.precision import quick_products
@@ -84,6 +85,7 @@ def measure(
     InterventionError
         The intervention does not fit the model, or is already applied.
     """
+    check_intervention(intervention)
     model = unwrapped(model)
     if template_options is None:
         template_options = template_options_of(intervention.options)
