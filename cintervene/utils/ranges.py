@@ -12,6 +12,7 @@ from operator import index
 from typing import Any, Protocol
 
 from cintervene.errors import ArgumentError
+from cintervene.utils.json_text import parse_json
 from cintervene.utils.validation import (
     check_not_negative,
     check_positive,
@@ -436,13 +437,16 @@ class Options(Plain):
         """Read a JSON object, or names and values."""
         if text.lstrip().startswith("{"):
             try:
-                return json.loads(text)
+                return parse_json(text)
             except ValueError as error:
                 raise ValueError(f"a JSON object ({error})") from error
         pairs = [part.partition("=") for part in text.split(",")]
         if not all(name.strip() and equals for name, equals, _ in pairs):
             raise ValueError("NAME=VALUE by commas, or a JSON object")
-        return {name.strip(): _json_or_text(value.strip()) for name, _, value in pairs}
+        found = {n.strip(): _json_or_text(value.strip()) for n, _, value in pairs}
+        if len(found) < len(pairs):
+            raise ValueError("NAME=VALUE by commas, each name once")
+        return found
 
 
 def _is_json_object(value: Any) -> bool:

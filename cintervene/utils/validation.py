@@ -71,7 +71,8 @@ def check_whole(least: int, **numbers: int) -> None:
         Names the first such argument.
     """
     for name, value in numbers.items():
-        if not (isinstance(value, Integral) and value >= least):
+        whole = isinstance(value, Integral) and not isinstance(value, bool)
+        if not (whole and value >= least):
             raise ArgumentError(
                 f"{name}: got {value!r}; expected a whole number from {least} on"
             )
@@ -80,7 +81,12 @@ def check_whole(least: int, **numbers: int) -> None:
 
 
 def number(value: object) -> float:
-    """A number, NaN for what is none; arrays and tensors of one entry are numbers."""
+    """A number, NaN for what is none; arrays and tensors of one entry are numbers.
+
+    Truth values are none, though Python counts with them.
+    """
+    if isinstance(value, bool):
+        return math.nan
     try:
         return float(value) if isinstance(value, SupportsFloat) else math.nan
     except (TypeError, ValueError, RuntimeError, ArithmeticError):

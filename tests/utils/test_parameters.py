@@ -114,7 +114,10 @@ def test_one_configuration_or_parameters_not_both() -> None:
 
 
 WRONG: list[tuple[Any, list[Any], str]] = [
-    (Positive(), [0.0, -1, math.nan, math.inf, "x", None, [1.0]], "a positive number"),
+    (Positive(), [0, -1, math.nan, math.inf, "x", None, [1.0]], "a positive number"),
+    (Positive(), [True], "a positive number"),
+    (Share(), [True, False], "a number from 0 to 1"),
+    (Whole(), [True, False], "a whole number from 0 on"),
     (Positive(zero=True), [-1, math.nan, "x"], "a number from 0 on"),
     (Scale(), [0.0, -1, 9e-13, 1e308, math.nan, "x"], "number"),
     (Scale(), [9e-13, 2e12, 5e-324, 1e300], "a number from 1e-12 to 1e+12"),
