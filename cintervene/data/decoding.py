@@ -12,6 +12,8 @@ __all__ = ["decoded", "lines_of"]
 UTF8_BOM = b"\xef\xbb\xbf"
 # By its first bytes: what a file is that is no UTF-8 text.
 OTHERS = {
+    b"\xff\xfe\0\0": "UTF-32",
+    b"\0\0\xfe\xff": "UTF-32",
     b"\xff\xfe": "UTF-16",
     b"\xfe\xff": "UTF-16",
     b"PK\x03\x04": "a zip archive or an Excel workbook",

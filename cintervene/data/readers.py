@@ -28,6 +28,11 @@ __all__ = ["read_requests", "read_texts", "read_words"]
 # A '#' with something else right before or behind it ("c#", "#metoo") is a word's own.
 COMMENT = re.compile(r"(^|\s)#(\s.*)?$")
 
+# Marks of Markdown and of numbered lists.
+ITEM = re.compile(r"([-*•]|\d+[.)]) \S")
+# Formats in which lines are no entries.
+STRUCTURED = {".yaml", ".yml", ".toml", ".xml", ".html", ".htm"}
+
 WORDS: Columns = (
     ("word", "words", "phrase", "phrases", "term", "terms", "keyword", "forbidden"),
     ("text",),
@@ -82,6 +87,11 @@ def read_words(path: str | os.PathLike[str], column: str | None = None) -> list[
         for line in ([entry] if table else entry.splitlines())
     ]
     words = [normal_word(place, entry) for place, entry in entries if entry.strip()]
+    if len(words) > 1 and all(map(ITEM.match, words)):
+        raise ArgumentError(
+            f"{path}: each entry begins as items of a list do ({words[0]!r}); leave "
+            "away what is before the words"
+        )
     if not words:
         raise ArgumentError(
             f"the word list {path} has no words; write at least one word on a line of "
@@ -154,6 +164,11 @@ def _entries(
 ) -> Iterator[tuple[str, str]]:
     """Pairs of a place in a file and the entry there."""
     text = decoded(path, what)
+    if path.suffix.lower() in STRUCTURED:
+        raise ArgumentError(
+            f"{path}: a {path.suffix} file cannot be read; save the {what} with an "
+            "entry on each line, or as CSV or JSON lines"
+        )
     if is_table(path):
         yield from values_of(list(rows_of(path, text)), columns, column)
         return

@@ -101,6 +101,7 @@ def _csv_rows(path: Path, text: str, ending: str) -> Iterator[Row]:
         io.StringIO(text, newline=""), delimiter=delimiter, strict=True
     )
     try:
+        _check_header(path, reader.fieldnames or ())
         for row in reader:
             place = f"{path}, line {reader.line_num}"
             if None in row:
@@ -114,6 +115,15 @@ def _csv_rows(path: Path, text: str, ending: str) -> Iterator[Row]:
             f"{path}, line {reader.line_num}: is not CSV ({error}); save the table as "
             "CSV, or as JSON lines (.jsonl)"
         ) from error
+
+
+def _check_header(path: Path, names: Sequence[str]) -> None:
+    """Refuse two columns of one name, of which the last alone would be read."""
+    twice = next((name for name in names if name and names.count(name) > 1), None)
+    if twice is not None:
+        raise ArgumentError(
+            f"{path}, line 1: two columns are called {twice!r}; give them other names"
+        )
 
 
 def _entries(path: Path, content: Any) -> Sequence[Any]:
@@ -177,7 +187,13 @@ def _column(
                 f"{place}: there is no column {column!r} among {listed}; name one of "
                 "these"
             )
-        return _key(column)
+        chosen = _key(column)
+        if keys.count(chosen) > 1:
+            raise ArgumentError(
+                f"{place}: several of the columns {listed} are called {column!r}; give "
+                "them other names"
+            )
+        return chosen
     for group in columns:
         found = [name for name in keys if name in group]
         if len(found) == 1:

@@ -13,6 +13,9 @@ from cintervene.errors import ArgumentError
 _JOINERS = "\u200c\u200d"
 # Of no width: editors leave them around words that are written from right to left.
 _DIRECTION_MARKS = "\u200e\u200f\u061c"
+# What Unicode has no names for, by category.
+_NAMELESS = {"Co": "a character of private use", "Cn": "no character of Unicode"}
+_UNREAD = "\N{REPLACEMENT CHARACTER}"
 
 
 def normal_word(name: str, word: object) -> str:
@@ -41,10 +44,16 @@ def normal_word(name: str, word: object) -> str:
     normal = normal.strip(_DIRECTION_MARKS + " ")
     hidden = next((c for c in normal if c not in _JOINERS and not c.isprintable()), "")
     if hidden:
-        called = unicodedata.name(hidden, "a control character")
+        kind = _NAMELESS.get(unicodedata.category(hidden), "a control character")
+        called = unicodedata.name(hidden, kind)
         raise ArgumentError(
             f"{name}: {word!r} holds a character that cannot be printed "
             f"(U+{ord(hidden):04X}, {called}); remove the character"
+        )
+    if _UNREAD in normal:
+        raise ArgumentError(
+            f"{name}: {word!r} holds U+FFFD, which stands where a program found "
+            "no letter it could read; write the letter"
         )
     if not normal.strip(_JOINERS + " "):
         raise ArgumentError(

@@ -6,10 +6,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
-from cintervene.errors import InterventionError
+from cintervene.errors import ArgumentError, InterventionError
 
 __all__ = [
-    "Recorded", "allowed", "check_limits", "chosen_point", "crossed", "excessive",
+    "Recorded", "allowed", "check_intervention", "check_limits", "chosen_point",
+    "crossed", "excessive",
 ]  # fmt: skip
 
 # By measure of a sweep: the option that limits it, and where the measure begins.
@@ -73,6 +74,20 @@ def crossed(change: Recorded) -> str | None:
     return "; ".join(reasons) or "within_limits: got False, expected True"
 
 
+def check_intervention(change: object) -> None:
+    """Refuse what is no intervention, such as the path of one.
+
+    Raises
+    ------
+    ArgumentError
+    """
+    if not hasattr(change, "options"):
+        raise ArgumentError(
+            f"intervention: got {type(change).__name__}; expected an intervention. "
+            "Read a file with cintervene.Intervention.load"
+        )
+
+
 def check_limits(change: Recorded, beyond_limits: bool) -> None:
     """Refuse to write a change that crossed the limits it was made within.
 
@@ -81,6 +96,7 @@ def check_limits(change: Recorded, beyond_limits: bool) -> None:
     InterventionError
         It did, and `beyond_limits` is False.
     """
+    check_intervention(change)
     reasons = None if beyond_limits else crossed(change)
     if reasons is not None:
         raise InterventionError(

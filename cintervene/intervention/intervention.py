@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 
 from torch import nn
 
-from cintervene.errors import ArgumentError, InterventionError
+from cintervene.errors import ArgumentError, InterventionError, NonFiniteError
 from cintervene.intervention.acceptance import check_limits
 from cintervene.intervention.application import (
     Applied,
@@ -35,6 +35,7 @@ from cintervene.models.weights import dtype_name
 from cintervene.models.wrapped import name_of, unwrapped
 from cintervene.solvers.update import LowRankUpdate
 from cintervene.utils.html import html_table
+from cintervene.utils.validation import number
 from cintervene.utils.versions import library_versions
 
 Model = TypeVar("Model", bound=nn.Module)
@@ -206,13 +207,24 @@ class Intervention:
 
         What was measured of the original does not hold for it and is left out, so that
         it can be saved whatever limits the original crossed.
+
+        Raises
+        ------
+        ArgumentError
+            `factor` is not finite, or so large that a change is not.
         """
-        if not math.isfinite(factor):
-            raise ArgumentError(f"factor: got {factor}, expected a finite number")
-        edits = {
-            name: edit.with_update(edit.update * float(factor))
-            for name, edit in self.edits.items()
-        }
+        if not math.isfinite(number(factor)):
+            raise ArgumentError(f"factor: got {factor!r}, expected a finite number")
+        try:
+            edits = {
+                name: edit.with_update(edit.update * float(factor))
+                for name, edit in self.edits.items()
+            }
+        except NonFiniteError as error:
+            raise ArgumentError(
+                f"factor: got {factor!r}, which makes infinite changes; expected a "
+                "smaller number"
+            ) from error
         return self._with(edits, {"scaled_by": float(factor), "from": self.options}, {})
 
     def __add__(self, other: Intervention) -> Intervention:

@@ -17,6 +17,7 @@ from cintervene.utils.ranges import (
     Optional,
     Options,
     Positive,
+    Scale,
     Share,
     Texts,
     Whole,
@@ -246,7 +247,7 @@ class DescentConfig(ProjectionConfig, RequestConfig):
     }
 
     radius: float = parameter(
-        Positive(), 0.03, "largest size of a layer's change, relative to its weight's"
+        Scale(), 0.03, "largest size of a layer's change, relative to its weight's"
     )
     steps: int = parameter(Whole(least=1), 40, "steps of the descent")
     parts: int = parameter(
@@ -257,21 +258,21 @@ class DescentConfig(ProjectionConfig, RequestConfig):
         "the norm that the radius bounds: of what benign inputs see, or the plain one",
     )  # fmt: skip
     length: float = parameter(
-        Positive(), 0.3, "length of the first step, in units of the radius"
+        Scale(), 0.3, "length of the first step, in units of the radius"
     )
     inertia: float = parameter(Share(), 0.7, "weight of the gradients before")
     kl_weight: float = parameter(
-        Positive(zero=True), 5.0, "weight of the divergence on benign examples"
+        Scale(zero=True), 5.0, "weight of the divergence on benign examples"
     )
     first_token: float = parameter(
         Share(), 0.3, "share of a refusal's first token in its loss"
     )
     ridge: float = parameter(
-        Positive(), 1e-2,
+        Scale(), 1e-2,
         "ridge of the norm's inputs, relative to the mean squared input",
     )  # fmt: skip
     output_ridge: float = parameter(
-        Positive(), 0.1,
+        Scale(), 0.1,
         "ridge of the norm's outputs, relative to their mean Fisher information",
     )  # fmt: skip
     answers: int = parameter(

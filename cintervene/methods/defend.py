@@ -81,7 +81,8 @@ def defend(
     >>> ci.defend(model, tokenizer, method="gate", harmful=requests)
     """
     if config is None:
-        config = configure(method or DEFAULT_METHOD, parameters)
+        chosen = DEFAULT_METHOD if method is None else method
+        config = configure(chosen, parameters)
     else:
         check_alone(["method"] * (method is not None) + list(parameters))
     solve = method_of(config).load()

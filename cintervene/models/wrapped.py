@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from cintervene.errors import ArgumentError
+
 __all__ = ["name_of", "named_modules", "submodule", "unwrapped"]
 
 # What holds the module within: of torch.compile, and of activation checkpoints.
@@ -18,7 +20,18 @@ HOLDERS = ("_orig_mod", "_checkpoint_wrapped_module")
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
-    """The model itself, which wrappers around it call."""
+    """The model itself, which wrappers around it call.
+
+    Raises
+    ------
+    ArgumentError
+        It is no module: a name, a tokenizer, nothing.
+    """
+    if not isinstance(model, nn.Module):
+        raise ArgumentError(
+            f"model: got {type(model).__name__}; expected a model, as "
+            "cintervene.models.load returns it with its tokenizer"
+        )
     inner = _inner(model)
     while inner is not None:
         model, inner = inner, _inner(inner)

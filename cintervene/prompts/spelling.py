@@ -64,9 +64,22 @@ def _ends(tokenizer: Any, text: str) -> bool:
 
 
 def text_tokenizer(tokenizer: Any) -> Any:
-    """The tokenizer of a processor, which sees to images too; others as they are."""
+    """The tokenizer of a processor, which sees to images too; others as they are.
+
+    Raises
+    ------
+    ArgumentError
+        It is no tokenizer: a name, a model, nothing.
+    """
     inner = getattr(tokenizer, "tokenizer", None)
-    return inner if callable(getattr(inner, "decode", None)) else tokenizer
+    if callable(getattr(inner, "decode", None)):
+        return inner
+    if not callable(getattr(tokenizer, "decode", None)):
+        raise ArgumentError(
+            f"tokenizer: got {type(tokenizer).__name__}, which cannot decode; expected "
+            "the tokenizer of the model, as cintervene.models.load returns it"
+        )
+    return tokenizer
 
 
 def spell(tokenizer: Any, before: str, word: str) -> tuple[list[int], list[int]]:

@@ -135,6 +135,11 @@ def certify(
     >>> bool(certificate.stored_feasibility < 1e-6)
     True
     """
+    if not isinstance(solution, Solution):
+        raise ArgumentError(
+            f"solution: got {type(solution).__name__}; expected what cintervene.pcr "
+            "returned"
+        )
     measured = MeasuredInputs.of(inputs, preserve)
     problem = prepare(measured, outputs, concepts, radius, slack, halfspaces)
     _check_shapes(solution, problem)

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from cintervene import _core
 from cintervene.errors import ArgumentError
 from cintervene.solvers.losses import TokenIds, set_nll, token_sets
-from cintervene.solvers.preserve import Preserve
+from cintervene.solvers.preserve import Preserve, dual_inputs
 from cintervene.solvers.problem import gram_matrices, matrix
 from cintervene.solvers.solution import Status
 from cintervene.solvers.update import LowRankUpdate
@@ -283,7 +283,7 @@ def _solve(
     if not number(tolerance) >= 0.0:
         raise ArgumentError(f"tolerance: got {tolerance!r}; expected a number >= 0")
     check_whole(0, max_iterations=max_iterations)
-    dual = h if preserve is None else preserve.solve(h)
+    dual = dual_inputs(h, preserve)
     true_gram, gram = gram_matrices(h, dual, slack)
     result = solver(
         gram,

@@ -14,7 +14,7 @@ from cintervene.solvers.update import LowRankUpdate
 from cintervene.utils.arrays import Floats, shape_of
 from cintervene.utils.lazy import lazy
 from cintervene.utils.scale import GREATEST, LEAST, scaled, unscaled
-from cintervene.utils.validation import check_positive
+from cintervene.utils.validation import check_positive, check_whole
 
 __all__ = ["BenignMoments", "Preserve"]
 
@@ -182,6 +182,25 @@ class Preserve:
             )
 
 
+def dual_inputs(inputs: Floats, preserve: Preserve | None) -> Floats:
+    """Return ``H P^-1`` for inputs H (m, d_in), which are themselves in the plain norm.
+
+    Raises
+    ------
+    ArgumentError
+        `preserve` is no norm, or one of another dimension.
+    """
+    if preserve is None:
+        return inputs
+    if not isinstance(preserve, Preserve):
+        raise ArgumentError(
+            f"preserve: got {type(preserve).__name__}; expected a cintervene.Preserve. "
+            "Make one of benign inputs: Preserve(inputs), or of moments: "
+            "moments.preserve()"
+        )
+    return preserve.solve(inputs)
+
+
 class BenignMoments:
     """Second moments of benign inputs, gathered chunk by chunk in bounded memory.
 
@@ -199,12 +218,16 @@ class BenignMoments:
         Add to the matrix itself, without a second one. An addition that is interrupted
         then leaves moments that refuse whatever is asked of them. The sums are the same
         to the bit.
+
+    Raises
+    ------
+    ArgumentError
+        `d_in` is no whole number from 1 on.
     """
 
     def __init__(self, d_in: int, *, in_place: bool = False) -> None:
-        if d_in < 1:
-            raise ArgumentError(f"d_in: got {d_in}; expected at least 1")
-        self.d_in = d_in
+        check_whole(1, d_in=d_in)
+        self.d_in = int(d_in)
         self._in_place = in_place
         self._held: _Chunks | _Sum | None = _Chunks(d_in)
         # Whether a norm may read the sum that is held.

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from cintervene import _core
 from cintervene.errors import ArgumentError
-from cintervene.solvers.preserve import Preserve
+from cintervene.solvers.preserve import Preserve, dual_inputs
 from cintervene.utils.arrays import Floats, numbers
 from cintervene.utils.scale import GREATEST, LEAST, check_scale, check_size
 from cintervene.utils.validation import check_not_negative
@@ -63,7 +63,7 @@ class MeasuredInputs:
         """
         h = matrix(inputs, "inputs")
         _check_inputs(h)
-        dual = h if preserve is None else preserve.solve(h)
+        dual = dual_inputs(h, preserve)
         gram = _core.gram(h, dual)
         _check_gram(gram)
         return cls(inputs, preserve, dual, gram)

@@ -1,14 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """Projected gradient for a weight whose loss somebody else differentiates."""
 
+import math
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from cintervene import _core
-from cintervene.errors import ArgumentError
-from cintervene.solvers.preserve import Preserve
+from cintervene.errors import ArgumentError, NonFiniteError
+from cintervene.solvers.preserve import Preserve, dual_inputs
 from cintervene.solvers.problem import gram_matrices, matrix
 from cintervene.solvers.update import LowRankUpdate
 from cintervene.utils.arrays import Floats, shape_of
@@ -171,7 +172,7 @@ class ProjectedGradient:
         if step is not None:
             check_positive(step=step)
         self.radius = float(radius)
-        self._dual_inputs = wide if preserve is None else preserve.solve(wide)
+        self._dual_inputs = dual_inputs(wide, preserve)
         self._gram = gram_matrices(wide, self._dual_inputs, slack)[1]
         self._step, self._length = float(step or 0.0), float(length)
         self._momentum = momentum
@@ -246,7 +247,7 @@ class ProjectedGradient:
         loss : float, optional
             The loss there. If it has risen above the least so far, the step is taken
             from the best point instead, half as long and without momentum; steps grow
-            again with every success.
+            again with every success. One that is NaN counts as risen.
         length : float, optional
             Length of this step, instead of the one given at the start. Let lengths
             fall where gradients are those of some of the data only.
@@ -264,7 +265,8 @@ class ProjectedGradient:
         ArgumentError
             A shape is not that of the outputs.
         NonFiniteError
-            The gradient or its response is NaN or infinite; nothing has changed then.
+            The gradient or its response is NaN or infinite, or the loss is before any
+            other; nothing has changed then.
         """
         d_out = self._check_shape(grad_outputs, "grad_outputs")
         if response is not None:
@@ -280,9 +282,16 @@ class ProjectedGradient:
             state = replace(state.at(best.point), share=state.share * _SHORTER)
             grad_outputs, response = best.gradient, None
         elif loss is not None:
+            if not math.isfinite(loss):
+                raise NonFiniteError(
+                    f"loss: got {loss}; expected a finite one, or None where it is "
+                    "not known"
+                )
             gradient = _widened(grad_outputs, d_out)
             share = min(1.0, state.share * _LONGER)
             state = replace(state, best=_Best(float(loss), here, gradient), share=share)
+        if length is not None:
+            check_positive(length=length)
         length = self._length if length is None else length
         self._state = self._advanced(state, grad_outputs, response, length, rejected)
         return self.displacements

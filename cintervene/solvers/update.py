@@ -12,6 +12,7 @@ from cintervene.errors import ArgumentError
 from cintervene.utils.arrays import Floats, shape_of
 from cintervene.utils.forks import undivided
 from cintervene.utils.scale import scaled, unscaled
+from cintervene.utils.validation import check_not_negative, check_whole
 
 __all__ = ["LowRankUpdate", "displacement"]
 
@@ -119,7 +120,8 @@ class LowRankUpdate:
         """Add the change to weights, in the weights' own type.
 
         Each element of ``W + left @ right`` is computed in float32 (float64 for
-        float64 weights) and rounded once, to nearest even.
+        float64 weights) and rounded once, to nearest even; what is beyond the range of
+        that type becomes infinite, as in NumPy.
 
         Parameters
         ----------
@@ -171,7 +173,16 @@ class LowRankUpdate:
         LowRankUpdate
             With orthogonal columns in `left` and orthonormal rows in `right`; its
             dtype is that of the factors.
+
+        Raises
+        ------
+        ArgumentError
+            `rank` is no whole number from 0 on, or `tolerance` is negative or not
+            finite.
         """
+        if rank is not None:
+            check_whole(0, rank=rank)
+        check_not_negative(tolerance=tolerance)
         left_basis, left_core = np.linalg.qr(self.left.astype(np.float64))
         right_basis, right_core = np.linalg.qr(self.right.T.astype(np.float64))
         u, s, vt = np.linalg.svd(left_core @ right_core.T)

@@ -12,6 +12,7 @@ from operator import index
 from typing import Any, Protocol
 
 from cintervene.errors import ArgumentError
+from cintervene.utils.json_text import parse_json
 from cintervene.utils.validation import (
     check_not_negative,
     check_positive,
@@ -32,6 +33,7 @@ __all__ = [
     "Plain",
     "Positive",
     "Range",
+    "Scale",
     "Share",
     "Texts",
     "Whole",
@@ -142,6 +144,36 @@ class Positive(_Number):
         return _parse_checked(
             self, text, "a number from 0 on" if self.zero else "a positive number"
         )
+
+
+# Products of a few such numbers stay within float32.
+_SMALLEST, _LARGEST = 1e-12, 1e12
+
+
+@dataclass(frozen=True)
+class Scale(Positive):
+    """What sizes of weights and activations are multiplied with: 1e-12 to 1e12.
+
+    From 0 on where `zero` is True. Farther out products overflow or vanish, and errors
+    would name what came of them.
+    """
+
+    @property
+    def expected(self) -> str:
+        """What is expected, for messages."""
+        also = "0 or " if self.zero else ""
+        return f"{also}a number from {_SMALLEST:g} to {_LARGEST:g}"
+
+    def check(self, name: str, value: Any) -> Any:
+        """Return the number as an int or a float."""
+        found = super().check(name, value)
+        if found != 0 and not _SMALLEST <= found <= _LARGEST:
+            raise ArgumentError(f"{name}: got {value!r}; expected {self.expected}")
+        return found
+
+    def parse(self, text: str) -> Any:
+        """Read such a number."""
+        return _parse_checked(self, text, self.expected)
 
 
 @dataclass(frozen=True)
@@ -405,13 +437,16 @@ class Options(Plain):
         """Read a JSON object, or names and values."""
         if text.lstrip().startswith("{"):
             try:
-                return json.loads(text)
+                return parse_json(text)
             except ValueError as error:
                 raise ValueError(f"a JSON object ({error})") from error
         pairs = [part.partition("=") for part in text.split(",")]
         if not all(name.strip() and equals for name, equals, _ in pairs):
             raise ValueError("NAME=VALUE by commas, or a JSON object")
-        return {name.strip(): _json_or_text(value.strip()) for name, _, value in pairs}
+        found = {n.strip(): _json_or_text(value.strip()) for n, _, value in pairs}
+        if len(found) < len(pairs):
+            raise ValueError("NAME=VALUE by commas, each name once")
+        return found
 
 
 def _is_json_object(value: Any) -> bool:

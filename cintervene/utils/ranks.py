@@ -28,9 +28,12 @@ from cintervene.errors import RankError
 from cintervene.utils.validation import check_positive
 
 __all__ = [
-    "alone", "deal", "deal_in_rounds", "exchange", "is_own", "joined", "of_one", "rank",
-    "world",
+    "alone", "deal", "deal_in_rounds", "exchange", "is_own", "joined", "of_one",
+    "patience", "rank", "world",
 ]  # fmt: skip
+
+# A millisecond, and thirty years.
+_SOONEST, _LATEST = 1e-3, 1e9
 
 R = TypeVar("R")
 T = TypeVar("T")
@@ -166,7 +169,7 @@ def joined(rank_timeout: float | None = None) -> Iterator[None]:
     if not distributed.is_initialized() or distributed.get_world_size() == 1:
         yield
         return
-    wait = None if rank_timeout is None else timedelta(seconds=rank_timeout)
+    wait = None if rank_timeout is None else patience(rank_timeout)
     # Of its own: rows go to the host, and another one's messages must not meet these.
     group = distributed.new_group(backend="gloo", timeout=wait)
     ranks = _Ranks(distributed.get_rank(), distributed.get_world_size(), group)
@@ -179,6 +182,11 @@ def joined(rank_timeout: float | None = None) -> Iterator[None]:
         raise
     finally:
         _joined.reset(token)
+
+
+def patience(seconds: float) -> timedelta:
+    """How long ranks wait for each other, within what torch can count."""
+    return timedelta(seconds=min(max(seconds, _SOONEST), _LATEST))
 
 
 @contextmanager

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from typing import TypedDict
 
 from cintervene import _core
+from cintervene.utils.validation import check_whole
 
 __all__ = ["Config", "show_config", "thread_limit"]
 
@@ -44,7 +45,13 @@ def thread_limit(limit: int) -> Iterator[None]:
     ----------
     limit : int
         1 to 4096, or 0 for none.
+
+    Raises
+    ------
+    ArgumentError
+        `limit` is none of these.
     """
+    check_whole(0, limit=limit)
     previous = _core.set_thread_limit(limit)
     try:
         yield

@@ -19,6 +19,9 @@ __all__ = [
     "number",
 ]
 
+# What the core counts with.
+_TOO_LARGE = 1 << 63
+
 
 def check_not_negative(**numbers: float) -> None:
     """Refuse arguments that are negative or not finite.
@@ -60,7 +63,7 @@ def check_share(**numbers: float) -> None:
 
 
 def check_whole(least: int, **numbers: int) -> None:
-    """Refuse arguments that are not whole numbers, or less than `least`.
+    """Refuse arguments that are no whole numbers, below `least` or beyond 64 bits.
 
     Raises
     ------
@@ -68,14 +71,22 @@ def check_whole(least: int, **numbers: int) -> None:
         Names the first such argument.
     """
     for name, value in numbers.items():
-        if not (isinstance(value, Integral) and value >= least):
+        whole = isinstance(value, Integral) and not isinstance(value, bool)
+        if not (whole and value >= least):
             raise ArgumentError(
                 f"{name}: got {value!r}; expected a whole number from {least} on"
             )
+        if value >= _TOO_LARGE:
+            raise ArgumentError(f"{name}: got {value!r}; expected less than 2**63")
 
 
 def number(value: object) -> float:
-    """A number, NaN for what is none; arrays and tensors of one entry are numbers."""
+    """A number, NaN for what is none; arrays and tensors of one entry are numbers.
+
+    Truth values are none, though Python counts with them.
+    """
+    if isinstance(value, bool):
+        return math.nan
     try:
         return float(value) if isinstance(value, SupportsFloat) else math.nan
     except (TypeError, ValueError, RuntimeError, ArithmeticError):

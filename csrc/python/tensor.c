@@ -307,8 +307,11 @@ tensor_write(const module_state *state, PyObject *obj, const char *name, tensor 
     if (self->writable && !repeats_elements(self)) {
         return true;
     }
-    PyErr_Format(state->argument_error, "%s: %s; expected writable memory. Pass a copy",
-                 name, self->writable ? "elements share memory" : "cannot be written");
+    PyErr_Format(
+        state->argument_error,
+        "%s: %s; expected a writable array or tensor in this machine's byte "
+        "order. Pass a copy such as numpy.array(x, dtype=float)",
+        name, self->writable ? "elements share memory" : "cannot be written in place");
     tensor_release(self);
     return false;
 }

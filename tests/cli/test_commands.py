@@ -608,6 +608,7 @@ FAILURES = {
         2,
         r"--method: got 'magic'; expected one of 'pcr', 'tsr', 'arr', 'gate'",
     ),
+    "empty method": (2, r"--method: got ''; expected one of 'pcr'"),
     "no such layer": (2, r"--layers: got 7, expected indices in \[-2, 1\]"),
     "no intervention": (3, r"no such file or directory .*absent.*check the path"),
     "damaged intervention": (3, r"damaged.*sha256; get it again"),
@@ -651,6 +652,8 @@ def failing(case: str, tmp_path: Path, model: Path, words: Path, made: Path) -> 
             return "defend", defend | {"--out": "/proc/cintervene/out"}
         case "unknown method":
             return "defend", defend | {"--method": "magic"}
+        case "empty method":
+            return "defend", defend | {"--method": ""}
         case "no such layer":
             return "defend", defend | {"--layers": 7}
         case "no intervention":

@@ -85,7 +85,8 @@ def test_a_file_repeats_the_run(
     model: Path, texts: Path, tmp_path: Path, kind: str
 ) -> None:
     sizes = tmp_path / "sizes.toml"
-    sizes.write_text(SIZES, "utf-8")
+    # As an editor on Windows writes it.
+    sizes.write_text(SIZES, "utf-8-sig")
     outs = [tmp_path / "out", tmp_path / "again"]
     argv = ["defend", "--model", str(model), "--beyond-limits"]
     main([*argv, *arguments(kind, texts, sizes), "--out", str(outs[0])])

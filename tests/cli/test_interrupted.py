@@ -113,7 +113,7 @@ def test_signals(
     assert process.stderr is not None
     seen = next(line for line in process.stderr if re.search(moment, line))
     process.send_signal(number)
-    out, err = process.communicate(timeout=120)
+    out, err = process.communicate(timeout=600)
     assert process.returncode == code, seen + err
     assert out == ""
     assert "Traceback" not in err
@@ -167,7 +167,7 @@ def test_disk_fills_up_during_the_work(
 def test_stdout_is_full(model: Path) -> None:
     with Path("/dev/full").open("w") as full:
         process = start(["explain", "--model", str(model)], stdout=full)
-        _, err = process.communicate(timeout=120)
+        _, err = process.communicate(timeout=600)
     assert process.returncode == 3
     assert err.splitlines()[-1].startswith("cintervene: no space left on device")
 
@@ -177,7 +177,7 @@ def test_reader_goes_away(model: Path) -> None:
     os.close(read)
     process = start(["explain", "--model", str(model)], stdout=write)
     os.close(write)
-    _, err = process.communicate(timeout=120)
+    _, err = process.communicate(timeout=600)
     assert process.returncode == 3
     assert "Traceback" not in err
     assert "Exception" not in err
@@ -233,7 +233,7 @@ def test_waiting_threads_sleep(model: Path) -> None:
     process = start(
         ["explain", "--model", str(model)], stdout=subprocess.PIPE, env=environment
     )
-    _, err = process.communicate(timeout=120)
+    _, err = process.communicate(timeout=600)
     assert process.returncode == 0
     if "OMP_WAIT_POLICY" not in err:
         pytest.skip("the core was built without OpenMP")

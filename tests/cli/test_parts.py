@@ -23,7 +23,7 @@ from cintervene.methods.registry import all_methods
 from cintervene.prompts.calibration_size import CalibrationSize
 from cintervene.prompts.evaluation_size import EvaluationSize
 from cintervene.utils.parameters import parameters
-from cintervene.utils.ranges import Auto, Layers, Pair, Positive
+from cintervene.utils.ranges import Auto, Layers, Options, Pair, Positive
 
 LAYERS = reader([Auto(Layers(), "layers")])
 STRENGTH = reader([Auto(Positive(), "a number")])
@@ -78,6 +78,10 @@ def test_strength():
         ["unknown"],
         ["defend", "--forbid", "obedience"],
         ["defend", "--forbid", "obedience", "--out", "x", "--concepts", "vibes"],
+        ["defend", "--forbid", "obedience", "--out", "x", "--strength", "1e308"],
+        ["defend", "--forbid", "obedience", "--out", ""],
+        ["defend", "--forbid", "obedience", "--out", " ", "--config", "x"],
+        ["apply", "--intervention", "", "--out", "x"],
         ["explain", "--layers", "all"],
         ["explain", "--matrix", "up_proj"],
         ["apply", "--out", "x"],
@@ -384,3 +388,30 @@ def test_requests_by_budget():
     for argv, expected in (([], 60), (small, 15), ([*small, "--limit", "4"], 4)):
         arguments = build_parser().parse_args(["evaluate", *argv])
         assert request_limit(arguments) == expected
+
+
+def test_homes_are_found_behind_an_equals_sign(tmp_path, monkeypatch):
+    from cintervene.cli.common.inputs import read_texts
+
+    monkeypatch.setenv("HOME", str(tmp_path))
+    parsed = build_parser().parse_args(
+        ["apply", "--intervention=~/a/b", "--out=~/c", "--report", "d~"]
+    )
+    assert parsed.intervention == tmp_path / "a" / "b"
+    assert parsed.out == tmp_path / "c"
+    assert str(parsed.report) == "d~"
+    (tmp_path / "words").write_text("bad\n", "utf-8")
+    assert read_texts("forbid", "~/words") == ["bad"]
+    with pytest.raises(ArgumentError, match="--forbid: got ''; expected a file"):
+        read_texts("forbid", "")
+    with pytest.raises(SystemExit):
+        build_parser().parse_args(["apply", "--out=~nobody-at-all/x"])
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("a=1,a=2", "each name once"), ('{"a": 1, "a": 2}', "'a' stands twice")],
+)
+def test_options_have_each_name_once(text, expected):
+    with pytest.raises(argparse.ArgumentTypeError, match=expected):
+        reader([Options()])(text)

@@ -81,7 +81,7 @@ def test_same_bits_for_any_number_of_threads(kernels):
         capture_output=True,
         text=True,
         check=True,
-        timeout=120,
+        timeout=600,
     )
     lines = [line.split() for line in run.stdout.splitlines()]
     assert [int(threads) for threads, _ in lines] == [1, 2, 3, 8]
@@ -97,5 +97,11 @@ def test_thread_limit_is_undone():
             ci.thread_limit(-1),
         ):
             pass
+        for limit in (1.5, 4097, 1 << 70, None):
+            with (
+                pytest.raises(ci.ArgumentError, match=f"limit: got {limit}"),
+                ci.thread_limit(limit),
+            ):
+                pass
         assert ci.show_config()["threads"] == 1
     assert ci.show_config()["threads"] == before

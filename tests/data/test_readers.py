@@ -173,6 +173,11 @@ def test_a_column_can_be_named(write: Write) -> None:
         ("t.txt", "a\r\n\u00e4\n".encode("latin-1"), "line 2: byte 0xe4 at column 1"),
         ("t.txt", "a\n".encode("utf-16"), "the file is UTF-16.*as UTF-8"),
         ("t.txt", "a\n".encode("utf-16-le"), "UTF-16 without a mark"),
+        ("t.txt", "a\n".encode("utf-32"), r"the file is UTF-32\)"),
+        ("t.csv", "goal,goal\na,b\n", "line 1: two columns are called 'goal'"),
+        ("t.csv", "Goal,goal\na,b\n", "cannot be told"),
+        ("t.yaml", "- a\n- b\n", r"a \.yaml file cannot be read"),
+        ("t.XML", "<a>b</a>\n", r"a \.XML file cannot be read"),
         ("t.txt", b"PK\x03\x04abc", "Excel"),
         ("t.txt", b"PAR1abc", "Parquet"),
     ],
@@ -225,3 +230,36 @@ def test_a_row_may_have_nothing_to_say(tmp_path: Path) -> None:
 def test_words_end_at_every_line_break(tmp_path: Path, ending: str) -> None:
     (tmp_path / "words").write_text(f"bomb{ending}knife # b\n", "utf-8")
     assert read_words(tmp_path / "words") == ["bomb", "knife"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("- bomb\n- gun\n", r"items of a list do \('- bomb'\)"),
+        ("1. bomb\n2) gun\n\u2022 knife\n", r"items of a list do \('1\. bomb'\)"),
+        ("caf\ufffd\n", r"line 1: .*U\+FFFD.*write the letter"),
+        ("\ue000\n", r"\(U\+E000, a character of private use\)"),
+        ("\uffff\n", r"\(U\+FFFF, no character of Unicode\)"),
+        ("\x07\n", r"\(U\+0007, a control character\)"),
+    ],
+)
+def test_words_that_nobody_means(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "words").write_text(text, "utf-8")
+    with pytest.raises(ArgumentError, match=message):
+        read_words(tmp_path / "words")
+
+
+def test_words_may_begin_with_what_marks_items(tmp_path: Path) -> None:
+    (tmp_path / "words").write_text("- bomb\n-gun\n7.62 round\n*\n", "utf-8")
+    assert read_words(tmp_path / "words") == ["- bomb", "-gun", "7.62 round", "*"]
+    (tmp_path / "words").write_text("1. FC\n", "utf-8")
+    assert read_words(tmp_path / "words") == ["1. FC"]
+
+
+def test_headers_of_two_columns_by_one_name(tmp_path: Path) -> None:
+    table = tmp_path / "a.csv"
+    table.write_text("id,goal,,\n1,a,,\n", "utf-8")
+    assert read_requests(table) == ["a"]
+    table.write_text("Goal,goal\na,b\n", "utf-8")
+    with pytest.raises(ArgumentError, match="several of the columns"):
+        read_requests(table, "goal")

@@ -31,6 +31,7 @@ from cintervene.utils.ranges import (
     Options,
     Pair,
     Positive,
+    Scale,
     Share,
     Texts,
     Whole,
@@ -66,6 +67,7 @@ def make(config: type[Described], **values: Any) -> Any:
 NUMBERS = [math.nan, math.inf, "x", [1, 2]]
 WRONG: dict[type, Callable[[Any], list[Any]]] = {
     Positive: lambda one: [-1.0, *NUMBERS, *([] if one.zero else [0.0])],
+    Scale: lambda one: [9e-13, 2e12, True, *wrong(Positive(zero=one.zero))],
     Share: lambda one: [-0.1, 1.1, *NUMBERS],
     Whole: lambda one: [one.least - 1, one.least + 0.5, *NUMBERS],
     Flag: lambda one: [0, "yes"],
@@ -93,6 +95,7 @@ TEXT = st.text().filter(str.strip)
 SIZE = st.integers(1, 10**6)
 RIGHT: dict[type, Callable[[Any], st.SearchStrategy[Any]]] = {
     Positive: lambda one: st.floats(0.0, 1e300, exclude_min=not one.zero),
+    Scale: lambda one: st.floats(1e-12, 1e12) | st.just(0.0 if one.zero else 1.0),
     Share: lambda one: st.floats(0.0, 1.0),
     Whole: lambda one: st.integers(one.least, 10**9),
     Flag: lambda one: st.booleans(),

@@ -135,6 +135,9 @@ def test_another_problem_is_refused(problem):
     solution = solve(problem, method="exact")
     with pytest.raises(ArgumentError, match="its multipliers have shape"):
         certify(solution, problem.inputs, problem.outputs, problem.concepts, 1.0)
+    for claim in (None, solution.update):
+        with pytest.raises(ArgumentError, match=r"solution: got (NoneT|LowR)"):
+            check(claim, problem)
     other = replace(solution, update=LowRankUpdate.zero(3, 12))
     with pytest.raises(ArgumentError, match="its update has shape"):
         check(other, problem)

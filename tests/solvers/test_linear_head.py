@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
 import re
-import signal
 
 import numpy as np
 import pytest
@@ -8,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support import reference
 from support.containers import DTYPES, NUMPY_LAYOUTS, to_torch
+from support.interrupts import interrupt_after
 from support.reference_region import FullMatrixTsr
 
 import cintervene as ci
@@ -326,6 +326,7 @@ def test_iteration_limit_is_a_status():
         ({"slack": -1.0}, "slack: got -1"),
         ({"tolerance": np.nan}, "tolerance: got nan"),
         ({"max_iterations": -1}, "max_iterations: got -1"),
+        ({"max_iterations": 1 << 63}, "max_iterations: got 9.*less than 2"),
         ({"token_ids": [[1], [2]]}, "2 sets for 4 rows"),
         ({"token_ids": [9]}, "got 9"),
     ],
@@ -354,17 +355,8 @@ def test_signals_interrupt_a_long_solve(solve):
     rng = np.random.default_rng(11)
     inputs, logits = rng.normal(size=(16, 16)), rng.normal(size=(16, 60000))
 
-    def stop(number, frame):
-        raise KeyboardInterrupt
-
-    previous = signal.signal(signal.SIGALRM, stop)
-    signal.setitimer(signal.ITIMER_REAL, 0.1)
-    try:
-        with pytest.raises(KeyboardInterrupt):
-            solve(inputs, logits, [1, 2], 1e6, tolerance=0.0, max_iterations=10**12)
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0.0)
-        signal.signal(signal.SIGALRM, previous)
+    with pytest.raises(KeyboardInterrupt), interrupt_after(0.1):
+        solve(inputs, logits, [1, 2], 1e6, tolerance=0.0, max_iterations=10**12)
 
 
 @pytest.mark.parametrize("solve", [ci.tsr, ci.arr])

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import cintervene as ci
 from cintervene.errors import ArgumentError, NonFiniteError, SingularSystemError
 from cintervene.solvers.preserve import BenignMoments, Preserve
 from cintervene.solvers.update import LowRankUpdate
@@ -241,6 +242,8 @@ def test_same_bits_for_any_number_of_threads():
         (lambda: Preserve(np.ones((4, 3)), ridge=np.nan), "ridge: got nan"),
         (lambda: Preserve(np.ones((4, 3))).solve(np.ones((1, 2))), "inputs: has 2"),
         (lambda: BenignMoments(0), "d_in: got 0"),
+        (lambda: BenignMoments(2.5), "d_in: got 2.5; expected a whole number"),
+        (lambda: BenignMoments(10**30), r"d_in: got 10+; expected less than 2\*\*63"),
         (lambda: BenignMoments(3).add(np.ones((1, 2))), "chunk: has 2 columns"),
         (lambda: BenignMoments(3).merge(BenignMoments(2)), "other: has d_in 2"),
         (lambda: BenignMoments(3).preserve(), "all zero or none"),
@@ -266,3 +269,20 @@ def test_norm_of_any_scale(size):
     expected = pytest.approx(5.0 * np.sqrt(1.5) * size, rel=1e-12, abs=0.0)
     assert preserve.norm(update) == expected
     assert preserve.norm(update.matrix()) == expected
+
+
+@pytest.mark.parametrize("norm", [np.eye(3), BenignMoments(3), "plain", 1.0])
+def test_what_is_no_norm_is_refused_by_every_solver(norm):
+    x, y = np.ones((2, 3)), np.ones((2, 4))
+    problem = x, y, y[:1], 1.0
+    solution = ci.pcr(*problem)
+    kind = type(norm).__name__
+    for solve in (
+        lambda: ci.pcr(*problem, preserve=norm),
+        lambda: ci.certify(solution, *problem, preserve=norm),
+        lambda: ci.tsr(x, y, [1], 1.0, preserve=norm),
+        lambda: ci.arr(x, y, [1], 1.0, preserve=norm),
+        lambda: ci.ProjectedGradient(x, 1.0, preserve=norm),
+    ):
+        with pytest.raises(ArgumentError, match=f"preserve: got {kind}"):
+            solve()

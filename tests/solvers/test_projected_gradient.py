@@ -286,6 +286,9 @@ def test_refusals():
         pg.step(np.zeros((2, 4)))
     with pytest.raises(ci.ArgumentError, match=r"response.*expected \(3, 4\)"):
         pg.step(np.zeros((3, 4)), response=np.zeros((3, 5)))
+    for length in (0.0, -1.0, np.nan):
+        with pytest.raises(ci.ArgumentError, match=f"length: got {length}"):
+            pg.step(np.zeros((3, 4)), length=length)
     pg.step(np.zeros((3, 4)))
     with pytest.raises(ci.ArgumentError, match=r"expected \(3, 4\)"):
         pg.step(np.zeros((3, 5)))
@@ -310,3 +313,19 @@ def test_bad_gradient_is_named_and_changes_nothing(bad, loss):
     with pytest.raises(ci.NonFiniteError, match=r"response.*row 1, column 2"):
         pg.step(np.ones((3, 4)), loss, response=gradient)
     np.testing.assert_array_equal(pg.displacements, before)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_a_loss_that_is_no_number_is_never_the_least(bad):
+    inputs, _ = make_inputs(3, 5)
+    pg = ci.ProjectedGradient(inputs, 1)
+    with pytest.raises(ci.NonFiniteError, match=f"loss: got {bad}"):
+        pg.step(np.ones((3, 4)), bad)
+    pg.step(np.ones((3, 4)), 2.0)
+    pg.step(np.ones((3, 4)), 1.0)
+    if bad < 0:
+        with pytest.raises(ci.NonFiniteError, match="loss: got -inf"):
+            pg.step(np.ones((3, 4)), bad)
+    else:
+        pg.step(np.ones((3, 4)), bad)
+    assert pg.best_loss == 1.0

@@ -185,6 +185,12 @@ def test_refusals():
         update.apply(np.zeros((4, 5), dtype=np.int64))
     with pytest.raises(ci.DtypeError, match="out: has dtype float32"):
         update.apply(weights, out=np.zeros((4, 5), dtype=np.float32))
+    for rank in (-1, 1.5, "2"):
+        with pytest.raises(ci.ArgumentError, match=f"rank: got {rank!r}"):
+            update.compress(rank)
+    for tolerance in (-1.0, np.nan):
+        with pytest.raises(ci.ArgumentError, match="tolerance: got"):
+            update.compress(tolerance=tolerance)
     memory = np.zeros((5, 5))
     with pytest.raises(ci.ArgumentError, match="out: overlaps"):
         update.apply(memory[:4], out=memory[1:])

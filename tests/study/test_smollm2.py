@@ -54,5 +54,5 @@ def test_smollm2(smollm2: Any, tmp_path: Path) -> None:
         assert found["none", attack, "apple"].outcome is Outcome.COMPLIED
         same = [found[name, attack, "lock"].answer for name in ("none", "ban")]
         assert same[0] == same[1] != ""
-    assert all(0 < c.generation_seconds < 60 for c in cases)
+    assert all(c.generation_seconds > 0 for c in cases)
     assert write_study(tmp_path, content, cases)[0].is_file()

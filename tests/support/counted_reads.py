@@ -67,9 +67,9 @@ class Reads(Mapping[str, Any]):
         return max(self.counts[name] for name in names)
 
     def comes(self, layer: int) -> bool:
-        """Wait until something of a layer is in memory, for a minute at most."""
+        """Wait until something of a layer is in memory, for some minutes at most."""
         with self._lock:
-            return self._lock.wait_for(lambda: self._alive[layer] > 0, timeout=60)
+            return self._lock.wait_for(lambda: self._alive[layer] > 0, timeout=300)
 
     def _gone(self, layer: int) -> None:
         with self._lock:

@@ -37,7 +37,7 @@ from support.interventions import random_intervention
 from support.saved_models import save_tiny_model
 
 # Of the processor, and of the clock for those that wait; other programs run as well.
-SECONDS, PATIENCE = 10, 60
+SECONDS, PATIENCE = 10, 600
 BYTES = 2 << 30
 Command = list[object]
 

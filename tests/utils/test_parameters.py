@@ -23,6 +23,7 @@ from cintervene.utils.ranges import (
     Optional,
     Pair,
     Positive,
+    Scale,
     Share,
     Texts,
     Whole,
@@ -113,8 +114,14 @@ def test_one_configuration_or_parameters_not_both() -> None:
 
 
 WRONG: list[tuple[Any, list[Any], str]] = [
-    (Positive(), [0.0, -1, math.nan, math.inf, "x", None, [1.0]], "a positive number"),
+    (Positive(), [0, -1, math.nan, math.inf, "x", None, [1.0]], "a positive number"),
+    (Positive(), [True], "a positive number"),
+    (Share(), [True, False], "a number from 0 to 1"),
+    (Whole(), [True, False], "a whole number from 0 on"),
     (Positive(zero=True), [-1, math.nan, "x"], "a number from 0 on"),
+    (Scale(), [0.0, -1, 9e-13, 1e308, math.nan, "x"], "number"),
+    (Scale(), [9e-13, 2e12, 5e-324, 1e300], "a number from 1e-12 to 1e+12"),
+    (Scale(zero=True), [5e-324, 1e308], "0 or a number from 1e-12 to 1e+12"),
     (Share(), [-0.1, 1.1, math.nan, "x", None], "a number from 0 to 1"),
     (Whole(least=1), [0, 1.5, 2.0, "x", None, [1]], "a whole number from 1 on"),
     (Flag(), [0, "yes", None], "True or False"),
@@ -143,6 +150,8 @@ def test_values_out_of_range_name_parameter_got_and_expected(
 PARSED: list[tuple[Any, str, Any]] = [
     (Positive(), "2.5", 2.5),
     (Positive(zero=True), "0", 0.0),
+    (Scale(), "1e12", 1e12),
+    (Scale(zero=True), "0", 0.0),
     (Share(), "0.1", 0.1),
     (Whole(), "0", 0),
     (Flag(), "yes", True),
@@ -169,6 +178,7 @@ def test_command_lines_are_read(range: Any, text: str, value: Any) -> None:
     [
         (Positive(), ["0", "-1", "nan", "inf", "x"], "a positive number"),
         (Positive(zero=True), ["-1"], "a number from 0 on"),
+        (Scale(), ["0", "1e308", "1e-320", "nan"], r"a number from 1e-12 to 1e\+12"),
         (Share(), ["x", "nan", "1.5"], "a number from 0 to 1"),
         (Whole(least=1), ["0", "1.5", "-3", "x", "1" * 10], "a whole number from 1"),
         (Flag(), ["true", "1"], "yes or no"),
@@ -185,7 +195,10 @@ def test_command_lines_that_cannot_be_read_say_what_is_expected(
             range.parse(text)
 
 
-@given(st.floats(min_value=0.0, exclude_min=True, allow_infinity=False), st.integers(1))
+@given(
+    st.floats(min_value=0.0, exclude_min=True, allow_infinity=False),
+    st.integers(1, 2**63 - 1),
+)
 def test_numbers_in_range_come_back_bit_for_bit(size: float, steps: int) -> None:
     found = Settings(size=size, steps=steps)
     assert Settings.from_dict(json.loads(json.dumps(found.to_dict()))) == found

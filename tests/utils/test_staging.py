@@ -24,7 +24,7 @@ from cintervene.utils.staging import StagedDirectory
 with StagedDirectory(Path(sys.argv[1])) as stage:
     (stage.path / "big").write_bytes(bytes(1000))
     print(stage.path, flush=True)
-    time.sleep(60)
+    time.sleep(3600)
 """
 
 
@@ -41,7 +41,7 @@ def start(place: Path) -> tuple[subprocess.Popen[str], Path]:
 
 def kill(process: subprocess.Popen[str]) -> None:
     process.send_signal(signal.SIGKILL)
-    process.communicate(timeout=60)
+    process.communicate(timeout=600)
 
 
 @pytest.mark.parametrize("existing", [False, True])

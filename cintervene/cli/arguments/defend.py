@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 from cintervene.cli.arguments.budgets import add_budget, add_sizes
 from cintervene.cli.arguments.parameters import add_parameters
@@ -16,6 +15,7 @@ from cintervene.cli.arguments.shared import (
     add_obedience_loss,
     add_out,
     add_rank_timeout,
+    place,
 )
 from cintervene.methods.registry import DEFAULT_METHOD, all_methods
 
@@ -67,7 +67,7 @@ def _add_method(group: argparse._ArgumentGroup) -> None:
     )
     group.add_argument(
         "--config",
-        type=Path,
+        type=place,
         metavar="FILE",
         help="a TOML file with the method and its parameters by name, such as the "
         "config.toml that --out holds afterwards; flags override it",

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 from cintervene.cli.arguments.budgets import add_budget, add_sizes
 from cintervene.cli.arguments.parameters import add_parameter, owners_of
@@ -17,6 +16,7 @@ from cintervene.cli.arguments.shared import (
     add_out,
     add_rank_timeout,
     add_template_options,
+    place,
     reader,
 )
 from cintervene.methods.registry import all_methods
@@ -103,7 +103,7 @@ def _add_defences(study: argparse._ArgumentGroup) -> None:
     _add_search(study)
     study.add_argument(
         "--peers",
-        type=Path,
+        type=place,
         metavar="JSON",
         help="points of other methods to draw beside the interventions, such as "
         "benchmarks/bench_peers.py writes",
@@ -128,14 +128,14 @@ def _add_search(study: argparse._ArgumentGroup) -> None:
 def _add_requests(study: argparse._ArgumentGroup) -> None:
     study.add_argument(
         "--behaviours",
-        type=Path,
+        type=place,
         metavar="CSV",
         help="harmful requests, in HarmBench's columns or those of another benchmark, "
         "or one a line; own for the package's",
     )
     study.add_argument(
         "--safe",
-        type=Path,
+        type=place,
         metavar="CSV",
         help="harmless requests, likewise, or XSTest's; own for the package's, which "
         "sound harmful",
@@ -190,7 +190,7 @@ def _add_judges(study: argparse._ArgumentGroup) -> None:
     )
     study.add_argument(
         "--judge-template",
-        type=Path,
+        type=place,
         metavar="FILE",
         help="what to ask a judge that is a chat model, with {behavior} and "
         "{generation} (default: our own question)",

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import get_args
 
 from cintervene.cli.arguments.shared import (
@@ -14,6 +13,7 @@ from cintervene.cli.arguments.shared import (
     add_out,
     add_report,
     add_template_options,
+    place,
     reader,
 )
 from cintervene.utils.literals import Matrix
@@ -89,7 +89,7 @@ def compare(parser: Parser) -> None:
     parser.add_argument("after", metavar="AFTER", help="another one")
     parser.add_argument(
         "--intervention",
-        type=Path,
+        type=place,
         action="append",
         default=[],
         metavar="FILE",

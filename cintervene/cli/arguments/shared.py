@@ -27,6 +27,7 @@ __all__ = [
     "add_rank_timeout",
     "add_report",
     "add_template_options",
+    "place",
     "reader",
 ]
 
@@ -85,7 +86,7 @@ def add_json(parser: Parser) -> None:
 def add_out(parser: Parser, about: str, required: bool = True) -> None:
     """Add the directory for results."""
     parser.add_argument(
-        "--out", type=Path, required=required, metavar="DIR", help=about
+        "--out", type=place, required=required, metavar="DIR", help=about
     )
 
 
@@ -115,7 +116,7 @@ def add_intervention(parser: Parser, required: bool = True) -> None:
     """Add the file of an intervention."""
     parser.add_argument(
         "--intervention",
-        type=Path,
+        type=place,
         required=required,
         metavar="FILE",
         help="intervention.safetensors of a defence",
@@ -126,7 +127,7 @@ def add_report(parser: Parser) -> None:
     """Add the report that a model card quotes."""
     parser.add_argument(
         "--report",
-        type=Path,
+        type=place,
         metavar="FILE",
         help="report.json for the model card (default: that beside the intervention)",
     )
@@ -170,6 +171,22 @@ def add_obedience_loss(
         help=f"{condition}requests for benign words that are no longer obeyed "
         f"(default: {OBEDIENCE_LOSS})",
     )
+
+
+def place(text: str) -> Path:
+    """Read a path; ``~`` is the home directory, which shells leave behind a ``=``.
+
+    An empty one, such as that of a variable that is not set, would be the directory
+    that the command runs in.
+    """
+    try:
+        if text.strip():
+            return Path(text).expanduser()
+    except RuntimeError:
+        raise argparse.ArgumentTypeError(
+            f"got {text!r}, expected a path: nobody of that name has a home"
+        ) from None
+    raise argparse.ArgumentTypeError(f"got {text!r}, expected a path")
 
 
 def reader(ranges: Sequence[Range]) -> Callable[[str], Any]:

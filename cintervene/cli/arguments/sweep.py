@@ -16,7 +16,7 @@ from cintervene.cli.arguments.shared import (
     reader,
 )
 from cintervene.methods.registry import DEFAULT_METHOD
-from cintervene.utils.ranges import Auto, Layers, Positive
+from cintervene.utils.ranges import Auto, Layers, Scale
 
 __all__ = ["sweep"]
 
@@ -84,7 +84,7 @@ def sweep(parser: Parser) -> None:
 
 def _strengths(text: str) -> Sequence[object]:
     """Numbers or "auto", by commas."""
-    one = Auto(Positive(), "a positive number")
+    one = Auto(Scale(), Scale().expected)
     try:
         return [one.parse(part.strip()) for part in text.split(",")]
     except ValueError as error:

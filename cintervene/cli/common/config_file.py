@@ -32,7 +32,7 @@ def read_config(path: Path) -> dict[str, Any]:
         It cannot be read.
     """
     try:
-        table = tomllib.loads(path.read_text("utf-8"))
+        table = tomllib.loads(path.read_text("utf-8-sig"))
     except (ValueError, RecursionError) as error:
         raise ArgumentError(
             f"--config: {path} is no TOML file ({error}); give lines such as "

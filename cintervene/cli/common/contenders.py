@@ -165,8 +165,8 @@ def _file(part: str) -> tuple[str, Path | None]:
         return part, None
     name, equals, rest = part.partition("=")
     if equals and name and not Path(part).exists():
-        return name, Path(rest)
-    path = Path(part)
+        return name, Path(rest).expanduser()
+    path = Path(part).expanduser()
     written = path.name == INTERVENTION
     return (path.absolute().parent.name if written else path.stem), path
 

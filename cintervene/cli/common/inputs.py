@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import errno
+import os
 from argparse import Namespace
 from pathlib import Path
 from typing import Any
@@ -86,11 +87,14 @@ def read_texts(name: str, source: str) -> list[str]:
         The file cannot be read.
     """
     packaged = PACKAGED.get(name)
+    if not source.strip():
+        raise ArgumentError(f"{flag(name)}: got {source!r}; expected a file")
     if source == packaged:
         if name == "forbid":
             return forbidden_words()
         return [prompt.text for prompt in harmful_prompts("train")]
     read = {"forbid": read_words, "harmful": read_requests}.get(name, read_passages)
+    source = os.path.expanduser(source)
     path, _, column = source.rpartition(":")
     named = bool(path) and not Path(source).exists()
     try:

@@ -7,12 +7,11 @@ import os
 from argparse import Namespace
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from datetime import timedelta
 from pathlib import Path
 
 from cintervene.cli.common.failures import Exit
 from cintervene.errors import RankError
-from cintervene.utils.ranks import exchange, joined, rank
+from cintervene.utils.ranks import exchange, joined, patience, rank
 from cintervene.utils.staging import StagedDirectory
 
 __all__ = [
@@ -57,7 +56,7 @@ def sharing(arguments: Namespace) -> Iterator[None]:
 
     seconds = arguments.rank_timeout
     try:
-        distributed.init_process_group("gloo", timeout=timedelta(seconds=seconds))
+        distributed.init_process_group("gloo", timeout=patience(seconds))
     except (RuntimeError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise RankError(

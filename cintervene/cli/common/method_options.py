@@ -49,7 +49,10 @@ def requested_config(arguments: Namespace) -> MethodConfig:
     path = arguments.config
     stored = {} if path is None else read_config(path)
     given: Mapping[str, Any] = arguments.given
-    method = find_method(arguments.method or stored.get("method", DEFAULT_METHOD))
+    named = arguments.method
+    method = find_method(
+        stored.get("method", DEFAULT_METHOD) if named is None else named
+    )
     check_owned(method, given)
     sizes = budgeted(method, arguments, stored)
     values = {**stored, **sizes, **_read(method, given), "method": method.name}

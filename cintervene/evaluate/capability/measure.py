@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -17,12 +17,11 @@ from cintervene.evaluate.capability.checks import follows, instructions
 from cintervene.evaluate.capability.harness import Score, check_installed, run_tasks
 from cintervene.evaluate.statistics.intervals import LEVEL
 from cintervene.evaluate.statistics.paired import Change, rate_change
+from cintervene.evaluate.subject import Record, subject
 from cintervene.intervention.intervention import Intervention
-from cintervene.intervention.sources import template_options_of
 from cintervene.models.precision import quick_products
 from cintervene.models.trace import evaluating
-from cintervene.prompts.chat import answer_text, chat_for, generate, render
-from cintervene.utils.json_ready import json_ready
+from cintervene.prompts.chat import answer_text, generate, render
 from cintervene.utils.progress import Progress, counting, silent
 from cintervene.utils.ranks import of_one
 from cintervene.utils.validation import check_whole
@@ -63,7 +62,7 @@ class TaskChange:
 
 
 @dataclass(frozen=True)
-class Capability:
+class Capability(Record):
     """What a model can do, without and with an intervention.
 
     Attributes
@@ -83,11 +82,6 @@ class Capability:
     followed: Change
     answers: list[Followed]
     tasks: list[TaskChange] = field(default_factory=list)
-
-    def to_dict(self) -> dict[str, Any]:
-        """The record as JSON can hold it."""
-        record: dict[str, Any] = json_ready(asdict(self))
-        return record
 
 
 @quick_products()
@@ -139,9 +133,7 @@ def measure_capability(
     check_whole(1, prompts=prompts, tokens=tokens)
     if tasks:
         check_installed()
-    if template_options is None:
-        template_options = template_options_of(intervention.options)
-    chat = chat_for(model, tokenizer, template_options)
+    model, chat = subject(model, tokenizer, intervention, template_options)
     asked = instructions()[:prompts]
     rendered = [render(chat, one.prompt) for one in asked]
     said: dict[str, list[str]] = {}

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import partial
 from importlib import import_module
 from typing import Any, Self
@@ -28,18 +28,16 @@ from cintervene.evaluate.requests.outcomes import (
 )
 from cintervene.evaluate.statistics.intervals import LEVEL, Estimate, bootstrap_mean
 from cintervene.evaluate.statistics.paired import Change, rate_change
+from cintervene.evaluate.subject import Record, subject
 from cintervene.evaluate.words.scores import item_sums, token_counts
 from cintervene.intervention.intervention import Intervention
-from cintervene.intervention.sources import template_options_of
 from cintervene.judges.turning import helps_later
 from cintervene.models.parts import ModelParts
 from cintervene.models.precision import quick_products
 from cintervene.models.trace import evaluating
-from cintervene.models.wrapped import unwrapped
-from cintervene.prompts.chat import answer_text, chat_for, generate, render
+from cintervene.prompts.chat import answer_text, generate, render
 from cintervene.prompts.target_spans import TargetSpan, answered
 from cintervene.prompts.template import ChatTokenizer
-from cintervene.utils.json_ready import json_ready
 from cintervene.utils.progress import Progress, silent
 from cintervene.utils.validation import check_whole
 
@@ -71,7 +69,7 @@ class RequestOutcomes:
 
 
 @dataclass(frozen=True)
-class RequestMeasurement:
+class RequestMeasurement(Record):
     """How often requests are refused, and how far other answers moved.
 
     `request_table` formats it.
@@ -121,11 +119,6 @@ class RequestMeasurement:
         report = import_module("cintervene.evaluate.report.notebook")
         return str(report.requests_html(self))
 
-    def to_dict(self) -> dict[str, Any]:
-        """The record as JSON can hold it."""
-        record: dict[str, Any] = json_ready(asdict(self))
-        return record
-
 
 @quick_products()
 def measure_requests(
@@ -174,13 +167,10 @@ def measure_requests(
         The intervention does not fit the model, or is already applied.
     """
     check_whole(1, limit=limit, tokens=tokens)
-    model = unwrapped(model)
-    # A wrong base must be noticed before the work, not halfway through it.
-    with intervention.applied(model):
-        pass
+    model, chat = subject(model, tokenizer, intervention, template_options)
     parts = ModelParts.find(model)
     phases = Phases(progress)
-    modes = _modes(model, tokenizer, template_options, intervention)
+    modes = chat.each_mode()
     sample = _Sample.of(modes, split, limit)
     rendered = sample.rendered
     before = _answers(model, tokenizer, rendered, tokens, "answers before", phases)
@@ -213,18 +203,6 @@ def measure_requests(
         depth_before=curves[0],
         depth_after=curves[1],
     )
-
-
-def _modes(
-    model: nn.Module,
-    tokenizer: Any,
-    template_options: Mapping[str, Any] | None,
-    intervention: Intervention,
-) -> dict[str, ChatTokenizer]:
-    """The tokenizer in each mode that is asked for."""
-    if template_options is None:
-        template_options = template_options_of(intervention.options)
-    return chat_for(model, tokenizer, template_options).each_mode()
 
 
 def _answers(

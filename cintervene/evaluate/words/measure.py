@@ -13,6 +13,7 @@ from cintervene.data import Split, unique_words
 from cintervene.errors import ArgumentError
 from cintervene.evaluate.phases import Phases
 from cintervene.evaluate.statistics.intervals import LEVEL, bootstrap_mean
+from cintervene.evaluate.subject import subject
 from cintervene.evaluate.words.changed_layers import changed_layers
 from cintervene.evaluate.words.elicitation import elicited
 from cintervene.evaluate.words.measurement import WordMeasurement
@@ -26,10 +27,7 @@ from cintervene.evaluate.words.scores import (
     running_text,
 )
 from cintervene.intervention.intervention import Intervention
-from cintervene.intervention.sources import template_options_of
 from cintervene.models.precision import quick_products
-from cintervene.models.wrapped import unwrapped
-from cintervene.prompts.chat import chat_for
 from cintervene.prompts.evaluation_size import EvaluationSize
 from cintervene.prompts.spelling import words_to_forbid
 from cintervene.utils.progress import Progress, silent
@@ -84,14 +82,8 @@ def measure(
     InterventionError
         The intervention does not fit the model, or is already applied.
     """
-    model = unwrapped(model)
-    if template_options is None:
-        template_options = template_options_of(intervention.options)
-    chat = chat_for(model, tokenizer, template_options)
+    model, chat = subject(model, tokenizer, intervention, template_options)
     words = words_to_forbid(chat, forbidden_words(forbid, intervention))
-    # A wrong base must be noticed before the work, not halfway through it.
-    with intervention.applied(model):
-        pass
     size = size or EvaluationSize()
     phases = Phases(progress)
     sample = gather(chat, words, split, size)

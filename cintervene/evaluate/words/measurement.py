@@ -3,10 +3,10 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from importlib import import_module
-from typing import Any
 
+from cintervene.evaluate.subject import Record
 from cintervene.evaluate.words.records import (
     Answer,
     Drift,
@@ -16,13 +16,12 @@ from cintervene.evaluate.words.records import (
     Obedience,
     RunningText,
 )
-from cintervene.utils.json_ready import json_ready
 
 __all__ = ["WordMeasurement"]
 
 
 @dataclass(frozen=True, repr=False)
-class WordMeasurement:
+class WordMeasurement(Record):
     """What an intervention changed, and what it did not.
 
     `word_table` formats it, `verdicts` compares it with goals.
@@ -82,8 +81,3 @@ class WordMeasurement:
         """What notebooks show; reports are a floor above, loaded when asked for."""
         report = import_module("cintervene.evaluate.report.notebook")
         return str(report.words_html(self))
-
-    def to_dict(self) -> dict[str, Any]:
-        """The record as JSON can hold it; numbers that are not finite become None."""
-        record: dict[str, Any] = json_ready(asdict(self))
-        return record

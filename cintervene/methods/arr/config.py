@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from cintervene.errors import ArgumentError
 from cintervene.methods.config import DescentConfig
 from cintervene.utils.parameters import parameter
-from cintervene.utils.ranges import Optional, Plain, Positive, Whole
+from cintervene.utils.ranges import Optional, Plain, Positive, Scale, Whole
 
 if TYPE_CHECKING:
     from cintervene.methods.arr.adversary import PromptAttack
@@ -79,7 +79,7 @@ class ARRConfig(DescentConfig):
         Whole(least=1), 20, "length of these answers, in tokens"
     )
     nats: float = parameter(
-        Positive(metavar="NATS"), 5.0,
+        Scale(metavar="NATS"), 5.0,
         "how unlikely a token of a harmful answer shall be",
     )  # fmt: skip
     attack: PromptAttack | None = parameter(

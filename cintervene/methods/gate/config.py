@@ -15,6 +15,7 @@ from cintervene.utils.ranges import (
     Pair,
     Plain,
     Positive,
+    Scale,
     Share,
     Whole,
 )
@@ -135,10 +136,10 @@ class GateConfig(RequestConfig):
         group="main",
     )  # fmt: skip
     ridge: float = parameter(
-        Positive(), 3e-3, "weight of the detectors' squared coefficients"
+        Scale(), 3e-3, "weight of the detectors' squared coefficients"
     )
     sharpness: float = parameter(
-        Positive(), 3.0, "how many times log odds enter the activation function"
+        Scale(), 3.0, "how many times log odds enter the activation function"
     )
     steps: int = parameter(Whole(least=1), 24, "steps of the descent")
     examples_per_step: int = parameter(
@@ -146,7 +147,7 @@ class GateConfig(RequestConfig):
         formerly="lessons",
     )  # fmt: skip
     length: float = parameter(
-        Positive(), 0.25, "length of the first step, relative to the residual stream"
+        Scale(), 0.25, "length of the first step, relative to the residual stream"
     )
     first_token: float = parameter(
         Share(), 0.3, "share of a refusal's first token in its loss"

@@ -9,7 +9,7 @@ from typing import ClassVar, Literal, get_args
 
 from cintervene.errors import ArgumentError
 from cintervene.utils.parameters import Described, parameter
-from cintervene.utils.ranges import Choice, Flag, Optional, Positive, Texts
+from cintervene.utils.ranges import Choice, Flag, Optional, Scale, Texts
 
 __all__ = ["GuardConfig"]
 
@@ -54,13 +54,13 @@ class GuardConfig(Described):
         Choice(names=get_args(Direction)), "contrast", "what stands for a token"
     )
     strength: float = parameter(
-        Positive(metavar="NATS"), 8.0, "how unlikely tokens that say a word shall be"
+        Scale(metavar="NATS"), 8.0, "how unlikely tokens that say a word shall be"
     )
     every_token: bool = parameter(
         Flag(), True, "solve again wherever a later token needs it"
     )
     ridge: float = parameter(
-        Positive(), 1e-3, "of the norm's inputs, relative to the mean squared input"
+        Scale(), 1e-3, "of the norm's inputs, relative to the mean squared input"
     )
     preserve: Sequence[str] = parameter(
         Texts(), (), "a UTF-8 file with a text on each line that is to be left alone",

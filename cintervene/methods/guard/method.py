@@ -153,8 +153,9 @@ class Guard:
         tokenizer = text_tokenizer(tokenizer)
         words = words_to_forbid(tokenizer, config.forbid or ())
         self.activity = Activity()
+        inner = unwrapped(model)
         check_whole_model(model)
-        self._model, self._config = generating(unwrapped(model)), config
+        self._model, self._config = generating(inner), config
         parts = ModelParts.find(self._model)
         self._depth = parts.n_layers
         check_followable(self._model)

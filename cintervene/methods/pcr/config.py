@@ -18,6 +18,7 @@ from cintervene.utils.ranges import (
     Exchanges,
     Optional,
     Positive,
+    Scale,
     Texts,
     Whole,
 )
@@ -161,7 +162,7 @@ class PCRConfig(ProjectionConfig):
         "how many neurons the hinge may change; auto is a twentieth of an MLP's",
     )  # fmt: skip
     strength: Literal["auto"] | float = parameter(
-        Auto(Positive(), "a positive number"), "auto",
+        Auto(Scale(), Scale().expected), "auto",
         "how far outputs are pushed; auto sweeps on words and prompts set aside",
         group="main",
     )  # fmt: skip
@@ -175,15 +176,15 @@ class PCRConfig(ProjectionConfig):
         group="limits",
     )  # fmt: skip
     slack: Literal["auto"] | float = parameter(
-        Auto(Positive(zero=True), "a number from 0 on"), "auto",
+        Auto(Scale(zero=True), Scale(zero=True).expected), "auto",
         "how soft the constraints are; 0 is hard, auto 1 for words and 10 otherwise",
     )  # fmt: skip
     ridge: float = parameter(
-        Positive(), 1e-3,
+        Scale(), 1e-3,
         "ridge of the norm's inputs, relative to the mean squared input",
     )  # fmt: skip
     output_ridge: float | None = parameter(
-        Optional(Positive(), word="none"), 1e-2,
+        Optional(Scale(), word="none"), 1e-2,
         "ridge of the norm's outputs, relative to its mean; none for the plain norm",
     )  # fmt: skip
     solver: str = parameter(

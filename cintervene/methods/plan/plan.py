@@ -117,7 +117,8 @@ def plan(
     >>> ci.plan(model, method="tsr", layers=[20, 21]).host_bytes
     """
     if config is None:
-        config = configure(method or DEFAULT_METHOD, parameters)
+        chosen = DEFAULT_METHOD if method is None else method
+        config = configure(chosen, parameters)
     else:
         check_alone(["method"] * (method is not None) + list(parameters))
     method_of(config)
