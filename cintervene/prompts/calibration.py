@@ -41,9 +41,6 @@ T = TypeVar("T")
 Answers = Sequence[tuple[str, str]] | None
 # One text of so many is held out for tuning.
 TUNE_EVERY = 4
-# Answers that start with each benign word to tune on, and that say it later. One neuron
-# that opens at one of them counts as much as all the others, so a few are not enough.
-TUNE_ANSWERS = 4
 
 
 @dataclass(frozen=True)
@@ -157,9 +154,7 @@ def common_parts(
     tune_words = words[size.contrast_words :][: size.tune_words]
     return {
         "retain": answers["train"] + running,
-        "tune_near_negatives": _word_answers(
-            tokenizer, tune_words, "tune", TUNE_ANSWERS, TUNE_ANSWERS
-        ),
+        "tune_near_negatives": _word_answers(tokenizer, tune_words, "tune", 2, 2),
         "tune_retain": answers["tune"],
     }
 
