@@ -87,28 +87,29 @@ def test_neurons_open_at_their_words_and_nowhere_else(tiny_model: Any) -> None:
     (shared,) = [group for group in groups if not group.begins]
     assert sorted(shared.words) == [0, 1, 2, 3]
     neurons = fit_neurons(mlp, rows, groups, mlp.neurons(range(5)), lambda _: None)
-    made = Neurons(
-        neurons.gate(np.zeros(5)), neurons.up, torch.zeros(5), torch.zeros(5)
-    )
+
+    def opened(inputs: Any, eager: float) -> Any:
+        """Activations where the neurons open so much earlier."""
+        halves = neurons.projections(np.full(5, eager))
+        made = Neurons(*halves, torch.zeros(5), torch.zeros(5))
+        return mlp.activations(torch.from_numpy(inputs), made).numpy()
+
     own, near, other = (
-        mlp.activations(torch.from_numpy(part), made).numpy()
-        for part in (rows.said, rows.near, rows.other)
+        opened(part, 0.0) for part in (rows.said, rows.near, rows.other)
     )
     belongs = np.stack([group.of(rows) for group in groups], axis=1)
     assert (belongs.sum(axis=1) == 1).all()
     begins = np.array([group.begins for group in groups])
     assert own[:, begins][belongs[:, begins]].min() > 0.3
     # They share their neuron, and it opens later.
-    assert np.mean(own[:, ~begins][belongs[:, ~begins]] > 0.3) > 0.7
-    assert np.median(own[belongs]) == pytest.approx(1.0, abs=0.1)
+    assert np.mean(own[:, ~begins][belongs[:, ~begins]] > 0.3**2) > 0.7
+    # A neuron's activation is the square of what it reads, which is about 1.
+    assert np.sqrt(np.median(own[belongs])) == pytest.approx(1.0, abs=0.1)
     for elsewhere, most in ((own[~belongs], 0.15), (near, 0.05), (other, 0.05)):
         assert np.mean(elsewhere > 0.1) < most
     # Neurons that are to open earlier do.
-    eager = Neurons(
-        neurons.gate(np.full(5, 0.5)), neurons.up, torch.zeros(5), torch.zeros(5)
-    )
-    earlier = mlp.activations(torch.from_numpy(rows.said), eager).numpy()
-    gained = (earlier - own)[belongs]
+    earlier = opened(rows.said, 0.5)[belongs]
+    gained = np.sqrt(earlier.clip(0.0)) - np.sqrt(own[belongs].clip(0.0))
     assert gained.mean() == pytest.approx(0.5, abs=0.1)
     assert np.quantile(gained, 0.1) > 0.2
 

@@ -32,19 +32,21 @@ Mask = npt.NDArray[np.bool_]
 
 __all__ = ["WordNeurons", "fit_neurons"]
 
-# Of the detectors: squared coefficients beside the mean loss.
-RIDGE = 0.1
+# Of the detectors: squared coefficients beside the mean loss, where words begin and
+# where they go on, which is told more easily.
+BEGIN_RIDGE, RIDGE = 0.1, 0.03
 # Rows that a first guess takes for the word's most, that a detector is fitted to.
 HARD, HARD_NEAR, SPREAD = 600, 300, 300
 # Beginnings that are made of the word's mean and what others' beginnings differ by.
-MADE, REPEATED = 40, 2
-# Share of other tokens, and of those before benign words, at which a neuron may open;
-# at tokens of everyday text where no forbidden word comes next none may.
-OPEN, OPEN_NEAR = 2e-3, 5e-4
-# How much higher it is where words begin and where they go on, in typical openings.
-BEGIN_MARGIN, MARGIN = 0.05, 0.35
+MADE, REPEATED = 250, 2
+# Share of other tokens, and of those before benign words, at which a neuron may open:
+# by the square of how far it does, so it hardly acts at most of them. At tokens of
+# everyday text where no forbidden word comes next none may.
+OPEN, OPEN_NEAR = 5e-3, 1e-3
+# How much higher it is where words go on, in typical openings.
+MARGIN = 0.35
 # Share of its words' own rows at which a neuron may be closed, whatever else opens it.
-CLOSED = 0.25
+CLOSED = 0.1
 # What enters the activation function where a word is about to be said.
 SHARPNESS = 30.0
 # Of the covariance of other tokens, for the first guess.
@@ -63,30 +65,45 @@ class WordNeurons:
         The words of each.
     mlp : GatedMLP
     rows : ndarray, shape (neurons, hidden)
-        Of the gate projection. Where a word of its group is about to be said, a
-        neuron's activation is about 1.
+        What they read: about 1 where a word of its group is about to be said, and
+        negative where it is to be closed. A neuron's activation is the square of that.
     constant : ndarray, shape (hidden,)
         What makes 1 of any input, nearly.
-    up : Tensor, shape (neurons, hidden)
-        Of the up projection, as the model will hold them.
+    idle : Neurons
+        Those whose places are taken; their biases stay.
     """
 
     groups: list[Group]
     mlp: GatedMLP
     rows: Floats
     constant: Floats
-    up: Tensor
+    idle: Neurons
 
-    def gate(self, eager: Floats) -> Tensor:
-        """Rows of the gate projection (neurons, hidden), as the model will hold them.
+    def projections(self, eager: Floats) -> tuple[Tensor, Tensor]:
+        """Rows of the gate and of the up projection, as the model will hold them.
+
+        Each (neurons, hidden).
 
         Parameters
         ----------
         eager : ndarray, shape (neurons,)
             How much earlier each neuron opens, in units of its typical opening.
         """
-        earlier = SHARPNESS * eager[:, None] * self.constant
-        return as_stored(torch.from_numpy(self.rows + earlier), self.mlp.gate.dtype)
+        rows = self.rows + eager[:, None] * self.constant
+        halves = (
+            (SHARPNESS, self.idle.gate_bias, self.mlp.gate.dtype),
+            (1.0 / SHARPNESS, self.idle.up_bias, self.mlp.up.dtype),
+        )
+        gate, up = (
+            as_stored(
+                torch.from_numpy(
+                    sharp * rows - bias.double().numpy()[:, None] * self.constant
+                ),
+                dtype,
+            )
+            for sharp, bias, dtype in halves
+        )
+        return gate, up
 
 
 def fit_neurons(
@@ -122,16 +139,12 @@ def fit_neurons(
     ]
     typical = np.array([np.median(scores) for scores in own])
     begins = np.array([group.begins for group in groups])
-    levels += np.where(begins, BEGIN_MARGIN, MARGIN) * (typical - levels)
+    levels += np.where(begins, 0.0, MARGIN) * (typical - levels)
     levels = np.minimum(levels, [np.quantile(scores, CLOSED) for scores in own])
     gaps = np.maximum(typical - levels, LEAST_GAP * np.abs(typical))
     constant = fitting.constant
-    sharp = (SHARPNESS / gaps)[:, None]
-    biases = [bias.double().numpy()[:, None] for bias in (idle.gate_bias, idle.up_bias)]
-    gate = sharp * (weights - levels[:, None] * constant) - biases[0] * constant
-    up = constant / SHARPNESS - biases[1] * constant
-    stored = as_stored(torch.from_numpy(up), mlp.up.dtype)
-    return WordNeurons(groups, mlp, gate, constant, stored)
+    reading = (weights - levels[:, None] * constant) / gaps[:, None]
+    return WordNeurons(groups, mlp, reading, constant, idle)
 
 
 class _Fitting:
@@ -174,7 +187,8 @@ class _Fitting:
         negatives = [_hardest(rows.other, guess, HARD), self._spread]
         if len(rows.near):
             negatives.append(_hardest(rows.near, guess, HARD_NEAR))
-        return fit_detector(np.concatenate(positive), negatives, RIDGE).weights
+        ridge = BEGIN_RIDGE if group.begins else RIDGE
+        return fit_detector(np.concatenate(positive), negatives, ridge).weights
 
     def _made(self, word: int) -> Iterator[Floats]:
         """Beginnings as they might be elsewhere, for what others' differ by."""

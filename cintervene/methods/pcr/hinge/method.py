@@ -118,7 +118,7 @@ class _Asked:
     strengths : ndarray, shape (words,)
         Nats that its tokens are lowered by at a typical opening.
     eager : ndarray, shape (words,)
-        How much earlier it opens; see `WordNeurons.gate`.
+        How much earlier it opens; see `WordNeurons.projections`.
     """
 
     strengths: Floats
@@ -332,8 +332,7 @@ class Hinge:
         )
         added = torch.from_numpy(found.columns.displacements * strengths[:, None])
         replaced = mlp.replaced(
-            places, found.neurons.gate(eager), found.neurons.up,
-            as_stored(added, mlp.down.dtype),
+            places, *found.neurons.projections(eager), as_stored(added, mlp.down.dtype)
         )  # fmt: skip
         *rows, (down, update) = replaced
         return [*rows, (down, update + found.given_up.made_up)]
