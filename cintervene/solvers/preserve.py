@@ -1,26 +1,29 @@
 # SPDX-License-Identifier: Apache-2.0
 """The norm that measures a change by what it does to benign inputs."""
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Any, Protocol, Self
+from collections.abc import Callable
+from typing import Any, Self
 
 import numpy as np
 
 from cintervene import _core
 from cintervene.errors import ArgumentError, SingularSystemError
 from cintervene.solvers import packed
+from cintervene.solvers.benign_inputs import (
+    ROWS,
+    Chunks,
+    Statistics,
+    Sum,
+    matrix_shape,
+    widened,
+)
 from cintervene.solvers.update import LowRankUpdate
-from cintervene.utils.arrays import Floats, shape_of
+from cintervene.utils.arrays import Floats
 from cintervene.utils.lazy import lazy
 from cintervene.utils.scale import GREATEST, LEAST, scaled, unscaled
 from cintervene.utils.validation import check_positive, check_whole
 
 __all__ = ["BenignMoments", "Preserve"]
-
-# Rows of a matrix that are measured at a time, and of inputs that are weighted. Sums
-# over inputs go on in steps of so many whatever the rows of a chunk.
-ROWS = 256
 
 
 class Preserve:
@@ -75,10 +78,10 @@ class Preserve:
         *,
         ridge_absolute: float | None = None,
     ) -> None:
-        d_in = _matrix_shape(benign_inputs, "benign_inputs")[1]
+        d_in = matrix_shape(benign_inputs, "benign_inputs")[1]
         _core.check_finite(benign_inputs, "benign_inputs")
-        self._statistics: _Statistics
-        self._statistics = _Chunks(d_in, (benign_inputs,), (1,)).statistics()
+        self._statistics: Statistics
+        self._statistics = Chunks(d_in, (benign_inputs,), (1,)).statistics()
         self.ridge = _absolute_ridge(self._statistics, ridge, ridge_absolute)
 
     @classmethod
@@ -92,17 +95,17 @@ class Preserve:
         SingularSystemError
             On first use, when `matrix` is not positive definite.
         """
-        d_in, columns = _matrix_shape(matrix, "matrix")
-        given = _widened(matrix, "matrix")
+        d_in, columns = matrix_shape(matrix, "matrix")
+        given = widened(matrix, "matrix")
         if d_in != columns or not np.allclose(given, given.T, rtol=1e-6, atol=0.0):
             raise ArgumentError(
                 f"matrix: got shape {(d_in, columns)}; expected a symmetric matrix. "
                 "Pass (P + P.T) / 2"
             )
-        return cls._of(_Sum(d_in, packed.pack(given), 1), ridge=0.0)
+        return cls._of(Sum(d_in, packed.pack(given), 1), ridge=0.0)
 
     @classmethod
-    def _of(cls, statistics: "_Statistics", ridge: float) -> Self:
+    def _of(cls, statistics: "Statistics", ridge: float) -> Self:
         self = cls.__new__(cls)
         self._statistics = statistics
         self.ridge = ridge
@@ -149,7 +152,7 @@ class Preserve:
             P is not positive definite.
         """
         self._check_width(inputs, "inputs")
-        wide = _widened(inputs, "inputs")
+        wide = widened(inputs, "inputs")
         return self._statistics.solve(self._factor, self.ridge, wide)
 
     def norm(self, update: Any) -> float:
@@ -162,7 +165,7 @@ class Preserve:
             exponent += of_rows
         else:
             self._check_width(update, "rows")
-            rows, exponent = scaled(_widened(update, "rows"))
+            rows, exponent = scaled(widened(update, "rows"))
             parts = [rows[at : at + ROWS] for at in range(0, len(rows), ROWS)]
             square = np.sum([np.trace(self.gram(part)) for part in parts])
         return unscaled(np.sqrt(max(square, 0.0)), exponent)
@@ -170,11 +173,11 @@ class Preserve:
     def gram(self, rows: Any) -> Floats:
         """``rows P rows'`` of rows (m, d_in) that act on the layer's inputs."""
         self._check_width(rows, "rows")
-        wide = _widened(rows, "rows")
+        wide = widened(rows, "rows")
         return self._statistics.gram(self.ridge, wide)
 
     def _check_width(self, rows: Any, name: str) -> None:
-        width = _matrix_shape(rows, name)[1]
+        width = matrix_shape(rows, name)[1]
         if width != self.d_in:
             raise ArgumentError(
                 f"{name}: has {width} columns; expected {self.d_in}, the dimension of "
@@ -229,12 +232,12 @@ class BenignMoments:
         check_whole(1, d_in=d_in)
         self.d_in = int(d_in)
         self._in_place = in_place
-        self._held: _Chunks | _Sum | None = _Chunks(d_in)
+        self._held: Chunks | Sum | None = Chunks(d_in)
         # Whether a norm may read the sum that is held.
         self._lent = False
 
     @property
-    def _gathered(self) -> "_Chunks | _Sum":
+    def _gathered(self) -> "Chunks | Sum":
         """What is held.
 
         Raises
@@ -274,7 +277,7 @@ class BenignMoments:
         NonFiniteError
             An input is NaN or infinite.
         """
-        width = _matrix_shape(chunk, "chunk")[1]
+        width = matrix_shape(chunk, "chunk")[1]
         if width != self.d_in:
             raise ArgumentError(
                 f"chunk: has {width} columns; expected {self.d_in}. Use activations "
@@ -332,8 +335,8 @@ class BenignMoments:
         """
         statistics = self._gathered.statistics()
         absolute = _absolute_ridge(statistics, ridge, ridge_absolute)
-        self._held = _Chunks(self.d_in)
-        if isinstance(statistics, _Sum):
+        self._held = Chunks(self.d_in)
+        if isinstance(statistics, Sum):
             triangle = statistics.sum.copy() if self._lent else statistics.sum
             system = statistics.system(absolute, triangle)
             return _FactoredNorm(self.d_in, system, absolute)
@@ -372,189 +375,16 @@ class _FactoredNorm(Preserve):
 
     def solve(self, inputs: Any) -> Floats:
         self._check_width(inputs, "inputs")
-        return _core.spd_solve(self._lower, _widened(inputs, "inputs"))
+        return _core.spd_solve(self._lower, widened(inputs, "inputs"))
 
     def gram(self, rows: Any) -> Floats:
         self._check_width(rows, "rows")
-        half = packed.times_lower(_widened(rows, "rows"), self._lower)
+        half = packed.times_lower(widened(rows, "rows"), self._lower)
         return _core.product_nt(half, half)
 
 
-@dataclass(frozen=True, eq=False)
-class _Chunks:
-    """Inputs as they were added.
-
-    Attributes
-    ----------
-    d_in : int
-    chunks : tuple of array_like
-    weights : tuple of float
-        Of each chunk's inputs.
-    """
-
-    d_in: int
-    chunks: tuple[Any, ...] = ()
-    weights: tuple[float, ...] = ()
-
-    @property
-    def count(self) -> float:
-        pairs = zip(self.chunks, self.weights, strict=True)
-        return sum(weight * _rows_of(chunk) for chunk, weight in pairs)
-
-    def with_chunk(self, chunk: Any, own: bool) -> "_Chunks | _Sum":
-        del own
-        return self._with(_Chunks(self.d_in, (_own(chunk),), (1,)))
-
-    def merged(
-        self, other: "_Chunks | _Sum", weight: float, own: bool
-    ) -> "_Chunks | _Sum":
-        del own
-        if isinstance(other, _Sum):
-            # A sum that nobody else has seen.
-            return self.summed().merged(other, weight, True)
-        weights = tuple(weight * one for one in other.weights)
-        return self._with(_Chunks(self.d_in, other.chunks, weights))
-
-    def _with(self, other: "_Chunks") -> "_Chunks | _Sum":
-        chunks = (*self.chunks, *other.chunks)
-        both = _Chunks(self.d_in, chunks, (*self.weights, *other.weights))
-        large = sum(chunk.nbytes for chunk in chunks) > 2 * self.d_in**2
-        return both.summed() if large and both.many else both
-
-    def summed(self) -> "_Sum":
-        total = self.added_to(packed.zeros(self.d_in))
-        return _Sum(self.d_in, total, self.count)
-
-    def added_to(self, total: Floats, weight: float = 1.0) -> Floats:
-        for chunk, own in zip(self.chunks, self.weights, strict=True):
-            if weight * own == 1:
-                _core.moment_add(chunk, total)
-                continue
-            # As wide as they are, all of them in float64 would be large.
-            for start in range(0, _rows_of(chunk), ROWS):
-                part = chunk[start : start + ROWS]
-                _core.moment_add(_weighted(part, weight * own), total)
-        return total
-
-    @property
-    def many(self) -> bool:
-        """Whether their sum takes less memory and time than they do."""
-        return 2 * sum(map(_rows_of, self.chunks)) > self.d_in
-
-    def statistics(self) -> "_Rows | _Sum":
-        if self.many:
-            return self.summed()
-        parts = [np.empty((0, self.d_in))]
-        for chunk, weight in zip(self.chunks, self.weights, strict=True):
-            parts.append(_widened(_weighted(chunk, weight), "benign_inputs"))
-        return _Rows(np.concatenate(parts), self.count)
-
-
-@dataclass(frozen=True, eq=False)
-class _Sum:
-    """Sum of the outer products of inputs, packed, and how many that were."""
-
-    d_in: int
-    sum: Floats
-    count: float
-
-    def with_chunk(self, chunk: Any, own: bool) -> "_Sum":
-        total = _core.moment_add(chunk, self._total(own))
-        return _Sum(self.d_in, total, self.count + _rows_of(chunk))
-
-    def merged(self, other: "_Chunks | _Sum", weight: float, own: bool) -> "_Sum":
-        total = other.added_to(self._total(own), weight)
-        return _Sum(self.d_in, total, self.count + weight * other.count)
-
-    def _total(self, own: bool) -> Floats:
-        """What is added to: the sum itself, where it may be altered."""
-        return self.sum if own else self.sum.copy()
-
-    def added_to(self, total: Floats, weight: float) -> Floats:
-        pairs = packed.block_rows(total, self.d_in), self._block_rows()
-        for (_, _, rows), (_, _, own) in zip(*pairs, strict=True):
-            rows += weight * own
-        return total
-
-    def summed(self) -> "_Sum":
-        return self
-
-    def statistics(self) -> "_Sum":
-        return self
-
-    def _block_rows(self) -> Iterator[tuple[int, int, Floats]]:
-        return packed.block_rows(self.sum, self.d_in)
-
-    @property
-    def mean_square(self) -> float:
-        return packed.trace(self.sum, self.d_in) / max(self.count * self.d_in, 1)
-
-    def system(self, ridge: float, out: Floats | None = None) -> Floats:
-        """Return P, packed, written to `out` if that is given."""
-        system = np.divide(self.sum, max(self.count, 1), out=out)
-        packed.add_to_diagonal(system, self.d_in, ridge)
-        return system
-
-    def solve(self, factor: Floats, ridge: float, inputs: Floats) -> Floats:
-        """``inputs P^-1``, written over `inputs`."""
-        del ridge
-        return _core.spd_solve(factor, inputs)
-
-    def gram(self, ridge: float, rows: Floats) -> Floats:
-        """``rows P rows'``."""
-        half = packed.times_symmetric(rows, self.sum)
-        moved = _core.product_nt(half, rows) / max(self.count, 1)
-        return ridge * _core.product_nt(rows, rows) + moved
-
-
-@dataclass(frozen=True, eq=False)
-class _Rows:
-    """Inputs (n, d_in), each times the root of its weight; fewer than dimensions."""
-
-    rows: Floats
-    count: float
-
-    @property
-    def d_in(self) -> int:
-        return int(self.rows.shape[1])
-
-    @property
-    def mean_square(self) -> float:
-        return float(np.sum(np.square(self.rows))) / max(self.count * self.d_in, 1)
-
-    def system(self, ridge: float) -> Floats:
-        """``XX' + N ridge I``."""
-        matrix = _core.product_nt(self.rows, self.rows)
-        matrix[np.diag_indices(len(matrix))] += self.count * ridge
-        return matrix
-
-    def solve(self, factor: Floats, ridge: float, inputs: Floats) -> Floats:
-        """``(H - H X' (XX' + N ridge I)^-1 X) / ridge``."""
-        weights = _core.product_nt(inputs, self.rows)
-        _core.spd_solve(factor, weights)
-        inputs -= _core.product_nn(weights, self.rows)
-        inputs /= ridge
-        return inputs
-
-    def gram(self, ridge: float, rows: Floats) -> Floats:
-        """``rows P rows'``."""
-        responses = _core.product_nt(rows, self.rows)
-        moved = _core.product_nt(responses, responses) / max(self.count, 1)
-        return ridge * _core.product_nt(rows, rows) + moved
-
-
 # What makes more of what is held, and of whether that may be altered.
-_Growth = Callable[[_Chunks | _Sum, bool], _Chunks | _Sum]
-
-
-class _Statistics(Protocol):
-    @property
-    def d_in(self) -> int: ...
-    @property
-    def mean_square(self) -> float: ...
-    def system(self, ridge: float) -> Floats: ...
-    def solve(self, factor: Floats, ridge: float, inputs: Floats) -> Floats: ...
-    def gram(self, ridge: float, rows: Floats) -> Floats: ...
+_Growth = Callable[[Chunks | Sum, bool], Chunks | Sum]
 
 
 def _factored(system: Floats, ridge: float) -> Floats:
@@ -567,41 +397,8 @@ def _factored(system: Floats, ridge: float) -> Floats:
         ) from None
 
 
-def _weighted(chunk: Any, weight: float) -> Any:
-    """Inputs of which each counts so many times."""
-    return chunk if weight == 1 else _core.as_float64(chunk) * np.sqrt(weight)
-
-
-def _own(chunk: Any) -> Any:
-    """A copy in the type that it has, of torch and NumPy; of others as float64."""
-    if hasattr(chunk, "detach"):
-        return chunk.detach().clone()
-    return chunk.copy() if isinstance(chunk, np.ndarray) else _widened(chunk, "chunk")
-
-
-def _widened(x: Any, name: str) -> Floats:
-    """Float64 copy of a finite array with two axes."""
-    wide, _ = _core.widen(x, name)
-    _matrix_shape(wide, name)
-    return wide
-
-
-def _matrix_shape(x: Any, name: str) -> tuple[int, int]:
-    shape = shape_of(x, name)
-    if len(shape) != 2:
-        raise ArgumentError(
-            f"{name}: got shape {shape}; expected two axes, one row a sample"
-        )
-    return int(shape[0]), int(shape[1])
-
-
-def _rows_of(inputs: Any) -> int:
-    """How many rows there are; what only exports its memory has no length."""
-    return _matrix_shape(inputs, "inputs")[0]
-
-
 def _absolute_ridge(
-    statistics: _Statistics, ridge: float, ridge_absolute: float | None
+    statistics: Statistics, ridge: float, ridge_absolute: float | None
 ) -> float:
     name = "ridge" if ridge_absolute is None else "ridge_absolute"
     given = ridge if ridge_absolute is None else ridge_absolute

@@ -302,7 +302,8 @@ def test_less_is_asked_where_the_first_crosses_the_limits(
         return made.metrics["sweep"], made.metrics["within_limits"]
 
     (free, *_), _ = points(1e9)
-    limit = free["kl"] / 2
+    # Most of it is from the neurons given up, in a model that has few.
+    limit = 0.95 * free["kl"]
     tried, kept = points(limit)
     assert kept
     assert tried[0]["kl"] == free["kl"]
