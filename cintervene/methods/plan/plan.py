@@ -16,7 +16,7 @@ from cintervene.methods.pcr.resolve import choose_layers
 from cintervene.methods.plan.material import material_of
 from cintervene.methods.plan.memory import LIBRARIES, Sizes, phases_of
 from cintervene.methods.plan.seconds import seconds_of
-from cintervene.methods.plan.shape import ModelShape
+from cintervene.methods.plan.shape import ModelShape, config_of
 from cintervene.methods.registry import DEFAULT_METHOD, method_of
 from cintervene.models.decoder import requested_layers
 from cintervene.utils.parameters import check_alone
@@ -128,7 +128,7 @@ def plan(
             "expected one of the package's own"
         )
     shape = ModelShape.of(model)
-    sizes, neurons = _sizes(config, shape, _config_of(model))
+    sizes, neurons = _sizes(config, shape, model)
     phases = phases_of(config, sizes, neurons)
     here = device == "cpu"
     held = [phase.algebra + (phase.tensors if here else 0.0) for phase in phases]
@@ -145,22 +145,15 @@ def plan(
     )
 
 
-def _config_of(model: nn.Module | str | Path) -> Any:
-    """What transformers knows of a model."""
-    if isinstance(model, str | Path):
-        from cintervene.models.pretrained import read_config
-
-        return read_config(str(model), local_files_only=True)
-    return model.config
-
-
 def _sizes(
-    config: PCRConfig | RequestConfig, shape: ModelShape, of_model: Any
+    config: PCRConfig | RequestConfig,
+    shape: ModelShape,
+    model: nn.Module | str | Path,
 ) -> tuple[Sizes, bool]:
     """The sizes that the phases have, and whether neurons are changed."""
     layers = _layers(config, shape.layers)
     neurons = isinstance(config, PCRConfig) and _changes_neurons(
-        config, layers[-1], of_model
+        config, layers[-1], model
     )
     if neurons:
         layers = layers[-1:]
@@ -171,13 +164,15 @@ def _sizes(
     return Sizes(shape, material, d_in, len(layers), above), neurons
 
 
-def _changes_neurons(config: PCRConfig, layer: int, of_model: Any) -> bool:
+def _changes_neurons(
+    config: PCRConfig, layer: int, model: nn.Module | str | Path
+) -> bool:
     """Whether they are asked for, and the model has such; so where that is unknown."""
     if config.hinge == "on" or not config.wants_neurons:
         return config.wants_neurons
     from cintervene.models.outline import has_plain_neurons
 
-    return has_plain_neurons(of_model, layer) is not False
+    return has_plain_neurons(config_of(model), layer) is not False
 
 
 def _layers(config: PCRConfig | RequestConfig, n_layers: int) -> list[int]:

@@ -12,7 +12,7 @@ from torch import nn
 from cintervene.errors import ModelError
 from cintervene.models.weights import dtype_name
 
-__all__ = ["ModelShape"]
+__all__ = ["ModelShape", "config_of"]
 
 # Bytes of a number, by what configurations call its type.
 BYTES = {"bfloat16": 2, "float16": 2, "float32": 4, "float64": 8}
@@ -59,14 +59,12 @@ class ModelShape:
             The directory has no configuration, or that does not name the sizes.
         """
         if isinstance(model, nn.Module):
-            found = cls._of_config(model.config, type(model).__name__)
+            found = cls._of_config(config_of(model), type(model).__name__)
             tensors = [*model.parameters(), *model.buffers()]
             numbers = {id(one): one.nbytes for one in tensors}
             widest = next(model.parameters()).element_size()
             return found._with(widest, sum(numbers.values()))
-        from cintervene.models.pretrained import read_config
-
-        found = cls._of_config(read_config(str(model), local_files_only=True), model)
+        found = cls._of_config(config_of(model), model)
         directory = Path(model)
         for pattern in WEIGHTS:
             files = list(directory.glob(pattern))
@@ -112,3 +110,12 @@ class ModelShape:
     def d_in(self, matrix: str) -> int:
         """Inputs of the projection that is changed."""
         return self.inner if matrix == "down_proj" else self.heads
+
+
+def config_of(model: nn.Module | str | Path) -> Any:
+    """What transformers knows of a model, or of one in a directory."""
+    if isinstance(model, nn.Module):
+        return model.config
+    from cintervene.models.pretrained import read_config
+
+    return read_config(str(model), local_files_only=True)
