@@ -138,7 +138,9 @@ def _with_modes(tokenizer: Any) -> ChatTokenizer:
 
 @dataclass(frozen=True, eq=False)
 class _Together:
-    """Prompts that will be answered.
+    """Prompts that will be answered, each once.
+
+    What is asked again, perhaps of a changed model, is not answered from here.
 
     Attributes
     ----------
@@ -272,7 +274,10 @@ def _of_together(
         together.answers.update(zip(every, found, strict=True))
     if step is not None:
         step(len(prompts))
-    return [together.answers[tuple(one)][:max_new_tokens] for one in prompts]
+    asked = [tuple(prompt) for prompt in prompts]
+    for prompt in set(asked):
+        del together.lengths[prompt]
+    return [together.answers[prompt][:max_new_tokens] for prompt in asked]
 
 
 class Sampler:

@@ -59,11 +59,8 @@ def word_sentences(
 
     Parameters
     ----------
-    words : sequence of str
-    templates : sequence of str
-        With ``{word}``; they take turns.
-    count : int
-        Answers for each word.
+    words, templates, count
+        See `sentence_prompts`.
     tokens : int
         Length of an answer.
     step : callable
