@@ -25,6 +25,7 @@ from pathlib import Path
 
 from cintervene.errors import ModelError
 from cintervene.utils.files import sync
+from cintervene.utils.homes import expanded
 from cintervene.utils.json_text import parse_json
 from cintervene.utils.progress import Progress, Step, counting, one_step
 
@@ -91,9 +92,9 @@ def cache_directory() -> Path:
     """
     chosen = os.environ.get("CINTERVENE_CACHE")
     if chosen:
-        return Path(chosen).expanduser()
+        return expanded(chosen)
     base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(base).expanduser() / "cintervene"
+    return expanded(base) / "cintervene"
 
 
 def embedded_directory(name: str, convert: Convert, progress: Progress) -> Path:

@@ -19,6 +19,7 @@ from cintervene.models.directory import check_config, check_settled, check_speci
 from cintervene.models.embedded import EMBEDDED, embedded_directory
 from cintervene.models.gguf_header import check_gguf
 from cintervene.models.pretrained import read_model, read_tokenizer
+from cintervene.utils.homes import expanded
 from cintervene.utils.progress import Progress, one_step, silent
 
 # Without types: much of transformers has none.
@@ -87,7 +88,7 @@ def load(
 def _load(
     spec: str, hub: bool, dtype: torch.dtype | None, progress: Progress
 ) -> Loaded:
-    source, path = EMBEDDED.get(spec), Path(spec).expanduser()
+    source, path = EMBEDDED.get(spec), expanded(spec)
     if source is not None and not hub:
         return _load_embedded(spec, dtype, progress)
     if source is None and path.is_dir():

@@ -12,6 +12,7 @@ from cintervene.errors import ModelError
 from cintervene.models.embedded import EMBEDDED, cache_directory
 from cintervene.models.saved import DTYPES, SavedTensors
 from cintervene.models.weights import FLOAT_DTYPES, same_bits
+from cintervene.utils.homes import expanded
 from cintervene.utils.lazy import lazy
 
 __all__ = ["StoredWeights"]
@@ -75,7 +76,7 @@ def _directory(source: str) -> Path | None:
         return None
     if source in EMBEDDED:
         return cache_directory() / "models" / source
-    path = Path(source).expanduser()
+    path = expanded(source)
     if path.is_dir():
         return path
     try:

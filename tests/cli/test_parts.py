@@ -409,6 +409,21 @@ def test_homes_are_found_behind_an_equals_sign(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
+    "argv",
+    [
+        ["explain", "--model", "~nobody-at-all/x"],
+        ["compare", "~nobody-at-all/x", "smollm2"],
+        ["defend", "--forbid", "~nobody-at-all/words.txt", "--out", "x"],
+    ],
+)
+def test_a_home_of_nobody_is_one_line(argv, capsys):
+    assert main(argv) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "got '~nobody-at-all/" in line
+    assert "nobody of that name has a home" in line
+
+
+@pytest.mark.parametrize(
     ("text", "expected"),
     [("a=1,a=2", "each name once"), ('{"a": 1, "a": 2}', "'a' stands twice")],
 )

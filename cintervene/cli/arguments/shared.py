@@ -8,6 +8,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from cintervene.errors import ArgumentError
+from cintervene.utils.homes import expanded
 from cintervene.utils.ranges import Options, Positive
 
 if TYPE_CHECKING:
@@ -181,11 +183,9 @@ def place(text: str) -> Path:
     """
     try:
         if text.strip():
-            return Path(text).expanduser()
-    except RuntimeError:
-        raise argparse.ArgumentTypeError(
-            f"got {text!r}, expected a path: nobody of that name has a home"
-        ) from None
+            return expanded(text)
+    except ArgumentError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
     raise argparse.ArgumentTypeError(f"got {text!r}, expected a path")
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from argparse import Namespace
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 from cintervene.cli.common.console import Console, print_json, say
@@ -13,6 +12,7 @@ from cintervene.cli.common.failures import Exit
 from cintervene.cli.common.inputs import load_as_asked
 from cintervene.export import compare
 from cintervene.intervention.intervention import Intervention
+from cintervene.utils.homes import expanded
 
 
 def run(arguments: Namespace, console: Console) -> Exit:
@@ -40,5 +40,5 @@ def run(arguments: Namespace, console: Console) -> Exit:
 
 
 def _model(arguments: Namespace, spec: str, console: Console) -> Any:
-    path = Path(spec).expanduser()
+    path = expanded(spec)
     return path if path.is_dir() else load_as_asked(arguments, spec, console)[0]

@@ -21,6 +21,7 @@ from cintervene.export.checkpoint.write import revert_directory, write_checkpoin
 from cintervene.intervention.acceptance import check_limits
 from cintervene.intervention.intervention import Intervention
 from cintervene.models.weights import dtype_name
+from cintervene.utils.homes import expanded
 from cintervene.utils.staging import StagedDirectory
 
 # Where models that are not directories of safetensors are written to for a while.
@@ -135,7 +136,7 @@ def _as_directory(
     arguments: Namespace, intervention: Intervention, stage: Path, console: Console
 ) -> Path:
     """Return where the model's files are; write them below `stage` if need be."""
-    path = Path(arguments.model).expanduser()
+    path = expanded(arguments.model)
     if path.is_dir():
         return path
     if path.suffix.lower() == ".gguf" and arguments.model_dtype == "auto":

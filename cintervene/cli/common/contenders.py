@@ -38,6 +38,7 @@ from cintervene.methods.defend import defend
 from cintervene.methods.registry import all_methods, find_method
 from cintervene.study import Clocked, Defence, InTurn
 from cintervene.study.report.summary import BASE
+from cintervene.utils.homes import expanded
 from cintervene.utils.progress import Progress, silent
 from cintervene.utils.ranks import of_one, rank
 
@@ -165,8 +166,8 @@ def _file(part: str) -> tuple[str, Path | None]:
         return part, None
     name, equals, rest = part.partition("=")
     if equals and name and not Path(part).exists():
-        return name, Path(rest).expanduser()
-    path = Path(part).expanduser()
+        return name, expanded(rest)
+    path = expanded(part)
     written = path.name == INTERVENTION
     return (path.absolute().parent.name if written else path.stem), path
 

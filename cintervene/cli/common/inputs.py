@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import errno
-import os
 from argparse import Namespace
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ from cintervene.data import read_texts as read_passages
 from cintervene.errors import ArgumentError
 from cintervene.models import load
 from cintervene.prompts.template import chat_tokenizer
+from cintervene.utils.homes import expanded
 
 __all__ = ["load_as_asked", "load_named", "read_texts"]
 
@@ -94,7 +94,7 @@ def read_texts(name: str, source: str) -> list[str]:
             return forbidden_words()
         return [prompt.text for prompt in harmful_prompts("train")]
     read = {"forbid": read_words, "harmful": read_requests}.get(name, read_passages)
-    source = os.path.expanduser(source)
+    source = str(expanded(source))
     path, _, column = source.rpartition(":")
     named = bool(path) and not Path(source).exists()
     try:

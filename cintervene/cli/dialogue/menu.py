@@ -13,6 +13,7 @@ from cintervene.cli.dialogue.reading import read_line
 from cintervene.intervention.acceptance import crossed
 from cintervene.intervention.intervention import Intervention
 from cintervene.methods.common.front import FrontPoint
+from cintervene.utils.homes import expanded
 
 __all__ = ["Menu"]
 
@@ -136,7 +137,7 @@ class Menu:
         answer = read_line(f"new directory [{default}] ")
         if answer is None:
             return None
-        return Path(answer.strip()).expanduser() if answer.strip() else default
+        return expanded(answer.strip()) if answer.strip() else default
 
     def _show(self) -> None:
         """Print the points, those that were saved among them, and what can be done."""
