@@ -12,7 +12,7 @@ from collections.abc import Collection, Sequence
 from contextlib import redirect_stdout
 from importlib import import_module
 from io import TextIOWrapper
-from types import FrameType
+from types import FrameType, ModuleType
 from typing import TextIO
 
 from cintervene.cli.arguments.parser import build_parser
@@ -59,13 +59,17 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: Namespace) -> Exit:
-    if not launched_rank():
-        return _run_aloud(arguments, sys.stderr)
-    if not shares_work(arguments):
+    is_first = not launched_rank()
+    if not is_first and not shares_work(arguments):
         return Exit.DONE
+    # Here, because the commands import torch and that takes seconds; and before ranks
+    # are joined, for no other one knows what a machine lacks.
+    module = import_module(f"cintervene.cli.commands.{arguments.module}")
+    if is_first:
+        return _run_aloud(module, arguments, sys.stderr)
     try:
         with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):
-            return _run_aloud(arguments, nowhere)
+            return _run_aloud(module, arguments, nowhere)
     except RankError:
         raise
     except Exception as error:
@@ -74,11 +78,9 @@ def _run(arguments: Namespace) -> Exit:
         return Exit.BUG if known is None else known[0]
 
 
-def _run_aloud(arguments: Namespace, stream: TextIO) -> Exit:
+def _run_aloud(module: ModuleType, arguments: Namespace, stream: TextIO) -> Exit:
     console = Console(stream)
     try:
-        # Here, because the commands import torch and that takes seconds.
-        module = import_module(f"cintervene.cli.commands.{arguments.module}")
         with sharing(arguments):
             code: Exit = module.run(arguments, console)
     finally:

@@ -28,8 +28,8 @@ from cintervene.errors import RankError
 from cintervene.utils.validation import check_positive
 
 __all__ = [
-    "alone", "deal", "deal_in_rounds", "exchange", "is_own", "joined", "of_one",
-    "patience", "rank", "world",
+    "alone", "apart", "deal", "deal_in_rounds", "exchange", "is_own", "joined",
+    "of_one", "patience", "rank", "world",
 ]  # fmt: skip
 
 # A millisecond, and thirty years.
@@ -98,10 +98,12 @@ class _Ranks:
         if failed:
             first = found[failed[0]].error
             assert first is not None
-            own = failed[0] == self.rank and error is not None
-            self._agreed = error if own else cast(Exception, pickle.loads(first))
-            assert self._agreed is not None
-            raise self._agreed
+            agreed = _arrived(first)
+            if failed[0] == self.rank and type(error) is type(agreed):
+                # It knows best where it came from.
+                agreed = cast(Exception, error)
+            self._agreed = agreed
+            raise agreed
         steps = [one.step for one in found]
         if steps.count(step) < self.world:
             raise self._known(RankError(
@@ -171,7 +173,10 @@ def joined(rank_timeout: float | None = None) -> Iterator[None]:
         return
     wait = None if rank_timeout is None else patience(rank_timeout)
     # Of its own: rows go to the host, and another one's messages must not meet these.
-    group = distributed.new_group(backend="gloo", timeout=wait)
+    try:
+        group = distributed.new_group(backend="gloo", timeout=wait)
+    except RuntimeError as error:
+        raise apart(error) from error
     ranks = _Ranks(distributed.get_rank(), distributed.get_world_size(), group)
     token = _joined.set(ranks)
     try:
@@ -182,6 +187,15 @@ def joined(rank_timeout: float | None = None) -> Iterator[None]:
         raise
     finally:
         _joined.reset(token)
+
+
+def apart(error: Exception) -> RankError:
+    """What to raise where ranks do not come together, of what torch raised."""
+    return RankError(
+        f"ranks: do not come together ({_first_line(error)}); see that as many are "
+        "started as WORLD_SIZE says and none has ended, that they reach MASTER_ADDR, "
+        "and on several machines that GLOO_SOCKET_IFNAME names their network"
+    )
 
 
 def patience(seconds: float) -> timedelta:
@@ -311,19 +325,50 @@ def _dumps(value: object) -> bytes:
     return stream.getvalue()
 
 
-def _sentence(error: RuntimeError) -> str:
+def _sentence(error: Exception) -> str:
     """What gloo says, without its file and line, the address and its advice."""
-    said = re.sub(r"^\[[^]]*\]\s*", "", str(error).splitlines()[0])
-    return re.split(r"\. | \[", said)[0].lower()
+    return re.split(r"\. | \[", _first_line(error))[0].lower()
+
+
+def _first_line(error: Exception) -> str:
+    """What torch says first, without names of files and the stack."""
+    return re.sub(r"\[[^]]*\.\w+:\d+\]\s*", "", f"{error}\n".splitlines()[0])
 
 
 def _portable(error: Exception, rank: int) -> bytes:
     """An error as another rank can raise it, with where it came from."""
-    lines = "".join(traceback.format_exception(error))
+    copy = _remade(error)
+    if copy is None:
+        # The nearest kind that can be, for it is caught and ends as its kind does.
+        said = f"{type(error).__name__}: {error}"
+        kinds = (one for one in type(error).__mro__ if issubclass(one, Exception))
+        copy = next(filter(None, (_made(kind, said) for kind in kinds)))
+    # Apart, for not every kind takes notes with it.
+    note = f"On rank {rank}:\n{''.join(traceback.format_exception(error))}"
+    return pickle.dumps((copy, note))
+
+
+def _arrived(sent: bytes) -> Exception:
+    """What `_portable` made, on another rank."""
+    error: Exception
+    error, note = pickle.loads(sent)
+    error.add_note(note)
+    return error
+
+
+def _remade(error: Exception) -> Exception | None:
+    """A copy as it would arrive; None where its arguments do not make it anew."""
     try:
-        copy: Exception = pickle.loads(pickle.dumps(error))
+        copy = pickle.loads(pickle.dumps(error))
     except Exception:
-        # Its arguments do not make it anew.
-        copy = RuntimeError(f"{type(error).__name__}: {error}")
-    copy.add_note(f"On rank {rank}:\n{lines}")
-    return pickle.dumps(copy)
+        return None
+    return copy if str(copy) == str(error) else None
+
+
+def _made(kind: type[Exception], said: str) -> Exception | None:
+    """An error of a kind that says so, and arrives as it is, if there is one."""
+    try:
+        error = kind(said)
+    except Exception:
+        return None
+    return _remade(error) if str(error) == said else None

@@ -1,236 +1,49 @@
 # SPDX-License-Identifier: Apache-2.0
 """Runs in which processes share work; a program, for these are forked from it.
 
-It is given a directory and prints what came of each run as JSON. torch is imported
-once, and each run is a process or several without threads.
+It is given a directory and prints what came of each run as JSON.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import signal
-import socket
-import sys
-import time
-import traceback
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import fields
-from functools import partial
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 import torch
 from torch import distributed
 
 import cintervene as ci
-from cintervene.activations import scoring
-from cintervene.cli import entry
-from cintervene.cli.commands import study
 from cintervene.errors import ModelError, RankError
-from cintervene.intervention.intervention import Intervention
+from cintervene.methods.common import layer_scores
+from cintervene.methods.common.layer_scores import kept_scores
 from cintervene.methods.defend import _check_same
-from cintervene.prompts.evaluation_size import EvaluationSize
-from cintervene.study import run_study
 from cintervene.utils import ranks
-from support.saved_models import save_tiny_model, work_little
-
-# Seconds that a run may take, and that a stopped process is waited for: more than one
-# of two comes after the other on a busy machine.
-PATIENCE, SHORT = 900.0, 15.0
-# Of a process in which an assertion fails.
-FAILED = 99
-WORDS = "bad\nworse\nworst\n"
-# Small enough for several batches of little text.
-BATCH_TOKENS, ROWS, REQUESTS = 256, 16, 2
-UNMEASURED = ["--no-evaluate"]
-LAYERS = ["--hinge", "off", *UNMEASURED]
-# Descents, of so little that they have some batches and layers each.
-REQUESTED = {
-    "harmful": [f"Do the bad thing {number}" for number in range(5)],
-    "answer_tokens": 2,
-}  # fmt: skip
-STEPS = {"steps": 3, "parts": 2, "answers": 6, "borderline": 6, "layers": [0, 1]}
-DESCENTS: dict[str, dict[str, Any]] = {
-    "tsr": {**REQUESTED, **STEPS},
-    "arr": {**REQUESTED, **STEPS, "ball": "frobenius"},
-    "gate": {
-        **REQUESTED, "steps": 2, "examples_per_step": 8, "benign": 6, "layers": [1],
-    },
-}  # fmt: skip
-LITTLE = [
-    text
-    for one in fields(EvaluationSize)
-    for text in (f"--evaluation-{one.name.replace('_', '-')}", "3")
-]
-Act = Callable[[], None]
-
-
-class Runs:
-    """Commands in so many processes.
-
-    Parameters
-    ----------
-    root : Path
-        An empty directory.
-    """
-
-    def __init__(self, root: Path) -> None:
-        self.root = root
-        self.model = save_tiny_model(root / "model")
-        (root / "words.txt").write_text(WORDS, "utf-8")
-        (root / "requests.txt").write_text(
-            "".join(f"Do the bad thing {number}\n" for number in range(7)), "utf-8"
-        )
-
-    def defend(self, out: str, *options: str) -> list[str]:
-        """What defends from three words."""
-        return [
-            "defend", "--model", str(self.model), "--forbid",
-            str(self.root / "words.txt"), "--beyond-limits", *options,
-            "--out", str(self.root / out),
-        ]  # fmt: skip
-
-    def study(self, out: str) -> list[str]:
-        """What attacks the model, and the model with a reminder."""
-        return [
-            "evaluate", "--model", str(self.model), "--defence", "self-reminder",
-            "--attacks", "direct,templates", "--behaviours",
-            str(self.root / "requests.txt"), "--safe", str(self.root / "requests.txt"),
-            "--limit", "5", "--tokens", "3", "--depths", "0,1",
-            "--out", str(self.root / out),
-        ]  # fmt: skip
-
-    def run(
-        self, argv: list[str], world: int, at: str = "", rank: int = -1,
-        act: Act | None = None,
-    ) -> dict[str, Any]:  # fmt: skip
-        """Run a command; one rank does something where it comes to an exchange."""
-
-        def command(number: int) -> int:
-            if number == rank:
-                _at_exchange(at, act)
-            return entry.main(argv)
-
-        found = self.fork(command, world)
-        hidden = [one.name for one in self.root.iterdir() if one.name.startswith(".")]
-        return found | {"files": _files(Path(argv[-1])), "hidden": hidden}
-
-    def fork(self, work: Callable[[int], int], world: int) -> dict[str, Any]:
-        """Call a function with its rank in so many processes; how they end."""
-        port = _free_port()
-        children = [self._child(work, number, world, port) for number in range(world)]
-        return {
-            "codes": _ends(children),
-            "said": self._texts("err", world),
-            "printed": self._texts("out", world),
-        }
-
-    def _texts(self, kind: str, world: int) -> list[str]:
-        paths = [self.root / f"{number}.{kind}" for number in range(world)]
-        return [path.read_text("utf-8") for path in paths]
-
-    def _child(
-        self, work: Callable[[int], int], number: int, world: int, port: int
-    ) -> int:
-        child = os.fork()
-        if child:
-            return child
-        code = FAILED
-        try:
-            for stream, name in ((1, "out"), (2, "err")):
-                place = self.root / f"{number}.{name}"
-                flags = os.O_CREAT | os.O_WRONLY | os.O_TRUNC
-                os.dup2(os.open(place, flags), stream)
-            if world > 1:
-                os.environ |= {
-                    "RANK": str(number), "WORLD_SIZE": str(world),
-                    "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
-                }  # fmt: skip
-            code = work(number)
-            sys.stdout.flush()
-        except BaseException:
-            traceback.print_exc()
-        finally:
-            sys.stderr.flush()
-            os._exit(code)
-
-
-def _at_exchange(what: str, act: Act | None) -> None:
-    """Do something where this process comes to an exchange of that name."""
-    plain = ranks._Ranks.exchange
-
-    def exchange(self: Any, name: str, make: Callable[[], Any]) -> list[Any]:
-        def made() -> Any:
-            if name == what and act is not None:
-                act()
-            return make()
-
-        return plain(self, name, made)
-
-    ranks._Ranks.exchange = exchange  # type: ignore[assignment]
-
-
-def _ends(children: list[int]) -> list[int]:
-    """Exit codes, negative for signals; what is stopped is killed after all others."""
-    codes: dict[int, int] = {}
-    end = time.monotonic() + PATIENCE
-    while len(codes) < len(children) and time.monotonic() < end:
-        for child in children:
-            if child not in codes:
-                found, status = os.waitpid(child, os.WNOHANG | os.WUNTRACED)
-                if found and os.WIFSTOPPED(status):
-                    codes[child] = -os.WSTOPSIG(status)
-                elif found:
-                    codes[child] = os.waitstatus_to_exitcode(status)
-        time.sleep(0.02)
-    for child in children:
-        if codes.get(child, -signal.SIGSTOP) == -signal.SIGSTOP:
-            os.kill(child, signal.SIGKILL)
-            os.waitpid(child, 0)
-    return [codes.get(child, 1000) for child in children]
-
-
-def _free_port() -> int:
-    """A port that the system gives nobody who asks for any, as other tests do."""
-    for port in range(20_000 + os.getpid() % 10_000, 32_000):
-        with socket.socket() as one, suppress(OSError):
-            one.bind(("127.0.0.1", port))
-            return port
-    raise OSError("no port is free")
-
-
-def _files(place: Path) -> list[str] | None:
-    return sorted(one.name for one in place.iterdir()) if place.is_dir() else None
-
-
-def digest(place: Path) -> str:
-    """Identifies the change that a command wrote."""
-    return Intervention.load(place / "intervention.safetensors").digest
-
-
-def kill() -> None:
-    """End as if the machine had been switched off."""
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
-def stop() -> None:
-    """Go on no more, and say nothing."""
-    os.kill(os.getpid(), signal.SIGSTOP)
-
-
-def fail() -> None:
-    """Fail with an error of the package's own."""
-    raise ModelError("model: got one of clay, expected one of iron; bake another")
-
-
-def break_() -> None:
-    """Fail as only a mistake in the package does."""
-    raise ZeroDivisionError("a mistake")
+from support.rank_processes import (
+    DESCENTS,
+    LAYERS,
+    LITTLE,
+    PATIENCE,
+    SHORT,
+    UNMEASURED,
+    Mishap,
+    Runs,
+    break_,
+    digest,
+    fail,
+    kill,
+    show,
+    stop,
+)
+from support.tiny_models import make_tiny_model
 
 
 def cases(place: Path) -> list[dict[str, Any]]:
@@ -294,16 +107,11 @@ def descents(runs: Runs) -> Iterator[tuple[str, Any]]:
 
     def failing(number: int) -> int:
         if number == 1:
-            _at_exchange("losses and derivatives", fail)
+            Mishap("losses and derivatives", fail).prepare()
         return work(number)
 
     yield "failed descent", runs.fork(failing, 2)
-    requests = [str(runs.root / "requests.txt"), "--steps", "2", "--benign", "6"]
-    argv = [
-        "defend", "--model", str(runs.model), "--method", "gate", "--harmful",
-        *requests, "--answer-tokens", "2", "--layers", "1", "--beyond-limits",
-        "--out", str(runs.root / "gate"),
-    ]  # fmt: skip
+    argv = runs.descend("gate", "gate")
     yield "command of a descent", runs.run(argv, 2)
 
 
@@ -332,50 +140,38 @@ def _layer_calls(model: Any) -> Counter[str]:
 def studies(runs: Runs) -> Iterator[tuple[str, Any]]:
     """Studies in one process, in three, and in two that were killed and went on."""
 
-    def study(name: str, world: int, *what: Any) -> tuple[str, Any]:
-        found = runs.run(runs.study(place), world, *what)
+    def study(name: str, world: int, mishap: Mishap | None = None) -> tuple[str, Any]:
+        found = runs.run(runs.study(place), world, mishap)
         return name, found | {"cases": cases(runs.root / place)}
 
     for place, world in (("study", 1), ("study of three", 3)):
         yield study(place, world)
-    place, times = "interrupted", iter(range(3))
-
-    def third() -> None:
-        if next(times) == 2:
-            kill()
-
-    yield study("killed study", 2, "answers to attacks", 1, third)
+    place = "interrupted"
+    yield study("killed study", 2, Mishap("answers to attacks", kill, time=3))
     yield study("resumed study", 3)
 
 
 def sweeps(runs: Runs) -> Iterator[tuple[str, Any]]:
     """Sweeps of one process and of three, in which a layer has another owner."""
     for name, world in (("sweep", 1), ("sweep of three", 3)):
-        argv = [
-            "sweep", "--model", str(runs.model), "--forbid",
-            str(runs.root / "words.txt"), "--method", "pcr:hinge=off", "--layers",
-            "0,1", "1", "--strength", "2,4", "--budget", "small", *LITTLE,
-            "--out", str(runs.root / name),
-        ]  # fmt: skip
-        found = runs.run(argv, world)
+        found = runs.run(runs.sweep(name), world)
         table = json.loads((runs.root / name / "table.json").read_text("utf-8"))
         yield name, found | {"rows": [{**r, "seconds": 0} for r in table["rows"]]}
 
 
 def failures(runs: Runs) -> Iterator[tuple[str, Any]]:
     """Errors, killed and stopped processes at several phases, and runs afterwards."""
-    acts: dict[str, tuple[str, int, Act]] = {
-        "failed": ("answers", 1, fail),
-        "broken": ("detectors", 1, break_),
-        "killed early": ("answers", 1, kill),
-        "killed first": ("detectors", 0, kill),
-        "killed late": ("the end", 1, kill),
+    mishaps = {
+        "failed": Mishap("answers", fail),
+        "broken": Mishap("detectors", break_),
+        "killed early": Mishap("answers", kill),
+        "killed first": Mishap("detectors", kill, rank=0),
+        "killed late": Mishap("the end", kill),
     }
-    for name, (at, rank, act) in acts.items():
-        argv = runs.defend(name, *UNMEASURED)
-        yield name, runs.run(argv, 2, at, rank, act)
+    for name, mishap in mishaps.items():
+        yield name, runs.run(runs.defend(name, *UNMEASURED), 2, mishap)
     argv = runs.defend("stopped", *UNMEASURED, "--rank-timeout", str(SHORT))
-    yield "stopped", runs.run(argv, 2, "likelihoods of tokens", 1, stop)
+    yield "stopped", runs.run(argv, 2, Mishap("likelihoods of tokens", stop))
     argv = runs.defend("killed first", *UNMEASURED)
     again = runs.run(argv, 2)
     yield "again", again | {"digest": digest(runs.root / "killed first")}
@@ -388,6 +184,26 @@ def one_fails(number: int) -> None:
     if number == 1:
         fail()
     ranks.exchange("here", lambda: None)
+
+
+def own_caches(number: int) -> None:
+    """Scores that one machine has kept and the other has not."""
+    model = make_tiny_model("llama")
+
+    def scores(value: float) -> list[float]:
+        def measured() -> list[float]:
+            return ranks.of_one("scores", lambda: [value])
+
+        return kept_scores(model, ["a layer"], {}, measured)
+
+    with (
+        TemporaryDirectory() as place,
+        patch.object(layer_scores, "cache_directory", lambda: Path(place)),
+    ):
+        if number == 0:
+            assert scores(1.0) == [1.0]
+        with ci.joined(PATIENCE):
+            assert scores(2.0) == [1.0]
 
 
 def library(number: int) -> int:
@@ -416,6 +232,7 @@ def library(number: int) -> int:
         assert number == 1 or "On rank 1:" in caught.value.__notes__[0]
         # An error that is caught everywhere leaves the ranks together.
         assert ranks.exchange("rank", lambda: number) == [0, 1]
+    own_caches(number)
     # For ever is as long as torch can count.
     with ci.joined(1e308):
         assert ranks.exchange("patient", lambda: number) == [0, 1]
@@ -433,20 +250,5 @@ def programs(runs: Runs) -> Iterator[tuple[str, Any]]:
     yield "library", runs.fork(library, 2)
 
 
-def main() -> None:
-    """Print what came of all runs."""
-    torch.set_num_threads(1)
-    with pytest.MonkeyPatch.context() as patch:
-        work_little(patch)
-        patch.setattr("cintervene.prompts.chat.BATCH_TOKENS", BATCH_TOKENS)
-        blocks = scoring._blocks
-        patch.setattr(scoring, "_blocks", lambda hidden, _=0: blocks(hidden, ROWS))
-        patch.setattr(study, "run_study", partial(run_study, batch=REQUESTS))
-        runs = Runs(Path(sys.argv[1]))
-        for kind in (defences, descents, studies, sweeps, failures, programs):
-            for name, result in kind(runs):
-                print(json.dumps([name, result]), flush=True)
-
-
 if __name__ == "__main__":
-    main()
+    show((defences, descents, studies, sweeps, failures, programs))

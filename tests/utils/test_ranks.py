@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-import pickle
+import json
 
 import pytest
 
@@ -13,11 +13,18 @@ from cintervene.utils import ranks
 pytest.importorskip("torch")
 
 
-class Picky(Exception):
+class Picky(OSError):
     """Is not made anew of what it says."""
 
     def __init__(self, one: int, other: int) -> None:
         super().__init__(f"{one} and {other}")
+
+
+class Wordy(ci.ArgumentError):
+    """Says something else each time that it is made."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"no {name}")
 
 
 def test_one_does_all() -> None:
@@ -39,10 +46,23 @@ def test_timeouts_are_positive(seconds: float) -> None:
         pass
 
 
-def test_errors_that_cannot_be_sent_are_sent_as_text() -> None:
-    found = pickle.loads(ranks._portable(Picky(1, 2), 3))
-    assert type(found) is RuntimeError
-    assert str(found) == "Picky: 1 and 2"
+@pytest.mark.parametrize(
+    ("error", "kind", "said"),
+    [
+        (ci.ModelError("no model"), ci.ModelError, "no model"),
+        # They end with the exit code of their kind, on all ranks with the same one.
+        (Picky(1, 2), OSError, "Picky: 1 and 2"),
+        (Wordy("words"), ci.ArgumentError, "Wordy: no words"),
+        (json.JSONDecodeError("odd", "{", 1), json.JSONDecodeError,
+         "odd: line 1 column 2 (char 1)"),
+    ],
+)  # fmt: skip
+def test_errors_arrive_as_they_are_or_as_the_nearest_kind(
+    error: Exception, kind: type[Exception], said: str
+) -> None:
+    found = ranks._arrived(ranks._portable(error, 3))
+    assert type(found) is kind
+    assert str(found) == said
     assert found.__notes__[0].startswith("On rank 3:")
 
 
@@ -57,3 +77,16 @@ def test_errors_that_cannot_be_sent_are_sent_as_text() -> None:
 )  # fmt: skip
 def test_what_gloo_says_is_cut(said: str, short: str) -> None:
     assert ranks._sentence(RuntimeError(said)) == short
+
+
+def test_ranks_that_do_not_meet_are_told_of_their_network() -> None:
+    said = (
+        "Gloo connectFullMesh failed with [/gloo/tcp/pair.cc:152] timed out connecting:"
+        " remote=[127.0.0.1]:86\nException raised from makeDeviceForHostname"
+    )
+    found = str(ranks.apart(RuntimeError(said)))
+    assert found.startswith(
+        "ranks: do not come together (Gloo connectFullMesh failed with timed out "
+        "connecting: remote=[127.0.0.1]:86); see"
+    )
+    assert "GLOO_SOCKET_IFNAME" in found

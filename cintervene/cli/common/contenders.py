@@ -78,8 +78,11 @@ def named_defences(
 
     def solved(method: str) -> Intervention:
         path = directory / f"{method}{FILE}"
-        if of_one(path.name, path.exists):
-            return Intervention.load(path)
+        kept = of_one(
+            path.name, lambda: Intervention.load(path) if path.exists() else None
+        )
+        if kept is not None:
+            return kept
         config = find_method(method).config
         values = dict(config.budgets[budget])
         if "forbid" in config.names():

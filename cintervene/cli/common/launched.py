@@ -11,7 +11,7 @@ from pathlib import Path
 
 from cintervene.cli.common.failures import Exit
 from cintervene.errors import RankError
-from cintervene.utils.ranks import exchange, joined, patience, rank
+from cintervene.utils.ranks import apart, exchange, joined, patience, rank
 from cintervene.utils.staging import StagedDirectory
 
 __all__ = [
@@ -58,11 +58,7 @@ def sharing(arguments: Namespace) -> Iterator[None]:
     try:
         distributed.init_process_group("gloo", timeout=patience(seconds))
     except (RuntimeError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        raise RankError(
-            f"ranks: do not come together ({reason}); see that as many are started as "
-            "WORLD_SIZE says, and that they reach MASTER_ADDR"
-        ) from error
+        raise apart(error) from error
     with joined(seconds):
         _check_same(arguments)
         yield

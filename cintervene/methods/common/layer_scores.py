@@ -24,6 +24,7 @@ from cintervene.models.quantised import check_writable
 from cintervene.models.weights import add_to_hash
 from cintervene.utils.files import write_atomically
 from cintervene.utils.json_text import parse_json
+from cintervene.utils.ranks import of_one
 from cintervene.version import __version__
 
 __all__ = ["kept_scores"]
@@ -55,7 +56,8 @@ def kept_scores(
     if not _determined_by_weights(model):
         return measure()
     place = cache_directory() / "layers" / f"{_hash(model, names, measured_on)}.json"
-    scores = _read(place, names)
+    # Ranks that share work may be on machines of which each keeps its own.
+    scores = of_one("scores of layers", lambda: _read(place, names))
     if scores is None:
         scores = measure()
         _write(place, dict(zip(names, scores, strict=True)))
