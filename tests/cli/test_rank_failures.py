@@ -34,7 +34,8 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     place = tmp_path_factory.mktemp("r")
     done = subprocess.run(
         [sys.executable, "-m", "support.rank_failures", str(place)],
-        capture_output=True, text=True, env=ENVIRONMENT, check=False,
+        capture_output=True, text=True, check=False,
+        env={**ENVIRONMENT, "CINTERVENE_CACHE": str(place / "cache")},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return dict(json.loads(line) for line in done.stdout.splitlines())
@@ -137,7 +138,10 @@ def _meeting(node: ast.AST, name: str) -> Iterator[str]:
             inner = f"{outside}{child.name}"
         elif isinstance(child, ast.ClassDef):
             inner = child.name
-        elif isinstance(child, ast.Call) and isinstance(child.func, ast.Name):
-            if child.func.id in MEETINGS:
-                yield name
+        elif isinstance(child, ast.Call) and _name(child.func) in MEETINGS:
+            yield name
         yield from _meeting(child, inner)
+
+
+def _name(called: ast.expr) -> str | None:
+    return called.id if isinstance(called, ast.Name) else None

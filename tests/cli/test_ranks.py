@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -16,18 +15,14 @@ import pytest
 pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
+from support.launches import ENVIRONMENT
 from support.saved_models import save_tiny_model
 
-TESTS = Path(__file__).parent.parent
 WORLDS = ("one", "two", "three", "four")
 SIZES = {
     "starting": 1, "later": 1, "contrast-words": 4, "text-words": 4, "texts": 2,
     "prompts": 12, "contrast-prompts": 4, "tune-prompts": 4, "tune-words": 2,
     "answer-tokens": 8, "sentence-tokens": 8,
-}  # fmt: skip
-ENVIRONMENT = {
-    **os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE",
-    "PYTHONPATH": os.pathsep.join([str(TESTS.parent), str(TESTS)]),
 }  # fmt: skip
 
 

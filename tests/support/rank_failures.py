@@ -23,6 +23,7 @@ from cintervene.attacks import RelaxedPGD
 from cintervene.cli import entry
 from cintervene.errors import ModelError
 from cintervene.evaluate import EvaluationSize, measure, measure_capability
+from cintervene.methods.common.layer_scores import kept_scores
 from support.rank_processes import (
     DESCENTS,
     PATIENCE,
@@ -213,10 +214,11 @@ def _kinds(root: Path) -> Iterator[Callable[[], object]]:
     yield partial(defended, model, **words, hinge="off")
     yield partial(defended, model, method="tsr", **DESCENTS["tsr"])
     yield partial(defended, model, method="arr", **DESCENTS["arr"], **attack)
-    # A request's end is relayed by layers below.
-    yield partial(defended, deep, method="gate", **{**DESCENTS["gate"], "layers": "auto"})
-    # Another norm follows the MLP; and scores of layers are looked for.
-    yield partial(defended, normed, method="gate", **DESCENTS["gate"])
+    gate = {"method": "gate", **DESCENTS["gate"]}
+    # Layers below relay where a request ends; and where a norm follows the MLP.
+    yield partial(defended, deep, **{**gate, "relay": True, "layers": [3]})
+    yield partial(defended, normed, **gate)
+    yield partial(kept_scores, model, ["one"], {}, lambda: [1.0])
     change = ci.defend(model, tokenizer, **words)
     yield lambda: _timeless(measure(model, tokenizer, change, size=MEASURED))
     with pytest.MonkeyPatch.context() as patch:

@@ -11,12 +11,10 @@ import json
 import os
 import re
 import signal
-import socket
 import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
@@ -33,6 +31,7 @@ from cintervene.intervention.intervention import Intervention
 from cintervene.prompts.evaluation_size import EvaluationSize
 from cintervene.study import run_study
 from cintervene.utils import ranks
+from support.launches import free_port
 from support.saved_models import save_tiny_model, work_little
 
 # Seconds that a run may take, and that a stopped process is waited for: more than one
@@ -288,19 +287,6 @@ def _ends(children: list[int]) -> list[int]:
     return [codes.get(child, 1000) for child in children]
 
 
-def free_port() -> int:
-    """A port that the system gives nobody who asks for any, as other tests do."""
-    for port in _PORTS:
-        with socket.socket() as one, suppress(OSError):
-            one.bind(("127.0.0.1", port))
-            return port
-    raise OSError("no port is free")
-
-
-# None is given twice, for whoever got one may not have bound it yet.
-_PORTS = iter(range(20_000 + os.getpid() % 10_000, 32_000))
-
-
 def _files(place: Path) -> list[str] | None:
     return sorted(one.name for one in place.iterdir()) if place.is_dir() else None
 
@@ -330,12 +316,14 @@ def fail() -> None:
 def _meeting() -> str:
     """Module and function of the package that came to the exchange."""
     frame = sys._getframe()
-    while frame.f_globals["__name__"].startswith(("support.", ranks.__name__)):
+    module = ""
+    while not module.startswith("cintervene.") or module == ranks.__name__:
         assert frame.f_back is not None
         frame = frame.f_back
+        module = frame.f_globals["__name__"]
     # A comprehension is a function of its own until Python 3.12.
     name = frame.f_code.co_qualname.partition(".<locals>.<")[0]
-    return f"{frame.f_globals['__name__']}:{name}"
+    return f"{module}:{name}"
 
 
 def break_() -> None:
