@@ -94,7 +94,11 @@ def test_measurements_do_not_either(runs: dict[str, Any]) -> None:
 
 
 def test_sweeps_do_not_either(runs: dict[str, Any]) -> None:
-    found = runs["sweep of three"]
+    killed, found = runs["killed sweep"], runs["sweep of three"]
+    assert killed["codes"] == [-signal.SIGKILL, 3]
+    # One of the settings, and none of the tables.
+    assert len(killed["files"]) == 2
+    assert killed["files"][1] == "sweep.jsonl"
     assert found["codes"] == [0, 0, 0]
     assert len(found["rows"]) == 4
     assert found["rows"] == runs["sweep"]["rows"]
@@ -110,7 +114,11 @@ def test_studies_do_not_either_and_go_on_in_another_number(
     killed = runs["killed study"]
     assert killed["codes"] == [3, -signal.SIGKILL]
     assert 0 < len(killed["cases"]) < len(whole)
-    assert runs["resumed study"]["codes"] == [0, 0, 0]
+    again = runs["killed again"]
+    assert again["codes"] == [-signal.SIGKILL, 3, 3]
+    assert again["cases"] == whole
+    assert "report.md" not in again["files"]
+    assert runs["resumed study"]["codes"] == [0]
     assert runs["resumed study"]["cases"] == whole
     assert "report.md" in runs["resumed study"]["files"]
 

@@ -138,7 +138,7 @@ def _layer_calls(model: Any) -> Counter[str]:
 
 
 def studies(runs: Runs) -> Iterator[tuple[str, Any]]:
-    """Studies in one process, in three, and in two that were killed and went on."""
+    """Studies in one process, in three, and one that was killed twice and went on."""
 
     def study(name: str, world: int, mishap: Mishap | None = None) -> tuple[str, Any]:
         found = runs.run(runs.study(place), world, mishap)
@@ -148,11 +148,15 @@ def studies(runs: Runs) -> Iterator[tuple[str, Any]]:
         yield study(place, world)
     place = "interrupted"
     yield study("killed study", 2, Mishap("answers to attacks", kill, time=3))
-    yield study("resumed study", 3)
+    # The first rank keeps the study, and is killed when all cases are answered.
+    yield study("killed again", 3, Mishap("depth-none.json", kill, rank=0))
+    yield study("resumed study", 1)
 
 
 def sweeps(runs: Runs) -> Iterator[tuple[str, Any]]:
-    """Sweeps of one process and of three, in which a layer has another owner."""
+    """Sweeps of one process and of three, which go on where two were killed."""
+    half = Mishap("the digest", kill, rank=0, time=2)
+    yield "killed sweep", runs.run(runs.sweep("sweep of three"), 2, half)
     for name, world in (("sweep", 1), ("sweep of three", 3)):
         found = runs.run(runs.sweep(name), world)
         table = json.loads((runs.root / name / "table.json").read_text("utf-8"))
