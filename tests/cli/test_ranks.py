@@ -98,7 +98,7 @@ def test_sweeps_do_not_either(runs: dict[str, Any]) -> None:
     assert killed["codes"] == [-signal.SIGKILL, 3]
     # One of the settings, and none of the tables.
     assert len(killed["files"]) == 2
-    assert killed["files"][1] == "sweep.jsonl"
+    assert killed["files"][0] == "sweep.jsonl"
     assert found["codes"] == [0, 0, 0]
     assert len(found["rows"]) == 4
     assert found["rows"] == runs["sweep"]["rows"]

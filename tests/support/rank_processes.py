@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import pytest
@@ -314,13 +315,15 @@ def fail() -> None:
 
 
 def _meeting() -> str:
-    """Module and function of the package that came to the exchange."""
-    frame = sys._getframe()
+    """Module and function of the package that came to the exchange, if one did."""
+    frame: FrameType | None = sys._getframe()
     module = ""
     while not module.startswith("cintervene.") or module == ranks.__name__:
-        assert frame.f_back is not None
-        frame = frame.f_back
+        frame = frame and frame.f_back
+        if frame is None:
+            return "none"
         module = frame.f_globals["__name__"]
+    assert frame is not None
     # A comprehension is a function of its own until Python 3.12.
     name = frame.f_code.co_qualname.partition(".<locals>.<")[0]
     return f"{module}:{name}"
