@@ -101,7 +101,7 @@ class _Ranks:
             agreed = _arrived(first)
             if failed[0] == self.rank and type(error) is type(agreed):
                 # It knows best where it came from.
-                agreed = cast(Exception, error)
+                agreed = error
             self._agreed = agreed
             raise agreed
         steps = [one.step for one in found]
