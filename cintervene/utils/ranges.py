@@ -475,7 +475,7 @@ def takes_file(range: Range) -> bool:
 
 @dataclass(frozen=True)
 class Layers(Plain):
-    """Indices of layers; negative ones count from the end."""
+    """Indices of layers, none twice; negative ones count from the end."""
 
     metavar: str = "LAYERS"
 
@@ -484,11 +484,14 @@ class Layers(Plain):
         try:
             if isinstance(value, (str, bytes, Mapping)):
                 raise TypeError
-            return tuple(map(index, value))
+            layers = tuple(map(index, value))
+            if len(set(layers)) == len(layers):
+                return layers
         except TypeError:
-            raise ArgumentError(
-                f"{name}: got {value!r}; expected layer indices, e.g. [14, 16]"
-            ) from None
+            pass
+        raise ArgumentError(
+            f"{name}: got {value!r}; expected layer indices, none twice, e.g. [14, 16]"
+        )
 
     def parse(self, text: str) -> Any:
         """Read layers and inclusive ranges of them, such as ``26-29`` or ``3,7,-1``."""

@@ -57,7 +57,7 @@ def compiled(pattern):
     flags=st.sampled_from(["", "(?i)", "(?s)", "(?is)"]),
     chosen=st.lists(st.integers(0, len(TEXTS) - 1), max_size=6),
 )
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 def test_tokens_that_complete_a_match_are_those_that_re_finds(pattern, flags, chosen):
     pattern = compiled(flags + pattern)
     # What matches the empty text somewhere is refused.
