@@ -19,6 +19,7 @@ from cintervene.utils.validation import (
     check_share,
     check_texts,
     check_whole,
+    number,
 )
 
 __all__ = [
@@ -473,6 +474,10 @@ def takes_file(range: Range) -> bool:
     return isinstance(getattr(range, "range", range), Texts)
 
 
+# No model has more, and a range of billions would fill the memory.
+_LAYER = "[0-9]{1,5}"
+
+
 @dataclass(frozen=True)
 class Layers(Plain):
     """Indices of layers, none twice; negative ones count from the end."""
@@ -497,10 +502,10 @@ class Layers(Plain):
         """Read layers and inclusive ranges of them, such as ``26-29`` or ``3,7,-1``."""
         layers: list[int] = []
         for part in text.split(","):
-            ends = re.fullmatch(r"(\d+)-(\d+)", part.strip())
+            ends = re.fullmatch(rf"({_LAYER})-({_LAYER})", part.strip())
             if ends and int(ends[1]) <= int(ends[2]):
                 layers.extend(range(int(ends[1]), int(ends[2]) + 1))
-            elif re.fullmatch(r"-?\d+", part.strip()):
+            elif re.fullmatch(rf"-?{_LAYER}", part.strip()):
                 layers.append(int(part))
             else:
                 raise ValueError("layers such as 26-29 or 3,7")
@@ -520,9 +525,10 @@ class Pair(_Number):
     def check(self, name: str, value: Any) -> Any:
         """Return the numbers as a tuple of floats."""
         match value:
-            case (int() | float() as first, int() | float() as second):
-                if math.isfinite(first) and math.isfinite(second):
-                    return (float(first), float(second))
+            case (first, second):
+                pair = number(first), number(second)
+                if all(map(math.isfinite, pair)):
+                    return pair
         raise ArgumentError(f"{name}: got {value!r}; expected two numbers")
 
     def to_json(self, value: Any) -> Any:

@@ -42,7 +42,7 @@ def test_layers(text, expected):
     assert LAYERS(text) == expected
 
 
-@pytest.mark.parametrize("text", ["", "a", "5-3", "1.5", "1,", "--2"])
+@pytest.mark.parametrize("text", ["", "a", "5-3", "1.5", "1,", "--2", "0-99999999999"])
 def test_layers_refused(text):
     with pytest.raises(argparse.ArgumentTypeError, match="26-29"):
         LAYERS(text)

@@ -135,7 +135,11 @@ WRONG: list[tuple[Any, list[Any], str]] = [
         [7, "all", {1: 2}, [1.5], ["1"], None, [1, 1], [2, -1, np.int64(2)]],
         "layer indices, none twice",
     ),
-    (Pair(), [1.0, (1.0,), (0.0, math.nan), "ab", (1, 2, 3)], "two numbers"),
+    (
+        Pair(),
+        [1.0, (1.0,), (0.0, math.nan), "ab", (1, 2, 3), (True, 1), ["1", "2"]],
+        "two numbers",
+    ),
 ]
 
 
