@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from operator import index
 from typing import Any, Protocol
@@ -399,15 +399,13 @@ class Exchanges(Plain):
         """Return them as a tuple of pairs."""
         if isinstance(value, Withheld):
             return value
-        try:
-            if isinstance(value, (str, bytes)):
-                raise TypeError
-            pairs = tuple((prompt, answer) for prompt, answer in value)
-        except (TypeError, ValueError):
-            pairs = ()
-        texts = [text for pair in pairs for text in pair]
-        whole = all(isinstance(text, str) and text.strip() for text in texts)
-        if len(pairs) < self.least or not whole:
+        # A text of two letters and a table of two columns could be unpacked, too.
+        several = isinstance(value, Iterable) and not isinstance(value, Mapping)
+        pairs = tuple(
+            tuple(one) if isinstance(one, (list, tuple)) else ()
+            for one in (value if several else ())
+        )
+        if len(pairs) < self.least or not all(map(_is_exchange, pairs)):
             raise ArgumentError(
                 f"{name}: got {value!r}; expected pairs of a prompt and its answer, "
                 f'{self.least} or more, e.g. [("How are you?", "Fine, thank you.")]'
@@ -417,6 +415,11 @@ class Exchanges(Plain):
     def to_json(self, value: Any) -> Any:
         """The pairs as lists."""
         return [list(pair) for pair in value]
+
+
+def _is_exchange(pair: tuple[Any, ...]) -> bool:
+    """Whether it is two texts, none blank."""
+    return len(pair) == 2 and all(isinstance(one, str) and one.strip() for one in pair)
 
 
 @dataclass(frozen=True)
