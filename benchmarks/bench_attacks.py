@@ -9,12 +9,13 @@ interval for the first; the share of answers that begin as the search wanted; th
 target's loss before and after; and seconds a request (none for what was stored).
 
     python benchmarks/bench_attacks.py [INTERVENTION.safetensors] [--requests 12]
-        [--attacks direct,prefill,gcg,relaxed,embedding] [--num-steps 50]
-        [--search-width 64] [--topk 256] [--batch-size 64] [--out DIR]
-        [--device cpu] [--dtype auto]
+        [--base-requests 12] [--attacks direct,prefill,gcg,relaxed,embedding]
+        [--num-steps 50] [--search-width 64] [--topk 256] [--batch-size 64]
+        [--out DIR] [--device cpu] [--dtype auto]
 
 `--search-width`, `--topk` and `--batch-size` are GCG's. With `--out` test cases are
-kept, and the same command goes on after an interruption.
+kept, and the same command goes on after an interruption. The base has as many requests
+as the changed model, or fewer with `--base-requests`, none with 0.
 
 On a GPU, with the budget of papers:
 
@@ -111,6 +112,7 @@ def main():
     parser.add_argument("intervention", nargs="?", type=Path)
     parser.add_argument("--model", default="smollm2")
     parser.add_argument("--requests", type=int, default=12)
+    parser.add_argument("--base-requests", type=int)
     parser.add_argument("--attacks", default="direct,prefill,gcg,relaxed,embedding")
     parser.add_argument("--num-steps", type=int, default=50)
     parser.add_argument("--search-width", type=int, default=64)
@@ -121,26 +123,28 @@ def main():
     parser.add_argument("--dtype", default="auto")
     given = parser.parse_args()
     model, tokenizer = models.load(given.model, device=given.device, dtype=given.dtype)
-    harmful = data.harmful_prompts("held_out")[: given.requests]
+    harmful = data.harmful_prompts("held_out")
     requests = [Request(f"held out {n}", p.text) for n, p in enumerate(harmful)]
-    texts = [request.text for request in requests]
-    states = {"base": nullcontext()}
+    fewer = given.requests if given.base_requests is None else given.base_requests
+    states = {"base": (nullcontext(), requests[:fewer])} if fewer else {}
     if given.intervention is not None:
         found = Intervention.load(given.intervention)
-        states[f"with {found.digest[:8]}"] = found.applied(model)
+        changed = found.applied(model), requests[: given.requests]
+        states[f"with {found.digest[:8]}"] = changed
     if given.out is not None:
         given.out.mkdir(parents=True, exist_ok=True)
     console = Console(sys.stderr)
     known = named_attacks(model, tokenizer, given)
     print(f"| {' | '.join(HEAD)} |\n| --- | --- |{' ---: |' * (len(HEAD) - 2)}")
-    for weights, applied in states.items():
+    for weights, (applied, asked) in states.items():
+        texts = [request.text for request in asked]
         results = []
         with applied:
             for name in given.attacks.split(","):
                 attack = known[name]
                 path = given.out and given.out / f"{name}-{weights[-8:]}.json"
                 begun = perf_counter()
-                cases = run_attack(attack, requests, path=path, progress=console)
+                cases = run_attack(attack, asked, path=path, progress=console)
                 seconds = perf_counter() - begun
                 answers = answered(model, tokenizer, cases)
                 results.append((attack.name, cases, answers, seconds))

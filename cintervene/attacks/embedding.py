@@ -19,6 +19,11 @@ from cintervene.attacks.suffix_attack import SuffixAttack
 from cintervene.models.trace import evaluating
 from cintervene.prompts.chat import answer_text, continue_embeddings
 from cintervene.solvers.projections import project_ball
+from cintervene.utils.validation import (
+    check_not_negative,
+    check_positive,
+    check_whole,
+)
 
 __all__ = ["EmbeddingPGD"]
 
@@ -45,6 +50,12 @@ class EmbeddingPGD(SuffixAttack):
     step_size: float = 0.1
     max_new_tokens: int = 64
     name: str = "embedding PGD"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_not_negative(radius=self.radius)
+        check_positive(step_size=self.step_size)
+        check_whole(1, max_new_tokens=self.max_new_tokens)
 
     def cases(
         self, request: Request, seed: int, checkpoint: Checkpoint

@@ -19,6 +19,7 @@ from cintervene.attacks.base import AttackCase, Checkpoint, Request
 from cintervene.attacks.objective import Layout, Objective
 from cintervene.attacks.suffix_attack import SuffixAttack
 from cintervene.models.trace import evaluating
+from cintervene.utils.validation import check_not_negative, check_whole
 
 __all__ = ["GCG"]
 
@@ -49,6 +50,11 @@ class GCG(SuffixAttack):
     enough: float = 0.02
     batch: int = 64
     name: str = "GCG"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_whole(1, search_width=self.search_width, topk=self.topk, batch=self.batch)
+        check_not_negative(enough=self.enough)
 
     def cases(
         self, request: Request, seed: int, checkpoint: Checkpoint

@@ -21,6 +21,8 @@ from cintervene.attacks.objective import Layout, Objective
 from cintervene.attacks.suffix_attack import SuffixAttack
 from cintervene.models.trace import evaluating
 from cintervene.solvers.projections import project_simplex
+from cintervene.utils.ranges import Pair
+from cintervene.utils.validation import check_positive, check_share
 
 __all__ = ["RelaxedPGD"]
 
@@ -45,6 +47,13 @@ class RelaxedPGD(SuffixAttack):
     rate: float = 0.11
     entropy: tuple[float, float] = (0.9, 0.1)
     name: str = "relaxed PGD"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_positive(rate=self.rate)
+        first, last = Pair().check("entropy", self.entropy)
+        check_share(entropy=first)
+        check_share(entropy=last)
 
     def cases(
         self, request: Request, seed: int, checkpoint: Checkpoint

@@ -14,6 +14,7 @@ from cintervene.attacks.objective import Layout, allowed_tokens, lay_out
 from cintervene.attacks.templates import PREFILL
 from cintervene.prompts.template import ChatTokenizer, chat_tokenizer
 from cintervene.utils.lazy import lazy
+from cintervene.utils.validation import check_texts, check_whole
 
 __all__ = ["SuffixAttack"]
 
@@ -34,6 +35,12 @@ class SuffixAttack:
         How the answer should begin.
     template_options : mapping, optional
         What to give the chat template, such as ``{"enable_thinking": False}``.
+
+    Raises
+    ------
+    ArgumentError
+        An option is out of range: a search that tries nothing finds nothing, and would
+        let a model look safe.
     """
 
     model: nn.Module
@@ -48,6 +55,11 @@ class SuffixAttack:
     NOT_OPTIONS: ClassVar[frozenset[str]] = frozenset(
         {"model", "tokenizer", "name", "batch"}
     )
+
+    def __post_init__(self) -> None:
+        check_whole(0, steps=self.steps)
+        check_whole(1, length=self.length)
+        check_texts("target", [self.target])
 
     @property
     def options(self) -> dict[str, Any]:

@@ -56,7 +56,7 @@ class MethodConfig(Described):
     dealt: ClassVar[bool] = False
 
     layers: Literal["auto"] | Sequence[int] = parameter(
-        Auto(Layers(), "layer indices, e.g. [14, 16]"), "auto",
+        Auto(Layers(), "layer indices, none twice, e.g. [14, 16]"), "auto",
         "layers to change such as 26-29 or 3,7, or auto",
         group="main",
     )  # fmt: skip

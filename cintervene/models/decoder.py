@@ -104,7 +104,13 @@ def find_decoder(model: nn.Module) -> Decoder:
 
 
 def resolve_layers(layers: Iterable[int] | None, n_layers: int) -> list[int]:
-    """Sort layer indices, repeats left out and negative ones counted from the end."""
+    """Sort layer indices, negative ones counted from the end.
+
+    Raises
+    ------
+    ArgumentError
+        There are none, the model has no such layer, or one is named twice.
+    """
     if layers is None:
         return list(range(n_layers))
     wanted = [int(layer) for layer in layers]
@@ -116,7 +122,13 @@ def resolve_layers(layers: Iterable[int] | None, n_layers: int) -> list[int]:
             )
     if not wanted:
         raise ArgumentError("layers: got none, expected at least one layer index")
-    return sorted({layer % n_layers for layer in wanted})
+    found = [layer % n_layers for layer in wanted]
+    twice = next((one for one in found if found.count(one) > 1), None)
+    if twice is not None:
+        raise ArgumentError(
+            f"layers: got {wanted}, which names layer {twice} twice; name each once"
+        )
+    return sorted(found)
 
 
 def requested_layers(layers: object, n_layers: int) -> list[int] | None:

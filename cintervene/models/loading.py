@@ -15,6 +15,7 @@ import torch
 from safetensors import SafetensorError
 
 from cintervene.errors import ArgumentError, ModelError
+from cintervene.models.devices import usable_device
 from cintervene.models.directory import check_config, check_settled, check_special
 from cintervene.models.embedded import EMBEDDED, embedded_directory
 from cintervene.models.gguf_header import check_gguf
@@ -77,12 +78,13 @@ def load(
     ModelError
         There is no such model, it is damaged, or it is stored in an unsafe format.
     ArgumentError
-        `dtype` is not a floating-point type.
+        `dtype` is not a floating-point type, or there is no such device here.
     """
     if isinstance(spec, tuple):
         return spec
+    place = usable_device(device)
     model, tokenizer = _load(os.fspath(spec), hub, _dtype(dtype), progress)
-    return model.to(device).eval(), tokenizer
+    return model.to(place).eval(), tokenizer
 
 
 def _load(

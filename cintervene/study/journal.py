@@ -18,6 +18,7 @@ from cintervene.study.results import CaseResult, Key
 from cintervene.utils.files import sync
 from cintervene.utils.json_text import parse_json
 from cintervene.utils.ranks import of_one, rank
+from cintervene.utils.staging import check_above
 
 __all__ = ["NAME", "Journal"]
 
@@ -28,8 +29,10 @@ class Journal:
     """Cases and settings, one JSON object per line, on the disk once they are added.
 
     Lines are only ever added. A last line that was cut short, because the process or
-    the machine stopped while it was written, is dropped when the file is opened. Where
-    ranks share work, the first one keeps the file, and the others know what is in it.
+    the machine stopped while it was written, is dropped when the file is opened. What
+    fails before there is anything to go on with leaves no file: a command that is then
+    mended would not agree with its settings. Where ranks share work, the first one
+    keeps the file, and the others know what is in it.
 
     Parameters
     ----------
@@ -57,6 +60,7 @@ class Journal:
         self.settings: dict[str, Any] = {}
         self._stream: FileIO | None = None
         self._follows = False
+        self._made: list[Path] = []
 
     def __enter__(self) -> Journal:
         self._follows = rank() > 0
@@ -67,6 +71,8 @@ class Journal:
         """Open the file; what it holds."""
         path = self.directory / self._name
         check_resumable(self.directory, self._name, self._holds)
+        places = (self.directory, *self.directory.parents)
+        self._made = [place for place in places if not place.exists()]
         self.directory.mkdir(parents=True, exist_ok=True)
         stream = path.open("a+b", buffering=0)
         try:
@@ -90,8 +96,19 @@ class Journal:
         trace: TracebackType | None,
     ) -> None:
         if self._stream is not None:
+            if error is not None and not self.cases:
+                self._withdraw()
             self._stream.close()
         self._stream = None
+
+    def _withdraw(self) -> None:
+        """Remove the file if nothing else is there, and the directories made for it."""
+        path = self.directory / self._name
+        if list(self.directory.iterdir()) == [path]:
+            path.unlink()
+            with suppress(OSError):
+                for place in self._made:
+                    place.rmdir()
 
     def agree(self, settings: Mapping[str, Any]) -> None:
         """Record settings, or check them against those recorded.
@@ -164,10 +181,11 @@ def check_resumable(out: Path, name: str = NAME, holds: str = "cases") -> None:
     Raises
     ------
     ArgumentError
-        It is not a directory, or holds other files.
+        It is not a directory, is below a file, or holds other files.
     """
     if out.exists() and not out.is_dir():
         raise ArgumentError(f"out: {out} is not a directory; give another name")
+    check_above(out)
     if out.is_dir() and not (out / name).exists():
         first = next(out.iterdir(), None)
         if first is not None:

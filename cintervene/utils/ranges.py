@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from operator import index
 from typing import Any, Protocol
@@ -19,6 +19,7 @@ from cintervene.utils.validation import (
     check_share,
     check_texts,
     check_whole,
+    number,
 )
 
 __all__ = [
@@ -398,15 +399,13 @@ class Exchanges(Plain):
         """Return them as a tuple of pairs."""
         if isinstance(value, Withheld):
             return value
-        try:
-            if isinstance(value, (str, bytes)):
-                raise TypeError
-            pairs = tuple((prompt, answer) for prompt, answer in value)
-        except (TypeError, ValueError):
-            pairs = ()
-        texts = [text for pair in pairs for text in pair]
-        whole = all(isinstance(text, str) and text.strip() for text in texts)
-        if len(pairs) < self.least or not whole:
+        # A text of two letters and a table of two columns could be unpacked, too.
+        several = isinstance(value, Iterable) and not isinstance(value, Mapping)
+        pairs = tuple(
+            tuple(one) if isinstance(one, (list, tuple)) else ()
+            for one in (value if several else ())
+        )
+        if len(pairs) < self.least or not all(map(_is_exchange, pairs)):
             raise ArgumentError(
                 f"{name}: got {value!r}; expected pairs of a prompt and its answer, "
                 f'{self.least} or more, e.g. [("How are you?", "Fine, thank you.")]'
@@ -416,6 +415,11 @@ class Exchanges(Plain):
     def to_json(self, value: Any) -> Any:
         """The pairs as lists."""
         return [list(pair) for pair in value]
+
+
+def _is_exchange(pair: tuple[Any, ...]) -> bool:
+    """Whether it is two texts, none blank."""
+    return len(pair) == 2 and all(isinstance(one, str) and one.strip() for one in pair)
 
 
 @dataclass(frozen=True)
@@ -473,9 +477,13 @@ def takes_file(range: Range) -> bool:
     return isinstance(getattr(range, "range", range), Texts)
 
 
+# No model has more, and a range of billions would fill the memory.
+_LAYER = "[0-9]{1,5}"
+
+
 @dataclass(frozen=True)
 class Layers(Plain):
-    """Indices of layers; negative ones count from the end."""
+    """Indices of layers, none twice; negative ones count from the end."""
 
     metavar: str = "LAYERS"
 
@@ -484,20 +492,23 @@ class Layers(Plain):
         try:
             if isinstance(value, (str, bytes, Mapping)):
                 raise TypeError
-            return tuple(map(index, value))
+            layers = tuple(map(index, value))
+            if len(set(layers)) == len(layers):
+                return layers
         except TypeError:
-            raise ArgumentError(
-                f"{name}: got {value!r}; expected layer indices, e.g. [14, 16]"
-            ) from None
+            pass
+        raise ArgumentError(
+            f"{name}: got {value!r}; expected layer indices, none twice, e.g. [14, 16]"
+        )
 
     def parse(self, text: str) -> Any:
         """Read layers and inclusive ranges of them, such as ``26-29`` or ``3,7,-1``."""
         layers: list[int] = []
         for part in text.split(","):
-            ends = re.fullmatch(r"(\d+)-(\d+)", part.strip())
+            ends = re.fullmatch(rf"({_LAYER})-({_LAYER})", part.strip())
             if ends and int(ends[1]) <= int(ends[2]):
                 layers.extend(range(int(ends[1]), int(ends[2]) + 1))
-            elif re.fullmatch(r"-?\d+", part.strip()):
+            elif re.fullmatch(rf"-?{_LAYER}", part.strip()):
                 layers.append(int(part))
             else:
                 raise ValueError("layers such as 26-29 or 3,7")
@@ -517,9 +528,10 @@ class Pair(_Number):
     def check(self, name: str, value: Any) -> Any:
         """Return the numbers as a tuple of floats."""
         match value:
-            case (int() | float() as first, int() | float() as second):
-                if math.isfinite(first) and math.isfinite(second):
-                    return (float(first), float(second))
+            case (first, second):
+                pair = number(first), number(second)
+                if all(map(math.isfinite, pair)):
+                    return pair
         raise ArgumentError(f"{name}: got {value!r}; expected two numbers")
 
     def to_json(self, value: Any) -> Any:

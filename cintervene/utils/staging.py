@@ -21,7 +21,7 @@ from cintervene.utils.unfinished import (
     tidy_directories,
 )
 
-__all__ = ["StagedDirectory", "check_place"]
+__all__ = ["StagedDirectory", "check_above", "check_place", "try_place"]
 
 # Written and removed before the work begins, so that a full disk shows at once.
 PROBE_BYTES = 1 << 20
@@ -153,13 +153,14 @@ def check_place(out: Path) -> bool:
     Raises
     ------
     ArgumentError
-        It is not empty, or it is a file.
+        It is not empty, or it is a file or below one.
     OSError
         It cannot be read.
     """
     if not out.is_dir():
         if out.exists() or out.is_symlink():
             raise ArgumentError(f"out: {out} is not a directory; give another name")
+        check_above(out)
         return False
     held = (path for path in out.iterdir() if not is_unfinished(path, HIDDEN))
     first = None if under_way(out) else next(held, None)
@@ -168,6 +169,50 @@ def check_place(out: Path) -> bool:
             f"out: {out} is not empty (it holds {first.name}); give a new directory"
         )
     return True
+
+
+def check_above(out: Path) -> None:
+    """Refuse a place that is below a file.
+
+    Raises
+    ------
+    ArgumentError
+        It is.
+    """
+    above = _nearest(Path(os.path.realpath(out)))
+    if not above.is_dir():
+        raise ArgumentError(
+            f"out: got {out}, expected a place in a directory, which {above} is not; "
+            "give another name"
+        )
+
+
+def try_place(out: Path) -> None:
+    """Refuse a place that a `StagedDirectory` could not be made at.
+
+    What tells is an empty directory that is made beside or inside it and removed.
+
+    Raises
+    ------
+    ArgumentError
+        See `check_place`.
+    OSError
+        Nothing can be written there.
+    """
+    exists = check_place(out)
+    real = Path(os.path.realpath(out))
+    inside = exists and not _replaceable(real)
+    path, lock = make_directory(
+        real if inside else _nearest(real.parent), hidden_prefix(real.name)
+    )
+    path.rmdir()
+    if lock is not None:
+        os.close(lock)
+
+
+def _nearest(path: Path) -> Path:
+    """The path, or the nearest one above it that exists."""
+    return next(one for one in (path, *path.parents) if one.exists())
 
 
 def _replaceable(place: Path) -> bool:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -102,6 +103,31 @@ def test_allowed_tokens_are_printable() -> None:
 def small(pair: Any, **options: Any) -> GCG:
     settings = {"steps": 6, "search_width": 24, "topk": 16, "length": 3, "batch": 7}
     return GCG(*pair, **(settings | options))
+
+
+@pytest.mark.parametrize(
+    ("attack", "name", "values"),
+    [
+        (GCG, "steps", [-1, 1.5, None, True]),
+        (GCG, "length", [0, -3, "20"]),
+        (GCG, "target", ["", " ", 5, None]),
+        (GCG, "search_width", [0, -5, 2.0]),
+        (GCG, "topk", [0]),
+        (GCG, "batch", [0, -1]),
+        (GCG, "enough", [-1.0, math.nan, "x"]),
+        (EmbeddingPGD, "radius", [-1.0, math.nan, math.inf]),
+        (EmbeddingPGD, "step_size", [0.0, -1.0, math.nan]),
+        (EmbeddingPGD, "max_new_tokens", [0, -1]),
+        (RelaxedPGD, "rate", [0.0, math.nan]),
+        (RelaxedPGD, "entropy", [0.5, (0.9,), (0.9, -0.1), (1.5, 0.1), (math.nan, 0)]),
+    ],
+)
+def test_a_search_that_could_find_nothing_is_refused(
+    pair: Any, attack: Any, name: str, values: list[Any]
+) -> None:
+    for value in values:
+        with pytest.raises(ArgumentError, match=f"{name}: got .*; expected "):
+            attack(*pair, **{name: value})
 
 
 def test_gcg_lowers_the_loss_of_its_prompt(pair: Any) -> None:

@@ -604,7 +604,7 @@ FAILURES = {
     "unspellable": (2, r"the tokenizer cannot spell 'café'.*remove the word"),
     "not empty": (2, r"--out: \S+ is not empty \(it holds words\.txt\); give a new"),
     "a file": (2, r"--out: \S+words\.txt is not a directory"),
-    "below a file": (3, r"not a directory .*check the path"),
+    "below a file": (2, r"--out: got \S+words\.txt/out, expected a place in a directo"),
     "unwritable": (3, r".+"),
     "unknown method": (
         2,

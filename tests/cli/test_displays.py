@@ -7,7 +7,7 @@ import io
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from support.terminals import screen
 
@@ -50,7 +50,6 @@ def watch(display: Any, answers: dict[str, Said]) -> None:
     display.end()
 
 
-@settings(deadline=None)
 @given(TEXTS, st.integers(2, 12))
 def test_lines_fit_and_only_the_last_one_changes(text: str, width: int) -> None:
     lines = wrapped(text, width)
@@ -74,7 +73,6 @@ def test_nothing_moves_the_cursor() -> None:
     assert harmless("a\tb\x1b[2J\r\n") == "a    b\\x1b[2J\\r\n"
 
 
-@settings(deadline=None)
 @given(TEXTS, TEXTS, st.integers(3, 9))
 def test_columns_show_both_whole(left: str, right: str, height: int) -> None:
     stream = Encoded()

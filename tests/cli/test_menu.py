@@ -156,7 +156,7 @@ def test_points_are_tried_in_a_chat(run: Any, typist: Typist, capsys: Any) -> No
 
 @pytest.mark.parametrize("end", ["q", EOFError, KeyboardInterrupt])
 def test_every_end_leaves_what_was_saved(run: Any, tmp_path: Path, end: Any) -> None:
-    assert run("nonsense", "99", end) == 0
+    assert run("nonsense", "99", "9" * 5000, "-1", end) == 0
     assert directories(tmp_path) == ["out"]
     assert {path.name for path in (tmp_path / "out").iterdir()} >= FILES
 

@@ -12,8 +12,8 @@ import pytest
 
 from cintervene.cli import main
 from cintervene.cli.arguments.parameters import flag
-from cintervene.cli.arguments.parser import build_parser
-from cintervene.cli.arguments.shared import reader
+from cintervene.cli.arguments.parser import COMMANDS, build_parser
+from cintervene.cli.arguments.shared import NEGATIVE, reader
 from cintervene.cli.common import console, failures
 from cintervene.cli.common.budgets import evaluation_size, request_limit
 from cintervene.cli.common.method_options import requested_config
@@ -42,10 +42,39 @@ def test_layers(text, expected):
     assert LAYERS(text) == expected
 
 
-@pytest.mark.parametrize("text", ["", "a", "5-3", "1.5", "1,", "--2"])
+@pytest.mark.parametrize("text", ["", "a", "5-3", "1.5", "1,", "--2", "0-99999999999"])
 def test_layers_refused(text):
     with pytest.raises(argparse.ArgumentTypeError, match="26-29"):
         LAYERS(text)
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        (["--thresholds", "1", "-1e3"], (1.0, -1000.0)),
+        (["--thresholds", "-.5", "-2.5E-1"], (-0.5, -0.25)),
+        (["--thresholds", "-1.", "-1e+0"], (-1.0, -1.0)),
+        (["--layers", "-2,-1"], (-2, -1)),
+        (["--layers", "-1"], (-1,)),
+    ],
+)
+def test_values_may_begin_with_a_minus(given, expected):
+    arguments = build_parser("defend").parse_args(["defend", "--out", "x", *given])
+    assert list(arguments.given.values()) == [expected]
+
+
+@pytest.mark.parametrize("text", ["-1e3", "-inf", "-NaN", "-Infinity", "-0x1", "-1_0e"])
+def test_values_with_a_minus_are_refused_as_values(text, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        main(["defend", "--out", "x", "--strength", text])
+    told = f"argument --strength: got {text!r}, expected "
+    assert told in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", list(COMMANDS))
+def test_no_flag_begins_as_a_number_does(command):
+    actions = build_parser(command)._subparsers._group_actions[0].choices[command]
+    assert not [one for one in actions._option_string_actions if NEGATIVE.match(one)]
 
 
 @pytest.mark.parametrize("text", ["0", "-1", "nan", "inf", "x", ""])

@@ -174,7 +174,7 @@ def test_refusals(tiny_model: Any, tmp_path: Path) -> None:
         ci.compare(model, model.to("meta"))
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(
     shape=st.tuples(st.integers(8, 40), st.integers(8, 40)),
     rank=st.integers(0, 3),

@@ -165,7 +165,7 @@ def test_refusals(tiny_model: Any, tmp_path: Path) -> None:
         read_lora(make(tiny_model("gpt2")), tmp_path / "a")
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(
     rank=st.integers(1, 4),
     spare=st.integers(0, 3),

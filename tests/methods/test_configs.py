@@ -75,8 +75,19 @@ WRONG: dict[type, Callable[[Any], list[Any]]] = {
     Auto: lambda one: wrong(one.range),
     Optional: lambda one: wrong(one.range),
     Texts: lambda one: ["one", 5, [" "], [3], *([[]] if one.least else [])],
-    Exchanges: lambda one: ["ab", 5, [], [("a", "b")], [("a", " "), (3, "b")] * 2],
-    Layers: lambda one: [7, "all", [1.5], {1: 2}],
+    Exchanges: lambda one: [
+        "ab",
+        5,
+        [],
+        [("a", "b")],
+        [("a", " "), (3, "b")] * 2,
+        ["ab", "cd"],
+        {"ab": "c", "de": "f"},
+        [{"prompt": "a", "answer": "b"}] * 2,
+        [{"a", "b"}] * 2,
+        [("a", "b", "c")] * 2,
+    ],
+    Layers: lambda one: [7, "all", [1.5], {1: 2}, [1, 1]],
     Options: lambda one: ["thinking", 5, [1], {1: 2}, {"a": object()}],
     Pair: lambda one: [1.0, (1.0,), (0.0, math.nan), "ab"],
     Refusals: lambda one: ["No.", [], [" "], [5], [[-1]], [[1.0]], [[]]],
@@ -106,7 +117,7 @@ RIGHT: dict[type, Callable[[Any], st.SearchStrategy[Any]]] = {
     Exchanges: lambda one: st.lists(
         st.tuples(TEXT, TEXT), min_size=one.least, max_size=one.least + 1
     ),
-    Layers: lambda one: st.lists(st.integers(), min_size=1, max_size=4),
+    Layers: lambda one: st.lists(st.integers(), min_size=1, max_size=4, unique=True),
     Options: lambda one: st.dictionaries(TEXT, st.booleans() | TEXT, max_size=2),
     Pair: lambda one: st.tuples(*[st.floats(-9.0, 9.0)] * 2),
     Refusals: lambda one: st.lists(

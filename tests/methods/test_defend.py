@@ -197,3 +197,14 @@ def test_the_guard_takes_a_configuration_or_words(tiny: Any) -> None:
         ArgumentError, match=r"stren: is no parameter of the guard; did"
     ):
         ci.Guard(*tiny, forbid=["bomb"], stren=3.0)
+
+
+@pytest.mark.parametrize("name", list(all_methods()))
+@pytest.mark.parametrize("layers", [[1, 1], [1, -1]])
+def test_no_layer_is_named_twice(tiny_model: Any, name: str, layers: Any) -> None:
+    model, tokenizer = tiny_model("llama", num_hidden_layers=2), Characters()
+    what = {"forbid": ["bomb"]} if name == "pcr" else {"harmful": ["Say a bad thing"]}
+    for call in (ci.defend, ci.plan):
+        given = (model, tokenizer) if call is ci.defend else (model,)
+        with pytest.raises(ArgumentError, match=r"layers: got .* twice"):
+            call(*given, method=name, layers=layers, **what)

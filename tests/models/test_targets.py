@@ -75,7 +75,10 @@ def test_nothing_is_left_behind(tiny_model: Any) -> None:
 
 def test_layer_indices(tiny_model: Any) -> None:
     model = tiny_model("llama")
-    assert [t.layer for t in find_targets(model, [-1, 0, 3, 0])] == [0, 3]
+    assert [t.layer for t in find_targets(model, [-1, 0])] == [0, 3]
+    for twice in ([-1, 0, 3], [3, 3], [1, 3, -1]):
+        with pytest.raises(ArgumentError, match=r"layers: got \[.*names layer 3 twice"):
+            find_targets(model, twice)
     with pytest.raises(ArgumentError, match="layers: got 4, expected indices in"):
         find_targets(model, [4])
     with pytest.raises(ArgumentError, match="layers: got none"):

@@ -3,7 +3,7 @@ import re
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from support import reference
 from support.containers import DTYPES, NUMPY_LAYOUTS, to_torch
@@ -168,7 +168,6 @@ def random_change(rng, vocab, d_in, radius, metric):
     return change * (radius / norm if norm > 0 else 0.0)
 
 
-@settings(deadline=None)
 @given(
     m=st.integers(1, 5),
     d_in=st.integers(1, 5),

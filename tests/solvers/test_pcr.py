@@ -83,7 +83,7 @@ def test_nothing_violated_changes_nothing():
     k=st.integers(0, 4),
     correlation=st.sampled_from([0.0, 0.9]),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_most_violated_equals_full_matrices(seed, m, n, d_out, k, correlation):
     problem = random_problem(seed, m, n, d_out, d_in=m + 3, correlation=correlation)
     if k > 0:

@@ -161,7 +161,7 @@ def test_dual_whose_maximum_is_at_the_boundary_is_proved(distance, size):
     m=st.integers(1, 4),
     n=st.integers(1, 5),
 )
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_no_false_proof_almost_on_a_concept(seed, exponent, m, n):
     problem = almost_on_a_concept(seed, m, n, 10.0**exponent)
     solution = exact(problem)
@@ -271,7 +271,7 @@ def test_without_free_dimensions_it_is_feasible_and_honest(seed):
     k=st.integers(0, 3),
     correlation=st.sampled_from([0.0, 0.9, 0.9999]),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_any_shape(seed, m, n, d_out, k, correlation):
     problem = random_problem(seed, m, n, d_out, d_in=m + 3, correlation=correlation)
     if k > 0 and m > 0:

@@ -27,7 +27,7 @@ def dense(x, ridge):
     m=st.integers(0, 5),
     ridge=st.sampled_from([1e-4, 1e-2, 1.0]),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_solve_and_norm_equal_dense_algebra(seed, rows, d_in, m, ridge):
     rng = np.random.default_rng(seed)
     x = rng.standard_normal((rows, d_in)) * np.linspace(2.0, 0.1, d_in)

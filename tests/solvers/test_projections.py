@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from support import reference
@@ -201,7 +201,6 @@ def test_entropy_matches_every_face(n, entropy):
             np.testing.assert_allclose(p, expected, atol=1e-7)
 
 
-@settings(deadline=None)
 @given(x=rows, entropy=st.floats(0.0, 1.0))
 def test_entropy_result_is_no_farther_than_any_other(x, entropy):
     p = ci.project_simplex(x, entropy=entropy)

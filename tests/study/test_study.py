@@ -141,6 +141,54 @@ def test_directory_with_other_things_is_refused(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
 
 
+@pytest.mark.parametrize("existing", [False, True])
+def test_what_fails_at_once_binds_nothing(tmp_path: Path, existing: bool) -> None:
+    out = tmp_path / "a" / "out"
+    if existing:
+        out.mkdir(parents=True)
+    before = sorted(tmp_path.rglob("*"))
+
+    def misspelt() -> None:
+        with Journal(out) as journal:
+            journal.agree({"model": "misspelt"})
+            raise ArgumentError("no such model")
+
+    with pytest.raises(ArgumentError, match="no such model"):
+        misspelt()
+    assert sorted(tmp_path.rglob("*")) == before
+    with Journal(out) as journal:
+        journal.agree({"model": "right"})
+    assert journal.settings == {"model": "right"}
+
+
+def test_what_fails_later_is_kept(tmp_path: Path) -> None:
+    def interrupted(out: Path, added: list[CaseResult], beside: str) -> None:
+        with Journal(out) as journal:
+            journal.agree({"seed": 0})
+            journal.add(added)
+            if beside:
+                (out / beside).touch()
+            raise KeyboardInterrupt
+
+    # What a search writes beside the journal is something to go on with, too.
+    for added, beside in (([case()], ""), ([], "search.json")):
+        out = tmp_path / f"with {beside}"
+        with pytest.raises(KeyboardInterrupt):
+            interrupted(out, added, beside)
+        with Journal(out) as journal:
+            assert journal.settings == {"seed": 0}
+            assert len(journal.cases) == len(added)
+
+
+def test_no_study_is_below_a_file(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with (
+        pytest.raises(ArgumentError, match=r"out: got .*, expected a place in a dir"),
+        Journal(tmp_path / "file" / "out"),
+    ):
+        pass
+
+
 def test_two_writers_are_refused(tmp_path: Path) -> None:
     with (
         Journal(tmp_path / "out"),

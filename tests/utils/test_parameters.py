@@ -130,8 +130,16 @@ WRONG: list[tuple[Any, list[Any], str]] = [
     (Optional(Positive()), [0.0, "x"], "a positive number"),
     (Texts(), ["bomb", 5, None, ["a", " "], ["a", 3]], "texts"),
     (Texts(least=2), [[], ["a"]], "a list of texts, 2 or more"),
-    (Layers(), [7, "all", {1: 2}, [1.5], ["1"], None], "layer indices"),
-    (Pair(), [1.0, (1.0,), (0.0, math.nan), "ab", (1, 2, 3)], "two numbers"),
+    (
+        Layers(),
+        [7, "all", {1: 2}, [1.5], ["1"], None, [1, 1], [2, -1, np.int64(2)]],
+        "layer indices, none twice",
+    ),
+    (
+        Pair(),
+        [1.0, (1.0,), (0.0, math.nan), "ab", (1, 2, 3), (True, 1), ["1", "2"]],
+        "two numbers",
+    ),
 ]
 
 
@@ -205,7 +213,7 @@ def test_numbers_in_range_come_back_bit_for_bit(size: float, steps: int) -> None
     assert (found.size, found.steps) == (size, steps)
 
 
-@given(st.lists(st.integers()), st.lists(st.text().filter(str.strip)))
+@given(st.lists(st.integers(), unique=True), st.lists(st.text().filter(str.strip)))
 def test_layers_and_texts_come_back(layers: list[int], texts: list[str]) -> None:
     found = Settings(places=layers, words=texts, notes=iter(texts))
     assert found.places == tuple(layers)

@@ -9,13 +9,14 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from cintervene.errors import ArgumentError
 from cintervene.utils import staging
 from cintervene.utils.signals import uninterrupted
-from cintervene.utils.staging import StagedDirectory, check_place
+from cintervene.utils.staging import StagedDirectory, check_place, try_place
 
 KILLED = """
 import sys, time
@@ -164,11 +165,6 @@ def test_staging_refuses_what_is_there(tmp_path):
     ):
         with pytest.raises(ArgumentError, match=reason), staging.StagedDirectory(place):
             pass
-    with (
-        pytest.raises(NotADirectoryError),
-        staging.StagedDirectory(tmp_path / "file" / "out"),
-    ):
-        pass
     assert listing(tmp_path) == ["file"]
 
 
@@ -201,3 +197,41 @@ def test_signals_wait_for_what_must_not_be_cut_short():
     finally:
         signal.signal(signal.SIGINT, before)
     assert done == [1]
+
+
+@pytest.mark.parametrize("check", [check_place, try_place, StagedDirectory])
+@pytest.mark.parametrize("below", ["file/out", "file/a/b/out", "link/out"])
+def test_nothing_is_below_a_file(tmp_path: Path, below: str, check: Any) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "link").symlink_to("file")
+    with pytest.raises(ArgumentError, match=r"out: got .*, expected .* give another"):
+        # The directory is only looked for when it is entered.
+        getattr(check(tmp_path / below), "__enter__", bool)()
+    assert listing(tmp_path) == ["file", "link"]
+
+
+@pytest.mark.parametrize("existing", [False, True])
+@pytest.mark.parametrize("place", ["out", "a/b/out"])
+def test_a_place_that_is_tried_stays_as_it_was(
+    tmp_path: Path, place: str, existing: bool
+) -> None:
+    if existing:
+        (tmp_path / place).mkdir(parents=True)
+    before = listing(tmp_path)
+    try_place(tmp_path / place)
+    assert listing(tmp_path) == before
+
+
+@pytest.mark.parametrize("place", ["out", "a/out", "."])
+def test_a_place_where_nothing_can_be_made_is_refused_as_a_run_would(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    def refuse(path: Path, *_: object, **__: object) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+    # Who runs the tests may write everywhere.
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    for check in (try_place, lambda one: StagedDirectory(one).__enter__()):
+        with pytest.raises(PermissionError):
+            check(Path(place))

@@ -57,7 +57,7 @@ def compiled(pattern):
     flags=st.sampled_from(["", "(?i)", "(?s)", "(?is)"]),
     chosen=st.lists(st.integers(0, len(TEXTS) - 1), max_size=6),
 )
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 def test_tokens_that_complete_a_match_are_those_that_re_finds(pattern, flags, chosen):
     pattern = compiled(flags + pattern)
     # What matches the empty text somewhere is refused.
@@ -129,12 +129,22 @@ def test_several_patterns_are_followed_at_once():
         (r"\b", "empty text"),
         ("(?:)|a", "empty text"),
         ("a{6000}", "too many states"),
+        ("a{" + "9" * 5000 + "}", "no regular expression"),
+        ("(" * 99 + "a" + ")" * 99, "groups in each other"),
+        ("(" * 300 + "a" + ")" * 300, "groups in each other"),
         ("(a|b)*a" + "(a|b)" * 12, "too many states"),
     ],
 )
 def test_what_cannot_be_followed_is_refused_by_name(pattern, message):
     with pytest.raises(ArgumentError, match=r"patterns: .*" + message):
         PatternAutomaton(pattern)
+
+
+@pytest.mark.parametrize("nothing", ["()", "(?:a{0})", "(()())"])
+def test_nothing_however_often_is_nothing(nothing):
+    odd = PatternAutomaton(f"a{nothing}{{4000000000}}b")
+    found = [odd.ends[odd.after(odd.rest[False], text)] for text in ("ab", "a-b")]
+    assert found == [True, False]
 
 
 def test_possessive_repetitions_are_refused():

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -33,6 +34,9 @@ __all__ = [
     "reader",
 ]
 
+# How a value begins that flags cannot be mistaken for, which begin with a letter.
+NEGATIVE = re.compile(r"-(\.?\d|(inf(inity)?|nan)$)", re.IGNORECASE)
+
 EPILOG = """\
 exit codes: 0 done; 1 done, but a goal was not reached (under torchrun that is 0, see
 report.json), or limits were crossed and so nothing was written; 2 wrong usage; 3 a
@@ -50,7 +54,15 @@ MODEL = (
 
 
 class Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line, without the whole usage before it."""
+    """Says what is wrong in one line, without the whole usage before it.
+
+    What begins as a negative number does, such as ``-1e3`` or ``-2,-1``, is a value:
+    argparse would take it for a flag, unless it is plain digits.
+    """
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._negative_number_matcher = NEGATIVE
 
     def error(self, message: str) -> NoReturn:
         """Exit with code 2."""

@@ -22,7 +22,7 @@ from cintervene.methods.plan.plan import Plan, plan
 from cintervene.models.parts import ModelParts
 from cintervene.models.targets import Explanation
 from cintervene.prompts.spelling import surface_forms, words_to_forbid
-from cintervene.utils.staging import check_place
+from cintervene.utils.staging import try_place
 
 __all__ = ["dry_run"]
 
@@ -34,7 +34,7 @@ def dry_run(
     console: Console,
 ) -> Exit:
     """Say what would be done, which changes and writes nothing."""
-    check_place(arguments.out)
+    try_place(arguments.out)
     model, tokenizer = load_named(arguments, console)
     device = next(model.parameters()).device.type
     expected = plan(model, config, device=device)

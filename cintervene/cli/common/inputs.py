@@ -8,8 +8,6 @@ from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from cintervene.cli.arguments.parameters import flag
 from cintervene.cli.common.console import Console
 from cintervene.cli.common.launched import own_device
@@ -42,14 +40,6 @@ def load_named(arguments: Namespace, console: Console) -> tuple[Any, Any]:
         There is no such model, or it cannot be used.
     """
     device = own_device(arguments.device)
-    try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise ArgumentError(
-            f"--device: got {device!r}, which cannot be used ({reason}); "
-            "leave it out for the CPU"
-        ) from error
     model, tokenizer = load_as_asked(arguments, arguments.model, console, device)
     options = getattr(arguments, "template_options", None)
     return model, tokenizer if options is None else chat_tokenizer(tokenizer, options)

@@ -14,6 +14,7 @@ from cintervene.judges.base import Judge, refusal_matcher
 from cintervene.judges.classifiers import Classifier, refusing_label
 from cintervene.judges.compliance import QUESTION, CompliancePrompt, harmbench29
 from cintervene.models import load
+from cintervene.models.devices import usable_device
 from cintervene.models.pretrained import read_classifier, read_config, read_tokenizer
 
 __all__ = ["named_judges"]
@@ -86,6 +87,7 @@ def _classifies(name: str, hub: bool) -> bool:
 
 def _classifier(name: str, arguments: Namespace) -> Classifier:
     local = not arguments.hub
-    model: Any = read_classifier(name, local_files_only=local).to(arguments.device)
+    place = usable_device(arguments.device)
+    model: Any = read_classifier(name, local_files_only=local).to(place)
     tokenizer = read_tokenizer(name, local_files_only=local)
     return Classifier(model.eval(), tokenizer, refusing_label(model.config.id2label))

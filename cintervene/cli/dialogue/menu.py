@@ -58,6 +58,7 @@ class Menu:
         self._try, self._save, self._console = try_out, save, console
         self._at = next(i for i, point in enumerate(points) if point.chosen)
         self._chosen = self._at
+        self._numbers = [str(at) for at in range(1, len(points) + 1)]
         self._made: dict[int, Intervention] = {}
         self._places: dict[int, Path] = {self._at: out} if saved else {}
 
@@ -100,8 +101,8 @@ class Menu:
             self._show()
         elif answer in ("s", "save"):
             return self._store()
-        elif answer.isdecimal() and 1 <= int(answer) <= len(self._points):
-            self._at = int(answer) - 1
+        elif answer in self._numbers:
+            self._at = self._numbers.index(answer)
             self._show()
         else:
             say(self._choices())

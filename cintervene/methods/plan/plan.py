@@ -19,9 +19,11 @@ from cintervene.methods.plan.seconds import seconds_of
 from cintervene.methods.plan.shape import ModelShape, config_of
 from cintervene.methods.registry import DEFAULT_METHOD, method_of
 from cintervene.models.decoder import requested_layers
+from cintervene.models.devices import named_device
 from cintervene.utils.parameters import check_alone
 
 if TYPE_CHECKING:
+    import torch
     from torch import nn
 
 __all__ = ["Plan", "plan"]
@@ -76,7 +78,7 @@ def plan(
     config: MethodConfig | None = None,
     *,
     method: str | None = None,
-    device: str = "cpu",
+    device: torch.device | str = "cpu",
     **parameters: Any,
 ) -> Plan:
     """Tell what `defend` would take of memory and time, before it is called.
@@ -93,9 +95,9 @@ def plan(
         As for `defend`.
     method : str, optional
         Without `config`, the method by name, "pcr" by default.
-    device : str
-        "cpu", or where the model is to be: what is computed there then counts as
-        device memory.
+    device : torch.device or str
+        "cpu", or where the model is to be, which need not be in this machine: what is
+        computed there then counts as device memory.
     **parameters
         Without `config`, the parameters of which it is made.
 
@@ -106,8 +108,8 @@ def plan(
     Raises
     ------
     ArgumentError
-        The method or a parameter is unknown or out of range, or the method is one that
-        no plan is made of.
+        The method, a parameter or the device is unknown or out of range, or the method
+        is one that no plan is made of.
     ModelError
         The configuration does not name the sizes.
 
@@ -130,7 +132,7 @@ def plan(
     shape = ModelShape.of(model)
     sizes, neurons = _sizes(config, shape, model)
     phases = phases_of(config, sizes, neurons)
-    here = device == "cpu"
+    here = named_device(device).type == "cpu"
     held = [phase.algebra + (phase.tensors if here else 0.0) for phase in phases]
     away = max(phase.tensors for phase in phases)
     parts = seconds_of(config, sizes, neurons, here)

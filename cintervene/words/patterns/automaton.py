@@ -128,7 +128,11 @@ class PatternAutomaton:
         for _ in range((node.most or node.least) - node.least):
             then = self._add(_Place([then, self._build(node.part, then)]))
         for _ in range(node.least):
-            then = self._build(node.part, then)
+            begin = self._build(node.part, then)
+            if begin == then:
+                # Nothing is wanted, and billions of times that are nothing, too.
+                break
+            then = begin
         return then
 
     def _add(self, place: _Place) -> int:

@@ -65,6 +65,8 @@ class Repeat:
 
 Node = Any | Boundary | Then | Either | Repeat
 
+# Groups in groups. Each takes several calls of Python's, which has room for a thousand.
+_MOST_NESTED = 64
 _CONTROLS = {"n": 10, "t": 9, "r": 13, "f": 12, "v": 11, "a": 7}
 _HEXADECIMAL = {"x": 2, "u": 4, "U": 8}
 _COUNT = re.compile(r"\{(\d*)(,?)(\d*)\}")
@@ -90,7 +92,7 @@ def parse(pattern: str | re.Pattern[str]) -> Node:
     """
     try:
         compiled = re.compile(pattern)
-    except (re.error, TypeError, OverflowError, RecursionError) as error:
+    except (re.error, TypeError, ValueError, OverflowError, RecursionError) as error:
         raise ArgumentError(
             f"patterns: {pattern!r} is no regular expression ({error})"
         ) from error
@@ -113,7 +115,7 @@ class _Reader:
     """Reads a text that ``re`` has found to be a pattern."""
 
     def __init__(self, text: str, flags: int) -> None:
-        self._text, self._at = text, 0
+        self._text, self._at, self._nested = text, 0, 0
         self._caseless = bool(flags & re.IGNORECASE)
         self._dot = EVERYTHING if flags & re.DOTALL else complement(LINE_END)
 
@@ -175,7 +177,11 @@ class _Reader:
             self._at = kind.end()
         elif self._text[self._at] == "?":
             raise _refused(self._text, f"a group ({self._text[self._at :][:3]}")
+        self._nested += 1
+        if self._nested > _MOST_NESTED:
+            raise _refused(self._text, f"more than {_MOST_NESTED} groups in each other")
         inner = self._either()
+        self._nested -= 1
         self._at += 1
         return inner
 
