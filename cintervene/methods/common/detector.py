@@ -20,7 +20,8 @@ Singles = npt.NDArray[np.float32]
 ITERATIONS = 12
 # Of the loss's gradient, where the iterations end.
 TOLERANCE = 1e-5
-# Of cross-validation. Neighbours, which may be about one request, are left out together.
+# Of cross-validation. Neighbours, which may be about one request, are left out
+# together.
 FOLDS, NEIGHBOURS = 3, 8
 
 

@@ -195,7 +195,8 @@ def fit_gates(
     ----------
     harmful, benign : Tokens
     places : sequence of int
-        Of the neurons that give up theirs, one for each role of `harmful` but `READING`.
+        Of the neurons that give up theirs, one for each role of `harmful` that is to be
+        found.
     ridge : float
         See `fit_detector`.
     sharpness : float
