@@ -26,7 +26,8 @@ GATE = Account(
         "refused, and requests that only sound harmful are refused more often than "
         "before.",
         "In prompts that talk a model out of its rules, or are encoded, harmful "
-        "requests are refused less often than plain ones, and harmless ones more often.",
+        "requests are refused less often than plain ones, and harmless ones more "
+        "often.",
         "Rows were replaced, so that multiples of the change make no sense: use it as "
         "it is, an adapter at scale 1.",
         PACKAGE,
