@@ -7,7 +7,7 @@ package's requests are to be refused as well. What came of it on the other half 
 measured by
 
     python benchmarks/bench_own_requests.py OUT.safetensors harmbench.csv xstest.csv
-        [--method gate] [--package] [--relay] [--spare-templates]
+        [--method gate] [--package] [--relay]
     python benchmarks/bench_refusals.py OUT.safetensors --behaviours harmbench.csv
         --safe xstest.csv --half
 """
@@ -33,7 +33,6 @@ def main():
     parser.add_argument("--method", choices=("tsr", "gate"), default="tsr")
     parser.add_argument("--package", action="store_true")
     parser.add_argument("--relay", action="store_true", help="gate alone")
-    parser.add_argument("--spare-templates", action="store_true", help="gate alone")
     parser.add_argument("--steps", type=int, default=48)
     parser.add_argument("--kl-weight", type=float, default=20.0)
     parser.add_argument("--answer-tokens", type=int, default=12)
@@ -54,10 +53,7 @@ def main():
             kl_weight=arguments.kl_weight, answer_tokens=arguments.answer_tokens,
         )  # fmt: skip
     else:
-        config = GateConfig(
-            harmful=harmful, preserve=safe, relay=arguments.relay,
-            spare_templates=arguments.spare_templates,
-        )  # fmt: skip
+        config = GateConfig(harmful=harmful, preserve=safe, relay=arguments.relay)
     found = defend(model, tokenizer, config)
     wall, cpu = perf_counter() - wall, process_time() - cpu
     print(f"{len(harmful)} to refuse, {len(safe)} not: {wall:.0f} s, {cpu:.0f} CPU-s")

@@ -301,6 +301,9 @@ class UpperLayers:
             mask = torch.cat([group.mask[rows], mask], dim=1)
             past = group.past(rows, slice(self._lowest))
             hidden, arguments = lower.call(rest, self._lowest, past, mask)
+            # Of keys and values only those above are needed again, of the group's own.
+            if past is not None:
+                past.layers.clear()
         else:
             begun = [self._prefix_ids[i] for i in members]
             whole = [[*a, *b] for a, b in zip(begun, rest, strict=True)]

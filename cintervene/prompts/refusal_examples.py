@@ -53,6 +53,9 @@ class TargetExample:
         For each of them the tokens that are as good; empty for benign examples.
     prefill_length : int
         How many tokens before `target_start` belong to the answer: those that begin it.
+    hidden : bool
+        Whether the request stands in a prompt that talks a model out of its rules, or
+        hides what is asked.
     """
 
     ids: tuple[int, ...]
@@ -60,6 +63,7 @@ class TargetExample:
     target_start: int
     target_sets: tuple[tuple[int, ...], ...] = ()
     prefill_length: int = 0
+    hidden: bool = False
 
     @property
     def positions(self) -> range:

@@ -11,6 +11,8 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
+from transformers import Cache
+
 from cintervene.activations.upper_layers import UpperLayers, differentiable, logits_of
 from cintervene.methods.common.objectives import set_loss
 from cintervene.models import find_decoder, find_targets, find_unembedding
@@ -131,6 +133,22 @@ def test_prefixes_need_run_no_further_than_the_change_to_see_its_inputs(
     for one, other in zip(whole.batches, alone.batches, strict=True):
         torch.testing.assert_close(one.inputs, other.inputs)
     torch.testing.assert_close(whole.prefixes.inputs, alone.prefixes.inputs)
+
+
+def test_batches_keep_no_keys_and_values_of_their_own(any_model: Any) -> None:
+    """They are those of prefixes, once for each of thousands of sequences."""
+    decoder = find_decoder(any_model)
+    targets = find_targets(any_model, [2], "down_proj")
+    upper = UpperLayers(decoder, targets, SEQUENCES, SPLITS, WANTED)
+    for batch in upper.batches:
+        noted = [
+            value
+            for args, kwargs in batch.arguments.values()
+            for value in (*args, *kwargs.values())
+        ]
+        caches = [value for value in noted if isinstance(value, Cache)]
+        assert caches or not upper.prefixes.plain
+        assert not any(one.layers for one in caches)
 
 
 def test_a_watcher_sees_inputs_and_outputs_of_all_targets(

@@ -14,12 +14,15 @@ import numpy.typing as npt
 
 from cintervene.utils.arrays import Floats
 
-__all__ = ["Detector", "fit_detector"]
+__all__ = ["Detector", "crossed_threshold", "fit_detector"]
 
 Singles = npt.NDArray[np.float32]
 ITERATIONS = 12
 # Of the loss's gradient, where the iterations end.
 TOLERANCE = 1e-5
+# Of cross-validation. Neighbours, which may be about one request, are left out
+# together.
+FOLDS, NEIGHBOURS = 3, 8
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,6 +74,38 @@ def fit_detector(
     minimum = _minimise(columns, labels, weights, penalty)
     coefficients = minimum[:-1] / spread
     return Detector(coefficients, float(minimum[-1] - mean @ coefficients))
+
+
+def crossed_threshold(
+    positive: Floats, negatives: Sequence[Floats], shares: Sequence[float], ridge: float
+) -> float:
+    """Log odds that few of what must not be found reach, where it was not fitted to.
+
+    Parameters
+    ----------
+    positive, negatives, ridge
+        See `fit_detector`.
+    shares : sequence of float
+        Of each of the negatives, how many may reach it.
+
+    Returns
+    -------
+    float
+        0 where there are too few inputs to leave some of them out.
+    """
+    groups = (positive, *negatives)
+    parts = [np.arange(len(group)) // NEIGHBOURS % FOLDS for group in groups]
+    odds = [np.zeros(len(group)) for group in groups]
+    for fold in range(FOLDS):
+        kept = [g[part != fold] for g, part in zip(groups, parts, strict=True)]
+        if not all(map(len, kept)):
+            continue
+        fitted = fit_detector(kept[0], kept[1:], ridge)
+        for group, part, found in zip(groups, parts, odds, strict=True):
+            here = part == fold
+            found[here] = group[here] @ fitted.weights + fitted.bias
+    reached = zip(odds[1:], shares, strict=True)
+    return max(float(np.quantile(found, 1.0 - share)) for found, share in reached)
 
 
 def _minimise(

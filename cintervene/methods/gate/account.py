@@ -25,8 +25,9 @@ GATE = Account(
         "The neurons recognise what they were shown. Not every harmful request is "
         "refused, and requests that only sound harmful are refused more often than "
         "before.",
-        "Of prompts that talk a model out of its rules, or are encoded, about every "
-        "second one is refused even if what it asks for is harmless.",
+        "In prompts that talk a model out of its rules, or are encoded, harmful "
+        "requests are refused less often than plain ones, and harmless ones more "
+        "often.",
         "Rows were replaced, so that multiples of the change make no sense: use it as "
         "it is, an adapter at scale 1.",
         PACKAGE,

@@ -62,10 +62,6 @@ class GateConfig(RequestConfig):
         Log odds at which neurons open where an answer begins, and within a prefilled
         answer: the lower, the more is refused. `"auto"` tries several on the tuning
         split.
-    spare_templates : bool
-        Whether harmless requests in prompts that talk a model out of its rules, or
-        encoded, are among those to be answered. Fewer of these are refused then, and
-        fewer harmful ones.
     relay : bool
         Whether two neurons below the layer raise a flag where a harmful request ends,
         which one attention head carries to all tokens of the answer, so that answers
@@ -123,12 +119,6 @@ class GateConfig(RequestConfig):
         "one; auto chooses on requests set aside",
         group="main",
     )
-    spare_templates: bool = parameter(
-        Flag(), False,
-        "whether harmless requests in prompts that talk a model out of its rules, or "
-        "encoded, are to be answered",
-        group="main",
-    )  # fmt: skip
     relay: bool = parameter(
         Flag(), False,
         "whether a flag is raised where harmful requests end, which one attention head "

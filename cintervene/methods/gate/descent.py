@@ -189,7 +189,7 @@ class GateDescent:
             np.concatenate([benign.inputs, requests]),
             np.concatenate([benign.roles, np.full(len(requests), READING)]),
         )
-        config, count = self.config, int(harmful.roles.max()) - READING
+        config, count = self.config, len(harmful.to_be_found)
         self.places = self.mlp.idlest(torch.from_numpy(benign.inputs), count)
         self.gates = fit_gates(
             self.mlp, harmful, benign, self.places, config.ridge, config.sharpness

@@ -27,13 +27,14 @@ from cintervene.prompts.refusal_examples import (
 from cintervene.utils.progress import Progress
 
 __all__ = [
-    "ANSWERING", "DEPTHS", "OPENING", "READING", "REFUSING", "GateExamples", "prepare",
-    "roles",
+    "ANSWERING", "DEPTHS", "HIDDEN", "OPENING", "READING", "REFUSING", "GateExamples",
+    "prepare", "roles",
 ]  # fmt: skip
 
 # Role of a token: in the request, at its end where the answer is about to begin, within
-# a prefilled answer, or at this or a later token of the refusal.
-READING, OPENING, ANSWERING, REFUSING = range(4)
+# a prefilled answer, where the answer to a request in a template is about to begin, or
+# at this or a later token of the refusal.
+READING, OPENING, ANSWERING, HIDDEN, REFUSING = range(5)
 # With how many prefills each harmful request comes.
 PREFILLS = 2
 # In how many other ways.
@@ -120,9 +121,7 @@ def prepare(
         benign=[
             example
             for turn, text in enumerate(retained)
-            for example in _benign(
-                builder, forms, turn, text, answers, config.spare_templates
-            )
+            for example in _benign(builder, forms, turn, text, answers)
         ],
         tune_harmful=list(_tune_harmful(builder)),
         tune_benign=list(_tune_benign(builder, tune_everyday, answers)),
@@ -150,7 +149,7 @@ def _harmful(
     if turn % JAILBREAK_EVERY == 1:
         template_turn = turn // JAILBREAK_EVERY
         jailbreak = data.fill_in_turn(builder.templates, template_turn, text)
-        yield builder.refusal(jailbreak, "", 0)
+        yield replace(builder.refusal(jailbreak, "", 0), hidden=True)
 
 
 def _benign(
@@ -159,7 +158,6 @@ def _benign(
     turn: int,
     text: str,
     answers: Answers,
-    in_templates: bool,
 ) -> Iterator[TargetExample]:
     """The examples about a benign request; prefills and forms take turns."""
     if turn % ANSWER_EVERY == 0:
@@ -167,11 +165,10 @@ def _benign(
     else:
         prefills = builder.prefills
         yield builder.retain(text, prefills[turn // ANSWER_EVERY % len(prefills)])
-    # Of `builder.templates` only those that are everyday forms, too, unless they are to
-    # be spared: who uses the others has something to hide.
-    if in_templates and turn % HARMLESS_JAILBREAK_EVERY == 0:
-        hidden = turn // HARMLESS_JAILBREAK_EVERY
-        yield builder.retain(data.fill_in_turn(builder.templates, hidden, text))
+    if turn % HARMLESS_JAILBREAK_EVERY == 0:
+        template_turn = turn // HARMLESS_JAILBREAK_EVERY
+        jailbreak = data.fill_in_turn(builder.templates, template_turn, text)
+        yield replace(builder.retain(jailbreak), hidden=True)
     if turn % FORM_EVERY == 0:
         yield builder.retain(data.fill_in_turn(forms, turn // FORM_EVERY, text))
     if turn % WAY_EVERY == 0:
@@ -215,7 +212,7 @@ def roles(example: TargetExample, first: int) -> npt.NDArray[np.int64]:
     """The role of each token of an example from the first on."""
     positions = np.arange(first, len(example.ids))
     result = np.full(len(positions), READING)
-    result[positions == example.opening] = OPENING
+    result[positions == example.opening] = HIDDEN if example.hidden else OPENING
     result[positions > example.opening] = ANSWERING
     if example.target_sets:
         refusing = positions >= example.target_start

@@ -13,7 +13,11 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from cintervene.methods.common.detector import Detector, fit_detector
+from cintervene.methods.common.detector import (
+    Detector,
+    crossed_threshold,
+    fit_detector,
+)
 from cintervene.methods.common.gated_mlp import GatedMLP, constant_direction
 from cintervene.methods.gate.examples import GateExamples
 from cintervene.methods.gate.watched import watched
@@ -31,8 +35,6 @@ FALSE, STRAY = 0.02, 1e-4
 # Log odds from where the flag begins to rise to where it stands, and how sharply.
 STEP = 0.5
 SHARPNESS = 3.0
-# Neighbours, which may be about one request, are left out together.
-FOLDS, NEIGHBOURS = 3, 8
 # Other tokens of a kind that the detector is fitted to.
 MOST = 6000
 
@@ -127,7 +129,9 @@ def fit_flag(
         return np.stack([one[behind] for one in rows]), _spread(np.concatenate(others))
 
     (positive, around), (benign, others) = read(harmful), read(examples.benign)
-    threshold = _threshold(positive, benign, others, ridge)
+    shares = FALSE, STRAY
+    reached = crossed_threshold(positive, [benign, others], shares, ridge)
+    threshold = max(0.0, reached)
     detector = fit_detector(positive, [benign, np.concatenate([others, around])], ridge)
     ordinary = np.concatenate([benign, others])
     places = mlp.idlest(torch.from_numpy(ordinary).float(), 2)
@@ -157,26 +161,3 @@ def _ending_so(
 def _spread(rows: Floats) -> Floats:
     """Rows evenly taken from all, at most so many."""
     return rows[:: -(-len(rows) // MOST)]
-
-
-def _threshold(positive: Floats, benign: Floats, others: Floats, ridge: float) -> float:
-    """Log odds that what was not fitted to hardly reaches; 0 at least.
-
-    Few benign requests do, and next to no other tokens.
-    """
-    groups = (positive, benign, others)
-    parts = [np.arange(len(group)) // NEIGHBOURS % FOLDS for group in groups]
-    odds = [np.zeros(len(group)) for group in groups]
-    for fold in range(FOLDS):
-        kept = [g[part != fold] for g, part in zip(groups, parts, strict=True)]
-        if not all(map(len, kept)):
-            continue
-        fitted = fit_detector(kept[0], kept[1:], ridge)
-        for group, part, found in zip(groups, parts, odds, strict=True):
-            here = part == fold
-            found[here] = group[here] @ fitted.weights + fitted.bias
-    return max(
-        0.0,
-        float(np.quantile(odds[1], 1.0 - FALSE)),
-        float(np.quantile(odds[2], 1.0 - STRAY)),
-    )

@@ -12,14 +12,24 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from cintervene.methods.common.detector import Detector, fit_detector
+from cintervene.methods.common.detector import (
+    Detector,
+    crossed_threshold,
+    fit_detector,
+)
 from cintervene.methods.common.gated_mlp import (
     GatedMLP,
     Neurons,
     as_stored,
     constant_direction,
 )
-from cintervene.methods.gate.examples import ANSWERING, READING, REFUSING
+from cintervene.methods.gate.examples import (
+    ANSWERING,
+    HIDDEN,
+    OPENING,
+    READING,
+    REFUSING,
+)
 from cintervene.utils.arrays import Floats
 from cintervene.utils.ranks import deal
 
@@ -35,6 +45,13 @@ MOST, FEW = 12000, 3000
 # Log odds at which the neurons of the refusal's own tokens open, which are recognised
 # by these tokens alone.
 CERTAIN = 1.0
+# The roles at which an answer is about to begin.
+OPENINGS = (OPENING, HIDDEN)
+# Shares at which the neuron for requests in templates may open of harmless ones in
+# them, of other harmless ones and of other tokens, none of them fitted to; and how many
+# times the ridge is larger for it: there are many more templates than it is fitted to.
+FALSE_HIDDEN = (0.2, 0.03, 0.001)
+HIDDEN_RIDGE = 10.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,10 +73,15 @@ class Tokens:
         inputs: Singles = self.inputs[self.roles == role]
         return inputs
 
-    def beside(self, role: int) -> Singles:
+    def beside(self, *roles: int) -> Singles:
         """Those of all other roles."""
-        inputs: Singles = self.inputs[self.roles != role]
+        inputs: Singles = self.inputs[~np.isin(self.roles, roles)]
         return inputs
+
+    @property
+    def to_be_found(self) -> list[int]:
+        """The roles that there are, but for requests' own tokens."""
+        return [int(role) for role in np.unique(self.roles) if role != READING]
 
 
 class Thresholds(NamedTuple):
@@ -88,8 +110,8 @@ class Gates:
     Attributes
     ----------
     mlp : GatedMLP
-    detectors : list of Detector
-        One for each role from `OPENING` on.
+    detectors : dict of int to Detector
+        By the role of the tokens to be found.
     idle : Neurons
         Those whose places are taken; their biases stay.
     constant : Tensor, shape (hidden,)
@@ -104,7 +126,7 @@ class Gates:
     """
 
     mlp: GatedMLP
-    detectors: list[Detector]
+    detectors: dict[int, Detector]
     idle: Neurons
     constant: Tensor
     level: float
@@ -119,10 +141,15 @@ class Gates:
         thresholds : Thresholds
             At which the neurons open that tell a harmful request.
         """
-        weights = np.stack([one.weights for one in self.detectors])
-        least = np.full(len(self.detectors), CERTAIN)
-        least[: len(thresholds)] = thresholds
-        bias = np.array([one.bias for one in self.detectors]) - least
+        least = {
+            OPENING: thresholds.opening,
+            ANSWERING: thresholds.answering,
+            HIDDEN: 0.0,
+        }
+        weights = np.stack([one.weights for one in self.detectors.values()])
+        bias = np.array(
+            [one.bias - least.get(at, CERTAIN) for at, one in self.detectors.items()]
+        )
         constant = self.constant.double().numpy()
         rows = self.sharpness * (weights + bias[:, None] * constant)
         # What biases add is taken out.
@@ -167,28 +194,30 @@ def fit_gates(
     Parameters
     ----------
     harmful, benign : Tokens
-        `harmful` with the roles from `REFUSING` on without a gap.
     places : sequence of int
-        Of the neurons that give up theirs, one for each role.
+        Of the neurons that give up theirs, one for each role of `harmful` that is to be
+        found.
     ridge : float
         See `fit_detector`.
     sharpness : float
     """
-    positive = {
-        role: _spread(harmful.at(role))
-        for role in range(READING + 1, harmful.roles.max() + 1)
-    }
+    positive = {role: _spread(harmful.at(role)) for role in harmful.to_be_found}
 
     def fitted(role: int) -> Detector:
         others = list(_negatives(role, harmful, benign))
-        return fit_detector(positive[role], others, ridge)
+        if role != HIDDEN:
+            return fit_detector(positive[role], others, ridge)
+        strong = HIDDEN_RIDGE * ridge
+        least = crossed_threshold(positive[role], others, FALSE_HIDDEN, strong)
+        found = fit_detector(positive[role], others, strong)
+        return replace(found, bias=found.bias - least)
 
     detectors = deal("detectors of roles", list(positive), fitted)
     ordinary = _spread(benign.inputs)
     constant = constant_direction(ordinary)
     gates = Gates(
         mlp,
-        detectors,
+        dict(zip(positive, detectors, strict=True)),
         mlp.neurons(places),
         torch.from_numpy(constant).float(),
         float((ordinary @ constant).mean()),
@@ -206,16 +235,21 @@ def _negatives(role: int, harmful: Tokens, benign: Tokens) -> Iterator[Floats]:
     """Groups of tokens at which the detector of a role must not open.
 
     In harmful conversations these are the answers' other tokens: what a neuron adds to
-    the request's own changes little.
+    the request's own changes little. Where one kind of answer begins, another may.
     """
-    answers = harmful.inputs[(harmful.roles != role) & (harmful.roles != READING)]
+    same = OPENINGS if role in OPENINGS else (role,)
+    answers = harmful.beside(READING, *same)
     if role >= REFUSING:
         yield _spread(answers, FEW)
         yield _spread(benign.beside(ANSWERING), FEW)
         yield _spread(benign.at(ANSWERING))
     else:
-        yield _spread(benign.at(role))
-        yield np.concatenate([_spread(benign.beside(role)), _spread(answers)])
+        for one in sorted(same, key=lambda one: one != role):
+            if len(found := benign.at(one)):
+                yield _spread(found)
+        most = FEW if role == HIDDEN else MOST
+        rest = _spread(benign.beside(*same), most), _spread(answers, most)
+        yield np.concatenate(rest)
 
 
 def _spread(rows: Singles, most: int = MOST) -> Floats:

@@ -23,20 +23,21 @@ from cintervene.activations.upper_layers import differentiable
 from cintervene.errors import ArgumentError, ModelError
 from cintervene.export import lora
 from cintervene.intervention.intervention import Intervention
-from cintervene.methods.common.detector import fit_detector
+from cintervene.methods.common.detector import crossed_threshold, fit_detector
 from cintervene.methods.common.gated_mlp_discovery import find_gated_mlp
 from cintervene.methods.common.sweep import RefusalLimits, mildest_within
 from cintervene.methods.gate.descent import GateDescent, GateSweepPoint
 from cintervene.methods.gate.examples import (
     ANSWERING,
     DEPTHS,
+    HIDDEN,
     OPENING,
     READING,
     REFUSING,
     prepare,
     roles,
 )
-from cintervene.methods.gate.gates import Thresholds
+from cintervene.methods.gate.gates import Thresholds, Tokens, fit_gates
 from cintervene.methods.gate.method import THRESHOLDS, _sweep
 from cintervene.models import find_decoder, loading
 from cintervene.models.parts import ModelParts
@@ -102,6 +103,67 @@ def test_a_detector_tells_apart_what_can_be_told_apart() -> None:
     found = fit_detector(bad, [good], 1e-3)
     least = (bad @ found.weights + found.bias).min()
     assert least > 0 > (good @ found.weights + found.bias).max()
+
+
+def test_a_threshold_holds_for_what_was_not_fitted_to() -> None:
+    """All is noise, in which a detector tells much of what it was fitted to."""
+    rng = np.random.default_rng(3)
+
+    def drawn(n: int) -> Any:
+        return rng.standard_normal((n, 60))
+
+    ridge, (positive, *negatives) = 0.3, (drawn(300) for _ in range(3))
+    least = crossed_threshold(positive, negatives, (0.2, 0.5), ridge)
+    found = fit_detector(positive, negatives, ridge)
+    seen, new = (
+        one @ found.weights + found.bias for one in (negatives[0], drawn(9000))
+    )
+    assert (seen > least).mean() < (new > least).mean() < 0.2
+    # Which it does not where it is that of what was fitted to.
+    assert (new > np.quantile(seen, 0.8)).mean() > 0.23
+    many = crossed_threshold(positive, negatives, (0.2, 0.01), ridge)
+    assert many > least
+    # Nothing is left to fit to where one of all is left out.
+    assert crossed_threshold(positive[:1], negatives, (0.2, 0.2), ridge) == 0.0
+
+
+def test_requests_in_templates_are_found_by_a_neuron_of_their_own(
+    tiny_model: Any,
+) -> None:
+    """Harm shows in one coordinate of plain requests, in another of hidden ones."""
+    rng = np.random.default_rng(4)
+
+    def tokens(harmful: bool, n: int) -> Tokens:
+        roles = np.repeat([READING, OPENING, ANSWERING, HIDDEN], n)
+        inputs = rng.standard_normal((len(roles), 24)).astype(np.float32)
+        inputs[:, 0] = 8.0
+        inputs[np.arange(len(roles)), 1 + roles] += 8.0
+        sign = 1.0 if harmful else -1.0
+        inputs[roles == OPENING, 6] += 4.0 * sign
+        inputs[roles == ANSWERING, 6] += 4.0 * sign
+        # Not to be told apart without mistakes.
+        inputs[roles == HIDDEN, 7] += 0.8 * sign
+        return Tokens(inputs, roles)
+
+    mlp = find_gated_mlp(find_decoder(tiny_model("llama")), 2)
+    harmful, benign = tokens(True, 400), tokens(False, 400)
+    assert harmful.to_be_found == [OPENING, ANSWERING, HIDDEN]
+    gates = fit_gates(mlp, harmful, benign, [3, 5, 30], 0.01, 3.0)
+    assert list(gates.detectors) == harmful.to_be_found
+
+    def opened(which: int, some: Tokens, role: int) -> float:
+        row = gates.gate(Thresholds(1.0, 1.0))[which]
+        return float((some.at(role) @ row.numpy() > 0).mean())
+
+    new = {sign: tokens(sign, 2000) for sign in (True, False)}
+    assert opened(0, new[True], OPENING) > 0.99
+    assert opened(0, new[False], OPENING) < 0.01
+    # What is told of plain requests alone does not say what hidden ones are.
+    assert opened(0, new[True], HIDDEN) < 0.01
+    assert opened(2, new[False], HIDDEN) == pytest.approx(0.2, abs=0.05)
+    assert opened(2, new[True], HIDDEN) > 0.6
+    assert max(opened(2, new[True], role) for role in (READING, ANSWERING)) < 0.01
+    assert max(opened(2, new[False], role) for role in (OPENING, ANSWERING)) < 0.01
 
 
 @pytest.mark.parametrize(("name", "options"), GATED)
@@ -177,34 +239,36 @@ def test_roles_say_where_each_token_stands(tiny: Any) -> None:
     assert examples.tune_benign
 
 
-@pytest.mark.parametrize("spared", [False, True])
-def test_harmless_requests_in_templates_are_benign_only_where_asked_for(
-    tiny: Any, spared: bool
+def test_requests_of_both_kinds_come_in_templates_and_are_told_as_such(
+    tiny: Any,
 ) -> None:
     model, tokenizer = tiny
     templates = [*data.jailbreak_templates("train"), *data.disguise_templates()]
     forms = data.ordinary_templates("train")
     requests = [f"What is {n}?" for n in range(4 * len(forms))]
     # None of the package's own: its borderline prompts would come before them.
-    config = GateConfig(
-        harmful=requests, preserve=requests, benign=0, answer_tokens=1,
-        spare_templates=spared,
-    )  # fmt: skip
+    config = GateConfig(harmful=requests, preserve=requests, benign=0, answer_tokens=1)
     examples = prepare(model, tokenizer, config, "No.", silent)
-    refused = [tokenizer.decode(one.ids) for group in examples.harmful for one in group]
-    retained = [tokenizer.decode(one.ids) for one in examples.benign]
-    for at, template in enumerate(templates):
-        jailbreak = data.fill_template(template, requests[2 * at + 1])
-        assert any(jailbreak in one for one in refused)
+    harmful = [one for group in examples.harmful for one in group]
+    hidden, plain = (
+        {
+            sign: [tokenizer.decode(one.ids) for one in some if one.hidden is wanted]
+            for sign, some in ((True, harmful), (False, examples.benign))
+        }
+        for wanted in (True, False)
+    )
+    every = {True: 2, False: 3}
+    for sign, first in ((True, 1), (False, 0)):
+        assert len(hidden[sign]) == len(requests[first :: every[sign]])
+        for at, template in enumerate(templates):
+            filled = data.fill_template(template, requests[every[sign] * at + first])
+            assert filled in hidden[sign][at]
     for at, form in enumerate(forms):
         formed = data.fill_template(form, requests[4 * at])
-        assert any(formed in one for one in retained)
-    hiding = {*templates} - {*forms}
-    assert any(map(data.is_encoded, hiding))
-    assert not all(map(data.is_encoded, hiding))
-    for template in hiding:
-        filled = [data.fill_template(template, one) for one in requests[::3]]
-        assert any(one in text for one in filled for text in retained) is spared
+        assert any(formed in one for one in plain[False])
+    found = [roles(one, 0) for one in harmful + examples.benign if one.hidden]
+    assert all((one == HIDDEN).sum() == 1 for one in found)
+    assert not any((one == OPENING).any() for one in found)
 
 
 def test_the_models_own_answers_to_harmful_requests_are_broken_off(tiny: Any) -> None:
