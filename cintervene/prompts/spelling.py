@@ -159,7 +159,9 @@ def before_last_part(tokenizer: Any, tokens: Sequence[int], phrase: str) -> int:
         Its parts have white space between them.
     """
     parts = caseless(phrase).split()
-    for count in range(1, len(tokens)) if len(parts) > 1 else ():
+    if len(parts) == 1:
+        return 0
+    for count in range(1, len(tokens)):
         said = caseless(tokenizer.decode(list(tokens[:count]))).split()
         # The first token may begin with what comes before the phrase, such as a quote.
         if len(said) == len(parts) - 1 and said[-1].endswith(parts[-2]):
