@@ -8,10 +8,11 @@ from collections.abc import Sequence
 from itertools import chain
 from typing import Any
 
-from cintervene.data import normal_word, unique_words
+from cintervene.data import caseless, normal_word, unique_words
 from cintervene.errors import ArgumentError
 
 __all__ = [
+    "before_last_part",
     "check_spellable",
     "distinctive",
     "distinctiveness",
@@ -141,6 +142,31 @@ def distinctive(tokenizer: Any, token: int, word: str) -> float:
 def distinctiveness(letters: int, word: str) -> float:
     """The same, of so many letters of the word."""
     return 1.0 if letters >= len(word) else min(letters / 4, 1.0) ** 2
+
+
+def before_last_part(tokenizer: Any, tokens: Sequence[int], phrase: str) -> int:
+    """How many of a phrase's tokens come before its last part.
+
+    0 for a word, and where a token holds the end of one part and the beginning of the
+    next.
+
+    Parameters
+    ----------
+    tokenizer
+    tokens : sequence of int
+        Of the phrase in any surface form.
+    phrase : str
+        Its parts have white space between them.
+    """
+    parts = caseless(phrase).split()
+    if len(parts) == 1:
+        return 0
+    for count in range(1, len(tokens)):
+        said = caseless(tokenizer.decode(list(tokens[:count]))).split()
+        # The first token may begin with what comes before the phrase, such as a quote.
+        if len(said) == len(parts) - 1 and said[-1].endswith(parts[-2]):
+            return count
+    return 0
 
 
 def check_spellable(tokenizer: Any, words: Sequence[str]) -> None:

@@ -9,7 +9,13 @@ from typing import Any
 
 from cintervene.data import ObedienceTemplate
 from cintervene.prompts.chat import render
-from cintervene.prompts.spelling import distinctive, first_tokens, spell, surface_forms
+from cintervene.prompts.spelling import (
+    before_last_part,
+    distinctive,
+    first_tokens,
+    spell,
+    surface_forms,
+)
 
 __all__ = ["TargetSpan", "answered", "word_spans"]
 
@@ -33,6 +39,9 @@ class TargetSpan:
         `start`, and how distinctive it is.
     weights : tuple of float
         How distinctive each of the tokens that matter is; see `spelling.distinctive`.
+    last_part : int
+        How many of the tokens that matter come before a phrase's last part; 0 for a
+        word.
     """
 
     ids: tuple[int, ...]
@@ -41,6 +50,7 @@ class TargetSpan:
     later: bool = False
     openings: dict[int, float] = field(default_factory=dict)
     weights: tuple[float, ...] = ()
+    last_part: int = 0
 
     @property
     def positions(self) -> range:
@@ -143,4 +153,5 @@ def _say(
         later=bool(prefix),
         openings=first_tokens(tokenizer, prefix, word),
         weights=tuple(distinctive(tokenizer, token, word) for token in tokens),
+        last_part=before_last_part(tokenizer, tokens, word),
     )

@@ -10,7 +10,12 @@ from typing import Any
 from torch import nn
 
 from cintervene.prompts.chat import generate, render
-from cintervene.prompts.spelling import distinctive, encode_text, surface_forms
+from cintervene.prompts.spelling import (
+    before_last_part,
+    distinctive,
+    encode_text,
+    surface_forms,
+)
 from cintervene.prompts.target_spans import TargetSpan
 from cintervene.utils.progress import Step
 
@@ -111,10 +116,13 @@ def _sayings(
     for begin, length in islice(occurrences, OCCURRENCES):
         text = answer[: begin + length]
         weights = tuple(distinctive(tokenizer, one, word) for one in text[begin:])
+        last_part = before_last_part(tokenizer, text[begin:], word)
         # As a text by itself, it has to have a beginning.
         for before in (prompt, []) if begin > 1 else (prompt,):
             ids, start = (*before, *text), len(before) + begin
-            yield TargetSpan(ids, start, word, begin > 0, weights=weights)
+            yield TargetSpan(
+                ids, start, word, begin > 0, weights=weights, last_part=last_part
+            )
 
 
 def token_forms(tokenizer: Any, *words: str) -> Forms:

@@ -16,6 +16,7 @@ pytest.importorskip("transformers")
 from transformers import AddedToken
 
 from cintervene.prompts.spelling import (
+    before_last_part,
     check_spellable,
     distinctive,
     first_tokens,
@@ -127,3 +128,30 @@ def test_words_that_do_not_survive_the_tokenizer_are_refused() -> None:
 
     with pytest.raises(ArgumentError, match="cannot spell 'bøm'"):
         check_spellable(Deaf(), ["bom", "bøm"])
+
+
+@pytest.mark.parametrize(
+    ("text", "phrase", "last"),
+    [
+        ("shed light on", "shed light on", " on"),
+        ("SHED LIGHT ON", "shed light on", " ON"),
+        # What comes before it is in the same token, or in one before.
+        ('"Delve into', "delve into", " into"),
+        ("a a a", "a a a", " a"),
+        ("tapestry", "tapestry", "tapestry"),
+    ],
+)
+def test_where_the_last_part_of_a_phrase_begins(
+    text: str, phrase: str, last: str
+) -> None:
+    tokens = Letters()(text)["input_ids"]
+    count = before_last_part(Letters(), tokens, phrase)
+    assert Letters().decode(tokens[count:]) == last
+
+
+def test_a_token_that_two_parts_share_is_no_last_part() -> None:
+    class Joined(Letters):
+        def decode(self, ids: list[int]) -> str:
+            return "".join("game o" if i == 1 else super().decode([i]) for i in ids)
+
+    assert before_last_part(Joined(), [1, ord("n")], "game on") == 0

@@ -80,7 +80,8 @@ class PCRConfig(ProjectionConfig):
         follows it, and neither `layers` nor `matrix` asks for something else.
     max_neurons : "auto" or int
         How many neurons `hinge` may change, at most half of `max_rank`; more words than
-        these share them. `"auto"` is a twentieth of the MLP's.
+        these share them. `"auto"` is a twentieth of the MLP's, and of lists for which
+        that is little, three for four words up to a twelfth.
     strength : "auto" or float
         How far outputs are pushed: the s of (8) and (11) to (13).
         `"auto"` tries several on a tuning split and takes the knee of effect against
@@ -159,7 +160,8 @@ class PCRConfig(ProjectionConfig):
     )  # fmt: skip
     max_neurons: Literal["auto"] | int = parameter(
         Auto(Whole(least=1), "a positive whole number"), "auto",
-        "how many neurons the hinge may change; auto is a twentieth of an MLP's",
+        "how many neurons the hinge may change; auto is a twentieth of an MLP's, up to "
+        "a twelfth for long lists",
     )  # fmt: skip
     strength: Literal["auto"] | float = parameter(
         Auto(Scale(), Scale().expected), "auto",

@@ -37,6 +37,7 @@ from cintervene.methods.pcr.hinge.places import give_up
 from cintervene.methods.pcr.hinge.rows import HingeRows
 from cintervene.models import loading
 from cintervene.models.parts import ModelParts
+from cintervene.prompts.calibration import Calibration
 from cintervene.prompts.calibration_size import CalibrationSize
 from cintervene.prompts.chat import render
 from cintervene.prompts.evaluation_size import EvaluationSize
@@ -66,6 +67,7 @@ def _rows(hidden: int, words: int, seed: int = 0) -> HingeRows:
         said=said.astype(np.float32),
         owners=owners,
         first=first,
+        enough=np.ones(len(owners), dtype=bool),
         opening=np.tile(np.arange(8) < 2, words),
         tokens=[{5 + int(owner): 1.0} for owner in owners],
         near_tokens={20, 21, 22},
@@ -82,7 +84,7 @@ def test_neurons_open_at_their_words_and_nowhere_else(tiny_model: Any) -> None:
     parts = ModelParts.find(tiny_model("llama"))
     mlp = find_gated_mlp(parts.decoder, parts.n_layers - 1)
     rows = _rows(parts.decoder.hidden_size, 4)
-    groups = grouped(rows, 4, 8)
+    groups = grouped(rows, 8)
     assert [group.words for group in groups if group.begins] == [[0], [1], [2], [3]]
     (shared,) = [group for group in groups if not group.begins]
     assert sorted(shared.words) == [0, 1, 2, 3]
@@ -117,7 +119,7 @@ def test_neurons_open_at_their_words_and_nowhere_else(tiny_model: Any) -> None:
 def test_words_share_neurons_where_these_are_few() -> None:
     rows = _rows(16, 7)
     for most in range(1, 12):
-        groups = grouped(rows, 7, most)
+        groups = grouped(rows, most)
         assert len(groups) <= most
         begin = [word for group in groups if group.begins for word in group.words]
         assert sorted(begin) == list(range(7))
@@ -125,18 +127,35 @@ def test_words_share_neurons_where_these_are_few() -> None:
         assert sorted(longer) == (list(range(7)) if most > 2 else [])
 
 
+def test_of_long_lists_neurons_are_where_one_is_enough() -> None:
+    rows = _rows(96, 40)
+    rows = replace(rows, enough=(rows.owners % 2 == 0) == rows.first)
+    # With 14 and 13 for beginnings, three words share one at most, or more do.
+    short, long = (grouped(rows, most) for most in (20, 19))
+    for begins, words in ((True, range(0, 40, 2)), (False, range(1, 40, 2))):
+        of_short, of_long = (
+            sorted(w for group in groups if group.begins == begins for w in group.words)
+            for groups in (short, long)
+        )
+        assert of_short == list(range(40))
+        assert of_long == list(words)
+    assert len(long) <= 19
+    assert all(rows.enough[group.of(rows)].all() for group in long)
+    assert all(group.of(rows).any() for group in long)
+
+
 def test_words_that_begin_alike_share_first() -> None:
     rows = _rows(16, 6)
     begins = (rows.owners == 4) & rows.first
     rows.said[begins] = rows.said[(rows.owners == 1) & rows.first] + 0.01
     alone = {(0,), (2,), (3,), (5,)}
-    groups = [group for group in grouped(rows, 6, 7) if group.begins]
+    groups = [group for group in grouped(rows, 7) if group.begins]
     assert {tuple(sorted(group.words)) for group in groups} == alone | {(1, 4)}
 
 
 @pytest.mark.parametrize(("words", "most"), [(40, 30), (40, 9), (13, 4), (9, 1)])
 def test_no_group_grows_to_much_more_than_the_others(words: int, most: int) -> None:
-    groups = [group for group in grouped(_rows(96, words), words, most) if group.begins]
+    groups = [group for group in grouped(_rows(96, words), most) if group.begins]
     sizes = [len(group.words) for group in groups]
     count = most - int(most * MOST_SHARED)
     assert sum(sizes) == words
@@ -166,6 +185,15 @@ def test_neurons_keep_to_the_largest_rank() -> None:
         )
     }
     assert list(found.values()) == [100, 8, 1, 128, 300]
+
+
+def test_long_lists_may_change_more_neurons() -> None:
+    mlp: Any = SimpleNamespace(down=SimpleNamespace(d_in=1200))
+    most = {
+        count: most_neurons(mlp, PCRConfig(forbid=[f"w{n}" for n in range(count)]))
+        for count in (1, 80, 100, 120, 133, 134, 500)
+    }
+    assert most == {1: 60, 80: 60, 100: 75, 120: 90, 133: 99, 134: 100, 500: 100}
 
 
 def test_columns_lower_their_tokens_by_a_nat_at_least_cost(tiny_model: Any) -> None:
@@ -313,6 +341,27 @@ def test_less_is_asked_where_the_first_crosses_the_limits(
     assert drifts[: first + 1] == sorted(drifts[: first + 1], reverse=True)
     (chosen,) = [point for point in tried if point["chosen"]]
     assert chosen["kl"] <= limit
+
+
+def test_where_a_neuron_is_enough(tiny_model: Any) -> None:
+    parts = ModelParts.find(tiny_model("llama"))
+    mlp = find_gated_mlp(parts.decoder, parts.n_layers - 1)
+    # Of a phrase of four tokens the last two are its last part.
+    spans = {
+        "two tokens": TargetSpan((3, 4, 5, 6), 2, "w", weights=(1.0,) * 2),
+        "one token": TargetSpan((3, 4, 5), 2, "w", weights=(1.0,)),
+        "phrase": TargetSpan(
+            (3, 4, 7, 8, 9, 10), 2, "p q", weights=(1.0,) * 4, last_part=2
+        ),
+    }
+    calibration = Calibration(
+        [*spans.values()], [TargetSpan((3, 4, 9), 2)], [TargetSpan((3, 8, 9), 1)],
+        [], [], [],
+    )  # fmt: skip
+    rows = HingeRows.gather(parts, mlp, ["w", "p q"], calibration, lambda _: None)
+    assert rows.owners.tolist() == [0, 0, 0, 1, 1, 1, 1]
+    assert rows.first.tolist() == [True, False, True, True, False, False, False]
+    assert rows.enough.tolist() == [False, True, True, False, False, True, True]
 
 
 @pytest.mark.model

@@ -7,7 +7,7 @@ docs/methods/pcr.md (9) and (10).
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -182,7 +182,8 @@ class _Fitting:
         said = rows.said[group.of(rows)].astype(np.float64)
         positive = [said] * REPEATED
         if group.begins:
-            positive += [made for word in group.words for made in self._made(word)]
+            alone = (replace(group, words=[word]) for word in group.words)
+            positive += [made for one in alone for made in self._made(one)]
         guess = self._inverse @ (said.mean(axis=0) - self.mean)
         negatives = [_hardest(rows.other, guess, HARD), self._spread]
         if len(rows.near):
@@ -190,11 +191,12 @@ class _Fitting:
         ridge = BEGIN_RIDGE if group.begins else RIDGE
         return fit_detector(np.concatenate(positive), negatives, ridge).weights
 
-    def _made(self, word: int) -> Iterator[Floats]:
-        """Beginnings as they might be elsewhere, for what others' differ by."""
-        rows = self.rows
+    def _made(self, group: Group) -> Iterator[Floats]:
+        """A word's beginnings as they might be, for what those of others differ by."""
+        rows, (word,) = self.rows, group.words
+        own = group.of(rows)
         for kind, differences in zip(self._kinds, self._differences, strict=True):
-            chosen = rows.said[(rows.owners == word) & kind]
+            chosen = rows.said[own & kind]
             if len(chosen):
                 count = len(differences)
                 taken = (np.arange(MADE) * -(-count // MADE) + word) % count

@@ -46,8 +46,9 @@ from cintervene.utils.progress import Progress, counting
 
 __all__ = ["Hinge", "hinged_mlp", "most_neurons", "sentence_requests"]
 
-# Neurons of an MLP that may be changed, as a share.
-SHARE = 1 / 20
+# Neurons of an MLP that may be changed, as a share; and of long lists, for which there
+# are so many for each word.
+SHARE, MOST_SHARE, EACH_WORD = 1 / 20, 1 / 12, 3 / 4
 # Nats that tokens are lowered by at first, where a neuron's activation is 1.
 FIRST = 20.0
 # Times `min_effect` that each word is to reach on the tuning split.
@@ -103,7 +104,9 @@ def most_neurons(mlp: GatedMLP, config: PCRConfig) -> int:
     Each takes two ranks of the down projection: what it did, and what it does.
     """
     if config.max_neurons == "auto":
-        wanted = int(SHARE * mlp.down.d_in)
+        assert config.forbid is not None
+        least, most = (int(share * mlp.down.d_in) for share in (SHARE, MOST_SHARE))
+        wanted = min(max(least, int(EACH_WORD * len(config.forbid))), most)
     else:
         wanted = min(int(config.max_neurons), mlp.down.d_in // 2)
     return max(1, min(wanted, config.max_rank // 2))
@@ -276,7 +279,7 @@ class Hinge:
         benign = rows.benign_states[:: -(-len(rows.benign_states) // STATISTICS_ROWS)]
         statistics = token_statistics(unembedding, benign)
         metric = statistics.metric_at(mlp.down, self._config.output_ridge)
-        groups = grouped(rows, len(self._words), most_neurons(self._mlp, self._config))
+        groups = grouped(rows, most_neurons(self._mlp, self._config))
         inputs = rows.benign[:: -(-len(rows.benign) // IDLE_ROWS)]
         given_up = give_up(mlp, torch.from_numpy(inputs), metric, len(groups))
         report = counting(self._progress, "fitting neurons", len(groups))

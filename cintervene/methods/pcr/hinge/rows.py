@@ -41,6 +41,10 @@ class HingeRows:
         Number of that word.
     first : ndarray of bool, shape (m,)
         Whether the word begins there.
+    enough : ndarray of bool, shape (m,)
+        Whether the word is told there by what has been said, or said with one token:
+        where it goes on, but not before a phrase's last part, for what a phrase begins
+        with is said elsewhere, too.
     opening : ndarray of bool, shape (m,)
         Whether the answer begins with it there.
     tokens : list of dict of int to float
@@ -63,6 +67,7 @@ class HingeRows:
     said: Singles
     owners: Ints
     first: npt.NDArray[np.bool_]
+    enough: npt.NDArray[np.bool_]
     opening: npt.NDArray[np.bool_]
     tokens: list[dict[int, float]]
     near_tokens: set[int]
@@ -111,12 +116,17 @@ class HingeRows:
             tokens[row][int(index.tokens[column])] = float(weight)
         numbers = {word: number for number, word in enumerate(words)}
         spans = [calibration.forget[sequence] for sequence in index.sequences]
-        places = zip(spans, index.positions, strict=True)
-        first = np.array([position == span.start - 1 for span, position in places])
+        begin, end = np.array(
+            [(span.positions[0], span.positions[-1]) for span in spans]
+        ).T
+        rest = np.array([max(span.last_part, 1) for span in spans])
+        first = index.positions == begin
+        enough = (index.positions >= begin + rest) | (index.positions == end)
         return cls(
             said=said.inputs,
             owners=np.array([numbers[span.word] for span in spans]),
             first=first,
+            enough=enough,
             opening=first & ~np.array([span.later for span in spans]),
             tokens=tokens,
             near_tokens={
