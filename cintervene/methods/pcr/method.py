@@ -23,6 +23,7 @@ from cintervene.methods.pcr.regions import Balls, Differences
 from cintervene.methods.pcr.resolve import checked_texts, resolved, strengths
 from cintervene.methods.pcr.strength import Tuning, WordLimits, knee, sweep
 from cintervene.methods.pcr.token_constraints import TokenConstraints
+from cintervene.methods.pcr.word_strengths import best_by_word, even_out
 from cintervene.models.offload import has_offloaded
 from cintervene.models.parts import ModelParts
 from cintervene.models.precision import quick_products
@@ -111,14 +112,23 @@ def solve(
     with clock.phase("tune"):
         tuning = Tuning.shared(parts, calibration, layerwise.targets[0].layer)
     limits = WordLimits(config.min_effect, config.max_kl, config.max_benign_loss)
-    candidates = sweep(layerwise, tuning, strengths(config), limits, clock, progress)
-    best = knee([candidate.point for candidate in candidates], limits)
+    by_word = config.on_tokens and config.strength == "auto"
+    if by_word:
+        assert config.forbid is not None
+        candidates = even_out(
+            layerwise, tuning, list(config.forbid), limits, clock, progress
+        )
+        best = best_by_word(candidates, limits).point
+    else:
+        tried = strengths(config)
+        candidates = sweep(layerwise, tuning, tried, limits, clock, progress)
+        best = knee([candidate.point for candidate in candidates], limits)
     trials = [
         Trial(
             candidate.point,
             candidate.point.strain(limits) <= 1.0,
             candidate.updates,
-            {"strength": candidate.point.strength},
+            candidate.metrics(),
             [change.summary() for change in candidate.changes],
         )
         for candidate in candidates
@@ -188,7 +198,10 @@ def constrain(
         tokens = TokenConstraintIndex.of(calibration.forget, calibration.near_negatives)
         base = BaseActivations.gather(parts, calibration, tokens, config, entered)
         contrast = config.concepts == "contrast"
-        problem = TokenConstraints(tokens, base, parts.unembedding, contrast=contrast)
+        words = [span.word for span in calibration.forget]
+        problem = TokenConstraints(
+            tokens, base, parts.unembedding, contrast=contrast, words=words
+        )
     else:
         rows = _grouped_rows(calibration, config)
         base = BaseActivations.gather(parts, calibration, rows, config, entered)

@@ -19,9 +19,8 @@ __all__ = [
 ]  # fmt: skip
 
 # Strengths that "auto" tries, weakest first: as many as make a curve, and then on until
-# one reaches the effect or crosses the limits.
+# one reaches the effect or crosses the limits. Tokens of words have their own.
 STRENGTHS = {
-    **dict.fromkeys(TOKENWISE, (10.0, 13.0, 16.0, 18.0, 20.0, 24.0, 28.0, 32.0)),
     "activation": (1.05, 1.2, 1.5, 2.0, 2.5, 3.0),
     "difference": (4.0, 8.0, 12.0, 16.0, 20.0, 24.0, 32.0, 40.0),
 }
