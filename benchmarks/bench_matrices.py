@@ -36,7 +36,7 @@ from cintervene.evaluate.statistics.intervals import bootstrap_mean
 from cintervene.evaluate.words.samples import gather
 from cintervene.intervention.intervention import Intervention
 from cintervene.methods.pcr.method import calibrate, constrain
-from cintervene.methods.pcr.resolve import checked_texts, resolved
+from cintervene.methods.pcr.resolve import checked_texts, resolved, tuned_by_word
 from cintervene.methods.pcr.strength import Tuning, WordLimits
 from cintervene.methods.pcr.word_strengths import best_by_word, even_out
 from cintervene.models.parts import ModelParts
@@ -182,7 +182,7 @@ def mean(sums, sizes):
 def by_word(model, tokenizer, parts):
     """One strength for all words, and their own, on the held-out split."""
     config = PCRConfig(forbid=data.forbidden_words(), hinge="off")
-    config = resolved(checked_texts(tokenizer, config), parts)
+    config = tuned_by_word(resolved(checked_texts(tokenizer, config), parts))
     start = process_time()
     calibration = calibrate(model, tokenizer, config, silent)
     layerwise = constrain(parts, calibration, config)

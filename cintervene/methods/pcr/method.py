@@ -20,7 +20,13 @@ from cintervene.methods.pcr.hinge.method import (
 from cintervene.methods.pcr.layerwise import Layerwise, Problem
 from cintervene.methods.pcr.point_constraints import PointConstraints
 from cintervene.methods.pcr.regions import Balls, Differences
-from cintervene.methods.pcr.resolve import checked_texts, resolved, strengths
+from cintervene.methods.pcr.resolve import (
+    by_word,
+    checked_texts,
+    resolved,
+    strengths,
+    tuned_by_word,
+)
 from cintervene.methods.pcr.strength import Tuning, WordLimits, knee, sweep
 from cintervene.methods.pcr.token_constraints import TokenConstraints
 from cintervene.methods.pcr.word_strengths import best_by_word, even_out
@@ -94,6 +100,8 @@ def solve(
     parts = ModelParts.find(model)
     mlp = hinged_mlp(parts, config)
     config = resolved(config, parts)
+    if mlp is None:
+        config = tuned_by_word(config)
     clock = Clock()
     with answering_together(_asked(model, tokenizer, config, mlp is not None)):
         with clock.phase("prompts"):
@@ -112,8 +120,7 @@ def solve(
     with clock.phase("tune"):
         tuning = Tuning.shared(parts, calibration, layerwise.targets[0].layer)
     limits = WordLimits(config.min_effect, config.max_kl, config.max_benign_loss)
-    by_word = config.on_tokens and config.strength == "auto"
-    if by_word:
+    if by_word(config):
         assert config.forbid is not None
         candidates = even_out(
             layerwise, tuning, list(config.forbid), limits, clock, progress
