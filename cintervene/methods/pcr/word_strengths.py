@@ -29,7 +29,7 @@ from cintervene.utils.progress import Progress
 __all__ = ["ROUNDS", "best_by_word", "even_out", "evened", "tenth"]
 
 # What all words are asked for at first, and how often they are measured.
-FIRST, ROUNDS = 16.0, 4
+FIRST, ROUNDS = 16.0, 2
 # A few answers tell a word's effect roughly: the exponent takes part of what they say.
 TRUST = 0.7
 # How much less and more is asked of a word at once, relative to the others; and of all.
@@ -109,8 +109,9 @@ def evened(
 def best_by_word(candidates: Sequence[Candidate], limits: WordLimits) -> Candidate:
     """The one of which a tenth of the words have risen most within the limits.
 
-    Where it is enough for some, the one of these that drifts least; where none keeps
-    the limits, the one that strains them least.
+    Of those alone that reach the effect on average, where there are any. Where a tenth
+    has risen enough for some, the one of these that drifts least; where none keeps the
+    limits, the one that strains them least.
     """
     most = CLOSE * DRIFT_MARGIN
     within = [one for one in candidates if one.point.strain(limits) <= most] or [
@@ -118,6 +119,7 @@ def best_by_word(candidates: Sequence[Candidate], limits: WordLimits) -> Candida
     ]
     if not within:
         return min(candidates, key=lambda one: one.point.strain(limits))
+    within = [one for one in within if one.point.effective(limits)] or within
     goal = math.log(limits.effect)
     enough = [one for one in within if EFFECT_MARGIN * _tenth(one) >= goal]
     if enough:
