@@ -94,15 +94,14 @@ def solve_neurons(model, rng, args):
     import torch
 
     from cintervene.methods.common.gated_mlp_discovery import find_gated_mlp
-    from cintervene.methods.common.output_metric import OutputMetric
     from cintervene.methods.pcr.hinge.places import give_up
     from cintervene.models.parts import ModelParts
 
     parts = ModelParts.find(model)
     mlp = find_gated_mlp(parts.decoder, parts.n_layers - 1)
-    inputs = rng.standard_normal((args.benign, args.d_out), dtype="float32")
-    metric = OutputMetric.plain(args.d_out)
-    given = give_up(mlp, torch.from_numpy(inputs), metric, 64)
+    shape = 2, args.benign, args.d_out
+    inputs, states = torch.from_numpy(rng.standard_normal(shape, dtype="float32"))
+    given = give_up(mlp, parts.unembedding, inputs, states, 64)
     return [float(place + 1) for place in given.places] + [given.made_up.norm]
 
 

@@ -16,7 +16,7 @@ from cintervene.models.weights import as_floats
 from cintervene.solvers.losses import set_nll
 from cintervene.utils.ranks import deal
 
-__all__ = ["divergence", "logits_in_blocks", "token_nll"]
+__all__ = ["divergence", "likeliest", "logits_in_blocks", "token_nll"]
 
 # Rows of logits held at a time: 256 x 50,000 float32 take 50 MB.
 ROWS = 256
@@ -88,6 +88,30 @@ def divergence(
         return as_floats((p.exp() * (p - q)).sum(dim=-1))
 
     return np.concatenate([np.empty(0), *deal("divergence", _blocks(base), kl)])
+
+
+def likeliest(
+    unembedding: Unembedding, hidden: Tensor, count: int
+) -> tuple[Tensor, Tensor]:
+    """The most likely next tokens for each hidden state.
+
+    Returns
+    -------
+    probabilities : Tensor, shape (n, count)
+        Float32, 1 together. There are fewer where the vocabulary is smaller.
+    tokens : Tensor, shape (n, count)
+        Both on the CPU.
+    """
+    logits = _head(unembedding)
+    count = min(count, len(unembedding.weight))
+
+    def top(part: slice) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
+        values, tokens = logits(hidden[part]).topk(count, dim=-1)
+        return torch.softmax(values, dim=-1).cpu().numpy(), tokens.cpu().numpy()
+
+    found = deal("likeliest tokens", _blocks(hidden), top)
+    probabilities, tokens = map(np.concatenate, zip(*found, strict=True))
+    return torch.from_numpy(probabilities), torch.from_numpy(tokens)
 
 
 def _blocks(hidden: Tensor, rows: int = ROWS) -> list[slice]:

@@ -11,6 +11,7 @@ from cintervene.methods.common.gated_mlp import BLOCK
 from cintervene.methods.common.gradient_metric import CHUNK
 from cintervene.methods.gate.config import GateConfig
 from cintervene.methods.pcr.config import PCRConfig
+from cintervene.methods.pcr.hinge.places import CANDIDATES
 from cintervene.methods.pcr.hinge.rows import PROMPT_STEP
 from cintervene.methods.plan.material import EXAMPLE, Material
 from cintervene.methods.plan.shape import ModelShape
@@ -141,8 +142,11 @@ def phases_of(config: object, sizes: Sizes, neurons: bool) -> list[Phase]:
     """
     prompts = Phase("prompts", 0, sizes.answering)
     if isinstance(config, PCRConfig):
-        solve = _neurons if neurons else _matrices
-        return [prompts, *solve(sizes)]
+        if not neurons:
+            return [prompts, *_matrices(sizes)]
+        # For where each word begins and for where it goes on, at most.
+        most = min(config.max_rank // 2, 2 * len(config.forbid or ()))
+        return [prompts, *_neurons(sizes, most)]
     if isinstance(config, GateConfig):
         return [prompts, *_gate(sizes)]
     return [prompts, *_descent(sizes, config)]
@@ -173,20 +177,22 @@ def _matrices(sizes: Sizes) -> list[Phase]:
     ]
 
 
-def _neurons(sizes: Sizes) -> list[Phase]:
+def _neurons(sizes: Sizes, given_up: int) -> list[Phase]:
     material, shape = sizes.material, sizes.shape
     hidden, weights = shape.hidden, shape.hidden * shape.inner
     looked_at = material.tokens // PROMPT_STEP + material.kept
     rows = 4 * hidden * (looked_at + material.kept + material.constrained)
-    # Neurons are widened before the sum is there; later points of all columns.
+    # Neurons are widened before the sum is there. Then rows of its inverse, of those
+    # that are looked at closely, in float64, while they are solved for and after.
     widened = 10 * weights
     activations = sizes.triangle + 8 * weights + 16 * BLOCK * shape.inner
-    columns = sizes.triangle + 8 * weights + 20 * BLOCK * hidden
+    candidates = min(CANDIDATES * given_up, shape.inner)
+    closely = 20 * candidates * shape.inner
     found = 3 * 8 * hidden**2
     return [
         Phase("capture", rows, sizes.states(material.tokens) + sizes.layer),
         Phase("statistics", rows, sizes.head + sizes.logits()),
-        Phase("neurons", rows + found + max(widened, activations, columns), 0),
+        Phase("neurons", rows + found + max(widened, activations + closely), 0),
         Phase("detectors", rows + found + 16 * hidden * BLOCK, 0),
         Phase("tune", rows, _tuning(sizes)),
     ]

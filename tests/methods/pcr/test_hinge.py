@@ -18,9 +18,10 @@ from support.saved_models import save_tiny_model
 
 from cintervene import data, defend
 from cintervene.activations.next_token import answer_nll
+from cintervene.activations.scoring import divergence
 from cintervene.errors import ArgumentError, ModelError
 from cintervene.evaluate.words.measure import measure
-from cintervene.methods.common.gated_mlp import Neurons
+from cintervene.methods.common.gated_mlp import GatedMLP, Neurons
 from cintervene.methods.common.gated_mlp_discovery import find_gated_mlp
 from cintervene.methods.common.output_metric import (
     OutputMetric,
@@ -28,7 +29,7 @@ from cintervene.methods.common.output_metric import (
     token_statistics,
 )
 from cintervene.methods.pcr.config import PCRConfig
-from cintervene.methods.pcr.hinge import method
+from cintervene.methods.pcr.hinge import costs, method, places
 from cintervene.methods.pcr.hinge.columns import ALIKE, KEPT, solve_columns
 from cintervene.methods.pcr.hinge.detectors import fit_neurons
 from cintervene.methods.pcr.hinge.groups import MOST_SHARED, Group, grouped
@@ -246,7 +247,8 @@ def test_what_neurons_did_is_made_up_for(tiny_model: Any) -> None:
     # Fewer directions than neurons: the others can stand in for any of them.
     inputs = rng.standard_normal((200, 3)) @ rng.standard_normal((3, hidden))
     inputs = torch.from_numpy(inputs).float()
-    given = give_up(mlp, inputs, OutputMetric.plain(hidden), 4)
+    states = torch.from_numpy(rng.standard_normal((200, hidden))).float()
+    given = give_up(mlp, parts.unembedding, inputs, states, 4)
     assert len(set(given.places)) == 4
     activations = mlp.activations(inputs, mlp.neurons(range(width))).double().numpy()
     lost = activations[:, given.places] @ mlp.columns(given.places).double().numpy()
@@ -255,6 +257,78 @@ def test_what_neurons_did_is_made_up_for(tiny_model: Any) -> None:
     assert not given.made_up.matrix()[:, given.places].any() or np.allclose(
         given.made_up.right[:, given.places], 0.0
     )
+
+
+def _benign(model: Any, count: int) -> tuple[ModelParts, GatedMLP, Any, Any]:
+    """Parts of a model, its last MLP, what enters it, and what the final norm reads."""
+    parts = ModelParts.find(model)
+    mlp = find_gated_mlp(parts.decoder, parts.n_layers - 1)
+    rng = np.random.default_rng(2)
+    shape = 2, count, parts.decoder.hidden_size
+    inputs, states = torch.from_numpy(rng.standard_normal(shape)).float()
+    return parts, mlp, inputs, states
+
+
+def test_what_a_neuron_costs_is_the_divergence_of_what_the_others_miss(
+    tiny_model: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parts, mlp, inputs, states = _benign(tiny_model("llama"), 150)
+    size, head = mlp.down.d_in, parts.unembedding
+    vocabulary = len(head.weight)
+    monkeypatch.setattr(costs, "TOKENS", vocabulary)
+    monkeypatch.setattr(costs, "LEAST", 0.0)
+    which = [3, 0, 7]
+    missed = np.random.default_rng(3).standard_normal((3, size))
+    activations = mlp.activations(inputs, mlp.neurons(range(size))).double().numpy()
+    lost = activations @ missed.T
+    with torch.no_grad():
+        odds = torch.softmax(head.logits(states).double(), dim=-1).numpy()
+    directions = head.directions(range(vocabulary)).double().numpy()
+    logits = directions @ mlp.columns(which).double().numpy().T
+    mean = odds @ logits
+    variance = odds @ logits**2 - mean**2
+    divisors = np.square(states.double().numpy()).mean(axis=1, keepdims=True)
+    each = lost**2 * variance / divisors / 2
+    for doubt in (0.0, 3.0):
+        monkeypatch.setattr(costs, "DOUBT", doubt)
+        found = costs.costs_alone(mlp, head, inputs, states, which, missed)
+        error = np.sqrt(np.square(each).sum(axis=0)) / len(each)
+        np.testing.assert_allclose(found, each.mean(axis=0) + doubt * error, 1e-3)
+
+
+def test_neurons_are_given_up_for_less_divergence_than_by_their_lengths(
+    tiny_model: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parts, mlp, inputs, states = _benign(tiny_model("llama"), 400)
+
+    def drift() -> float:
+        given = give_up(mlp, parts.unembedding, inputs, states, 6)
+        every = mlp.neurons(range(mlp.down.d_in))
+        activations = mlp.activations(inputs, every).double().numpy()
+        columns = mlp.columns(given.places).double().numpy()
+        shift = activations @ given.made_up.matrix().T
+        shift -= activations[:, given.places] @ columns
+        changed = states + torch.from_numpy(shift).float()
+        return float(divergence(parts.unembedding, states, changed).mean())
+
+    ours = drift()
+
+    def lengths(mlp: GatedMLP, *others: Any) -> Any:
+        return mlp.columns(others[3]).square().sum(dim=1).double().numpy()
+
+    monkeypatch.setattr(places, "costs_alone", lengths)
+    assert 0.0 < ours < drift()
+
+
+def test_where_no_token_can_move_the_shortest_columns_are_given_up(
+    tiny_model: Any,
+) -> None:
+    parts, mlp, inputs, states = _benign(tiny_model("llama"), 50)
+    every = list(range(mlp.down.d_in))
+    nothing = np.zeros((len(every), len(every)))
+    found = costs.costs_alone(mlp, parts.unembedding, inputs, states, every, nothing)
+    expected = mlp.columns(every).double().square().sum(dim=1).numpy()
+    np.testing.assert_allclose(found, expected, 1e-6)
 
 
 def test_where_the_hinge_is_used(tiny_model: Any) -> None:

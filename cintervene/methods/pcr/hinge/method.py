@@ -280,8 +280,9 @@ class Hinge:
         statistics = token_statistics(unembedding, benign)
         metric = statistics.metric_at(mlp.down, self._config.output_ridge)
         groups = grouped(rows, most_neurons(self._mlp, self._config))
-        inputs = rows.benign[:: -(-len(rows.benign) // IDLE_ROWS)]
-        given_up = give_up(mlp, torch.from_numpy(inputs), metric, len(groups))
+        some = slice(None, None, -(-len(rows.benign) // IDLE_ROWS))
+        inputs, states = torch.from_numpy(rows.benign[some]), rows.benign_states[some]
+        given_up = give_up(mlp, unembedding, inputs, states, len(groups))
         report = counting(self._progress, "fitting neurons", len(groups))
         idle = mlp.neurons(given_up.places)
         neurons = fit_neurons(mlp, rows, groups, idle, report)

@@ -3,7 +3,8 @@
 
 A neuron is given up whose loss the others can best make up for: of what all neurons do
 on benign text, the least-squares fit without it is the closest (the rule of the optimal
-brain surgeon, Hassibi and Stork 1993, in the metric of outputs (14)).
+brain surgeon, Hassibi and Stork 1993), where closeness is the divergence that what is
+missed causes, docs/methods/pcr.md (15).
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from torch import Tensor
 
 from cintervene import _core
 from cintervene.methods.common.gated_mlp import BLOCK, GatedMLP
-from cintervene.methods.common.output_metric import OutputMetric
+from cintervene.methods.pcr.hinge.costs import costs_alone
+from cintervene.models.unembedding import Unembedding
 from cintervene.models.weights import as_floats
 from cintervene.solvers import packed
 from cintervene.solvers.update import LowRankUpdate
@@ -26,6 +28,9 @@ __all__ = ["GivenUp", "give_up"]
 
 # Of the fit, relative to the mean squared activation.
 RIDGE = 1e-3
+# For each that is given up, how many are looked at closely: those of which the others
+# miss least, as the lengths of their columns go.
+CANDIDATES = 8
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,16 +48,19 @@ class GivenUp:
     made_up: LowRankUpdate
 
 
-def give_up(mlp: GatedMLP, inputs: Tensor, metric: OutputMetric, count: int) -> GivenUp:
-    """Choose neurons one after the other, each for the least loss.
+def give_up(
+    mlp: GatedMLP, unembedding: Unembedding, inputs: Tensor, states: Tensor, count: int
+) -> GivenUp:
+    """Choose neurons one after the other, each for the least divergence.
 
     Parameters
     ----------
     mlp : GatedMLP
+    unembedding : Unembedding
     inputs : Tensor, shape (n, hidden)
-        What enters it on benign text.
-    metric : OutputMetric
-        Of what it returns.
+        What enters the MLP on benign text.
+    states : Tensor, shape (n, hidden)
+        What the final norm reads there.
     count : int
     """
     size = mlp.down.d_in
@@ -60,7 +68,15 @@ def give_up(mlp: GatedMLP, inputs: Tensor, metric: OutputMetric, count: int) -> 
     ridge = RIDGE * packed.trace(system, size) / size
     packed.add_to_diagonal(system, size, ridge)
     inverse = _Inverse(_core.spd_factor(system), size)
-    places = _least_missed(inverse, _points(mlp, metric), count)
+    diagonal = inverse.diagonal()
+    short = np.argsort(_squared_lengths(mlp) / diagonal, kind="stable")
+    candidates = sorted(short[: CANDIDATES * count].tolist())
+    missed = inverse.rows(candidates) / diagonal[candidates, None]
+    costs = np.full(size, np.inf)
+    costs[candidates] = costs_alone(
+        mlp, unembedding, inputs, states, candidates, missed
+    )
+    places = _least_missed(inverse, diagonal, costs, count)
     rows = np.concatenate([inverse.rows([place]) for place in places])
     # Of the inverse's blocks: the system of those that are kept is never formed.
     shares = -np.linalg.solve(rows[:, places], rows)
@@ -68,13 +84,13 @@ def give_up(mlp: GatedMLP, inputs: Tensor, metric: OutputMetric, count: int) -> 
     return GivenUp(places, LowRankUpdate(as_floats(mlp.columns(places)).T, shares))
 
 
-def _points(mlp: GatedMLP, metric: OutputMetric) -> Floats:
-    """The columns (neurons, hidden) of all neurons in the metric's coordinates."""
-    points = np.empty((mlp.down.d_in, mlp.down.d_out))
-    for start in range(0, len(points), BLOCK):
-        which = range(start, min(start + BLOCK, len(points)))
-        points[start : which.stop] = metric.points(as_floats(mlp.columns(which)))
-    return points
+def _squared_lengths(mlp: GatedMLP) -> Floats:
+    """Squared lengths of the columns of all neurons."""
+    size = mlp.down.d_in
+    parts = [range(at, min(at + BLOCK, size)) for at in range(0, size, BLOCK)]
+    return np.concatenate(
+        [as_floats(mlp.columns(part).square().sum(dim=1)) for part in parts]
+    )
 
 
 class _Inverse:
@@ -103,36 +119,36 @@ class _Inverse:
         return diagonal
 
 
-def _least_missed(inverse: _Inverse, left: Floats, count: int) -> list[int]:
-    """The neurons whose columns (neurons, hidden) the others can best make up for.
+def _least_missed(
+    inverse: _Inverse, diagonal: Floats, costs: Floats, count: int
+) -> list[int]:
+    """The neurons that cost least, one after the other.
 
-    The columns are overwritten. Of the inverse without the neurons that are given up,
-    a row is that of the whole one less what each of these takes with it.
+    What the others miss of a neuron grows as some of them are given up, its square in
+    inverse proportion to the diagonal of the inverse without these: of which a row is
+    that of the whole one less what each of these takes with it.
+
+    Parameters
+    ----------
+    diagonal : ndarray, shape (size,)
+        Of the inverse.
+    costs : ndarray, shape (size,)
+        Of each neuron if it alone is given up.
     """
-    diagonal = inverse.diagonal()
+    left = diagonal.copy()
     places: list[int] = []
     taken, shares = np.empty((2, count, inverse.size))
     for number in range(count):
-        loss = _squares(left) / np.maximum(diagonal, 1e-300)
+        loss = costs * diagonal / np.maximum(left, 1e-300)
         loss[places] = np.inf
         place = int(np.argmin(loss))
         row = inverse.rows([place])[0]
         row -= taken[:number, place] @ shares[:number]
         share = row / row[place]
-        column = left[place].copy()
-        for start in range(0, inverse.size, packed.BLOCK):
-            part = slice(start, start + packed.BLOCK)
-            left[part] -= np.outer(share[part], column)
-        diagonal -= row * share
+        left -= row * share
         taken[number], shares[number] = row, share
         places.append(place)
     return places
-
-
-def _squares(rows: Floats) -> Floats:
-    """Squared lengths of rows, without the squares of all of them at once."""
-    parts = [rows[at : at + BLOCK] for at in range(0, len(rows), BLOCK)]
-    return np.concatenate([np.square(part).sum(axis=1) for part in parts])
 
 
 def _gram(mlp: GatedMLP, inputs: Tensor) -> Floats:
