@@ -29,6 +29,7 @@ from cintervene.methods.pcr.resolve import resolved
 from cintervene.methods.pcr.strength import Tuning
 from cintervene.models.parts import ModelParts
 from cintervene.models.precision import quick_products
+from cintervene.prompts.answerer import answerer
 from cintervene.utils.progress import silent
 
 SIZE = CalibrationSize(
@@ -87,10 +88,10 @@ def main():
     words = data.forbidden_words()[::5]
     with quick_products():
         config = PCRConfig(forbid=words, calibration=SIZE)
-        calibration = calibrate(model, tokenizer, config, silent)
+        calibration = calibrate(answerer(model, tokenizer), tokenizer, config, silent)
         for layers in groups:
             print(f"layers {layers}, {len(words)} words")
-            config = resolved(replace(config, layers=layers), parts.n_layers)
+            config = resolved(replace(config, layers=layers), parts)
             compare(parts, calibration, config)
 
 

@@ -28,6 +28,7 @@ from cintervene.methods.pcr.regions import Balls, Differences, Points
 from cintervene.methods.pcr.resolve import choose_layers
 from cintervene.models import loading
 from cintervene.models.parts import ModelParts
+from cintervene.prompts.answerer import answerer
 from cintervene.prompts.calibration import Calibration
 from cintervene.prompts.calibration_size import CalibrationSize
 from cintervene.prompts.request_calibration import calibrate_requests, tuning_split
@@ -211,8 +212,10 @@ def test_layers_for_concepts_are_not_the_last() -> None:
 
 
 def test_requests_come_with_answers_and_talked_into(tiny: Any) -> None:
-    calibration = calibrate_requests(*tiny, REQUESTS, ["Hello."], SMALL, silent)
     tokenizer = tiny[1]
+    calibration = calibrate_requests(
+        answerer(*tiny), tokenizer, REQUESTS, ["Hello."], SMALL, silent
+    )
     # Two to build from, one of them in a template too.
     assert len(calibration.forget) == 3
     assert len(calibration.tune_forget) == 2
