@@ -76,8 +76,8 @@ def word_sentences(
     answers = answer(prompts, tokens, step=step)
     spans: list[TargetSpan] = []
     forms = {word: token_forms(tokenizer, word) for word in words}
-    for (word, _), prompt, answer in zip(asked, prompts, answers, strict=True):
-        spans += _sayings(tokenizer, word, forms[word], prompt, answer)
+    for (word, _), prompt, said in zip(asked, prompts, answers, strict=True):
+        spans += _sayings(tokenizer, word, forms[word], prompt, said)
     return spans
 
 
