@@ -296,17 +296,16 @@ def test_bad_arguments_name_the_fix(tiny: Any, given: Any, match: str) -> None:
         defend(*tiny, **given)
 
 
-def test_requests_that_are_refused_already(
-    tiny: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(
-        "cintervene.prompts.request_calibration.generate",
-        lambda model, tokenizer, prompts, *_, **__: [
-            tokenizer(data.safe_refusals()[0])["input_ids"] for _ in prompts
-        ],
-    )
+def test_requests_that_are_refused_already(tiny: Any) -> None:
+    _, tokenizer = tiny
+    refusal = tokenizer(data.safe_refusals()[0])["input_ids"]
+
+    def refuse(prompts: Any, _most: int, *, step: Any = None) -> list[list[int]]:
+        del step
+        return [refusal for _ in prompts]
+
     with pytest.raises(ArgumentError, match="harmful: the model refuses 3 requests"):
-        defend(*tiny, harmful=REQUESTS, calibration=SMALL)
+        calibrate_requests(refuse, tokenizer, REQUESTS, (), SMALL, silent)
 
 
 @pytest.mark.model
