@@ -50,7 +50,8 @@ class OutputChange:
 
     def __call__(self, inputs: Tensor, outputs: Tensor) -> Tensor:
         """Outputs of the changed weight, from inputs and outputs of the unchanged."""
-        rows = [x.reshape(-1, x.shape[-1]).split(ROWS) for x in (inputs, outputs)]
+        flat = (x.reshape(-1, x.shape[-1]) for x in (inputs, outputs))
+        rows = [torch.split(x, ROWS) for x in flat]
         with undisturbed(), torch.no_grad():
             changed = [self._of_rows(x, y) for x, y in zip(*rows, strict=True)]
             return torch.cat(changed).view(outputs.shape)
