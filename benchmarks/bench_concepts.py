@@ -39,6 +39,7 @@ from cintervene.methods.pcr.strength import Tuning
 from cintervene.models import find_unembedding
 from cintervene.models.parts import ModelParts
 from cintervene.models.precision import quick_products
+from cintervene.prompts.answerer import answerer
 from cintervene.prompts.chat import generate, render
 from cintervene.prompts.target_spans import TargetSpan, answered
 from cintervene.utils.progress import silent
@@ -105,12 +106,13 @@ def sweep(parts, calibration, config):
 
 def compare(parts, tokenizer, groups, config):
     """A row for each group of layers and kind of constraint."""
-    calibration = calibrate(parts.model, tokenizer, config, silent)
+    answer = answerer(parts.model, tokenizer)
+    calibration = calibrate(answer, tokenizer, config, silent)
     for group in groups:
         layers = [int(one) for one in group.split(",")]
         for concepts in STRENGTHS:
             config = replace(config, layers=layers, concepts=concepts)
-            config = resolved(config, parts.n_layers)
+            config = resolved(config, parts)
             start = perf_counter()
             points = sweep(parts, calibration, config)
             cells = [f"{effect_at(points, kl):.2f} x" for kl in EQUAL]

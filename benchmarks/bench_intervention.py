@@ -22,6 +22,7 @@ from cintervene import Intervention, PCRConfig, data, models
 from cintervene.methods.pcr.method import calibrate, constrain
 from cintervene.methods.pcr.resolve import resolved
 from cintervene.models.parts import ModelParts
+from cintervene.prompts.answerer import answerer
 from cintervene.utils.progress import silent
 
 LAYERS = [28, 29]
@@ -48,22 +49,22 @@ def bare(model, sequences, logits_to_keep):
     return perf_counter() - start
 
 
-def intervene(model, calibration, config):
+def intervene(parts, calibration, config):
     """Seconds of capture, solve and apply."""
     seconds = {}
     start = perf_counter()
-    layerwise = constrain(ModelParts.find(model), calibration, config)
+    layerwise = constrain(parts, calibration, config)
     seconds["capture"] = perf_counter() - start
     start = perf_counter()
     changes = layerwise.solve(STRENGTH)
     seconds["solve"] = perf_counter() - start
     start = perf_counter()
     intervention = Intervention.of(
-        model, [(change.target, change.update) for change in changes]
+        parts.model, [(change.target, change.update) for change in changes]
     )
-    intervention.apply(model)
+    intervention.apply(parts.model)
     seconds["apply"] = perf_counter() - start
-    intervention.revert(model)
+    intervention.revert(parts.model)
     return seconds
 
 
@@ -72,8 +73,9 @@ def main():
     model, tokenizer = models.load("smollm2")
     words = data.forbidden_words()
     config = PCRConfig(forbid=words, layers=LAYERS)
-    config = resolved(config, model.config.num_hidden_layers)
-    calibration = calibrate(model, tokenizer, config, silent)
+    parts = ModelParts.find(model)
+    config = resolved(config, parts)
+    calibration = calibrate(answerer(model, tokenizer), tokenizer, config, silent)
     groups = (calibration.forget, calibration.retain, calibration.near_negatives)
     sequences = [list(one.ids) for group in groups for one in group]
     tokens = sum(map(len, sequences))
@@ -81,7 +83,7 @@ def main():
     bare(model, sequences[:50], 0)
     for turn in range(TURNS):
         plain, last = (bare(model, sequences, keep) for keep in (0, 1))
-        seconds = intervene(model, calibration, config)
+        seconds = intervene(parts, calibration, config)
         whole = sum(seconds.values())
         shown = ", ".join(f"{name} {value:.1f} s" for name, value in seconds.items())
         print(

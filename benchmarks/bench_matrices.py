@@ -41,6 +41,7 @@ from cintervene.methods.pcr.strength import Tuning, WordLimits
 from cintervene.methods.pcr.word_strengths import best_by_word, even_out
 from cintervene.models.parts import ModelParts
 from cintervene.models.precision import quick_products
+from cintervene.prompts.answerer import answerer
 from cintervene.prompts.chat import generate, render
 from cintervene.prompts.target_spans import answered
 from cintervene.prompts.word_sentences import said_at, token_forms
@@ -184,7 +185,7 @@ def by_word(model, tokenizer, parts):
     config = PCRConfig(forbid=data.forbidden_words(), hinge="off")
     config = tuned_by_word(resolved(checked_texts(tokenizer, config), parts))
     start = process_time()
-    calibration = calibrate(model, tokenizer, config, silent)
+    calibration = calibrate(answerer(model, tokenizer), tokenizer, config, silent)
     layerwise = constrain(parts, calibration, config)
     first = layerwise.targets[0].layer
     limits = WordLimits(config.min_effect, config.max_kl, config.max_benign_loss)
@@ -213,10 +214,10 @@ def main():
     words = data.forbidden_words()[::5]
     with quick_products():
         config = PCRConfig(forbid=words, calibration=SIZE)
-        calibration = calibrate(model, tokenizer, config, silent)
+        calibration = calibrate(answerer(model, tokenizer), tokenizer, config, silent)
         for layers in groups:
             print(f"layers {layers}, {len(words)} words")
-            config = resolved(replace(config, layers=layers), parts.n_layers)
+            config = resolved(replace(config, layers=layers), parts)
             compare(parts, calibration, config)
 
 

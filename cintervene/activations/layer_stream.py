@@ -316,15 +316,15 @@ class LayerStream:
         with resident(self._decoder.layers[layer]):
             for batch in self._batches:
                 size, wanted, streamed = next(found)
+                # Of all ranks together: what is run anew is rounded otherwise.
+                room -= size
+                if batch is not None and room < 0:
+                    batch.kept = None
                 x, y = self._back(wanted, layer)
                 inputs.append(x)
                 outputs.append(y)
                 if sink is not None and len(streamed[0]):
                     sink(*self._back(streamed, layer))
-                # Of all ranks together: what is run anew is rounded otherwise.
-                room -= size
-                if batch is not None and room < 0:
-                    batch.kept = None
                 # The next batch runs without these rows beside it.
                 del wanted, streamed
         rows = torch.tensor(self._rows, dtype=torch.int64).reshape(-1, 2)[self._order]

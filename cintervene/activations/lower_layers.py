@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +25,7 @@ from cintervene.models.caches import (
     cache_of_length,
     forward_parameters,
     has_plain_cache,
+    nearly_same,
     new_cache,
     repeated_at,
     resumes,
@@ -32,7 +34,7 @@ from cintervene.models.decoder import Decoder
 from cintervene.models.offload import device_of
 from cintervene.models.replay import Arguments, idle
 from cintervene.models.resident import in_turn, resident
-from cintervene.models.trace import evaluating, first_tensor
+from cintervene.models.trace import evaluating, first_tensor, probe_ids
 
 __all__ = [
     "Arguments",
@@ -43,6 +45,8 @@ __all__ = [
     "shared_prefix",
 ]
 
+# What `_goes_on` has found of models.
+_known: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
 # Shorter beginnings save less than the calls that they need.
 SHORTEST_PREFIX = 4
 
@@ -173,8 +177,11 @@ class LowerLayers:
         """Whether a beginning can be run by itself."""
         decoder = self._decoder
         takes = "past_key_values" in self._parameters
-        alone = self.first > 0 and takes and not decoder.hands_on
-        return alone and resumes(decoder.model)
+        if self.first == 0 or not takes or decoder.hands_on:
+            return False
+        if not has_plain_cache(decoder.model):
+            return resumes(decoder.model)
+        return _goes_on(decoder)
 
     def begin(
         self, batches: Sequence[tuple[Sequence[Sequence[int]], Prefix | None]]
@@ -305,6 +312,32 @@ class LowerLayers:
             )
         hidden = tokens.new_empty(0) if record.hidden is None else record.hidden
         return hidden, record.arguments
+
+
+def _goes_on(decoder: Decoder) -> bool:
+    """Whether layers make of what follows a prefix what they make of it in the whole.
+
+    Tried out, once for each model, and in one reading of an offloaded one, of which
+    `resumes` takes four.
+    """
+    if decoder.model not in _known:
+        try:
+            _known[decoder.model] = _agrees(decoder)
+        except Exception:
+            # Whatever it is that this model does not do, it does not do this.
+            _known[decoder.model] = False
+    return _known[decoder.model]
+
+
+def _agrees(decoder: Decoder) -> bool:
+    model = decoder.model
+    begin, (x, y, z) = probe_ids(model, 6).view(2, 3).tolist()
+    sequences = [[*begin, x, y], [*begin, y, z]]
+    lower, cache = LowerLayers(decoder, decoder.n_layers), new_cache(model)
+    prefix = Prefix(tuple(begin), lower._enter([begin], cache), cache)
+    both = lower.begin([(sequences, prefix), (sequences, None)])
+    lower.run(both)
+    return nearly_same(*(one.hidden[:, len(begin) :] for one in both))
 
 
 def _is_long(tokens: Sequence[int]) -> bool:

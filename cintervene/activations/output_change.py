@@ -13,6 +13,9 @@ from cintervene.solvers.update import LowRankUpdate
 
 __all__ = ["OutputChange"]
 
+# Rows that are widened at a time: a whole batch may have as many inputs as a weight.
+ROWS = 256
+
 
 class OutputChange:
     """Adds ``update @ x`` to outputs, in float32.
@@ -47,8 +50,14 @@ class OutputChange:
 
     def __call__(self, inputs: Tensor, outputs: Tensor) -> Tensor:
         """Outputs of the changed weight, from inputs and outputs of the unchanged."""
+        flat = (x.reshape(-1, x.shape[-1]) for x in (inputs, outputs))
+        rows = [torch.split(x, ROWS) for x in flat]
         with undisturbed(), torch.no_grad():
-            added = inputs.float()
-            for factor in self._factors:
-                added = added @ factor.T
-            return (outputs + added).to(outputs.dtype)
+            changed = [self._of_rows(x, y) for x, y in zip(*rows, strict=True)]
+            return torch.cat(changed).view(outputs.shape)
+
+    def _of_rows(self, inputs: Tensor, outputs: Tensor) -> Tensor:
+        added = inputs.float()
+        for factor in self._factors:
+            added = added @ factor.T
+        return (outputs + added).to(outputs.dtype)

@@ -25,6 +25,7 @@ __all__ = [
     "cache_of_length",
     "forward_parameters",
     "has_plain_cache",
+    "nearly_same",
     "new_cache",
     "repeated",
     "repeated_at",
@@ -115,9 +116,10 @@ def _resumes_probe(model: nn.Module) -> bool:
     except Exception:
         # Whatever it is that this model does not do, it does not do this.
         return False
-    return _same(two, whole[:, 3:-1]) and _same(last[:, -1], whole[:, -1])
+    return nearly_same(two, whole[:, 3:-1]) and nearly_same(last[:, -1], whole[:, -1])
 
 
-def _same(logits: Tensor, expected: Tensor) -> bool:
+def nearly_same(x: Tensor, expected: Tensor) -> bool:
+    """Whether values of one pass are those of another but for rounding."""
     tolerance = max(1e-3, 8 * torch.finfo(expected.dtype).eps)
-    return bool((logits - expected).norm() <= tolerance * expected.norm())
+    return bool((x - expected).norm() <= tolerance * expected.norm())

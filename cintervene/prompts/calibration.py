@@ -11,13 +11,12 @@ from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypedDict, TypeVar
 
-from torch import nn
-
 from cintervene import data
 from cintervene.data import Split
 from cintervene.errors import ArgumentError
+from cintervene.prompts.answerer import Answerer
 from cintervene.prompts.calibration_size import CalibrationSize
-from cintervene.prompts.chat import generate, render
+from cintervene.prompts.chat import render
 from cintervene.prompts.spelling import encode_text
 from cintervene.prompts.target_spans import TargetSpan, answered, word_spans
 from cintervene.prompts.word_sentences import Forms, said_at, said_in, token_forms
@@ -75,7 +74,7 @@ class Calibration:
 
 
 def calibrate_words(
-    model: nn.Module,
+    answer: Answerer,
     tokenizer: Any,
     words: Sequence[str],
     texts: Iterable[str],
@@ -87,6 +86,9 @@ def calibrate_words(
 
     Parameters
     ----------
+    answer : Answerer
+        Of the model.
+    tokenizer
     words : sequence of str
         Forbidden words.
     texts : iterable of str
@@ -107,7 +109,7 @@ def calibrate_words(
     forms = token_forms(tokenizer, *words)
     if given is not None:
         given = _without(tokenizer, forms, given)
-    common = common_parts(model, tokenizer, texts, size, progress, benign, given)
+    common = common_parts(answer, tokenizer, texts, size, progress, benign, given)
     return Calibration(
         forget=_word_answers(tokenizer, words, "train", size.starting, size.later),
         near_negatives=benign_word_answers(tokenizer, benign, size)
@@ -137,7 +139,7 @@ class CommonParts(TypedDict):
 
 
 def common_parts(
-    model: nn.Module,
+    answer: Answerer,
     tokenizer: Any,
     texts: Iterable[str],
     size: CalibrationSize,
@@ -147,7 +149,7 @@ def common_parts(
 ) -> CommonParts:
     """Let the model answer everyday prompts; say benign words to tune on."""
     answers = (
-        _answers(model, tokenizer, _counts(size), size.answer_tokens, progress)
+        _answers(answer, tokenizer, _counts(size), size.answer_tokens, progress)
         if given is None
         else _as_given(tokenizer, given, size.answer_tokens)
     )
@@ -208,7 +210,7 @@ def _word_answers(
 
 
 def _answers(
-    model: nn.Module,
+    answer: Answerer,
     tokenizer: Any,
     prompts: dict[Split, int],
     answer_tokens: int,
@@ -218,7 +220,7 @@ def _answers(
     rendered = _rendered(tokenizer, prompts)
     batch = [ids for part in rendered.values() for ids in part]
     report = counting(progress, "answering benign prompts", len(batch))
-    answers = iter(generate(model, tokenizer, batch, answer_tokens, step=report))
+    answers = iter(answer(batch, answer_tokens, step=report))
     return {
         split: answered(part, [next(answers) for _ in part])
         for split, part in rendered.items()

@@ -4,9 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary, proxy
 
@@ -34,7 +32,6 @@ from cintervene.utils.ranks import deal
 __all__ = [
     "Sampler",
     "answer_text",
-    "answering_together",
     "chat_for",
     "continue_embeddings",
     "generate",
@@ -44,8 +41,6 @@ __all__ = [
     "ways",
 ]
 
-# Prompts that are answered together, and the answers, once there are some.
-_together: ContextVar[_Together | None] = ContextVar("answered together", default=None)
 # By tokenizer: its chat template when it was looked at, and what came out.
 _known: WeakKeyDictionary[Any, tuple[str, ChatTokenizer]] = WeakKeyDictionary()
 
@@ -136,55 +131,6 @@ def _with_modes(tokenizer: Any) -> ChatTokenizer:
     return known[1]
 
 
-@dataclass(frozen=True, eq=False)
-class _Together:
-    """Prompts that will be answered, each once.
-
-    What is asked again, perhaps of a changed model, is not answered from here.
-
-    Attributes
-    ----------
-    lengths : dict of tuple of int to int
-        How far each is to be answered.
-    answers : dict of tuple of int to list of int
-        Of all of them, or none yet.
-    """
-
-    lengths: dict[tuple[int, ...], int]
-    answers: dict[tuple[int, ...], list[int]] = field(default_factory=dict)
-
-    def covers(self, prompts: Sequence[Sequence[int]], max_new_tokens: int) -> bool:
-        """Whether all prompts are among these, with answers so long."""
-        lengths = [self.lengths.get(tuple(prompt), -1) for prompt in prompts]
-        return min(lengths, default=-1) >= max_new_tokens
-
-
-@contextmanager
-def answering_together(
-    asked: Sequence[tuple[Sequence[Sequence[int]], int]],
-) -> Iterator[None]:
-    """Answer what will be asked in parts in one batch, as pays for an offloaded model.
-
-    Each token of an answer takes a reading of such a model, however many answers there
-    are. `generate` then takes its answers from the batch, cut to the length that it is
-    asked for: they are greedy, so that is what a shorter one would be but for rounding.
-
-    Parameters
-    ----------
-    asked : sequence of (prompts, int)
-        The calls of `generate` to come: rendered prompts and `max_new_tokens`.
-    """
-    lengths: dict[tuple[int, ...], int] = {}
-    for prompts, length in asked:
-        for prompt in map(tuple, prompts):
-            lengths[prompt] = max(length, lengths.get(prompt, 0))
-    token = _together.set(_Together(lengths))
-    try:
-        yield
-    finally:
-        _together.reset(token)
-
-
 @quick_products()
 def generate(
     model: nn.Module,
@@ -222,9 +168,6 @@ def generate(
     list of list of int
         New tokens only, up to and including the end of the answer.
     """
-    together = _together.get()
-    if together is not None and not banned and together.covers(prompts, max_new_tokens):
-        return _of_together(model, tokenizer, together, prompts, max_new_tokens, step)
     stops = _stop_tokens(model, tokenizer)
     answers: list[list[int]] = [[] for _ in prompts]
     if not prompts:
@@ -253,31 +196,6 @@ def generate(
         for index, answer in zip(batch, new, strict=True):
             answers[index] = answer
     return answers
-
-
-def _of_together(
-    model: nn.Module,
-    tokenizer: Any,
-    together: _Together,
-    prompts: Sequence[Sequence[int]],
-    max_new_tokens: int,
-    step: Step | None,
-) -> list[list[int]]:
-    """Answers out of those that are given together, which the first call makes."""
-    if not together.answers:
-        token = _together.set(None)
-        try:
-            every, most = list(together.lengths), max(together.lengths.values())
-            found = generate(model, tokenizer, every, most)
-        finally:
-            _together.reset(token)
-        together.answers.update(zip(every, found, strict=True))
-    if step is not None:
-        step(len(prompts))
-    asked = [tuple(prompt) for prompt in prompts]
-    for prompt in set(asked):
-        del together.lengths[prompt]
-    return [together.answers[prompt][:max_new_tokens] for prompt in asked]
 
 
 class Sampler:

@@ -10,11 +10,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from torch import nn
-
 from cintervene import data
 from cintervene.data import Split
 from cintervene.errors import ArgumentError
+from cintervene.prompts.answerer import Answerer
 from cintervene.prompts.calibration import (
     Answers,
     Calibration,
@@ -26,7 +25,7 @@ from cintervene.prompts.calibration import (
     tuning_split,
 )
 from cintervene.prompts.calibration_size import CalibrationSize
-from cintervene.prompts.chat import answer_text, generate, render
+from cintervene.prompts.chat import answer_text, render
 from cintervene.prompts.spelling import encode_text
 from cintervene.prompts.target_spans import TargetSpan
 from cintervene.prompts.thinking import after_thinking
@@ -43,7 +42,7 @@ OPEN_PROMPTS: dict[Split, tuple[str, ...]] = {
 
 
 def calibrate_examples(
-    model: nn.Module,
+    answer: Answerer,
     tokenizer: Any,
     examples: Sequence[str],
     texts: Iterable[str],
@@ -62,12 +61,12 @@ def calibrate_examples(
         forget=_as_answers(tokenizer, train, "train"),
         near_negatives=_as_answers(tokenizer, passages, "train"),
         tune_forget=_as_answers(tokenizer, tune, "tune"),
-        **_common_parts(model, tokenizer, (), size, progress, given),
+        **_common_parts(answer, tokenizer, (), size, progress, given),
     )
 
 
 def calibrate_requests(
-    model: nn.Module,
+    answer: Answerer,
     tokenizer: Any,
     requests: Sequence[str],
     texts: Iterable[str],
@@ -95,7 +94,7 @@ def calibrate_requests(
     batch = [prompt for part in prompts.values() for prompt in part]
     report = counting(progress, "answering requests", len(batch))
     rendered = [render(tokenizer, prompt) for prompt in batch]
-    answers = generate(model, tokenizer, rendered, size.answer_tokens, step=report)
+    answers = answer(rendered, size.answer_tokens, step=report)
     exchanges = iter(zip(rendered, answers, strict=True))
     parts = {name: [next(exchanges) for _ in part] for name, part in prompts.items()}
     complied = {
@@ -111,12 +110,12 @@ def calibrate_requests(
         forget=[_answer_span(p, a[: size.positions]) for p, a in complied["train"]],
         near_negatives=[_answer_span(p, a) for p, a in parts["near"] if a],
         tune_forget=[_answer_span(p, a) for p, a in complied["tune"]],
-        **_common_parts(model, tokenizer, texts, size, progress, given),
+        **_common_parts(answer, tokenizer, texts, size, progress, given),
     )
 
 
 def _common_parts(
-    model: nn.Module,
+    answer: Answerer,
     tokenizer: Any,
     texts: Iterable[str],
     size: CalibrationSize,
@@ -125,7 +124,7 @@ def _common_parts(
 ) -> CommonParts:
     """What must stay, benign words included."""
     words = data.benign_words("train")
-    parts = common_parts(model, tokenizer, texts, size, progress, words, given)
+    parts = common_parts(answer, tokenizer, texts, size, progress, words, given)
     parts["retain"] += benign_word_answers(tokenizer, words, size)
     return parts
 

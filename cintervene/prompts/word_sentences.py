@@ -7,9 +7,8 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any
 
-from torch import nn
-
-from cintervene.prompts.chat import generate, render
+from cintervene.prompts.answerer import Answerer
+from cintervene.prompts.chat import render
 from cintervene.prompts.spelling import (
     before_last_part,
     distinctive,
@@ -52,7 +51,7 @@ def sentence_prompts(
 
 
 def word_sentences(
-    model: nn.Module,
+    answer: Answerer,
     tokenizer: Any,
     words: Sequence[str],
     templates: Sequence[str],
@@ -79,11 +78,11 @@ def word_sentences(
     """
     asked = sentence_prompts(tokenizer, words, templates, count)
     prompts = [prompt for _, prompt in asked]
-    answers = generate(model, tokenizer, prompts, tokens, step=step)
+    answers = answer(prompts, tokens, step=step)
     spans: list[TargetSpan] = []
     forms = {word: token_forms(tokenizer, word) for word in words}
-    for (word, _), prompt, answer in zip(asked, prompts, answers, strict=True):
-        spans += _sayings(tokenizer, word, forms[word], prompt, answer)
+    for (word, _), prompt, said in zip(asked, prompts, answers, strict=True):
+        spans += _sayings(tokenizer, word, forms[word], prompt, said)
     return spans
 
 

@@ -79,8 +79,7 @@ class Chunks:
     def _with(self, other: "Chunks") -> "Chunks | Sum":
         chunks = (*self.chunks, *other.chunks)
         both = Chunks(self.d_in, chunks, (*self.weights, *other.weights))
-        large = sum(chunk.nbytes for chunk in chunks) > 2 * self.d_in**2
-        return both.summed() if large and both.many else both
+        return both.summed() if both.many else both
 
     def summed(self) -> "Sum":
         """Their sum."""

@@ -207,11 +207,11 @@ def dual_inputs(inputs: Floats, preserve: Preserve | None) -> Floats:
 class BenignMoments:
     """Second moments of benign inputs, gathered chunk by chunk in bounded memory.
 
-    Holds the inputs themselves while they are no more than half of the dimensions, or
-    take no more than half the memory of their moments; from then on the lower half of a
-    (d_in, d_in) float64 matrix, with a second one while a chunk is added: an addition
-    that fails or is interrupted leaves the moments as they were. Chunks must be added,
-    and parts merged, in the same order to give the same bits.
+    Holds the inputs themselves while they are no more than half of the dimensions; from
+    then on the lower half of a (d_in, d_in) float64 matrix, with a second one while a
+    chunk is added: an addition that fails or is interrupted leaves the moments as they
+    were. Chunks must be added, and parts merged, in the same order to give the same
+    bits.
 
     Parameters
     ----------

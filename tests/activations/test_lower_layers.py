@@ -9,7 +9,6 @@ pytest.importorskip("transformers")
 from cintervene.activations import lower_layers as lower
 from cintervene.activations.layer_stream import LayerStream
 from cintervene.activations.lower_layers import LowerLayers, shared_prefix
-from cintervene.models.caches import resumes
 from cintervene.models.decoder import find_decoder
 from cintervene.models.targets import find_targets
 
@@ -62,12 +61,13 @@ def test_rows_are_those_of_plain_passes(any_model, first, monkeypatch):
 def test_the_beginning_runs_once(any_model):
     decoder = find_decoder(any_model)
     projection = find_targets(any_model, [0])[0].module
-    assert resumes(any_model)
+    layers = LowerLayers(decoder, 2)
+    # Whether the model goes on from a prefix is tried out at first, once.
+    assert layers.prefixes([IDS]) != [None]
     seen = []
     handle = projection.register_forward_hook(
         lambda _module, args, _y: seen.append(args[0].shape[:-1].numel())
     )
-    layers = LowerLayers(decoder, 2)
     (prefix,) = layers.prefixes([IDS])
     assert prefix is not None
     assert prefix.tokens == SHARED
@@ -101,3 +101,17 @@ def test_batches_go_through_a_layer_one_after_the_other(tiny_model):
     assert called == [(0, 2), (0, 1), (0, 1), (1, 2), (1, 1), (1, 1)]
     for one, other in zip(together, alone, strict=True):
         assert torch.equal(one.hidden, other.hidden)
+
+
+def test_nothing_is_shared_by_layers_that_see_no_past(tiny_model, monkeypatch):
+    model = tiny_model("llama")
+    decoder, attention = find_decoder(model), model.model.layers[1].self_attn
+    plain = attention.forward
+
+    def forgetful(*args, past_key_values=None, **kwargs):
+        if past_key_values is not None:
+            kwargs["attention_mask"] = None
+        return plain(*args, **kwargs)
+
+    monkeypatch.setattr(attention, "forward", forgetful)
+    assert LowerLayers(decoder, 2).prefixes([IDS]) == [None]

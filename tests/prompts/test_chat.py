@@ -12,7 +12,7 @@ from support.speaking_models import make_speaking_model
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
-from cintervene.prompts.chat import answering_together, generate
+from cintervene.prompts.chat import generate
 
 
 @pytest.fixture(scope="module")
@@ -65,22 +65,3 @@ def test_the_beginning_of_prompts_is_run_once_unless_calls_are_watched(
         if watched:
             handle.remove()
     assert shapes == ([(3, 11)] if watched else [(1, 10), (3, 1)])
-
-
-def test_what_is_asked_again_of_a_changed_model_is_answered_by_it(pair: Any) -> None:
-    model, tokenizer = pair
-    first, second = [[3, 4, 5], [6, 7]], [[8, 9, 10]]
-    expected = [generate(model, tokenizer, one, 6) for one in (first, second)]
-    with answering_together([(first, 6), (second, 4)]):
-        assert generate(model, tokenizer, first, 6) == expected[0]
-        head = model.get_output_embeddings().weight
-        with torch.no_grad():
-            head.neg_()
-        try:
-            changed = generate(model, tokenizer, first, 6)
-        finally:
-            with torch.no_grad():
-                head.neg_()
-        # The other part was answered together with the first one.
-        assert generate(model, tokenizer, second, 4) == [expected[1][0][:4]]
-    assert changed != expected[0]

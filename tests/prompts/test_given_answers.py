@@ -24,8 +24,8 @@ SAYING = [("Is it good or bad?", "It is bad, very BAD."), ("And now?", "Bad.")]
 SIZE = CalibrationSize(
     starting=1, later=1, contrast_words=2, text_words=2, texts=1, answer_tokens=6
 )
-# Nothing that could answer.
-NO_MODEL: Any = None
+# Nobody who could answer.
+NOBODY: Any = None
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +40,7 @@ def texts(tokenizer: Any, spans: Any) -> list[str]:
 
 def test_they_stay_but_where_a_word_is_said(tokenizer: Any) -> None:
     made = calibrate_words(
-        NO_MODEL, tokenizer, ["bad"], (), SIZE, silent, [*SAYING, *PLAIN]
+        NOBODY, tokenizer, ["bad"], (), SIZE, silent, [*SAYING, *PLAIN]
     )
     # Their beginnings, and a passage of running text; a quarter is tuned on.
     assert texts(tokenizer, made.retain)[:-1] == ["That w"] * 6
@@ -51,7 +51,7 @@ def test_they_stay_but_where_a_word_is_said(tokenizer: Any) -> None:
 def test_of_a_concept_all_of_them_stay(tokenizer: Any) -> None:
     given = [*SAYING, *PLAIN]
     made = calibrate_examples(
-        NO_MODEL, tokenizer, ["A bad one.", "Another."], (), SIZE, silent, given
+        NOBODY, tokenizer, ["A bad one.", "Another."], (), SIZE, silent, given
     )
     assert texts(tokenizer, made.retain)[:3] == ["It is ", "Bad.", "That w"]
 
@@ -68,5 +68,5 @@ def test_words_are_found_in_them(tokenizer: Any) -> None:
 def test_some_have_to_be_without_words(tokenizer: Any) -> None:
     with pytest.raises(ArgumentError, match="answers: got 1 without a forbidden word"):
         calibrate_words(
-            NO_MODEL, tokenizer, ["bad"], (), SIZE, silent, [*SAYING, *PLAIN[:1]]
+            NOBODY, tokenizer, ["bad"], (), SIZE, silent, [*SAYING, *PLAIN[:1]]
         )

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 import cintervene as ci
 from cintervene.errors import ArgumentError, NonFiniteError, SingularSystemError
+from cintervene.solvers import packed
 from cintervene.solvers.preserve import BenignMoments, Preserve
 from cintervene.solvers.update import LowRankUpdate
 from cintervene.utils.runtime import thread_limit
@@ -164,6 +165,21 @@ def test_moments_that_grow_in_place_are_the_same_to_the_bit(d_in):
     # What was lent before an addition is as it was.
     for norm, before in lent:
         np.testing.assert_array_equal(norm.gram(h), before)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_no_more_inputs_are_held_than_half_of_the_dimensions(dtype):
+    d_in, rows = 512, 64
+    x = np.random.default_rng(13).standard_normal((rows, d_in)).astype(dtype)
+    triangle = 4 * d_in * (d_in + packed.BLOCK)
+    moments, held = BenignMoments(d_in, in_place=True), []
+    tracemalloc.start()
+    for _ in range(8):
+        moments.add(x)
+        held.append(tracemalloc.get_traced_memory()[0])
+    tracemalloc.stop()
+    inputs = [x.nbytes * count for count in (1, 2, 3, 4)]
+    np.testing.assert_allclose(held, inputs + 4 * [triangle], rtol=0.05)
 
 
 @pytest.mark.parametrize("chunk", [1500, 700])

@@ -36,6 +36,7 @@ from cintervene.methods.pcr.config import PCRConfig
 from cintervene.methods.pcr.method import calibrate
 from cintervene.models import explain
 from cintervene.models.parts import ModelParts
+from cintervene.prompts.answerer import answerer
 from cintervene.prompts.calibration_size import CalibrationSize
 from cintervene.prompts.target_spans import TargetSpan
 from cintervene.utils.progress import silent
@@ -140,7 +141,8 @@ class Trial:
             hinge="off",
             calibration=FEW,
         )
-        spans = calibrate(self.model, TOKENIZER, config, silent).forget
+        answer = answerer(self.model, TOKENIZER)
+        spans = calibrate(answer, TOKENIZER, config, silent).forget
         self.change = ci.defend(self.model, TOKENIZER, config)
         before = self._says(spans)
         with self.change.applied(self.model):

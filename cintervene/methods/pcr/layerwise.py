@@ -131,13 +131,13 @@ class Layerwise:
         stream = self._start.fork()
         changes: list[LayerChange] = []
         for number, target in enumerate(self.targets):
+            for change in changes[-1:]:
+                stream.advance(change.target.layer, change.update)
             rows = stream.run(target.layer).on_host()
             amount = self._problem.amount(strength, changes, len(self.targets))
             solve = partial(self._solve_layer, target, rows, amount)
             found = of_one(f"the change of {target.name}", solve, number)
-            change = LayerChange(target=target, **found)
-            changes.append(change)
-            stream.advance(target.layer, change.update)
+            changes.append(LayerChange(target=target, **found))
         return changes
 
     def _solve_layer(

@@ -33,12 +33,12 @@ from cintervene.methods.pcr.word_strengths import best_by_word, even_out
 from cintervene.models.offload import has_offloaded
 from cintervene.models.parts import ModelParts
 from cintervene.models.precision import quick_products
+from cintervene.prompts.answerer import AnsweredTogether, Answerer, answerer
 from cintervene.prompts.calibration import (
     Calibration,
     calibrate_words,
     everyday_prompts,
 )
-from cintervene.prompts.chat import answering_together
 from cintervene.prompts.request_calibration import (
     calibrate_examples,
     calibrate_requests,
@@ -103,15 +103,15 @@ def solve(
     if mlp is None:
         config = tuned_by_word(config)
     clock = Clock()
-    with answering_together(_asked(model, tokenizer, config, mlp is not None)):
-        with clock.phase("prompts"):
-            calibration = kept(
-                "calibration", config.texts,
-                lambda: calibrate(model, tokenizer, config, progress),
-            )  # fmt: skip
-        if mlp is not None:
-            hinge = Hinge(parts, tokenizer, mlp, config, clock, progress)
-            return hinge.solve(calibration)
+    answer = _answerer(model, tokenizer, config, mlp is not None)
+    with clock.phase("prompts"):
+        calibration = kept(
+            "calibration", config.texts,
+            lambda: calibrate(answer, tokenizer, config, progress),
+        )  # fmt: skip
+    if mlp is not None:
+        hinge = Hinge(parts, tokenizer, mlp, config, answer, clock, progress)
+        return hinge.solve(calibration)
     with clock.phase("capture"):
         layerwise = kept(
             "layers", (calibration, config.without_strength()),
@@ -143,37 +143,41 @@ def solve(
     return make_chosen(model, trials, best, config, clock)
 
 
-def _asked(
+def _answerer(
     model: nn.Module, tokenizer: Any, config: PCRConfig, neurons: bool
-) -> list[tuple[list[list[int]], int]]:
-    """What an offloaded model is going to answer for words, and how far, if anything.
+) -> Answerer:
+    """Who answers prompts: of an offloaded model all that comes for words together.
 
     In memory each part has batches of its own, whose padding is part of the result.
     """
     size, words = config.calibration, config.forbid
     own = neurons and config.answers is None and has_offloaded(model)
     if words is None or not own:
-        return []
+        return answerer(model, tokenizer)
     requests = sentence_requests()
     sentences = sentence_prompts(tokenizer, words, requests, size.sentences)
-    return [
+    foreseen = [
         (everyday_prompts(tokenizer, size), size.answer_tokens),
         ([prompt for _, prompt in sentences], size.sentence_tokens),
     ]
+    return AnsweredTogether(model, tokenizer, foreseen)
 
 
 def calibrate(
-    model: nn.Module, tokenizer: Any, config: PCRConfig, progress: Progress
+    answer: Answerer, tokenizer: Any, config: PCRConfig, progress: Progress
 ) -> Calibration:
     """Make the texts to solve on and to choose the strength on.
 
     Parameters
     ----------
+    answer : Answerer
+        Of the model.
+    tokenizer
     config : PCRConfig
         With the texts checked.
     """
     return CALIBRATE[config.kind](
-        model,
+        answer,
         tokenizer,
         getattr(config, config.kind),
         config.preserve,

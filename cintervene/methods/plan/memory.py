@@ -126,8 +126,8 @@ class Sizes:
         row = self.d_in * self.shape.number
         if 2 * rows <= self.d_in:
             return rows * row
-        # Beyond a quarter of the matrix inputs are added to the sum, some at a time.
-        return min(rows * row, 2 * self.d_in**2) + CHUNK * row
+        # Beyond half of the dimensions inputs are added to the sum, some at a time.
+        return (self.d_in // 2 + CHUNK) * row
 
 
 def phases_of(config: object, sizes: Sizes, neurons: bool) -> list[Phase]:

@@ -28,6 +28,7 @@ from cintervene.methods.pcr.regions import Balls, Differences, Points
 from cintervene.methods.pcr.resolve import choose_layers
 from cintervene.models import loading
 from cintervene.models.parts import ModelParts
+from cintervene.prompts.answerer import answerer
 from cintervene.prompts.calibration import Calibration
 from cintervene.prompts.calibration_size import CalibrationSize
 from cintervene.prompts.request_calibration import calibrate_requests, tuning_split
@@ -211,8 +212,10 @@ def test_layers_for_concepts_are_not_the_last() -> None:
 
 
 def test_requests_come_with_answers_and_talked_into(tiny: Any) -> None:
-    calibration = calibrate_requests(*tiny, REQUESTS, ["Hello."], SMALL, silent)
     tokenizer = tiny[1]
+    calibration = calibrate_requests(
+        answerer(*tiny), tokenizer, REQUESTS, ["Hello."], SMALL, silent
+    )
     # Two to build from, one of them in a template too.
     assert len(calibration.forget) == 3
     assert len(calibration.tune_forget) == 2
@@ -293,17 +296,16 @@ def test_bad_arguments_name_the_fix(tiny: Any, given: Any, match: str) -> None:
         defend(*tiny, **given)
 
 
-def test_requests_that_are_refused_already(
-    tiny: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(
-        "cintervene.prompts.request_calibration.generate",
-        lambda model, tokenizer, prompts, *_, **__: [
-            tokenizer(data.safe_refusals()[0])["input_ids"] for _ in prompts
-        ],
-    )
+def test_requests_that_are_refused_already(tiny: Any) -> None:
+    _, tokenizer = tiny
+    refusal = tokenizer(data.safe_refusals()[0])["input_ids"]
+
+    def refuse(prompts: Any, _most: int, *, step: Any = None) -> list[list[int]]:
+        del step
+        return [refusal for _ in prompts]
+
     with pytest.raises(ArgumentError, match="harmful: the model refuses 3 requests"):
-        defend(*tiny, harmful=REQUESTS, calibration=SMALL)
+        calibrate_requests(refuse, tokenizer, REQUESTS, (), SMALL, silent)
 
 
 @pytest.mark.model

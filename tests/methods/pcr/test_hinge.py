@@ -38,6 +38,7 @@ from cintervene.methods.pcr.hinge.places import give_up
 from cintervene.methods.pcr.hinge.rows import HingeRows
 from cintervene.models import loading
 from cintervene.models.parts import ModelParts
+from cintervene.prompts.answerer import answerer
 from cintervene.prompts.calibration import Calibration
 from cintervene.prompts.calibration_size import CalibrationSize
 from cintervene.prompts.chat import render
@@ -443,7 +444,8 @@ def test_what_a_model_writes_of_a_word_is_taken_alone_too(smollm2: Any) -> None:
     model, tokenizer = smollm2
     words = ["bomb", "theft", "rifle"]
     templates = ["Write two sentences about the word {word}.", "Say {word}!"]
-    spans = word_sentences(model, tokenizer, words, templates, 2, 24, lambda _: None)
+    answer = answerer(model, tokenizer)
+    spans = word_sentences(answer, tokenizer, words, templates, 2, 24, lambda _: None)
     chat = [span for span in spans if "<|im_start|>" in tokenizer.decode(span.ids)]
     alone = [span for span in spans if span not in chat]
     assert len(chat) >= 3

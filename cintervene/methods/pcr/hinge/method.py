@@ -33,6 +33,7 @@ from cintervene.methods.pcr.strength import (
 )
 from cintervene.models.parts import ModelParts
 from cintervene.models.targets import Target
+from cintervene.prompts.answerer import Answerer
 from cintervene.prompts.calibration import Calibration, neighbour_answers
 from cintervene.prompts.neighbours import neighbours
 from cintervene.prompts.spelling import text_tokenizer
@@ -167,6 +168,8 @@ class Hinge:
     mlp : GatedMLP
     config : PCRConfig
         With texts checked and "auto" resolved, but for layers and `strength`.
+    answer : Answerer
+        Of the model.
     clock : Clock
     progress : callable
     """
@@ -177,10 +180,12 @@ class Hinge:
         tokenizer: Any,
         mlp: GatedMLP,
         config: PCRConfig,
+        answer: Answerer,
         clock: Clock,
         progress: Progress,
     ) -> None:
         self._parts, self._tokenizer, self._mlp = parts, tokenizer, mlp
+        self._answer = answer
         self._config = replace(config, hinge="on", layers=[mlp.block.layer])
         self._clock, self._progress = clock, progress
         assert config.forbid is not None
@@ -262,8 +267,8 @@ class Hinge:
             self._progress, "writing sentences", size.sentences * len(self._words)
         )
         return word_sentences(
-            self._parts.model, self._tokenizer, self._words,
-            sentence_requests(), size.sentences, size.sentence_tokens, report,
+            self._answer, self._tokenizer, self._words, sentence_requests(),
+            size.sentences, size.sentence_tokens, report,
         )  # fmt: skip
 
     def _rows(self, calibration: Calibration) -> HingeRows:
