@@ -57,7 +57,7 @@ EACH = 100.0
 # How often words that have not reached it are asked for more, by what factors, and up
 # to how much.
 ROUNDS = 9
-LEAST_FACTOR, MOST_FACTOR, MOST = 1.1, 1.5, 80.0
+LEAST_FACTOR, MOST_FACTOR, MOST = 1.1, 1.5, 50.0
 # How much earlier the neurons of words open each time that have not come half the way
 # at this strength, and how much at most, in units of a typical opening.
 STRONG, EARLIER, EARLIEST = 30.0, 0.12, 0.6
