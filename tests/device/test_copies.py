@@ -79,8 +79,8 @@ PLACES: dict[str, dict[str, set[tuple[str, str, str]]]] = {
 # Kilobytes down and up in each phase, at most.
 MOST: dict[str, dict[str, tuple[int, int]]] = {
     "pcr": {
-        "": (55, 11), "prompts": (1, 4), "capture": (950, 140), "solve": (82, 70),
-        "tune": (230, 44),
+        "": (55, 11), "prompts": (1, 4), "capture": (950, 140), "solve": (150, 76),
+        "tune": (440, 70),
     },
     "tsr": {
         "": (53, 11), "layer": (1, 1), "prompts": (1, 4), "capture": (340, 180),
@@ -91,8 +91,8 @@ MOST: dict[str, dict[str, tuple[int, int]]] = {
         "solve": (47, 47), "tune": (970, 210),
     },
     "gate": {
-        "": (84, 17), "layer": (1, 1), "prompts": (2, 14), "capture": (1, 650),
-        "detectors": (205, 5), "solve": (200, 226), "tune": (5820, 2340),
+        "": (84, 17), "layer": (1, 1), "prompts": (2, 14), "capture": (1, 680),
+        "detectors": (250, 5), "solve": (200, 226), "tune": (5820, 2360),
     },
 }  # fmt: skip
 
@@ -100,7 +100,8 @@ MOST: dict[str, dict[str, tuple[int, int]]] = {
 def kind(shape: tuple[int, ...]) -> str:
     """What a tensor of the model is."""
     if VOCABULARY in shape:
-        return "unembedding" if HIDDEN in shape else "logits"
+        # A block of logits may have as many rows.
+        return "unembedding" if shape == (VOCABULARY, HIDDEN) else "logits"
     return {
         (HIDDEN, INNER): "weight",
         (INNER, HIDDEN): "weight",

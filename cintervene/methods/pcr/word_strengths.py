@@ -119,7 +119,8 @@ def best_by_word(candidates: Sequence[Candidate], limits: WordLimits) -> Candida
     ]
     if not within:
         return min(candidates, key=lambda one: one.point.strain(limits))
-    within = [one for one in within if one.point.effective(limits)] or within
+    reaching = [one for one in within if one.point.forbidden_ratio >= limits.effect]
+    within = reaching or within
     goal = math.log(limits.effect)
     enough = [one for one in within if EFFECT_MARGIN * _tenth(one) >= goal]
     if enough:
