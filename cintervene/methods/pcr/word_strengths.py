@@ -29,7 +29,7 @@ from cintervene.utils.progress import Progress
 __all__ = ["ROUNDS", "best_by_word", "even_out", "evened", "tenth"]
 
 # What all words are asked for at first, and how often they are measured.
-FIRST, ROUNDS = 16.0, 2
+FIRST, ROUNDS = 16.0, 4
 # A few answers tell a word's effect roughly: the exponent takes part of what they say.
 TRUST = 0.7
 # How much less and more is asked of a word at once, relative to the others; and of all.
