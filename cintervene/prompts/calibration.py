@@ -114,9 +114,7 @@ def calibrate_words(
         forget=_word_answers(tokenizer, words, "train", size.starting, size.later),
         near_negatives=benign_word_answers(tokenizer, benign, size)
         + neighbour_answers(tokenizer, frequent),
-        tune_forget=_word_answers(
-            tokenizer, words, "tune", size.tune_answers, size.tune_answers
-        ),
+        tune_forget=_word_answers(tokenizer, words, "tune", 2, 2),
         retain_said=[said_at(forms, span) for span in common["retain"]],
         tune_said=[said_at(forms, span) for span in common["tune_retain"]],
         **common,

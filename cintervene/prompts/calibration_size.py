@@ -33,9 +33,6 @@ class CalibrationSize(Size):
         Length of the answers.
     tune_words, tune_prompts : int
         Benign words and everyday prompts to choose the strength on.
-    tune_answers : int
-        Answers of each kind for each word to choose on; four at least where a whole
-        matrix is changed, for which each word's strength follows from its own.
     positions : int
         Places that are constrained in each example of a concept, or the first so many
         of each harmful answer.
@@ -76,9 +73,6 @@ class CalibrationSize(Size):
     answer_tokens: int = parameter(Whole(least=1), 24, "length of the answers")
     tune_words: int = parameter(Whole(least=1), 15, "benign words to tune on")
     tune_prompts: int = parameter(Whole(least=1), 50, "everyday prompts to tune on")
-    tune_answers: int = parameter(
-        Whole(least=1), 2, "answers of each kind for each word to tune on"
-    )
     positions: int = parameter(
         Whole(least=1), 8, "places that are constrained in each example or answer"
     )

@@ -79,8 +79,8 @@ PLACES: dict[str, dict[str, set[tuple[str, str, str]]]] = {
 # Kilobytes down and up in each phase, at most.
 MOST: dict[str, dict[str, tuple[int, int]]] = {
     "pcr": {
-        "": (55, 11), "prompts": (1, 4), "capture": (950, 140), "solve": (150, 76),
-        "tune": (440, 70),
+        "": (55, 11), "prompts": (1, 4), "capture": (950, 140), "solve": (82, 70),
+        "tune": (230, 44),
     },
     "tsr": {
         "": (53, 11), "layer": (1, 1), "prompts": (1, 4), "capture": (340, 180),

@@ -85,8 +85,7 @@ class PCRConfig(ProjectionConfig):
     strength : "auto" or float
         How far outputs are pushed: the s of (8) and (11) to (13).
         `"auto"` tries several on a tuning split and takes the knee of effect against
-        drift; see `strength.knee`. The tokens of words have strengths by word instead;
-        see `word_strengths.even_out`. The whole curve is in the result's metrics.
+        drift; see `strength.knee`. The whole curve is in the result's metrics.
     min_effect : float
         For `"auto"`: how many times its value the perplexity of forbidden words, of
         the examples held apart or of the answers to such requests shall become.

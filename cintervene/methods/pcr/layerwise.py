@@ -3,10 +3,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -24,12 +24,7 @@ from cintervene.solvers.update import LowRankUpdate
 from cintervene.utils.arrays import Floats
 from cintervene.utils.ranks import of_one
 
-__all__ = [
-    "LayerChange", "Layerwise", "Problem", "Strength", "output_cost", "truncate_rank",
-]  # fmt: skip
-
-# One for all, or that of each word.
-Strength: TypeAlias = float | Mapping[str, float]
+__all__ = ["LayerChange", "Layerwise", "Problem", "output_cost", "truncate_rank"]
 
 # Of a change's squared norm, a part that rounding alone makes.
 NEGLIGIBLE = 1e-14
@@ -90,7 +85,7 @@ class Problem(Protocol):
         """Benign next-token distributions, for the metric of outputs (14)."""
 
     def amount(
-        self, strength: Strength, changes: Sequence[LayerChange], n_layers: int
+        self, strength: float, changes: Sequence[LayerChange], n_layers: int
     ) -> Floats:
         """What the layer after `changes`, one of `n_layers`, is to achieve.
 
@@ -126,7 +121,7 @@ class Layerwise:
         self._metrics: dict[int | None, OutputMetric] = {}
         self._first: MeasuredInputs | None = None
 
-    def solve(self, strength: Strength) -> list[LayerChange]:
+    def solve(self, strength: float) -> list[LayerChange]:
         """Return the least change of each layer."""
         stream = self._start.fork()
         changes: list[LayerChange] = []

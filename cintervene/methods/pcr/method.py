@@ -20,16 +20,9 @@ from cintervene.methods.pcr.hinge.method import (
 from cintervene.methods.pcr.layerwise import Layerwise, Problem
 from cintervene.methods.pcr.point_constraints import PointConstraints
 from cintervene.methods.pcr.regions import Balls, Differences
-from cintervene.methods.pcr.resolve import (
-    by_word,
-    checked_texts,
-    resolved,
-    strengths,
-    tuned_by_word,
-)
+from cintervene.methods.pcr.resolve import checked_texts, resolved, strengths
 from cintervene.methods.pcr.strength import Tuning, WordLimits, knee, sweep
 from cintervene.methods.pcr.token_constraints import TokenConstraints
-from cintervene.methods.pcr.word_strengths import best_by_word, even_out
 from cintervene.models.offload import has_offloaded
 from cintervene.models.parts import ModelParts
 from cintervene.models.precision import quick_products
@@ -100,8 +93,6 @@ def solve(
     parts = ModelParts.find(model)
     mlp = hinged_mlp(parts, config)
     config = resolved(config, parts)
-    if mlp is None:
-        config = tuned_by_word(config)
     clock = Clock()
     answer = _answerer(model, tokenizer, config, mlp is not None)
     with clock.phase("prompts"):
@@ -120,22 +111,14 @@ def solve(
     with clock.phase("tune"):
         tuning = Tuning.shared(parts, calibration, layerwise.targets[0].layer)
     limits = WordLimits(config.min_effect, config.max_kl, config.max_benign_loss)
-    if by_word(config):
-        assert config.forbid is not None
-        candidates = even_out(
-            layerwise, tuning, list(config.forbid), limits, clock, progress
-        )
-        best = best_by_word(candidates, limits).point
-    else:
-        tried = strengths(config)
-        candidates = sweep(layerwise, tuning, tried, limits, clock, progress)
-        best = knee([candidate.point for candidate in candidates], limits)
+    candidates = sweep(layerwise, tuning, strengths(config), limits, clock, progress)
+    best = knee([candidate.point for candidate in candidates], limits)
     trials = [
         Trial(
             candidate.point,
             candidate.point.strain(limits) <= 1.0,
             candidate.updates,
-            candidate.metrics(),
+            {"strength": candidate.point.strength},
             [change.summary() for change in candidate.changes],
         )
         for candidate in candidates
@@ -209,10 +192,7 @@ def constrain(
         tokens = TokenConstraintIndex.of(calibration.forget, calibration.near_negatives)
         base = BaseActivations.gather(parts, calibration, tokens, config, entered)
         contrast = config.concepts == "contrast"
-        words = [span.word for span in calibration.forget]
-        problem = TokenConstraints(
-            tokens, base, parts.unembedding, contrast=contrast, words=words
-        )
+        problem = TokenConstraints(tokens, base, parts.unembedding, contrast=contrast)
     else:
         rows = _grouped_rows(calibration, config)
         base = BaseActivations.gather(parts, calibration, rows, config, entered)

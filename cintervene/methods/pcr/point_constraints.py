@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -11,7 +11,7 @@ from cintervene.activations.layer_stream import Captured
 from cintervene.methods.common.output_metric import OutputMetric, token_statistics
 from cintervene.methods.pcr.base_activations import BaseActivations
 from cintervene.methods.pcr.constraints import ConstraintIndex
-from cintervene.methods.pcr.layerwise import LayerChange, Strength
+from cintervene.methods.pcr.layerwise import LayerChange
 from cintervene.methods.pcr.regions import Balls, Differences
 from cintervene.models.targets import Target
 from cintervene.models.unembedding import Unembedding
@@ -56,10 +56,9 @@ class PointConstraints:
         self.statistics = token_statistics(unembedding, base.retain.final())
 
     def amount(
-        self, strength: Strength, changes: Sequence[LayerChange], n_layers: int
+        self, strength: float, changes: Sequence[LayerChange], n_layers: int
     ) -> Floats:
-        """The strength, one for all, for every constraint of every layer."""
-        assert not isinstance(strength, Mapping)
+        """The strength, for every constraint of every layer."""
         return np.full(len(self._constraints.rows), strength)
 
     def region(

@@ -15,13 +15,13 @@ from cintervene.prompts.request_calibration import check_several
 from cintervene.prompts.spelling import words_to_forbid
 
 __all__ = [
-    "SLACK", "by_word", "checked_texts", "choose_layers", "last_changed", "resolved",
-    "strengths", "tuned_by_word",
+    "SLACK", "checked_texts", "choose_layers", "last_changed", "resolved", "strengths",
 ]  # fmt: skip
 
 # Strengths that "auto" tries, weakest first: as many as make a curve, and then on until
-# one reaches the effect or crosses the limits. Tokens of words have their own.
+# one reaches the effect or crosses the limits.
 STRENGTHS = {
+    **dict.fromkeys(TOKENWISE, (10.0, 13.0, 16.0, 18.0, 20.0, 24.0, 28.0, 32.0)),
     "activation": (1.05, 1.2, 1.5, 2.0, 2.5, 3.0),
     "difference": (4.0, 8.0, 12.0, 16.0, 20.0, 24.0, 32.0, 40.0),
 }
@@ -33,8 +33,6 @@ CONCEPTS: dict[Kind, Concepts] = {
     "examples": "difference",
     "harmful": "difference",
 }
-# Of each kind and word: with two, what a word needs could not be told from chance.
-TUNE_ANSWERS = 4
 # Larger where rows are many and of one group.
 SLACK: dict[Kind, float] = {"forbid": 1.0, "examples": 10.0, "harmful": 10.0}
 
@@ -82,21 +80,6 @@ def resolved(config: PCRConfig, parts: ModelParts) -> PCRConfig:
         concepts=concepts,
         slack=SLACK[kind] if config.slack == "auto" else config.slack,
     )
-
-
-def by_word(config: PCRConfig) -> bool:
-    """Whether each word has a strength of its own in a change of whole matrices."""
-    tokens = config.concepts in ("auto", *TOKENWISE)
-    return config.kind == "forbid" and tokens and config.strength == "auto"
-
-
-def tuned_by_word(config: PCRConfig) -> PCRConfig:
-    """The same with enough answers to tell what each word needs, where that counts."""
-    if not by_word(config):
-        return config
-    size = config.calibration
-    answers = max(size.tune_answers, TUNE_ANSWERS)
-    return replace(config, calibration=replace(size, tune_answers=answers))
 
 
 def strengths(config: PCRConfig) -> tuple[float, ...]:

@@ -4,10 +4,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 import torch
@@ -28,8 +28,6 @@ from cintervene.utils.kept import kept
 from cintervene.utils.progress import Progress
 
 __all__ = [
-    "DRIFT_MARGIN",
-    "EFFECT_MARGIN",
     "Candidate",
     "Measured",
     "SweepPoint",
@@ -118,33 +116,14 @@ class Measured:
 
 @dataclass(frozen=True, eq=False)
 class Candidate:
-    """The changes found at one strength, and what they do.
-
-    Attributes
-    ----------
-    changes : list of LayerChange
-    point : SweepPoint
-    strengths, by_word : mapping of str to float
-        Where words have strengths of their own: these, and the nats a token by which
-        each has become less likely.
-    """
+    """The changes found at one strength, and what they do."""
 
     changes: list[LayerChange]
     point: SweepPoint
-    strengths: Mapping[str, float] = field(default_factory=dict)
-    by_word: Mapping[str, float] = field(default_factory=dict)
 
     def updates(self) -> list[tuple[Target, LowRankUpdate]]:
         """The changes of the layers' weights."""
         return [(change.target, change.update) for change in self.changes]
-
-    def metrics(self) -> dict[str, Any]:
-        """The strength, and where words have their own, these and their effects."""
-        found: dict[str, Any] = {"strength": self.point.strength}
-        if self.strengths:
-            ratios = {w: math.exp(min(n, 700.0)) for w, n in self.by_word.items()}
-            found |= {"strengths": dict(self.strengths), "ratios": ratios}
-        return found
 
 
 class Tuning:

@@ -7,7 +7,7 @@ constraint on the outputs of every layer, and the layers share what is requested
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -22,7 +22,7 @@ from cintervene.methods.common.output_metric import (
 )
 from cintervene.methods.pcr.base_activations import BaseActivations
 from cintervene.methods.pcr.constraints import TokenConstraintIndex
-from cintervene.methods.pcr.layerwise import LayerChange, Strength
+from cintervene.methods.pcr.layerwise import LayerChange
 from cintervene.methods.pcr.regions import HalfSpaces
 from cintervene.models.targets import Target
 from cintervene.models.unembedding import Unembedding
@@ -41,8 +41,7 @@ class TokenConstraints:
     Their half-spaces are docs/methods/pcr.md (8), in which this class says what a is.
 
     At strength s each forbidden token shall fall to a probability of exp(-s) at most,
-    and by s / 2 nats at least; tokens of near negatives shall rise. Words may have
-    strengths of their own; tokens of near negatives rise by their mean.
+    and by s / 2 nats at least; tokens of near negatives shall rise.
 
     Parameters
     ----------
@@ -52,9 +51,6 @@ class TokenConstraints:
     unembedding : Unembedding
     contrast : bool
         Subtract from each direction the mean one of what the model says on benign text.
-    words : sequence of str, optional
-        Word of each sequence that says one, needed for strengths by word; those of near
-        negatives follow.
 
     Attributes
     ----------
@@ -69,10 +65,8 @@ class TokenConstraints:
         unembedding: Unembedding,
         *,
         contrast: bool,
-        words: Sequence[str] = (),
     ) -> None:
         self._constraints, self._unembedding = constraints, unembedding
-        self._words = words
         rows, falling = constraints.rows, constraints.falling
         self._state = base.constrained.final()
         rising = torch.from_numpy(np.flatnonzero(np.bincount(rows, ~falling)))
@@ -84,28 +78,17 @@ class TokenConstraints:
         self._nll = token_nll(unembedding, self._state[rows], tokens)
 
     def amount(
-        self, strength: Strength, changes: Sequence[LayerChange], n_layers: int
+        self, strength: float, changes: Sequence[LayerChange], n_layers: int
     ) -> Floats:
         """Nats: an equal share of what the layers before have left."""
         constraints = self._constraints
-        asked = self._asked(strength)
-        fall = np.maximum(asked - self._nll, asked / 2)
-        nats = np.where(constraints.falling, fall, RISE * asked)
+        fall = np.maximum(strength - self._nll, strength / 2)
+        nats = np.where(constraints.falling, fall, RISE * strength)
         remaining = constraints.weights * nats
         for change in changes:
             remaining = remaining - change.achieved
         share: Floats = remaining / (n_layers - len(changes))
         return share
-
-    def _asked(self, strength: Strength) -> Floats | float:
-        """The strength of each constraint, or of all."""
-        if not isinstance(strength, Mapping):
-            return strength
-        mean = float(np.mean(list(strength.values())))
-        rows = self._constraints.sequences[self._constraints.rows]
-        by_word = np.array([*(strength[word] for word in self._words), mean])
-        asked: Floats = by_word[np.minimum(rows, len(self._words))]
-        return asked
 
     def region(
         self, target: Target, rows: Captured, metric: OutputMetric

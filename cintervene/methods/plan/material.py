@@ -14,7 +14,6 @@ from cintervene.methods.arr.config import ARRConfig
 from cintervene.methods.config import DescentConfig, RequestConfig
 from cintervene.methods.gate.config import GateConfig
 from cintervene.methods.pcr.config import PCRConfig
-from cintervene.methods.pcr.resolve import tuned_by_word
 
 __all__ = ["EXAMPLE", "Material", "material_of"]
 
@@ -26,7 +25,7 @@ SAID, PLACES, STAYING = 50, 2.4, 1.9
 PROMPT, PASSAGE, EXAMPLE, EXAMPLES = 45, 150, 58, 2.25
 # Tokens of a refusal.
 REFUSAL = 8
-# Conversations of each benign word, to solve and to tune on.
+# Conversations of each benign word, and of each word to tune on.
 TURNS, TUNE_TURNS = 4, 4
 
 
@@ -94,15 +93,13 @@ def _of_words(config: PCRConfig, neurons: bool) -> Material:
     said = words * (size.starting + size.later)
     near = TURNS * size.contrast_words + size.text_words
     own = PROMPT + size.answer_tokens
-    each = size if neurons else tuned_by_word(config).calibration
-    tuned = 2 * each.tune_answers * words + TUNE_TURNS * size.tune_words
     return Material(
         answered=own_answers * (size.prompts + size.tune_prompts + sentences),
         answer=size.answer_tokens,
         forget=SAID * said,
         near=SAID * near,
         benign=size.prompts * own + size.texts * PASSAGE,
-        tune=SAID * tuned + size.tune_prompts * own,
+        tune=SAID * TUNE_TURNS * (words + size.tune_words) + size.tune_prompts * own,
         constrained=round(PLACES * said + STAYING * near),
         kept=size.prompts * size.answer_tokens + size.texts * PASSAGE,
         wanted=size.answer_tokens,
