@@ -23,9 +23,10 @@ from support.tiny_models import ARCHITECTURES, make_tiny_model
 # the cores are busy. The variable is read once, when torch is imported.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-# How long an example takes says how busy the machine is.
-settings.register_profile("untimed", deadline=None)
-settings.load_profile("untimed")
+# How long an example takes says how busy the machine is. What fails is to fail again;
+# the many cases of tests/run_long are others each time.
+settings.register_profile("repeatable", deadline=None, derandomize=True)
+settings.register_profile("other cases", deadline=None)
 
 TESTS = Path(__file__).parent
 COUNTS = pytest.StashKey[dict[str, int]]()
@@ -55,6 +56,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[COUNTS] = {}
+    settings.load_profile("other cases" if config.option.long else "repeatable")
 
 
 def pytest_collection_modifyitems(
