@@ -125,7 +125,9 @@ class Unembedding:
         Tensor
             (len(token_ids), hidden) float32, not normalised.
         """
-        index = torch.as_tensor(list(token_ids), device=self.weight.device)
+        index = torch.tensor(
+            list(token_ids), dtype=torch.long, device=self.weight.device
+        )
         return self.pull_back(self.weight.detach()[index].float(), target)
 
     def mean_direction(self, shares: Tensor, target: Target | None = None) -> Tensor:

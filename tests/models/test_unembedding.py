@@ -42,6 +42,7 @@ def test_directions_are_logit_gradients(any_model: Any) -> None:
     spread = (x - x.mean() if centred else x).square().mean().sqrt()
     expected = without_spread(unembedding.directions(ids), x, centred)
     torch.testing.assert_close(gradients * spread, expected, rtol=1e-3, atol=1e-4)
+    assert unembedding.directions([]).shape == (0, 24)
 
 
 def test_directions_of_a_projection_behind_a_norm(tiny_model: Any) -> None:
