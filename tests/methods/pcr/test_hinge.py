@@ -433,7 +433,8 @@ def test_where_a_neuron_is_enough(tiny_model: Any) -> None:
         [*spans.values()], [TargetSpan((3, 4, 9), 2)], [TargetSpan((3, 8, 9), 1)],
         [], [], [],
     )  # fmt: skip
-    rows = HingeRows.gather(parts, mlp, ["w", "p q"], calibration, lambda _: None)
+    words = ["w", "p q"]
+    rows, _ = HingeRows.gather(parts, mlp, words, calibration, lambda _: None)
     assert rows.owners.tolist() == [0, 0, 0, 1, 1, 1, 1]
     assert rows.first.tolist() == [True, False, True, True, False, False, False]
     assert rows.enough.tolist() == [False, True, True, False, False, True, True]
