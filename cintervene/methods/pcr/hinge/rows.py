@@ -206,7 +206,7 @@ def _parts(
     )
     streams, beside = streams[: len(asked)], streams[len(asked) :]
     with resident(parts.decoder.layers[layer]):
-        rows = [stream.run(layer).inputs.float().cpu().numpy() for stream in streams]
+        rows = [stream.run(layer).inputs.cpu().float().numpy() for stream in streams]
     matters = [
         np.concatenate(
             [
