@@ -277,6 +277,8 @@ def test_what_a_neuron_costs_is_the_divergence_of_what_the_others_miss(
     size, head = mlp.down.d_in, parts.unembedding
     vocabulary = len(head.weight)
     monkeypatch.setattr(costs, "TOKENS", vocabulary)
+    # Of which there are several, the last of another size.
+    monkeypatch.setattr(costs, "WIDENED", vocabulary // 2 - 1)
     monkeypatch.setattr(costs, "LEAST", 0.0)
     which = [3, 0, 7]
     missed = np.random.default_rng(3).standard_normal((3, size))
