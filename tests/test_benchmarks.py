@@ -5,9 +5,11 @@ from __future__ import annotations
 
 import ast
 import json
+import sys
 from importlib import import_module
 from inspect import signature
 from pathlib import Path
+from runpy import run_path
 from types import ModuleType
 from typing import Any
 
@@ -99,3 +101,20 @@ def test_arguments_exist(path: Path) -> None:
         except TypeError as error:
             wrong.append(f"{ast.unparse(node.func)}: {error}")
     assert wrong == []
+
+
+@pytest.mark.model
+@pytest.mark.usefixtures("smollm2")
+def test_what_is_for_a_gpu_runs_without(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its time on a GPU is short: each step ends well on a tiny model here."""
+    script = ROOT / "benchmarks" / "device_8b.py"
+    monkeypatch.setattr(sys, "argv", [str(script), "--tiny", "--device", "cpu"])
+    monkeypatch.syspath_prepend(script.parent)
+    run_path(str(script), run_name="__main__")
+    lines = list(map(json.loads, capsys.readouterr().out.splitlines()))
+    assert [line["step"] for line in lines] == [
+        "model", "algebra", "pcr", "pcr matrices", "guard", "apply", "gate", "tsr",
+    ]  # fmt: skip
+    assert [line for line in lines if "error" in line] == []

@@ -64,6 +64,18 @@ PLACES: dict[str, dict[str, set[tuple[str, str, str]]]] = {
         },
         "tune": {*WEIGHTS, ("down", "logits", "activations/scoring:token_nll")},
     },
+    "pcr, neurons": {
+        "": WEIGHTS,
+        "solve": {
+            ("down", "weight", "methods/common/gated_mlp:GatedMLP.columns"),
+            ("down", "weight", "methods/common/gated_mlp:Neurons.to"),
+            # A few of each row's logits, and what a neuron's column adds to them.
+            ("down", "logits", "activations/scoring:likeliest"),
+            ("down", "logits", "methods/pcr/hinge/costs:_moved"),
+            ("up", "logits", "models/unembedding:Unembedding.directions"),
+        },
+        "tune": {*WEIGHTS, ("down", "logits", "activations/scoring:token_nll")},
+    },
     "tsr": DESCENT,
     "arr": DESCENT,
     "gate": {
@@ -81,6 +93,10 @@ MOST: dict[str, dict[str, tuple[int, int]]] = {
     "pcr": {
         "": (55, 11), "prompts": (1, 4), "capture": (950, 140), "solve": (82, 70),
         "tune": (230, 44),
+    },
+    "pcr, neurons": {
+        "": (77, 16), "prompts": (2, 4), "capture": (174, 111), "solve": (686, 9),
+        "tune": (950, 145),
     },
     "tsr": {
         "": (53, 11), "layer": (1, 1), "prompts": (1, 4), "capture": (340, 180),

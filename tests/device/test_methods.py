@@ -66,7 +66,7 @@ def test_the_change_is_the_one_found_on_the_host(
 
 
 @pytest.mark.parametrize("place", [partly_in_memory, all_in_memory])
-@pytest.mark.parametrize("name", ["pcr", "tsr", "gate"])
+@pytest.mark.parametrize("name", ["pcr", "pcr, neurons", "tsr", "gate"])
 def test_so_it_is_with_layers_kept_on_the_host(
     saved: Path, name: str, place: Callable[[Path], Any]
 ) -> None:

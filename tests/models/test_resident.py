@@ -156,9 +156,9 @@ def test_reads_of_a_whole_defence(
     found = ci.defend(model, tokenizer, **options)
     assert found.options["hinge"] == "on"
     # The probe 2, whether a model goes on from a prefix 1, the texts 1, those to tune
-    # on 1; a step of an answer 1, everyday ones and sentences together.
+    # on with them; a step of an answer 1, everyday ones and sentences together.
     steps = 0 if given else max(LITTLE.answer_tokens, LITTLE.sentence_tokens)
-    assert max(map(reads.of_layer, range(LAYERS - 2))) == 5 + steps
+    assert max(map(reads.of_layer, range(LAYERS - 2))) == 4 + steps
     assert reads.most_layers <= 2
     if given:
         assert found.digest == ci.defend(load(saved), tokenizer, **options).digest

@@ -31,6 +31,9 @@ _DESCENT: dict[str, Any] = {
 # By name; what `defend` is called with.
 DEFENCES: dict[str, dict[str, Any]] = {
     "pcr": {"forbid": ["bad"], "calibration": FEW},
+    "pcr, neurons": {
+        "forbid": ["bad"], "calibration": FEW, "layers": "auto", "hinge": "on",
+    },
     "pcr, outputs": {"forbid": ["bad"], "calibration": FEW, "concepts": "activation"},
     "pcr, examples": {"examples": SENTENCES, "calibration": FEW},
     "pcr, requests": {"harmful": REQUESTS, "calibration": FEW},

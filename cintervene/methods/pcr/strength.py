@@ -136,6 +136,8 @@ class Tuning:
         Its `tune_*` parts are used.
     first : int
         The first layer that interventions change.
+    streams : sequence of LayerStream, optional
+        What is `asked`, before that layer, if it has been brought there.
     """
 
     def __init__(
@@ -143,12 +145,12 @@ class Tuning:
         parts: ModelParts,
         calibration: Calibration,
         first: int,
+        streams: Sequence[LayerStream] = (),
     ) -> None:
         self._model, self._unembedding = parts.model, parts.unembedding
         words = (calibration.tune_forget, calibration.tune_near_negatives)
-        groups = (*words, calibration.tune_retain)
-        self._streams = LayerStream.several(
-            parts.decoder, [Asked(spans) for spans in groups], first
+        self._streams = streams or LayerStream.several(
+            parts.decoder, self.asked(calibration), first
         )
         self._tokens = [_tokens(spans) for spans in words]
         *states, self._retain_state = self._states()
@@ -162,10 +164,26 @@ class Tuning:
             said = [False] * sum(len(span.targets) for span in retain)
         self._said = np.array(said)
 
+    @staticmethod
+    def asked(calibration: Calibration) -> list[Asked]:
+        """The texts, each kind for a stream of its own."""
+        groups = (
+            calibration.tune_forget,
+            calibration.tune_near_negatives,
+            calibration.tune_retain,
+        )
+        return list(map(Asked, groups))
+
     @classmethod
-    def shared(cls, parts: ModelParts, calibration: Calibration, first: int) -> Self:
+    def shared(
+        cls,
+        parts: ModelParts,
+        calibration: Calibration,
+        first: int,
+        streams: Sequence[LayerStream] = (),
+    ) -> Self:
         """Like a call of the class, which is made once for all strengths."""
-        make = partial(cls, parts, calibration, first)
+        make = partial(cls, parts, calibration, first, streams)
         return kept("tuning", (calibration, first), make)
 
     def measure(

@@ -11,6 +11,7 @@ from cintervene.methods.common.gated_mlp import BLOCK
 from cintervene.methods.common.gradient_metric import CHUNK
 from cintervene.methods.gate.config import GateConfig
 from cintervene.methods.pcr.config import PCRConfig
+from cintervene.methods.pcr.hinge.costs import TOKENS as LIKELIEST
 from cintervene.methods.pcr.hinge.places import CANDIDATES
 from cintervene.methods.pcr.hinge.rows import PROMPT_STEP
 from cintervene.methods.plan.material import EXAMPLE, Material
@@ -188,6 +189,8 @@ def _neurons(sizes: Sizes, given_up: int) -> list[Phase]:
     activations = sizes.triangle + 8 * weights + 16 * BLOCK * shape.inner
     candidates = min(CANDIDATES * given_up, shape.inner)
     closely = 20 * candidates * shape.inner
+    # And the logits that these move, of all tokens that are likely anywhere.
+    closely += 4 * candidates * min(shape.vocabulary, LIKELIEST * material.kept)
     found = 3 * 8 * hidden**2
     return [
         Phase("capture", rows, sizes.states(material.tokens) + sizes.layer),

@@ -277,6 +277,8 @@ def test_what_a_neuron_costs_is_the_divergence_of_what_the_others_miss(
     size, head = mlp.down.d_in, parts.unembedding
     vocabulary = len(head.weight)
     monkeypatch.setattr(costs, "TOKENS", vocabulary)
+    # Of which there are several, the last of another size.
+    monkeypatch.setattr(costs, "WIDENED", vocabulary // 2 - 1)
     monkeypatch.setattr(costs, "LEAST", 0.0)
     which = [3, 0, 7]
     missed = np.random.default_rng(3).standard_normal((3, size))
@@ -433,7 +435,8 @@ def test_where_a_neuron_is_enough(tiny_model: Any) -> None:
         [*spans.values()], [TargetSpan((3, 4, 9), 2)], [TargetSpan((3, 8, 9), 1)],
         [], [], [],
     )  # fmt: skip
-    rows = HingeRows.gather(parts, mlp, ["w", "p q"], calibration, lambda _: None)
+    words = ["w", "p q"]
+    rows, _ = HingeRows.gather(parts, mlp, words, calibration, lambda _: None)
     assert rows.owners.tolist() == [0, 0, 0, 1, 1, 1, 1]
     assert rows.first.tolist() == [True, False, True, True, False, False, False]
     assert rows.enough.tolist() == [False, True, True, False, False, True, True]

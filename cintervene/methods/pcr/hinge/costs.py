@@ -11,6 +11,8 @@ from torch import Tensor
 from cintervene.activations.scoring import likeliest
 from cintervene.methods.common.gated_mlp import BLOCK, GatedMLP
 from cintervene.methods.common.output_metric import spread
+from cintervene.models.targets import Target
+from cintervene.models.unembedding import TOKENS as WIDENED
 from cintervene.models.unembedding import Unembedding
 from cintervene.models.weights import as_floats
 from cintervene.utils.arrays import Floats
@@ -62,9 +64,7 @@ def costs_alone(
     probabilities, tokens = likeliest(unembedding, states, TOKENS)
     known, places = torch.unique(tokens, return_inverse=True)
     columns = mlp.columns(which)
-    directions = unembedding.directions(known.tolist(), mlp.down).cpu()
-    # Logits of tokens for an activation of 1, but for what the final norm divides by.
-    logits = directions @ columns.T
+    logits = _moved(unembedding, known, mlp.down, columns)
     divisors = spread(states, unembedding.centred).cpu()
     every = mlp.neurons(range(mlp.down.d_in), inputs.device)
     shares = torch.from_numpy(missed).float().T.to(inputs.device)
@@ -82,6 +82,22 @@ def costs_alone(
     lengths = as_floats(columns.square().sum(dim=1))
     upper += LEAST * upper.mean() * lengths / max(lengths.mean(), 1e-300)
     return upper if upper.any() else lengths
+
+
+def _moved(
+    unembedding: Unembedding, tokens: Tensor, down: Target, columns: Tensor
+) -> Tensor:
+    """Logits (tokens, neurons) that columns add for an activation of 1, on the CPU.
+
+    But for what the final norm divides by. The rows of a head are wide, and there are
+    tens of thousands of them: some at a time, where they are.
+    """
+    moved = torch.empty(len(tokens), len(columns))
+    here = columns.T.to(unembedding.weight.device)
+    for at in range(0, len(tokens), WIDENED):
+        part = tokens[at : at + WIDENED]
+        moved[at : at + WIDENED] = unembedding.directions(part.tolist(), down) @ here
+    return moved
 
 
 def _variance(probabilities: Tensor, logits: Tensor) -> Tensor:

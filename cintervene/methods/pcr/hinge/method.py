@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from cintervene import data
+from cintervene.activations.layer_stream import LayerStream
 from cintervene.errors import ModelError
 from cintervene.intervention.intervention import Intervention
 from cintervene.methods.common.gated_mlp import GatedMLP, as_stored
@@ -31,6 +32,7 @@ from cintervene.methods.pcr.strength import (
     Tuning,
     WordLimits,
 )
+from cintervene.models.offload import has_offloaded
 from cintervene.models.parts import ModelParts
 from cintervene.models.targets import Target
 from cintervene.prompts.answerer import Answerer
@@ -200,7 +202,7 @@ class Hinge:
             )  # fmt: skip
         layer = self._mlp.block.layer
         with self._clock.phase("capture"):
-            rows = kept(
+            rows, to_tune_on = kept(
                 "hinge rows", (calibration, layer), partial(self._rows, calibration)
             )
         with self._clock.phase("solve"):
@@ -212,7 +214,7 @@ class Hinge:
             self._config.min_effect, self._config.max_kl, self._config.max_benign_loss
         )
         with self._clock.phase("tune"):
-            tuning = Tuning.shared(self._parts, calibration, layer)
+            tuning = Tuning.shared(self._parts, calibration, layer, to_tune_on)
             tried = self._tune(tuning, found, limits)
         _, measured = _best(tried, limits)
         return make_chosen(
@@ -271,11 +273,19 @@ class Hinge:
             size.sentences, size.sentence_tokens, report,
         )  # fmt: skip
 
-    def _rows(self, calibration: Calibration) -> HingeRows:
-        parts = (calibration.forget, calibration.near_negatives, calibration.retain)
-        report = counting(self._progress, "watching layers", sum(map(len, parts)))
+    def _rows(self, calibration: Calibration) -> tuple[HingeRows, list[LayerStream]]:
+        """Rows to solve on, and texts to tune on that have come to the layer.
+
+        They come together where the layers below are read from a disk for that, and
+        would take up memory until then elsewhere.
+        """
+        parts = [calibration.forget, calibration.near_negatives, calibration.retain]
+        offloaded = has_offloaded(self._parts.model)
+        others = Tuning.asked(calibration) if offloaded else []
+        texts = sum(map(len, parts)) + sum(len(one.spans) for one in others)
+        report = counting(self._progress, "watching layers", texts)
         return HingeRows.gather(
-            self._parts, self._mlp, self._words, calibration, report
+            self._parts, self._mlp, self._words, calibration, report, others
         )
 
     def _fit(self, rows: HingeRows) -> _Neurons:

@@ -86,7 +86,8 @@ class HingeRows:
         words: Sequence[str],
         calibration: Calibration,
         entered: Step,
-    ) -> HingeRows:
+        others: Sequence[Asked] = (),
+    ) -> tuple[HingeRows, list[LayerStream]]:
         """Run the base model over the calibration texts.
 
         Parameters
@@ -98,17 +99,25 @@ class HingeRows:
             Its `tune_*` parts are not used.
         entered : callable
             Called with numbers of spans that have come to the layer.
+        others : sequence of Asked, optional
+            What else is to come to the layer: offloaded ones below are read once.
+
+        Returns
+        -------
+        rows : HingeRows
+        streams : list of LayerStream
+            Of the others, before the layer.
         """
         index = TokenConstraintIndex.of(calibration.forget)
         retain, beside = calibration.retain, calibration.near_negatives
-        said, near, everyday = _parts(
+        (said, near, everyday), streams = _parts(
             parts, mlp,
             [
                 (calibration.forget, index.wanted(len(calibration.forget))),
                 (beside, [span.positions for span in beside]),
                 (retain, [span.positions for span in retain]),
             ],
-            entered,
+            entered, others,
         )  # fmt: skip
         tokens: list[dict[int, float]] = [{} for _ in index.positions]
         pairs = zip(index.rows, index.columns, index.weights, strict=True)
@@ -122,7 +131,7 @@ class HingeRows:
         rest = np.array([max(span.last_part, 1) for span in spans])
         first = index.positions == begin
         enough = (index.positions >= begin + rest) | (index.positions == end)
-        return cls(
+        rows = cls(
             said=said.inputs,
             owners=np.array([numbers[span.word] for span in spans]),
             first=first,
@@ -139,6 +148,7 @@ class HingeRows:
             said_states=said.states,
             benign_states=torch.cat([near.states, everyday.states]),
         )
+        return rows, streams
 
 
 def _said(calibration: Calibration) -> npt.NDArray[np.bool_]:
@@ -176,8 +186,12 @@ def _parts(
     mlp: GatedMLP,
     spans: Sequence[tuple[Sequence[TargetSpan], Sequence[Sequence[int]]]],
     entered: Step,
-) -> list[_Part]:
-    """Run spans, each with wanted positions, up to the MLP and to the final norm."""
+    others: Sequence[Asked],
+) -> tuple[list[_Part], list[LayerStream]]:
+    """Run spans, each with wanted positions, up to the MLP and to the final norm.
+
+    And others up to the layer.
+    """
     before = [
         [range(1, min(positions, default=1), PROMPT_STEP) for positions in wanted]
         for _, wanted in spans
@@ -188,10 +202,11 @@ def _parts(
     ]
     layer = mlp.block.layer
     streams = LayerStream.several(
-        parts.decoder, asked, layer, entered=entered, block=mlp.block
+        parts.decoder, [*asked, *others], layer, entered=entered, block=mlp.block
     )
+    streams, beside = streams[: len(asked)], streams[len(asked) :]
     with resident(parts.decoder.layers[layer]):
-        rows = [stream.run(layer).inputs.float().cpu().numpy() for stream in streams]
+        rows = [stream.run(layer).inputs.cpu().float().numpy() for stream in streams]
     matters = [
         np.concatenate(
             [
@@ -201,4 +216,4 @@ def _parts(
         )
         for (_, wanted), some in zip(spans, before, strict=True)
     ]
-    return list(map(_Part, rows, matters, finals(streams)))
+    return list(map(_Part, rows, matters, finals(streams))), beside
