@@ -426,7 +426,7 @@ def test_where_a_neuron_is_enough(tiny_model: Any) -> None:
         "two tokens": TargetSpan((3, 4, 5, 6), 2, "w", weights=(1.0,) * 2),
         "one token": TargetSpan((3, 4, 5), 2, "w", weights=(1.0,)),
         "phrase": TargetSpan(
-            (3, 4, 7, 8, 9, 10), 2, "p q", weights=(1.0,) * 4, last_part=2
+            (3, 4, 7, 8, 9, 10), 2, "p q", weights=(1.0,) * 4, before_last_part=2
         ),
     }
     calibration = Calibration(
