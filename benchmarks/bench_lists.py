@@ -7,6 +7,7 @@ those of banned_words.txt, of which "phrases" are the first fifty.
 
     python benchmarks/bench_lists.py
     python benchmarks/bench_lists.py --lists six style --budget small
+    python benchmarks/bench_lists.py --lists "five hundred" --out made
 """
 
 import argparse
@@ -18,7 +19,7 @@ import numpy as np
 import torch
 from process_memory import clear, resident
 
-from cintervene import data, defend, evaluate, models
+from cintervene import Intervention, ProgressBar, data, defend, evaluate, models
 from cintervene.activations.layer_stream import LayerStream
 from cintervene.activations.scoring import token_nll
 from cintervene.evaluate.robustness.quantised import quantised
@@ -28,6 +29,10 @@ from cintervene.models.parts import ModelParts
 STYLE = ["delve", "tapestry", "testament", "landscape", "seamless", "unlock"]
 BANNED = Path(__file__).with_name("banned_words.txt")
 PHRASES, GROUP = 50, 32
+SIX_PHRASES = [
+    "delve into", "rich tapestry", "it's important to note",
+    "in today's fast-paced world", "navigate the complexities", "a testament to",
+]  # fmt: skip
 
 
 def lists():
@@ -36,15 +41,33 @@ def lists():
     return {
         "six": packaged[:: len(packaged) // 6][:6],
         "style": STYLE,
+        "six phrases": SIX_PHRASES,
         "phrases": banned[:PHRASES],
         "hundred": packaged,
         "five hundred": [*packaged, *banned],
     }
 
 
-def ratio(change):
-    effect = change.effect
-    return f"{effect.value:.3g} [{effect.low:.3g}, {effect.high:.3g}]"
+def made(model, tokenizer, name, words, out):
+    """The change, and what it took: what is in `out` already is not made again."""
+    kept = out and out / f"{name}.safetensors"
+    if kept and kept.exists():
+        return Intervention.load(kept), "", ""
+    clear()
+    start = time.process_time()
+    change = defend(model, tokenizer, forbid=words, progress=ProgressBar())
+    seconds = time.process_time() - start
+    if kept:
+        out.mkdir(parents=True, exist_ok=True)
+        change.save(kept, beyond_limits=True)
+    return change, f"{seconds:.0f}", f"{resident('VmHWM') / 1e9:.1f}"
+
+
+def interval(estimate, form=".3g"):
+    value, low, high = (
+        format(number, form) for number in (estimate.value, estimate.low, estimate.high)
+    )
+    return f"{value} [{low}, {high}]"
 
 
 def row(name, change, found, seconds, memory):
@@ -55,14 +78,14 @@ def row(name, change, found, seconds, memory):
     tokens = found.forbidden.all_tokens
     size = max(layer.relative_norm for layer in found.layers)
     cells = [
-        f"{name}, {len(words)} words", ratio(tokens.starting), ratio(tokens.later),
-        f"{np.quantile(ratios, 0.1):.3g} / {ratios[0]:.3g}",
-        f"{said.before.value:.0%} to {said.after.value:.0%}",
-        f"{found.drift.kl.value:.4f} / {found.drift.kl_elsewhere.value:.4f}",
-        f"{found.benign.all_tokens.together.effect.value:.3f}",
+        f"{name}, {len(words)} words", interval(tokens.starting.effect),
+        interval(tokens.later.effect),
+        f"{np.quantile(ratios, 0.1):.3g} / {ratios[0]:.3g}", f"{(ratios < 5).sum()}",
+        f"{said.before.value:.0%} to {interval(said.after, '.0%')}",
+        f"{found.drift.kl.value:.4f} / {interval(found.drift.kl_elsewhere, '.4f')}",
+        interval(found.benign.all_tokens.together.effect, ".3f"),
         f"{found.drift.texts.effect.value:.3f}",
-        f"{change.metrics.get('neurons', 0)}", f"{size:.0%}", f"{seconds:.0f}",
-        f"{memory:.1f}",
+        f"{change.metrics.get('neurons', 0)}", f"{size:.0%}", seconds, memory,
     ]  # fmt: skip
     print(f"| {' | '.join(cells)} |", flush=True)
 
@@ -91,6 +114,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--lists", nargs="+", metavar="NAME", default=["six", "style"])
     parser.add_argument("--budget", choices=("small", "default"), default="default")
+    parser.add_argument("--out", type=Path, help="folder that keeps what was made")
     parser.add_argument("--bits", type=int, default=0, help="round to so many as well")
     arguments = parser.parse_args()
     model, tokenizer = models.load("smollm2")
@@ -101,20 +125,16 @@ def main():
     )  # fmt: skip
     known = lists()
     print(
-        "| list | first | later | tenth percentile / least | said when asked "
-        "| KL / elsewhere | benign | prose | neurons | norm | CPU-s | peak, GB |\n"
-        "| --- |" + " ---: |" * 11
+        "| list | first | later | tenth percentile / least | below 5 x "
+        "| said when asked | KL / elsewhere | benign | prose | neurons | norm "
+        "| CPU-s | peak, GB |\n| --- |" + " ---: |" * 12
     )
     for name in arguments.lists:
-        clear()
-        start = time.process_time()
-        change = defend(model, tokenizer, forbid=known[name])
-        seconds = time.process_time() - start
-        memory = resident("VmHWM") / 1e9
+        change, *costs = made(model, tokenizer, name, known[name], arguments.out)
         # An answer of each kind for every word.
         each = replace(size, forbidden=max(size.forbidden, len(known[name])))
         found = evaluate.measure(model, tokenizer, change, size=each)
-        row(name, change, found, seconds, memory)
+        row(name, change, found, *costs)
         if arguments.bits:
             rounded(model, tokenizer, change, arguments.bits, each)
 

@@ -39,7 +39,7 @@ class TargetSpan:
         `start`, and how distinctive it is.
     weights : tuple of float
         How distinctive each of the tokens that matter is; see `spelling.distinctive`.
-    last_part : int
+    before_last_part : int
         How many of the tokens that matter come before a phrase's last part; 0 for a
         word.
     """
@@ -50,7 +50,7 @@ class TargetSpan:
     later: bool = False
     openings: dict[int, float] = field(default_factory=dict)
     weights: tuple[float, ...] = ()
-    last_part: int = 0
+    before_last_part: int = 0
 
     @property
     def positions(self) -> range:
@@ -153,5 +153,5 @@ def _say(
         later=bool(prefix),
         openings=first_tokens(tokenizer, prefix, word),
         weights=tuple(distinctive(tokenizer, token, word) for token in tokens),
-        last_part=before_last_part(tokenizer, tokens, word),
+        before_last_part=before_last_part(tokenizer, tokens, word),
     )

@@ -115,12 +115,12 @@ def _sayings(
     for begin, length in islice(occurrences, OCCURRENCES):
         text = answer[: begin + length]
         weights = tuple(distinctive(tokenizer, one, word) for one in text[begin:])
-        last_part = before_last_part(tokenizer, text[begin:], word)
+        count = before_last_part(tokenizer, text[begin:], word)
         # As a text by itself, it has to have a beginning.
         for before in (prompt, []) if begin > 1 else (prompt,):
             ids, start = (*before, *text), len(before) + begin
             yield TargetSpan(
-                ids, start, word, begin > 0, weights=weights, last_part=last_part
+                ids, start, word, begin > 0, weights=weights, before_last_part=count
             )
 
 

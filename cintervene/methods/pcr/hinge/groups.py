@@ -2,10 +2,10 @@
 """Which words share a neuron.
 
 Where a word begins, a model has said nothing of it yet; its further tokens follow from
-those before. So these are told by other detectors, and as they are told easily, several
-words share one. A word of several tokens is unsaid where it does not go on, and a
-phrase where its last part does not come: of long lists neurons are for these places
-and for words of one token.
+those before. So these are told by other detectors, and as they are told more easily,
+several words share one where neurons are short. A word of several tokens is unsaid
+where it does not go on, and a phrase where its last part does not come: of long lists
+neurons are for these places and for words of one token.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from cintervene.utils.arrays import Floats
 
 __all__ = ["Group", "grouped"]
 
-# Words whose further tokens share a neuron, and the share of neurons that these take at
-# most.
+# Words whose further tokens share a neuron at most where neurons are short, and the
+# share of neurons that these take then.
 SHARED, MOST_SHARED = 4, 1 / 3
 # Words that share a neuron where they begin; where more would, the list is long.
 CROWDED = 3
@@ -82,9 +82,9 @@ def _owners(rows: HingeRows, which: npt.NDArray[np.bool_]) -> list[int]:
 
 def _shared(starting: Sequence[int], longer: Sequence[int], most: int) -> int:
     """How many neurons there are for where words go on."""
-    # Where few begin these have what is left.
-    room = max(int(most * MOST_SHARED), most - len(starting))
-    return min(-(-len(longer) // SHARED), room)
+    # What beginnings leave, one for each word at most.
+    fewest = min(-(-len(longer) // SHARED), int(most * MOST_SHARED))
+    return max(fewest, min(len(longer), most - len(starting)))
 
 
 def _merged(rows: HingeRows, alone: Sequence[Group], count: int) -> list[Group]:

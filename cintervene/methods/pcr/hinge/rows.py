@@ -128,7 +128,7 @@ class HingeRows:
         begin, end = np.array(
             [(span.positions[0], span.positions[-1]) for span in spans]
         ).T
-        rest = np.array([max(span.last_part, 1) for span in spans])
+        rest = np.array([max(span.before_last_part, 1) for span in spans])
         first = index.positions == begin
         enough = (index.positions >= begin + rest) | (index.positions == end)
         rows = cls(
