@@ -9,8 +9,20 @@ set_up() {
     # An interrupted run may have left it without pip.
     .venv/bin/python -m pip --version >/dev/null 2>&1 || "$python" -m venv .venv
     say "installing into .venv"
+    # First what builds the package: pip would make another environment for that.
+    pip_install setuptools numpy scipy-openblas32
+    pip_install --no-build-isolation --editable ".[$extras]"
+}
+
+# Python compiles what it imports, which is a fifth of what is installed.
+pip_install() {
     .venv/bin/python -m pip install -qq --disable-pip-version-check --no-compile \
-        --constraint constraints.txt --editable ".[$extras]"
+        --constraint constraints.txt "$@"
+}
+
+# Compiles all that is installed, for those who start many processes, which may be told
+# to write no bytecode.
+compile_all() {
     # As pip would, which uses one core. What is no Python fails, and is not needed.
     .venv/bin/python -m compileall -qq -j 0 .venv/lib >/dev/null 2>&1 || true
 }

@@ -386,6 +386,31 @@ class LayerStream:
         (states,) = finals([self])
         return states
 
+    def adds_block(self) -> bool:
+        """Whether what the current layer's block returns is added to its output."""
+        return self._adds_to_output(self._target(self.layer))
+
+    def beside(self) -> Tensor:
+        """Return the wanted rows of what leaves the current layer without its block.
+
+        Where that `adds_block`, it is what the block's output is added to. The stream
+        stays where it is.
+
+        Returns
+        -------
+        Tensor
+            (n, hidden) in the model's dtype, rows as in `Captured`.
+        """
+        target = self._target(self.layer)
+
+        def without(batch: StreamBatch | None) -> list[Tensor]:
+            assert batch is not None, "it is another rank's"
+            left = self._hooked(batch, target, lambda _m, _args, y: torch.zeros_like(y))
+            return [batch.wanted.of(left)]
+
+        found = deal(f"states beside layer {self.layer}", self._batches, without)
+        return self._ordered(torch.cat([self._back(x, self.layer)[0] for x in found]))
+
     def fork(self, keep_bytes: int | None = None) -> LayerStream:
         """Return an independent stream at the same layer; it shares the tensors.
 

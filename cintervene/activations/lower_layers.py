@@ -13,8 +13,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +25,7 @@ from cintervene.models.caches import (
     cache_of_length,
     forward_parameters,
     has_plain_cache,
+    holds,
     nearly_same,
     new_cache,
     repeated_at,
@@ -45,8 +46,6 @@ __all__ = [
     "shared_prefix",
 ]
 
-# What `_goes_on` has found of models.
-_known: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
 # Shorter beginnings save less than the calls that they need.
 SHORTEST_PREFIX = 4
 
@@ -181,7 +180,7 @@ class LowerLayers:
             return False
         if not has_plain_cache(decoder.model):
             return resumes(decoder.model)
-        return _goes_on(decoder)
+        return holds(decoder.model, "goes on in each layer", partial(_agrees, decoder))
 
     def begin(
         self, batches: Sequence[tuple[Sequence[Sequence[int]], Prefix | None]]
@@ -314,22 +313,11 @@ class LowerLayers:
         return hidden, record.arguments
 
 
-def _goes_on(decoder: Decoder) -> bool:
+def _agrees(decoder: Decoder) -> bool:
     """Whether layers make of what follows a prefix what they make of it in the whole.
 
-    Tried out, once for each model, and in one reading of an offloaded one, of which
-    `resumes` takes four.
+    In one reading of an offloaded model.
     """
-    if decoder.model not in _known:
-        try:
-            _known[decoder.model] = _agrees(decoder)
-        except Exception:
-            # Whatever it is that this model does not do, it does not do this.
-            _known[decoder.model] = False
-    return _known[decoder.model]
-
-
-def _agrees(decoder: Decoder) -> bool:
     model = decoder.model
     begin, (x, y, z) = probe_ids(model, 6).view(2, 3).tolist()
     sequences = [[*begin, x, y], [*begin, y, z]]

@@ -16,10 +16,12 @@ from cintervene.models.weights import as_floats
 from cintervene.solvers.losses import set_nll
 from cintervene.utils.ranks import deal
 
-__all__ = ["divergence", "likeliest", "logits_in_blocks", "token_nll"]
+__all__ = ["Divergence", "divergence", "likeliest", "logits_in_blocks", "token_nll"]
 
 # Rows of logits held at a time: 256 x 50,000 float32 take 50 MB.
 ROWS = 256
+# What is kept of a base that others are compared with again and again.
+KEPT_BYTES = 1 << 28
 
 
 def logits_in_blocks(
@@ -81,13 +83,51 @@ def divergence(
     -------
     ndarray, shape (n,), float64, nats
     """
-    logits = _head(unembedding)
+    return Divergence(unembedding, base, room=0).of(changed)
 
-    def kl(part: slice) -> npt.NDArray[np.float64]:
-        p, q = (torch.log_softmax(logits(x[part]), dim=-1) for x in (base, changed))
-        return as_floats((p.exp() * (p - q)).sum(dim=-1))
 
-    return np.concatenate([np.empty(0), *deal("divergence", _blocks(base), kl)])
+class Divergence:
+    """`divergence` from states that stay the same to others that come and go.
+
+    Parameters
+    ----------
+    unembedding : Unembedding
+    base : Tensor
+        (n, hidden), what the final norm reads.
+    room : int, default `KEPT_BYTES`
+        For log-probabilities of the base, which are kept; beyond it they are computed
+        each time.
+    """
+
+    def __init__(
+        self, unembedding: Unembedding, base: Tensor, room: int = KEPT_BYTES
+    ) -> None:
+        self._unembedding, self._base = unembedding, base
+        self._kept: dict[int, Tensor] = {}
+        self._room = room
+
+    def of(self, changed: Tensor) -> npt.NDArray[np.float64]:
+        """KL(base || changed), shape (n,), float64, nats, for states (n, hidden)."""
+        logits = _head(self._unembedding)
+
+        def kl(part: slice) -> npt.NDArray[np.float64]:
+            p = self._of_base(part, logits)
+            q = torch.log_softmax(logits(changed[part]), dim=-1)
+            return as_floats((p.exp() * (p - q)).sum(dim=-1))
+
+        blocks = _blocks(self._base)
+        return np.concatenate([np.empty(0), *deal("divergence", blocks, kl)])
+
+    def _of_base(self, part: slice, logits: Callable[[Tensor], Tensor]) -> Tensor:
+        """Log-probabilities (rows, vocabulary) of some states of the base."""
+        known = self._kept.get(part.start)
+        if known is not None:
+            return known
+        found = torch.log_softmax(logits(self._base[part]), dim=-1)
+        self._room -= found.nbytes
+        if self._room >= 0:
+            self._kept[part.start] = found
+        return found
 
 
 def likeliest(

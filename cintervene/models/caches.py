@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -25,6 +26,7 @@ __all__ = [
     "cache_of_length",
     "forward_parameters",
     "has_plain_cache",
+    "holds",
     "nearly_same",
     "new_cache",
     "repeated",
@@ -32,7 +34,8 @@ __all__ = [
     "resumes",
 ]
 
-_resumes: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
+# What was tried out of models: see `holds`.
+_found: WeakKeyDictionary[nn.Module, dict[str, bool]] = WeakKeyDictionary()
 
 
 def forward_parameters(module: nn.Module) -> Mapping[str, inspect.Parameter]:
@@ -84,38 +87,52 @@ def has_plain_cache(model: nn.Module) -> bool:
     return all(type(layer) in plain for layer in new_cache(model).layers)
 
 
+def holds(model: nn.Module, what: str, trial: Callable[[], bool]) -> bool:
+    """Whether something is so of a model: tried out once, and not if that fails.
+
+    Parameters
+    ----------
+    model : nn.Module
+    what : str
+        Under which the answer is remembered.
+    trial : callable
+    """
+    found = _found.setdefault(model, {})
+    if what not in found:
+        try:
+            found[what] = trial()
+        except Exception:
+            # Whatever it is that this model does not do, it does not do this.
+            found[what] = False
+    return found[what]
+
+
 def resumes(model: nn.Module) -> bool:
     """Whether a model goes on from a repeated cache as if it had read all at once.
 
-    Tried out, once for each model.
+    Of a plain cache `LowerLayers` tries it layer by layer, which takes one reading of
+    an offloaded model in place of four.
     """
-    if model not in _resumes:
-        _resumes[model] = _resumes_probe(model)
-    return _resumes[model]
+    takes = "past_key_values" in forward_parameters(model)
+    return takes and holds(model, "goes on as a whole", partial(_resumes, model))
 
 
-def _resumes_probe(model: nn.Module) -> bool:
-    if "past_key_values" not in forward_parameters(model):
-        return False
+def _resumes(model: nn.Module) -> bool:
     ids = probe_ids(model, 6).view(2, 3)
     begun = ids[:1].expand(2, -1)
-    try:
-        with evaluating(model):
-            cache = new_cache(model)
-            model(input_ids=ids[:1], past_key_values=cache, use_cache=True)
-            past = repeated(cache, 2)
-            rest = torch.cat([ids[1:, :2], ids[1:, 1:]])
-            tokens = torch.cat([begun, rest], dim=1)
-            options = {"past_key_values": past, "use_cache": True}
-            mask = torch.ones_like(tokens)
-            two = model(input_ids=rest, attention_mask=mask, **options).logits
-            more = torch.cat([mask, mask[:, :1]], dim=1)
-            last = model(input_ids=rest[:, :1], attention_mask=more, **options).logits
-            again = torch.cat([tokens, rest[:, :1]], dim=1)
-            whole = model(input_ids=again, use_cache=False).logits
-    except Exception:
-        # Whatever it is that this model does not do, it does not do this.
-        return False
+    with evaluating(model):
+        cache = new_cache(model)
+        model(input_ids=ids[:1], past_key_values=cache, use_cache=True)
+        past = repeated(cache, 2)
+        rest = torch.cat([ids[1:, :2], ids[1:, 1:]])
+        tokens = torch.cat([begun, rest], dim=1)
+        options = {"past_key_values": past, "use_cache": True}
+        mask = torch.ones_like(tokens)
+        two = model(input_ids=rest, attention_mask=mask, **options).logits
+        more = torch.cat([mask, mask[:, :1]], dim=1)
+        last = model(input_ids=rest[:, :1], attention_mask=more, **options).logits
+        again = torch.cat([tokens, rest[:, :1]], dim=1)
+        whole = model(input_ids=again, use_cache=False).logits
     return nearly_same(two, whole[:, 3:-1]) and nearly_same(last[:, -1], whole[:, -1])
 
 

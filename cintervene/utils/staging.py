@@ -21,7 +21,13 @@ from cintervene.utils.unfinished import (
     tidy_directories,
 )
 
-__all__ = ["StagedDirectory", "check_above", "check_place", "try_place"]
+__all__ = [
+    "StagedDirectory",
+    "check_above",
+    "check_place",
+    "try_place",
+    "try_writing",
+]
 
 # Written and removed before the work begins, so that a full disk shows at once.
 PROBE_BYTES = 1 << 20
@@ -190,8 +196,6 @@ def check_above(out: Path) -> None:
 def try_place(out: Path) -> None:
     """Refuse a place that a `StagedDirectory` could not be made at.
 
-    What tells is an empty directory that is made beside or inside it and removed.
-
     Raises
     ------
     ArgumentError
@@ -201,10 +205,24 @@ def try_place(out: Path) -> None:
     """
     exists = check_place(out)
     real = Path(os.path.realpath(out))
-    inside = exists and not _replaceable(real)
-    path, lock = make_directory(
-        real if inside else _nearest(real.parent), hidden_prefix(real.name)
-    )
+    _try_in(real if exists and not _replaceable(real) else real.parent, real.name)
+
+
+def try_writing(directory: Path) -> None:
+    """Refuse a directory, which need not exist yet, in which no file could be made.
+
+    Raises
+    ------
+    OSError
+        Nothing can be written there.
+    """
+    real = Path(os.path.realpath(directory))
+    _try_in(real if real.is_dir() else real.parent, real.name)
+
+
+def _try_in(directory: Path, name: str) -> None:
+    """Make an empty hidden directory in one, or above it, and remove it again."""
+    path, lock = make_directory(_nearest(directory), hidden_prefix(name))
     path.rmdir()
     if lock is not None:
         os.close(lock)

@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -78,6 +80,30 @@ def test_other_words_are_refused_by_the_flag(
     said = capsys.readouterr().err
     assert "--out: " in said
     assert "holds settings with split held_out, got tune; give a new directory" in said
+
+
+def test_a_directory_that_is_no_sweeps_is_refused_before_a_model_is_loaded(
+    tmp_path: Path, capsys: Any
+) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "notes.txt").touch()
+    assert main(given(tmp_path / "no model", tmp_path)) == 2
+    said = capsys.readouterr().err
+    assert "--out: " in said
+    assert "holds notes.txt but no settings to go on with; give a new directory" in said
+
+
+def test_nor_is_one_loaded_where_nothing_can_be_written(
+    tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: Path, *_: object, **__: object) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+    argv = given(tmp_path / "no model", tmp_path)
+    # Who runs the tests may write everywhere.
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    assert main(argv) == 3
+    assert "permission denied" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,12 @@ import pytest
 from cintervene.errors import ArgumentError
 from cintervene.utils import staging
 from cintervene.utils.signals import uninterrupted
-from cintervene.utils.staging import StagedDirectory, check_place, try_place
+from cintervene.utils.staging import (
+    StagedDirectory,
+    check_place,
+    try_place,
+    try_writing,
+)
 
 KILLED = """
 import sys, time
@@ -218,8 +223,9 @@ def test_a_place_that_is_tried_stays_as_it_was(
     if existing:
         (tmp_path / place).mkdir(parents=True)
     before = listing(tmp_path)
-    try_place(tmp_path / place)
-    assert listing(tmp_path) == before
+    for check in (try_place, try_writing):
+        check(tmp_path / place)
+        assert listing(tmp_path) == before
 
 
 @pytest.mark.parametrize("place", ["out", "a/out", "."])
@@ -232,6 +238,8 @@ def test_a_place_where_nothing_can_be_made_is_refused_as_a_run_would(
     # Who runs the tests may write everywhere.
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(Path, "mkdir", refuse)
-    for check in (try_place, lambda one: StagedDirectory(one).__enter__()):
+    for check in (
+        try_place, try_writing, lambda one: StagedDirectory(one).__enter__(),
+    ):  # fmt: skip
         with pytest.raises(PermissionError):
             check(Path(place))

@@ -15,6 +15,7 @@ from cintervene.errors import ArgumentError
 from cintervene.prompts.calibration_size import CalibrationSize
 from cintervene.study import sweep
 from cintervene.study.sweeps.files import sweep_content
+from cintervene.study.sweeps.run import check_out
 
 
 def run(arguments: Namespace, console: Console) -> Exit:
@@ -25,6 +26,7 @@ def run(arguments: Namespace, console: Console) -> Exit:
     numbers = given_numbers(arguments, "calibration")
     if numbers:
         sizes["calibration"] = CalibrationSize.named(budget, **numbers)
+    check_out(arguments.out)
     model, tokenizer = load_named(arguments, console)
     found = sweep(
         model, tokenizer, arguments.out, forbid=lists, method=arguments.method,

@@ -12,8 +12,9 @@ from typing import Self
 import numpy as np
 import torch
 
+from cintervene.activations.last_block import LastBlock
 from cintervene.activations.layer_stream import Asked, LayerStream, finals
-from cintervene.activations.scoring import divergence, token_nll
+from cintervene.activations.scoring import Divergence, token_nll
 from cintervene.intervention.adapter import applicable_form
 from cintervene.intervention.intervention import Intervention
 from cintervene.methods.pcr.layerwise import LayerChange, Layerwise
@@ -136,6 +137,8 @@ class Tuning:
         Its `tune_*` parts are used.
     first : int
         The first layer that interventions change.
+    block : Target, optional
+        The MLP of that layer, as a whole, if it is all that they change.
     streams : sequence of LayerStream, optional
         What is `asked`, before that layer, if it has been brought there.
     """
@@ -145,15 +148,20 @@ class Tuning:
         parts: ModelParts,
         calibration: Calibration,
         first: int,
+        block: Target | None = None,
         streams: Sequence[LayerStream] = (),
     ) -> None:
         self._model, self._unembedding = parts.model, parts.unembedding
         words = (calibration.tune_forget, calibration.tune_near_negatives)
-        self._streams = streams or LayerStream.several(
-            parts.decoder, self.asked(calibration), first
+        streams = streams or LayerStream.several(
+            parts.decoder, self.asked(calibration), first, block=block
         )
+        last = block and LastBlock.of(parts.decoder, streams, block)
+        # What the final norm reads at the measured positions, by present weights.
+        self._states = last.states if last else partial(finals, streams)
         self._tokens = [_tokens(spans) for spans in words]
-        *states, self._retain_state = self._states()
+        *states, retain_state = self._states()
+        self._drift = Divergence(self._unembedding, retain_state)
         self._nll = self._word_nll(states)
         forget, retain = calibration.tune_forget, calibration.tune_retain
         owners = [span.word for span in forget for _ in span.targets]
@@ -180,11 +188,12 @@ class Tuning:
         parts: ModelParts,
         calibration: Calibration,
         first: int,
+        block: Target | None = None,
         streams: Sequence[LayerStream] = (),
     ) -> Self:
         """Like a call of the class, which is made once for all strengths."""
-        make = partial(cls, parts, calibration, first, streams)
-        return kept("tuning", (calibration, first), make)
+        make = partial(cls, parts, calibration, first, block, streams)
+        return kept("tuning", (calibration, first, block is None), make)
 
     def measure(
         self, updates: Sequence[tuple[Target, LowRankUpdate]], strength: float
@@ -201,7 +210,7 @@ class Tuning:
             word: float(np.mean(risen[0][self._owners == word])) for word in self._words
         }
         forbidden, benign = (float(np.exp(np.mean(nats))) for nats in risen)
-        kl = divergence(self._unembedding, self._retain_state, retain_state)
+        kl = self._drift.of(retain_state)
         drift = float(np.sum(kl[~self._said]) / len(kl))
         least = float(np.exp(min(by_word.values())))
         return Measured(SweepPoint(strength, forbidden, benign, drift, least), by_word)
@@ -212,10 +221,6 @@ class Tuning:
             token_nll(self._unembedding, state, tokens)
             for state, tokens in zip(states, self._tokens, strict=True)
         ]
-
-    def _states(self) -> list[torch.Tensor]:
-        """What the final norm reads at the measured positions, by present weights."""
-        return finals(self._streams)
 
 
 def sweep(

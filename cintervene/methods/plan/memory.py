@@ -6,7 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from cintervene.activations.layer_stream import BATCH_TOKENS
-from cintervene.activations.scoring import ROWS
+from cintervene.activations.scoring import KEPT_BYTES, ROWS
 from cintervene.methods.common.gated_mlp import BLOCK
 from cintervene.methods.common.gradient_metric import CHUNK
 from cintervene.methods.gate.config import GateConfig
@@ -154,8 +154,11 @@ def phases_of(config: object, sizes: Sizes, neurons: bool) -> list[Phase]:
 
 
 def _tuning(sizes: Sizes) -> float:
-    rows = min(ROWS, sizes.material.compared)
-    return sizes.head + sizes.logits(rows, COMPARED) + sizes.states(sizes.material.tune)
+    compared = sizes.material.compared
+    base = min(sizes.logits(compared, 1), KEPT_BYTES)
+    compared = min(ROWS, compared)
+    states = sizes.states(sizes.material.tune)
+    return sizes.head + sizes.logits(compared, COMPARED) + base + states
 
 
 def _matrices(sizes: Sizes) -> list[Phase]:

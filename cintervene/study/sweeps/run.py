@@ -25,7 +25,7 @@ from cintervene.models.quantised import check_writable
 from cintervene.models.weights import add_to_hash
 from cintervene.models.wrapped import name_of, unwrapped
 from cintervene.prompts.evaluation_size import EvaluationSize
-from cintervene.study.journal import Journal
+from cintervene.study.journal import Journal, check_resumable
 from cintervene.study.sweeps.files import write_sweep
 from cintervene.study.sweeps.result import Sweep
 from cintervene.study.sweeps.rows import SweepRow, row_of
@@ -42,11 +42,12 @@ from cintervene.utils.parameters import parameters
 from cintervene.utils.progress import Progress, silent
 from cintervene.utils.ranges import takes_file
 from cintervene.utils.ranks import of_one, rank
-from cintervene.utils.staging import StagedDirectory
+from cintervene.utils.staging import StagedDirectory, try_writing
 
-__all__ = ["sweep"]
+__all__ = ["check_out", "sweep"]
 
-NAME = "sweep.jsonl"
+# Of the journal, and what it is about.
+NAME, HOLDS = "sweep.jsonl", "settings"
 # Of one setting: its row, and all that was measured.
 RECORD = "setting.json"
 Measured = dict[tuple[str, str], WordMeasurement]
@@ -133,7 +134,7 @@ def sweep(
         raise ArgumentError(f"split: got {split!r}; expected 'tune' or 'held_out'")
     model, size = unwrapped(model), size or EvaluationSize.named(budget)
     directory = Path(out)
-    with Journal(directory, NAME, "settings") as journal:
+    with Journal(directory, NAME, HOLDS) as journal:
         journal.agree(
             {
                 "model": _identity(model),
@@ -154,6 +155,27 @@ def sweep(
         if rank() == 0:
             write_sweep(found, name_of(model))
     return found
+
+
+def check_out(out: Path) -> None:
+    """Refuse a directory in which a sweep could be neither begun nor gone on with.
+
+    What can be told without the model: whether its settings are the same shows later.
+
+    Raises
+    ------
+    ArgumentError
+        It is not a directory, is below a file, or holds other files.
+    OSError
+        Nothing can be written there.
+    """
+
+    def check() -> None:
+        check_resumable(out, NAME, HOLDS)
+        try_writing(out)
+
+    # What one rank tries would be other files to another.
+    of_one("the directory", check)
 
 
 def _made(

@@ -73,10 +73,10 @@ def _rows(hidden: int, words: int, seed: int = 0) -> HingeRows:
         opening=np.tile(np.arange(8) < 2, words),
         tokens=[{5 + int(owner): 1.0} for owner in owners],
         near_tokens={20, 21, 22},
-        near=noise(60).astype(np.float32),
-        everyday=noise(240).astype(np.float32),
         other=noise(400).astype(np.float32),
         benign=noise(300).astype(np.float32),
+        near_count=60,
+        unsaid=np.ones(240, dtype=bool),
         said_states=torch.from_numpy(said).float(),
         benign_states=torch.from_numpy(noise(300)).float(),
     )

@@ -16,7 +16,7 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
 from cintervene import defend
-from cintervene.activations.scoring import divergence, token_nll
+from cintervene.activations.scoring import ROWS, Divergence, divergence, token_nll
 from cintervene.methods.common.output_metric import OutputMetric, token_statistics
 from cintervene.methods.pcr.config import PCRConfig
 from cintervene.methods.pcr.constraints import TokenConstraintIndex
@@ -93,6 +93,24 @@ def test_fisher_information_predicts_the_divergence(tiny_model: Any) -> None:
     measured = divergence(unembedding, hidden, hidden + shift)
     assert torch.is_grad_enabled()
     assert measured[0] == pytest.approx(float(predicted), rel=0.05)
+
+
+# Of two blocks of states none, the first, and both.
+@pytest.mark.parametrize("room", [0, ROWS * 97 * 4, 1 << 20])
+def test_the_divergence_is_the_same_whatever_is_kept_of_the_base(
+    tiny_model: Any, room: int
+) -> None:
+    unembedding = find_unembedding(tiny_model("llama"))
+    source = torch.Generator().manual_seed(1)
+    base, *others = torch.randn(3, ROWS + 40, 24, generator=source)
+    kept = Divergence(unembedding, base, room)
+    for other in (*others, base):
+        p, q = (torch.log_softmax(unembedding.logits(x), dim=-1) for x in (base, other))
+        expected = (p.exp() * (p - q)).sum(dim=-1)
+        np.testing.assert_allclose(kept.of(other), expected, rtol=1e-5, atol=1e-7)
+        np.testing.assert_array_equal(
+            kept.of(other), divergence(unembedding, base, other)
+        )
 
 
 def test_where_all_next_tokens_are_certain_the_metric_is_the_plain_one(

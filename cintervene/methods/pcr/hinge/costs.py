@@ -45,12 +45,8 @@ def costs_alone(
 
     Parameters
     ----------
-    mlp : GatedMLP
-    unembedding : Unembedding
-    inputs : Tensor, shape (n, hidden)
-        What enters the MLP on benign text.
-    states : Tensor, shape (n, hidden)
-        What the final norm reads there.
+    mlp, unembedding, inputs, states
+        See `places.give_up`.
     which : sequence of int
         The neurons.
     missed : ndarray, shape (neurons, d_in)

@@ -214,7 +214,9 @@ class Hinge:
             self._config.min_effect, self._config.max_kl, self._config.max_benign_loss
         )
         with self._clock.phase("tune"):
-            tuning = Tuning.shared(self._parts, calibration, layer, to_tune_on)
+            tuning = Tuning.shared(
+                self._parts, calibration, layer, self._mlp.block, to_tune_on
+            )
             tried = self._tune(tuning, found, limits)
         _, measured = _best(tried, limits)
         return make_chosen(

@@ -51,15 +51,15 @@ class HingeRows:
         For each of these rows the tokens that shall fall, and how distinctive they are.
     near_tokens : set of int
         What benign words begin and go on with.
-    near : ndarray, shape (n, hidden)
-        Where a benign word comes next in its place.
-    everyday : ndarray, shape (e, hidden)
-        Everyday answers and running text, where no forbidden word comes next.
     other : ndarray, shape (N, hidden)
         All other tokens: prompts, everyday answers, running text.
     benign : ndarray, shape (k, hidden)
         Of near rows, and of everyday answers and running text: what follows is the
         model's to say, and must stay.
+    near_count : int
+        How many of these are near rows, which come first.
+    unsaid : ndarray of bool, shape (k - near_count,)
+        Before which of the others no forbidden word comes next.
     said_states : Tensor, shape (m, hidden)
     benign_states : Tensor, shape (k, hidden)
     """
@@ -71,12 +71,22 @@ class HingeRows:
     opening: npt.NDArray[np.bool_]
     tokens: list[dict[int, float]]
     near_tokens: set[int]
-    near: Singles
-    everyday: Singles
     other: Singles
     benign: Singles
+    near_count: int
+    unsaid: npt.NDArray[np.bool_]
     said_states: Tensor
     benign_states: Tensor
+
+    @property
+    def near(self) -> Singles:
+        """Where a benign word comes in the place of a forbidden one, (n, hidden)."""
+        return self.benign[: self.near_count]
+
+    @property
+    def everyday(self) -> Singles:
+        """Everyday answers and text where no forbidden word comes next, (e, hidden)."""
+        return self.benign[self.near_count :][self.unsaid]
 
     @classmethod
     def gather(
@@ -141,10 +151,10 @@ class HingeRows:
             near_tokens={
                 token for span in calibration.near_negatives for token in span.targets
             },
-            near=near.inputs,
-            everyday=everyday.inputs[~_said(calibration)],
             other=np.concatenate([said.others, near.others, everyday.rows]),
             benign=np.concatenate([near.inputs, everyday.inputs]),
+            near_count=len(near.inputs),
+            unsaid=~_said(calibration),
             said_states=said.states,
             benign_states=torch.cat([near.states, everyday.states]),
         )
