@@ -11,11 +11,12 @@ target's loss before and after; and seconds a request (none for what was stored)
     python benchmarks/bench_attacks.py [INTERVENTION.safetensors] [--requests 12]
         [--base-requests 12] [--attacks direct,prefill,gcg,relaxed,embedding]
         [--num-steps 50] [--search-width 64] [--topk 256] [--batch-size 64]
-        [--out DIR] [--device cpu] [--dtype auto]
+        [--early-stop] [--out DIR] [--device cpu] [--dtype auto]
 
-`--search-width`, `--topk` and `--batch-size` are GCG's. With `--out` test cases are
-kept, and the same command goes on after an interruption. The base has as many requests
-as the changed model, or fewer with `--base-requests`, none with 0.
+With `--early-stop` a search ends where the answer begins as wanted. `--search-width`,
+`--topk` and `--batch-size` are GCG's. With `--out` test cases are kept, and the same
+command goes on after an interruption. The base has as many requests as the changed
+model, or fewer with `--base-requests`, none with 0.
 
 On a GPU, with the budget of papers:
 
@@ -63,16 +64,16 @@ HEAD = (
 
 def named_attacks(model, tokenizer, given):
     """By name; each search takes as many steps."""
-    steps = given.num_steps
+    every = {"steps": given.num_steps, "early_stop": given.early_stop}
     return {
         "direct": DirectRequest(),
         "prefill": Prefill(),
         "gcg": GCG(
-            model, tokenizer, steps=steps, search_width=given.search_width,
+            model, tokenizer, **every, search_width=given.search_width,
             topk=given.topk, batch=given.batch_size,
         ),
-        "relaxed": RelaxedPGD(model, tokenizer, steps=steps),
-        "embedding": EmbeddingPGD(model, tokenizer, steps=steps, max_new_tokens=ANSWER),
+        "relaxed": RelaxedPGD(model, tokenizer, **every),
+        "embedding": EmbeddingPGD(model, tokenizer, **every, max_new_tokens=ANSWER),
     }  # fmt: skip
 
 
@@ -118,6 +119,7 @@ def main():
     parser.add_argument("--search-width", type=int, default=64)
     parser.add_argument("--topk", type=int, default=256)
     parser.add_argument("--batch-size", type=int, default=64)
+    parser.add_argument("--early-stop", action="store_true")
     parser.add_argument("--out", type=Path)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--dtype", default="auto")
