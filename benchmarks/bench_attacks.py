@@ -85,9 +85,19 @@ def answered(model, tokenizer, cases):
     return [next(said) if case.answer is None else case.answer for case in cases]
 
 
+def begun(case, answer):
+    """What an answer was made to begin with, and its rest.
+
+    A search that reached its target is judged as a prefill of it: a refusal can follow.
+    """
+    if "loss" in case.details and answer.startswith(PREFILL):
+        return PREFILL, answer.removeprefix(PREFILL)
+    return case.prefill, answer
+
+
 def row(weights, attack, cases, answers, natural, seconds):
-    begun = [case.prefill for case in cases]
-    found = count(outcomes(answers, prefills=begun, perplexities=natural))
+    prefills, rests = zip(*map(begun, cases, answers), strict=True)
+    found = count(outcomes(rests, prefills=prefills, perplexities=natural))
     wanted = np.mean([answer.lstrip().startswith(PREFILL) for answer in answers])
     ends = [(one.details["first_loss"], one.details["loss"]) for one in cases
             if "loss" in one.details]  # fmt: skip
