@@ -11,11 +11,12 @@ target's loss before and after; and seconds a request (none for what was stored)
     python benchmarks/bench_attacks.py [INTERVENTION.safetensors] [--requests 12]
         [--base-requests 12] [--attacks direct,prefill,gcg,relaxed,embedding]
         [--num-steps 50] [--search-width 64] [--topk 256] [--batch-size 64]
-        [--out DIR] [--device cpu] [--dtype auto]
+        [--early-stop] [--out DIR] [--device cpu] [--dtype auto]
 
-`--search-width`, `--topk` and `--batch-size` are GCG's. With `--out` test cases are
-kept, and the same command goes on after an interruption. The base has as many requests
-as the changed model, or fewer with `--base-requests`, none with 0.
+With `--early-stop` a search ends where the answer begins as wanted. `--search-width`,
+`--topk` and `--batch-size` are GCG's. With `--out` test cases are kept, and the same
+command goes on after an interruption. The base has as many requests as the changed
+model, or fewer with `--base-requests`, none with 0.
 
 On a GPU, with the budget of papers:
 
@@ -63,16 +64,16 @@ HEAD = (
 
 def named_attacks(model, tokenizer, given):
     """By name; each search takes as many steps."""
-    steps = given.num_steps
+    every = {"steps": given.num_steps, "early_stop": given.early_stop}
     return {
         "direct": DirectRequest(),
         "prefill": Prefill(),
         "gcg": GCG(
-            model, tokenizer, steps=steps, search_width=given.search_width,
+            model, tokenizer, **every, search_width=given.search_width,
             topk=given.topk, batch=given.batch_size,
         ),
-        "relaxed": RelaxedPGD(model, tokenizer, steps=steps),
-        "embedding": EmbeddingPGD(model, tokenizer, steps=steps, max_new_tokens=ANSWER),
+        "relaxed": RelaxedPGD(model, tokenizer, **every),
+        "embedding": EmbeddingPGD(model, tokenizer, **every, max_new_tokens=ANSWER),
     }  # fmt: skip
 
 
@@ -84,9 +85,19 @@ def answered(model, tokenizer, cases):
     return [next(said) if case.answer is None else case.answer for case in cases]
 
 
+def begun(case, answer):
+    """What an answer was made to begin with, and its rest.
+
+    A search that reached its target is judged as a prefill of it: a refusal can follow.
+    """
+    if "loss" in case.details and answer.startswith(PREFILL):
+        return PREFILL, answer.removeprefix(PREFILL)
+    return case.prefill, answer
+
+
 def row(weights, attack, cases, answers, natural, seconds):
-    begun = [case.prefill for case in cases]
-    found = count(outcomes(answers, prefills=begun, perplexities=natural))
+    prefills, rests = zip(*map(begun, cases, answers), strict=True)
+    found = count(outcomes(rests, prefills=prefills, perplexities=natural))
     wanted = np.mean([answer.lstrip().startswith(PREFILL) for answer in answers])
     ends = [(one.details["first_loss"], one.details["loss"]) for one in cases
             if "loss" in one.details]  # fmt: skip
@@ -118,6 +129,7 @@ def main():
     parser.add_argument("--search-width", type=int, default=64)
     parser.add_argument("--topk", type=int, default=256)
     parser.add_argument("--batch-size", type=int, default=64)
+    parser.add_argument("--early-stop", action="store_true")
     parser.add_argument("--out", type=Path)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--dtype", default="auto")

@@ -34,7 +34,7 @@ class EmbeddingPGD(SuffixAttack):
 
     Attributes
     ----------
-    model, tokenizer, length, target
+    model, tokenizer, length, target, early_stop
         See `SuffixAttack`.
     steps : int, default 50
     radius : float, default 1.0
@@ -67,7 +67,7 @@ class EmbeddingPGD(SuffixAttack):
         layout = self._lay_out(request.text)
         with evaluating(self.model):
             objective = Objective(self.model, layout)
-            best, losses = self._descend(objective, checkpoint)
+            best, at, losses = self._descend(objective, checkpoint)
             around = (layout.before, best, layout.after)
             tokens = continue_embeddings(
                 self.model, self.tokenizer, *around, self.max_new_tokens
@@ -75,30 +75,33 @@ class EmbeddingPGD(SuffixAttack):
         case = self._case(
             request,
             layout.request,
-            loss=min(losses),
+            loss=losses[at],
             first_loss=losses[0],
-            steps=self.steps,
+            steps=len(losses) - 1,
             answer=answer_text(self.tokenizer, tokens),
         )
         return [case]
 
     def _descend(
         self, objective: Objective, checkpoint: Checkpoint
-    ) -> tuple[Tensor, list[float]]:
-        """The best embeddings, and the loss before each step and after the last."""
+    ) -> tuple[Tensor, int, list[float]]:
+        """The best embeddings, their step, and the loss at the start and each step."""
         start = objective.embed(objective.free).float()
         unit = float(objective.embeddings.float().norm(dim=1).mean())
         moved = torch.zeros_like(start)
-        best, losses = start, []
-        for _ in range(self.steps + 1):
+        best, step, losses = start, 0, []
+        for number in range(self.steps + 1):
             at = start + moved
-            loss, gradient = objective.gradient(at)
-            losses.append(float(loss))
-            if losses[-1] <= min(losses):
-                best = at
+            scores, gradient = objective.gradient(at)
+            losses.append(float(scores.losses))
+            ended = self._ends(objective, at, scores.begins)
+            if ended or losses[-1] <= min(losses):
+                best, step = at, number
+            checkpoint.step(min(1, number))
+            if ended:
+                break
             lengths = gradient.norm(dim=1, keepdim=True).clamp_min(1e-30)
             moved = moved - self.step_size * unit * gradient / lengths
             ball = project_ball(moved.cpu().numpy(), self.radius * unit)
             moved = torch.from_numpy(ball).to(start)
-            checkpoint.step(min(1, self.steps + 1 - len(losses)))
-        return best, losses
+        return best, step, losses

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from cintervene.attacks.base import AttackCase, Checkpoint, Request
-from cintervene.attacks.objective import Layout, Objective
+from cintervene.attacks.objective import Layout, Objective, Scores
 from cintervene.attacks.suffix_attack import SuffixAttack
 from cintervene.models.trace import evaluating
 from cintervene.utils.validation import check_not_negative, check_whole
@@ -33,7 +33,7 @@ class GCG(SuffixAttack):
 
     Attributes
     ----------
-    model, tokenizer, steps, length, target
+    model, tokenizer, steps, length, target, early_stop
         See `SuffixAttack`. The paper takes 500 steps.
     search_width : int, default 128
         Suffixes tried in each step; the paper takes 512.
@@ -66,7 +66,7 @@ class GCG(SuffixAttack):
             search = _Search(self, layout, objective, self._allowed)
             state = checkpoint.state or search.start()
             checkpoint.step(state["step"])
-            while state["step"] < self.steps and state["best_loss"] > self.enough:
+            while state["step"] < self.steps and not state["ended"]:
                 state = search.step(state, seed)
                 checkpoint.step(1)
                 if state["step"] % SAVE_EVERY == 0:
@@ -93,10 +93,12 @@ class _Search:
     allowed: Tensor
 
     def start(self) -> dict[str, Any]:
-        loss = float(self.objective.of_tokens(self.objective.free[None])[0])
-        free = self.layout.free
+        row = self.objective.free
+        scores = self.objective.of_tokens(row[None])
+        loss, free = float(scores.losses), self.layout.free
         return {
-            "step": 0, "free": free, "best": free, "best_loss": loss, "losses": [loss]
+            "step": 0, "free": free, "best": free, "best_loss": loss, "losses": [loss],
+            "ended": self._reached(row, scores.begins) or loss <= self.attack.enough,
         }  # fmt: skip
 
     def step(self, state: dict[str, Any], seed: int) -> dict[str, Any]:
@@ -105,20 +107,25 @@ class _Search:
         # Each step has random numbers of its own: nothing else has to be stored.
         source = torch.Generator().manual_seed(seed * 1_000_003 + state["step"])
         rows = self._candidates(free, source)
-        moved, loss = state["free"], state["losses"][-1]
+        moved, loss, reached = state["free"], state["losses"][-1], False
         if len(rows):
-            losses = self.objective.of_tokens(rows, self.attack.batch)
-            best = self._best(rows, losses)
+            scores = self.objective.of_tokens(rows, self.attack.batch)
+            best = self._best(rows, scores)
             if best is not None:
-                moved, loss = rows[best].tolist(), float(losses[best])
-        better = loss < state["best_loss"]
+                moved, loss = rows[best].tolist(), float(scores.losses[best])
+                reached = self._reached(rows[best], scores.begins[best])
+        better = reached or loss < state["best_loss"]
         return {
             "step": state["step"] + 1,
             "free": moved,
             "best": moved if better else state["best"],
             "best_loss": loss if better else state["best_loss"],
             "losses": [*state["losses"], loss],
+            "ended": reached or loss <= self.attack.enough,
         }
+
+    def _reached(self, row: Tensor, begins: Tensor) -> bool:
+        return self.attack._ends(self.objective, self.objective.embed(row), begins)
 
     def _candidates(self, free: Tensor, source: torch.Generator) -> Tensor:
         """Suffixes with one token replaced by one of those the gradient favours."""
@@ -139,9 +146,15 @@ class _Search:
             rows = torch.stack(kept) if kept else rows[:0]
         return rows.to(free.device)
 
-    def _best(self, rows: Tensor, losses: Tensor) -> int | None:
-        """The suffix with the least loss that survives; None if none does."""
-        order: list[int] = losses.argsort(stable=True).tolist()
+    def _best(self, rows: Tensor, scores: Scores) -> int | None:
+        """The suffix with the least loss that survives; None if none does.
+
+        With `early_stop`, of those that make the answer begin as wanted if any do.
+        """
+        order: list[int] = scores.losses.argsort(stable=True).tolist()
+        if self.attack.early_stop:
+            begins: list[bool] = scores.begins.tolist()
+            order.sort(key=lambda at: not begins[at])
         if self._reads_first:
             return order[0]
         return next((at for at in order if self._survives(rows[at])), None)

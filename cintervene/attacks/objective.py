@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -16,10 +16,10 @@ from cintervene.errors import ArgumentError
 from cintervene.models.caches import new_cache, repeated, resumes
 from cintervene.models.offload import device_of
 from cintervene.models.quantised import check_gradients
-from cintervene.prompts.chat import render
+from cintervene.prompts.chat import continue_embeddings, render
 from cintervene.prompts.spelling import encode_text
 
-__all__ = ["Layout", "Objective", "allowed_tokens", "lay_out"]
+__all__ = ["Layout", "Objective", "Scores", "allowed_tokens", "lay_out"]
 
 # Two suffix characters that no tokenizer merges with the text around them.
 FIRST, SECOND = " !", " ?"
@@ -118,6 +118,22 @@ def allowed_tokens(tokenizer: Any, size: int) -> Tensor:
     return allowed
 
 
+class Scores(NamedTuple):
+    """What a forward pass says of n prompts.
+
+    Attributes
+    ----------
+    losses : Tensor, shape (n,), float32
+        Mean -log p of the target's tokens, in nats.
+    begins : Tensor, shape (n,), bool
+        Whether the greedy answer begins with the target, as far as one pass tells: in
+        half precision, close calls fall otherwise where tokens come one by one.
+    """
+
+    losses: Tensor
+    begins: Tensor
+
+
 class Objective:
     """Mean -log p of the target's tokens after a prompt with free tokens in it.
 
@@ -140,6 +156,7 @@ class Objective:
         self._embed: Any = model.get_input_embeddings()  # type: ignore[operator]
         check_gradients(model)
         device = device_of(model)
+        self._layout = layout
         self.target = torch.tensor(layout.target, device=device)
         self.free = torch.tensor(layout.free, device=device)
         with torch.no_grad():
@@ -160,8 +177,8 @@ class Objective:
             self._model(input_ids=ids, past_key_values=cache, use_cache=True)
         return cache
 
-    def __call__(self, embeddings: Tensor) -> Tensor:
-        """Loss of free positions given as embeddings; differentiable.
+    def __call__(self, embeddings: Tensor) -> Scores:
+        """Scores of free positions given as embeddings; the losses are differentiable.
 
         Parameters
         ----------
@@ -170,7 +187,7 @@ class Objective:
 
         Returns
         -------
-        Tensor, shape (n,), float32, nats a token
+        Scores
         """
         count = len(embeddings)
         rest = self._rest.expand(count, -1, -1)
@@ -186,23 +203,37 @@ class Objective:
             :, -wanted:-1
         ]
         goal = self.target.expand(count, -1)
-        return nn.functional.cross_entropy(
+        losses = nn.functional.cross_entropy(
             logits.float().transpose(1, 2), goal, reduction="none"
         ).mean(dim=1)
+        return Scores(losses, (logits.argmax(dim=2) == goal).all(dim=1))
 
-    def of_tokens(self, rows: Tensor, batch: int = 64) -> Tensor:
-        """Loss of free positions given as tokens (n, free), without gradients."""
+    def of_tokens(self, rows: Tensor, batch: int = 64) -> Scores:
+        """Scores of free positions given as tokens (n, free), without gradients."""
         with torch.no_grad():
-            parts = torch.split(rows, batch)
-            return torch.cat([self(self._embed(part)) for part in parts])
+            parts = [self(self._embed(part)) for part in torch.split(rows, batch)]
+        losses, begins = (torch.cat(column) for column in zip(*parts, strict=True))
+        return Scores(losses, begins)
 
-    def gradient(self, embeddings: Tensor) -> tuple[Tensor, Tensor]:
-        """Loss of one set of embeddings (free, hidden) and its gradient, float32."""
+    def is_reached(self, embeddings: Tensor) -> bool:
+        """Whether the answer to embeddings (free, hidden) does begin with the target.
+
+        It is decoded token by token, as answers are.
+        """
+        layout = self._layout
+        around = (layout.before, embeddings, layout.after)
+        said = continue_embeddings(
+            self._model, layout.tokenizer, *around, len(layout.target)
+        )
+        return said == layout.target
+
+    def gradient(self, embeddings: Tensor) -> tuple[Scores, Tensor]:
+        """Scores of one set of embeddings (free, hidden), and its gradient, float32."""
         with torch.enable_grad():
             x = embeddings.detach().clone().requires_grad_(True)
-            loss = self(x[None])[0]
-            (gradient,) = torch.autograd.grad(loss, x)
-        return loss.detach(), gradient.float()
+            scores = self(x[None])
+            (gradient,) = torch.autograd.grad(scores.losses[0], x)
+        return Scores(scores.losses.detach(), scores.begins), gradient.float()
 
     def embed(self, tokens: Tensor) -> Tensor:
         """Embeddings (..., hidden) of tokens."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -36,7 +36,7 @@ class RelaxedPGD(SuffixAttack):
 
     Attributes
     ----------
-    model, tokenizer, steps, length, target
+    model, tokenizer, steps, length, target, early_stop
         See `SuffixAttack`.
     rate : float, default 0.11
         Learning rate of Adam.
@@ -59,14 +59,18 @@ class RelaxedPGD(SuffixAttack):
         self, request: Request, seed: int, checkpoint: Checkpoint
     ) -> Sequence[AttackCase]:
         """Make the one test case; see `Attack.cases`."""
-        steps = []
+        found: list[_Found] = []
         with evaluating(self.model):
             for one in self._search(self._lay_out(request.text), seed):
-                steps.append(one)
-                checkpoint.step(min(1, len(steps) - 1))
-        loss, prompt = min(steps, key=_loss)
+                found.append(one)
+                checkpoint.step(min(1, len(found) - 1))
+        best = min(found, key=_rank)
         case = self._case(
-            request, prompt, loss=loss, first_loss=steps[0][0], steps=self.steps
+            request,
+            best.prompt,
+            loss=best.loss,
+            first_loss=found[0].loss,
+            steps=len(found) - 1,
         )
         return [case]
 
@@ -77,21 +81,39 @@ class RelaxedPGD(SuffixAttack):
         """
         goal = replace(self._lay_out(request), target=list(answer))
         with evaluating(self.model):
-            return min(self._search(goal, seed), key=_loss)[1]
+            return min(self._search(goal, seed), key=_rank).prompt
 
-    def _search(self, layout: Layout, seed: int) -> Iterator[tuple[float, str]]:
-        """Yield loss and text at the start and after each step.
+    def _search(self, layout: Layout, seed: int) -> Iterator[_Found]:
+        """Yield what is found at the start and after each step.
 
-        Where no text has a step's tokens, those of the step before.
+        Where no text has a step's tokens, that of the step before. With `early_stop`,
+        the last is the first after which the answer begins as wanted.
         """
         objective = Objective(self.model, layout)
         start = layout.prompt(layout.free)
         assert start is not None  # `lay_out` has checked that.
-        latest = float(objective.of_tokens(objective.free[None])[0]), start
+        latest = self._found(start, objective.free, objective)
         yield latest
         for x in self._descend(objective, seed):
-            latest = _discrete(x, layout, objective) or latest
+            if latest.ends:
+                return
+            latest = self._discrete(x, layout, objective) or latest
             yield latest
+
+    def _discrete(
+        self, x: Tensor, layout: Layout, objective: Objective
+    ) -> _Found | None:
+        """The text of the most likely tokens, once they are tokenized again."""
+        written = layout.written(x.argmax(dim=1).tolist())
+        if written is None:
+            return None
+        text, tokens = written
+        return self._found(text, torch.tensor(tokens, device=x.device), objective)
+
+    def _found(self, text: str, tokens: Tensor, objective: Objective) -> _Found:
+        scores = objective.of_tokens(tokens[None])
+        ends = self._ends(objective, objective.embed(tokens), scores.begins)
+        return _Found(float(scores.losses), text, ends)
 
     def _descend(self, objective: Objective, seed: int) -> Any:
         """Yield the distributions (free, vocabulary) after each step."""
@@ -115,23 +137,19 @@ class RelaxedPGD(SuffixAttack):
             yield x
 
 
-def _loss(step: tuple[float, str]) -> float:
-    return step[0]
+class _Found(NamedTuple):
+    """A text, its loss, and whether the search ends with it."""
+
+    loss: float
+    prompt: str
+    ends: bool
+
+
+def _rank(found: _Found) -> tuple[bool, float]:
+    return not found.ends, found.loss
 
 
 def _projected(x: Tensor, banned: Tensor, entropy: float) -> Tensor:
     free = x.masked_fill(banned, -torch.inf)
     projected = project_simplex(free.cpu().numpy(), entropy=entropy)
     return torch.from_numpy(projected).to(x)
-
-
-def _discrete(
-    x: Tensor, layout: Layout, objective: Objective
-) -> tuple[float, str] | None:
-    """Loss and text of the most likely tokens, once they are tokenized again."""
-    written = layout.written(x.argmax(dim=1).tolist())
-    if written is None:
-        return None
-    text, tokens = written
-    row = torch.tensor([tokens], device=x.device)
-    return float(objective.of_tokens(row)[0]), text

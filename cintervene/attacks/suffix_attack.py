@@ -10,10 +10,16 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 
 from cintervene.attacks.base import AttackCase, Request
-from cintervene.attacks.objective import Layout, allowed_tokens, lay_out
+from cintervene.attacks.objective import (
+    Layout,
+    Objective,
+    allowed_tokens,
+    lay_out,
+)
 from cintervene.attacks.templates import PREFILL
 from cintervene.prompts.template import ChatTokenizer, chat_tokenizer
 from cintervene.utils.lazy import lazy
+from cintervene.utils.ranges import Flag
 from cintervene.utils.validation import check_texts, check_whole
 
 __all__ = ["SuffixAttack"]
@@ -35,6 +41,10 @@ class SuffixAttack:
         How the answer should begin.
     template_options : mapping, optional
         What to give the chat template, such as ``{"enable_thinking": False}``.
+    early_stop : bool, default False
+        End with the first suffix after which the greedy answer begins with the target,
+        in place of the one with the least loss in all steps. The name and the default
+        are nanoGCG's; here the answer is decoded before that is believed.
 
     Raises
     ------
@@ -50,6 +60,7 @@ class SuffixAttack:
     target: str = PREFILL
     name: str = "suffix attack"
     template_options: Mapping[str, Any] | None = None
+    early_stop: bool = False
 
     # Fields that no test case depends on, or that are recorded elsewhere.
     NOT_OPTIONS: ClassVar[frozenset[str]] = frozenset(
@@ -60,6 +71,7 @@ class SuffixAttack:
         check_whole(0, steps=self.steps)
         check_whole(1, length=self.length)
         check_texts("target", [self.target])
+        Flag().check("early_stop", self.early_stop)
 
     @property
     def options(self) -> dict[str, Any]:
@@ -83,6 +95,10 @@ class SuffixAttack:
     def _chat(self) -> ChatTokenizer:
         """The tokenizer in the mode that is attacked."""
         return chat_tokenizer(self.tokenizer, self.template_options, every_mode=False)
+
+    def _ends(self, objective: Objective, embeddings: Tensor, begins: Tensor) -> bool:
+        """Whether the search ends with these embeddings (free, hidden)."""
+        return self.early_stop and bool(begins) and objective.is_reached(embeddings)
 
     def _case(
         self,

@@ -59,8 +59,8 @@ def test_objective_is_that_of_a_plain_pass(any_model: Any) -> None:
     layout = Layout(Characters(), "", [5, 6, 7], [8, 9], [10], [11, 12, 13])
     rows = torch.tensor([[8, 9], [20, 3], [4, 4]])
     with evaluating(any_model):
-        found = Objective(any_model, layout).of_tokens(rows, batch=2)
-        again = Objective(any_model, layout).of_tokens(rows)
+        found, _ = Objective(any_model, layout).of_tokens(rows, batch=2)
+        again, _ = Objective(any_model, layout).of_tokens(rows)
     for row, loss in zip(rows.tolist(), found.tolist(), strict=True):
         ids = torch.tensor([[5, 6, 7, *row, 10, 11, 12, 13]])
         with torch.no_grad():
@@ -70,6 +70,25 @@ def test_objective_is_that_of_a_plain_pass(any_model: Any) -> None:
     torch.testing.assert_close(found, again, rtol=1e-5, atol=1e-6)
 
 
+def test_an_answer_begins_as_greedy_decoding_has_it(any_model: Any) -> None:
+    rows = [[8, 9], [20, 3], [4, 4]]
+    prompts = [[5, 6, 7, *row, 10] for row in rows]
+    answers = generate(any_model, Characters(), prompts, 3)
+    other = [*answers[0][:-1], (answers[0][-1] + 1) % Characters.vocab_size]
+    for target in (*answers, other):
+        layout = Layout(Characters(), "", [5, 6, 7], rows[0], [10], target)
+        expected = [answer == target for answer in answers]
+        with evaluating(any_model):
+            objective = Objective(any_model, layout)
+            losses, begins = objective.of_tokens(torch.tensor(rows), batch=2)
+            each = objective.embed(torch.tensor(rows))
+            assert [objective.is_reached(one) for one in each] == expected
+            one, _ = objective.gradient(each[0])
+        assert begins.tolist() == expected
+        assert one.begins.tolist() == expected[:1]
+        torch.testing.assert_close(one.losses, losses[:1], rtol=1e-4, atol=1e-5)
+
+
 def test_gradient_is_the_slope_of_the_loss(any_model: Any) -> None:
     layout = Layout(Characters(), "", [5, 6], [8, 9], [10], [11, 12])
     with evaluating(any_model):
@@ -77,7 +96,7 @@ def test_gradient_is_the_slope_of_the_loss(any_model: Any) -> None:
         at = objective.embed(objective.free).double().float()
         _, gradient = objective.gradient(at)
         step = 1e-2 * gradient / gradient.norm()
-        up, down = (float(objective((at + s * step)[None])[0]) for s in (1, -1))
+        up, down = (float(objective((at + s * step)[None]).losses) for s in (1, -1))
     assert (up - down) / 2 == pytest.approx(float((gradient * step).sum()), rel=0.05)
     assert all(p.grad is None for p in any_model.parameters())
 
@@ -115,6 +134,7 @@ def small(pair: Any, **options: Any) -> GCG:
         (GCG, "topk", [0]),
         (GCG, "batch", [0, -1]),
         (GCG, "enough", [-1.0, math.nan, "x"]),
+        (GCG, "early_stop", ["no", 1, None]),
         (EmbeddingPGD, "radius", [-1.0, math.nan, math.inf]),
         (EmbeddingPGD, "step_size", [0.0, -1.0, math.nan]),
         (EmbeddingPGD, "max_new_tokens", [0, -1]),
@@ -199,6 +219,81 @@ def relaxed(pair: Any, **options: Any) -> RelaxedPGD:
     return RelaxedPGD(*pair, **(settings | options))
 
 
+def soft(pair: Any, **options: Any) -> EmbeddingPGD:
+    settings = {"steps": 20, "radius": 3.0, "length": 3, "max_new_tokens": 6}
+    return EmbeddingPGD(*pair, **(settings | options))
+
+
+@pytest.mark.parametrize(
+    ("make", "target", "steps"),
+    [(small, "1r", 6), (small, "'/", 12), (soft, "/1", 20)],
+)
+def test_a_search_may_end_where_the_answer_begins_as_wanted(
+    pair: Any, make: Any, target: str, steps: int
+) -> None:
+    def searched(**options: Any) -> Any:
+        (case,) = run_attack(make(pair, target=target, **options), [REQUEST])
+        prompts = [render(pair[1], case.prompt)]
+        (said,) = generate(*pair, prompts, 6)
+        return case, case.answer or pair[1].decode(said)
+
+    whole, _ = searched(steps=steps)
+    found, answer = searched(steps=steps, early_stop=True)
+    taken = found.details["steps"]
+    assert whole.details["steps"] == steps
+    assert 0 < taken < steps
+    assert answer.startswith(target)
+    # It is the first: fewer steps do not find one.
+    _, before = searched(steps=taken - 1, early_stop=True)
+    assert not before.startswith(target)
+
+
+@pytest.mark.parametrize("make", [small, soft])
+def test_a_search_ends_with_what_was_decoded(
+    pair: Any, make: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One pass may tell otherwise, in half precision."""
+    (first,) = run_attack(make(pair, target="y[", early_stop=True), [REQUEST])
+    reached = Objective.is_reached
+    asked: list[bool] = []
+
+    def doubted(objective: Objective, embeddings: Any) -> bool:
+        asked.append(reached(objective, embeddings))
+        return len(asked) > 1 and asked[-1]
+
+    monkeypatch.setattr(Objective, "is_reached", doubted)
+    (second,) = run_attack(make(pair, target="y[", early_stop=True), [REQUEST])
+    assert asked == [True, True]
+    assert second.details["steps"] > first.details["steps"]
+
+
+def test_relaxed_pgd_may_end_where_the_answer_begins_as_wanted(pair: Any) -> None:
+    attack = relaxed(pair, steps=20, target="yI", early_stop=True)
+    (case,) = run_attack(attack, [REQUEST])
+    assert 0 < case.details["steps"] < 20
+    *before, last = attack._search(attack._lay_out(REQUEST.text), seed=0)
+    assert len(before) == case.details["steps"]
+    assert case.prompt == last.prompt
+    prompts = [render(pair[1], one.prompt) for one in (*before, last)]
+    said = [pair[1].decode(answer) for answer in generate(*pair, prompts, 2)]
+    assert [answer == "yI" for answer in said] == [False] * len(before) + [True]
+
+
+@pytest.mark.parametrize("make", [small, soft, relaxed])
+def test_nothing_is_searched_where_the_answer_begins_so_anyway(
+    pair: Any, make: Any
+) -> None:
+    told: list[tuple[int, int]] = []
+    (case,) = run_attack(
+        make(pair, target="yy", steps=6, early_stop=True),
+        [REQUEST],
+        progress=lambda _, done, total: told.append((done, total)),
+    )
+    assert case.details["steps"] == 0
+    assert case.details["loss"] == case.details["first_loss"]
+    assert told[-1] == (6, 6)
+
+
 def test_relaxed_pgd_lowers_the_loss_of_its_text(pair: Any) -> None:
     model, tokenizer = pair
     told: list[int] = []
@@ -211,7 +306,7 @@ def test_relaxed_pgd_lowers_the_loss_of_its_text(pair: Any) -> None:
     ids = render(tokenizer, case.prompt)
     row = torch.tensor([ids[len(layout.before) : len(ids) - len(layout.after)]])
     with evaluating(model):
-        loss = float(Objective(model, layout).of_tokens(row)[0])
+        loss = float(Objective(model, layout).of_tokens(row).losses)
     assert case.details["loss"] == pytest.approx(loss, rel=1e-4)
 
 

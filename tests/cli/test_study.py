@@ -124,12 +124,15 @@ def test_budgets_of_searches_are_options(
     assert main([*argv, "--batch-size", "2", "--json"]) == 0
     settings = json.loads(capsys.readouterr().out)["study"]["settings"]["attack GCG"]
     assert (settings["steps"], settings["search_width"], settings["topk"]) == (1, 3, 2)
-    assert main([*argv, "--num-steps", "2"]) == 2
-    assert "holds cases with attack GCG" in capsys.readouterr().err
+    assert settings["early_stop"] is False
+    for other in (["--num-steps", "2"], ["--early-stop"]):
+        assert main([*argv, *other]) == 2
+        assert "holds cases with attack GCG" in capsys.readouterr().err
     model, tokenizer = object(), object()
     names = "gcg,relaxed-pgd,embedding-pgd"
-    for attack in named_attacks(names, model, tokenizer, {"steps": 7}):
-        assert attack.steps == 7
+    given_of_all = {"steps": 7, "early_stop": True}
+    for attack in named_attacks(names, model, tokenizer, given_of_all):
+        assert (attack.steps, attack.options["early_stop"]) == (7, True)
     assert [one.steps for one in named_attacks(names, model, tokenizer)] == [
         100, 100, 50,
     ]  # fmt: skip

@@ -123,6 +123,12 @@ def _add_search(study: argparse._ArgumentGroup) -> None:
     }
     for flag, about in options.items():
         study.add_argument(flag, type=reader([Whole(least=1)]), metavar="N", help=about)
+    study.add_argument(
+        "--early-stop",
+        action="store_true",
+        help="end each of these searches where the answer begins as wanted, as this "
+        "option of nanoGCG does (default: take all steps)",
+    )
 
 
 def _add_requests(study: argparse._ArgumentGroup) -> None:

@@ -59,7 +59,7 @@ def instruction_count(arguments: Namespace) -> int:
 
 def search_budget(arguments: Namespace) -> tuple[dict[str, Any], dict[str, Any]]:
     """Options that were given of all searches for suffixes, and more ones of GCG."""
-    every = {"steps": arguments.num_steps}
+    every = {"steps": arguments.num_steps, "early_stop": arguments.early_stop or None}
     own = {
         "search_width": arguments.search_width, "topk": arguments.topk,
         "batch": arguments.batch_size,
