@@ -74,6 +74,7 @@ class LastBlock:
         module = self.block.module
         with undisturbed(), evaluating(module), resident(module):
             return [
-                beside + torch.cat([module(x[None])[0] for x in torch.split(rows, ROWS)])
+                beside
+                + torch.cat([module(x[None])[0] for x in torch.split(rows, ROWS)])
                 for rows, beside in zip(self.inputs, self.beside, strict=True)
             ]
