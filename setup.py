@@ -20,9 +20,11 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from glob import glob
 from pathlib import Path
+from typing import Any
 
 import numpy
 from setuptools import Extension, setup
@@ -124,6 +126,18 @@ class BuildExt(build_ext):
         target = Path(self.get_ext_fullpath("cintervene._core")).parent
         for library in LAPACK.shipped:
             shutil.copy2(library, target)
+
+    def build_extensions(self) -> None:
+        """Compile the sources on all cores; one after the other takes twice as long."""
+        compiler = self.compiler.compile
+
+        def compile_all(sources: list[str], **options: Any) -> list[str]:
+            with ThreadPoolExecutor(os.cpu_count()) as pool:
+                built = pool.map(lambda one: compiler([one], **options), sources)
+                return [name for names in built for name in names]
+
+        self.compiler.compile = compile_all
+        super().build_extensions()
 
 
 LAPACK = find_lapack()
