@@ -125,6 +125,7 @@ def commands(runs: Runs) -> Runner:
         "remembered": (study, Mishap("begun.json", fail)),
         "solved": (solving, Mishap("gate.safetensors", fail)),
         "kept search": (attacking, Mishap("attack-.*", fail)),
+        "place": (runs.sweep("sweep"), Mishap("the directory", fail)),
         "sweep": (runs.sweep("sweep"), Mishap("settings", fail)),
     }  # fmt: skip
     for name, (argv, mishap) in failing.items():
