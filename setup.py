@@ -128,15 +128,15 @@ class BuildExt(build_ext):
             shutil.copy2(library, target)
 
     def build_extensions(self) -> None:
-        """Compile the sources on all cores; one after the other takes twice as long."""
-        compiler = self.compiler.compile
+        """Compile the sources on all cores: setuptools takes one after the other."""
+        compile_each = self.compiler.compile
 
-        def compile_all(sources: list[str], **options: Any) -> list[str]:
+        def compile_side_by_side(sources: list[str], **options: Any) -> list[str]:
             with ThreadPoolExecutor(os.cpu_count()) as pool:
-                built = pool.map(lambda one: compiler([one], **options), sources)
+                built = pool.map(lambda one: compile_each([one], **options), sources)
                 return [name for names in built for name in names]
 
-        self.compiler.compile = compile_all
+        self.compiler.compile = compile_side_by_side
         super().build_extensions()
 
 

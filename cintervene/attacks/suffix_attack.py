@@ -10,12 +10,7 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 
 from cintervene.attacks.base import AttackCase, Request
-from cintervene.attacks.objective import (
-    Layout,
-    Objective,
-    allowed_tokens,
-    lay_out,
-)
+from cintervene.attacks.objective import Layout, Objective, allowed_tokens, lay_out
 from cintervene.attacks.templates import PREFILL
 from cintervene.prompts.template import ChatTokenizer, chat_tokenizer
 from cintervene.utils.lazy import lazy
